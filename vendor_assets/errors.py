@@ -1,0 +1,144 @@
+"""Every error that vendor_assets raises on purpose.
+
+The tree::
+
+    VendorAssetsError
+    ├── ConfigurationError             a setting, an argument or a file that a person must change
+    ├── VendorError                    the vendor answered something else than data, or nothing
+    │   ├── VendorUnavailableError     retryable: no connection, a timeout, a 5xx, a broken body
+    │   ├── VendorThrottledError       retryable: 429, or 503 with Retry-After
+    │   ├── VendorRejectedError        a 4xx that asking again cannot change
+    │   │   ├── VendorUnauthorizedError    401 or 403: the key
+    │   │   └── VendorNotFoundError        404 or 410: the entity is gone
+    │   └── VendorProtocolError        an answer that cannot be understood
+    ├── BudgetError
+    │   ├── BudgetDeadlineError        the wait would outlast the caller's deadline; nothing was taken
+    │   └── BudgetUnavailableError     retryable: the budget's database cannot be reached
+    ├── StorageError
+    │   ├── ObjectNotFoundError        no object under this key
+    │   ├── ObjectConflictError        a conditional write lost: somebody else wrote first
+    │   └── StorageUnavailableError    retryable: the store cannot be reached, or is full
+    ├── HarvestError
+    │   ├── PartitionHeldError         another live run holds the partition
+    │   └── PartialHarvestError        some leaves are dead letters, or some partitions failed
+    └── RecordError                    a row that does not fit its table
+
+Exceptions of libraries are translated where the library is imported, with ``raise … from``.
+"""
+
+from __future__ import annotations
+
+
+class VendorAssetsError(Exception):
+    """Base of every error raised on purpose.
+
+    The message says what happened, with the values, then what to do, on one line.
+    """
+
+    retryable: bool = False
+
+
+class ConfigurationError(VendorAssetsError):
+    """A setting or an argument that a person must change: name, value, what is accepted."""
+
+
+class VendorError(VendorAssetsError):
+    """The vendor answered something else than data, or nothing.
+
+    Args:
+        message: What happened, then what to do.
+        status: The HTTP status, where there was one.
+        attempts: How many times the request was sent, the first included.
+        excerpt: The beginning of the answer's body, without secrets.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        attempts: int = 1,
+        excerpt: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.attempts = attempts
+        self.excerpt = excerpt
+
+
+class VendorUnavailableError(VendorError):
+    """No connection, a timeout, a 5xx or a broken body, after all retries."""
+
+    retryable = True
+
+
+class VendorThrottledError(VendorError):
+    """The vendor said 429, or 503 with Retry-After, after all retries."""
+
+    retryable = True
+
+
+class VendorRejectedError(VendorError):
+    """A 4xx that asking again cannot change."""
+
+
+class VendorUnauthorizedError(VendorRejectedError):
+    """401 or 403: the API key is missing, wrong or not allowed to see this."""
+
+
+class VendorNotFoundError(VendorRejectedError):
+    """404 or 410: the entity is gone."""
+
+
+class VendorProtocolError(VendorError):
+    """An answer that cannot be understood: wrong type, malformed or missing parts."""
+
+
+class BudgetError(VendorAssetsError):
+    """The shared budget gave no slot."""
+
+
+class BudgetDeadlineError(BudgetError):
+    """The wait would outlast the caller's deadline; nothing was taken."""
+
+
+class BudgetUnavailableError(BudgetError):
+    """The budget's database cannot be reached."""
+
+    retryable = True
+
+
+class StorageError(VendorAssetsError):
+    """The object store did not do what was asked."""
+
+
+class ObjectNotFoundError(StorageError):
+    """No object under this key."""
+
+
+class ObjectConflictError(StorageError):
+    """A conditional write lost: somebody else wrote first."""
+
+
+class StorageUnavailableError(StorageError):
+    """The store cannot be reached, refuses the credentials, or is full."""
+
+    retryable = True
+
+
+class HarvestError(VendorAssetsError):
+    """A harvest that did not end complete."""
+
+
+class PartitionHeldError(HarvestError):
+    """Another live run holds the partition; the message names it."""
+
+    retryable = True
+
+
+class PartialHarvestError(HarvestError):
+    """Some leaves are dead letters, or some partitions failed; the message names them."""
+
+
+class RecordError(VendorAssetsError):
+    """A row that does not fit its table."""
