@@ -1,0 +1,76 @@
+"""Days as windows of time: what a daily partition covers in a given time zone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from vendor_assets.errors import ConfigurationError
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """A half-open stretch of time [start, end); both ends are aware datetimes in UTC."""
+
+    start: datetime
+    end: datetime
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds: 82,800 or 90,000 on the days on which clocks change."""
+        return (self.end - self.start).total_seconds()
+
+    def contains(self, instant: datetime) -> bool:
+        """Whether an instant lies in [start, end)."""
+        return self.start <= instant < self.end
+
+
+def parse_day(text: str) -> date:
+    """Read a day like ``2026-11-20``.
+
+    Raises:
+        ConfigurationError: The text is not a day.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        message = f"day {text!r} is not a date; give it as YYYY-MM-DD, like 2026-11-20"
+        raise ConfigurationError(message) from error
+
+
+def parse_time_zone(name: str) -> ZoneInfo:
+    """Read an IANA time zone's name.
+
+    Raises:
+        ConfigurationError: No such zone.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        message = f"time zone {name!r} is unknown; give an IANA name like UTC, Europe/Berlin or Asia/Kathmandu"
+        raise ConfigurationError(message) from error
+
+
+def day_window(day: date, zone: ZoneInfo) -> Window:
+    """The window [00:00, 24:00) of a local day: 23, 24 or 25 hours."""
+    start = datetime.combine(day, time.min, zone).astimezone(UTC)
+    end = datetime.combine(day + timedelta(days=1), time.min, zone).astimezone(UTC)
+    return Window(start, end)
+
+
+def last_complete_day(now: datetime, zone: ZoneInfo) -> date:
+    """The newest local day that is over at ``now``."""
+    return now.astimezone(zone).date() - timedelta(days=1)
+
+
+def days_between(first: date, last: date) -> list[date]:
+    """All days from ``first`` to ``last``, both included.
+
+    Raises:
+        ConfigurationError: ``first`` is after ``last``.
+    """
+    if first > last:
+        message = f"the range {first} to {last} is empty; the first day must not be after the last"
+        raise ConfigurationError(message)
+    return [first + timedelta(days=offset) for offset in range((last - first).days + 1)]

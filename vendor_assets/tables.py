@@ -1,0 +1,164 @@
+"""What each table holds: grain, key, columns with units. Pure: no I/O.
+
+Every table is partitioned by day, most also by troop. These partition columns live in the path
+(``day=2026-11-20/troop=42``), Hive-style, and are not repeated inside the files.
+Times are instants in UTC with microseconds; durations and sizes name their unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+INSTANT: Final = pa.timestamp("us", tz="UTC")
+
+
+def _column(name: str, kind: pa.DataType, description: str, *, unit: str = "", nullable: bool = False) -> pa.Field:
+    metadata = {"description": description} | ({"unit": unit} if unit else {})
+    return pa.field(name, kind, nullable=nullable, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the platform.
+
+    Attributes:
+        name: The asset's name and the folder's.
+        grain: What one row is, for people.
+        partitioned_by: ``("day",)`` or ``("day", "troop")``.
+        key: Columns which, inside one partition, no two rows share.
+        schema: Arrow schema; each field's metadata has ``description`` and, where it applies, ``unit``.
+    """
+
+    name: str
+    grain: str
+    partitioned_by: tuple[str, ...]
+    key: tuple[str, ...]
+    schema: pa.Schema
+
+    @property
+    def sort(self) -> tuple[str, ...]:
+        """Columns by which rows are sorted inside a file: the key."""
+        return self.key
+
+
+_OBSERVED: Final = (
+    _column("first_observed_at", INSTANT, "When it was first seen on a list on or for this day"),
+    _column("last_observed_at", INSTANT, "When it was last seen on a list on or for this day"),
+    _column(
+        "observed_later",
+        pa.bool_(),
+        "True where it was seen only on a list that was read after the day was over",
+    ),
+)
+
+TROOPS: Final = Table(
+    name="troops",
+    grain="one row per day and troop (a troop = the warriors of one micro-service)",
+    partitioned_by=("day",),
+    key=("troop_id",),
+    schema=pa.schema(
+        [
+            _column("troop_id", pa.string(), "The vendor's id of the troop"),
+            _column("troop_key", pa.string(), "The troop's partition key: its id made safe for paths"),
+            _column("name", pa.string(), "Display name: free text, may change and repeat", nullable=True),
+            _column("attributes", pa.string(), "What else the vendor says of it, a JSON object", nullable=True),
+            *_OBSERVED,
+        ]
+    ),
+)
+
+WARRIORS: Final = Table(
+    name="warriors",
+    grain="one row per day, troop and warrior (a warrior = one running instance)",
+    partitioned_by=("day", "troop"),
+    key=("warrior_id",),
+    schema=pa.schema(
+        [
+            _column("troop_id", pa.string(), "The vendor's id of the troop"),
+            _column("warrior_id", pa.string(), "The vendor's id of the warrior"),
+            _column("name", pa.string(), "Display name, often the host's", nullable=True),
+            _column("attributes", pa.string(), "What else the vendor says of it, a JSON object", nullable=True),
+            *_OBSERVED,
+        ]
+    ),
+)
+
+DATA_GROUPS: Final = Table(
+    name="data_groups",
+    grain="one row per day, troop, warrior and data group (a data group = one metric family)",
+    partitioned_by=("day", "troop"),
+    key=("warrior_id", "data_group"),
+    schema=pa.schema(
+        [
+            _column("troop_id", pa.string(), "The vendor's id of the troop"),
+            _column("warrior_id", pa.string(), "The vendor's id of the warrior"),
+            _column("data_group", pa.string(), "The metric family's name"),
+            _column("value_names", pa.list_(pa.string()), "The names of the values that it has"),
+            _column("observed_at", INSTANT, "When the vendor listed it"),
+        ]
+    ),
+)
+
+PERFORMANCE_DATA: Final = Table(
+    name="performance_data",
+    grain="one row per troop, warrior, data group, value name and timeslice (start, end)",
+    partitioned_by=("day", "troop"),
+    key=("warrior_id", "data_group", "value_name", "timeslice_start"),
+    schema=pa.schema(
+        [
+            _column("troop_id", pa.string(), "The vendor's id of the troop"),
+            _column("warrior_id", pa.string(), "The vendor's id of the warrior"),
+            _column("data_group", pa.string(), "The metric family's name"),
+            _column("value_name", pa.string(), "Which value of the family; its unit is the vendor's"),
+            _column("timeslice_start", INSTANT, "Start of the timeslice, included"),
+            _column("timeslice_end", INSTANT, "End of the timeslice, excluded"),
+            _column("value", pa.float64(), "The value over the timeslice; null where the vendor says null", nullable=True),
+            _column(
+                "weight",
+                pa.float64(),
+                "Calls that the value stands for in this timeslice, where the vendor gives a call count",
+                unit="calls",
+                nullable=True,
+            ),
+        ]
+    ),
+)
+
+DAILY_PERFORMANCE: Final = Table(
+    name="daily_performance",
+    grain="one row per day, troop, warrior, data group and value name; statistics are over timeslices",
+    partitioned_by=("day",),
+    key=("troop_id", "warrior_id", "data_group", "value_name"),
+    schema=pa.schema(
+        [
+            _column("troop_id", pa.string(), "The vendor's id of the troop"),
+            _column("troop_name", pa.string(), "Display name on that day", nullable=True),
+            _column("warrior_id", pa.string(), "The vendor's id of the warrior"),
+            _column("data_group", pa.string(), "The metric family's name"),
+            _column("value_name", pa.string(), "Which value of the family; its unit is the vendor's"),
+            _column("timeslices", pa.int64(), "Number of timeslices with a value", unit="timeslices"),
+            _column("sum", pa.float64(), "Sum over timeslices", nullable=True),
+            _column(
+                "mean",
+                pa.float64(),
+                "Mean over timeslices, weighted by the call count where the vendor gives one",
+                nullable=True,
+            ),
+            _column("min", pa.float64(), "Smallest timeslice", nullable=True),
+            _column("p50", pa.float64(), "Median over timeslices (not over calls)", nullable=True),
+            _column("p95", pa.float64(), "95th percentile over timeslices (not over calls)", nullable=True),
+            _column("p99", pa.float64(), "99th percentile over timeslices (not over calls)", nullable=True),
+            _column("max", pa.float64(), "Largest timeslice", nullable=True),
+            _column("calls", pa.float64(), "Sum of the weights", unit="calls", nullable=True),
+            _column("covered_share", pa.float64(), "Part of the day that has timeslices, 0 to 1", unit="share"),
+            _column("troops_missing", pa.int32(), "Troops of this day without data, the same in all rows", unit="troops"),
+        ]
+    ),
+)
+
+TABLES: Final = {
+    table.name: table for table in (TROOPS, WARRIORS, DATA_GROUPS, PERFORMANCE_DATA, DAILY_PERFORMANCE)
+}

@@ -1,0 +1,179 @@
+"""What every vendor says about itself: how its requests are built and its answers read.
+
+A vendor is pure: it builds requests and reads responses, and does no I/O. The hierarchy is the same for all:
+troops, the warriors of a troop, the data groups of a warrior, the performance data of a warrior.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import ClassVar, Literal
+from urllib.parse import urlencode
+
+from vendor_assets.days import Window
+
+Asset = Literal["troops", "warriors", "data_groups", "performance_data"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One GET to the vendor, without host and credentials.
+
+    Attributes:
+        path: Path below the vendor's URL, already percent-encoded, with a leading slash.
+        params: Query parameters in order; names may repeat.
+        endpoint: Short name of the endpoint, for limits and counts per endpoint.
+    """
+
+    path: str
+    params: tuple[tuple[str, str], ...] = ()
+    endpoint: str = ""
+
+    @property
+    def key(self) -> str:
+        """The request key: the same text for the same question, whatever the order of its parameters."""
+        query = urlencode(sorted(self.params))
+        return f"{self.path}?{query}" if query else self.path
+
+
+@dataclass(frozen=True)
+class Response:
+    """A complete answer as it came.
+
+    Attributes:
+        status: HTTP status.
+        headers: Only those that reading the answer needs; names in lower case.
+        body: The exact bytes, after transfer decoding.
+        fetched_at: When the last byte arrived, an aware datetime in UTC.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    fetched_at: datetime
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """The smallest piece of work that is counted: one list, or one warrior × data group × window.
+
+    ``key`` is unique inside a partition's harvest and stays the same however leaves are grouped into requests.
+    """
+
+    key: str
+    warrior_id: str = ""
+    data_group: str = ""
+    window: Window | None = None
+
+
+@dataclass(frozen=True)
+class PlannedRequest:
+    """A request and the leaves that it answers."""
+
+    request: Request
+    leaves: tuple[Leaf, ...]
+
+
+@dataclass(frozen=True)
+class DataGroup:
+    """A metric family of a warrior and the names of its values."""
+
+    name: str
+    value_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A record of an answer that does not fit its table; it goes to quarantine."""
+
+    reason: str
+    record: str
+    """The record as JSON text, at most 2,000 characters."""
+
+
+@dataclass
+class Parsed:
+    """What one answer says.
+
+    Attributes:
+        columns: Column name to values, all of one length; the columns are the table's, without those that
+            every row of a partition shares and the harvest adds (``troop_id`` below troops, ``troop_key``,
+            ``observed_at``, ``first_observed_at``, ``last_observed_at``, ``observed_later``):
+            troops: ``troop_id, name, attributes``; warriors: ``warrior_id, name, attributes``;
+            data_groups: ``warrior_id, data_group, value_names``; performance_data: ``warrior_id, data_group,
+            value_name, timeslice_start, timeslice_end`` (aware datetimes or microseconds since the epoch,
+            the same in one column), ``value, weight``.
+        next: The request of the next page, where there is one.
+        not_found: Data groups that were asked for and that the vendor does not know (any more).
+        rejected: Records that do not fit the table.
+        new_fields: Names of fields that the vendor's dialect did not have when this was written; kept in
+            ``attributes`` where the table has it.
+    """
+
+    columns: dict[str, list[object]] = field(default_factory=dict)
+    next: Request | None = None
+    not_found: tuple[str, ...] = ()
+    rejected: list[Rejected] = field(default_factory=list)
+    new_fields: tuple[str, ...] = ()
+
+
+class Vendor(ABC):
+    """One vendor's dialect. Subclasses live in one file each; other packages bring theirs by entry point."""
+
+    kind: ClassVar[str]
+    """The name by which ``VENDOR_KIND`` selects it."""
+    title: ClassVar[str]
+    """Its name for people."""
+    documented_limits: ClassVar[tuple[str, ...]] = ()
+    """Its documented rates, like ``"1000/min"``; empty where it documents none."""
+    rosters: ClassVar[Literal["current", "historical"]] = "current"
+    """Whether lists know only the present or can be asked for a past window."""
+    needs_api_key: ClassVar[bool] = True
+    page_headers: ClassVar[tuple[str, ...]] = ("link", "content-type")
+    """Lower-case names of the response headers that ``parse`` needs; they are kept with the body."""
+
+    @abstractmethod
+    def auth_headers(self, api_key: str) -> dict[str, str]:
+        """The headers that carry the key."""
+
+    @abstractmethod
+    def probe(self) -> Request:
+        """The cheapest request that shows that the vendor is there and the key is accepted."""
+
+    @abstractmethod
+    def troops(self, day: Window) -> PlannedRequest:
+        """First page of the list of all troops; the single leaf's key is ``troops``."""
+
+    @abstractmethod
+    def warriors(self, troop_id: str, day: Window) -> PlannedRequest:
+        """First page of the list of a troop's warriors; the single leaf's key is ``warriors``."""
+
+    @abstractmethod
+    def data_groups(self, troop_id: str, warrior_id: str, day: Window) -> PlannedRequest:
+        """First page of the list of a warrior's data groups; one leaf per warrior, its key the warrior's id."""
+
+    @abstractmethod
+    def performance_data(
+        self, troop_id: str, warrior_id: str, groups: Sequence[DataGroup], day: Window, resolution_seconds: int
+    ) -> list[PlannedRequest]:
+        """The fewest requests that bring a warrior's data of a day at the wanted resolution.
+
+        Windows are widened to the vendor's alignment; rows outside the day are dropped later by their
+        timeslice's start.
+        """
+
+    @abstractmethod
+    def parse(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
+        """Read one answer (status 200).
+
+        ``planned`` is the first page's request with its leaves, also for later pages.
+
+        Raises:
+            VendorProtocolError: The answer as a whole cannot be understood.
+        """
+
+
+Registry = Mapping[str, type[Vendor]]
