@@ -1,0 +1,146 @@
+"""The vendor's rate limit: token bucket, fixed window or sliding window.
+
+Pure: time is passed in, in seconds of a monotonic clock. A refused call takes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Literal, NamedTuple
+
+LimitKind = Literal["bucket", "fixed", "sliding", "none"]
+
+_PERIODS = {
+    "s": 1.0,
+    "sec": 1.0,
+    "second": 1.0,
+    "min": 60.0,
+    "m": 60.0,
+    "minute": 60.0,
+    "h": 3600.0,
+    "hour": 3600.0,
+    "d": 86_400.0,
+    "day": 86_400.0,
+}
+
+
+class Limit(NamedTuple):
+    """So many calls per period, in seconds, to one endpoint or to all."""
+
+    count: int
+    period: float
+    endpoint: str = ""
+
+    def __str__(self) -> str:
+        unit = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}[self.period]
+        return f"{self.count}/{unit}" + (f"@{self.endpoint}" if self.endpoint else "")
+
+
+def parse_limit(text: str) -> Limit:
+    """Read ``1000/min``, ``20/s`` or ``200/min@data``.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    rate, _, endpoint = text.partition("@")
+    count, _, unit = rate.partition("/")
+    if not count.strip().isdecimal() or int(count) < 1 or unit.strip() not in _PERIODS:
+        raise ValueError(f"limit {text!r} is not a number per s, min, h or day, such as 1000/min or 20/s@data")
+    if endpoint not in ("", "applications", "hosts", "metrics", "data"):
+        raise ValueError(f"limit {text!r}: the endpoint is applications, hosts, metrics or data")
+    return Limit(int(count), _PERIODS[unit.strip()], endpoint)
+
+
+class Window:
+    """A judge over one limit: admits calls or not, and knows when it would again.
+
+    Args:
+        limit: What is permitted.
+        kind: ``bucket`` refills evenly and holds ``burst``; ``fixed`` counts in windows aligned to the
+            clock's zero; ``sliding`` looks back over the last period.
+        burst: Size of the bucket; None is the limit's count.
+    """
+
+    def __init__(self, limit: Limit, kind: LimitKind = "bucket", burst: int | None = None) -> None:
+        self.limit = limit
+        self.kind = kind
+        self.burst = float(limit.count if burst is None else burst)
+        self._tokens = self.burst
+        self._updated = 0.0
+        self._window = -1
+        self._used = 0
+        self._recent: deque[float] = deque()
+
+    def remaining(self, now: float) -> int:
+        """How many calls would be admitted at this moment."""
+        count, period = self.limit.count, self.limit.period
+        if self.kind == "bucket":
+            grown = self._tokens + (now - self._updated) * count / period
+            self._tokens = min(self.burst, grown)
+            self._updated = now
+            return int(self._tokens + 1e-9)
+        if self.kind == "fixed":
+            if int(now // period) != self._window:
+                self._window = int(now // period)
+                self._used = 0
+            return count - self._used
+        while self._recent and self._recent[0] <= now - period:
+            self._recent.popleft()
+        return count - len(self._recent)
+
+    def take(self, now: float) -> None:
+        """Count one admitted call."""
+        if self.kind == "bucket":
+            self._tokens -= 1
+        elif self.kind == "fixed":
+            self._used += 1
+        else:
+            self._recent.append(now)
+
+    def reset_in(self, now: float) -> float:
+        """Seconds until a call is admitted again (``fixed``: until the window ends)."""
+        if self.kind == "bucket":
+            return max(0.0, (1 - self._tokens) * self.limit.period / self.limit.count)
+        if self.kind == "fixed":
+            return self.limit.period - now % self.limit.period
+        return max(0.0, self._recent[0] + self.limit.period - now) if self._recent else 0.0
+
+
+class RateLimit:
+    """Several limits that hold at once.
+
+    Args:
+        limits: Each is judged by itself; a call takes from all that concern its endpoint, or from none.
+        kind: How they count; ``none`` admits all.
+        burst: Size of the bucket, where the kind is ``bucket``.
+    """
+
+    def __init__(self, limits: list[Limit], kind: LimitKind = "bucket", burst: int | None = None) -> None:
+        self.limits = limits
+        self.kind = kind
+        self.burst = burst
+        self._windows = [] if kind == "none" else [Window(limit, kind, burst) for limit in limits]
+
+    def admit(self, endpoint: str, now: float) -> tuple[bool, Window | None]:
+        """Whether a call arriving now is within all limits, and the tightest of them."""
+        tightest: Window | None = None
+        least = 0
+        concerned = []
+        for window in self._windows:
+            if window.limit.endpoint in ("", endpoint):
+                remaining = window.remaining(now)
+                concerned.append(window)
+                if tightest is None or remaining < least:
+                    tightest, least = window, remaining
+        if tightest is None:
+            return True, None
+        if least < 1:
+            return False, tightest
+        for window in concerned:
+            window.take(now)
+        return True, tightest
+
+    def __str__(self) -> str:
+        if not self._windows:
+            return "none"
+        return " and ".join(map(str, self.limits)) + f" ({self.kind})"

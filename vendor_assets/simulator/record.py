@@ -1,0 +1,180 @@
+"""The vendor's own log: what arrived, what was answered, what was too much.
+
+It is the judge of every trial, so it counts arrivals by the server's monotonic clock and knows nothing
+of the client.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, deque
+from typing import IO
+from urllib.parse import parse_qsl, urlsplit
+
+_ARRIVALS_KEPT = 2_000_000
+
+
+class Worst:
+    """The most arrivals in any window of a fixed length, sliding."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.most = 0
+        self._recent: deque[float] = deque()
+
+    def add(self, now: float) -> None:
+        """Count one arrival."""
+        recent = self._recent
+        recent.append(now)
+        while recent[0] <= now - self.seconds:
+            recent.popleft()
+        self.most = max(self.most, len(recent))
+
+
+class Record:
+    """Counts every vendor call; control calls are not among them.
+
+    Args:
+        started_at: UNIX time of the monotonic zero.
+        log_file: Where one JSON line a call is written and flushed, if anywhere.
+    """
+
+    def __init__(self, started_at: float, log_file: IO[str] | None = None) -> None:
+        self.started_at = started_at
+        self._log_file = log_file
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all that was counted; calls in flight stay in flight."""
+        self.answered: Counter[tuple[str, str]] = Counter()
+        self.violations = 0
+        self.outages: list[dict[str, object]] = []
+        self.bytes_sent = 0
+        self._served: Counter[str] = Counter()
+        self._leaves: Counter[str] = Counter()
+        self._repeated: Counter[str] = Counter()
+        self._arrivals: list[tuple[float, str, str]] = []
+        self._total = 0
+        self._first: float | None = None
+        self._last: float | None = None
+        self._second = Worst(1.0)
+        self._minute = Worst(60.0)
+        self.in_flight = getattr(self, "in_flight", 0)
+        self._peak = self.in_flight
+
+    def arrive(self, now: float) -> None:
+        """A request line is complete."""
+        self._total += 1
+        if self._first is None:
+            self._first = now
+        self._last = now
+        self._second.add(now)
+        self._minute.add(now)
+        self.in_flight += 1
+        self._peak = max(self._peak, self.in_flight)
+
+    def leave(
+        self,
+        arrived: float,
+        now: float,
+        endpoint: str,
+        target: str,
+        outcome: str,
+        *,
+        leaves: tuple[str, ...] = (),
+        served: bool = False,
+        size: int = 0,
+        fault: str = "",
+    ) -> None:
+        """A request is answered, or given up.
+
+        Args:
+            arrived: When the request line was complete.
+            now: When the answer was handed to the network.
+            endpoint: Of the dialect.
+            target: As it was asked for.
+            outcome: The status, or what happened instead of one: ``reset``, ``hang``.
+            leaves: What a data call was about.
+            served: Whether the whole right answer was sent.
+            size: Bytes of the body.
+            fault: The kind of fault that hit it.
+        """
+        self.in_flight -= 1
+        self.answered[endpoint, outcome] += 1
+        self.bytes_sent += size
+        if outcome == "429":
+            self.violations += 1
+        if served and outcome == "200":
+            request = canonical(target)
+            self._served[request] += 1
+            if self._served[request] > 1:
+                self._repeated[endpoint] += 1
+            self._leaves.update(leaves)
+        if len(self._arrivals) < _ARRIVALS_KEPT:
+            self._arrivals.append((arrived, target, outcome))
+        if self._log_file is not None:
+            line = {
+                "arrived": round(arrived, 6),
+                "seconds": round(now - arrived, 6),
+                "endpoint": endpoint,
+                "target": target,
+                "outcome": outcome,
+                "bytes": size,
+            }
+            if fault:
+                line["fault"] = fault
+            self._log_file.write(json.dumps(line) + "\n")
+            self._log_file.flush()
+
+    def outage(self, kind: str, start: float, seconds: float) -> None:
+        """The vendor goes down; ``kind`` is ``collapse`` or ``fault``."""
+        self.outages.append({"kind": kind, "from": start, "to": start + seconds})
+
+    def summary(self, now: float, *, arrivals: bool = False) -> dict[str, object]:
+        """All of it, as JSON has it. Times are seconds since the start of the process.
+
+        ``repeated`` are calls that were answered in full before; ``repeated_leaves`` are warrior, data
+        group, range and period that were answered with data before, whatever the batch was.
+        """
+        by_endpoint: dict[str, dict[str, int]] = {}
+        for (endpoint, outcome), count in sorted(self.answered.items()):
+            by_endpoint.setdefault(endpoint, {})[outcome] = count
+        again = sum(count - 1 for count in self._leaves.values() if count > 1)
+        summary: dict[str, object] = {
+            "started_at": self.started_at,
+            "seconds": now,
+            "requests": self._total,
+            "by_endpoint": by_endpoint,
+            "violations": self.violations,
+            "worst_second": self._second.most,
+            "worst_minute": self._minute.most,
+            "repeated": {
+                "total": sum(self._repeated.values()),
+                "by_endpoint": dict(sorted(self._repeated.items())),
+                "top": _top(self._served),
+            },
+            "leaves": len(self._leaves),
+            "repeated_leaves": {"total": again, "top": _top(self._leaves)},
+            "in_flight": self.in_flight,
+            "peak_in_flight": self._peak,
+            "first_arrival": self._first,
+            "last_arrival": self._last,
+            "outages": list(self.outages),
+            "bytes_sent": self.bytes_sent,
+        }
+        if arrivals:
+            summary["arrivals"] = self._arrivals
+        return summary
+
+
+def canonical(target: str) -> str:
+    """The same text for the same request, however its query is ordered and encoded."""
+    parts = urlsplit(target)
+    if not parts.query:
+        return parts.path
+    pairs = sorted(parse_qsl(parts.query, keep_blank_values=True))
+    return parts.path + "?" + "&".join(f"{key}={text}" for key, text in pairs)
+
+
+def _top(counts: Counter[str]) -> list[dict[str, object]]:
+    return [{"what": what, "count": count} for what, count in counts.most_common(20) if count > 1]

@@ -1,0 +1,907 @@
+"""The seeded world behind the simulator: troops, warriors, data groups and their values.
+
+Everything is a pure function of the seed and the time asked about. Nothing is stored, so any past day
+can be asked for at any time, and a test computes from the same seed what a complete harvest holds::
+
+    world = World.preset("small", seed=7)
+    rows = list(world.expected_rows(date(2026, 11, 20), resolution_seconds=1800))
+
+Times are aware datetimes or UNIX seconds in UTC. Lives begin and end on whole minutes.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from typing import Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+Instant = datetime | float
+"""An aware datetime, or UNIX seconds."""
+
+ORIGIN = 1_577_836_800
+"""2020-01-01T00:00Z: nothing lived before."""
+FAR = 4_102_444_800
+"""2100-01-01T00:00Z: what never vanishes lives until then."""
+
+_DAY = 86_400
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+
+TroopKind = Literal["permanent", "weekday", "ephemeral"]
+SlotKind = Literal["stable", "daytime", "spot", "follows"]
+IncidentKind = Literal["slow_datastore", "error_burst", "memory_leak"]
+Family = Literal["transaction", "datastore", "external", "errors", "apdex", "memory", "cpu", "silent"]
+
+PRESETS: dict[str, tuple[int, int, int]] = {"small": (3, 6, 4), "demo": (6, 25, 8), "large": (60, 600, 20)}
+"""Troops, warriors and data groups per warrior of each preset."""
+
+VALUE_NAMES: dict[Family, tuple[str, ...]] = {
+    "transaction": (
+        "average_response_time",
+        "min_response_time",
+        "max_response_time",
+        "calls_per_minute",
+        "call_count",
+    ),
+    "datastore": ("average_response_time", "max_response_time", "calls_per_minute", "call_count"),
+    "external": ("average_response_time", "calls_per_minute", "call_count"),
+    "errors": ("error_count", "errors_per_minute", "error_rate"),
+    "apdex": ("score", "s", "t", "f", "count"),
+    "memory": ("used_mb_by_host", "min_used_mb", "max_used_mb"),
+    "cpu": ("percent", "min_percent", "max_percent"),
+    "silent": (),
+}
+"""Names of the values that a data group of each family has. Times are milliseconds, memory MiB."""
+
+_NOUNS = (
+    "orders",
+    "carts",
+    "payments",
+    "customers",
+    "shipments",
+    "invoices",
+    "sessions",
+    "prices",
+    "reviews",
+    "refunds",
+    "coupons",
+    "addresses",
+)
+_VERBS = ("show", "index", "create", "update", "search")
+_NAMES = (
+    "Checkout | EU",
+    "search",
+    "payments/api",
+    "Kundenkonto (Ümlaut)",
+    "recommendations, nightly",
+    "checkout experiment",
+    "Inventory & Stock",
+    "mail-sender",
+    "pricing engine v2",
+    "image resizer",
+    "fraud: score",
+    "session store",
+)
+_LANGUAGES = ("java", "ruby", "python", "nodejs", "go", "php")
+
+HOSTILE_NAMES = (
+    "../../x",
+    "a|b",
+    "a,b",
+    "…",
+    "line one\nline two\r\nX-Injected: yes",
+    "n" * 500,
+    "🦆🔥 سلام",
+    "'; DROP TABLE troops; --",
+    "<script>alert(1)</script>",
+    "**bold** [link](javascript:alert(1)) `code`",
+    "twins",
+    "twins",
+    "an id that is not a number",
+    "a troop with no warriors",
+    "a warrior with no data groups",
+    "a data group with no values",
+    " leading and trailing ",
+    "CON.",
+    "%2e%2e%2fx=1&y=2#z",
+)
+"""Display names of the troops that ``hostile`` adds."""
+
+_HOSTILE_GROUPS = (
+    "Custom/../../etc/passwd",
+    "Custom/a|b,c&d=e",
+    "Custom/new\nline",
+    "Custom/🦆/<b>Größe</b>",
+    "Custom/" + "m" * 250,
+)
+_STRING_ID = "svc:eu/west|1 é"
+
+
+class Troop(NamedTuple):
+    """One troop as a list call shows it at a moment."""
+
+    id: str
+    name: str
+    language: str
+    born: int
+    died: int
+
+
+class Warrior(NamedTuple):
+    """One warrior; ``born`` and ``died`` are UNIX seconds, the latter exclusive."""
+
+    id: str
+    troop_id: str
+    host: str
+    born: int
+    died: int
+
+
+class DataGroup(NamedTuple):
+    """One metric family of a warrior, with the names of its values."""
+
+    name: str
+    family: Family
+    value_names: tuple[str, ...]
+
+
+class Row(NamedTuple):
+    """One row of performance data: the truth that a harvest must find."""
+
+    troop_id: str
+    warrior_id: str
+    data_group: str
+    value_name: str
+    start: datetime
+    end: datetime
+    value: float
+
+
+class Timeslice(NamedTuple):
+    """The values of one data group in [start, end), UNIX seconds, by value name."""
+
+    start: int
+    end: int
+    values: dict[str, float]
+
+
+class Incident(NamedTuple):
+    """Something worth finding in a notebook, within one UTC day."""
+
+    kind: IncidentKind
+    troop_id: str
+    troop_name: str
+    data_group_prefix: str
+    start: datetime
+    end: datetime
+    factor: float
+    description: str
+
+
+class _Span(NamedTuple):
+    kind: IncidentKind
+    start: int
+    end: int
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is fixed about one troop for all time."""
+
+    index: int
+    kind: TroopKind
+    name: str
+    slots: tuple[SlotKind, ...]
+    groups: tuple[DataGroup, ...]
+    language: str
+    seed: int
+    string_id: str = ""
+    load_phase: int = 0
+    calls_per_minute: float = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The values of one data group of one warrior, for any time."""
+
+    world: World = field(repr=False)
+    plan: _Plan = field(repr=False)
+    warrior: Warrior
+    group: DataGroup
+    seed: int
+
+    def values(self, start: int, end: int, visible_until: float = FAR) -> tuple[float, ...] | None:
+        """The values in [start, end), in the order of the group's value names.
+
+        None where the warrior did not live, did not report, or nothing is visible yet. Counts cover
+        what is visible of the slice.
+        """
+        names = self.group.value_names
+        if not names:
+            return None
+        low = start if start > self.warrior.born else self.warrior.born
+        high = min(end, self.warrior.died, visible_until)
+        covered = high - low - self.world.silent_seconds(self.warrior, low, high)
+        if covered <= 0:
+            return None
+        middle = (start + end) // 2
+        plan = self.plan
+        load = _load_table()[(middle // 300 + plan.load_phase) % 2016]
+        bits = (self.seed ^ start * _GOLDEN) & _MASK
+        bits = ((bits ^ bits >> 31) * 0xBF58476D1CE4E5B9) & _MASK
+        bits ^= bits >> 29
+        noise_a = (bits & 0xFFFF) / 65536
+        noise_b = (bits >> 16 & 0xFFFF) / 65536
+        noise_c = (bits >> 32 & 0xFFFF) / 65536
+        minutes = covered / 60
+        slow, errors, leak = self.world.disturbances(plan.index, start, end)
+        return _measure(
+            self.group.family, plan, self.seed, load, minutes, noise_a, noise_b, noise_c, slow, errors, leak
+        )
+
+
+class World:
+    """All that the vendor knows.
+
+    Args:
+        seed: Two worlds with the same arguments are equal.
+        troops: Number of troops (those of ``hostile`` come on top).
+        warriors: Number of places for warriors over all troops, given out by a Zipf law: one troop is
+            large, many are small. A place may be empty for a while, or hold several warriors one after
+            another, each with its own id.
+        data_groups: Data groups per warrior.
+        churn: Whether troops and warriors appear and vanish, and sometimes do not report.
+        hostile: Add troops, warriors and data groups with names that hurt careless readers.
+        restated: Day (UTC) to factor: counts of that day, given again by the vendor, come out multiplied.
+    """
+
+    def __init__(
+        self,
+        seed: int = 1,
+        troops: int = 6,
+        warriors: int = 25,
+        data_groups: int = 8,
+        *,
+        churn: bool = True,
+        hostile: bool = False,
+    ) -> None:
+        if troops < 0 or data_groups < 0 or warriors < troops:
+            raise ValueError("a world needs at least one warrior per troop and no negative numbers")
+        if troops > 10_000 or warriors > 1_000_000 or data_groups > 10_000:
+            raise ValueError("a world has at most 10000 troops, 1000000 warriors and 10000 data groups")
+        self.seed = seed
+        self.churn = churn
+        self.hostile = hostile
+        self._plans = [
+            self._plan(index, size, troops, data_groups) for index, size in enumerate(_zipf(troops, warriors))
+        ]
+        if hostile:
+            self._plans += [
+                self._hostile_plan(troops + offset, name, data_groups)
+                for offset, name in enumerate(HOSTILE_NAMES)
+            ]
+        self._by_string_id = {plan.string_id: plan for plan in self._plans if plan.string_id}
+        self._spans = lru_cache(maxsize=4096)(self._spans_of_day)
+        self._gap = lru_cache(maxsize=65_536)(self._gap_of_day)
+        self._series = lru_cache(maxsize=65_536)(self._make_series)
+
+    @classmethod
+    def preset(
+        cls,
+        name: str = "demo",
+        *,
+        seed: int = 1,
+        troops: int | None = None,
+        warriors: int | None = None,
+        data_groups: int | None = None,
+        churn: bool = True,
+        hostile: bool = False,
+    ) -> World:
+        """A world of a known size: ``small``, ``demo`` or ``large``; each size can be given instead."""
+        preset_troops, preset_warriors, preset_groups = PRESETS[name]
+        return cls(
+            seed,
+            preset_troops if troops is None else troops,
+            preset_warriors if warriors is None else warriors,
+            preset_groups if data_groups is None else data_groups,
+            churn=churn,
+            hostile=hostile,
+        )
+
+    # Troops
+
+    def troops(self, at: Instant) -> list[Troop]:
+        """The troops alive at a moment: what the list call shows then."""
+        moment = _seconds(at)
+        return self._troops_between(moment, moment)
+
+    def troops_on(self, day: date, timezone: str = "UTC") -> list[Troop]:
+        """The troops alive at any moment of a day, by the last name they had on it."""
+        start, end = day_window(day, timezone)
+        return self._troops_between(start, end)
+
+    def troop(self, troop_id: str, at: Instant) -> Troop | None:
+        """One troop by id, alive or gone; None if it never lived until then."""
+        moment = _seconds(at)
+        found = self._find_troop(troop_id)
+        if found is None:
+            return None
+        plan, generation = found
+        lives = [
+            life
+            for number, *life in self._troop_lives(plan, ORIGIN if plan.kind != "weekday" else moment - 4 * _DAY, moment)
+            if plan.kind != "ephemeral" or number == generation
+        ]
+        if not lives:
+            return None
+        born, died = lives[-1]
+        return Troop(troop_id, self._name(plan, moment), plan.language, born, died)
+
+    # Warriors
+
+    def warriors(self, troop_id: str, at: Instant) -> list[Warrior]:
+        """The warriors of a troop alive at a moment; empty for an unknown or sleeping troop."""
+        moment = _seconds(at)
+        return self._warriors_between(troop_id, moment, moment)
+
+    def warriors_on(self, troop_id: str, day: date, timezone: str = "UTC") -> list[Warrior]:
+        """The warriors of a troop alive at any moment of a day."""
+        start, end = day_window(day, timezone)
+        return self._warriors_between(troop_id, start, end)
+
+    def warrior(self, warrior_id: str) -> Warrior | None:
+        """One warrior by id, alive, gone or yet to come; None if there never is such a one."""
+        place = _decode_warrior(warrior_id)
+        if place is None or place[0] >= len(self._plans):
+            return None
+        index, slot, number = place
+        plan = self._plans[index]
+        if slot >= len(plan.slots):
+            return None
+        life = self._warrior_life(plan, slot, number)
+        if life is None:
+            return None
+        return self._warrior(plan, slot, number, *life)
+
+    # Data groups and data
+
+    def data_groups(self, warrior_id: str) -> tuple[DataGroup, ...]:
+        """The data groups of a warrior, the same for its whole life; empty for an unknown one."""
+        place = _decode_warrior(warrior_id)
+        if place is None or self.warrior(warrior_id) is None:
+            return ()
+        return self._plans[place[0]].groups
+
+    def series(self, warrior_id: str, data_group: str) -> Series | None:
+        """The values of one data group of one warrior; None if there is no such pair."""
+        series: Series | None = self._series(warrior_id, data_group)
+        return series
+
+    def timeslices(
+        self,
+        warrior_id: str,
+        data_group: str,
+        start: Instant,
+        end: Instant,
+        resolution_seconds: int,
+        *,
+        visible_until: Instant = FAR,
+    ) -> list[Timeslice]:
+        """The timeslices that start in [start, end), aligned to the resolution in UTC.
+
+        Slices without data (the warrior did not live or did not report) are left out.
+        """
+        series = self.series(warrior_id, data_group)
+        if series is None:
+            return []
+        names = series.group.value_names
+        until = _seconds(visible_until)
+        slices = []
+        for begin in _starts(_seconds(start), _seconds(end), resolution_seconds):
+            values = series.values(begin, begin + resolution_seconds, until)
+            if values is not None:
+                slices.append(
+                    Timeslice(begin, begin + resolution_seconds, dict(zip(names, values, strict=True)))
+                )
+        return slices
+
+    def expected_rows(
+        self,
+        day: date,
+        resolution_seconds: int,
+        *,
+        timezone: str = "UTC",
+        seen_at: Iterable[Instant] | None = None,
+        troop_ids: Sequence[str] | None = None,
+    ) -> Iterator[Row]:
+        """The performance data of a complete harvest of one day.
+
+        Args:
+            day: The day, a window in the time zone; a slice belongs to the day in which it starts.
+            resolution_seconds: Length of a timeslice.
+            timezone: IANA name.
+            seen_at: When the lists were asked; only troops and warriors alive at one of these moments
+                are expected. None expects all that lived on the day.
+            troop_ids: Only these troops.
+
+        Yields:
+            Rows by troop, warrior, data group, value name and start, in no particular order.
+        """
+        start, end = day_window(day, timezone)
+        for warrior in self.roster(day, timezone=timezone, seen_at=seen_at):
+            if troop_ids is not None and warrior.troop_id not in troop_ids:
+                continue
+            for group in self.data_groups(warrior.id):
+                for piece in self.timeslices(warrior.id, group.name, start, end, resolution_seconds):
+                    begin, finish = _moment(piece.start), _moment(piece.end)
+                    for value_name, value in piece.values.items():
+                        yield Row(
+                            warrior.troop_id, warrior.id, group.name, value_name, begin, finish, value
+                        )
+
+    def roster(
+        self, day: date, *, timezone: str = "UTC", seen_at: Iterable[Instant] | None = None
+    ) -> list[Warrior]:
+        """The warriors of a day over all troops, or those seen alive at the given moments, each once."""
+        found: dict[str, Warrior] = {}
+        if seen_at is None:
+            for troop in self.troops_on(day, timezone):
+                found |= {warrior.id: warrior for warrior in self.warriors_on(troop.id, day, timezone)}
+        else:
+            for moment in seen_at:
+                for troop in self.troops(moment):
+                    found |= {warrior.id: warrior for warrior in self.warriors(troop.id, moment)}
+        return list(found.values())
+
+    # Incidents
+
+    def incidents(self, day: date) -> list[Incident]:
+        """The incidents of a UTC day, in the order of their start."""
+        number = (day - date(1970, 1, 1)).days
+        found = []
+        for plan in self._plans:
+            for span in self._spans(plan.index, number):
+                name = self._name(plan, span.start)
+                prefix, text = {
+                    "slow_datastore": (
+                        "Datastore/",
+                        f"{name}: datastore calls take {span.factor:g} times as long",
+                    ),
+                    "error_burst": ("Errors/", f"{name}: {span.factor:g} times the usual errors"),
+                    "memory_leak": (
+                        "Memory/",
+                        f"{name}: memory grows to {span.factor:g} times the usual, restart after restart",
+                    ),
+                }[span.kind]
+                found.append(
+                    Incident(
+                        span.kind,
+                        self._troop_id(plan, 0),
+                        name,
+                        prefix,
+                        _moment(span.start),
+                        _moment(span.end),
+                        span.factor,
+                        text,
+                    )
+                )
+        return sorted(found, key=lambda incident: incident.start)
+
+    def disturbances(self, index: int, start: int, end: int) -> tuple[float, float, float]:
+        """Factors on datastore latency, on errors and on memory in a slice; 1.0 where nothing is wrong."""
+        slow = errors = leak = 1.0
+        for day in range(start // _DAY, (end - 1) // _DAY + 1):
+            for span in self._spans(index, day):
+                overlap = min(end, span.end) - max(start, span.start)
+                if overlap <= 0:
+                    continue
+                if span.kind == "slow_datastore":
+                    slow += (span.factor - 1) * overlap / (end - start)
+                elif span.kind == "error_burst":
+                    errors += (span.factor - 1) * overlap / (end - start)
+                else:
+                    cycle = (span.end - span.start) / 3
+                    middle = max(start, span.start) + overlap / 2
+                    leak += (span.factor - 1) * ((middle - span.start) % cycle) / cycle
+        return slow, errors, leak
+
+    def silent_seconds(self, warrior: Warrior, start: float, end: float) -> float:
+        """How long a warrior did not report within [start, end)."""
+        if not self.churn or end <= start:
+            return 0.0
+        silent = 0.0
+        for day in range(int(start) // _DAY, int(end - 1) // _DAY + 1):
+            gap = self._gap(warrior.id, day)
+            if gap is not None:
+                silent += max(0.0, min(end, gap[1]) - max(start, gap[0]))
+        return silent
+
+    # Inside
+
+    def _plan(self, index: int, size: int, troops: int, data_groups: int) -> _Plan:
+        kind: TroopKind = "permanent"
+        if self.churn and troops >= 5 and index == troops - 1:
+            kind = "ephemeral"
+        elif self.churn and troops >= 5 and index == troops - 2:
+            kind = "weekday"
+        seed = _mix(self.seed, index + 1)
+        slots: list[SlotKind] = []
+        for slot in range(size):
+            if not self.churn:
+                slots.append("stable")
+            elif kind != "permanent":
+                slots.append("follows")
+            else:
+                slots.append(("stable", "daytime", "stable", "spot")[slot % 4])  # type: ignore[arg-type]
+        name = "checkout experiment" if kind == "ephemeral" else _NAMES[index % len(_NAMES)]
+        if index >= len(_NAMES):
+            name += f" {index // len(_NAMES) + 1}"
+        return _Plan(
+            index,
+            kind,
+            name,
+            tuple(slots),
+            _groups(seed, data_groups),
+            _LANGUAGES[seed % len(_LANGUAGES)],
+            seed,
+            load_phase=(seed >> 8) % 37,
+            calls_per_minute=40.0 + (seed >> 16) % 400,
+        )
+
+    def _hostile_plan(self, index: int, name: str, data_groups: int) -> _Plan:
+        seed = _mix(self.seed, index + 1)
+        slots: tuple[SlotKind, ...] = ("stable",)
+        groups = _groups(seed, data_groups)
+        if name == "a troop with no warriors":
+            slots = ()
+        elif name == "a warrior with no data groups":
+            groups = ()
+        elif name == "a data group with no values":
+            groups = (*groups, DataGroup("Custom/no values", "silent", ()))
+        else:
+            groups = (*groups, DataGroup(_HOSTILE_GROUPS[index % len(_HOSTILE_GROUPS)], "external", VALUE_NAMES["external"]))
+        return _Plan(
+            index,
+            "permanent",
+            name,
+            slots,
+            groups,
+            _LANGUAGES[seed % len(_LANGUAGES)],
+            seed,
+            string_id=_STRING_ID if name == "an id that is not a number" else "",
+        )
+
+    def _troops_between(self, start: float, end: float) -> list[Troop]:
+        found: dict[str, Troop] = {}
+        for plan in self._plans:
+            for number, born, died in self._troop_lives(plan, start, end):
+                troop_id = self._troop_id(plan, number)
+                name_at = min(end, died - 1)
+                found[troop_id] = Troop(troop_id, self._name(plan, name_at), plan.language, born, died)
+        return list(found.values())
+
+    def _troop_lives(self, plan: _Plan, start: float, end: float) -> list[tuple[int, int, int]]:
+        if plan.kind == "permanent":
+            return [(0, ORIGIN, FAR)]
+        period = _DAY if plan.kind == "weekday" else 3 * _DAY
+        return _overlapping(lambda number: self._troop_life(plan, number), period, start, end)
+
+    def _troop_life(self, plan: _Plan, number: int) -> tuple[int, int] | None:
+        if plan.kind == "permanent":
+            return (ORIGIN, FAR) if number == 0 else None
+        roll = _mix(plan.seed, number)
+        if plan.kind == "weekday":
+            start = ORIGIN + number * _DAY
+            if (start // _DAY + 3) % 7 >= 5:
+                return None
+            return start + 5 * 3600 + roll % 60 * 60, start + 21 * 3600 + (roll >> 8) % 60 * 60
+        period = 3 * _DAY
+        born = ORIGIN + number * period + roll % 1200 * 60
+        return born, born + (28 * 60 + (roll >> 16) % 1200) * 60
+
+    def _warriors_between(self, troop_id: str, start: float, end: float) -> list[Warrior]:
+        found = self._find_troop(troop_id)
+        if found is None:
+            return []
+        plan, generation = found
+        warriors = []
+        for slot, kind in enumerate(plan.slots):
+            period = self._slot_period(plan, slot, kind)
+            if period == 0:
+                lives = [(0, ORIGIN, FAR)]
+            else:
+                lives = _overlapping(
+                    lambda number, slot=slot: self._warrior_life(plan, slot, number),  # type: ignore[misc]
+                    period,
+                    start,
+                    end,
+                )
+            for number, born, died in lives:
+                if plan.kind != "ephemeral" or number == generation:
+                    warriors.append(self._warrior(plan, slot, number, born, died))
+        return warriors
+
+    def _slot_period(self, plan: _Plan, slot: int, kind: SlotKind) -> int:
+        if not self.churn or plan.string_id or self.hostile and plan.slots == ("stable",) and plan.name in HOSTILE_NAMES:
+            return 0
+        if kind == "stable":
+            return (5 + _mix(plan.seed, slot + 101) % 5) * _DAY
+        if kind == "follows" and plan.kind == "ephemeral":
+            return 3 * _DAY
+        return _DAY
+
+    def _warrior_life(self, plan: _Plan, slot: int, number: int) -> tuple[int, int] | None:
+        kind = plan.slots[slot]
+        period = self._slot_period(plan, slot, kind)
+        if period == 0:
+            return (ORIGIN, FAR) if number == 0 else None
+        roll = _mix(_mix(plan.seed, slot + 1), number)
+        start = ORIGIN + number * period
+        if kind == "stable":
+            shift = _mix(plan.seed, slot + 201) % (period // 60) * 60
+            return start - shift, start - shift + period
+        if kind == "follows":
+            life = self._troop_life(plan, number)
+            if life is None or slot == 0:
+                return life
+            return life[0] + roll % 180 * 60, life[1]
+        if kind == "daytime":
+            if roll % 100 >= 85:
+                return None
+            return start + (360 + (roll >> 8) % 180) * 60, start + (1020 + (roll >> 24) % 240) * 60
+        if roll % 100 >= 60:
+            return None
+        born = start + (roll >> 8) % 1380 * 60
+        return born, born + (40 + (roll >> 24) % 440) * 60
+
+    def _warrior(self, plan: _Plan, slot: int, number: int, born: int, died: int) -> Warrior:
+        warrior_id = str(10**12 + plan.index * 10**9 + slot * 10**5 + number)
+        label = _mix(plan.seed, slot * 100_003 + number) & 0xFFFFFF
+        host = f"ip-10-{plan.index % 256}-{slot % 256}-{label:06x}"
+        if self.hostile and plan.name in HOSTILE_NAMES:
+            host = f"{plan.name[:80]} {label:06x}"
+        return Warrior(warrior_id, self._troop_id(plan, number), host, born, died)
+
+    def _troop_id(self, plan: _Plan, number: int) -> str:
+        if plan.string_id:
+            return plan.string_id
+        generation = number if plan.kind == "ephemeral" else 0
+        return str(200_000_000 + plan.index * 10_000 + generation)
+
+    def _find_troop(self, troop_id: str) -> tuple[_Plan, int] | None:
+        if troop_id in self._by_string_id:
+            return self._by_string_id[troop_id], 0
+        if not (troop_id.isascii() and troop_id.isdecimal() and len(troop_id) < 16):
+            return None
+        index, generation = divmod(int(troop_id) - 200_000_000, 10_000)
+        if not 0 <= index < len(self._plans):
+            return None
+        plan = self._plans[index]
+        if plan.string_id or (plan.kind != "ephemeral" and generation):
+            return None
+        return plan, generation
+
+    def _name(self, plan: _Plan, moment: float) -> str:
+        if self.churn and plan.index == 1 and plan.kind == "permanent" and not self.hostile:
+            return f"{plan.name} ({'blue' if int(moment) // (7 * _DAY) % 2 else 'green'})"
+        return plan.name
+
+    def _make_series(self, warrior_id: str, data_group: str) -> Series | None:
+        warrior = self.warrior(warrior_id)
+        if warrior is None:
+            return None
+        place = _decode_warrior(warrior_id)
+        if place is None:
+            return None
+        plan = self._plans[place[0]]
+        for number, group in enumerate(plan.groups):
+            if group.name == data_group:
+                seed = _mix(_mix(plan.seed, place[1] * 100_003 + place[2]), number + 1)
+                return Series(self, plan, warrior, group, seed)
+        return None
+
+    def _spans_of_day(self, index: int, day: int) -> tuple[_Span, ...]:
+        permanent = [plan.index for plan in self._plans if plan.kind == "permanent" and plan.slots]
+        if not permanent:
+            return ()
+        spans = []
+        for number, kind in enumerate(("slow_datastore", "error_burst", "memory_leak")):
+            roll = _mix(_mix(self.seed, day), number + 7)
+            if day % (2, 3, 2)[number] != (0, 1, 1)[number]:
+                continue
+            if permanent[roll % len(permanent)] != index:
+                continue
+            start = day * _DAY
+            if kind == "slow_datastore":
+                begin = start + (9 * 60 + (roll >> 16) % 480) * 60
+                spans.append(_Span("slow_datastore", begin, begin + 7200, 8.0))
+            elif kind == "error_burst":
+                begin = start + (7 * 60 + (roll >> 16) % 720) * 60
+                spans.append(_Span("error_burst", begin, begin + 2700, 40.0))
+            else:
+                spans.append(_Span("memory_leak", start + 6 * 3600, start + 21 * 3600, 3.0))
+        return tuple(spans)
+
+    def _gap_of_day(self, warrior_id: str, day: int) -> tuple[int, int] | None:
+        roll = _mix(_mix(self.seed, int(warrior_id)), day)
+        if roll % 100 >= 6:
+            return None
+        start = day * _DAY + (roll >> 8) % 1300 * 60
+        return start, start + (40 + (roll >> 24) % 60) * 60
+
+
+def day_window(day: date, timezone: str = "UTC") -> tuple[int, int]:
+    """Start and end of a day in a time zone, UNIX seconds; 23, 24 or 25 hours apart."""
+    zone = ZoneInfo(timezone)
+    start = datetime.combine(day, time(), zone)
+    end = datetime.combine(day + timedelta(days=1), time(), zone)
+    return int(start.timestamp()), int(end.timestamp())
+
+
+def _measure(
+    family: Family,
+    plan: _Plan,
+    seed: int,
+    load: float,
+    minutes: float,
+    noise_a: float,
+    noise_b: float,
+    noise_c: float,
+    slow: float,
+    errors: float,
+    leak: float,
+) -> tuple[float, ...]:
+    """Values of one slice, in the order of ``VALUE_NAMES``."""
+    scale = 0.5 + (seed >> 40 & 0xFF) / 256
+    calls = plan.calls_per_minute * scale * load * (0.85 + 0.3 * noise_a)
+    if family in ("transaction", "datastore", "external"):
+        if family == "transaction":
+            latency = 60.0 * scale * (0.7 + 0.6 * load) * (0.85 + 0.3 * noise_b) * (1 + (slow - 1) * 0.4)
+        elif family == "datastore":
+            calls *= 3
+            latency = 6.0 * scale * (0.8 + 0.4 * load) * (0.8 + 0.4 * noise_b) * slow
+        else:
+            calls *= 0.4
+            latency = 120.0 * scale * (0.8 + 0.5 * noise_b)
+        count = float(round(calls * minutes))
+        average = round(latency, 2)
+        per_minute = round(count / minutes, 2)
+        highest = round(latency * (2.5 + 6 * noise_c), 2)
+        if family == "transaction":
+            return average, round(latency * (0.2 + 0.2 * noise_c), 2), highest, per_minute, count
+        if family == "datastore":
+            return average, highest, per_minute, count
+        return average, per_minute, count
+    if family == "errors":
+        rate = min(1.0, 0.002 * (0.5 + noise_b) * errors)
+        count = float(round(calls * minutes * rate))
+        return count, round(count / minutes, 3), round(rate, 5)
+    if family == "apdex":
+        total = float(round(calls * minutes))
+        frustrated = float(round(total * min(1.0, 0.01 * (0.5 + noise_b) * errors)))
+        tolerating = float(round((total - frustrated) * (0.05 + 0.05 * noise_c)))
+        satisfied = total - frustrated - tolerating
+        score = round((satisfied + tolerating / 2) / total, 3) if total else 1.0
+        return score, satisfied, tolerating, frustrated, total
+    if family == "memory":
+        used = 512.0 * scale * (0.9 + 0.1 * load + 0.05 * noise_a) * leak
+        return round(used, 1), round(used * 0.96, 1), round(used * (1.02 + 0.05 * noise_b), 1)
+    percent = min(100.0, 12 + 55 * load * scale * (0.8 + 0.4 * noise_a))
+    return (
+        round(percent, 2),
+        round(percent * (0.5 + 0.3 * noise_b), 2),
+        round(min(100.0, percent * (1.1 + 0.5 * noise_c)), 2),
+    )
+
+
+def _groups(seed: int, count: int) -> tuple[DataGroup, ...]:
+    table = _NOUNS[seed % len(_NOUNS)]
+    host = _NOUNS[(seed >> 4) % len(_NOUNS)]
+    names: list[tuple[str, Family]] = [
+        ("HttpDispatcher", "transaction"),
+        (f"Datastore/statement/Postgres/{table}/select", "datastore"),
+        ("Errors/all", "errors"),
+        ("Memory/Physical", "memory"),
+        ("Apdex", "apdex"),
+        ("CPU/User Time", "cpu"),
+        (f"Controller/{table}/show", "transaction"),
+        (f"External/{host}.example.com/all", "external"),
+    ]
+    number = 0
+    while len(names) < count:
+        noun, verb = _NOUNS[number % len(_NOUNS)], _VERBS[number // len(_NOUNS) % len(_VERBS)]
+        tail = f"/{number}"
+        kinds: tuple[tuple[str, Family], ...] = (
+            (f"Controller/{noun}/{verb}{tail}", "transaction"),
+            (f"Datastore/statement/Postgres/{noun}/{verb}{tail}", "datastore"),
+            (f"External/{noun}.example.com/{verb}{tail}", "external"),
+        )
+        names.append(kinds[number % 3])
+        number += 1
+    return tuple(DataGroup(name, family, VALUE_NAMES[family]) for name, family in names[:count])
+
+
+def _zipf(troops: int, warriors: int) -> list[int]:
+    """Sizes of troops that add up to ``warriors``: each at least 1, falling by rank to the power 1.3."""
+    if troops == 0:
+        return []
+    weights = [1 / rank**1.3 for rank in range(1, troops + 1)]
+    spare = warriors - troops
+    sizes = [1 + int(spare * weight / sum(weights)) for weight in weights]
+    for index in range(warriors - sum(sizes)):
+        sizes[index % troops] += 1
+    return sizes
+
+
+def _overlapping(life_of: object, period: int, start: float, end: float) -> list[tuple[int, int, int]]:
+    """The numbered lives that touch [start, end), or hold the moment where both are equal."""
+    first = max(0, int(start - ORIGIN) // period - 2)
+    last = int(end - ORIGIN) // period + 2
+    found = []
+    for number in range(first, last + 1):
+        life = life_of(number)  # type: ignore[operator]
+        if life is None:
+            continue
+        born, died = life
+        if (born <= start < died) or (start < born < end):
+            found.append((number, born, died))
+    return found
+
+
+def _decode_warrior(warrior_id: str) -> tuple[int, int, int] | None:
+    if not (warrior_id.isascii() and warrior_id.isdecimal() and 13 <= len(warrior_id) <= 16):
+        return None
+    rest = int(warrior_id) - 10**12
+    index, rest = divmod(rest, 10**9)
+    slot, number = divmod(rest, 10**5)
+    return index, slot, number
+
+
+def _starts(start: float, end: float, step: int) -> range:
+    """Multiples of ``step`` in [start, end)."""
+    return range(math.ceil(start / step) * step, math.ceil(end), step)
+
+
+def _mix(left: int, right: int) -> int:
+    """A 64-bit hash of two integers (splitmix64's finalizer)."""
+    bits = (left * _GOLDEN + right + 1) & _MASK
+    bits = ((bits ^ bits >> 30) * 0xBF58476D1CE4E5B9) & _MASK
+    bits = ((bits ^ bits >> 27) * 0x94D049BB133111EB) & _MASK
+    return bits ^ bits >> 31
+
+
+@lru_cache(maxsize=1)
+def _load_table() -> tuple[float, ...]:
+    """Load by five minutes of the week, from Thursday 00:00 as UNIX time has it; about 0.2 to 1.1."""
+    table = []
+    for index in range(2016):
+        hour = index * 5 / 60 % 24
+        weekday = (index // 288 + 3) % 7
+        wave = (0.5 - 0.5 * math.cos((hour - 4) / 24 * 2 * math.pi)) ** 1.3
+        lunch = 0.15 * math.exp(-((hour - 12.5) ** 2) / 2)
+        table.append((0.2 + 0.8 * wave + lunch) * (0.55 if weekday >= 5 else 1.0))
+    return tuple(table)
+
+
+def _seconds(at: Instant) -> float:
+    if isinstance(at, datetime):
+        if at.tzinfo is None:
+            raise ValueError(f"{at} has no time zone: use an aware datetime")
+        return at.timestamp()
+    return at
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+__all__ = [
+    "FAR", "HOSTILE_NAMES", "ORIGIN", "PRESETS", "VALUE_NAMES", "DataGroup", "Incident", "Instant", "Row",
+    "Series", "Timeslice", "Troop", "Warrior", "World", "bisect_left", "day_window",
+]
