@@ -69,7 +69,9 @@ async def _serve(vendor: Vendor, flags: argparse.Namespace) -> None:
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, stop.set)
     key = flags.api_key or DEFAULT_KEY
-    sys.stdout.write(f"Vendor simulator on http://{flags.host}:{server.port}, key {key}, limit {vendor.limit}\n")
+    sys.stdout.write(
+        f"Vendor simulator on http://{flags.host}:{server.port}, key {key}, limit {vendor.limit}\n"
+    )
     sys.stdout.flush()
     if flags.port_file is not None:
         whole = flags.port_file.with_name(flags.port_file.name + ".part")
@@ -162,7 +164,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--gone-after", type=_number(0), metavar="SECONDS", help="404 for warriors gone for longer")
     add("--settle", type=_number(0), default=0.0, metavar="SECONDS", help="younger data is not visible")
 
-    add("--limit", action="append", default=None, help="1000/min, 20/s, 5/s@data, none; may be repeated (default 1000/min)")
+    add(
+        "--limit",
+        action="append",
+        default=None,
+        help="1000/min, 20/s, 5/s@data, none; may be repeated (default 1000/min)",
+    )
     add("--limit-kind", choices=("bucket", "fixed", "sliding", "none"), default="bucket")
     add("--burst", type=_between(1), help="size of the bucket (default: the limit's number)")
     add("--limit-headers", choices=("always", "limited", "never"), default="limited")
@@ -175,7 +182,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 
     add("--latency", type=_number(0), default=0.0, metavar="SECONDS", help="added to every answer")
     add("--capacity", type=_rate, metavar="N/s", help="calls a second that are served; others queue")
-    add("--collapse-factor", type=_number(1), metavar="X", help="down when offered more than X times the capacity")
+    add(
+        "--collapse-factor",
+        type=_number(1),
+        metavar="X",
+        help="down when offered more than X times the capacity",
+    )
     add("--collapse-seconds", type=_number(0), default=30.0, help="for how long (default %(default)s)")
     add("--collapse-mode", choices=("503", "reset", "refuse"), default="503")
 

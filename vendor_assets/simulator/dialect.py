@@ -316,9 +316,7 @@ def _error(endpoint: str, status: int, title: str) -> Answer:
     return Answer(endpoint, status, error_body(title))
 
 
-def _timeslices(
-    series: Series, slices: list[tuple[int, int]], only: set[str], visible_until: float
-) -> str:
+def _timeslices(series: Series, slices: list[tuple[int, int]], only: set[str], visible_until: float) -> str:
     shape = _shape(series.group, frozenset(only))
     if shape is None:
         return ""

@@ -100,9 +100,7 @@ def parse_fault(values: Mapping[str, object]) -> Fault:
             match=str(values.get("match", "")),
             seconds=None if seconds is None else float(str(seconds)),
             status=int(str(status)),
-            **{
-                name: str(values[name]) for name in ("location", "value", "mode") if name in values
-            },
+            **{name: str(values[name]) for name in ("location", "value", "mode") if name in values},
             bytes=int(str(values.get("bytes", 200_000_000))),
         )
         re.compile(fault.match)
@@ -155,10 +153,12 @@ class Faults:
         """Take away all rules; what they hit stays counted."""
         self.rules, self._seen, self._hit, self._patterns = [], [], [], []
 
-    def pick(self, target: str) -> Fault | None:
-        """The fault that hits this call, if one does."""
+    def pick(self, target: str, *, refused: bool = False) -> Fault | None:
+        """The fault that hits this call, if one does; a refused one (429) meets a skewed clock only."""
         for index, rule in enumerate(self.rules):
-            if rule.kind == "outage" or (rule.match and not self._patterns[index].search(target)):
+            if rule.kind == "outage" or (refused and rule.kind != "clock_skew"):
+                continue
+            if rule.match and not self._patterns[index].search(target):
                 continue
             self._seen[index] += 1
             if self._seen[index] <= rule.skip:

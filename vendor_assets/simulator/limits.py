@@ -27,13 +27,13 @@ _PERIODS = {
 class Limit(NamedTuple):
     """So many calls per period, in seconds, to one endpoint or to all."""
 
-    count: int
+    calls: int
     period: float
     endpoint: str = ""
 
     def __str__(self) -> str:
         unit = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}[self.period]
-        return f"{self.count}/{unit}" + (f"@{self.endpoint}" if self.endpoint else "")
+        return f"{self.calls}/{unit}" + (f"@{self.endpoint}" if self.endpoint else "")
 
 
 def parse_limit(text: str) -> Limit:
@@ -45,7 +45,9 @@ def parse_limit(text: str) -> Limit:
     rate, _, endpoint = text.partition("@")
     count, _, unit = rate.partition("/")
     if not count.strip().isdecimal() or int(count) < 1 or unit.strip() not in _PERIODS:
-        raise ValueError(f"limit {text!r} is not a number per s, min, h or day, such as 1000/min or 20/s@data")
+        raise ValueError(
+            f"limit {text!r} is not a number per s, min, h or day, such as 1000/min or 20/s@data"
+        )
     if endpoint not in ("", "applications", "hosts", "metrics", "data"):
         raise ValueError(f"limit {text!r}: the endpoint is applications, hosts, metrics or data")
     return Limit(int(count), _PERIODS[unit.strip()], endpoint)
@@ -58,13 +60,13 @@ class Window:
         limit: What is permitted.
         kind: ``bucket`` refills evenly and holds ``burst``; ``fixed`` counts in windows aligned to the
             clock's zero; ``sliding`` looks back over the last period.
-        burst: Size of the bucket; None is the limit's count.
+        burst: Size of the bucket; None is the limit's number.
     """
 
     def __init__(self, limit: Limit, kind: LimitKind = "bucket", burst: int | None = None) -> None:
         self.limit = limit
         self.kind = kind
-        self.burst = float(limit.count if burst is None else burst)
+        self.burst = float(limit.calls if burst is None else burst)
         self._tokens = self.burst
         self._updated = 0.0
         self._window = -1
@@ -73,7 +75,7 @@ class Window:
 
     def remaining(self, now: float) -> int:
         """How many calls would be admitted at this moment."""
-        count, period = self.limit.count, self.limit.period
+        count, period = self.limit.calls, self.limit.period
         if self.kind == "bucket":
             grown = self._tokens + (now - self._updated) * count / period
             self._tokens = min(self.burst, grown)
@@ -100,7 +102,7 @@ class Window:
     def reset_in(self, now: float) -> float:
         """Seconds until a call is admitted again (``fixed``: until the window ends)."""
         if self.kind == "bucket":
-            return max(0.0, (1 - self._tokens) * self.limit.period / self.limit.count)
+            return max(0.0, (1 - self._tokens) * self.limit.period / self.limit.calls)
         if self.kind == "fixed":
             return self.limit.period - now % self.limit.period
         return max(0.0, self._recent[0] + self.limit.period - now) if self._recent else 0.0

@@ -10,6 +10,7 @@ do not count as vendor calls:
 ``POST limit``              ``{"limits": ["20/s"], "kind": "sliding", "burst": 1}``
 ``POST load``               ``{"latency": 0.02, "capacity": 50, "collapse_factor": 3}``
 ``POST clock``              ``{"now": "2026-11-20T00:00:00Z"}`` or ``{"advance": 3600}``
+``POST restate``            ``{"day": "2026-11-20", "factor": 1.1}``: late data for a UTC day
 ``POST reset``              forget what was counted, take faults away
 ==========================  ====================================================================
 """
@@ -24,18 +25,20 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from vendor_assets.simulator.dialect import Answer, Dialect, error_body, link_header, page_of
-from vendor_assets.simulator.faults import HTML, Fault, Faults, parse_fault, spoil
+from vendor_assets.simulator.faults import Fault, Faults, parse_fault, spoil
 from vendor_assets.simulator.limits import RateLimit, Window, parse_limit
 from vendor_assets.simulator.load import Load
 from vendor_assets.simulator.record import Record
 
 _HEAD_LIMIT = 65_536
+_TARGET_LIMIT = 8190
 _BODY_LIMIT = 10_000_000
 _JSON = "application/json; charset=utf-8"
 
@@ -113,7 +116,7 @@ class Vendor:
         self._down_mode = "503"
         self._date = (0, "")
         self.connections: set[Connection] = set()
-        self.refuse: Callable[[float], None] = lambda seconds: None
+        self.refuse: Callable[[float], None] = lambda _seconds: None
 
     def elapsed(self) -> float:
         """Seconds since the start, monotonic."""
@@ -133,14 +136,14 @@ class Vendor:
             return Answer(endpoint, 503, b""), Fault("reset"), 0.0
         if not request.key or (self.api_key is not None and request.key != self.api_key):
             return Answer(endpoint, 401, error_body("The API key provided is invalid")), None, 0.0
+        if len(request.target) > _TARGET_LIMIT:
+            return Answer(endpoint, 414, error_body("The request line is too long.")), None, 0.0
         if request.method != "GET":
             return Answer(endpoint, 405, error_body("Only GET is allowed.")), None, 0.0
         admitted, window = self.limit.admit(endpoint, arrived)
         headers = self._limit_headers(window, arrived, admitted=admitted)
-        fault = self.faults.pick(request.target)
+        fault = self.faults.pick(request.target, refused=not admitted)
         if not admitted:
-            if fault is not None and fault.kind != "clock_skew":
-                fault = None
             if fault is not None:
                 headers = self._limit_headers(window, arrived, admitted=False, skew=fault.seconds or 3600.0)
             body = error_body("Too many requests: the limit of API calls is exceeded.")
@@ -186,7 +189,7 @@ class Vendor:
         wait = window.reset_in(now)
         if style.headers == "always" or (style.headers == "limited" and not admitted):
             remaining = str(window.remaining(now) if admitted else 0)
-            headers += [("X-RateLimit-Limit", str(window.limit.count)), ("X-RateLimit-Remaining", remaining)]
+            headers += [("X-RateLimit-Limit", str(window.limit.calls)), ("X-RateLimit-Remaining", remaining)]
             if style.form == "newrelic":
                 headers.append(("X-RateLimit-Reset", str(math.ceil(self.clock.now() + wait + skew))))
             else:
@@ -250,6 +253,9 @@ class Vendor:
                     return 200, self.state()
                 case "POST", "clock":
                     return 200, self._set_clock(values)
+                case "POST", "restate":
+                    self.dialect.world.restate(date.fromisoformat(values["day"]), float(values["factor"]))
+                    return 200, {}
                 case "POST", "reset":
                     self.faults.clear()
                     self.faults.hits.clear()
@@ -281,7 +287,7 @@ class Vendor:
             "seed": self.dialect.world.seed,
         }
 
-    def _add_faults(self, values: object) -> object:
+    def _add_faults(self, values: Any) -> object:
         rules = [parse_fault(item) for item in (values if isinstance(values, list) else [values])]
         self.faults.add(rules)
         for rule in rules:
@@ -300,14 +306,12 @@ class Vendor:
         burst = values.get("burst")
         self.limit = RateLimit(
             [parse_limit(str(text)) for text in texts] or self.limit.limits,
-            kind,  # type: ignore[arg-type]
+            kind,
             None if burst is None else int(str(burst)),
         )
 
     def _set_load(self, values: dict[str, object]) -> None:
-        numbers = {
-            name: None if value is None else float(str(value)) for name, value in values.items()
-        }
+        numbers = {name: None if value is None else float(str(value)) for name, value in values.items()}
         old = self.load
         self.load = Load(
             numbers.pop("latency", old.latency_seconds) or 0.0,
@@ -428,7 +432,9 @@ class Connection(asyncio.Protocol):
         if request.target.startswith("/_control/"):
             status, tree = vendor.control(request.method, request.target, request.body)
             body = json.dumps(tree).encode()
-            self._write(_head(status, _JSON, len(body), vendor.date(), (), keep_alive=request.keep_alive), body)
+            self._write(
+                _head(status, _JSON, len(body), vendor.date(), (), keep_alive=request.keep_alive), body
+            )
             self._done(request)
             return
         answer, fault, delay = vendor.judge(request)
@@ -449,7 +455,14 @@ class Connection(asyncio.Protocol):
     def _send(self, request: _Request, answer: Answer, fault: Fault | None) -> None:
         self._pending = None
         kind = "" if fault is None else fault.kind
-        if fault is not None and kind in ("reset", "hang", "truncated", "slow_body", "endless_body", "huge_body"):
+        if fault is not None and kind in (
+            "reset",
+            "hang",
+            "truncated",
+            "slow_body",
+            "endless_body",
+            "huge_body",
+        ):
             self._misbehave(request, answer, fault)
             return
         content_type = {"html": "text/html; charset=utf-8", "wrong_type": "text/plain"}.get(kind, _JSON)
@@ -474,7 +487,9 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return
         if fault.kind == "truncated":
-            head = _head(answer.status, _JSON, len(answer.body), self._vendor.date(), answer.headers, keep_alive=True)
+            head = _head(
+                answer.status, _JSON, len(answer.body), self._vendor.date(), answer.headers, keep_alive=True
+            )
             self._leave(request, answer, str(answer.status), fault="truncated")
             self._write(head, answer.body[: len(answer.body) // 2])
             self._transport.close()
@@ -670,6 +685,3 @@ def _phrase(status: int) -> str:
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat()
-
-
-__all__ = ["HTML", "Clock", "Connection", "Server", "Style", "Vendor", "parse_iso"]

@@ -12,11 +12,10 @@ Times are aware datetimes or UNIX seconds in UTC. Lives begin and end on whole m
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -87,6 +86,7 @@ _NAMES = (
     "fraud: score",
     "session store",
 )
+_SLOTS: tuple[SlotKind, ...] = ("stable", "daytime", "stable", "spot")
 _LANGUAGES = ("java", "ruby", "python", "nodejs", "go", "php")
 
 HOSTILE_NAMES = (
@@ -201,6 +201,8 @@ class _Plan:
     groups: tuple[DataGroup, ...]
     language: str
     seed: int
+    steady: bool = False
+    """Its warriors live for ever."""
     string_id: str = ""
     load_phase: int = 0
     calls_per_minute: float = 100.0
@@ -225,7 +227,7 @@ class Series:
         names = self.group.value_names
         if not names:
             return None
-        low = start if start > self.warrior.born else self.warrior.born
+        low = max(start, self.warrior.born)
         high = min(end, self.warrior.died, visible_until)
         covered = high - low - self.world.silent_seconds(self.warrior, low, high)
         if covered <= 0:
@@ -239,10 +241,13 @@ class Series:
         noise_a = (bits & 0xFFFF) / 65536
         noise_b = (bits >> 16 & 0xFFFF) / 65536
         noise_c = (bits >> 32 & 0xFFFF) / 65536
-        minutes = covered / 60
-        slow, errors, leak = self.world.disturbances(plan.index, start, end)
+        if self.world.restated:
+            load *= self.world.restated.get(start // _DAY, 1.0)
+        disturbed = self.world.disturbances(plan.index, start, end)
+        scale = 0.5 + (self.seed >> 40 & 0xFF) / 256
+        calls = plan.calls_per_minute * scale * load * (0.85 + 0.3 * noise_a)
         return _measure(
-            self.group.family, plan, self.seed, load, minutes, noise_a, noise_b, noise_c, slow, errors, leak
+            self.group.family, scale, calls, load, covered / 60, (noise_a, noise_b, noise_c), disturbed
         )
 
 
@@ -250,7 +255,7 @@ class World:
     """All that the vendor knows.
 
     Args:
-        seed: Two worlds with the same arguments are equal.
+        seed: Two worlds with the same arguments tell the same.
         troops: Number of troops (those of ``hostile`` come on top).
         warriors: Number of places for warriors over all troops, given out by a Zipf law: one troop is
             large, many are small. A place may be empty for a while, or hold several warriors one after
@@ -258,7 +263,6 @@ class World:
         data_groups: Data groups per warrior.
         churn: Whether troops and warriors appear and vanish, and sometimes do not report.
         hostile: Add troops, warriors and data groups with names that hurt careless readers.
-        restated: Day (UTC) to factor: counts of that day, given again by the vendor, come out multiplied.
     """
 
     def __init__(
@@ -278,6 +282,7 @@ class World:
         self.seed = seed
         self.churn = churn
         self.hostile = hostile
+        self.restated: dict[int, float] = {}
         self._plans = [
             self._plan(index, size, troops, data_groups) for index, size in enumerate(_zipf(troops, warriors))
         ]
@@ -333,15 +338,14 @@ class World:
         if found is None:
             return None
         plan, generation = found
-        lives = [
-            life
-            for number, *life in self._troop_lives(plan, ORIGIN if plan.kind != "weekday" else moment - 4 * _DAY, moment)
-            if plan.kind != "ephemeral" or number == generation
-        ]
-        if not lives:
+        if plan.kind == "weekday":
+            lives = [(born, died) for _, born, died in self._troop_lives(plan, moment - 4 * _DAY, moment)]
+            life = lives[-1] if lives else None
+        else:
+            life = self._troop_life(plan, generation)
+        if life is None or life[0] > moment:
             return None
-        born, died = lives[-1]
-        return Troop(troop_id, self._name(plan, moment), plan.language, born, died)
+        return Troop(troop_id, self._name(plan, moment), plan.language, *life)
 
     # Warriors
 
@@ -380,8 +384,7 @@ class World:
 
     def series(self, warrior_id: str, data_group: str) -> Series | None:
         """The values of one data group of one warrior; None if there is no such pair."""
-        series: Series | None = self._series(warrior_id, data_group)
-        return series
+        return self._series(warrior_id, data_group)
 
     def timeslices(
         self,
@@ -441,9 +444,7 @@ class World:
                 for piece in self.timeslices(warrior.id, group.name, start, end, resolution_seconds):
                     begin, finish = _moment(piece.start), _moment(piece.end)
                     for value_name, value in piece.values.items():
-                        yield Row(
-                            warrior.troop_id, warrior.id, group.name, value_name, begin, finish, value
-                        )
+                        yield Row(warrior.troop_id, warrior.id, group.name, value_name, begin, finish, value)
 
     def roster(
         self, day: date, *, timezone: str = "UTC", seen_at: Iterable[Instant] | None = None
@@ -522,6 +523,10 @@ class World:
                 silent += max(0.0, min(end, gap[1]) - max(start, gap[0]))
         return silent
 
+    def restate(self, day: date, factor: float) -> None:
+        """From now on, all counts of a UTC day come out multiplied: late data, as vendors have it."""
+        self.restated[(day - date(1970, 1, 1)).days] = factor
+
     # Inside
 
     def _plan(self, index: int, size: int, troops: int, data_groups: int) -> _Plan:
@@ -531,14 +536,7 @@ class World:
         elif self.churn and troops >= 5 and index == troops - 2:
             kind = "weekday"
         seed = _mix(self.seed, index + 1)
-        slots: list[SlotKind] = []
-        for slot in range(size):
-            if not self.churn:
-                slots.append("stable")
-            elif kind != "permanent":
-                slots.append("follows")
-            else:
-                slots.append(("stable", "daytime", "stable", "spot")[slot % 4])  # type: ignore[arg-type]
+        slots = [_SLOTS[slot % len(_SLOTS)] if kind == "permanent" else "follows" for slot in range(size)]
         name = "checkout experiment" if kind == "ephemeral" else _NAMES[index % len(_NAMES)]
         if index >= len(_NAMES):
             name += f" {index // len(_NAMES) + 1}"
@@ -550,6 +548,7 @@ class World:
             _groups(seed, data_groups),
             _LANGUAGES[seed % len(_LANGUAGES)],
             seed,
+            steady=not self.churn,
             load_phase=(seed >> 8) % 37,
             calls_per_minute=40.0 + (seed >> 16) % 400,
         )
@@ -565,7 +564,8 @@ class World:
         elif name == "a data group with no values":
             groups = (*groups, DataGroup("Custom/no values", "silent", ()))
         else:
-            groups = (*groups, DataGroup(_HOSTILE_GROUPS[index % len(_HOSTILE_GROUPS)], "external", VALUE_NAMES["external"]))
+            odd = _HOSTILE_GROUPS[index % len(_HOSTILE_GROUPS)]
+            groups = (*groups, DataGroup(odd, "external", VALUE_NAMES["external"]))
         return _Plan(
             index,
             "permanent",
@@ -574,6 +574,7 @@ class World:
             groups,
             _LANGUAGES[seed % len(_LANGUAGES)],
             seed,
+            steady=True,
             string_id=_STRING_ID if name == "an id that is not a number" else "",
         )
 
@@ -590,7 +591,7 @@ class World:
         if plan.kind == "permanent":
             return [(0, ORIGIN, FAR)]
         period = _DAY if plan.kind == "weekday" else 3 * _DAY
-        return _overlapping(lambda number: self._troop_life(plan, number), period, start, end)
+        return _overlapping(partial(self._troop_life, plan), period, start, end)
 
     def _troop_life(self, plan: _Plan, number: int) -> tuple[int, int] | None:
         if plan.kind == "permanent":
@@ -616,19 +617,14 @@ class World:
             if period == 0:
                 lives = [(0, ORIGIN, FAR)]
             else:
-                lives = _overlapping(
-                    lambda number, slot=slot: self._warrior_life(plan, slot, number),  # type: ignore[misc]
-                    period,
-                    start,
-                    end,
-                )
+                lives = _overlapping(partial(self._warrior_life, plan, slot), period, start, end)
             for number, born, died in lives:
                 if plan.kind != "ephemeral" or number == generation:
                     warriors.append(self._warrior(plan, slot, number, born, died))
         return warriors
 
     def _slot_period(self, plan: _Plan, slot: int, kind: SlotKind) -> int:
-        if not self.churn or plan.string_id or self.hostile and plan.slots == ("stable",) and plan.name in HOSTILE_NAMES:
+        if plan.steady:
             return 0
         if kind == "stable":
             return (5 + _mix(plan.seed, slot + 101) % 5) * _DAY
@@ -746,38 +742,43 @@ def day_window(day: date, timezone: str = "UTC") -> tuple[int, int]:
 
 def _measure(
     family: Family,
-    plan: _Plan,
-    seed: int,
+    scale: float,
+    calls: float,
     load: float,
     minutes: float,
-    noise_a: float,
-    noise_b: float,
-    noise_c: float,
-    slow: float,
-    errors: float,
-    leak: float,
+    noise: tuple[float, float, float],
+    disturbed: tuple[float, float, float],
 ) -> tuple[float, ...]:
-    """Values of one slice, in the order of ``VALUE_NAMES``."""
-    scale = 0.5 + (seed >> 40 & 0xFF) / 256
-    calls = plan.calls_per_minute * scale * load * (0.85 + 0.3 * noise_a)
-    if family in ("transaction", "datastore", "external"):
-        if family == "transaction":
-            latency = 60.0 * scale * (0.7 + 0.6 * load) * (0.85 + 0.3 * noise_b) * (1 + (slow - 1) * 0.4)
-        elif family == "datastore":
-            calls *= 3
-            latency = 6.0 * scale * (0.8 + 0.4 * load) * (0.8 + 0.4 * noise_b) * slow
-        else:
-            calls *= 0.4
-            latency = 120.0 * scale * (0.8 + 0.5 * noise_b)
+    """Values of one slice, in the order of ``VALUE_NAMES``.
+
+    Args:
+        family: Kind of data group.
+        scale: Size of this series, about 1.
+        calls: Calls per minute of the service.
+        load: 0.1 to 1.1, by time of the week.
+        minutes: How much of the slice is covered.
+        noise: Three numbers in [0, 1).
+        disturbed: Factors on datastore latency, errors and memory.
+    """
+    noise_a, noise_b, noise_c = noise
+    slow, errors, leak = disturbed
+    if family == "transaction":
+        latency = 60.0 * scale * (0.7 + 0.6 * load) * (0.85 + 0.3 * noise_b) * (0.6 + 0.4 * slow)
         count = float(round(calls * minutes))
-        average = round(latency, 2)
-        per_minute = round(count / minutes, 2)
-        highest = round(latency * (2.5 + 6 * noise_c), 2)
-        if family == "transaction":
-            return average, round(latency * (0.2 + 0.2 * noise_c), 2), highest, per_minute, count
-        if family == "datastore":
-            return average, highest, per_minute, count
-        return average, per_minute, count
+        return (
+            round(latency, 2),
+            round(latency * (0.2 + 0.2 * noise_c), 2),
+            round(latency * (2.5 + 6 * noise_c), 2),
+            round(count / minutes, 2),
+            count,
+        )
+    if family == "datastore":
+        latency = 6.0 * scale * (0.8 + 0.4 * load) * (0.8 + 0.4 * noise_b) * slow
+        count = float(round(3 * calls * minutes))
+        return round(latency, 2), round(latency * (2.5 + 6 * noise_c), 2), round(count / minutes, 2), count
+    if family == "external":
+        count = float(round(0.4 * calls * minutes))
+        return round(120.0 * scale * (0.8 + 0.5 * noise_b), 2), round(count / minutes, 2), count
     if family == "errors":
         rate = min(1.0, 0.002 * (0.5 + noise_b) * errors)
         count = float(round(calls * minutes * rate))
@@ -839,13 +840,15 @@ def _zipf(troops: int, warriors: int) -> list[int]:
     return sizes
 
 
-def _overlapping(life_of: object, period: int, start: float, end: float) -> list[tuple[int, int, int]]:
+def _overlapping(
+    life_of: Callable[[int], tuple[int, int] | None], period: int, start: float, end: float
+) -> list[tuple[int, int, int]]:
     """The numbered lives that touch [start, end), or hold the moment where both are equal."""
     first = max(0, int(start - ORIGIN) // period - 2)
     last = int(end - ORIGIN) // period + 2
     found = []
     for number in range(first, last + 1):
-        life = life_of(number)  # type: ignore[operator]
+        life = life_of(number)
         if life is None:
             continue
         born, died = life
@@ -899,9 +902,3 @@ def _seconds(at: Instant) -> float:
 
 def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
-
-
-__all__ = [
-    "FAR", "HOSTILE_NAMES", "ORIGIN", "PRESETS", "VALUE_NAMES", "DataGroup", "Incident", "Instant", "Row",
-    "Series", "Timeslice", "Troop", "Warrior", "World", "bisect_left", "day_window",
-]
