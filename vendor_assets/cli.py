@@ -1,0 +1,442 @@
+"""The command ``vendor-assets``: the whole job without the UI, and what an operator needs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from vendor_assets import __version__
+from vendor_assets.days import days_between, last_complete_day, parse_day
+from vendor_assets.errors import ConfigurationError, VendorAssetsError
+
+COMPLETE: Final = 0
+FAILED: Final = 1
+WRONG_USE: Final = 2
+PARTIAL: Final = 3
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_USE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0 complete, 3 partial, 2 wrong use, 1 anything else."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["simulator"]:
+        return _simulator(arguments[1:])
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        return int(options.run(options))
+    except ConfigurationError as error:
+        return _complain(error, WRONG_USE)
+    except VendorAssetsError as error:
+        return _complain(error, FAILED)
+    except KeyboardInterrupt:
+        print("vendor-assets: stopped; the next run goes on where this one ended", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _complain(error: VendorAssetsError, code: int) -> int:
+    print(f"vendor-assets: {error}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="vendor-assets", description="Harvest a rate-limited vendor API into partitioned Parquet.")
+    parser.add_argument("--version", action="version", version=f"vendor-assets {__version__}")
+    commands = parser.add_subparsers(metavar="command", required=True)
+
+    harvest = commands.add_parser("harvest", help="harvest a day or a range, through Dagster, in this process")
+    _add_days(harvest)
+    harvest.add_argument("--replace", action="store_true", help="fetch finished partitions anew")
+    _add_class(harvest, "scheduled")
+    harvest.add_argument("--json", action="store_true", help="print the summary as JSON")
+    harvest.set_defaults(run=_harvest)
+
+    backfill = commands.add_parser("backfill", help="queue a range for Dagster's daemon, cut by quota")
+    _add_days(backfill)
+    _add_class(backfill, "backfill")
+    backfill.add_argument("--json", action="store_true", help="print what was queued as JSON")
+    backfill.set_defaults(run=_backfill)
+
+    demo = commands.add_parser("demo", help="harvest the embedded vendor's last days into a folder and show what came")
+    demo.add_argument("--days", type=int, default=3, help="how many days (default 3)")
+    demo.set_defaults(run=_demo)
+
+    dev = commands.add_parser("dev", help="start the embedded vendor and the UI, until Ctrl-C")
+    dev.add_argument("--port", type=int, default=3000, help="the UI's port (default 3000)")
+    dev.set_defaults(run=_dev)
+
+    commands.add_parser("simulator", help="the embedded vendor, a separate program (see: vendor-assets simulator --help)")
+    return parser
+
+
+def _add_days(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--day", help="one day, like 2026-11-20 (default: the last that is over)")
+    parser.add_argument("--from", dest="first", help="first day of a range")
+    parser.add_argument("--to", dest="last", help="last day of a range (default: the last that is over)")
+    parser.add_argument("--troop", action="append", default=[], help="id or name of a troop; may be repeated (default: all)")
+
+
+def _add_class(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--class",
+        dest="work_class",
+        choices=("scheduled", "backfill"),
+        default=default,
+        help=f"which goes first at the budget: scheduled before backfill (default {default})",
+    )
+
+
+# Settings and surroundings
+
+
+def _environment(root: Path) -> dict[str, str]:
+    """The environment, completed by the project's ``vendor_assets.env``; what is set already wins."""
+    from dotenv import dotenv_values
+
+    file = root / "vendor_assets.env"
+    stored = {name: value or "" for name, value in dotenv_values(file).items()} if file.is_file() else {}
+    environ = stored | dict(os.environ)
+    os.environ.update(environ)
+    return environ
+
+
+def _project() -> tuple[Path, dict[str, str]]:
+    from vendor_assets.configuration import project_root
+
+    root = project_root(os.environ, Path.cwd())
+    environ = _environment(root)
+    os.chdir(root)
+    return root, environ
+
+
+def _choose_days(options: argparse.Namespace, settings: Any) -> list[date]:
+    newest = last_complete_day(datetime.now(UTC), settings.zone)
+    if options.day and (options.first or options.last):
+        raise ConfigurationError("--day and --from/--to exclude each other; give one of them")
+    if options.last and not options.first:
+        raise ConfigurationError("--to needs --from; give the first day too")
+    first = parse_day(options.day or options.first) if (options.day or options.first) else newest
+    last = parse_day(options.last) if options.last else (newest if options.first else first)
+    for day in (first, last):
+        if day > newest:
+            message = f"day {day} is not over in {settings.zone.key}; the last complete day is {newest}"
+            raise ConfigurationError(message)
+        if day < settings.start:
+            message = (
+                f"day {day} is before the first day {settings.start}; "
+                f"set VENDOR_ASSETS_START={day} or an earlier day to include it"
+            )
+            raise ConfigurationError(message)
+    return days_between(first, last)
+
+
+@contextmanager
+def _embedded_vendor(settings: Any, *, flags: Sequence[str] = (), port: int = 0) -> Iterator[Any]:
+    """Settings that point at a running vendor: as they are, or at an embedded one started for as long as needed."""
+    from vendor_assets.configuration import SIMULATOR_URL
+
+    if not settings.embedded:
+        yield settings
+        return
+    if _answers(SIMULATOR_URL):
+        yield settings
+        return
+    with _simulator_process(flags, port=port, api_key=settings.api_key) as url:
+        yield replace(settings, vendor_url=url)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/_control/log", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+@contextmanager
+def _simulator_process(flags: Sequence[str], *, port: int, api_key: str) -> Iterator[str]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="vendor-assets-") as folder:
+        port_file = Path(folder) / "port"
+        command = [
+            sys.executable, "-m", "vendor_assets.simulator", "--port", str(port), "--port-file", str(port_file),
+            "--parent-pid", str(os.getpid()), "--api-key", api_key, *flags,
+        ]  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            deadline = time.monotonic() + 20
+            while not port_file.exists() or not port_file.read_text().strip():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    said = (process.stderr.read() if process.stderr and process.poll() is not None else "").strip()
+                    raise VendorAssetsError(f"the embedded vendor did not start: {said or 'no answer in 20 s'}")
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port_file.read_text().strip()}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+# Progress
+
+
+class _ProgressLine:
+    """A bar on a terminal, a plain line every ten seconds elsewhere; silent below two seconds."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._terminal = stream.isatty()
+        self._stop = threading.Event()
+        self._started = time.monotonic()
+        self._thread = threading.Thread(target=self._show, daemon=True)
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> _ProgressLine:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._terminal:
+            self._stream.write("\r\033[K")
+            self._stream.flush()
+
+    def say(self, line: str) -> None:
+        """Print one line above the bar."""
+        with self._lock:
+            self._stream.write(("\r\033[K" if self._terminal else "") + line + "\n")
+            self._stream.flush()
+
+    def _show(self) -> None:
+        next_line = 10.0
+        while not self._stop.wait(0.25):
+            passed = time.monotonic() - self._started
+            text = _progress_text()
+            if text is None or passed < 2:
+                continue
+            if self._terminal:
+                with self._lock:
+                    self._stream.write("\r\033[K" + text)
+                    self._stream.flush()
+            elif passed >= next_line:
+                next_line = passed + 10.0
+                self.say(text)
+
+
+def _progress_text() -> str | None:
+    module = sys.modules.get("vendor_assets.harvest.harvester")
+    live = list(module.Harvester.live) if module else []
+    if not live:
+        return None
+    now = live[-1].progress
+    planned, done = sum(now.planned.values()), sum(now.done.values())
+    if not planned:
+        return None
+    filled = int(24 * done / planned)
+    bar = "#" * filled + "-" * (24 - filled)
+    dead = f", {now.dead} dead letters" if now.dead else ""
+    return f"[{bar}] {done}/{planned} requests, {now.partitions_done}/{now.partitions} partitions{dead}"
+
+
+# Commands
+
+
+def _harvest(options: argparse.Namespace) -> int:
+    from vendor_assets.configuration import read
+
+    root, environ = _project()
+    settings = read(environ, root=root)
+    days = _choose_days(options, settings)
+    with _embedded_vendor(settings) as reachable, _terminable():
+        summary = _harvest_days(
+            root, environ, reachable, days, options.troop, replaced=options.replace, work_class=options.work_class,
+            out=sys.stderr if options.json else sys.stdout,
+        )  # fmt: skip
+    if options.json:
+        print(json.dumps(asdict(summary) | {"complete": summary.complete}, indent=1))
+    else:
+        _print_summary(summary)
+    return _exit_code(summary)
+
+
+def _exit_code(summary: Any) -> int:
+    if summary.complete:
+        return COMPLETE
+    good = summary.states.get("complete", 0) + summary.states.get("empty", 0) + summary.states.get("partial", 0)
+    return PARTIAL if good else FAILED
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM stop the work as Ctrl-C does: what has been answered is landed before the process ends."""
+
+    def stop(_signal: int, _frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _harvest_days(
+    root: Path,
+    environ: Mapping[str, str],
+    settings: Any,
+    days: Sequence[date],
+    troops: Sequence[str],
+    *,
+    replaced: bool,
+    work_class: str,
+    out: Any,
+) -> Any:
+    from vendor_assets.orchestration.deployment import build_definitions
+    from vendor_assets.orchestration.launching import Launcher, open_instance
+
+    definitions = build_definitions(settings)
+    store = definitions.resources["store"].open()  # type: ignore[index]
+    print(f"vendor {settings.vendor_url} ({settings.vendor.kind}), store {store.url}", file=out, flush=True)
+    started = time.monotonic()
+    with open_instance(root, environ) as instance, _ProgressLine(out) as progress:
+        launcher = Launcher(definitions, settings, store, instance, progress.say)
+        launcher.bury_the_dead()
+        for day in days:
+            launcher.harvest_day(day, troops=troops, replace=replaced, work_class=work_class)
+        summary = launcher.summary
+    summary.seconds = round(time.monotonic() - started, 3)
+    return summary
+
+
+def _print_summary(summary: Any) -> None:
+    states = ", ".join(f"{count} {state}" for state, count in sorted(summary.states.items()))
+    print(f"{summary.rows:,} rows in {summary.seconds:.1f} s; partitions: {states or 'none'}")
+    print(
+        f"{summary.calls_made:,} calls made, {summary.requests_reused:,} requests reused, "
+        f"{summary.throttled} throttled, {summary.dead_letters} dead letters"
+    )
+    for problem in summary.problems[:20]:
+        print(f"  {problem}")
+    if len(summary.problems) > 20:
+        print(f"  and {len(summary.problems) - 20} more")
+    for report in summary.reports:
+        print(f"report: {report}")
+
+
+def _backfill(options: argparse.Namespace) -> int:
+    raise ConfigurationError("backfill comes next")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from vendor_assets.configuration import NAMES, SIMULATOR_API_KEY, read
+
+    if options.days < 1 or options.days > 7:
+        raise ConfigurationError(f"--days {options.days} is not accepted; give 1 to 7")
+    root, environ = _project()
+    environ = {name: value for name, value in environ.items() if name not in NAMES or name == "VENDOR_ASSETS_STORE"}
+    settings = read(environ, root=root)
+    newest = last_complete_day(datetime.now(UTC), settings.zone)
+    days = days_between(newest - timedelta(days=options.days - 1), newest)
+    started = time.monotonic()
+    print("starting the embedded vendor: 1,000 calls a minute allowed, then 429", flush=True)
+    with _simulator_process([], port=0, api_key=SIMULATOR_API_KEY) as url, _terminable():
+        reachable = replace(settings, vendor_url=url)
+        summary = _harvest_days(
+            root, environ, reachable, days, [], replaced=False, work_class="scheduled", out=sys.stdout
+        )
+        log = _control_log(url)
+    _print_summary(summary)
+    print(
+        f"the vendor counted {log.get('total', 0):,} calls, {log.get('violations', 0)} over its limit (429), "
+        f"at most {log.get('peak_in_flight', 0)} at once"
+    )
+    print(f"tables:  {settings.store_url}/processed/  (Parquet; read them with DuckDB, pandas, Spark, Athena)")
+    print(f"took {time.monotonic() - started:.0f} s")
+    print("next:    make dev          opens the UI on http://127.0.0.1:3000")
+    print("         docs/tutorial.md  your first day; vendor_assets.env.example  your own vendor")
+    return _exit_code(summary)
+
+
+def _control_log(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{url}/_control/log", timeout=10) as answer:
+        document: dict[str, Any] = json.load(answer)
+    return document
+
+
+def _dev(options: argparse.Namespace) -> int:
+    from vendor_assets.configuration import SIMULATOR_PORT, read
+
+    root, environ = _project()
+    settings = read(environ, root=root)
+    processes: list[subprocess.Popen[Any]] = []
+
+    def start(command: list[str]) -> None:
+        processes.append(subprocess.Popen(command, cwd=root, env=environ))
+
+    with _terminable():
+        try:
+            if settings.embedded:
+                start(
+                    [sys.executable, "-m", "vendor_assets.simulator", "--port", str(SIMULATOR_PORT),
+                     "--parent-pid", str(os.getpid()), "--api-key", settings.api_key]
+                )  # fmt: skip
+            start(
+                [sys.executable, "-m", "dagster", "dev", "-m", "vendor_assets.definitions", "-h", "127.0.0.1",
+                 "-p", str(options.port)]
+            )  # fmt: skip
+            print(f"the UI opens on http://127.0.0.1:{options.port}; Ctrl-C ends it and the vendor", flush=True)
+            while all(process.poll() is None for process in processes):
+                time.sleep(0.5)
+            return FAILED
+        except KeyboardInterrupt:
+            return COMPLETE
+        finally:
+            _end(processes)
+
+
+def _end(processes: Sequence[subprocess.Popen[Any]]) -> None:
+    for process in reversed(processes):
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+    for process in processes:
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _simulator(arguments: list[str]) -> int:
+    # By module name, as its own program: nothing of ours may share code or a process with the vendor.
+    os.execv(sys.executable, [sys.executable, "-m", "vendor_assets.simulator", *arguments])
+
+

@@ -1,0 +1,231 @@
+"""Configuration: a mapping of names to texts, usually the environment, becomes checked settings. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from vendor_assets import vendors
+from vendor_assets.budget import Limit
+from vendor_assets.days import last_complete_day, parse_time_zone
+from vendor_assets.errors import ConfigurationError
+from vendor_assets.vendors.base import Vendor
+
+SIMULATOR_PORT: Final = 8731
+SIMULATOR_URL: Final = f"http://127.0.0.1:{SIMULATOR_PORT}"
+SIMULATOR_API_KEY: Final = "embedded-vendor-key"
+
+NAMES: Final = (
+    "VENDOR_KIND",
+    "VENDOR_URL",
+    "VENDOR_API_KEY",
+    "VENDOR_RATE",
+    "VENDOR_SHARE",
+    "VENDOR_MAX_IN_FLIGHT",
+    "VENDOR_ASSETS_STORE",
+    "VENDOR_ASSETS_DB",
+    "VENDOR_ASSETS_START",
+    "VENDOR_ASSETS_TIMEZONE",
+    "VENDOR_ASSETS_RESOLUTION",
+    "VENDOR_ASSETS_SETTLING",
+)
+"""Every setting, by its name in the environment."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a deployment decides; every attribute has a default.
+
+    Attributes:
+        vendor: The vendor's dialect.
+        vendor_url: Where it is, without a trailing slash.
+        api_key: The key; never printed.
+        embedded: Whether the vendor is the embedded simulator, because no other is configured.
+        limits: The vendor's quota, or ``auto``.
+        share: Our part of the quota, above 0 to 1.
+        max_in_flight: Calls at once, over all processes.
+        store_url: A folder's absolute path, or ``s3://bucket/prefix``.
+        database_url: Of the budget, the leases and the backlog.
+        start: First day.
+        zone: Time zone of days.
+        resolution_seconds: Wanted length of a timeslice.
+        settling_seconds: How long after its end a day's data may still change.
+    """
+
+    vendor: Vendor
+    vendor_url: str
+    api_key: str
+    embedded: bool
+    limits: tuple[Limit, ...] | Literal["auto"]
+    share: float
+    max_in_flight: int
+    store_url: str
+    database_url: str
+    start: date
+    zone: ZoneInfo
+    resolution_seconds: int
+    settling_seconds: int
+
+    @property
+    def account(self) -> str:
+        """Name of the vendor account in the budget: kind and place, so that two accounts never share a budget."""
+        return f"{self.vendor.kind}@{self.vendor_url}"
+
+    def __repr__(self) -> str:
+        """All but the key."""
+        shown = {name: value for name, value in self.__dict__.items() if name != "api_key"}
+        return f"Settings({shown})"
+
+
+def read(environ: Mapping[str, str], *, root: Path, now: datetime | None = None) -> Settings:
+    """Read the settings from an environment.
+
+    Args:
+        environ: Names and texts; an empty text counts as absent.
+        root: Relative paths are relative to this folder.
+        now: The time, for the default of the first day.
+
+    Raises:
+        ConfigurationError: A value is wrong: its name, the value and what is accepted, on one line.
+    """
+    now = now or datetime.now(UTC)
+    values = {name: environ[name].strip() for name in NAMES if environ.get(name, "").strip()}
+    _refuse_misspelt(environ)
+    vendor_type = vendors.load(values.get("VENDOR_KIND", "new_relic"))
+    vendor = vendor_type()
+    url = _url(values.get("VENDOR_URL", ""))
+    embedded = not url
+    if embedded and vendor.kind != "new_relic":
+        message = f"VENDOR_URL is not set; VENDOR_KIND={vendor.kind} needs the address of its server, like http://host:9090"
+        raise ConfigurationError(message)
+    key = values.get("VENDOR_API_KEY", SIMULATOR_API_KEY if embedded else "")
+    if vendor.needs_api_key and not key:
+        raise ConfigurationError(f"VENDOR_API_KEY is not set; {vendor.title} at {url} needs a key")
+    zone = parse_time_zone(values.get("VENDOR_ASSETS_TIMEZONE", "UTC"))
+    store = _store(values.get("VENDOR_ASSETS_STORE", "./data"), root)
+    return Settings(
+        vendor=vendor,
+        vendor_url=url or SIMULATOR_URL,
+        api_key=key,
+        embedded=embedded,
+        limits=_limits(values.get("VENDOR_RATE", ""), vendor),
+        share=_number(values, "VENDOR_SHARE", 0.8, lowest=0.0, highest=1.0, above=True),
+        max_in_flight=int(_number(values, "VENDOR_MAX_IN_FLIGHT", 32, lowest=1, highest=10_000, whole=True)),
+        store_url=store,
+        database_url=_database(values.get("VENDOR_ASSETS_DB", ""), store, root),
+        start=_start(values.get("VENDOR_ASSETS_START", ""), now, zone),
+        zone=zone,
+        resolution_seconds=int(
+            _number(values, "VENDOR_ASSETS_RESOLUTION", 1800, lowest=60, highest=86_400, whole=True)
+        ),
+        settling_seconds=int(_number(values, "VENDOR_ASSETS_SETTLING", 1800, lowest=0, highest=864_000, whole=True)),
+    )
+
+
+def _refuse_misspelt(environ: Mapping[str, str]) -> None:
+    for name in environ:
+        if name.startswith(("VENDOR_ASSETS_", "VENDOR_")) and name not in NAMES:
+            raise ConfigurationError(f"{name} is not a setting; the settings are {', '.join(NAMES)}")
+
+
+def _url(text: str) -> str:
+    if not text:
+        return ""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"VENDOR_URL={text!r} is not an address; give one like https://api.newrelic.com")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        shown = f"{parts.scheme}://…{parts.hostname}"
+        raise ConfigurationError(f"VENDOR_URL ({shown}) has credentials, a query or a fragment; give scheme, host and path only")
+    return text.rstrip("/")
+
+
+def _limits(text: str, vendor: Vendor) -> tuple[Limit, ...] | Literal["auto"]:
+    if text == "auto" or (not text and not vendor.documented_limits):
+        return "auto"
+    texts = text.split(",") if text else list(vendor.documented_limits)
+    try:
+        return tuple(Limit.parse(item.strip()) for item in texts)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"VENDOR_RATE={text!r}: {error}") from error
+
+
+def _number(
+    values: Mapping[str, str],
+    name: str,
+    default: float,
+    *,
+    lowest: float,
+    highest: float,
+    above: bool = False,
+    whole: bool = False,
+) -> float:
+    text = values.get(name)
+    if text is None:
+        return default
+    kind = "a whole number" if whole else "a number"
+    accepted = f"{kind} {'above' if above else 'from'} {lowest:g} to {highest:g}"
+    try:
+        number = int(text) if whole else float(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}={text!r} is not accepted; give {accepted}") from error
+    if not lowest <= number <= highest or (above and number == lowest):
+        raise ConfigurationError(f"{name}={text!r} is not accepted; give {accepted}")
+    return number
+
+
+def _store(text: str, root: Path) -> str:
+    if "://" in text:
+        parts = urlsplit(text)
+        if parts.scheme != "s3" or not parts.netloc:
+            raise ConfigurationError(
+                f"VENDOR_ASSETS_STORE={text!r} is not accepted; give a folder or s3://bucket/prefix"
+            )
+        return text.rstrip("/")
+    return str((root / Path(text).expanduser()).resolve())
+
+
+def _database(text: str, store: str, root: Path) -> str:
+    if not text:
+        folder = Path(store) if "://" not in store else root / ".vendor_assets"
+        return f"sqlite:///{folder / 'budget.db'}"
+    scheme = text.partition("://")[0]
+    if scheme.partition("+")[0] in ("postgresql", "postgres"):
+        return text.replace("postgres://", "postgresql://", 1)
+    if scheme == "sqlite":
+        path = text.removeprefix("sqlite:///")
+        return f"sqlite:///{(root / path).resolve()}"
+    shown = text.partition("@")[2] or text
+    raise ConfigurationError(
+        f"VENDOR_ASSETS_DB ({shown}) is not accepted; give sqlite:///path or postgresql://user:password@host/database"
+    )
+
+
+def _start(text: str, now: datetime, zone: ZoneInfo) -> date:
+    if not text:
+        return now.astimezone(zone).date() - timedelta(days=30)
+    try:
+        start = date.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"VENDOR_ASSETS_START={text!r} is not a date; give it as YYYY-MM-DD, like 2026-11-01"
+        ) from error
+    if start > last_complete_day(now, zone):
+        raise ConfigurationError(f"VENDOR_ASSETS_START={text!r} is not in the past; the first day must be over")
+    return start
+
+
+def project_root(environ: Mapping[str, str], cwd: Path) -> Path:
+    """The folder that relative paths are relative to.
+
+    ``DAGSTER_HOME`` where it is set, else the nearest folder upwards with a ``dagster.yaml``, else the present one.
+    """
+    home = environ.get("DAGSTER_HOME", "").strip()
+    if home:
+        return Path(home).expanduser().resolve()
+    return next((folder for folder in (cwd, *cwd.parents) if (folder / "dagster.yaml").is_file()), cwd)

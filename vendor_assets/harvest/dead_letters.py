@@ -1,0 +1,158 @@
+"""Dead letters: leaves that will not succeed by themselves, kept with their reason until redriven or discarded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import date, datetime
+from typing import Any
+
+from vendor_assets.errors import ObjectConflictError, ObjectNotFoundError, RecordError
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """One planned request that did not succeed, with the leaves that miss its answer.
+
+    Attributes:
+        leaves: Keys of the leaves.
+        request: The request key: path and parameters, never a host or a credential.
+        reason: What happened, one line.
+        retryable: Whether it may succeed by itself later (transient), or waits for a person.
+        status: The last HTTP status, where there was one.
+        attempts: How often it was sent in all, the first included.
+        first_at: When it first failed.
+        last_at: When it last failed.
+        excerpt: Beginning of the last answer's body, without secrets.
+        redrives: How often it was redriven in vain.
+    """
+
+    leaves: tuple[str, ...]
+    request: str
+    reason: str
+    retryable: bool
+    status: int | None
+    attempts: int
+    first_at: datetime
+    last_at: datetime
+    excerpt: str = ""
+    redrives: int = 0
+
+    def again(self, later: DeadLetter) -> DeadLetter:
+        """This dead letter after it has failed once more."""
+        return replace(
+            later,
+            first_at=self.first_at,
+            attempts=self.attempts + later.attempts,
+            redrives=self.redrives + 1,
+        )
+
+
+@dataclass(frozen=True)
+class DeadPartition:
+    """The dead letters of one partition, with the partition's names."""
+
+    asset: str
+    day: date
+    troop_key: str | None
+    letters: tuple[DeadLetter, ...]
+    discarded: tuple[dict[str, Any], ...] = ()
+
+
+class DeadLetters:
+    """The dead letters in a store: one object per partition."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def load(self, asset: str, day: date, troop_key: str | None) -> DeadPartition:
+        """The dead letters of one partition; none is an empty tuple.
+
+        Raises:
+            RecordError: The object is damaged.
+        """
+        return self._read(layout.dead_letters_key(asset, day, troop_key))[0] or DeadPartition(
+            asset, day, troop_key, ()
+        )
+
+    def save(self, partition: DeadPartition) -> None:
+        """Replace the dead letters of one partition; with none and nothing discarded the object goes away."""
+        key = layout.dead_letters_key(partition.asset, partition.day, partition.troop_key)
+        if not partition.letters and not partition.discarded:
+            self._store.delete(key)
+            return
+        self._store.put(key, _encode(partition))
+
+    def all(self) -> Iterator[DeadPartition]:
+        """Every partition that has dead letters."""
+        for info in self._store.list("dead_letters/"):
+            partition, _ = self._read(info.key)
+            if partition is not None:
+                yield partition
+
+    def discard(self, partition: DeadPartition, requests: set[str], *, who: str, why: str, at: datetime) -> int:
+        """Give some dead letters up by name; who did it and why stays on record.
+
+        Returns:
+            How many were discarded.
+        """
+        key = layout.dead_letters_key(partition.asset, partition.day, partition.troop_key)
+        while True:
+            current, etag = self._read(key)
+            if current is None:
+                return 0
+            gone = [letter for letter in current.letters if letter.request in requests]
+            kept = tuple(letter for letter in current.letters if letter.request not in requests)
+            records = tuple(
+                {"letter": _letter_to_json(letter), "who": who, "why": why, "at": at.isoformat()} for letter in gone
+            )
+            try:
+                after = replace(current, letters=kept, discarded=current.discarded + records)
+                self._store.put(key, _encode(after), if_match=etag)
+            except ObjectConflictError:
+                continue
+            return len(gone)
+
+    def _read(self, key: str) -> tuple[DeadPartition | None, str | None]:
+        try:
+            data, etag = self._store.get_with_etag(key)
+        except ObjectNotFoundError:
+            return None, None
+        try:
+            document = json.loads(data)
+            return (
+                DeadPartition(
+                    asset=document["asset"],
+                    day=date.fromisoformat(document["day"]),
+                    troop_key=document["troop_key"],
+                    letters=tuple(_letter_from_json(item) for item in document["letters"]),
+                    discarded=tuple(document["discarded"]),
+                ),
+                etag,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            message = f"dead letters {self._store.uri(key)} cannot be read ({error!r}); restore or delete the object"
+            raise RecordError(message) from error
+
+
+def _encode(partition: DeadPartition) -> bytes:
+    document = {
+        "asset": partition.asset,
+        "day": partition.day.isoformat(),
+        "troop_key": partition.troop_key,
+        "letters": [_letter_to_json(letter) for letter in partition.letters],
+        "discarded": list(partition.discarded),
+    }
+    return json.dumps(document, indent=1).encode()
+
+
+def _letter_to_json(letter: DeadLetter) -> dict[str, Any]:
+    return asdict(letter) | {"first_at": letter.first_at.isoformat(), "last_at": letter.last_at.isoformat()}
+
+
+def _letter_from_json(document: dict[str, Any]) -> DeadLetter:
+    times = {name: datetime.fromisoformat(document[name]) for name in ("first_at", "last_at")}
+    return DeadLetter(**document | times | {"leaves": tuple(document["leaves"])})

@@ -1,0 +1,308 @@
+"""Fetching: the shared worker threads that send what the open harvests have planned.
+
+All open harvests of a run share one pool of threads, as many as calls may be in flight. A free thread takes its
+next request from the open harvest that has the fewest left, so that small troops finish early.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from vendor_assets.errors import (
+    VendorAssetsError,
+    VendorError,
+    VendorNotFoundError,
+    VendorProtocolError,
+    VendorUnauthorizedError,
+    VendorUnavailableError,
+)
+from vendor_assets.harvest.dead_letters import DeadLetter
+from vendor_assets.harvest.landing import Landed, Lander
+from vendor_assets.vendors.base import Asset, Parsed, PlannedRequest, Request, Response, Vendor
+
+MAX_PAGES = 10_000
+"""Pages of one list after which it is taken for endless."""
+
+VENDOR_DOWN_AFTER = 20
+"""Requests in a row that fail for want of a vendor, without one success, after which a run gives up."""
+
+
+class FetchedLike(Protocol):
+    """What the client's ``fetch`` returns."""
+
+    response: Response
+    value: Any
+    attempts: int
+    throttled: int
+    waited_seconds: float
+    bytes: int
+
+
+class Client(Protocol):
+    """The responsible HTTP client, as far as the harvest needs it."""
+
+    def fetch(
+        self, request: Request, *, work_class: str = ..., check: Callable[[Response], Any] | None = ...
+    ) -> FetchedLike:
+        """Send one request within the budget, with retries; raises a VendorError."""
+        ...
+
+
+class StoppedError(VendorAssetsError):
+    """The run was asked to stop; what had been answered is landed."""
+
+    retryable = True
+
+
+@dataclass
+class Counts:
+    """What a harvest cost, over the calls of this run. Thread-safe by the fetcher's lock.
+
+    Attributes:
+        calls: Attempts sent to the vendor.
+        retries: Attempts after the first.
+        throttled: Attempts that were answered with 429 or 503 and Retry-After.
+        paced_seconds: Time that the harvest's calls waited for the budget, summed over threads.
+        bytes: Bytes of response bodies.
+    """
+
+    calls: int = 0
+    retries: int = 0
+    throttled: int = 0
+    paced_seconds: float = 0.0
+    bytes: int = 0
+
+
+@dataclass
+class Work:
+    """One open harvest's part in fetching.
+
+    Attributes:
+        pending: Planned requests with the page to go on from: (planned, page number, page's request).
+        dead: What failed for good.
+        failure: What ended this harvest early: the key refused, the vendor down, the store full, a stop.
+    """
+
+    asset: Asset
+    troop_id: str
+    lander: Lander
+    pending: deque[tuple[PlannedRequest, int, Request]]
+    work_class: str = "scheduled"
+    counts: Counts = field(default_factory=Counts)
+    dead: list[DeadLetter] = field(default_factory=list)
+    gone: int = 0
+    done: int = 0
+    running: int = 0
+    failure: VendorAssetsError | None = None
+    finished: threading.Event = field(default_factory=threading.Event)
+
+
+class Fetcher:
+    """A pool of threads that fetches for several open harvests at once.
+
+    Args:
+        client: Sends requests.
+        vendor: Reads answers, to find the next page and to know an unreadable one at once.
+        threads: How many calls may be in flight from this process.
+        stopping: Tells that the run shall end; what is in flight is finished and landed.
+    """
+
+    def __init__(
+        self, client: Client, vendor: Vendor, *, threads: int, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._client = client
+        self._vendor = vendor
+        self._threads = threads
+        self._stopping = stopping
+        self._condition = threading.Condition()
+        self._open: list[Work] = []
+        self._workers: list[threading.Thread] = []
+        self._closed = False
+        self._down = 0
+
+    def run(self, work: Work, *, flush_every_seconds: float = 0.5) -> None:
+        """Fetch everything that is pending in ``work`` and land it; returns when nothing is left or it failed.
+
+        Problems are left in ``work.failure`` and ``work.dead``. The calling thread lands chunks meanwhile.
+        """
+        if not work.pending:
+            work.finished.set()
+            return
+        with self._condition:
+            self._open.append(work)
+            # One thread more than the pending requests could use would only wait.
+            wanted = min(self._threads, len(self._workers) + len(work.pending))
+            while len(self._workers) < wanted:
+                worker = threading.Thread(target=self._work, name=f"fetch-{len(self._workers)}", daemon=True)
+                self._workers.append(worker)
+                worker.start()
+            self._condition.notify_all()
+        while not work.finished.wait(flush_every_seconds):
+            try:
+                work.lander.flush_if_due()
+            except VendorAssetsError as error:
+                self._fail(work, error)
+            if self._stopping():
+                self._fail(work, StoppedError("the run was stopped; the next one goes on where it ended"))
+        try:
+            work.lander.flush()
+        except VendorAssetsError as error:
+            work.failure = work.failure or error
+
+    def close(self) -> None:
+        """End the threads once they are idle."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+        for worker in self._workers:
+            worker.join()
+
+    def _fail(self, work: Work, error: VendorAssetsError) -> None:
+        with self._condition:
+            work.failure = work.failure or error
+            work.pending.clear()
+            self._finish_if_over(work)
+
+    def _finish_if_over(self, work: Work) -> None:
+        if not work.pending and not work.running and not work.finished.is_set():
+            if work in self._open:
+                self._open.remove(work)
+            work.finished.set()
+
+    def _take(self) -> tuple[Work, tuple[PlannedRequest, int, Request]] | None:
+        with self._condition:
+            while True:
+                ready = [work for work in self._open if work.pending]
+                if ready:
+                    work = min(ready, key=lambda candidate: len(candidate.pending))
+                    work.running += 1
+                    return work, work.pending.popleft()
+                if self._closed:
+                    return None
+                self._condition.wait()
+
+    def _work(self) -> None:
+        while (taken := self._take()) is not None:
+            work, item = taken
+            failure: VendorAssetsError | None = None
+            try:
+                self._fetch_pages(work, *item)
+            except VendorAssetsError as error:
+                failure = error
+            except BaseException as error:  # a bug must end the harvest, not the thread
+                failure = VendorAssetsError(f"fetching {item[2].key} failed unexpectedly: {error!r}")
+                failure.__cause__ = error
+            with self._condition:
+                work.running -= 1
+                work.done += 1
+                if failure is not None:
+                    work.failure = work.failure or failure
+                    work.pending.clear()
+                self._finish_if_over(work)
+
+    def _fetch_pages(self, work: Work, planned: PlannedRequest, page: int, request: Request) -> None:
+        """Fetch one planned request with all its pages; ends in landed pages or a dead letter."""
+        seen: set[str] = set()
+        while True:
+            if request.key in seen or page > MAX_PAGES:
+                what = f"page {page} of {planned.request.key} repeats an earlier page; the list never ends"
+                self._bury(work, planned, VendorProtocolError(what), datetime.now(UTC))
+                return
+            seen.add(request.key)
+            started = datetime.now(UTC)
+            try:
+                fetched = self._client.fetch(
+                    request,
+                    work_class=work.work_class,
+                    check=lambda response: self._vendor.parse(work.asset, planned, response),
+                )
+            except VendorNotFoundError as error:
+                self._count(work, error)
+                self._land_gone(work, planned, page, request, error)
+                return
+            except VendorError as error:
+                self._count(work, error)
+                self._judge(work, planned, error, started)
+                return
+            self._count(work, fetched)
+            self._down = 0
+            parsed: Parsed = fetched.value
+            work.lander.add(
+                Landed(
+                    asset=work.asset,
+                    troop_id=work.troop_id,
+                    planned=planned,
+                    page=page,
+                    request=request,
+                    next=parsed.next,
+                    response=fetched.response,
+                    attempts=fetched.attempts,
+                )
+            )
+            if parsed.next is None:
+                return
+            page, request = page + 1, parsed.next
+
+    def _judge(self, work: Work, planned: PlannedRequest, error: VendorError, started: datetime) -> None:
+        """A failed request becomes a dead letter, unless the failure is not this request's own."""
+        if isinstance(error, VendorUnauthorizedError) and error.status == 401:
+            # Every other request would be refused too: do not spend calls on learning it again.
+            raise error
+        if isinstance(error, VendorUnavailableError):
+            self._down += 1
+            if self._down >= VENDOR_DOWN_AFTER:
+                message = (
+                    f"the vendor is down: {self._down} requests in a row failed, the last one with: {error}; "
+                    "what had been answered is landed, the next run goes on from there"
+                )
+                raise VendorUnavailableError(message, status=error.status, attempts=error.attempts) from error
+        else:
+            self._down = 0
+        self._bury(work, planned, error, started)
+
+    def _bury(self, work: Work, planned: PlannedRequest, error: VendorError, started: datetime) -> None:
+        letter = DeadLetter(
+            leaves=tuple(leaf.key for leaf in planned.leaves),
+            request=planned.request.key,
+            reason=str(error),
+            retryable=error.retryable,
+            status=error.status,
+            attempts=error.attempts,
+            first_at=started,
+            last_at=datetime.now(UTC),
+            excerpt=error.excerpt[:2000],
+        )
+        with self._condition:
+            work.dead.append(letter)
+
+    def _land_gone(
+        self, work: Work, planned: PlannedRequest, page: int, request: Request, error: VendorNotFoundError
+    ) -> None:
+        response = Response(error.status or 404, {}, error.excerpt.encode(), datetime.now(UTC))
+        work.lander.add(Landed(work.asset, work.troop_id, planned, page, request, None, response, error.attempts))
+        with self._condition:
+            work.gone += len(planned.leaves)
+
+    def _count(self, work: Work, fetched: FetchedLike | VendorError) -> None:
+        with self._condition:
+            work.counts.calls += fetched.attempts
+            work.counts.retries += max(0, fetched.attempts - 1)
+            work.counts.throttled += getattr(fetched, "throttled", 0)
+            work.counts.paced_seconds += getattr(fetched, "waited_seconds", 0.0)
+            work.counts.bytes += getattr(fetched, "bytes", 0)
+
+
+def pending_items(
+    requests: Sequence[PlannedRequest], resume_at: dict[str, tuple[int, Request]]
+) -> deque[tuple[PlannedRequest, int, Request]]:
+    """Work items of planned requests; ``resume_at`` names (page, request) where pages have landed already."""
+    items: deque[tuple[PlannedRequest, int, Request]] = deque()
+    for planned in requests:
+        page, request = resume_at.get(planned.request.key, (1, planned.request))
+        items.append((planned, page, request))
+    return items

@@ -1,0 +1,465 @@
+"""The landing zone: exact response bodies, kept before anything is parsed.
+
+One folder per harvest holds its frozen plan, chunks of landed responses and, once it is over, a finish marker::
+
+    raw_data/<asset>/day=…/[troop=…/]holder                     who works on the partition, with an epoch
+    raw_data/<asset>/day=…/[troop=…/]h-<ulid>/plan              the frozen plan
+    raw_data/<asset>/day=…/[troop=…/]h-<ulid>/chunk-<writer>-<n>  landed responses, a Parquet file each
+    raw_data/<asset>/day=…/[troop=…/]h-<ulid>/finish            what came of it
+
+What has landed is the only record of what is done.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vendor_assets.days import Window
+from vendor_assets.errors import ObjectNotFoundError, RecordError
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.tables import INSTANT
+from vendor_assets.vendors.base import Leaf, PlannedRequest, Request, Response
+
+_RESPONSES: Final = pa.schema(
+    [
+        pa.field("request_key", pa.string(), nullable=False),
+        pa.field("page", pa.int32(), nullable=False),
+        pa.field("next", pa.string()),
+        pa.field("leaves", pa.list_(pa.string()), nullable=False),
+        pa.field("asset", pa.string(), nullable=False),
+        pa.field("troop_id", pa.string()),
+        pa.field("planned", pa.string(), nullable=False),
+        pa.field("planned_leaves", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("params", pa.string(), nullable=False),
+        pa.field("status", pa.int16(), nullable=False),
+        pa.field("headers", pa.string(), nullable=False),
+        pa.field("fetched_at", INSTANT, nullable=False),
+        pa.field("attempts", pa.int16(), nullable=False),
+        pa.field("body", pa.binary(), nullable=False),
+    ]
+)
+_INDEX_COLUMNS: Final = ["request_key", "page", "next", "leaves", "asset", "troop_id", "status", "fetched_at"]
+
+
+def encode_request(request: Request) -> str:
+    """A request as JSON text."""
+    return json.dumps([request.path, request.params, request.endpoint], separators=(",", ":"))
+
+
+def decode_request(text: str) -> Request:
+    """The request that :func:`encode_request` wrote."""
+    path, params, endpoint = json.loads(text)
+    return Request(path, tuple((name, value) for name, value in params), endpoint)
+
+
+@dataclass(frozen=True)
+class Landed:
+    """One response to be landed.
+
+    Attributes:
+        asset: The asset it belongs to.
+        troop_id: The vendor's id of the troop, where the asset is asked per troop.
+        planned: The planned request, that is the first page's, with its leaves.
+        page: 1 for the first page.
+        request: What was really sent: the page's own request.
+        next: The next page's request; None on the last page.
+        response: The answer, status and body as they came; a 404 for an entity that is gone lands too.
+        attempts: How often it was sent, the first included.
+    """
+
+    asset: str
+    troop_id: str
+    planned: PlannedRequest
+    page: int
+    request: Request
+    next: Request | None
+    response: Response
+    attempts: int = 1
+
+    def row(self) -> dict[str, Any]:
+        """The response as a row of a chunk."""
+        return {
+            "request_key": self.planned.request.key,
+            "page": self.page,
+            "next": encode_request(self.next) if self.next else None,
+            "leaves": [leaf.key for leaf in self.planned.leaves],
+            "asset": self.asset,
+            "troop_id": self.troop_id,
+            "planned": encode_request(self.planned.request),
+            "planned_leaves": _encode_leaves(self.planned),
+            "path": self.request.path,
+            "params": json.dumps(self.request.params),
+            "status": self.response.status,
+            "headers": json.dumps(dict(self.response.headers)),
+            "fetched_at": self.response.fetched_at,
+            "attempts": self.attempts,
+            "body": self.response.body,
+        }
+
+
+class Lander:
+    """Buffers responses and lands them in chunks; thread-safe.
+
+    A chunk is written when ``max_bytes`` have come together or ``max_seconds`` have passed since its first
+    response, whichever is first. A kill loses at most what is buffered.
+
+    Args:
+        store: Where to land.
+        key: Gives the object key of the n-th chunk, n counted from 0.
+        max_bytes: Size of the buffered bodies at which a chunk is written.
+        max_seconds: Age of the oldest buffered response at which a chunk is due.
+        monotonic: Clock in seconds.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        key: Callable[[int], str],
+        *,
+        max_bytes: int = 8 << 20,
+        max_seconds: float = 2.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._key = key
+        self._max_bytes = max_bytes
+        self._max_seconds = max_seconds
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._rows: list[dict[str, Any]] = []
+        self._bytes = 0
+        self._since = 0.0
+        self._count = 0
+        self.keys: list[str] = []
+
+    def add(self, landed: Landed) -> None:
+        """Buffer one response; writes the chunk if it is full.
+
+        Raises:
+            StorageError: The chunk could not be written; what was buffered stays buffered.
+        """
+        with self._lock:
+            if not self._rows:
+                self._since = self._monotonic()
+            self._rows.append(landed.row())
+            self._bytes += len(landed.response.body)
+            full = self._bytes >= self._max_bytes
+        if full:
+            self.flush()
+
+    def flush_if_due(self) -> None:
+        """Write the chunk if its oldest response has waited long enough."""
+        with self._lock:
+            due = bool(self._rows) and self._monotonic() - self._since >= self._max_seconds
+        if due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is buffered as one chunk."""
+        with self._writing:
+            with self._lock:
+                rows, self._rows, size = self._rows, [], self._bytes
+                self._bytes = 0
+                since = self._since
+            if not rows:
+                return
+            key = self._key(self._count)
+            try:
+                self._store.put(key, _encode_chunk(rows))
+            except BaseException:
+                with self._lock:
+                    self._rows = rows + self._rows
+                    self._bytes += size
+                    self._since = since
+                raise
+            self._count += 1
+            self.keys.append(key)
+
+
+def _encode_chunk(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    sink = io.BytesIO()
+    table = pa.Table.from_pylist(list(rows), schema=_RESPONSES)
+    # Bodies of one endpoint resemble each other; small row groups keep reading back within bounds.
+    pq.write_table(table, sink, compression="zstd", compression_level=6, use_dictionary=False, row_group_size=512)
+    return sink.getvalue()
+
+
+@dataclass(frozen=True)
+class LandedIndex:
+    """Where one landed response is and what it answers; its body stays in the store."""
+
+    chunk: str
+    row: int
+    request_key: str
+    page: int
+    next: str | None
+    leaves: tuple[str, ...]
+    asset: str
+    troop_id: str
+    status: int
+    fetched_at: datetime
+
+
+def read_index(store: ObjectStore, chunk_keys: Iterable[str]) -> list[LandedIndex]:
+    """Everything that has landed in some chunks, without reading a body.
+
+    Raises:
+        RecordError: A chunk is damaged; the message names it.
+    """
+    found: list[LandedIndex] = []
+    for key in chunk_keys:
+        with store.open(key) as source:
+            try:
+                table = pq.read_table(source, columns=_INDEX_COLUMNS)
+            except (pa.ArrowInvalid, OSError) as error:
+                message = f"landed chunk {store.uri(key)} cannot be read ({error}); delete it to have it fetched again"
+                raise RecordError(message) from error
+        for row, record in enumerate(table.to_pylist()):
+            found.append(
+                LandedIndex(
+                    chunk=key,
+                    row=row,
+                    request_key=record["request_key"],
+                    page=record["page"],
+                    next=record["next"],
+                    leaves=tuple(record["leaves"]),
+                    asset=record["asset"],
+                    troop_id=record["troop_id"] or "",
+                    status=record["status"],
+                    fetched_at=record["fetched_at"],
+                )
+            )
+    return found
+
+
+def read_bodies(
+    store: ObjectStore, wanted: Sequence[LandedIndex]
+) -> Iterator[tuple[LandedIndex, PlannedRequest, Response]]:
+    """The landed responses themselves and what they answer, chunk by chunk, one row group in memory at a time."""
+    columns = ["planned", "planned_leaves", "status", "headers", "fetched_at", "body"]
+    by_chunk: dict[str, dict[int, LandedIndex]] = {}
+    for entry in wanted:
+        by_chunk.setdefault(entry.chunk, {})[entry.row] = entry
+    for chunk, rows in by_chunk.items():
+        with store.open(chunk) as source, pq.ParquetFile(source) as file:
+            first = 0
+            for batch in file.iter_batches(batch_size=512, columns=columns):
+                for offset in range(batch.num_rows):
+                    entry_here = rows.get(first + offset)
+                    if entry_here is None:
+                        continue
+                    record = {name: batch.column(name)[offset].as_py() for name in batch.schema.names}
+                    response = Response(
+                        status=record["status"],
+                        headers=json.loads(record["headers"]),
+                        body=record["body"],
+                        fetched_at=record["fetched_at"],
+                    )
+                    planned = PlannedRequest(
+                        decode_request(record["planned"]), _decode_leaves(record["planned_leaves"])
+                    )
+                    yield entry_here, planned, response
+                first += batch.num_rows
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What came of a harvest: its finish marker.
+
+    Attributes:
+        state: ``complete``, ``empty`` (complete, with no rows) or ``partial``.
+        planned: Number of leaves in the plan.
+        landed: Leaves that were answered with data or with "there is none".
+        gone: Leaves whose entity the vendor does not know any more.
+        dead: Leaves that are dead letters.
+        requests: Number of planned requests.
+        calls: Calls made for this harvest so far, over all runs that worked on it.
+        rows: Rows of the table.
+        root_run: Root id of the run that finished it.
+    """
+
+    state: str
+    planned: int
+    landed: int
+    gone: int
+    dead: int
+    requests: int
+    calls: int
+    rows: int
+    root_run: str
+    epoch: int
+    finished_at: datetime
+    table_etag: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """The marker's bytes."""
+        document = dict(self.__dict__) | {"finished_at": self.finished_at.isoformat(), "details": dict(self.details)}
+        return json.dumps(document, indent=1).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Finish:
+        """Read a marker."""
+        document = json.loads(data)
+        document["finished_at"] = datetime.fromisoformat(document["finished_at"])
+        return cls(**document)
+
+
+@dataclass(frozen=True)
+class HarvestFolder:
+    """One harvest in the store: its folder and which of its parts are there."""
+
+    folder: str
+    has_plan: bool
+    chunks: tuple[str, ...]
+    finish_etag: str | None
+
+    @property
+    def harvest_id(self) -> str:
+        """The ULID in the folder's name."""
+        return self.folder.rstrip("/").rsplit("/", 1)[-1].removeprefix("h-")
+
+
+def list_harvests(store: ObjectStore, asset: str, day: date, troop_key: str | None) -> list[HarvestFolder]:
+    """All harvests of a partition, oldest first."""
+    prefix = layout.harvest_prefix(asset, day, troop_key)
+    folders: dict[str, dict[str, str]] = {}
+    for info in store.list(prefix):
+        rest = info.key.removeprefix(prefix)
+        name, slash, part = rest.partition("/")
+        if slash and name.startswith("h-"):
+            folders.setdefault(prefix + name + "/", {})[part] = info.etag
+    return [
+        HarvestFolder(
+            folder=folder,
+            has_plan="plan" in parts,
+            chunks=tuple(folder + part for part in sorted(parts) if part.startswith("chunk-")),
+            finish_etag=parts.get("finish"),
+        )
+        for folder, parts in sorted(folders.items())
+    ]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The frozen work of one harvest.
+
+    Attributes:
+        requests: The planned requests, first pages only, with their leaves.
+        bases: Folders of older harvests whose landed responses count here too (reconcile).
+        resolution_seconds: Wanted length of a timeslice.
+        upstream_partial: Whether the upstream table was itself partial, so that leaves may be missing.
+    """
+
+    asset: str
+    day: date
+    troop_key: str | None
+    troop_id: str
+    requests: tuple[PlannedRequest, ...]
+    resolution_seconds: int
+    created_at: datetime
+    bases: tuple[str, ...] = ()
+    upstream_partial: bool = False
+
+    @property
+    def leaves(self) -> int:
+        """Number of leaves."""
+        return sum(len(planned.leaves) for planned in self.requests)
+
+    def to_bytes(self) -> bytes:
+        """The plan as a Parquet file: one row per request, the rest in the file's metadata."""
+        header = {
+            "asset": self.asset,
+            "day": self.day.isoformat(),
+            "troop_key": self.troop_key,
+            "troop_id": self.troop_id,
+            "resolution_seconds": self.resolution_seconds,
+            "created_at": self.created_at.isoformat(),
+            "bases": list(self.bases),
+            "upstream_partial": self.upstream_partial,
+        }
+        table = pa.table(
+            {
+                "request": pa.array([encode_request(planned.request) for planned in self.requests], pa.string()),
+                "leaves": pa.array([_encode_leaves(planned) for planned in self.requests], pa.string()),
+            }
+        ).replace_schema_metadata({"plan": json.dumps(header)})
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd")
+        return sink.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Plan:
+        """Read a frozen plan."""
+        table = pq.read_table(io.BytesIO(data))
+        header = json.loads(table.schema.metadata[b"plan"])
+        requests = tuple(
+            PlannedRequest(decode_request(request), _decode_leaves(leaves))
+            for request, leaves in zip(
+                table.column("request").to_pylist(), table.column("leaves").to_pylist(), strict=True
+            )
+        )
+        return cls(
+            asset=header["asset"],
+            day=date.fromisoformat(header["day"]),
+            troop_key=header["troop_key"],
+            troop_id=header["troop_id"],
+            requests=requests,
+            resolution_seconds=header["resolution_seconds"],
+            created_at=datetime.fromisoformat(header["created_at"]),
+            bases=tuple(header["bases"]),
+            upstream_partial=header["upstream_partial"],
+        )
+
+
+def _encode_leaves(planned: PlannedRequest) -> str:
+    return json.dumps(
+        [
+            [
+                leaf.key,
+                leaf.warrior_id,
+                leaf.data_group,
+                [leaf.window.start.timestamp(), leaf.window.end.timestamp()] if leaf.window else None,
+            ]
+            for leaf in planned.leaves
+        ],
+        separators=(",", ":"),
+    )
+
+
+def _decode_leaves(text: str) -> tuple[Leaf, ...]:
+    return tuple(
+        Leaf(
+            key,
+            warrior_id,
+            data_group,
+            Window(datetime.fromtimestamp(window[0], UTC), datetime.fromtimestamp(window[1], UTC)) if window else None,
+        )
+        for key, warrior_id, data_group, window in json.loads(text)
+    )
+
+
+def load_plan(store: ObjectStore, folder: str) -> Plan:
+    """The frozen plan of a harvest."""
+    return Plan.from_bytes(store.get(layout.plan_key(folder)))
+
+
+def load_finish(store: ObjectStore, folder: str) -> Finish | None:
+    """The finish marker of a harvest; None while it is unfinished."""
+    try:
+        return Finish.from_json(store.get(layout.finish_key(folder)))
+    except ObjectNotFoundError:
+        return None

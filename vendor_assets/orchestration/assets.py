@@ -1,0 +1,221 @@
+"""The assets: the vendor's hierarchy as partitioned tables, and what analysis makes of it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import dagster as dg
+
+from vendor_assets.configuration import Settings
+from vendor_assets.harvest.harvester import CHAIN, Harvester, Outcome
+from vendor_assets.orchestration.events import (
+    COMPLETE,
+    SCHEMA,
+    SEEN,
+    Event,
+    column_schema,
+    events_of,
+    failure_of,
+    order_of,
+)
+from vendor_assets.orchestration.partitions import Partitions, split_key, split_keys
+from vendor_assets.orchestration.publishing import publish_day, publish_report
+from vendor_assets.orchestration.resources import StoreResource
+
+OWNERS: Final = ["team:performance-data"]
+MAX_PARTITIONS: Final = 200
+"""Partitions of one run: about 20 ms of planning each, and a failure costs no more than this to look through."""
+
+TROOPS_TEXT: Final = """One row per day and troop (a troop = the warriors of one micro-service).
+
+Source: the vendor's list of all troops, read once after the day is over, joined with the sightings of the day,
+so that what died at noon is on the roster. Updated daily; an empty partition means an account without troops.
+
+**A click costs** one call per 200 troops or so. The roster sensor then harvests the day's troops."""
+
+WARRIORS_TEXT: Final = """One row per day, troop and warrior (a warrior = one running instance).
+
+Source: the vendor's list of a troop's warriors, joined with the sightings of the day. Partitioned by day and
+troop; updated when the day's roster is. Empty: the troop had no warriors, or was not on that day's roster (the
+metadata say which).
+
+**A click costs** one call a troop. Data groups and performance data follow by themselves."""
+
+DATA_GROUPS_TEXT: Final = """One row per day, troop, warrior and data group (a data group = one metric family),
+with the names of its values.
+
+Source: the vendor's list of metrics, asked per warrior. Partitioned by day and troop. Empty: no warrior of the
+troop reported any metric.
+
+**A click costs** one call a warrior. Performance data follow by themselves."""
+
+PERFORMANCE_DATA_TEXT: Final = """One row per troop, warrior, data group, value name and timeslice.
+
+Source: the vendor's data, asked per warrior for several data groups at once, for the day's window. A timeslice
+belongs to the day in which it starts; its length is what the vendor still keeps, as near to the configured
+resolution as it gets. Empty: the vendor has no values for that day any more, or the troop was idle.
+
+**A click costs** one call for each few data groups of a warrior: this is nearly all of the day's quota. See
+`vendor-assets plan` before you click on many."""
+
+DAILY_TEXT: Final = """One row per day, troop, warrior, data group and value name: count, sum, mean, percentiles,
+extremes, and the share of the day covered.
+
+Statistics are over timeslices, not over single calls; means are weighted by the call count where the vendor
+gives one. Computed from the day's `performance_data` once all troops of the day are in or have failed for good;
+`troops_missing` says how many are not in it. **A click costs** no call."""
+
+REPORT_TEXT: Final = """The day as an executed notebook, also as HTML: latency over time per troop, the slowest data
+groups, the incident of the day.
+
+Made from `daily_performance` and `performance_data`, after the day is published. **A click costs** no call."""
+
+
+class HarvestConfig(dg.Config):
+    """What a run may be told.
+
+    Attributes:
+        rebuild: Make tables anew from what has landed, without one call to the vendor.
+    """
+
+    rebuild: bool = False
+
+
+def report_outcomes(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    outcomes: Iterator[Outcome],
+    *,
+    store: StoreResource,
+    permitted_rate: float | None,
+) -> Iterator[Event]:
+    """Report each outcome the moment it is known; at the end fail naming the partitions that did not succeed.
+
+    Raises:
+        dagster.Failure: Some did not.
+    """
+    seen: list[Outcome] = []
+    opened = store.open()
+    for outcome in outcomes:
+        seen.append(outcome)
+        say = context.log.info if outcome.succeeded else context.log.error
+        where = f"{outcome.asset} {outcome.day} {outcome.troop_key or ''}".rstrip()
+        say(f"{where}: {outcome.state}, {outcome.rows} rows, {outcome.counts.calls} calls. {outcome.message}".rstrip())
+        yield from events_of(outcome, uri=opened.uri(outcome.table_key), permitted_rate=permitted_rate)
+    failure = failure_of(seen)
+    if failure is not None:
+        raise failure
+
+
+def permitted_rate_of(settings: Settings) -> float | None:
+    """Calls per second that the vendor's quota and our share permit; None where the quota is not known."""
+    if settings.limits == "auto":
+        return None
+    return min(limit.amount / limit.period_seconds for limit in settings.limits) * settings.share
+
+
+def _spec(name: str, text: str, partitions: dg.PartitionsDefinition[Any], deps: Sequence[str]) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        name,
+        description=text,
+        deps=deps,
+        partitions_def=partitions,
+        group_name="harvest",
+        kinds={"parquet", "http"},
+        owners=OWNERS,
+        skippable=True,
+        metadata={"dagster/column_schema": column_schema(name), "dagster/io_manager_key": "io_manager"},
+    )
+
+
+def _checks(name: str, partitions: dg.PartitionsDefinition[Any], *, roster: bool) -> list[dg.AssetCheckSpec]:
+    texts = {
+        COMPLETE: "Every planned leaf has landed; none is a dead letter",
+        SCHEMA: "Every record fits the table, and the vendor sends no field that we do not know",
+    }
+    if roster:
+        texts[SEEN] = "The roster was read on the day itself, not only later"
+    return [
+        dg.AssetCheckSpec(check, asset=name, description=text, partitions_def=partitions)
+        for check, text in texts.items()
+    ]
+
+
+def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """All assets of a deployment."""
+    partitions = Partitions.of(settings)
+    permitted_rate = permitted_rate_of(settings)
+    policy = dg.BackfillPolicy.multi_run(MAX_PARTITIONS)
+
+    @dg.multi_asset(
+        name="harvest_troops",
+        specs=[_spec("troops", TROOPS_TEXT, partitions.day, [])],
+        check_specs=_checks("troops", partitions.day, roster=True),
+        can_subset=True,
+        backfill_policy=policy,
+    )
+    def troops(
+        context: dg.AssetExecutionContext,
+        config: HarvestConfig,
+        harvester: dg.ResourceParam[Harvester],
+        store: StoreResource,
+    ) -> Iterator[Event]:
+        days = [split_key(key)[0] for key in context.partition_keys]
+        outcomes = harvester.troops(days, order_of(context.run, rebuild=config.rebuild))
+        yield from report_outcomes(context, outcomes, store=store, permitted_rate=permitted_rate)
+
+    texts = {"warriors": WARRIORS_TEXT, "data_groups": DATA_GROUPS_TEXT, "performance_data": PERFORMANCE_DATA_TEXT}
+    upstream = {"warriors": "troops", "data_groups": "warriors", "performance_data": "data_groups"}
+
+    @dg.multi_asset(
+        name="harvest_chain",
+        specs=[_spec(name, texts[name], partitions.day_troop, [upstream[name]]) for name in CHAIN],
+        check_specs=[
+            check for name in CHAIN for check in _checks(name, partitions.day_troop, roster=name == "warriors")
+        ],
+        can_subset=True,
+        backfill_policy=policy,
+    )
+    def chain(
+        context: dg.AssetExecutionContext,
+        config: HarvestConfig,
+        harvester: dg.ResourceParam[Harvester],
+        store: StoreResource,
+    ) -> Iterator[Event]:
+        chosen = [name for name in CHAIN if dg.AssetKey(name) in context.selected_asset_keys]
+        order = order_of(context.run, rebuild=config.rebuild)
+        outcomes = harvester.chain(chosen, split_keys(context.partition_keys), order)
+        yield from report_outcomes(context, outcomes, store=store, permitted_rate=permitted_rate)
+
+    @dg.asset(
+        description=DAILY_TEXT,
+        deps=["troops", "performance_data"],
+        partitions_def=partitions.day,
+        group_name="analysis",
+        kinds={"parquet", "duckdb"},
+        owners=OWNERS,
+        metadata={"dagster/column_schema": column_schema("daily_performance")},
+        check_specs=[
+            dg.AssetCheckSpec(
+                "troops_present",
+                asset="daily_performance",
+                description="No troop of the day is missing or partial",
+                partitions_def=partitions.day,
+            )
+        ],
+        backfill_policy=dg.BackfillPolicy.multi_run(1),
+    )
+    def daily_performance(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[Any]:
+        return publish_day(store.open(), split_key(context.partition_key)[0], settings.zone)
+
+    @dg.asset(
+        description=REPORT_TEXT,
+        deps=["daily_performance"],
+        partitions_def=partitions.day,
+        group_name="analysis",
+        kinds={"jupyter"},
+        owners=OWNERS,
+        backfill_policy=dg.BackfillPolicy.multi_run(1),
+    )
+    def performance_report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[Any]:
+        return publish_report(store.open(), split_key(context.partition_key)[0], settings.zone)
+
+    return [troops, chain, daily_performance, performance_report]

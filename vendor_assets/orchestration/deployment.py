@@ -1,0 +1,66 @@
+"""One deployment: settings become resources, assets, jobs, sensors and schedules."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_aws.s3 import S3Resource
+
+from vendor_assets.configuration import SIMULATOR_API_KEY, Settings
+from vendor_assets.orchestration.assets import build_assets
+from vendor_assets.orchestration.io_managers import ParquetIOManager
+from vendor_assets.orchestration.jobs import build_jobs
+from vendor_assets.orchestration.resources import HarvesterResource, StoreResource, VendorApiResource
+from vendor_assets.orchestration.schedules import build_schedules
+from vendor_assets.orchestration.sensors import build_sensors
+
+
+def build_resources(settings: Settings, *, s3: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The resources of a deployment.
+
+    Args:
+        settings: The checked settings.
+        s3: Arguments for Dagster's ``S3Resource``; None leaves all to the standard AWS variables.
+    """
+    store = StoreResource(url=settings.store_url, s3=S3Resource(**(s3 or {})))
+    vendor_api = VendorApiResource(
+        kind=settings.vendor.kind,
+        url=settings.vendor_url,
+        # By name, so that the key itself is in no run config, no launch and no page.
+        api_key=dg.EnvVar("VENDOR_API_KEY") if settings.api_key not in ("", SIMULATOR_API_KEY) else settings.api_key,
+        rates=[] if settings.limits == "auto" else [str(limit) for limit in settings.limits],
+        share=settings.share,
+        max_in_flight=settings.max_in_flight,
+        database_url=settings.database_url,
+    )
+    harvester = HarvesterResource(
+        vendor_api=vendor_api,
+        store=store,
+        timezone=settings.zone.key,
+        resolution_seconds=settings.resolution_seconds,
+        settling_seconds=settings.settling_seconds,
+    )
+    return {
+        "store": store,
+        "vendor_api": vendor_api,
+        "harvester": harvester,
+        "io_manager": ParquetIOManager(store=store),
+    }
+
+
+def build_definitions(settings: Settings, *, s3: dict[str, Any] | None = None) -> dg.Definitions:
+    """Everything that Dagster needs to know of a deployment."""
+    assets = dg.link_code_references_to_git_if_cloud(
+        dg.with_source_code_references(build_assets(settings)),
+        file_path_mapping=dg.AnchorBasedFilePathMapping(
+            local_file_anchor=Path(__file__).parent, file_anchor_path_in_repository="vendor_assets/orchestration"
+        ),
+    )
+    return dg.Definitions(
+        assets=assets,
+        jobs=build_jobs(settings),
+        sensors=build_sensors(settings),
+        schedules=build_schedules(settings),
+        resources=build_resources(settings, s3=s3),
+        executor=dg.in_process_executor,
+    )

@@ -1,0 +1,190 @@
+"""What became of a partition, as Dagster's events: green with its own numbers, or not at all."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from vendor_assets.harvest.harvester import Order, Outcome
+from vendor_assets.orchestration.partitions import day_troop_key
+from vendor_assets.tables import TABLES
+
+COMPLETE = "complete"
+SCHEMA = "schema"
+SEEN = "seen_on_its_day"
+
+TRIGGER_TAG = "vendor_assets/trigger"
+"""``sensor`` or ``command`` on runs that bring partitions up to date; absent on a person's click."""
+CLASS_TAG = "vendor_assets/class"
+"""``scheduled`` or ``backfill``: which goes first at the vendor's budget and in the run queue."""
+DAY_TAG = "vendor_assets/day"
+"""The day that a run works for."""
+FOLLOW_TAG = "vendor_assets/follow"
+"""``self`` on runs whose launcher brings the downstream partitions up to date by itself."""
+
+Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
+
+
+def order_of(run: dg.DagsterRun, *, rebuild: bool = False) -> Order:
+    """What a run asks for, by its tags."""
+    tags = run.tags
+    work_class = tags.get(CLASS_TAG) or ("backfill" if "dagster/backfill" in tags else "scheduled")
+    return Order(
+        run_id=run.run_id,
+        root_run_id=run.root_run_id or run.run_id,
+        finished="reconcile" if TRIGGER_TAG in tags else "replace",
+        rebuild=rebuild,
+        work_class=work_class,
+    )
+
+
+def column_schema(name: str) -> dg.TableSchema:
+    """A table's columns with their descriptions and units, as Dagster shows them."""
+    columns = []
+    for field in TABLES[name].schema:
+        metadata = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+        unit = f" [{metadata['unit']}]" if metadata.get("unit") else ""
+        columns.append(
+            dg.TableColumn(
+                field.name,
+                str(field.type),
+                description=metadata.get("description", "") + unit,
+                constraints=dg.TableColumnConstraints(nullable=field.nullable),
+            )
+        )
+    return dg.TableSchema(columns)
+
+
+def partition_of(outcome: Outcome) -> str:
+    """The partition key of an outcome."""
+    if outcome.troop_key is None:
+        return outcome.day.isoformat()
+    return day_troop_key(outcome.day, outcome.troop_key)
+
+
+def events_of(outcome: Outcome, *, uri: str, permitted_rate: float | None) -> Iterator[Event]:
+    """The events of one outcome.
+
+    A materialization for a success and an observation for anything else, both with the same numbers; then the
+    checks, where there was something to check.
+    """
+    key = dg.AssetKey(outcome.asset)
+    partition = partition_of(outcome)
+    metadata = metadata_of(outcome, uri=uri, permitted_rate=permitted_rate)
+    if outcome.succeeded:
+        yield dg.AssetMaterialization(key, partition=partition, metadata=metadata, description=outcome.message)
+    else:
+        yield dg.AssetObservation(key, partition=partition, metadata=metadata, description=outcome.message)
+    if outcome.state in ("held", "stopped") or not outcome.harvest_id:
+        return
+    yield dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=COMPLETE,
+        passed=outcome.succeeded,
+        partition=partition,
+        description=outcome.message or f"{outcome.landed} of {outcome.planned} leaves landed",
+        metadata={
+            "planned": outcome.planned,
+            "landed": outcome.landed,
+            "gone": outcome.gone,
+            "dead_letters": outcome.dead,
+            "rows": outcome.rows,
+        },
+    )
+    new_fields = outcome.details.get("new_fields", [])
+    yield dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=SCHEMA,
+        passed=not outcome.quarantined and not new_fields,
+        severity=dg.AssetCheckSeverity.ERROR if outcome.quarantined else dg.AssetCheckSeverity.WARN,
+        partition=partition,
+        description=_schema_text(outcome.quarantined, new_fields),
+        metadata={"quarantined": outcome.quarantined, "new_fields": len(new_fields)},
+    )
+    if "observed_later" in outcome.details:
+        later = outcome.details["observed_later"]
+        yield dg.AssetCheckEvaluation(
+            asset_key=key,
+            check_name=SEEN,
+            passed=not later,
+            severity=dg.AssetCheckSeverity.WARN,
+            partition=partition,
+            description=(
+                "no list was read on the day itself: what vanished before the first list is not on the roster"
+                if later
+                else "lists were read on the day itself"
+            ),
+        )
+
+
+def _schema_text(quarantined: int, new_fields: Sequence[str]) -> str:
+    if quarantined:
+        return f"{quarantined} records do not fit the table; they are in quarantine, rebuild once the schema knows them"
+    if new_fields:
+        return f"the vendor sends new fields, kept but not in columns: {', '.join(new_fields[:10])}"
+    return "every record fits the table"
+
+
+def metadata_of(outcome: Outcome, *, uri: str, permitted_rate: float | None) -> Mapping[str, Any]:
+    """Everything worth knowing of an outcome; numbers are numeric, so that they plot over partitions."""
+    counts = outcome.counts
+    metadata: dict[str, Any] = {
+        "state": outcome.state,
+        "mode": outcome.mode,
+        "dagster/row_count": outcome.rows,
+        "calls": counts.calls,
+        "requests_made": outcome.requests_made,
+        "requests_reused": outcome.requests_reused,
+        "retries": counts.retries,
+        "throttled": counts.throttled,
+        "leaves_planned": outcome.planned,
+        "leaves_landed": outcome.landed,
+        "leaves_gone": outcome.gone,
+        "dead_letters": outcome.dead,
+        "quarantined_records": outcome.quarantined,
+        "body_bytes": counts.bytes,
+        "table_bytes": outcome.table_bytes,
+        "paced_seconds": round(counts.paced_seconds, 3),
+        "seconds": round(outcome.seconds, 3),
+        "harvest": outcome.harvest_id,
+    }
+    if permitted_rate and counts.calls and outcome.seconds:
+        metadata["share_of_permitted_rate"] = round(counts.calls / outcome.seconds / permitted_rate, 4)
+    if outcome.state != "failed" or outcome.table_bytes:
+        metadata["path"] = dg.MetadataValue.path(uri)
+    if outcome.sample:
+        metadata["sample"] = _sample(outcome.sample)
+    for name, value in outcome.details.items():
+        metadata[name] = ", ".join(value) if isinstance(value, list) else value
+    return metadata
+
+
+def _sample(rows: Sequence[dict[str, Any]]) -> dg.TableMetadataValue:
+    records = [
+        dg.TableRecord({name: value if isinstance(value, (int, float, bool)) else str(value) for name, value in row.items()})
+        for row in rows
+    ]
+    schema = dg.TableSchema([dg.TableColumn(name, str(pa.scalar(value).type)) for name, value in rows[0].items()])
+    return dg.MetadataValue.table(records, schema)
+
+
+def failure_of(outcomes: Sequence[Outcome]) -> dg.Failure | None:
+    """The failure that ends a run some of whose partitions did not succeed; None when all did."""
+    failed = [outcome for outcome in outcomes if not outcome.succeeded]
+    if not failed:
+        return None
+    shown = "; ".join(f"{item.asset} {partition_of(item)}: {item.state} ({item.message})" for item in failed[:5])
+    more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
+    return dg.Failure(
+        f"{len(failed)} of {len(outcomes)} partitions did not become complete: {shown}{more}",
+        metadata={
+            "not_complete": dg.MetadataValue.json(
+                [
+                    {"asset": item.asset, "partition": partition_of(item), "state": item.state, "why": item.message}
+                    for item in failed[:500]
+                ]
+            )
+        },
+        allow_retries=all(item.retryable for item in failed),
+    )

@@ -1,0 +1,138 @@
+"""Following: which runs bring downstream partitions up to date. Shared by the sensors and the command."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import Final
+
+import dagster as dg
+from dagster import AssetPartitionStatus
+
+from vendor_assets.harvest.harvester import CHAIN
+from vendor_assets.harvest.sizing import cut, estimate_calls
+from vendor_assets.orchestration.events import CLASS_TAG, DAY_TAG, TRIGGER_TAG
+from vendor_assets.orchestration.jobs import HARVEST_JOB, PUBLISH_JOB, harvest_config, planned_by
+from vendor_assets.orchestration.partitions import TROOP, Partitions, day_troop_key, split_key
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.parquet import read_table
+
+PRIORITY_TAG: Final = "dagster/priority"
+ACTIVE: Final = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def roster_keys(store: ObjectStore, day: date) -> list[str]:
+    """Partition keys of the troops on a day's roster.
+
+    Raises:
+        ObjectNotFoundError: The day has no roster.
+    """
+    table = read_table(store, layout.table_key("troops", day), columns=["troop_key"])
+    keys: list[str] = table.column("troop_key").to_pylist()
+    return keys
+
+
+def class_tags(work_class: str) -> dict[str, str]:
+    """Tags by which the run queue and the budget let scheduled work go first."""
+    return {CLASS_TAG: work_class, PRIORITY_TAG: "0" if work_class == "backfill" else "10"}
+
+
+def roster_runs(
+    store: ObjectStore, day: date, *, permitted_rate: float | None, run_key: str, work_class: str, trigger: str
+) -> tuple[list[str], list[dg.RunRequest]]:
+    """The troops of a day's roster, and runs that bring the chain of each up to date, cut by quota."""
+    keys = roster_keys(store, day)
+    runs = cut(estimate_calls(store, day, keys), permitted_rate)
+    requests = [
+        dg.RunRequest(
+            job_name=HARVEST_JOB,
+            run_key=f"{run_key}:{number}",
+            run_config=harvest_config([day_troop_key(day, key) for key in chosen], list(CHAIN)),
+            tags=class_tags(work_class) | {TRIGGER_TAG: trigger, DAY_TAG: day.isoformat()},
+        )
+        for number, chosen in enumerate(runs)
+    ]
+    return keys, requests
+
+
+def downstream_of(asset: str) -> tuple[str, ...]:
+    """The assets of the chain below one of them."""
+    return CHAIN[CHAIN.index(asset) + 1 :]  # type: ignore[arg-type]
+
+
+def selected_by(run: dg.DagsterRun) -> set[str]:
+    """Names of the assets that a run was meant to materialize."""
+    assets, _ = planned_by(run)
+    return set(assets) | {key.to_user_string() for key in run.asset_selection or ()}
+
+
+def days_of(run: dg.DagsterRun) -> set[str]:
+    """Days that a run works for, as far as its tags and config tell."""
+    _, partitions = planned_by(run)
+    tags = run.tags
+    named = [
+        tags.get(DAY_TAG, ""),
+        tags.get("dagster/partition/day", ""),
+        tags.get("dagster/partition", ""),
+        tags.get("dagster/asset_partition_range_start", ""),
+        tags.get("dagster/asset_partition_range_end", ""),
+        *partitions,
+    ]
+    return {name.partition("|")[0] for name in named if name}
+
+
+def active_days(instance: dg.DagsterInstance) -> set[str]:
+    """Days for which a run is queued or under way, or a failed one will be retried."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=ACTIVE))
+    retried = instance.get_runs(
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={"dagster/will_retry": "true"}), limit=50
+    )
+    waiting = [run for run in retried if "dagster/auto_retry_run_id" not in run.tags]
+    days: set[str] = set()
+    for run in [*runs, *waiting]:
+        if "daily_performance" not in selected_by(run):
+            days |= days_of(run)
+    return days
+
+
+def day_is_decided(instance: dg.DagsterInstance, partitions: Partitions, day: str, troop_keys: Sequence[str]) -> bool:
+    """Whether each of a day's troops has its performance data or has failed."""
+    known = set(instance.get_dynamic_partitions(TROOP))
+    keys = [day_troop_key(date.fromisoformat(day), key) for key in troop_keys if key in known]
+    if len(keys) < len(troop_keys):
+        return False
+    if not keys:
+        return True
+    statuses = instance.get_status_by_partition(dg.AssetKey("performance_data"), keys, partitions.day_troop) or {}
+    decided = (AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED)
+    return all(statuses.get(key) in decided for key in keys)
+
+
+def latest_storage_ids(instance: dg.DagsterInstance, asset: str, keys: Iterable[str]) -> Mapping[str, int]:
+    """Storage id of the newest materialization of each partition that has one."""
+    return instance.get_latest_storage_id_by_partition(
+        dg.AssetKey(asset), dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
+    )
+
+
+def publish_run(day: str, *, run_key: str, work_class: str) -> dg.RunRequest:
+    """A run that publishes a day: statistics, then the report."""
+    return dg.RunRequest(
+        job_name=PUBLISH_JOB,
+        run_key=run_key,
+        partition_key=day,
+        tags=class_tags(work_class) | {TRIGGER_TAG: "sensor", DAY_TAG: day},
+    )
+
+
+def split_by_day(keys: Iterable[str]) -> dict[str, list[str]]:
+    """Partition keys by day."""
+    by_day: dict[str, list[str]] = {}
+    for key in keys:
+        by_day.setdefault(split_key(key)[0].isoformat(), []).append(key)
+    return by_day

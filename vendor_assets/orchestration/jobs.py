@@ -1,0 +1,109 @@
+"""Jobs: the day's roster, scattered partitions in one run, sightings, and the day's publication."""
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Any, Final
+
+import dagster as dg
+from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, DagsterEventType
+
+from vendor_assets.configuration import Settings
+from vendor_assets.harvest.harvester import CHAIN, Harvester
+from vendor_assets.orchestration.assets import permitted_rate_of, report_outcomes
+from vendor_assets.orchestration.events import Event, order_of
+from vendor_assets.orchestration.partitions import day_troop_key, split_keys
+from vendor_assets.orchestration.resources import StoreResource
+
+ROSTER_JOB: Final = "roster"
+HARVEST_JOB: Final = "harvest"
+SIGHTINGS_JOB: Final = "sightings"
+PUBLISH_JOB: Final = "publish"
+
+
+class HarvestPartitionsConfig(dg.Config):
+    """Which partitions a run shall harvest.
+
+    Attributes:
+        partitions: Partition keys, ``2026-11-20|42``, in the order in which they shall be opened.
+        assets: Which assets of the chain.
+        rebuild: Make tables anew from what has landed, without a call.
+    """
+
+    partitions: list[str]
+    assets: list[str] = list(CHAIN)
+    rebuild: bool = False
+
+
+def harvest_config(partitions: list[str], assets: list[str], *, rebuild: bool = False) -> dict[str, Any]:
+    """The run config that makes the harvest job do exactly these partitions."""
+    config = {"partitions": partitions, "assets": assets, "rebuild": rebuild}
+    return {"ops": {"harvest_partitions": {"config": config}}}
+
+
+def planned_by(run: dg.DagsterRun) -> tuple[list[str], list[str]]:
+    """Assets and partition keys that a run of the harvest job was told to do; empty for other runs."""
+    ops = run.run_config.get("ops", {}) if isinstance(run.run_config, dict) else {}
+    config = ops.get("harvest_partitions", {}).get("config", {})
+    return list(config.get("assets", [])), list(config.get("partitions", []))
+
+
+def build_jobs(settings: Settings) -> list[Any]:
+    """All jobs of a deployment."""
+    permitted_rate = permitted_rate_of(settings)
+
+    @dg.op(name="harvest_partitions", out={})
+    def harvest_partitions(
+        context: dg.OpExecutionContext,
+        config: HarvestPartitionsConfig,
+        harvester: dg.ResourceParam[Harvester],
+        store: StoreResource,
+    ) -> Iterator[Event]:
+        partitions = split_keys(config.partitions)
+        assets = [name for name in CHAIN if name in config.assets]
+        _plan_events(context, assets, partitions)
+        outcomes = harvester.chain(assets, partitions, order_of(context.run, rebuild=config.rebuild))
+        yield from report_outcomes(context, outcomes, store=store, permitted_rate=permitted_rate)
+
+    @dg.job(
+        name=HARVEST_JOB,
+        description="Harvest a list of day × troop partitions, wherever they lie, in one run: small ones first.",
+    )
+    def harvest() -> None:
+        harvest_partitions()
+
+    @dg.op(name="sight", out={})
+    def sight(context: dg.OpExecutionContext, harvester: dg.ResourceParam[Harvester]) -> None:
+        seen = harvester.sight(order_of(context.run))
+        context.log.info(f"saw {seen['troops']} troops and their warriors with {seen['calls']} calls")
+
+    @dg.job(
+        name=SIGHTINGS_JOB,
+        description="List troops and warriors now, for the running day's roster: what dies before midnight is on it.",
+    )
+    def sightings() -> None:
+        sight()
+
+    roster = dg.define_asset_job(ROSTER_JOB, ["troops"], description="List the troops of a day that is over.")
+    publish = dg.define_asset_job(
+        PUBLISH_JOB,
+        ["daily_performance", "performance_report"],
+        description="Compute a day's statistics and its report from what has been harvested.",
+    )
+    return [roster, harvest, sightings, publish]
+
+
+def _plan_events(
+    context: dg.OpExecutionContext, assets: list[Any], partitions: list[tuple[date, str]]
+) -> None:
+    """Announce the partitions, so that they show as in progress, and as failed should the run fail."""
+    for day, troop in partitions:
+        for asset in assets:
+            event = DagsterEvent(
+                event_type_value=DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
+                job_name=context.job_name,
+                message=f"{asset} {day} {troop} is planned",
+                event_specific_data=AssetMaterializationPlannedData(
+                    dg.AssetKey(asset), partition=day_troop_key(day, troop)
+                ),
+            )
+            context.instance.report_dagster_event(event, context.run_id)

@@ -1,0 +1,252 @@
+"""Launching without the UI: the same definitions, the same storages, in this process."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+import dagster as dg
+
+from vendor_assets.budget import Leases
+from vendor_assets.configuration import Settings
+from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
+from vendor_assets.harvest.harvester import CHAIN
+from vendor_assets.harvest.sizing import cut, estimate_calls
+from vendor_assets.orchestration.assets import permitted_rate_of
+from vendor_assets.orchestration.events import DAY_TAG, FOLLOW_TAG, TRIGGER_TAG
+from vendor_assets.orchestration.following import class_tags, day_is_decided
+from vendor_assets.orchestration.jobs import HARVEST_JOB, PUBLISH_JOB, ROSTER_JOB, harvest_config
+from vendor_assets.orchestration.partitions import TROOP, Partitions, day_troop_key
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.parquet import read_table
+
+_QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def open_instance(root: Path, environ: Mapping[str, str]) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of a project: ``DAGSTER_HOME``, else the project's ``dagster.yaml``, else a folder.
+
+    Raises:
+        ConfigurationError: The instance cannot be opened.
+    """
+    try:
+        if environ.get("DAGSTER_HOME"):
+            instance = dg.DagsterInstance.get()
+        elif (root / "dagster.yaml").is_file():
+            instance = dg.DagsterInstance.from_config(str(root))
+        else:
+            home = root / ".dagster"
+            home.mkdir(parents=True, exist_ok=True)
+            instance = dg.DagsterInstance.local_temp(str(home))
+    except Exception as error:
+        # Whatever Dagster's configuration, storage or database raised, the user can act on this one line only.
+        message = f"Dagster's instance at {root} cannot be opened: {_first_line(error)}"
+        raise ConfigurationError(message) from error
+    with instance:
+        yield instance
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@dataclass
+class Summary:
+    """What a command's runs brought, added up from the events that the UI shows too.
+
+    Attributes:
+        states: Number of partitions by state.
+        problems: One line per partition that did not become complete.
+        objects: Paths of tables, and of reports.
+    """
+
+    days: list[str] = field(default_factory=list)
+    rows: int = 0
+    calls_made: int = 0
+    requests_made: int = 0
+    requests_reused: int = 0
+    throttled: int = 0
+    retries: int = 0
+    dead_letters: int = 0
+    paced_seconds: float = 0.0
+    seconds: float = 0.0
+    share_of_permitted_rate: float | None = None
+    states: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    objects: list[str] = field(default_factory=list)
+    reports: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every partition is complete."""
+        return not self.problems
+
+    def add(self, metadata: Mapping[str, Any]) -> None:
+        """Count one partition's event."""
+        value = {name: item.value for name, item in metadata.items()}
+        state = value.get("state", "complete")
+        self.states[state] = self.states.get(state, 0) + 1
+        self.rows += value.get("dagster/row_count", 0) if "calls" in value else 0
+        self.calls_made += value.get("calls", 0)
+        for name in ("requests_made", "requests_reused", "throttled", "retries", "dead_letters"):
+            setattr(self, name, getattr(self, name) + value.get(name, 0))
+        self.paced_seconds += value.get("paced_seconds", 0.0)
+        if "path" in value:
+            self.objects.append(value["path"])
+        if "html" in value:
+            self.reports.append(value["html"])
+
+
+class Launcher:
+    """Brings days up to date in this process, run after run.
+
+    Args:
+        definitions: The deployment's definitions.
+        settings: Its settings.
+        store: Its store.
+        instance: Dagster's instance; runs and events are kept there.
+        say: Called with one line for each step that ends.
+    """
+
+    def __init__(
+        self,
+        definitions: dg.Definitions,
+        settings: Settings,
+        store: ObjectStore,
+        instance: dg.DagsterInstance,
+        say: Callable[[str], None],
+    ) -> None:
+        self._definitions = definitions
+        self._settings = settings
+        self._store = store
+        self._instance = instance
+        self._say = say
+        self._partitions = Partitions.of(settings)
+        self.summary = Summary()
+
+    def bury_the_dead(self) -> None:
+        """Show runs of this command as failed that were killed: still started, their lease lapsed."""
+        leases = Leases(self._settings.database_url)
+        started = self._instance.get_runs(
+            dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={FOLLOW_TAG: "self"})
+        )
+        for run in started:
+            lease = leases.holder(run.run_id)
+            if lease is None or lease.lapsed:
+                self._instance.report_run_failed(run, "the process is gone: its lease has lapsed")
+
+    def harvest_day(self, day: date, *, troops: Sequence[str], replace: bool, work_class: str) -> None:
+        """Bring one day up to date: roster, chain, and its publication when all troops are decided.
+
+        Args:
+            day: A day that is over.
+            troops: Ids, partition keys or names of troops; none means all of the day's roster.
+            replace: Fetch finished partitions anew; otherwise only what is missing.
+            work_class: ``scheduled`` or ``backfill``.
+
+        Raises:
+            ConfigurationError: A troop is not on the day's roster.
+        """
+        self.summary.days.append(day.isoformat())
+        tags = class_tags(work_class) | {FOLLOW_TAG: "self", DAY_TAG: day.isoformat()}
+        if not replace:
+            tags[TRIGGER_TAG] = "command"
+        if not self._run(ROSTER_JOB, f"{day} troops", tags, partition_key=day.isoformat()):
+            return
+        chosen = self._choose(day, troops)
+        new = sorted(set(chosen) - set(self._instance.get_dynamic_partitions(TROOP)))
+        self._instance.add_dynamic_partitions(TROOP, new)
+        runs = cut(estimate_calls(self._store, day, chosen), permitted_rate_of(self._settings))
+        for number, keys in enumerate(runs, 1):
+            part = f" ({number} of {len(runs)})" if len(runs) > 1 else ""
+            partitions = [str(day_troop_key(day, key)) for key in keys]
+            config = harvest_config(partitions, list(CHAIN))
+            self._run(HARVEST_JOB, f"{day} {len(keys)} troops{part}", tags, run_config=config)
+        whole = self._choose(day, [])
+        if day_is_decided(self._instance, self._partitions, day.isoformat(), whole):
+            self._run(PUBLISH_JOB, f"{day} statistics and report", tags, partition_key=day.isoformat())
+
+    def _choose(self, day: date, troops: Sequence[str]) -> list[str]:
+        try:
+            roster = read_table(self._store, layout.table_key("troops", day)).to_pylist()
+        except ObjectNotFoundError:
+            return []
+        if not troops:
+            return [row["troop_key"] for row in roster]
+        chosen: list[str] = []
+        for wanted in troops:
+            hits = [
+                row["troop_key"] for row in roster if wanted in (row["troop_id"], row["troop_key"], row["name"])
+            ]
+            if not hits:
+                raise ConfigurationError(_unknown_troop(wanted, day, roster))
+            chosen += [key for key in hits if key not in chosen]
+        return chosen
+
+    def _run(
+        self,
+        job_name: str,
+        title: str,
+        tags: Mapping[str, str],
+        *,
+        partition_key: str | None = None,
+        run_config: Mapping[str, Any] | None = None,
+    ) -> bool:
+        job = self._definitions.resolve_job_def(job_name)
+        result = job.execute_in_process(
+            instance=self._instance,
+            partition_key=partition_key,
+            run_config={**(run_config or {}), **_QUIET},
+            tags=dict(tags),
+            raise_on_error=False,
+        )
+        before = self.summary.calls_made
+        problems = len(self.summary.problems)
+        for event in result.all_events:
+            if event.is_step_materialization:
+                self.summary.add(event.step_materialization_data.materialization.metadata)
+            elif event.event_type == dg.DagsterEventType.ASSET_OBSERVATION:
+                observation = event.asset_observation_data.asset_observation
+                self.summary.add(observation.metadata)
+                self.summary.problems.append(
+                    f"{observation.asset_key.to_user_string()} {observation.partition}: "
+                    f"{observation.metadata['state'].value}: {observation.description}"
+                )
+        if not result.success and len(self.summary.problems) == problems:
+            self.summary.problems.append(f"{title}: {_why(result)}")
+        calls = self.summary.calls_made - before
+        self._say(f"{title}: {'done' if result.success else 'NOT COMPLETE'}, {calls} calls (run {result.run_id[:8]})")
+        return bool(result.success)
+
+
+def _why(result: dg.ExecuteInProcessResult) -> str:
+    """The innermost reason of a failed run, one line."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            failure = event.step_failure_data
+            if failure.user_failure_data and failure.user_failure_data.description:
+                return failure.user_failure_data.description
+            error = failure.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            if error is not None:
+                return error.message.strip().splitlines()[0]
+    for event in result.all_events:
+        if event.is_failure and event.event_type == dg.DagsterEventType.RUN_FAILURE:
+            return str(event.message)
+    return "the run failed"
+
+
+def _unknown_troop(wanted: str, day: date, roster: Sequence[Mapping[str, Any]]) -> str:
+    known = sorted({str(row["name"]) for row in roster} | {row["troop_id"] for row in roster})
+    near = get_close_matches(wanted, known, 3) or known[:5]
+    return f"troop {wanted!r} is not on the roster of {day}; {len(roster)} are, like {', '.join(map(repr, near))}"
+
+

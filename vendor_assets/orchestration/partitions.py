@@ -1,0 +1,49 @@
+"""The two dimensions of every asset: the day, and the troop."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import dagster as dg
+
+from vendor_assets.configuration import Settings
+
+DAY = "day"
+TROOP = "troop"
+
+troop_partitions = dg.DynamicPartitionsDefinition(name=TROOP)
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """The partitions of a deployment.
+
+    Attributes:
+        day: One partition per day that is over, from the first day on, in the deployment's time zone.
+        day_troop: Every day × every troop that was ever on a roster.
+    """
+
+    day: dg.DailyPartitionsDefinition
+    day_troop: dg.MultiPartitionsDefinition
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Partitions":
+        """The partitions that settings ask for."""
+        day = dg.DailyPartitionsDefinition(start_date=settings.start.isoformat(), timezone=settings.zone.key)
+        return cls(day, dg.MultiPartitionsDefinition({DAY: day, TROOP: troop_partitions}))
+
+
+def day_troop_key(day: date, troop_key: str) -> dg.MultiPartitionKey:
+    """The partition key of a day and a troop."""
+    return dg.MultiPartitionKey({DAY: day.isoformat(), TROOP: troop_key})
+
+
+def split_key(key: str) -> tuple[date, str | None]:
+    """Day and troop of a partition key, ``2026-11-20`` or ``2026-11-20|42``."""
+    day, _, troop = key.partition("|")
+    return date.fromisoformat(day), troop or None
+
+
+def split_keys(keys: Sequence[str]) -> list[tuple[date, str]]:
+    """Days and troops of day × troop partition keys."""
+    return [(day, troop or "") for day, troop in map(split_key, keys)]

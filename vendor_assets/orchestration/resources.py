@@ -1,0 +1,124 @@
+"""Resources: the object store, the rate-limited vendor API, and the harvester built on both."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import dagster as dg
+from dagster_aws.s3 import S3Resource
+from pydantic import Field
+
+from vendor_assets import vendors
+from vendor_assets.analytics.warehouse import Warehouse
+from vendor_assets.budget import Budget, Leases, Limit
+from vendor_assets.client import VendorClient
+from vendor_assets.days import parse_time_zone
+from vendor_assets.harvest.harvester import Harvester
+from vendor_assets.storage.objects import ObjectStore, open_store
+
+
+class StoreResource(dg.ConfigurableResource[Any]):
+    """Where everything is kept: a folder, or a bucket on S3 or a server that speaks S3."""
+
+    url: str = Field(description="A folder's absolute path, or s3://bucket/prefix")
+    s3: dg.ResourceDependency[S3Resource]
+
+    def open(self) -> ObjectStore:
+        """The object store; its S3 client is made once and kept."""
+        store: ObjectStore | None = self.__dict__.get("_opened")
+        if store is None:
+            store = open_store(self.url, s3_client_factory=self.s3.get_client)
+            # Pydantic's frozen models take attributes only this way; making a client costs 0.3 s.
+            self.__dict__["_opened"] = store
+        return store
+
+    def warehouse(self) -> Warehouse:
+        """The tables, for analysis."""
+        return Warehouse(self.open())
+
+
+class VendorApiResource(dg.ConfigurableResource[Any]):
+    """The vendor's API behind the shared budget: no process, thread or machine sends past it."""
+
+    kind: str = Field(description="The vendor's dialect: new_relic, prometheus, or an entry point's name")
+    url: str = Field(description="The vendor's address")
+    api_key: str = Field(description="The key; give it as an environment variable")
+    rates: list[str] = Field(description="The vendor's quota, like 1000/min; empty: found by itself")
+    share: float = Field(description="Our part of the quota, above 0 to 1")
+    max_in_flight: int = Field(description="Calls at once, over all processes")
+    database_url: str = Field(description="The budget's database")
+
+    def budget(self) -> Budget:
+        """The budget of this vendor account."""
+        limits: tuple[Limit, ...] | Literal["auto"] = tuple(map(Limit.parse, self.rates)) or "auto"
+        return Budget(
+            self.database_url,
+            f"{self.kind}@{self.url}",
+            limits=limits,
+            share=self.share,
+            max_in_flight=self.max_in_flight,
+        )
+
+    def leases(self) -> Leases:
+        """Who is alive."""
+        return Leases(self.database_url)
+
+    @contextmanager
+    def client(self, stop: threading.Event | None = None) -> Iterator[VendorClient]:
+        """A client for as long as the block lasts."""
+        budget = self.budget()
+        client = VendorClient(
+            base_url=self.url,
+            api_key=self.api_key,
+            vendor=vendors.load(self.kind)(),
+            budget=budget,
+            max_in_flight=self.max_in_flight,
+            stop=stop,
+        )
+        try:
+            yield client
+        finally:
+            client.close()
+            budget.close()
+
+
+class HarvesterResource(dg.ConfigurableResource[Any]):
+    """The harvester of one run; its lease is renewed while the run lives."""
+
+    vendor_api: dg.ResourceDependency[VendorApiResource]
+    store: dg.ResourceDependency[StoreResource]
+    timezone: str = Field(description="Time zone of days, an IANA name")
+    resolution_seconds: int = Field(description="Wanted length of a timeslice")
+    settling_seconds: int = Field(description="How long after a day's end its data may still change")
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Any]:
+        """Build the harvester for a run; assets receive it, not this resource."""
+        run = context.run
+        run_id = run.run_id if run else f"no-run-{id(self):x}"
+        job = run.job_name if run else ""
+        with self.harvester(run_id, {"job": job}) as harvester:
+            yield harvester
+
+    @contextmanager
+    def harvester(self, run_id: str, info: dict[str, str]) -> Iterator[Harvester]:
+        """A harvester that holds partitions in a run's name."""
+        stop = threading.Event()
+        leases = self.vendor_api.leases()
+        with leases.hold(run_id, info=info), self.vendor_api.client(stop) as client:
+            harvester = Harvester(
+                store=self.store.open(),
+                vendor=vendors.load(self.vendor_api.kind)(),
+                client=client,
+                liveness=leases,
+                zone=parse_time_zone(self.timezone),
+                resolution_seconds=self.resolution_seconds,
+                settling_seconds=self.settling_seconds,
+                threads=self.vendor_api.max_in_flight,
+                stop=stop,
+            )
+            try:
+                yield harvester
+            finally:
+                harvester.close()

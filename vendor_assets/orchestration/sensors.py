@@ -1,0 +1,230 @@
+"""Sensors: what happens by itself when something was materialized.
+
+Each reads materializations after a cursor, so that a burst of hundreds is seen whole, and waits until the run
+that made them is over.
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import date
+from typing import Any, Final
+
+import dagster as dg
+
+from vendor_assets.configuration import Settings
+from vendor_assets.errors import ObjectNotFoundError
+from vendor_assets.orchestration.assets import permitted_rate_of
+from vendor_assets.orchestration.events import CLASS_TAG, DAY_TAG, FOLLOW_TAG, TRIGGER_TAG
+from vendor_assets.orchestration.following import (
+    ACTIVE,
+    active_days,
+    class_tags,
+    day_is_decided,
+    downstream_of,
+    latest_storage_ids,
+    publish_run,
+    roster_keys,
+    roster_runs,
+    selected_by,
+    split_by_day,
+)
+from vendor_assets.orchestration.jobs import HARVEST_JOB, PUBLISH_JOB, harvest_config
+from vendor_assets.orchestration.partitions import Partitions, day_troop_key, troop_partitions
+from vendor_assets.orchestration.resources import StoreResource
+
+BATCH: Final = 500
+"""Materializations that one tick looks at."""
+INTERVAL_SECONDS: Final = 5
+UNDECIDED: Final = "undecided"
+PATIENCE_TICKS: Final = 24
+"""Ticks for which a day with nothing under way stays looked at; a later materialization brings it back."""
+
+
+def _new_records(
+    instance: dg.DagsterInstance, asset: str, after: int
+) -> tuple[list[tuple[dg.EventLogRecord, dg.DagsterRun]], int]:
+    """Materializations after a cursor whose runs are over, oldest first, and the cursor behind them."""
+    result = instance.fetch_materializations(
+        dg.AssetRecordsFilter(dg.AssetKey(asset), after_storage_id=after or None), limit=BATCH, ascending=True
+    )
+    runs: dict[str, dg.DagsterRun | None] = {}
+    found: list[tuple[dg.EventLogRecord, dg.DagsterRun]] = []
+    for record in result.records:
+        run_id = record.run_id
+        if run_id not in runs:
+            runs[run_id] = instance.get_run_by_id(run_id)
+        run = runs[run_id]
+        if run is not None and run.status in ACTIVE:
+            break
+        after = record.storage_id
+        if run is not None:
+            found.append((record, run))
+    return found, after
+
+
+def _class_of(run: dg.DagsterRun) -> str:
+    return run.tags.get(CLASS_TAG) or ("backfill" if "dagster/backfill" in run.tags else "scheduled")
+
+
+def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    """All sensors of a deployment; they are on from the start."""
+    partitions = Partitions.of(settings)
+    permitted_rate = permitted_rate_of(settings)
+
+    @dg.sensor(
+        name="roster_sensor",
+        job_name=HARVEST_JOB,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="When a day's troops are known: add partitions for new ones, harvest all of that day.",
+    )
+    def roster_sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult | dg.SkipReason:
+        records, cursor = _new_records(context.instance, "troops", int(context.cursor or 0))
+        newest: dict[str, tuple[int, dg.DagsterRun]] = {}
+        for record, run in records:
+            if record.partition_key and run.tags.get(FOLLOW_TAG) != "self":
+                newest[record.partition_key] = (record.storage_id, run)
+        if not newest:
+            context.update_cursor(str(cursor))
+            return dg.SkipReason("no new roster")
+        troops: set[str] = set()
+        requests: list[dg.RunRequest] = []
+        for day, (storage_id, run) in newest.items():
+            try:
+                keys, runs = roster_runs(
+                    store.open(),
+                    date.fromisoformat(day),
+                    permitted_rate=permitted_rate,
+                    run_key=f"troops:{day}:{storage_id}",
+                    work_class=_class_of(run),
+                    trigger="sensor",
+                )
+            except ObjectNotFoundError as error:
+                context.log.warning(f"the roster of {day} was materialized but is not in the store: {error}")
+                continue
+            troops.update(keys)
+            requests += runs
+        new = sorted(troops - set(context.instance.get_dynamic_partitions("troop")))
+        added = [troop_partitions.build_add_request(new)] if new else []
+        return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=added, cursor=str(cursor))
+
+    @dg.sensor(
+        name="downstream_sensor",
+        job_name=HARVEST_JOB,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="When warriors or data groups were materialized by themselves: bring what hangs on them up to date.",
+    )
+    def downstream_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        cursors: dict[str, int] = json.loads(context.cursor or "{}")
+        requests: list[dg.RunRequest] = []
+        for asset in ("warriors", "data_groups"):
+            records, cursors[asset] = _new_records(context.instance, asset, cursors.get(asset, 0))
+            requests += _downstream_runs(context.instance, asset, records)
+        return dg.SensorResult(run_requests=requests, cursor=json.dumps(cursors))
+
+    @dg.sensor(
+        name="publish_sensor",
+        job_name=PUBLISH_JOB,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="When all troops of a day are in or have failed for good: its statistics, then its report.",
+    )
+    def publish_sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult | dg.SkipReason:
+        cursor: dict[str, Any] = json.loads(context.cursor or "{}")
+        # Day -> (work class, ticks without anything under way): a roster's runs may not be launched yet.
+        pending: dict[str, tuple[str, int]] = {day: tuple(held) for day, held in cursor.get("pending", {}).items()}
+        for asset in ("troops", "performance_data"):
+            records, cursor[asset] = _new_records(context.instance, asset, cursor.get(asset, 0))
+            for record, run in records:
+                if record.partition_key and run.tags.get(FOLLOW_TAG) != "self":
+                    pending[record.partition_key.partition("|")[0]] = (_class_of(run), 0)
+        busy = active_days(context.instance) if pending else set()
+        requests: list[dg.RunRequest] = []
+        for day in sorted(set(pending) - busy):
+            work_class, idle_ticks = pending.pop(day)
+            request = _publication(context.instance, store, partitions, day, work_class)
+            if isinstance(request, dg.RunRequest):
+                requests.append(request)
+            elif request == UNDECIDED and idle_ticks < PATIENCE_TICKS:
+                pending[day] = (work_class, idle_ticks + 1)
+        cursor["pending"] = pending
+        return dg.SensorResult(run_requests=requests, cursor=json.dumps(cursor))
+
+    @dg.sensor(
+        name="report_sensor",
+        job_name=PUBLISH_JOB,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="When a day's statistics were computed by themselves: its report.",
+    )
+    def report_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        records, cursor = _new_records(context.instance, "daily_performance", int(context.cursor or 0))
+        requests = []
+        for record, run in records:
+            day = record.partition_key
+            if day is None or "performance_report" in selected_by(run) or run.tags.get(FOLLOW_TAG) == "self":
+                continue
+            newer = latest_storage_ids(context.instance, "performance_report", [day]).get(day, 0)
+            if newer < record.storage_id:
+                requests.append(
+                    dg.RunRequest(
+                        run_key=f"daily_performance:{day}:{record.storage_id}",
+                        partition_key=day,
+                        asset_selection=[dg.AssetKey("performance_report")],
+                        tags=class_tags(_class_of(run)) | {TRIGGER_TAG: "sensor", DAY_TAG: day},
+                    )
+                )
+        return dg.SensorResult(run_requests=requests, cursor=str(cursor))
+
+    return [roster_sensor, downstream_sensor, publish_sensor, report_sensor]
+
+
+def _downstream_runs(
+    instance: dg.DagsterInstance, asset: str, records: Sequence[tuple[dg.EventLogRecord, dg.DagsterRun]]
+) -> list[dg.RunRequest]:
+    newest: dict[tuple[str, tuple[str, ...]], dict[str, int]] = {}
+    classes: dict[str, str] = {}
+    for record, run in records:
+        below = tuple(name for name in downstream_of(asset) if name not in selected_by(run))
+        # A run that was meant to do what follows has done it, or has failed at it and shows so.
+        if record.partition_key and below == downstream_of(asset) and run.tags.get(FOLLOW_TAG) != "self":
+            newest.setdefault((run.run_id, below), {})[record.partition_key] = record.storage_id
+            classes[run.run_id] = _class_of(run)
+    requests: list[dg.RunRequest] = []
+    for (run_id, below), storage_ids in newest.items():
+        latest = latest_storage_ids(instance, below[0], storage_ids)
+        stale = [key for key, storage_id in storage_ids.items() if latest.get(key, 0) < storage_id]
+        for day, keys in split_by_day(stale).items():
+            newest_id = max(storage_ids[key] for key in keys)
+            named = keys[0] if len(keys) == 1 else f"{day} ({len(keys)})"
+            requests.append(
+                dg.RunRequest(
+                    job_name=HARVEST_JOB,
+                    run_key=f"{asset}:{named}:{newest_id}",
+                    run_config=harvest_config(keys, list(below)),
+                    tags=class_tags(classes[run_id]) | {TRIGGER_TAG: "sensor", DAY_TAG: day},
+                )
+            )
+    return requests
+
+
+def _publication(
+    instance: dg.DagsterInstance, store: StoreResource, partitions: Partitions, day: str, work_class: str
+) -> dg.RunRequest | str | None:
+    """The run that publishes a day; ``UNDECIDED`` while some troop is neither in nor failed, None if nothing is new."""
+    try:
+        keys = roster_keys(store.open(), date.fromisoformat(day))
+    except ObjectNotFoundError:
+        return None
+    if not day_is_decided(instance, partitions, day, keys):
+        return UNDECIDED
+    troops = latest_storage_ids(instance, "troops", [day]).get(day, 0)
+    harvested = latest_storage_ids(
+        instance, "performance_data", [day_troop_key(date.fromisoformat(day), key) for key in keys]
+    )
+    newest = max([troops, *harvested.values()])
+    published = latest_storage_ids(instance, "daily_performance", [day]).get(day, 0)
+    if published > newest:
+        return None
+    return publish_run(day, run_key=f"publish:{day}:{newest}", work_class=work_class)
