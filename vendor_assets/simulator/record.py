@@ -55,6 +55,7 @@ class Record:
         self._repeated: Counter[str] = Counter()
         self._arrivals: list[tuple[float, str, str]] = []
         self._total = 0
+        self._with_key = 0
         self._first: float | None = None
         self._last: float | None = None
         self._second = Worst(1.0)
@@ -62,9 +63,10 @@ class Record:
         self.in_flight = getattr(self, "in_flight", 0)
         self._peak = self.in_flight
 
-    def arrive(self, now: float) -> None:
-        """A request line is complete."""
+    def arrive(self, now: float, *, with_key: bool = True) -> None:
+        """A request line is complete; ``with_key`` tells whether the request carried an API key."""
         self._total += 1
+        self._with_key += with_key
         if self._first is None:
             self._first = now
         self._last = now
@@ -144,6 +146,7 @@ class Record:
             "started_at": self.started_at,
             "seconds": now,
             "requests": self._total,
+            "requests_with_key": self._with_key,
             "by_endpoint": by_endpoint,
             "violations": self.violations,
             "worst_second": self._second.most,

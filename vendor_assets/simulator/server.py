@@ -391,7 +391,7 @@ class Connection(asyncio.Protocol):
                 return
             self._line_at = None
             if not request.target.startswith("/_control/"):
-                self._vendor.record.arrive(request.arrived)
+                self._vendor.record.arrive(request.arrived, with_key=bool(request.key))
             if self._busy:
                 self._waiting.append(request)
             else:
