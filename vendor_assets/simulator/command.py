@@ -21,7 +21,7 @@ from vendor_assets.simulator.record import Record
 from vendor_assets.simulator.server import Clock, Server, Style, Vendor, parse_iso
 from vendor_assets.simulator.world import PRESETS, World
 
-DEFAULT_KEY = "demo-key"
+DEFAULT_KEY = "embedded-vendor-key"
 """The key that is printed where none is set; any non-empty key is accepted then."""
 
 
@@ -142,7 +142,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    add("--port", type=_between(0, 65_535), default=8900, help="0 takes a free one (default %(default)s)")
+    add("--port", type=_between(0, 65_535), default=8731, help="0 takes a free one (default %(default)s)")
     add("--port-file", type=Path, help="write the port there once listening")
     add("--parent-pid", type=_between(1), help="end when this process has ended")
     add("--api-key", help="accept only this key (default: any)")

@@ -82,6 +82,7 @@ class Dialect:
         self.settle_seconds = settle_seconds
         self._minute = -1
         self._lists: dict[str, Answer] = {}
+        self._rosters: dict[str, list[Warrior]] = {}
 
     def answer(self, target: str, now: float) -> Answer:
         """Answer a GET for a request target, such as ``/v2/applications.json?page=2``.
@@ -92,6 +93,7 @@ class Dialect:
         if minute != self._minute:
             self._minute = minute
             self._lists.clear()
+            self._rosters.clear()
         kept = self._lists.get(target)
         if kept is not None:
             return kept
@@ -125,7 +127,7 @@ class Dialect:
         troop = self.world.troop(troop_id, now)
         if troop is None:
             return _error("hosts", 404, f"Application {troop_id} was not found.")
-        warriors = self.world.warriors(troop_id, now)
+        warriors = self._roster(troop_id, now)
         shown, headers = self._page(target, query, len(warriors), self.page_size)
         body = {"application_hosts": [self._host(troop, warrior, now) for warrior in warriors[shown]]}
         return Answer("hosts", 200, _json(body), headers)
@@ -186,6 +188,12 @@ class Dialect:
         )
         return Answer("data", 200, body.encode(), headers, tuple(leaves))
 
+    def _roster(self, troop_id: str, now: float) -> list[Warrior]:
+        """The warriors alive at this minute; kept, since a large troop's list has many pages."""
+        if troop_id not in self._rosters:
+            self._rosters[troop_id] = self.world.warriors(troop_id, now)
+        return self._rosters[troop_id]
+
     def _warrior(self, troop_id: str, warrior_id: str, now: float) -> Warrior | None:
         warrior = self.world.warrior(warrior_id)
         if warrior is None or warrior.troop_id != troop_id or warrior.born > now:
@@ -212,7 +220,7 @@ class Dialect:
         return shown, (("Link", link_header(self.base_url, target, links)),)
 
     def _application(self, troop: Troop, now: float) -> dict[str, object]:
-        warriors = self.world.warriors(troop.id, now)
+        warriors = self._roster(troop.id, now)
         summary: dict[str, object] = {
             "response_time": 0.0,
             "throughput": 0.0,

@@ -657,7 +657,7 @@ class World:
         return born, born + (40 + (roll >> 24) % 440) * 60
 
     def _warrior(self, plan: _Plan, slot: int, number: int, born: int, died: int) -> Warrior:
-        warrior_id = str(10**12 + plan.index * 10**9 + slot * 10**5 + number)
+        warrior_id = str(10**14 + plan.index * 10**11 + slot * 10**5 + number)
         label = _mix(plan.seed, slot * 100_003 + number) & 0xFFFFFF
         host = f"ip-10-{plan.index % 256}-{slot % 256}-{label:06x}"
         if self.hostile and plan.name in HOSTILE_NAMES:
@@ -858,10 +858,10 @@ def _overlapping(
 
 
 def _decode_warrior(warrior_id: str) -> tuple[int, int, int] | None:
-    if not (warrior_id.isascii() and warrior_id.isdecimal() and 13 <= len(warrior_id) <= 16):
+    if not (warrior_id.isascii() and warrior_id.isdecimal() and 15 <= len(warrior_id) <= 16):
         return None
-    rest = int(warrior_id) - 10**12
-    index, rest = divmod(rest, 10**9)
+    rest = int(warrior_id) - 10**14
+    index, rest = divmod(rest, 10**11)
     slot, number = divmod(rest, 10**5)
     return index, slot, number
 
