@@ -106,9 +106,8 @@ async def _measure(port: int) -> dict[str, float]:
                     f"&to=2026-11-{day}T{hour + 3:02}:00:00Z&period=1800"
                     for hour in range(0, 21, 3)
                 ]
-                days.append(
-                    f"{base}/data.json?{names}&from=2026-11-{day}T00:00:00Z&to=2026-11-{day + 1}T00:00:00Z&period=1800"
-                )
+                window = f"from=2026-11-{day}T00:00:00Z&to=2026-11-{day + 1}T00:00:00Z&period=1800"
+                days.append(f"{base}/data.json?{names}&{window}")
     single = [target.partition("&")[0] + "&from=" + target.partition("&from=")[2] for target in hours]
     found["lists"] = await _rate(port, lists + metrics)
     found["data: 1 group, 3 h"] = await _rate(port, single)

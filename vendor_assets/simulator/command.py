@@ -136,7 +136,7 @@ def _vendor(flags: argparse.Namespace) -> Vendor:
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=prog,
-        description="A monitoring vendor to try things on: the New Relic REST v2 dialect over a seeded world.",
+        description="A monitoring vendor to try things on: New Relic's REST v2 dialect, a seeded world.",
         epilog="Faults: " + "; ".join(f"{kind}: {text}" for kind, text in KINDS.items()),
         allow_abbrev=False,
     )
