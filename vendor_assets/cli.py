@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     backfill = commands.add_parser("backfill", help="queue a range for Dagster's daemon, cut by quota")
     _add_days(backfill)
     _add_class(backfill, "backfill")
+    backfill.add_argument(
+        "--url", default="http://127.0.0.1:3000", help="where the UI answers (default http://127.0.0.1:3000)"
+    )
     backfill.add_argument("--json", action="store_true", help="print what was queued as JSON")
     backfill.set_defaults(run=_backfill)
 
@@ -352,8 +355,70 @@ def _print_summary(summary: Any) -> None:
         print(f"report: {report}")
 
 
+_LAUNCH_BACKFILL: Final = """
+mutation Launch($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on Error { message }
+  }
+}
+"""
+
+
 def _backfill(options: argparse.Namespace) -> int:
-    raise ConfigurationError("backfill comes next")
+    from vendor_assets.configuration import read
+
+    root, environ = _project()
+    settings = read(environ, root=root)
+    days = _choose_days(options, settings)
+    tags = {
+        "vendor_assets/class": options.work_class,
+        "vendor_assets/trigger": "command",
+        "dagster/priority": "0" if options.work_class == "backfill" else "10",
+    }
+    if options.troop:
+        tags["vendor_assets/troops"] = json.dumps(options.troop)
+    params = {
+        "assetSelection": [{"path": ["troops"]}],
+        "partitionNames": [day.isoformat() for day in days],
+        "tags": [{"key": key, "value": value} for key, value in tags.items()],
+        "title": f"vendor-assets backfill {days[0]} to {days[-1]}",
+    }
+    answer = _graphql(options.url, _LAUNCH_BACKFILL, {"params": params})["launchPartitionBackfill"]
+    if answer["__typename"] != "LaunchBackfillSuccess":
+        raise VendorAssetsError(f"the backfill was refused: {answer.get('message', answer['__typename'])}")
+    queued = {
+        "backfill": answer["backfillId"],
+        "days": [day.isoformat() for day in days],
+        "troops": options.troop or "all",
+        "url": f"{options.url}/runs/b/{answer['backfillId']}",
+    }
+    if options.json:
+        print(json.dumps(queued, indent=1))
+    else:
+        print(f"queued backfill {queued['backfill']}: rosters of {len(days)} days, {days[0]} to {days[-1]}")
+        print("the sensors cut the troops of each day into runs of about ten minutes of quota, small ones first")
+        print(f"see {queued['url']}")
+    return COMPLETE
+
+
+def _graphql(url: str, query: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    body = json.dumps({"query": query, "variables": variables}).encode()
+    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            document = json.load(answer)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        message = (
+            f"no Dagster UI answers at {url} ({error}); start one with make dev, give --url, "
+            "or harvest in this process with: vendor-assets harvest --class backfill"
+        )
+        raise VendorAssetsError(message) from error
+    if document.get("errors"):
+        raise VendorAssetsError(f"Dagster at {url} refused: {document['errors'][0]['message']}")
+    data: dict[str, Any] = document["data"]
+    return data
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -376,7 +441,7 @@ def _demo(options: argparse.Namespace) -> int:
         log = _control_log(url)
     _print_summary(summary)
     print(
-        f"the vendor counted {log.get('total', 0):,} calls, {log.get('violations', 0)} over its limit (429), "
+        f"the vendor counted {log.get('requests', 0):,} calls, {log.get('violations', 0)} over its limit (429), "
         f"at most {log.get('peak_in_flight', 0)} at once"
     )
     print(f"tables:  {settings.store_url}/processed/  (Parquet; read them with DuckDB, pandas, Spark, Athena)")

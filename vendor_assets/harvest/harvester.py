@@ -724,7 +724,8 @@ class _PartitionHarvest:
                 self.asset,
                 store=self.store,
                 vendor=self.vendor,
-                answers=newest_answers([*answers, *sightings]),
+                # Every sighting counts, not only the newest: what has vanished since is on the older ones.
+                answers=sorted([*answers, *sightings], key=lambda entry: entry.fetched_at),
                 troop_id=plan.troop_id,
                 window=self.window,
                 previous=self.base.table_key,

@@ -22,6 +22,8 @@ DAY_TAG = "vendor_assets/day"
 """The day that a run works for."""
 FOLLOW_TAG = "vendor_assets/follow"
 """``self`` on runs whose launcher brings the downstream partitions up to date by itself."""
+TROOPS_TAG = "vendor_assets/troops"
+"""JSON list of troops (ids, keys or names) that shall follow a roster; absent: all of them."""
 
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 

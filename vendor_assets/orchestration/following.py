@@ -43,17 +43,28 @@ def class_tags(work_class: str) -> dict[str, str]:
 
 
 def roster_runs(
-    store: ObjectStore, day: date, *, permitted_rate: float | None, run_key: str, work_class: str, trigger: str
+    store: ObjectStore,
+    day: date,
+    *,
+    permitted_rate: float | None,
+    run_key: str,
+    work_class: str,
+    only: Sequence[str] = (),
 ) -> tuple[list[str], list[dg.RunRequest]]:
-    """The troops of a day's roster, and runs that bring the chain of each up to date, cut by quota."""
-    keys = roster_keys(store, day)
+    """The troops of a day's roster, and runs that bring the chain of each up to date, cut by quota.
+
+    Args:
+        only: Ids, partition keys or names of troops; none means all.
+    """
+    roster = read_table(store, layout.table_key("troops", day), columns=["troop_id", "troop_key", "name"]).to_pylist()
+    keys = [row["troop_key"] for row in roster if not only or not {*row.values()}.isdisjoint(only)]
     runs = cut(estimate_calls(store, day, keys), permitted_rate)
     requests = [
         dg.RunRequest(
             job_name=HARVEST_JOB,
             run_key=f"{run_key}:{number}",
             run_config=harvest_config([day_troop_key(day, key) for key in chosen], list(CHAIN)),
-            tags=class_tags(work_class) | {TRIGGER_TAG: trigger, DAY_TAG: day.isoformat()},
+            tags=class_tags(work_class) | {TRIGGER_TAG: "sensor", DAY_TAG: day.isoformat()},
         )
         for number, chosen in enumerate(runs)
     ]

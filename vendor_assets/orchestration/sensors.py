@@ -14,7 +14,7 @@ import dagster as dg
 from vendor_assets.configuration import Settings
 from vendor_assets.errors import ObjectNotFoundError
 from vendor_assets.orchestration.assets import permitted_rate_of
-from vendor_assets.orchestration.events import CLASS_TAG, DAY_TAG, FOLLOW_TAG, TRIGGER_TAG
+from vendor_assets.orchestration.events import CLASS_TAG, DAY_TAG, FOLLOW_TAG, TRIGGER_TAG, TROOPS_TAG
 from vendor_assets.orchestration.following import (
     ACTIVE,
     active_days,
@@ -97,7 +97,7 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
                     permitted_rate=permitted_rate,
                     run_key=f"troops:{day}:{storage_id}",
                     work_class=_class_of(run),
-                    trigger="sensor",
+                    only=json.loads(run.tags.get(TROOPS_TAG, "[]")),
                 )
             except ObjectNotFoundError as error:
                 context.log.warning(f"the roster of {day} was materialized but is not in the store: {error}")

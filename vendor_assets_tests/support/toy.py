@@ -1,0 +1,169 @@
+"""A toy vendor in memory, for tests of the harvest that need no socket."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+from vendor_assets.days import Window
+from vendor_assets.errors import VendorError, VendorProtocolError
+from vendor_assets.vendors.base import DataGroup, Leaf, Parsed, PlannedRequest, Request, Response, Vendor
+
+Hierarchy = dict[str, dict[str, list[str]]]
+"""Troop id -> warrior id -> names of data groups."""
+
+
+class ToyVendor(Vendor):
+    """Speaks plain JSON; performance data come two data groups a request, one value an hour."""
+
+    kind: ClassVar[str] = "toy"
+    title: ClassVar[str] = "the toy vendor"
+    needs_api_key: ClassVar[bool] = False
+
+    def auth_headers(self, api_key: str) -> dict[str, str]:
+        return {"X-Toy": api_key}
+
+    def probe(self) -> Request:
+        return Request("/troops")
+
+    def troops(self, day: Window) -> PlannedRequest:
+        return PlannedRequest(Request("/troops"), (Leaf("troops"),))
+
+    def warriors(self, troop_id: str, day: Window) -> PlannedRequest:
+        return PlannedRequest(Request(f"/troops/{troop_id}"), (Leaf("warriors"),))
+
+    def data_groups(self, troop_id: str, warrior_id: str, day: Window) -> PlannedRequest:
+        return PlannedRequest(Request(f"/groups/{warrior_id}"), (Leaf(warrior_id, warrior_id),))
+
+    def performance_data(
+        self, troop_id: str, warrior_id: str, groups: Sequence[DataGroup], day: Window, resolution_seconds: int
+    ) -> list[PlannedRequest]:
+        planned = []
+        for first in range(0, len(groups), 2):
+            batch = groups[first : first + 2]
+            names = ",".join(group.name for group in batch)
+            params = (("names", names), ("from", day.start.isoformat()), ("to", day.end.isoformat()))
+            leaves = tuple(Leaf(f"{warrior_id}/{group.name}", warrior_id, group.name, day) for group in batch)
+            planned.append(PlannedRequest(Request(f"/data/{warrior_id}", params), leaves))
+        return planned
+
+    def parse(self, asset: str, planned: PlannedRequest, response: Response) -> Parsed:
+        try:
+            document = json.loads(response.body)
+            rows = document["rows"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise VendorProtocolError(f"unreadable answer to {planned.request.key}: {error!r}") from error
+        names = list(rows[0]) if rows else []
+        columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in names}
+        for name in ("timeslice_start", "timeslice_end"):
+            if name in columns:
+                columns[name] = [datetime.fromisoformat(text) for text in columns[name]]
+        following = Request(document["next"]) if document.get("next") else None
+        return Parsed(columns=columns, next=following)
+
+
+@dataclass
+class Fetched:
+    """What a fetch brought."""
+
+    response: Response
+    value: Any
+    attempts: int = 1
+    throttled: int = 0
+    waited_seconds: float = 0.0
+    bytes: int = 0
+
+
+@dataclass
+class ToyClient:
+    """Answers for the toy vendor out of a hierarchy; counts every call by request key.
+
+    Attributes:
+        hierarchy: What exists.
+        faults: Request path -> error to raise, as long as it is there.
+        before: Called with each request before it is answered.
+        page_size: Troops on a page.
+    """
+
+    hierarchy: Hierarchy
+    now: Callable[[], datetime]
+    faults: dict[str, VendorError] = field(default_factory=dict)
+    before: Callable[[Request], None] = lambda request: None
+    page_size: int = 100
+    calls: Counter[str] = field(default_factory=Counter)
+    classes: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def fetch(
+        self,
+        request: Request,
+        *,
+        work_class: str = "scheduled",
+        check: Callable[[Response], Any] | None = None,
+    ) -> Fetched:
+        self.before(request)
+        with self._lock:
+            self.calls[request.key] += 1
+            self.classes[work_class] += 1
+        for path, error in self.faults.items():
+            if request.path.startswith(path):
+                raise error
+        body = json.dumps(self._answer(request)).encode()
+        response = Response(200, {}, body, self.now())
+        return Fetched(response, check(response) if check else None, bytes=len(body))
+
+    def _answer(self, request: Request) -> dict[str, Any]:
+        kind, _, rest = request.path.lstrip("/").partition("/")
+        if kind == "troops" and not rest.isdigit():
+            page = int(rest.removeprefix("page")) if rest else 1
+            names = sorted(self.hierarchy)
+            first = (page - 1) * self.page_size
+            rows = [{"troop_id": name, "name": f"troop {name}", "attributes": None} for name in names]
+            following = f"/troops/page{page + 1}" if first + self.page_size < len(names) else None
+            return {"rows": rows[first : first + self.page_size], "next": following}
+        if kind == "troops":
+            warriors = self.hierarchy.get(rest, {})
+            return {"rows": [{"warrior_id": name, "name": name, "attributes": None} for name in sorted(warriors)]}
+        groups = next((held[rest] for held in self.hierarchy.values() if rest in held), [])
+        if kind == "groups":
+            return {"rows": [{"warrior_id": rest, "data_group": name, "value_names": ["ms"]} for name in groups]}
+        params = dict(request.params)
+        start = datetime.fromisoformat(params["from"])
+        rows = []
+        for name in params["names"].split(","):
+            for hour in range(24):
+                at = start + timedelta(hours=hour)
+                rows.append(
+                    {
+                        "warrior_id": rest,
+                        "data_group": name,
+                        "value_name": "ms",
+                        "timeslice_start": at.isoformat(),
+                        "timeslice_end": (at + timedelta(hours=1)).isoformat(),
+                        "value": float(hour),
+                        "weight": None,
+                    }
+                )
+        return {"rows": rows}
+
+
+class Alive:
+    """Liveness by a set of names."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = set(names)
+
+    def watch(self, holder: str, stop: Callable[[], bool] | None = None) -> bool:
+        return holder in self.names
+
+
+def noon(day: str = "2026-11-21") -> datetime:
+    """Noon UTC of a day."""
+    return datetime.fromisoformat(f"{day}T12:00:00").replace(tzinfo=UTC)

@@ -1,0 +1,265 @@
+"""The harvest's modes, on a toy vendor in memory and a folder."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from vendor_assets.errors import VendorRejectedError, VendorUnauthorizedError, VendorUnavailableError
+from vendor_assets.harvest.dead_letters import DeadLetters
+from vendor_assets.harvest.harvester import CHAIN, Harvester, Order, Outcome
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.parquet import read_table
+from vendor_assets_tests.support.toy import Alive, Hierarchy, ToyClient, ToyVendor, noon
+
+DAY = date(2026, 11, 20)
+HIERARCHY: Hierarchy = {
+    "1": {"a": ["cpu", "http", "sql"], "b": ["cpu"]},
+    "2": {"c": ["cpu", "http"]},
+    "3": {},
+}
+
+
+class Bench:
+    """One store and one vendor; each ``harvester()`` is a new run's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = FolderStore(folder)
+        self.now = noon()
+        self.client = ToyClient({troop: dict(held) for troop, held in HIERARCHY.items()}, lambda: self.now)
+        self.alive = Alive()
+        self.open: list[Harvester] = []
+
+    def harvester(self) -> Harvester:
+        harvester = Harvester(
+            store=self.store,
+            vendor=ToyVendor(),
+            client=self.client,
+            liveness=self.alive,
+            zone=ZoneInfo("UTC"),
+            threads=4,
+            now=lambda: self.now,
+            flush_seconds=0.0,
+        )
+        self.open.append(harvester)
+        return harvester
+
+    def troops(self, order: Order) -> Outcome:
+        return next(iter(self.harvester().troops([DAY], order)))
+
+    def chain(self, order: Order, *troops: str, assets: tuple[str, ...] = CHAIN) -> dict[tuple[str, str], Outcome]:
+        partitions = [(DAY, troop) for troop in troops or ("1", "2", "3")]
+        outcomes = self.harvester().chain(assets, partitions, order)  # type: ignore[arg-type]
+        return {(outcome.asset, str(outcome.troop_key)): outcome for outcome in outcomes}
+
+    def calls(self) -> int:
+        return self.client.calls.total()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path / "store")
+    yield bench
+    for harvester in bench.open:
+        harvester.close()
+
+
+def click(run: str, **changes: object) -> Order:
+    return Order(run, run, **changes)  # type: ignore[arg-type]
+
+
+def test_a_whole_day_becomes_complete(bench: Bench) -> None:
+    """Every list and every leaf is asked once, and each table has its grain."""
+    assert bench.troops(click("r1")).state == "complete"
+    outcomes = bench.chain(click("r2"))
+    assert {key: outcome.state for key, outcome in outcomes.items()} == {
+        (asset, troop): "empty" if troop == "3" else "complete" for asset in CHAIN for troop in "123"
+    }
+    rows = read_table(bench.store, layout.table_key("performance_data", DAY, "1"))
+    assert rows.num_rows == 4 * 24
+    assert max(bench.client.calls.values()) == 1
+    # 1 list of troops, 3 of warriors, 3 of data groups, and 2 + 1 + 1 batches of at most two groups.
+    assert bench.calls() == 1 + 3 + 3 + 4
+
+
+def test_a_click_on_a_finished_partition_replaces_it(bench: Bench) -> None:
+    """A person's materialization asks everything again; the order of a sensor asks nothing that was there."""
+    bench.troops(click("r1"))
+    bench.chain(click("r2"))
+    before = bench.calls()
+    assert bench.chain(click("r3"), "1")["performance_data", "1"].mode == "replace"
+    assert bench.calls() - before == 1 + 2 + 3
+    before = bench.calls()
+    again = bench.chain(click("r4", finished="reconcile"))
+    assert {outcome.mode for outcome in again.values()} == {"reconcile"}
+    assert again["performance_data", "1"].rows == 4 * 24
+    assert bench.calls() == before
+
+
+def test_reconcile_asks_only_what_was_not_there(bench: Bench) -> None:
+    """A new data group costs its own requests, and no batch that has landed is asked again."""
+    bench.troops(click("r1"))
+    bench.chain(click("r2"))
+    bench.client.hierarchy["1"]["a"] = ["cpu", "http", "queue", "sql"]
+    bench.chain(click("r3"), "1", assets=("data_groups",))
+    before = bench.calls()
+    outcome = bench.chain(click("r4", finished="reconcile"), "1", assets=("performance_data",))["performance_data", "1"]
+    assert (outcome.mode, outcome.state, outcome.rows) == ("reconcile", "complete", 5 * 24)
+    assert bench.calls() - before == 1
+    assert (outcome.planned, outcome.landed) == (5, 5)
+
+
+def test_a_retry_of_the_same_root_run_pays_for_nothing(bench: Bench) -> None:
+    """What the first attempt finished is reported again without a call."""
+    bench.troops(click("r1"))
+    bench.chain(click("r2"))
+    before = bench.calls()
+    outcomes = bench.chain(Order("r3", "r2"))
+    assert {outcome.mode for outcome in outcomes.values()} == {"report"}
+    assert outcomes["performance_data", "1"].rows == 4 * 24
+    assert bench.calls() == before
+
+
+def test_a_stopped_harvest_is_resumed_where_it_ended(bench: Bench) -> None:
+    """After a stop the next run asks for what had not landed, and for nothing else."""
+    bench.troops(click("r1"))
+    stopped = bench.harvester()
+    seen = threading.Event()
+
+    def stop_at_data(request: object) -> None:
+        if str(getattr(request, "path", "")).startswith("/data"):
+            stopped.stop.set()
+            seen.set()
+
+    bench.client.before = stop_at_data
+    outcomes = list(stopped.chain(CHAIN, [(DAY, "1")], click("r2")))
+    assert seen.is_set()
+    assert outcomes[-1].state in ("stopped", "complete")
+    bench.client.before = lambda request: None
+    resumed = bench.chain(click("r3", finished="reconcile"), "1")["performance_data", "1"]
+    assert (resumed.state, resumed.rows) == ("complete", 4 * 24)
+    assert max(bench.client.calls.values()) == 1
+
+
+def test_permanent_failures_become_dead_letters_and_are_redriven(bench: Bench) -> None:
+    """A rejected request makes its partition partial, leaves its siblings alone, and a click asks only for it."""
+    bench.troops(click("r1"))
+    bench.client.faults["/data/a"] = VendorRejectedError("the vendor refused: 400", status=400, excerpt="no")
+    outcomes = bench.chain(click("r2"))
+    partial = outcomes["performance_data", "1"]
+    assert (partial.state, partial.dead, partial.landed) == ("partial", 3, 1)
+    assert outcomes["performance_data", "2"].state == "complete"
+    letters = DeadLetters(bench.store).load("performance_data", DAY, "1").letters
+    assert {(letter.status, letter.attempts, letter.retryable) for letter in letters} == {(400, 1, False)}
+    bench.client.faults.clear()
+    before = bench.calls()
+    outcome = bench.chain(click("r3"), "1", assets=("performance_data",))["performance_data", "1"]
+    assert (outcome.mode, outcome.state, outcome.rows) == ("redrive", "complete", 4 * 24)
+    assert bench.calls() - before == 2
+    assert not DeadLetters(bench.store).load("performance_data", DAY, "1").letters
+
+
+def test_a_refused_key_stops_at_once(bench: Bench) -> None:
+    """401 is no dead letter of one leaf: nothing more is asked, nothing is green, the next run resumes."""
+    bench.troops(click("r1"))
+    bench.client.faults["/"] = VendorUnauthorizedError("the key was refused: 401", status=401)
+    outcomes = bench.chain(click("r2"), "1")
+    assert {outcome.state for outcome in outcomes.values()} == {"failed"}
+    bench.client.faults.clear()
+    assert bench.chain(click("r3"), "1")["warriors", "1"].mode == "resume"
+
+
+def test_an_unreachable_vendor_leaves_a_failed_partition(bench: Bench) -> None:
+    """Nothing landed: failed, with the reason, and no table."""
+    bench.client.faults["/"] = VendorUnavailableError("no connection", attempts=5)
+    outcome = bench.troops(click("r1"))
+    assert (outcome.state, outcome.rows) == ("failed", 0)
+    assert bench.store.head(layout.table_key("troops", DAY)) is None
+
+
+def test_a_partition_of_a_live_run_is_refused(bench: Bench) -> None:
+    """Two runs never harvest one partition; a dead holder is replaced with the next epoch."""
+    holder = layout.holder_key(layout.harvest_prefix("troops", DAY, None))
+    bench.store.put(holder, b'{"epoch": 3, "holder": "other", "released": false}')
+    bench.alive.names.add("other")
+    held = bench.troops(click("r1"))
+    assert held.state == "held"
+    assert "other" in held.message
+    bench.alive.names.clear()
+    assert bench.troops(click("r2")).state == "complete"
+    assert b'"epoch": 4' in bench.store.get(holder)
+
+
+def test_rebuild_makes_the_table_anew_without_a_call(bench: Bench) -> None:
+    """What has landed is enough for the tables."""
+    bench.troops(click("r1"))
+    bench.chain(click("r2"))
+    key = layout.table_key("performance_data", DAY, "1")
+    before = read_table(bench.store, key)
+    bench.store.delete(key)
+    calls = bench.calls()
+    outcome = bench.chain(click("r3", rebuild=True), "1", assets=("performance_data",))["performance_data", "1"]
+    assert (outcome.mode, outcome.state) == ("rebuild", "complete")
+    assert read_table(bench.store, key).equals(before)
+    assert bench.calls() == calls
+
+
+def test_a_day_that_is_not_over_is_refused(bench: Bench) -> None:
+    """The running day has no partition yet: one clear line, no call."""
+    bench.now = noon(DAY.isoformat())
+    outcome = bench.troops(click("r1"))
+    assert outcome.state == "failed"
+    assert "not over" in outcome.message
+    assert bench.calls() == 0
+
+
+def test_a_troop_that_was_not_on_the_roster_gives_no_rows(bench: Bench) -> None:
+    """Asked for by hand, it is empty, says so, and costs nothing."""
+    bench.troops(click("r1"))
+    before = bench.calls()
+    outcome = bench.chain(click("r2"), "77")["warriors", "77"]
+    assert (outcome.state, outcome.rows) == ("empty", 0)
+    assert "was not on the roster" in outcome.message
+    assert bench.calls() == before
+
+
+def test_early_answers_are_provisional(bench: Bench) -> None:
+    """Data fetched before the day had settled is asked again by the next run."""
+    bench.now = datetime(2026, 11, 21, 0, 5, tzinfo=UTC)
+    bench.troops(click("r1"))
+    early = bench.chain(click("r2"), "2")["performance_data", "2"]
+    assert (early.state, early.details["provisional_answers"]) == ("complete", 1)
+    bench.now = noon()
+    before = bench.calls()
+    outcome = bench.chain(click("r3", finished="reconcile"), "2")["performance_data", "2"]
+    assert (outcome.state, outcome.rows) == ("complete", 2 * 24)
+    assert bench.calls() - before == 1
+
+
+def test_sightings_keep_who_vanished_on_the_roster(bench: Bench) -> None:
+    """What was seen at noon and is gone at midnight is on the day's roster, with its times."""
+    bench.now = noon(DAY.isoformat())
+    assert bench.harvester().sight(click("s1"))["troops"] == 3
+    del bench.client.hierarchy["2"]
+    del bench.client.hierarchy["1"]["b"]
+    bench.now = noon()
+    roster = bench.troops(click("r1"))
+    assert (roster.rows, roster.details["observed_later"]) == (3, False)
+    outcome = bench.chain(click("r2"), "1", assets=("warriors",))["warriors", "1"]
+    rows = {row["warrior_id"]: row for row in read_table(bench.store, outcome.table_key).to_pylist()}
+    assert rows["b"]["last_observed_at"] == noon(DAY.isoformat())
+    assert rows["a"]["last_observed_at"] == noon()
+
+
+def test_pages_are_followed_and_resumed(bench: Bench) -> None:
+    """A list of several pages is one leaf; all its pages land."""
+    bench.client.page_size = 1
+    outcome = bench.troops(click("r1"))
+    assert (outcome.rows, outcome.planned, outcome.landed) == (3, 1, 1)
+    assert bench.calls() == 3
