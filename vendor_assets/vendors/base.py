@@ -6,14 +6,16 @@ troops, the warriors of a troop, the data groups of a warrior, the performance d
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar, Literal
-from urllib.parse import urlencode
+from typing import Any, ClassVar, Literal, TypeGuard
+from urllib.parse import quote, urlencode
 
 from vendor_assets.days import Window
+from vendor_assets.errors import VendorProtocolError
 
 Asset = Literal["troops", "warriors", "data_groups", "performance_data"]
 
@@ -176,4 +178,52 @@ class Vendor(ABC):
         """
 
 
-Registry = Mapping[str, type[Vendor]]
+def read_object(response: Response) -> dict[str, Any]:
+    """The JSON object that an answer's body is.
+
+    Numbers are read as they are written: integers of any size exactly, ``NaN`` and ``Infinity`` (which are not
+    JSON, but are sent) as floats. Of a key that comes twice in one object, the last one counts.
+
+    Raises:
+        VendorProtocolError: The content type is not JSON, the body is not, or it is something else than an object.
+    """
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind and kind != "application/json" and not kind.endswith("+json"):
+        raise VendorProtocolError(f"the answer is {kind!r}, not JSON; is this the vendor's address?")
+    try:
+        content = json.loads(response.body)
+    except (ValueError, RecursionError) as error:
+        raise VendorProtocolError(f"the answer's {len(response.body)} bytes are not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise VendorProtocolError(f"the answer is a JSON {type(content).__name__}, not an object")
+    return content
+
+
+def is_name(value: object) -> TypeGuard[str]:
+    """Whether a value can name something: text, not empty, that UTF-8 can hold (JSON allows half characters)."""
+    if not isinstance(value, str) or not value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def reject(reason: str, record: object) -> Rejected:
+    """Put a record aside, with its first 2,000 characters."""
+    return Rejected(reason, json.dumps(record)[:2000])
+
+
+def as_attributes(fields: Mapping[str, object]) -> str:
+    """Fields as the text of a JSON object, keys sorted; what JSON cannot hold (NaN, infinity) becomes null."""
+    try:
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        finite = json.loads(json.dumps(fields), parse_constant=lambda _: None)
+        return json.dumps(finite, sort_keys=True, separators=(",", ":"))
+
+
+def path_segment(text: str) -> str:
+    """Any text as one segment of a path, percent-encoded; also ``a/b`` and ``..``."""
+    return quote(text, safe="").replace(".", "%2E") if text in (".", "..") else quote(text, safe="")

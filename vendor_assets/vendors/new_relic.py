@@ -1,0 +1,551 @@
+"""New Relic's REST API v2: applications, their hosts, the hosts' metrics, the metrics' timeslices.
+
+The embedded simulator speaks the same dialect.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from math import ceil, isfinite
+from typing import Any, ClassVar, Final
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from vendor_assets.days import Window
+from vendor_assets.errors import ConfigurationError, VendorProtocolError
+from vendor_assets.vendors.base import (
+    Asset,
+    DataGroup,
+    Leaf,
+    Parsed,
+    PlannedRequest,
+    Request,
+    Response,
+    Vendor,
+    as_attributes,
+    is_name,
+    path_segment,
+    read_object,
+    reject,
+)
+
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+_DAY: Final = 86_400
+
+GRANULARITY: Final = (
+    (3 * _HOUR, 60),
+    (6 * _HOUR, 120),
+    (14 * _HOUR, 300),
+    (24 * _HOUR, 600),
+    (4 * _DAY, 1800),
+    (7 * _DAY, _HOUR),
+    (21 * _DAY, 3 * _HOUR),
+    (42 * _DAY, 6 * _HOUR),
+    (63 * _DAY, 12 * _HOUR),
+)
+"""Longest range and the timeslices it is answered with, both in seconds, for data at most 8 days old.
+
+Source: the "data aggregation schedule table" of
+https://docs.newrelic.com/docs/apis/rest-api-v2/basic-functions/extract-metric-timeslice-data/. A ``period`` must be
+a multiple of the range's timeslice.
+"""
+
+FINE_AGE: Final = timedelta(days=8)
+"""Of ranges that start earlier than this, only hourly averages are left. Source: the same table."""
+
+OLD_RANGE: Final = 4 * _DAY
+"""Old ranges up to this many seconds come as ten even points, longer ones in hours. Source: the same table."""
+
+AGE_MARGIN: Final = timedelta(hours=2)
+"""A day is taken for old this much earlier, since some time passes between planning and asking."""
+
+MAX_URL_CHARACTERS: Final = 2000
+"""Length of path and query. The vendor documents no limit; every server and proxy takes this much."""
+
+MAX_TIMESLICES: Final = 3000
+"""Timeslices in one answer, over its metrics.
+
+Source: "returns up to 3000 results per cell",
+https://docs.newrelic.com/docs/apis/rest-api-v2/basic-functions/pagination-api-output/.
+"""
+
+_FIELDS: Final[Mapping[str, frozenset[str]]] = {
+    "applications": frozenset(
+        (
+            "id",
+            "name",
+            "language",
+            "health_status",
+            "reporting",
+            "last_reported_at",
+            "application_summary",
+            "end_user_summary",
+            "settings",
+            "links",
+        )
+    )
+    ),
+    "application_hosts": frozenset(
+        (
+            "id",
+            "application_name",
+            "host",
+            "language",
+            "health_status",
+            "application_summary",
+            "end_user_summary",
+            "links",
+        )
+    ),
+    "metrics": frozenset(("name", "values")),
+    "metric_data": frozenset(("name", "timeslices")),
+    "timeslices": frozenset(("from", "to", "values")),
+}
+"""The fields of each kind of record as documented; others are reported as new."""
+
+_LINK: Final = re.compile(r'<([^>]*)>((?:\s*;\s*[^\s=;,]+\s*(?:=\s*(?:"[^"]*"|[^\s";,]*))?)*)')
+_RELATION: Final = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s";,]*))', re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a day is asked for.
+
+    Attributes:
+        leaves: The day in the pieces that a young day needs; the same at any age, so that leaves keep their keys.
+        ranges: What is asked, each with the pieces that it answers.
+        period_seconds: The timeslices' length that is asked for.
+    """
+
+    leaves: tuple[Window, ...]
+    ranges: tuple[tuple[Window, tuple[Window, ...]], ...]
+    period_seconds: int
+
+
+def cut_day(day: Window, resolution_seconds: int, *, old: bool) -> Cut:
+    """Cut a day into the fewest ranges that yield timeslices of the wanted length.
+
+    Timeslices lie on multiples of their length in UTC; a day begins with the first that starts in it and ends with
+    the end of the last. Days older than 8 days exist in hours only. They are asked for in one range of more than 4
+    days, since a shorter one comes as ten points: three times the points for a third of the calls.
+
+    Raises:
+        ConfigurationError: The resolution is not a positive multiple of 60 seconds.
+    """
+    if resolution_seconds < _MINUTE or resolution_seconds % _MINUTE:
+        message = (
+            f"resolution {resolution_seconds} s cannot be had: New Relic keeps data by the minute; "
+            "take a multiple of 60, like 1800"
+        )
+        raise ConfigurationError(message)
+    longest = max(length for length, finest in GRANULARITY if resolution_seconds % finest == 0)
+    longest = max(longest // resolution_seconds, 1) * resolution_seconds
+    edges = _edges(day, resolution_seconds, longest)
+    leaves = tuple(Window(_instant(start), _instant(end)) for start, end in edges)
+    if not old:
+        return Cut(leaves, tuple((leaf, (leaf,)) for leaf in leaves), resolution_seconds)
+    period = ceil(resolution_seconds / _HOUR) * _HOUR
+    start, end = _aligned(day, period)
+    end = max(end, start + OLD_RANGE + period)
+    return Cut(leaves, ((Window(_instant(start), _instant(end)), leaves),), period)
+
+
+def _aligned(day: Window, step: int) -> tuple[int, int]:
+    """UNIX seconds of the first timeslice that starts in the day and of the end of the last."""
+    first = ceil(day.start.timestamp() / step) * step
+    return first, max(ceil(day.end.timestamp() / step) * step, first + step)
+
+
+def _edges(day: Window, step: int, longest: int) -> list[tuple[int, int]]:
+    start, end = _aligned(day, step)
+    return [(edge, min(edge + longest, end)) for edge in range(start, end, longest)]
+
+
+def _instant(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+class NewRelic(Vendor):
+    """The REST API v2.
+
+    Args:
+        clock: What time it is; the age of a day decides how it can be asked for.
+    """
+
+    kind: ClassVar[str] = "new_relic"
+    title: ClassVar[str] = "New Relic"
+    documented_limits: ClassVar[tuple[str, ...]] = ("1000/min",)
+    """Source: https://docs.newrelic.com/docs/apis/rest-api-v2/basic-functions/api-overload-protection-handling-429-errors/"""
+
+    def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+
+    def auth_headers(self, api_key: str) -> dict[str, str]:
+        """The key's header."""
+        return {"X-Api-Key": api_key}
+
+    def probe(self) -> Request:
+        """A list of applications that is filtered down to none."""
+        return Request("/v2/applications.json", (("filter[ids]", "0"),), "applications")
+
+    def troops(self, day: Window) -> PlannedRequest:  # noqa: ARG002  the list knows only the present
+        """``/v2/applications.json``."""
+        return PlannedRequest(Request("/v2/applications.json", (), "applications"), (Leaf("troops"),))
+
+    def warriors(self, troop_id: str, day: Window) -> PlannedRequest:  # noqa: ARG002
+        """``/v2/applications/{id}/hosts.json``."""
+        return PlannedRequest(Request(f"{_application(troop_id)}/hosts.json", (), "hosts"), (Leaf("warriors"),))
+
+    def data_groups(self, troop_id: str, warrior_id: str, day: Window) -> PlannedRequest:  # noqa: ARG002
+        """``/v2/applications/{id}/hosts/{host_id}/metrics.json``."""
+        request = Request(f"{_host(troop_id, warrior_id)}/metrics.json", (), "metrics")
+        return PlannedRequest(request, (Leaf(warrior_id, warrior_id=warrior_id),))
+
+    def performance_data(
+        self, troop_id: str, warrior_id: str, groups: Sequence[DataGroup], day: Window, resolution_seconds: int
+    ) -> list[PlannedRequest]:
+        """``…/metrics/data.json`` for as many names at a time as URL and answer can hold.
+
+        A day whose start is older than 8 days at the clock's time comes in hours at best. Groups without value
+        names have nothing to ask for and get no leaf.
+
+        Raises:
+            ConfigurationError: The resolution is not a positive multiple of 60 seconds.
+        """
+        old = day.start < self._clock() - FINE_AGE + AGE_MARGIN
+        cut = cut_day(day, resolution_seconds, old=old)
+        path = f"{_host(troop_id, warrior_id)}/metrics/data.json"
+        planned = []
+        for window, pieces in cut.ranges:
+            times = (
+                ("from", window.start.isoformat()),
+                ("to", window.end.isoformat()),
+                ("period", str(cut.period_seconds)),
+            )
+            fixed = len(path) + 1 + len(urlencode(times))
+            most = max(1, MAX_TIMESLICES // max(1, int(window.seconds) // cut.period_seconds))
+            for batch in _batches(groups, MAX_URL_CHARACTERS - fixed, most):
+                names = tuple(("names[]", group.name) for group in batch)
+                values = tuple(("values[]", name) for name in _union(batch))
+                leaves = tuple(_leaf(warrior_id, group.name, piece) for piece in pieces for group in batch)
+                planned.append(PlannedRequest(Request(path, names + values + times, "data"), leaves))
+        return planned
+
+    def parse(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
+        """Read one answer.
+
+        Raises:
+            VendorProtocolError: No JSON, or without the part that holds the records; or a next page that cannot be
+                asked for.
+        """
+        content = read_object(response)
+        match asset:
+            case "troops":
+                parsed = _entities(_records(content, "applications"), "applications", "troop_id", "name")
+            case "warriors":
+                parsed = _entities(_records(content, "application_hosts"), "application_hosts", "warrior_id", "host")
+            case "data_groups":
+                parsed = _groups(_records(content, "metrics"), planned.leaves[0].warrior_id)
+            case "performance_data":
+                parsed = _Timeslices(planned).read(content)
+        parsed.next = _next_page(planned.request, response.headers.get("link", ""))
+        return parsed
+
+
+def _application(troop_id: str) -> str:
+    return f"/v2/applications/{path_segment(troop_id)}"
+
+
+def _host(troop_id: str, warrior_id: str) -> str:
+    return f"{_application(troop_id)}/hosts/{path_segment(warrior_id)}"
+
+
+def _leaf(warrior_id: str, group: str, piece: Window) -> Leaf:
+    start, end = int(piece.start.timestamp()), int(piece.end.timestamp())
+    key = f"{quote(warrior_id, safe='')}|{quote(group, safe='')}|{start}-{end}"
+    return Leaf(key, warrior_id, group, piece)
+
+
+def _union(groups: Sequence[DataGroup]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for group in groups for name in group.value_names))
+
+
+def _batches(groups: Sequence[DataGroup], room: int, most: int) -> Iterator[list[DataGroup]]:
+    """Groups in order, cut where the query would outgrow ``room`` characters or the answer ``most`` metrics."""
+    batch: list[DataGroup] = []
+    values: set[str] = set()
+    used = 0
+    for group in groups:
+        if not group.value_names:
+            continue
+        own = len(urlencode({"names[]": group.name})) + 1
+        new = set(group.value_names) - values
+        cost = own + sum(len(urlencode({"values[]": name})) + 1 for name in new)
+        if batch and (used + cost > room or len(batch) == most):
+            yield batch
+            batch, values, used = [], set(), 0
+            new = set(group.value_names)
+            cost = own + sum(len(urlencode({"values[]": name})) + 1 for name in new)
+        batch.append(group)
+        values |= new
+        used += cost
+    if batch:
+        yield batch
+
+
+def _records(content: Mapping[str, Any], name: str) -> list[Any]:
+    records = content.get(name)
+    if not isinstance(records, list):
+        raise VendorProtocolError(f"the answer has no list {name!r}; it has {_shown(content)}")
+    return records
+
+
+def _shown(content: Mapping[str, Any]) -> str:
+    return ", ".join(repr(name[:40]) for name in list(content)[:10]) or "nothing"
+
+
+def _entities(records: list[Any], kind: str, id_column: str, name_field: str) -> Parsed:
+    """Applications or hosts: an id, a display name, and all else as attributes."""
+    ids: list[object] = []
+    names: list[object] = []
+    attributes: list[object] = []
+    parsed = Parsed({id_column: ids, "name": names, "attributes": attributes})
+    new: set[str] = set()
+    for record in records:
+        if not isinstance(record, dict):
+            parsed.rejected.append(reject("the record is not an object", record))
+            continue
+        identity = record.get("id")
+        if isinstance(identity, int) and not isinstance(identity, bool):
+            identity = str(identity)
+        if not is_name(identity):
+            parsed.rejected.append(reject(f"id is {_state(record, 'id')}", record))
+            continue
+        name = record.get(name_field)
+        if name_field not in record or not (name is None or name == "" or is_name(name)):
+            parsed.rejected.append(reject(f"{name_field} is {_state(record, name_field)}", record))
+            continue
+        ids.append(identity)
+        names.append(name)
+        attributes.append(as_attributes({key: record[key] for key in record if key not in ("id", name_field)}))
+        new.update(record.keys() - _FIELDS[kind])
+    parsed.new_fields = tuple(sorted(new))
+    return parsed
+
+
+def _state(record: Mapping[str, Any], name: str) -> str:
+    if name not in record:
+        return "missing"
+    value = record[name]
+    if value is None:
+        return "null"
+    if value == "":
+        return "empty"
+    if isinstance(value, str):
+        return "not valid Unicode"
+    return f"of type {type(value).__name__}"
+
+
+def _groups(records: list[Any], warrior_id: str) -> Parsed:
+    found: dict[str, list[str]] = {}
+    parsed = Parsed()
+    new: set[str] = set()
+    for record in records:
+        if not isinstance(record, dict):
+            parsed.rejected.append(reject("the record is not an object", record))
+            continue
+        name, values = record.get("name"), record.get("values")
+        if not is_name(name):
+            parsed.rejected.append(reject(f"name is {_state(record, 'name')}", record))
+        elif not isinstance(values, list) or not all(map(is_name, values)):
+            what = "a list with something else than names" if isinstance(values, list) else _state(record, "values")
+            parsed.rejected.append(reject(f"values is {what}", record))
+        else:
+            found[name] = list(dict.fromkeys(values))
+            new.update(record.keys() - _FIELDS["metrics"])
+    parsed.columns = {
+        "warrior_id": [warrior_id] * len(found),
+        "data_group": list(found),
+        "value_names": list(found.values()),
+    }
+    parsed.new_fields = tuple(sorted(new))
+    return parsed
+
+
+class _Timeslices:
+    """Reads an answer of ``metrics/data.json`` into columns, a value at a time only where something is odd."""
+
+    def __init__(self, planned: PlannedRequest) -> None:
+        self._warrior_id = planned.leaves[0].warrior_id
+        self._asked = {leaf.data_group for leaf in planned.leaves}
+        self._value_names = {text for name, text in planned.request.params if name == "values[]"}
+        self._new: set[str] = set()
+        self._parsed = Parsed()
+        self._groups: list[object] = []
+        self._names: list[object] = []
+        self._starts: list[object] = []
+        self._ends: list[object] = []
+        self._values: list[object] = []
+        self._weights: list[object] = []
+
+    def read(self, content: Mapping[str, Any]) -> Parsed:
+        data = content.get("metric_data")
+        if not isinstance(data, dict):
+            raise VendorProtocolError(f"the answer has no object 'metric_data'; it has {_shown(content)}")
+        missing = data.get("metrics_not_found") or []
+        if not isinstance(missing, list) or not all(isinstance(name, str) for name in missing):
+            raise VendorProtocolError("'metrics_not_found' is not a list of names")
+        for metric in _records(data, "metrics"):
+            self._metric(metric)
+        parsed = self._parsed
+        parsed.not_found = tuple(name for name in missing if name in self._asked)
+        parsed.new_fields = tuple(sorted(self._new))
+        parsed.columns = {
+            "warrior_id": [self._warrior_id] * len(self._values),
+            "data_group": self._groups,
+            "value_name": self._names,
+            "timeslice_start": self._starts,
+            "timeslice_end": self._ends,
+            "value": self._values,
+            "weight": self._weights,
+        }
+        return parsed
+
+    def _reject(self, reason: str, record: object) -> None:
+        self._parsed.rejected.append(reject(reason, record))
+
+    def _metric(self, metric: object) -> None:
+        if not isinstance(metric, dict):
+            self._reject("the metric is not an object", metric)
+            return
+        group, slices = metric.get("name"), metric.get("timeslices")
+        if not is_name(group):
+            self._reject(f"name is {_state(metric, 'name')}", metric)
+        elif group not in self._asked:
+            self._reject("the metric was not asked for", metric)
+        elif not isinstance(slices, list):
+            self._reject(f"timeslices is {_state(metric, 'timeslices')}", metric)
+        else:
+            if len(metric) > 2:
+                self._new.update(metric.keys() - _FIELDS["metric_data"])
+            before = len(self._values)
+            for piece in slices:
+                self._slice(group, piece)
+            self._groups.extend([group] * (len(self._values) - before))
+
+    def _slice(self, group: str, piece: object) -> None:
+        if not isinstance(piece, dict):
+            self._reject("the timeslice is not an object", {"name": group, "timeslice": piece})
+            return
+        times, values = _times(piece), piece.get("values")
+        if isinstance(times, str):
+            self._reject(times, {"name": group, **piece})
+            return
+        if not isinstance(values, dict):
+            self._reject(f"values is {_state(piece, 'values')}", {"name": group, **piece})
+            return
+        if len(piece) > 3:
+            self._new.update(piece.keys() - _FIELDS["timeslices"])
+        if not values.keys() <= self._value_names:
+            self._new.update(values.keys() - self._value_names)
+            values = {name: value for name, value in values.items() if name in self._value_names}
+        numbers = list(values.values())
+        if not (set(map(type, numbers)) <= {float} and isfinite(sum(numbers))):
+            values = dict(self._each(group, piece, values))
+            numbers = list(values.values())
+        count = len(numbers)
+        names = tuple(values)
+        self._names += names
+        self._values += numbers
+        self._starts += [times[0]] * count
+        self._ends += [times[1]] * count
+        calls = values.get("call_count")
+        weight = calls if calls is not None and calls >= 0 else None
+        self._weights += [weight if average else None for average in _averages(names)]
+
+    def _each(
+        self, group: str, piece: Mapping[str, Any], values: Mapping[str, Any]
+    ) -> Iterator[tuple[str, float | None]]:
+        """The values that are numbers or null, as floats; the others are rejected, one by one."""
+        for name, value in values.items():
+            if value is None:
+                yield name, None
+                continue
+            reason = ""
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                reason = f"{name} is {_state(values, name)}"
+            else:
+                try:
+                    number = float(value)
+                except OverflowError:
+                    number = float("inf")
+                if isfinite(number):
+                    yield name, number
+                    continue
+                reason = f"{name} is not a finite number"
+            self._reject(reason, {"name": group, **piece, "values": {name: value}})
+
+
+@lru_cache(maxsize=1024)
+def _averages(names: tuple[str, ...]) -> tuple[bool, ...]:
+    """Which values are averages over calls, so that a call count weighs them; counts, rates and extremes are not."""
+    return tuple(name.startswith("average_") for name in names)
+
+
+def _times(piece: Mapping[str, Any]) -> tuple[int, int] | str:
+    """Start and end in microseconds since the epoch, or what is wrong with them."""
+    for name in ("from", "to"):
+        if not is_name(piece.get(name)):
+            return f"{name} is {_state(piece, name)}"
+        if len(piece[name]) > 40:
+            return f"{name} is not a time: {piece[name][:40]!r}"
+    return _read_times(piece["from"], piece["to"])
+
+
+@lru_cache(maxsize=16_384)
+def _read_times(first: str, last: str) -> tuple[int, int] | str:
+    edges = []
+    for name, text in (("from", first), ("to", last)):
+        try:
+            moment = datetime.fromisoformat(text)
+            # All times of the API are in UTC, also where one does not say so.
+            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+        except (ValueError, OverflowError):
+            return f"{name} is not a time: {text!r}"
+        edges.append(seconds // timedelta(microseconds=1))
+        if not 2000 <= moment.year < 2100:
+            return f"{name} is an absurd time: {text!r}"
+    if edges[0] >= edges[1]:
+        return "the timeslice does not end after it starts"
+    return edges[0], edges[1]
+
+
+def _next_page(request: Request, link: str) -> Request | None:
+    """The request for the page that a ``Link`` header (RFC 8288) names as the next one.
+
+    Only the page's number is taken from the link: whatever host it names, the next page is asked for where this one
+    came from, with the parameters of this one.
+
+    Raises:
+        VendorProtocolError: The link leads to something else than a page of the same list.
+    """
+    for target, parameters in _LINK.findall(link[:8192]):
+        relation = _RELATION.search(parameters)
+        if relation is None or "next" not in (relation[1] or relation[2] or "").lower().split():
+            continue
+        try:
+            parts = urlsplit(target)
+        except ValueError as error:
+            raise VendorProtocolError(f"the next page of {request.path} has no address: {error}") from error
+        if not unquote(parts.path).endswith(unquote(request.path)):
+            raise VendorProtocolError(f"the next page of {request.path} is said to be at {target[:200]!r}")
+        number = dict(parse_qsl(parts.query)).get("page", "")
+        if not (number.isascii() and number.isdecimal() and len(number) < 10):
+            raise VendorProtocolError(f"the next page of {request.path} has no number: {target[:200]!r}")
+        kept = tuple((name, text) for name, text in request.params if name != "page")
+        return Request(request.path, (*kept, ("page", number)), request.endpoint)
+    return None
