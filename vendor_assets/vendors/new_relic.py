@@ -87,7 +87,6 @@ _FIELDS: Final[Mapping[str, frozenset[str]]] = {
             "settings",
             "links",
         )
-    )
     ),
     "application_hosts": frozenset(
         (
