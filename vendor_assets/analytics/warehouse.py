@@ -1,0 +1,679 @@
+"""The warehouse: reading tables for analysis, pruned by path and column, and the statistics of a day.
+
+In a notebook::
+
+    from vendor_assets.analytics import read
+
+    frame = read("performance_data", days=("2026-11-01", "2026-11-30"), troops=["200000001"], store="./data")
+
+Only the files of these days and troops are opened, and only the columns that are asked for are read.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, overload
+
+import pyarrow as pa
+
+from vendor_assets.days import Window, days_between, parse_day
+from vendor_assets.errors import ConfigurationError, ObjectNotFoundError, StorageError
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import ObjectStore, open_store
+from vendor_assets.storage.parquet import TableWriter, duckdb_connection, read_metadata, read_table
+from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA, TABLES, Table
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+Day = date | str
+Days = Day | tuple[Day, Day] | list[Day]
+Kind = Literal["pandas", "arrow", "duckdb"]
+
+DAY_FIELD: Final = pa.field(
+    "day", pa.date32(), nullable=False, metadata={"description": "The partition's day"}
+)
+TROOP_FIELD: Final = pa.field(
+    "troop", pa.string(), nullable=False, metadata={"description": "The troop's partition key, from the path"}
+)
+
+_READERS: Final = 8
+"""Files that are asked for at once: reading many small objects is waiting."""
+_FEW_TROOPS: Final = 4
+"""Up to so many troops are asked for by name; for more, the day's folder is listed once."""
+_BATCH_ROWS: Final = 4_000_000
+"""Rows that one aggregation takes in: exact percentiles keep each value, about 50 bytes a row, until its end."""
+_MEMORY_LIMIT: Final = "512MB"
+"""What DuckDB may use before it spills to disk."""
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+@dataclass(frozen=True, order=True)
+class Partition:
+    """One file of a table: its day, its troop's partition key (None in tables of days) and its object key."""
+
+    day: date
+    troop: str | None
+    key: str
+
+
+class Warehouse:
+    """The tables of one store.
+
+    Args:
+        store: Where they are.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.store = store
+
+    @classmethod
+    def connect(cls, url: str) -> Warehouse:
+        """The warehouse in a folder or at ``s3://bucket/prefix``.
+
+        Credentials for S3 come from where boto3 looks for them.
+        """
+        return cls(open_store(url))
+
+    def days(self, table: str) -> list[date]:
+        """The days of which a table has at least one partition, in order."""
+        prefix = layout.table_prefix(_table(table).name)
+        names = [name.removeprefix("day=") for name in self.store.folders(prefix) if name.startswith("day=")]
+        return sorted(map(date.fromisoformat, names))
+
+    def partitions(
+        self, table: str, days: Days | None = None, troops: Iterable[str] | str | None = None
+    ) -> list[Partition]:
+        """The partitions that are there, by day and troop.
+
+        Args:
+            table: A table's name.
+            days: One day, a tuple (first, last), both included, or a list of days; all days if not given. Days
+                are dates or texts like ``2026-11-20``.
+            troops: Ids or partition keys of troops; all if not given.
+
+        Raises:
+            ConfigurationError: An unknown table or troop, or a day that is none.
+        """
+        spec = _table(table)
+        wanted = self._days(spec, days)
+        if "troop" not in spec.partitioned_by:
+            if troops is not None:
+                message = f"{spec.name} is partitioned by day only; leave troops away and filter its rows"
+                raise ConfigurationError(message)
+            return self._present([Partition(day, None, layout.table_key(spec.name, day)) for day in wanted])
+        if troops is None:
+            return self._listed(spec, wanted)
+        return self._of_troops(spec, wanted, [troops] if isinstance(troops, str) else list(troops))
+
+    def missing(
+        self, table: str, days: Days | None = None, troops: Iterable[str] | str | None = None
+    ) -> list[tuple[date, str | None]]:
+        """The (day, troop) of which there is no partition, although it was asked for.
+
+        For tables of troops that are not limited to some troops, the day's roster says who should be there; a
+        day without a roster and without any partition is missing as a whole: (day, None).
+
+        Raises:
+            ConfigurationError: An unknown table or troop, or a day that is none.
+        """
+        spec = _table(table)
+        found = self.partitions(spec.name, days, troops)
+        wanted = self._days(spec, days)
+        if "troop" not in spec.partitioned_by:
+            present = {partition.day for partition in found}
+            return [(day, None) for day in wanted if day not in present]
+        there = {(partition.day, partition.troop) for partition in found}
+        if troops is not None:
+            texts = [troops] if isinstance(troops, str) else list(troops)
+            known = {partition.troop for partition in found}
+            keys = [next(key for key in _keys(text) if key in known) for text in texts] if found else []
+            return [(day, key) for day in wanted for key in keys if (day, key) not in there]
+        gaps: list[tuple[date, str | None]] = []
+        for day, roster in zip(wanted, _parallel(self.roster, wanted), strict=True):
+            if roster.num_rows == 0 and not any(partition.day == day for partition in found):
+                gaps.append((day, None))
+            gaps.extend(
+                (day, key) for key in sorted(roster["troop_key"].to_pylist()) if (day, key) not in there
+            )
+        return gaps
+
+    def roster(self, day: date) -> pa.Table:
+        """The day's troops; an empty table where there is no roster."""
+        try:
+            return read_table(self.store, layout.table_key("troops", day))
+        except ObjectNotFoundError:
+            return TABLES["troops"].schema.empty_table()
+
+    def states(self, table: str, day: date) -> dict[str, str]:
+        """What became of each troop of a day: ``complete``, ``partial``, ``empty`` or ``missing``, by partition key."""
+        spec = _table(table)
+        found = {partition.troop or "": partition for partition in self._listed(spec, [day])}
+
+        def state(key: str) -> str:
+            try:
+                metadata, rows = read_metadata(self.store, found[key].key)
+            except ObjectNotFoundError:
+                return "missing"
+            return metadata.get("state") or ("complete" if rows else "empty")
+
+        keys = sorted({*self.roster(day)["troop_key"].to_pylist(), *found})
+        there = [key for key in keys if key in found]
+        known = dict(zip(there, _parallel(state, there), strict=True))
+        return {key: known.get(key, "missing") for key in keys}
+
+    @overload
+    def read(
+        self,
+        table: str,
+        days: Days | None = ...,
+        troops: Iterable[str] | str | None = ...,
+        columns: Sequence[str] | None = ...,
+        as_: Literal["pandas"] = ...,
+    ) -> pd.DataFrame: ...
+
+    @overload
+    def read(
+        self,
+        table: str,
+        days: Days | None = ...,
+        troops: Iterable[str] | str | None = ...,
+        columns: Sequence[str] | None = ...,
+        *,
+        as_: Literal["arrow"],
+    ) -> pa.Table: ...
+
+    @overload
+    def read(
+        self,
+        table: str,
+        days: Days | None = ...,
+        troops: Iterable[str] | str | None = ...,
+        columns: Sequence[str] | None = ...,
+        *,
+        as_: Literal["duckdb"],
+    ) -> duckdb.DuckDBPyRelation: ...
+
+    def read(
+        self,
+        table: str,
+        days: Days | None = None,
+        troops: Iterable[str] | str | None = None,
+        columns: Sequence[str] | None = None,
+        as_: Kind = "pandas",
+    ) -> pd.DataFrame | pa.Table | duckdb.DuckDBPyRelation:
+        """Read a table's rows of some days and troops.
+
+        Only files of these days and troops are opened, and only the wanted columns are read. Partitions that are
+        not there give no rows and one line in the log; ``missing`` names them. The columns are the same even
+        where there are no rows at all.
+
+        Args:
+            table: ``troops``, ``warriors``, ``data_groups``, ``performance_data`` or ``daily_performance``.
+            days: One day, a tuple (first, last), both included, or a list of days; all days if not given.
+            troops: Ids or partition keys of troops; all if not given.
+            columns: The table's columns, ``day`` (date) and ``troop`` (partition key; not in tables of days);
+                all if not given.
+            as_: ``pandas``, ``arrow``, or ``duckdb``: a relation that reads when it is asked, for data that is
+                larger than memory.
+
+        Raises:
+            ConfigurationError: An unknown table, troop, column or kind, or a day that is none.
+        """
+        spec = _table(table)
+        names = _columns(spec, columns)
+        if as_ not in ("pandas", "arrow", "duckdb"):
+            message = f"as_={as_!r} is unknown; choose pandas, arrow or duckdb"
+            raise ConfigurationError(message)
+        found = self.partitions(spec.name, days, troops)
+        if days is not None:
+            self._say_missing(spec, self._days(spec, days), found)
+        if as_ == "duckdb":
+            connection = duckdb_connection(self.store)
+            connection.execute("SET TimeZone = 'UTC'")
+            return self._relation(connection, spec, names, found)
+        result = self._arrow(spec, names, found)
+        return result.to_pandas() if as_ == "pandas" else result
+
+    def _days(self, spec: Table, days: Days | None) -> list[date]:
+        if days is None:
+            return self.days(spec.name)
+        if isinstance(days, tuple):
+            if len(days) != 2:  # noqa: PLR2004 (a pair)
+                message = f"days={days!r} is not a pair (first, last); give a list for single days"
+                raise ConfigurationError(message)
+            return days_between(_day(days[0]), _day(days[1]))
+        if isinstance(days, (str, date)):
+            return [_day(days)]
+        return sorted({_day(day) for day in days})
+
+    def _listed(self, spec: Table, days: Sequence[date]) -> list[Partition]:
+        def of_day(day: date) -> list[Partition]:
+            return [
+                Partition(day, troop, info.key)
+                for info in self.store.list(layout.table_prefix(spec.name, day))
+                for name, found_day, troop in [layout.parse_table_key(info.key)]
+                if name == spec.name and found_day == day and troop is not None
+            ]
+
+        return sorted(partition for found in _parallel(of_day, days) for partition in found)
+
+    def _of_troops(self, spec: Table, days: Sequence[date], texts: Sequence[str]) -> list[Partition]:
+        names = {text: _keys(text) for text in texts}
+        candidates = {key for keys in names.values() for key in keys}
+        found = self._with_keys(spec, days, candidates)
+        known = {partition.troop for partition in found}
+        elsewhere: set[str | None] | None = None
+        keys: set[str] = set()
+        for text, possible in names.items():
+            key = next((key for key in possible if key in known), None)
+            if key is None:
+                if elsewhere is None:
+                    others = [day for day in self.days(spec.name) if day not in set(days)]
+                    elsewhere = {partition.troop for partition in self._with_keys(spec, others, candidates)}
+                if not elsewhere.intersection(possible):
+                    message = (
+                        f"troop {text!r} has no {spec.name} in {self.store.url} on any day; "
+                        "give ids or partition keys as they are in the table troops"
+                    )
+                    raise ConfigurationError(message)
+                continue
+            keys.add(key)
+        return [partition for partition in found if partition.troop in keys]
+
+    def _with_keys(self, spec: Table, days: Sequence[date], keys: set[str]) -> list[Partition]:
+        if len(keys) > _FEW_TROOPS:
+            return [partition for partition in self._listed(spec, days) if partition.troop in keys]
+        return self._present(
+            [
+                Partition(day, key, layout.table_key(spec.name, day, key))
+                for day in days
+                for key in sorted(keys)
+            ]
+        )
+
+    def _present(self, partitions: Sequence[Partition]) -> list[Partition]:
+        heads = _parallel(lambda partition: self.store.head(partition.key), partitions)
+        return [partition for partition, head in zip(partitions, heads, strict=True) if head is not None]
+
+    def _say_missing(self, spec: Table, days: Sequence[date], found: Sequence[Partition]) -> None:
+        present = {partition.day for partition in found}
+        gaps = [day.isoformat() for day in days if day not in present]
+        if gaps:
+            shown = ", ".join(gaps[:5]) + (f" and {len(gaps) - 5} more" if len(gaps) > 5 else "")  # noqa: PLR2004
+            logger.warning("%s has no rows for %s in %s", spec.name, shown, self.store.url)
+
+    def _arrow(self, spec: Table, names: Sequence[str], partitions: Sequence[Partition]) -> pa.Table:
+        schema = pa.schema([_schema(spec).field(name) for name in names])
+        stored = [name for name in names if name in spec.schema.names]
+
+        def load(partition: Partition) -> pa.Table:
+            rows = read_table(self.store, partition.key, columns=stored or [spec.key[0]])
+            columns = {name: rows[name] for name in stored}
+            columns["day"] = _repeated(partition.day, DAY_FIELD.type, rows.num_rows)
+            columns["troop"] = _repeated(partition.troop or "", TROOP_FIELD.type, rows.num_rows)
+            return pa.Table.from_arrays(
+                [columns[name].cast(schema.field(name).type) for name in names], schema=schema
+            )
+
+        return pa.concat_tables([schema.empty_table(), *_parallel(load, partitions)])
+
+    def query(
+        self,
+        sql: str,
+        *,
+        table: str,
+        days: Days | None = None,
+        troops: Iterable[str] | str | None = None,
+        frames: Mapping[str, pd.DataFrame | pa.Table] | None = None,
+        parameters: Mapping[str, object] | None = None,
+    ) -> pd.DataFrame:
+        """Ask a question in DuckDB's SQL about a table that may be larger than memory.
+
+        Args:
+            sql: One SELECT; the table has its own name and the columns of ``read``.
+            table: The table's name.
+            days: As in ``read``.
+            troops: As in ``read``.
+            frames: Small tables to join with, by the name that they have in the SQL.
+            parameters: Values of ``$name`` in the SQL.
+
+        Raises:
+            ConfigurationError: As ``read``.
+            StorageError: A file cannot be read, or the SQL is wrong.
+        """
+        import duckdb  # noqa: PLC0415 (0.1 s that readers of paths need not pay)
+
+        spec = _table(table)
+        found = self.partitions(spec.name, days, troops)
+        with _aggregating(self.store) as connection:
+            for name, frame in (frames or {}).items():
+                connection.register(name, frame)
+            try:
+                self._relation(connection, spec, _schema(spec).names, found).create_view(spec.name)
+                return connection.sql(sql, params=dict(parameters or {})).df()
+            except duckdb.Error as error:
+                message = f"a query of {spec.name} failed: {_one_line(error)}"
+                raise StorageError(message) from error
+
+    def _relation(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        spec: Table,
+        names: Sequence[str],
+        partitions: Sequence[Partition],
+    ) -> duckdb.DuckDBPyRelation:
+        if not partitions:
+            empty = pa.schema([_schema(spec).field(name) for name in names]).empty_table()
+            return connection.from_arrow(empty)
+        wanted = ", ".join(f'"{name}"' for name in names)
+        return connection.sql(
+            f"SELECT {wanted} FROM {_scan(spec, [self.store.uri(part.key) for part in partitions])}"
+        )
+
+
+def read(
+    table: str,
+    days: Days | None = None,
+    troops: Iterable[str] | str | None = None,
+    columns: Sequence[str] | None = None,
+    as_: Kind = "pandas",
+    *,
+    store: ObjectStore | str,
+) -> pd.DataFrame | pa.Table | duckdb.DuckDBPyRelation:
+    """Read a table's rows of some days and troops from a store; see ``Warehouse.read``.
+
+    Args:
+        table: The table's name.
+        days: One day, a tuple (first, last), both included, or a list of days; all days if not given.
+        troops: Ids or partition keys of troops; all if not given.
+        columns: Columns to read, ``day`` and ``troop`` too; all if not given.
+        as_: ``pandas``, ``arrow`` or ``duckdb``.
+        store: A folder, ``s3://bucket/prefix``, or an open store.
+    """
+    warehouse = Warehouse.connect(store) if isinstance(store, str) else Warehouse(store)
+    return warehouse.read(table, days, troops, columns, as_=as_)  # type: ignore[call-overload, no-any-return]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a computation of ``daily_performance`` wrote.
+
+    Attributes:
+        key: The object's key.
+        rows: Rows written: series of the day.
+        timeslices: Rows of performance data that went in.
+        troops: Troops with a file of performance data, an empty one included.
+        bytes: Size of the object.
+        seconds: How long it took.
+    """
+
+    key: str
+    rows: int
+    timeslices: int
+    troops: int
+    bytes: int
+    seconds: float
+
+
+def daily_performance(
+    store: ObjectStore,
+    day: date,
+    *,
+    window: Window,
+    troop_names: Mapping[str, str | None],
+    troops_missing: int,
+    batch_rows: int = _BATCH_ROWS,
+) -> Published:
+    """Compute the day's statistics from its performance data and write them as one object.
+
+    DuckDB aggregates some millions of rows at a time and the result streams into the object, so memory does not
+    grow with the day. Percentiles are exact (linear between neighbours). Values that are null, NaN or infinite
+    are not counted, and neither is the time of their timeslices; a series with nothing else has 0 timeslices and
+    null statistics. The mean is weighted by calls where their sum is positive, else plain; ``calls`` is null
+    where the vendor gives none. ``covered_share`` is the length of the timeslices with a value, clipped to the
+    day, over the day's length: 23 or 25 hours on the days on which clocks change.
+
+    Args:
+        store: Where the day's files are, and where the result goes.
+        day: The day.
+        window: The day's window of time.
+        troop_names: Display names by troop id; troops without one get null.
+        troops_missing: How many troops of the day have no data; written into each row.
+        batch_rows: Rows that one aggregation takes in; about 50 bytes of memory each.
+
+    Raises:
+        StorageError: The store cannot be read or written, or a file of the day is broken.
+    """
+    import duckdb  # noqa: PLC0415 (0.1 s that readers of paths need not pay)
+
+    began = time.perf_counter()
+    key = layout.table_key(DAILY_PERFORMANCE.name, day)
+    partitions = Warehouse(store).partitions("performance_data", day)
+    heads = _parallel(lambda partition: read_metadata(store, partition.key), partitions)
+    sizes = {partition: rows for partition, (_, rows) in zip(partitions, heads, strict=True)}
+    partial = troops_missing > 0 or any(metadata.get("state") == "partial" for metadata, _ in heads)
+    timeslices = sum(sizes.values())
+    state = "partial" if partial else "complete" if timeslices else "empty"
+    metadata = {
+        "state": state,
+        "window_start": window.start.isoformat(),
+        "window_end": window.end.isoformat(),
+    }
+    ids = {layout.encode_segment(troop_id): troop_id for troop_id in troop_names}
+    # The object is sorted by troop id; file names are encoded, which sorts otherwise.
+    ordered = sorted(sizes, key=lambda partition: ids.get(partition.troop or "", partition.troop or ""))
+    try:
+        with (
+            _aggregating(store) as connection,
+            TableWriter(store, key, DAILY_PERFORMANCE, metadata=metadata) as writer,
+        ):
+            names = pa.table(
+                {
+                    "troop_id": pa.array(list(troop_names), pa.string()),
+                    "troop_name": pa.array(list(troop_names.values()), pa.string()),
+                }
+            )
+            connection.register("troop_names", names)
+            for files, warriors in _batches(connection, store, ordered, sizes, batch_rows):
+                for batch in _statistics(connection, files, warriors, window):
+                    missing = _repeated(troops_missing, pa.int32(), batch.num_rows)
+                    table = pa.Table.from_batches([batch]).append_column("troops_missing", missing)
+                    writer.write(table.select(DAILY_PERFORMANCE.schema.names).cast(DAILY_PERFORMANCE.schema))
+    except duckdb.Error as error:
+        message = (
+            f"statistics of {day} failed: {_one_line(error)}; rebuild the partition if its file is broken"
+        )
+        raise StorageError(message) from error
+    return Published(key, writer.rows, timeslices, len(partitions), writer.bytes, time.perf_counter() - began)
+
+
+@contextmanager
+def _aggregating(store: ObjectStore) -> Iterator[duckdb.DuckDBPyConnection]:
+    with (
+        tempfile.TemporaryDirectory(prefix="vendor_assets-") as folder,
+        duckdb_connection(store) as connection,
+    ):
+        connection.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
+        connection.execute("SET temp_directory = ?", [folder])
+        connection.execute("SET preserve_insertion_order = false")
+        connection.execute("SET TimeZone = 'UTC'")
+        yield connection
+
+
+def _batches(
+    connection: duckdb.DuckDBPyConnection,
+    store: ObjectStore,
+    partitions: Sequence[Partition],
+    sizes: Mapping[Partition, int],
+    batch_rows: int,
+) -> Iterator[tuple[list[str], tuple[str, str] | None]]:
+    """Files to take in together, small ones in one go, large ones by ranges of warriors."""
+    files: list[str] = []
+    held = 0
+    for partition in partitions:
+        rows = sizes[partition]
+        if files and held + rows > batch_rows:
+            yield files, None
+            files, held = [], 0
+        if rows > batch_rows:
+            uri = store.uri(partition.key)
+            for span in _spans(connection, uri, batch_rows):
+                yield [uri], span
+        elif rows:
+            files.append(store.uri(partition.key))
+            held += rows
+    if files:
+        yield files, None
+
+
+def _spans(connection: duckdb.DuckDBPyConnection, uri: str, batch_rows: int) -> list[tuple[str, str]]:
+    """Ranges of warriors, both ends included, of at most so many rows each where a warrior has no more."""
+    counts = connection.execute(
+        f"SELECT warrior_id, count(*) FROM {_scan(PERFORMANCE_DATA, [uri])} GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    spans: list[tuple[str, str]] = []
+    held = 0
+    for warrior_id, rows in counts:
+        if spans and held + rows <= batch_rows:
+            spans[-1] = (spans[-1][0], warrior_id)
+            held += rows
+        else:
+            spans.append((warrior_id, warrior_id))
+            held = rows
+    return spans
+
+
+def _statistics(
+    connection: duckdb.DuckDBPyConnection,
+    files: Sequence[str],
+    warriors: tuple[str, str] | None,
+    window: Window,
+) -> Iterator[pa.RecordBatch]:
+    parameters: dict[str, object] = {
+        "start": window.start,
+        "end": window.end,
+        "seconds": window.seconds,
+    }
+    where = ""
+    if warriors is not None:
+        where = "WHERE warrior_id BETWEEN $first AND $last"
+        parameters |= {"first": warriors[0], "last": warriors[1]}
+    relation = connection.sql(
+        f"""
+        WITH slices AS (
+            SELECT
+                troop_id, warrior_id, data_group, value_name,
+                CASE WHEN isfinite(value) THEN value END AS value,
+                CASE WHEN isfinite(weight) AND weight >= 0 THEN weight END AS weight,
+                CASE WHEN isfinite(value) THEN
+                    greatest(0, epoch_us(least(timeslice_end, $end::TIMESTAMPTZ))
+                        - epoch_us(greatest(timeslice_start, $start::TIMESTAMPTZ)))
+                END AS microseconds
+            FROM {_scan(PERFORMANCE_DATA, files)} {where}
+        ), series AS (
+            SELECT
+                troop_id, warrior_id, data_group, value_name,
+                count(value) AS timeslices,
+                fsum(value) AS sum,
+                fsum(value * weight) / nullif(fsum(weight) FILTER (value IS NOT NULL), 0) AS weighted,
+                favg(value) AS plain,
+                min(value) AS min,
+                quantile_cont(value, [0.5, 0.95, 0.99]) AS percentiles,
+                max(value) AS max,
+                fsum(weight) AS calls,
+                least(1.0, coalesce(sum(microseconds), 0) / 1e6 / $seconds) AS covered_share
+            FROM slices
+            GROUP BY ALL
+        )
+        SELECT
+            troop_id, troop_name, warrior_id, data_group, value_name, timeslices, sum,
+            coalesce(weighted, plain) AS mean, min,
+            percentiles[1] AS p50, percentiles[2] AS p95, percentiles[3] AS p99, max, calls, covered_share
+        FROM series LEFT JOIN troop_names USING (troop_id)
+        ORDER BY troop_id, warrior_id, data_group, value_name
+        """,
+        params=parameters,
+    )
+    yield from relation.to_arrow_reader(50_000)
+
+
+def _table(name: str) -> Table:
+    if name not in TABLES:
+        message = f"table {name!r} is unknown; choose one of {', '.join(TABLES)}"
+        raise ConfigurationError(message)
+    return TABLES[name]
+
+
+def _schema(spec: Table) -> pa.Schema:
+    schema = spec.schema.append(DAY_FIELD)
+    return schema.append(TROOP_FIELD) if "troop" in spec.partitioned_by else schema
+
+
+def _columns(spec: Table, columns: Sequence[str] | None) -> list[str]:
+    known = _schema(spec).names
+    if columns is None:
+        return known
+    wanted = [columns] if isinstance(columns, str) else list(columns)
+    unknown = [name for name in wanted if name not in known]
+    if unknown or not wanted:
+        said = f"columns {', '.join(map(repr, unknown))} are unknown" if unknown else "no column is asked for"
+        message = f"{spec.name}: {said}; choose from {', '.join(known)}"
+        raise ConfigurationError(message)
+    return list(dict.fromkeys(wanted))
+
+
+def _day(day: Day) -> date:
+    if isinstance(day, datetime):
+        return day.date()
+    return day if isinstance(day, date) else parse_day(day)
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    """The partition keys that a text may mean: a troop's id first, then a key as it is."""
+    return (
+        tuple(dict.fromkeys((layout.encode_segment(text), text)))
+        if _is_key(text)
+        else (layout.encode_segment(text),)
+    )
+
+
+def _is_key(text: str) -> bool:
+    # A truncated key cannot be decoded; it has its hash after two tildes.
+    return "~~" in text or layout.encode_segment(layout.decode_segment(text)) == text
+
+
+def _repeated(value: object, kind: pa.DataType, rows: int) -> pa.Array:
+    return pa.repeat(pa.scalar(value, kind), rows)
+
+
+def _scan(spec: Table, uris: Sequence[str]) -> str:
+    """SQL that reads files, with partition columns from their paths; without parameters, so that it can be a view."""
+    files = ", ".join("'" + uri.replace("'", "''") + "'" for uri in uris)
+    kinds = {"day": "DATE", "troop": "VARCHAR"}
+    typed = ", ".join(f"'{name}': {kinds[name]}" for name in spec.partitioned_by)
+    return f"read_parquet([{files}], hive_partitioning = true, hive_types = {{{typed}}})"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]
+
+
+def _parallel(function: Callable[[_In], _Out], items: Sequence[_In]) -> list[_Out]:
+    """Results in order; several at once where there are several, since each is a wait for the store."""
+    if len(items) <= 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(_READERS, len(items))) as pool:
+        return list(pool.map(function, items))

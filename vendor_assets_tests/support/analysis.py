@@ -1,0 +1,158 @@
+"""Days of data to analyse, written into a store as a harvest would leave them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vendor_assets.days import Window, day_window, parse_time_zone
+from vendor_assets.simulator.world import World
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.parquet import write_table
+from vendor_assets.tables import PERFORMANCE_DATA, TROOPS
+
+
+def write_roster(store: ObjectStore, day: date, troops: Sequence[tuple[str, str | None]]) -> None:
+    """Write the day's ``troops``: pairs of id and name."""
+    noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+    rows = [
+        {
+            "troop_id": troop_id,
+            "troop_key": layout.encode_segment(troop_id),
+            "name": name,
+            "attributes": None,
+            "first_observed_at": noon,
+            "last_observed_at": noon,
+            "observed_later": False,
+        }
+        for troop_id, name in troops
+    ]
+    table = pa.Table.from_pylist(rows, schema=TROOPS.schema)
+    write_table(store, layout.table_key("troops", day), table, TROOPS, metadata={"state": "complete"})
+
+
+def write_performance(
+    store: ObjectStore, day: date, troop_id: str, rows: pa.Table, *, state: str = "complete"
+) -> str:
+    """Write one troop's ``performance_data`` of a day; gives the object's key."""
+    key = layout.table_key("performance_data", day, layout.encode_segment(troop_id))
+    write_table(store, key, rows, PERFORMANCE_DATA, metadata={"state": state})
+    return key
+
+
+def rows_of(items: Iterable[dict[str, object]]) -> pa.Table:
+    """Performance data from rows as dicts; ids and names that are left out get a default."""
+    filled = [
+        {"troop_id": "1", "warrior_id": "w1", "data_group": "HttpDispatcher", "weight": None}
+        | {"value_name": "average_response_time"}
+        | item
+        for item in items
+    ]
+    return pa.Table.from_pylist(filled, schema=PERFORMANCE_DATA.schema)
+
+
+def slices(
+    values: Sequence[float | None],
+    *,
+    window: Window,
+    seconds: float = 1800,
+    weights: Sequence[float | None] | None = None,
+    **fixed: object,
+) -> list[dict[str, object]]:
+    """Rows of one series from the window's start on, one per value."""
+    step = timedelta(seconds=seconds)
+    return [
+        {
+            "timeslice_start": window.start + index * step,
+            "timeslice_end": window.start + (index + 1) * step,
+            "value": value,
+            "weight": None if weights is None else weights[index],
+        }
+        | fixed
+        for index, value in enumerate(values)
+    ]
+
+
+def write_world_day(
+    store: ObjectStore,
+    world: World,
+    day: date,
+    *,
+    timezone: str = "UTC",
+    resolution_seconds: int = 1800,
+    without: Sequence[str] = (),
+) -> int:
+    """Write all that a seeded world knows of a day, as a complete harvest leaves it; gives the rows.
+
+    Args:
+        without: Ids of troops that get no file, as if their harvest had failed.
+    """
+    troops = world.troops_on(day, timezone)
+    write_roster(store, day, [(troop.id, troop.name) for troop in troops])
+    written = 0
+    for troop in troops:
+        if troop.id in without:
+            continue
+        rows = list(world.expected_rows(day, resolution_seconds, timezone=timezone, troop_ids=[troop.id]))
+        columns = list(zip(*rows, strict=True)) if rows else [()] * 7
+        names = (
+            "troop_id",
+            "warrior_id",
+            "data_group",
+            "value_name",
+            "timeslice_start",
+            "timeslice_end",
+            "value",
+        )
+        table = pa.table(
+            {
+                name: pa.array(column, PERFORMANCE_DATA.schema.field(name).type)
+                for name, column in zip(names, columns, strict=True)
+            }
+        )
+        calls = table.filter(pc.equal(table["value_name"], "call_count"))
+        keys = ["warrior_id", "data_group", "timeslice_start"]
+        weights = calls.select([*keys, "value"]).rename_columns([*keys, "weight"])
+        table = table.join(weights, keys).select(PERFORMANCE_DATA.schema.names)
+        write_performance(store, day, troop.id, table, state="complete" if rows else "empty")
+        written += table.num_rows
+    return written
+
+
+def write_many_rows(
+    store: ObjectStore, day: date, rows: int, *, troops: int = 10, per_series: int = 48, seed: int = 1
+) -> None:
+    """Write a large day of made-up latencies, spread evenly over troops of ever more warriors."""
+    window = day_window(day, parse_time_zone("UTC"))
+    random = np.random.default_rng(seed)
+    write_roster(store, day, [(str(number), f"troop {number}") for number in range(troops)])
+    step = int(window.seconds * 1e6 / per_series)
+    start = int(window.start.timestamp() * 1e6)
+    for number in range(troops):
+        series = max(1, rows // troops // per_series)
+        starts = np.tile(start + step * np.arange(per_series, dtype=np.int64), series)
+        indices = np.repeat(np.arange(series), per_series)
+
+        def names(prefix: str, which: np.ndarray) -> pa.Array:
+            codes = pa.array(which.astype(np.int32))
+            known = [f"{prefix}{value:06d}" for value in range(int(which.max()) + 1)]
+            return pa.DictionaryArray.from_arrays(codes, pa.array(known)).cast(pa.string())
+
+        table = pa.table(
+            {
+                "troop_id": pa.repeat(pa.scalar(str(number)), series * per_series),
+                "warrior_id": names("w", indices // 100),
+                "data_group": names("Controller/", indices % 100),
+                "value_name": pa.repeat(pa.scalar("average_response_time"), series * per_series),
+                "timeslice_start": pa.array(starts).cast(pa.timestamp("us", "UTC")),
+                "timeslice_end": pa.array(starts + step).cast(pa.timestamp("us", "UTC")),
+                "value": random.lognormal(4, 0.5, series * per_series),
+                "weight": random.integers(1, 1000, series * per_series).astype(float),
+            }
+        )
+        write_performance(store, day, str(number), table.cast(PERFORMANCE_DATA.schema))
