@@ -157,7 +157,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         config: HarvestConfig,
         harvester: dg.ResourceParam[Harvester],
         store: StoreResource,
-    ) -> Iterator[Event]:
+    ) -> Any:
         days = [split_key(key)[0] for key in context.partition_keys]
         outcomes = harvester.troops(days, order_of(context.run, rebuild=config.rebuild))
         yield from report_outcomes(context, outcomes, store=store, permitted_rate=permitted_rate)
@@ -179,7 +179,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         config: HarvestConfig,
         harvester: dg.ResourceParam[Harvester],
         store: StoreResource,
-    ) -> Iterator[Event]:
+    ) -> Any:
         chosen = [name for name in CHAIN if dg.AssetKey(name) in context.selected_asset_keys]
         order = order_of(context.run, rebuild=config.rebuild)
         outcomes = harvester.chain(chosen, split_keys(context.partition_keys), order)
@@ -203,7 +203,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         ],
         backfill_policy=dg.BackfillPolicy.multi_run(1),
     )
-    def daily_performance(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[Any]:
+    def daily_performance(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
         return publish_day(store.open(), split_key(context.partition_key)[0], settings.zone)
 
     @dg.asset(
@@ -215,7 +215,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         owners=OWNERS,
         backfill_policy=dg.BackfillPolicy.multi_run(1),
     )
-    def performance_report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult[Any]:
+    def performance_report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
         return publish_report(store.open(), split_key(context.partition_key)[0], settings.zone)
 
     return [troops, chain, daily_performance, performance_report]

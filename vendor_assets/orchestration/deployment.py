@@ -1,6 +1,6 @@
 """One deployment: settings become resources, assets, jobs, sensors and schedules."""
 
-from pathlib import Path
+import warnings
 from typing import Any
 
 import dagster as dg
@@ -50,12 +50,12 @@ def build_resources(settings: Settings, *, s3: dict[str, Any] | None = None) -> 
 
 def build_definitions(settings: Settings, *, s3: dict[str, Any] | None = None) -> dg.Definitions:
     """Everything that Dagster needs to know of a deployment."""
-    assets = dg.link_code_references_to_git_if_cloud(
-        dg.with_source_code_references(build_assets(settings)),
-        file_path_mapping=dg.AnchorBasedFilePathMapping(
-            local_file_anchor=Path(__file__).parent, file_anchor_path_in_repository="vendor_assets/orchestration"
-        ),
-    )
+    with warnings.catch_warnings():
+        # Not stable in Dagster yet, wanted, and pinned by our constraints; nobody who runs this can act on it.
+        for named in ("backfill_policy", "with_source_code_references", "CodeReference"):
+            warnings.filterwarnings("ignore", f".*{named}", dg.BetaWarning)
+        warnings.filterwarnings("ignore", "Specifying a partitions_def on an AssetCheckSpec", dg.PreviewWarning)
+        assets = dg.with_source_code_references(build_assets(settings))
     return dg.Definitions(
         assets=assets,
         jobs=build_jobs(settings),

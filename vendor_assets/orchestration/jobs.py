@@ -1,6 +1,5 @@
 """Jobs: the day's roster, scattered partitions in one run, sightings, and the day's publication."""
 
-from collections.abc import Iterator
 from datetime import date
 from typing import Any, Final
 
@@ -10,7 +9,7 @@ from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, 
 from vendor_assets.configuration import Settings
 from vendor_assets.harvest.harvester import CHAIN, Harvester
 from vendor_assets.orchestration.assets import permitted_rate_of, report_outcomes
-from vendor_assets.orchestration.events import Event, order_of
+from vendor_assets.orchestration.events import order_of
 from vendor_assets.orchestration.partitions import day_troop_key, split_keys
 from vendor_assets.orchestration.resources import StoreResource
 
@@ -57,7 +56,7 @@ def build_jobs(settings: Settings) -> list[Any]:
         config: HarvestPartitionsConfig,
         harvester: dg.ResourceParam[Harvester],
         store: StoreResource,
-    ) -> Iterator[Event]:
+    ) -> Any:
         partitions = split_keys(config.partitions)
         assets = [name for name in CHAIN if name in config.assets]
         _plan_events(context, assets, partitions)
@@ -71,7 +70,7 @@ def build_jobs(settings: Settings) -> list[Any]:
     def harvest() -> None:
         harvest_partitions()
 
-    @dg.op(name="sight", out={})
+    @dg.op(name="sight")
     def sight(context: dg.OpExecutionContext, harvester: dg.ResourceParam[Harvester]) -> None:
         seen = harvester.sight(order_of(context.run))
         context.log.info(f"saw {seen['troops']} troops and their warriors with {seen['calls']} calls")

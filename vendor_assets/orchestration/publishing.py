@@ -7,8 +7,6 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from vendor_assets.analytics.report import render_report
-from vendor_assets.analytics.warehouse import daily_performance
 from vendor_assets.days import day_window
 from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
 from vendor_assets.storage import layout
@@ -38,6 +36,9 @@ def troop_states(store: ObjectStore, day: date) -> dict[str, str]:
 
 def publish_day(store: ObjectStore, day: date, zone: ZoneInfo) -> dg.MaterializeResult[Any]:
     """Compute and write ``daily_performance`` of a day."""
+    # Every run imports this module; DuckDB and the notebook's tools cost a second that only these two pay.
+    from vendor_assets.analytics.warehouse import daily_performance
+
     states = troop_states(store, day)
     missing = sorted(troop for troop, state in states.items() if state == "missing")
     partial = sorted(troop for troop, state in states.items() if state == "partial")
@@ -74,6 +75,8 @@ def publish_day(store: ObjectStore, day: date, zone: ZoneInfo) -> dg.Materialize
 
 def publish_report(store: ObjectStore, day: date, zone: ZoneInfo) -> dg.MaterializeResult[Any]:
     """Execute the notebook of a day and keep it with its HTML."""
+    from vendor_assets.analytics.report import render_report
+
     try:
         report = render_report(store, day, timezone=zone.key)
     except VendorAssetsError as error:

@@ -10,7 +10,6 @@ from dagster_aws.s3 import S3Resource
 from pydantic import Field
 
 from vendor_assets import vendors
-from vendor_assets.analytics.warehouse import Warehouse
 from vendor_assets.budget import Budget, Leases, Limit
 from vendor_assets.client import VendorClient
 from vendor_assets.days import parse_time_zone
@@ -32,10 +31,6 @@ class StoreResource(dg.ConfigurableResource[Any]):
             # Pydantic's frozen models take attributes only this way; making a client costs 0.3 s.
             self.__dict__["_opened"] = store
         return store
-
-    def warehouse(self) -> Warehouse:
-        """The tables, for analysis."""
-        return Warehouse(self.open())
 
 
 class VendorApiResource(dg.ConfigurableResource[Any]):

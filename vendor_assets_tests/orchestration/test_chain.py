@@ -1,0 +1,127 @@
+"""The chain through Dagster: a click, what follows by itself, and what shows."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+from dagster import AssetPartitionStatus
+
+from vendor_assets.harvest.harvester import CHAIN
+from vendor_assets.orchestration.partitions import Partitions, day_troop_key
+from vendor_assets.storage import layout
+from vendor_assets.storage.parquet import read_table
+from vendor_assets_tests.support.deployment import Deployment, yesterday
+from vendor_assets_tests.support.simulator import RunningSimulator
+
+DAY = yesterday()
+
+
+def statuses(deployment: Deployment, asset: str) -> dict[str, AssetPartitionStatus | None]:
+    keys = [day_troop_key(DAY, troop) for troop in deployment.instance.get_dynamic_partitions("troop")]
+    found = deployment.instance.get_status_by_partition(
+        dg.AssetKey(asset), keys, Partitions.of(deployment.settings).day_troop
+    )
+    return {key.split("|")[1]: (found or {}).get(key) for key in keys}
+
+
+def follow_roster(deployment: Deployment) -> list[dg.ExecuteInProcessResult]:
+    result, _ = deployment.sensor("roster_sensor")
+    assert isinstance(result, dg.SensorResult)
+    return [deployment.run(request) for request in result.run_requests or ()]
+
+
+def test_one_click_on_troops_brings_the_whole_day(deployment: Deployment, vendor: RunningSimulator) -> None:
+    """A materialized roster leads to complete partitions of all its troops, statistics and a report."""
+    assert deployment.materialize("troops", partition=DAY.isoformat()).success
+    assert [run.success for run in follow_roster(deployment)] == [True]
+    troops = vendor.world.troops_on(DAY, "UTC")
+    for asset in CHAIN:
+        assert set(statuses(deployment, asset).values()) == {AssetPartitionStatus.MATERIALIZED}
+    assert set(deployment.instance.get_dynamic_partitions("troop")) == {
+        layout.encode_segment(troop.id) for troop in troops
+    }
+    result, _ = deployment.sensor("publish_sensor")
+    assert isinstance(result, dg.SensorResult)
+    (request,) = result.run_requests or ()
+    assert request.partition_key == DAY.isoformat()
+    assert deployment.run(request).success
+    assert read_table(deployment.store, layout.table_key("daily_performance", DAY)).num_rows > 0
+    assert deployment.store.head(layout.report_key(DAY, "html")) is not None
+    assert vendor.log()["repeated_leaves"]["total"] == 0
+
+
+def test_every_harvested_value_is_the_seeded_truth(deployment: Deployment, vendor: RunningSimulator) -> None:
+    """The tables hold exactly the rows that the vendor's world holds for the day."""
+    deployment.materialize("troops", partition=DAY.isoformat())
+    follow_roster(deployment)
+    harvested = {
+        (row["troop_id"], row["warrior_id"], row["data_group"], row["value_name"], row["timeslice_start"]): row["value"]
+        for troop in deployment.instance.get_dynamic_partitions("troop")
+        for row in read_table(deployment.store, layout.table_key("performance_data", DAY, troop)).to_pylist()
+    }
+    expected = {
+        (row.troop_id, row.warrior_id, row.data_group, row.value_name, row.start): row.value
+        for row in vendor.world.expected_rows(DAY, 1800)
+    }
+    assert harvested == expected
+
+
+def test_a_failing_troop_shows_exactly_that_one_failed(deployment: Deployment, vendor: RunningSimulator) -> None:
+    """In a run over several partitions the others are green with their own metadata."""
+    deployment.materialize("troops", partition=DAY.isoformat())
+    troops = sorted(troop.id for troop in vendor.world.troops_on(DAY, "UTC"))
+    vendor.faults([{"kind": "status", "status": 400, "match": f"/applications/{troops[0]}/hosts/.*data.json"}])
+    (run,) = follow_roster(deployment)
+    assert not run.success
+    found = statuses(deployment, "performance_data")
+    bad = layout.encode_segment(troops[0])
+    assert found.pop(bad) == AssetPartitionStatus.FAILED
+    assert set(found.values()) == {AssetPartitionStatus.MATERIALIZED}
+    assert set(statuses(deployment, "data_groups").values()) == {AssetPartitionStatus.MATERIALIZED}
+    # A day with a troop that failed for good is published, and says so.
+    result, _ = deployment.sensor("publish_sensor")
+    assert isinstance(result, dg.SensorResult)
+    (request,) = result.run_requests or ()
+    published = deployment.run(request)
+    (check,) = [item for item in published.get_asset_check_evaluations() if item.check_name == "troops_present"]
+    assert not check.passed
+    # Redriven by a click, the day is published again.
+    vendor.clear_faults()
+    assert deployment.materialize("performance_data", partition=f"{DAY}|{bad}").success
+    result, _ = deployment.sensor("publish_sensor")
+    assert isinstance(result, dg.SensorResult)
+    assert [item.partition_key for item in result.run_requests or ()] == [DAY.isoformat()]
+
+
+def test_warriors_by_hand_bring_their_downstream(deployment: Deployment) -> None:
+    """A click on warriors alone is followed by data groups and performance data, once."""
+    deployment.materialize("troops", partition=DAY.isoformat())
+    follow_roster(deployment)
+    _, cursor = deployment.sensor("downstream_sensor")
+    troop = deployment.instance.get_dynamic_partitions("troop")[0]
+    assert deployment.materialize("warriors", partition=f"{DAY}|{troop}").success
+    result, cursor = deployment.sensor("downstream_sensor", cursor)
+    assert isinstance(result, dg.SensorResult)
+    (request,) = result.run_requests or ()
+    assert deployment.run(request).success
+    again, _ = deployment.sensor("downstream_sensor", cursor)
+    assert isinstance(again, dg.SensorResult)
+    assert not again.run_requests
+
+
+def test_no_second_run_where_one_did_both(deployment: Deployment) -> None:
+    """The roster's runs bring the whole chain: nothing is left for the downstream sensor."""
+    deployment.materialize("troops", partition=DAY.isoformat())
+    follow_roster(deployment)
+    result, _ = deployment.sensor("downstream_sensor")
+    assert isinstance(result, dg.SensorResult)
+    assert not result.run_requests
+
+
+@pytest.mark.parametrize("asset", ["warriors", "data_groups", "performance_data"])
+def test_an_unknown_upstream_fails_clearly(deployment: Deployment, asset: str) -> None:
+    """Without its upstream a partition fails in one line that says what to do; it is never green."""
+    deployment.instance.add_dynamic_partitions("troop", ["1"])
+    run = deployment.materialize(asset, partition=f"{DAY}|1")
+    assert not run.success
+    assert statuses(deployment, asset) == {"1": AssetPartitionStatus.FAILED}
