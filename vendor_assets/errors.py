@@ -21,12 +21,15 @@ The tree::
     ├── HarvestError
     │   ├── PartitionHeldError         another live run holds the partition
     │   └── PartialHarvestError        some leaves are dead letters, or some partitions failed
+    ├── StoppedError                   retryable: asked to stop; nothing more is sent
     └── RecordError                    a row that does not fit its table
 
 Exceptions of libraries are translated where the library is imported, with ``raise … from``.
 """
 
 from __future__ import annotations
+
+from datetime import datetime
 
 
 class VendorAssetsError(Exception):
@@ -50,7 +53,20 @@ class VendorError(VendorAssetsError):
         status: The HTTP status, where there was one.
         attempts: How many times the request was sent, the first included.
         excerpt: The beginning of the answer's body, without secrets.
+
+    Attributes:
+        throttled: Attempts that were answered with 429, or 503 and Retry-After.
+        waited_seconds: Time waited for the budget, over all attempts.
+        bytes: Bytes of bodies received, over all attempts.
+        first_at: When the first attempt was sent, aware; None where none was.
+        last_at: When the last one ended.
     """
+
+    throttled: int = 0
+    waited_seconds: float = 0.0
+    bytes: int = 0
+    first_at: datetime | None = None
+    last_at: datetime | None = None
 
     def __init__(
         self,
@@ -138,6 +154,12 @@ class PartitionHeldError(HarvestError):
 
 class PartialHarvestError(HarvestError):
     """Some leaves are dead letters, or some partitions failed; the message names them."""
+
+
+class StoppedError(VendorAssetsError):
+    """The run was asked to stop; what had been answered is kept, nothing more is sent."""
+
+    retryable = True
 
 
 class RecordError(VendorAssetsError):

@@ -1,0 +1,8 @@
+"""The responsible HTTP client: every call within the budget, every failure translated, one owner of retries."""
+
+from __future__ import annotations
+
+from vendor_assets.client.fetching import Budget, Counts, Fetched, Slot, VendorClient
+from vendor_assets.errors import StoppedError
+
+__all__ = ["Budget", "Counts", "Fetched", "Slot", "StoppedError", "VendorClient"]
