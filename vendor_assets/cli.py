@@ -92,6 +92,20 @@ def _parser() -> argparse.ArgumentParser:
     dev.add_argument("--port", type=int, default=3000, help="the UI's port (default 3000)")
     dev.set_defaults(run=_dev)
 
+    sync = commands.add_parser("sync", help="tell a new or lost Dagster instance what the store holds")
+    sync.set_defaults(run=_sync)
+
+    letters = commands.add_parser("dead-letters", help="list, redrive or discard what failed for good")
+    letters.add_argument("action", choices=("list", "show", "redrive", "discard"))
+    letters.add_argument("--day", help="only of this day")
+    letters.add_argument("--troop", help="only of this troop (partition key)")
+    letters.add_argument("--asset", help="only of this asset")
+    letters.add_argument("--reason", help="only those whose reason contains this text")
+    letters.add_argument("--status", type=int, help="only those with this HTTP status")
+    letters.add_argument("--why", help="why they are discarded; stays on record")
+    letters.add_argument("--json", action="store_true", help="print as JSON")
+    letters.set_defaults(run=_dead_letters)
+
     commands.add_parser("simulator", help="the embedded vendor, a separate program (see: vendor-assets simulator --help)")
     return parser
 
@@ -419,6 +433,107 @@ def _graphql(url: str, query: str, variables: Mapping[str, Any]) -> dict[str, An
         raise VendorAssetsError(f"Dagster at {url} refused: {document['errors'][0]['message']}")
     data: dict[str, Any] = document["data"]
     return data
+
+
+def _store(settings: Any) -> Any:
+    from vendor_assets.orchestration.deployment import build_resources
+
+    return build_resources(settings)["store"].open()
+
+
+def _sync(options: argparse.Namespace) -> int:  # noqa: ARG001  every command takes its options
+    from vendor_assets.configuration import read
+    from vendor_assets.orchestration.launching import open_instance
+    from vendor_assets.orchestration.syncing import sync
+
+    root, environ = _project()
+    store = _store(read(environ, root=root))
+    print(f"store {store.url}", flush=True)
+    with open_instance(root, environ) as instance:
+        done = sync(store, instance, print)
+    print(
+        f"{done.materialized} partitions reported, {done.known_already} known already, "
+        f"{done.not_complete} not complete, {done.troops} troops added"
+    )
+    return COMPLETE
+
+
+def _dead_letters(options: argparse.Namespace) -> int:
+    from vendor_assets.configuration import read
+    from vendor_assets.harvest.dead_letters import DeadLetters
+
+    root, environ = _project()
+    settings = read(environ, root=root)
+    dead_letters = DeadLetters(_store(settings))
+    day = parse_day(options.day) if options.day else None
+    chosen = []
+    for partition in dead_letters.all():
+        if (
+            (day and partition.day != day)
+            or (options.troop and partition.troop_key != options.troop)
+            or (options.asset and partition.asset != options.asset)
+        ):
+            continue
+        letters = [
+            letter
+            for letter in partition.letters
+            if (not options.reason or options.reason in letter.reason)
+            and (options.status is None or letter.status == options.status)
+        ]
+        if letters:
+            chosen.append((partition, letters))
+    if options.action == "discard":
+        if not options.why:
+            raise ConfigurationError("discard needs --why: the reason stays on record")
+        who = os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown"
+        now = datetime.now(UTC)
+        count = sum(
+            dead_letters.discard(partition, {letter.request for letter in letters}, who=who, why=options.why, at=now)
+            for partition, letters in chosen
+        )
+        print(f"discarded {count} dead letters; their partitions are reported anew, without a call")
+    if options.action in ("redrive", "discard"):
+        partitions = [partition for partition, _ in chosen]
+        return _redrive(root, environ, settings, partitions, rebuild=options.action == "discard")
+    _print_letters(chosen, as_json=options.json, whole=options.action == "show")
+    return COMPLETE
+
+
+def _print_letters(chosen: Sequence[Any], *, as_json: bool, whole: bool) -> None:
+    records = [
+        {"asset": partition.asset, "day": partition.day.isoformat(), "troop": partition.troop_key}
+        | asdict(letter)
+        | {"first_at": letter.first_at.isoformat(), "last_at": letter.last_at.isoformat()}
+        for partition, letters in chosen
+        for letter in letters
+    ]
+    if as_json or whole:
+        print(json.dumps(records, indent=1))
+        return
+    for record in records:
+        kind = "transient" if record["retryable"] else "permanent"
+        print(
+            f"{record['day']} {record['troop'] or '-'} {record['asset']}: {kind}, status {record['status'] or '-'}, "
+            f"{record['attempts']} attempts, {len(record['leaves'])} leaves, {record['reason']}"
+        )
+    print(f"{len(records)} dead letters in {len(chosen)} partitions")
+
+
+def _redrive(root: Path, environ: Mapping[str, str], settings: Any, partitions: Sequence[Any], *, rebuild: bool) -> int:
+    from vendor_assets.orchestration.deployment import build_definitions
+    from vendor_assets.orchestration.launching import Launcher, open_instance
+
+    if not partitions:
+        print("no dead letters match")
+        return COMPLETE
+    with _embedded_vendor(settings) as reachable, _terminable(), open_instance(root, environ) as instance:
+        definitions = build_definitions(reachable)
+        with _ProgressLine(sys.stdout) as progress:
+            launcher = Launcher(definitions, reachable, _store(reachable), instance, progress.say)
+            launcher.bury_the_dead()
+            launcher.redrive([(item.asset, item.day, item.troop_key) for item in partitions], rebuild=rebuild)
+    _print_summary(launcher.summary)
+    return _exit_code(launcher.summary)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -61,6 +61,11 @@ class DeadPartition:
     letters: tuple[DeadLetter, ...]
     discarded: tuple[dict[str, Any], ...] = ()
 
+    @property
+    def discarded_leaves(self) -> frozenset[str]:
+        """Leaves that somebody gave up: they are neither asked again nor missing."""
+        return frozenset(leaf for record in self.discarded for leaf in record["letter"]["leaves"])
+
 
 class DeadLetters:
     """The dead letters in a store: one object per partition."""

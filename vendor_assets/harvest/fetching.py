@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from vendor_assets.errors import (
+    StoppedError,
     VendorAssetsError,
     VendorError,
     VendorNotFoundError,
@@ -51,12 +52,6 @@ class Client(Protocol):
     ) -> FetchedLike:
         """Send one request within the budget, with retries; raises a VendorError."""
         ...
-
-
-class StoppedError(VendorAssetsError):
-    """The run was asked to stop; what had been answered is landed."""
-
-    retryable = True
 
 
 @dataclass
@@ -273,8 +268,8 @@ class Fetcher:
             retryable=error.retryable,
             status=error.status,
             attempts=error.attempts,
-            first_at=started,
-            last_at=datetime.now(UTC),
+            first_at=error.first_at or started,
+            last_at=error.last_at or datetime.now(UTC),
             excerpt=error.excerpt[:2000],
         )
         with self._condition:
@@ -292,9 +287,9 @@ class Fetcher:
         with self._condition:
             work.counts.calls += fetched.attempts
             work.counts.retries += max(0, fetched.attempts - 1)
-            work.counts.throttled += getattr(fetched, "throttled", 0)
-            work.counts.paced_seconds += getattr(fetched, "waited_seconds", 0.0)
-            work.counts.bytes += getattr(fetched, "bytes", 0)
+            work.counts.throttled += fetched.throttled
+            work.counts.paced_seconds += fetched.waited_seconds
+            work.counts.bytes += fetched.bytes
 
 
 def pending_items(

@@ -20,10 +20,11 @@ from vendor_assets.errors import (
     ObjectConflictError,
     ObjectNotFoundError,
     PartitionHeldError,
+    StoppedError,
     VendorAssetsError,
 )
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
-from vendor_assets.harvest.fetching import Client, Counts, Fetcher, StoppedError, Work, pending_items
+from vendor_assets.harvest.fetching import Client, Counts, Fetcher, Work, pending_items
 from vendor_assets.harvest.landing import (
     Finish,
     HarvestFolder,
@@ -68,6 +69,7 @@ class Order:
             not there before (sensors, the command).
         rebuild: Make tables anew from what has landed, without a call.
         work_class: ``scheduled`` or ``backfill``.
+        permanent_too: Whether a redrive asks for permanent dead letters too; a person's does, a sensor's not.
     """
 
     run_id: str
@@ -75,6 +77,7 @@ class Order:
     finished: Literal["replace", "reconcile"] = "replace"
     rebuild: bool = False
     work_class: str = "scheduled"
+    permanent_too: bool = True
 
 
 @dataclass(frozen=True)
@@ -434,7 +437,7 @@ class _PartitionHarvest:
         if finish.root_run == self.order.root_run_id:
             return self._report("report", current, finish, tabulate_again=self.table_etag is None)
         dead = self.harvester._dead_letters.load(self.asset, self.day, self.troop_key)
-        if dead.letters:
+        if any(letter.retryable or self.order.permanent_too for letter in dead.letters):
             return self._redrive(current, finish, dead)
         if self.order.finished == "replace":
             return self._fetch_new("replace", self._plan(frozenset()))
@@ -460,7 +463,9 @@ class _PartitionHarvest:
 
     def _redrive(self, current: HarvestFolder, finish: Finish, dead: DeadPartition) -> Outcome:
         plan = load_plan(self.store, current.folder)
-        return self._fetch("redrive", current.folder, plan, before=finish, old_letters=dead)
+        waiting = () if self.order.permanent_too else [letter for letter in dead.letters if not letter.retryable]
+        left = frozenset(leaf for letter in waiting for leaf in letter.leaves)
+        return self._fetch("redrive", current.folder, plan, before=finish, left=left)
 
     def _report(self, mode: Mode, current: HarvestFolder, finish: Finish, *, tabulate_again: bool) -> Outcome:
         plan = load_plan(self.store, current.folder)
@@ -487,15 +492,18 @@ class _PartitionHarvest:
         plan: Plan,
         *,
         before: Finish | None = None,
-        old_letters: DeadPartition | None = None,
+        left: frozenset[str] = frozenset(),
     ) -> Outcome:
+        """Fetch what of a plan has not landed, except the leaves that are ``left`` alone, then publish."""
         chunks = [
             info.key for info in self.store.list(folder) if info.key.removeprefix(folder).startswith("chunk-")
         ]
         index = self._index(plan.bases) + read_index(self.store, chunks)
         answered = self._answered(index, counted_at=None)
+        letters = self.harvester._dead_letters.load(self.asset, self.day, self.troop_key)
+        settled = answered | left | letters.discarded_leaves
         todo = [
-            planned for planned in plan.requests if any(leaf.key not in answered for leaf in planned.leaves)
+            planned for planned in plan.requests if any(leaf.key not in settled for leaf in planned.leaves)
         ]
         writer = f"{self.ownership.epoch:04d}"
         lander = Lander(
@@ -517,18 +525,17 @@ class _PartitionHarvest:
             requests_reused=len(plan.requests) - len(todo),
             counts=work.counts,
         )
-        self._save_dead(work.dead, old_letters)
+        self._save_dead(letters, {planned.request.key for planned in todo}, work.dead)
         return self._publish(outcome, folder, plan, index, work.counts, before=before, fresh=frozenset(lander.keys))
 
-    def _save_dead(self, letters: list[DeadLetter], old: DeadPartition | None) -> None:
-        before = old or self.harvester._dead_letters.load(self.asset, self.day, self.troop_key)
-        if not letters and not before.letters:
+    def _save_dead(self, before: DeadPartition, asked: set[str], failed: Sequence[DeadLetter]) -> None:
+        """Keep what failed now, and what had failed and was not asked again."""
+        if not failed and not before.letters:
             return
         known = {letter.request: letter for letter in before.letters}
-        merged = tuple(
-            known[letter.request].again(letter) if letter.request in known else letter for letter in letters
-        )
-        self.harvester._dead_letters.save(replace(before, letters=merged))
+        untouched = [letter for letter in before.letters if letter.request not in asked]
+        again = [known[item.request].again(item) if item.request in known else item for item in failed]
+        self.harvester._dead_letters.save(replace(before, letters=(*untouched, *again)))
 
     # Planning
 
@@ -657,7 +664,9 @@ class _PartitionHarvest:
         of_bases = self._base_leaves(plan)
         landed = (wanted & answered) | of_bases
         planned = wanted | of_bases
-        dead = len(planned - landed)
+        letters = self.harvester._dead_letters.load(self.asset, self.day, self.troop_key)
+        discarded = len((planned - landed) & letters.discarded_leaves)
+        dead = len(planned - landed) - discarded
         answers = newest_answers(index)
         gone = len({key for entry in answers if entry.status in (404, 410) for key in entry.leaves})
         found = self._tabulate(plan, answers)
@@ -678,10 +687,10 @@ class _PartitionHarvest:
             gone=gone,
             dead=dead,
             quarantined=len(found.quarantined),
-            details=self._details(found, answers, plan),
+            details=self._details(found, answers, plan) | ({"discarded_leaves": discarded} if discarded else {}),
             sample=found.table.slice(0, 5).to_pylist(),
         )
-        nothing = bool(planned) and not landed
+        nothing = bool(dead) and not landed
         keeps_old = partial and self.table_etag is not None and self._old_table_is_complete()
         if not nothing and not keeps_old:
             self._write(outcome, found, folder)
@@ -807,6 +816,37 @@ class _PartitionHarvest:
             return replace(outcome, table_bytes=head.size)
         _, rows = read_metadata(self.store, self.base.table_key)
         return replace(outcome, table_bytes=head.size, rows=rows)
+
+
+def recorded(store: ObjectStore, asset: Asset, day: date, troop_key: str | None) -> Outcome | None:
+    """What the store says of a partition: the outcome of its newest finished harvest; None if there is none."""
+    finished = [harvest for harvest in list_harvests(store, asset, day, troop_key) if harvest.finish_etag]
+    if not finished:
+        return None
+    finish = load_finish(store, finished[-1].folder)
+    if finish is None:
+        return None
+    key = layout.table_key(asset, day, troop_key)
+    head = store.head(key)
+    return Outcome(
+        asset,
+        day,
+        troop_key,
+        _state(finish),
+        mode="report",
+        message=_message(finish),
+        harvest_id=finished[-1].harvest_id,
+        rows=finish.rows if head else 0,
+        planned=finish.planned,
+        landed=finish.landed,
+        gone=finish.gone,
+        dead=finish.dead,
+        requests_reused=finish.requests,
+        table_key=key,
+        table_bytes=head.size if head else 0,
+        quarantined=int(finish.details.get("quarantined", 0)),
+        details={name: value for name, value in finish.details.items() if name != "quarantined"},
+    )
 
 
 def _resume_at(index: Sequence[LandedIndex], answered: set[str]) -> dict[str, tuple[int, Request]]:

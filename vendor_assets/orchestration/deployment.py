@@ -56,10 +56,11 @@ def build_definitions(settings: Settings, *, s3: dict[str, Any] | None = None) -
             warnings.filterwarnings("ignore", f".*{named}", dg.BetaWarning)
         warnings.filterwarnings("ignore", "Specifying a partitions_def on an AssetCheckSpec", dg.PreviewWarning)
         assets = dg.with_source_code_references(build_assets(settings))
+    jobs = build_jobs(settings)
     return dg.Definitions(
         assets=assets,
-        jobs=build_jobs(settings),
-        sensors=build_sensors(settings),
+        jobs=jobs,
+        sensors=build_sensors(settings, jobs),
         schedules=build_schedules(settings),
         resources=build_resources(settings, s3=s3),
         executor=dg.in_process_executor,

@@ -38,6 +38,7 @@ def order_of(run: dg.DagsterRun, *, rebuild: bool = False) -> Order:
         finished="reconcile" if TRIGGER_TAG in tags else "replace",
         rebuild=rebuild,
         work_class=work_class,
+        permanent_too=tags.get(TRIGGER_TAG) != "sensor",
     )
 
 

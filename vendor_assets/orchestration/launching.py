@@ -173,6 +173,25 @@ class Launcher:
         if day_is_decided(self._instance, self._partitions, day.isoformat(), whole):
             self._run(PUBLISH_JOB, f"{day} statistics and report", tags, partition_key=day.isoformat())
 
+    def redrive(self, partitions: Sequence[tuple[str, date, str | None]], *, rebuild: bool = False) -> None:
+        """Ask again for the dead letters of some partitions: one run for all of the chain, and what hangs on them.
+
+        Args:
+            partitions: (asset, day, troop's partition key).
+            rebuild: Only report the partitions anew, from what has landed.
+        """
+        tags = class_tags("scheduled") | {FOLLOW_TAG: "self", TRIGGER_TAG: "command"}
+        for day in sorted({day for asset, day, _ in partitions if asset == "troops"}):
+            self._run(ROSTER_JOB, f"{day} troops", tags | {DAY_TAG: day.isoformat()}, partition_key=day.isoformat())
+        keys = sorted({str(day_troop_key(day, troop)) for _, day, troop in partitions if troop is not None})
+        if keys:
+            self._run(HARVEST_JOB, f"{len(keys)} partitions", tags, run_config=harvest_config(keys, list(CHAIN), rebuild=rebuild))
+        for day in sorted({day for _, day, _ in partitions}):
+            whole = self._choose(day, [])
+            if day_is_decided(self._instance, self._partitions, day.isoformat(), whole):
+                publish = tags | {DAY_TAG: day.isoformat()}
+                self._run(PUBLISH_JOB, f"{day} statistics and report", publish, partition_key=day.isoformat())
+
     def _choose(self, day: date, troops: Sequence[str]) -> list[str]:
         try:
             roster = read_table(self._store, layout.table_key("troops", day)).to_pylist()

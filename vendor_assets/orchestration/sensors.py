@@ -5,14 +5,17 @@ that made them is over.
 """
 
 import json
-from collections.abc import Sequence
-from datetime import date
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 import dagster as dg
 
+from vendor_assets.budget import LeaseState
 from vendor_assets.configuration import Settings
 from vendor_assets.errors import ObjectNotFoundError
+from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
+from vendor_assets.harvest.harvester import CHAIN
 from vendor_assets.orchestration.assets import permitted_rate_of
 from vendor_assets.orchestration.events import CLASS_TAG, DAY_TAG, FOLLOW_TAG, TRIGGER_TAG, TROOPS_TAG
 from vendor_assets.orchestration.following import (
@@ -28,13 +31,18 @@ from vendor_assets.orchestration.following import (
     selected_by,
     split_by_day,
 )
-from vendor_assets.orchestration.jobs import HARVEST_JOB, PUBLISH_JOB, harvest_config
+from vendor_assets.orchestration.jobs import HARVEST_JOB, PUBLISH_JOB, ROSTER_JOB, SIGHTINGS_JOB, harvest_config
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key, troop_partitions
-from vendor_assets.orchestration.resources import StoreResource
+from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
 
 BATCH: Final = 500
 """Materializations that one tick looks at."""
 INTERVAL_SECONDS: Final = 5
+FIRST_REDRIVE: Final = timedelta(minutes=10)
+LAST_REDRIVE: Final = 3
+"""Redrives of a transient dead letter that happen by themselves: after 10, 40 and 160 minutes."""
+START_SECONDS: Final = 60
+"""A run takes this long at most from its start to its lease."""
 UNDECIDED: Final = "undecided"
 PATIENCE_TICKS: Final = 24
 """Ticks for which a day with nothing under way stays looked at; a later materialization brings it back."""
@@ -66,8 +74,13 @@ def _class_of(run: dg.DagsterRun) -> str:
     return run.tags.get(CLASS_TAG) or ("backfill" if "dagster/backfill" in run.tags else "scheduled")
 
 
-def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
-    """All sensors of a deployment; they are on from the start."""
+def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
+    """All sensors of a deployment; they are on from the start.
+
+    Args:
+        jobs: The deployment's jobs.
+    """
+    harvest, roster = (next(job for job in jobs if job.name == name) for name in (HARVEST_JOB, ROSTER_JOB))
     partitions = Partitions.of(settings)
     permitted_rate = permitted_rate_of(settings)
 
@@ -177,7 +190,82 @@ def build_sensors(settings: Settings) -> list[dg.SensorDefinition]:
                 )
         return dg.SensorResult(run_requests=requests, cursor=str(cursor))
 
-    return [roster_sensor, downstream_sensor, publish_sensor, report_sensor]
+    @dg.sensor(
+        name="redrive_sensor",
+        jobs=[harvest, roster],
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Redrive transient dead letters after 10 minutes, then 40, then 160; permanent ones wait for a person.",
+    )
+    def redrive_sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
+        return dg.SensorResult(run_requests=_redrives(DeadLetters(store.open()).all(), datetime.now(UTC)))
+
+    @dg.sensor(
+        name="lapsed_runs_sensor",
+        minimum_interval_seconds=15,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        job_name=HARVEST_JOB,
+        description="Fail runs that are started but whose lease has lapsed: their process is gone. Dagster retries them.",
+    )
+    def lapsed_runs_sensor(context: dg.SensorEvaluationContext, vendor_api: VendorApiResource) -> dg.SkipReason:
+        leases = vendor_api.leases()
+        gone = [
+            record.dagster_run
+            for record in context.instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+            if _harvests(record.dagster_run)
+            and record.start_time is not None
+            and datetime.now(UTC).timestamp() - record.start_time > START_SECONDS
+            and _lapsed(leases.holder(record.dagster_run.run_id))
+        ]
+        for run in gone:
+            context.instance.report_run_failed(run, "the run's process is gone: its lease has lapsed")
+        return dg.SkipReason(f"failed {len(gone)} runs whose process is gone" if gone else "every started run is alive")
+
+    return [roster_sensor, downstream_sensor, publish_sensor, report_sensor, redrive_sensor, lapsed_runs_sensor]
+
+
+def _harvests(run: dg.DagsterRun) -> bool:
+    """Whether a run holds a lease: those that harvest do, those that only compute do not."""
+    return run.job_name in (HARVEST_JOB, SIGHTINGS_JOB) or not selected_by(run).isdisjoint(("troops", *CHAIN))
+
+
+def _lapsed(lease: LeaseState | None) -> bool:
+    return lease is None or lease.lapsed
+
+
+def _redrives(partitions: Iterable[DeadPartition], now: datetime) -> list[dg.RunRequest]:
+    """Runs that ask again for transient dead letters whose time has come, those of a day in one."""
+    by_day: dict[str, list[str]] = {}
+    stamps: dict[str, str] = {}
+    requests: list[dg.RunRequest] = []
+    for partition in partitions:
+        due = [letter for letter in partition.letters if letter.retryable and _due(letter, now)]
+        if not due:
+            continue
+        day, newest = partition.day.isoformat(), max(letter.last_at for letter in due).isoformat()
+        tags = class_tags("scheduled") | {TRIGGER_TAG: "sensor", DAY_TAG: day}
+        if partition.troop_key is None:
+            key = f"redrive:troops:{day}:{newest}"
+            requests.append(dg.RunRequest(job_name=ROSTER_JOB, run_key=key, partition_key=day, tags=tags))
+            continue
+        by_day.setdefault(day, []).append(day_troop_key(partition.day, partition.troop_key))
+        stamps[day] = max(stamps.get(day, ""), newest)
+    for day, keys in by_day.items():
+        requests.append(
+            dg.RunRequest(
+                job_name=HARVEST_JOB,
+                run_key=f"redrive:{day}:{stamps[day]}",
+                run_config=harvest_config(sorted(set(keys)), list(CHAIN)),
+                tags=class_tags("scheduled") | {TRIGGER_TAG: "sensor", DAY_TAG: day},
+            )
+        )
+    return requests
+
+
+def _due(letter: DeadLetter, now: datetime) -> bool:
+    if letter.redrives >= LAST_REDRIVE:
+        return False
+    return now - letter.last_at >= FIRST_REDRIVE * 4**letter.redrives
 
 
 def _downstream_runs(
