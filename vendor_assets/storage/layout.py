@@ -1,0 +1,190 @@
+"""Every object key is built here. Pure.
+
+What a vendor names is hostile input: it becomes a segment of a key only through :func:`encode_segment`.
+In all functions ``troop`` is a troop's partition key, which is such a segment already::
+
+    processed/<table>/day=2026-11-20/troop=<key>/data.parquet
+    raw_data/<asset>/day=2026-11-20/troop=<key>/holder
+    raw_data/<asset>/day=2026-11-20/troop=<key>/h-<ulid>/{plan, chunk-<writer>-<n>, finish}
+    raw_data/sightings/day=2026-11-20/s-<ulid>.parquet
+    dead_letters/<asset>/day=2026-11-20/troop=<key>/dead_letters.json
+    quarantine/<asset>/day=2026-11-20/troop=<key>/quarantine.jsonl
+    reports/day=2026-11-20/performance_report.{ipynb,html}
+
+Assets of days have no ``troop=`` level.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from datetime import date, datetime
+from typing import Final
+
+from vendor_assets.errors import StorageError
+
+SEGMENT_BYTES: Final = 160
+"""A segment is never longer."""
+
+_PLAIN: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+_DOT: Final = ord(".")
+_EMPTY: Final = "~"
+_CUT: Final = "~~"
+_DIGEST_CHARACTERS: Final = 32
+_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_ESCAPE: Final = re.compile(rb"~([0-9A-F]{2})")
+_SEGMENT: Final = re.compile(
+    r"~|(?:[A-Za-z0-9_-]|~[0-9A-F]{2})(?:[A-Za-z0-9_.-]|~[0-9A-F]{2})*(?:~~[0-9a-f]{32})?"
+)
+_TABLE_KEY: Final = re.compile(
+    r"processed/(?P<table>[a-z0-9_]+)/day=(?P<day>\d{4}-\d{2}-\d{2})/(?:troop=(?P<troop>[^/]+)/)?data\.parquet"
+)
+
+
+def encode_segment(text: str) -> str:
+    """Make any text safe as a segment of a key, in Hive paths and as part of a partition key.
+
+    ASCII letters, digits, ``_`` and ``-`` stay, and so does a single dot between two of them; every other UTF-8
+    byte becomes ``~XX``. The empty text becomes ``~``. What would be longer than 160 bytes is cut and ends with
+    ``~~`` and half of its SHA-256: still unique, but :func:`decode_segment` cannot undo it.
+    """
+    data = text.encode("utf-8", "surrogatepass")
+    if not data:
+        return _EMPTY
+    encoded = "".join(
+        chr(byte) if byte in _PLAIN or (byte == _DOT and _is_inner_dot(data, at)) else f"~{byte:02X}"
+        for at, byte in enumerate(data)
+    )
+    if len(encoded) <= SEGMENT_BYTES:
+        return encoded
+    kept = encoded[: SEGMENT_BYTES - len(_CUT) - _DIGEST_CHARACTERS]
+    # Not in the middle of an escape.
+    kept = re.sub(r"~[0-9A-F]?$", "", kept)
+    return kept + _CUT + hashlib.sha256(data).hexdigest()[:_DIGEST_CHARACTERS]
+
+
+def _is_inner_dot(data: bytes, at: int) -> bool:
+    return 0 < at < len(data) - 1 and data[at - 1] in _PLAIN and data[at + 1] in _PLAIN
+
+
+def decode_segment(text: str) -> str:
+    """The text that :func:`encode_segment` was given.
+
+    Raises:
+        StorageError: No such segment exists, or it was cut for its length.
+    """
+    if not _SEGMENT.fullmatch(text):
+        raise StorageError(f"{text!r} is not an encoded segment; build segments with encode_segment")
+    if _CUT in text:
+        raise StorageError(
+            f"{text!r} was cut for its length and cannot be decoded; look its text up in the table"
+        )
+    if text == _EMPTY:
+        return ""
+    data = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), text.encode())
+    try:
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError as error:
+        raise StorageError(
+            f"{text!r} is not an encoded segment; build segments with encode_segment"
+        ) from error
+
+
+def table_key(table: str, day: date | None = None, troop: str | None = None) -> str:
+    """Key of a table's Parquet object; of a table that is not partitioned without day and troop."""
+    return f"{table_prefix(table)}{_partition(day, troop)}data.parquet"
+
+
+def table_prefix(table: str, day: date | None = None) -> str:
+    """Prefix of all objects of a table, or of one of its days."""
+    return f"processed/{table}/{_partition(day, None)}"
+
+
+def parse_table_key(key: str) -> tuple[str, date, str | None]:
+    """Table, day and troop of a partition's key.
+
+    Raises:
+        StorageError: It is not the key of a partition of a table.
+    """
+    match = _TABLE_KEY.fullmatch(key)
+    try:
+        if match is None:
+            raise ValueError(key)
+        return match["table"], date.fromisoformat(match["day"]), match["troop"]
+    except ValueError as error:
+        message = f"object {key!r} is not a partition of a table; move foreign objects out of processed/"
+        raise StorageError(message) from error
+
+
+def harvest_prefix(asset: str, day: date, troop: str | None = None) -> str:
+    """Prefix of all harvests of a partition; its holder lies directly below."""
+    return f"raw_data/{asset}/{_partition(day, troop)}"
+
+
+def harvest_folder(asset: str, day: date, troop: str | None, harvest_id: str) -> str:
+    """Folder of one harvest, with a slash at its end."""
+    return f"{harvest_prefix(asset, day, troop)}h-{harvest_id}/"
+
+
+def plan_key(folder: str) -> str:
+    """Key of a harvest's frozen plan."""
+    return f"{folder}plan"
+
+
+def chunk_key(folder: str, writer: str, n: int) -> str:
+    """Key of a writer's n-th chunk of landed responses; keys sort by ``n`` up to a million."""
+    return f"{folder}chunk-{writer}-{n:06d}"
+
+
+def finish_key(folder: str) -> str:
+    """Key of a harvest's finish marker."""
+    return f"{folder}finish"
+
+
+def holder_key(folder: str) -> str:
+    """Key of the record that says who works on a partition; give the partition's :func:`harvest_prefix`."""
+    return f"{folder}holder"
+
+
+def sightings_prefix(day: date) -> str:
+    """Prefix of what was seen of troops and warriors while a day was running."""
+    return f"raw_data/sightings/day={day.isoformat()}/"
+
+
+def sighting_key(day: date, ulid: str) -> str:
+    """Key of one sighting."""
+    return f"{sightings_prefix(day)}s-{ulid}.parquet"
+
+
+def dead_letters_key(asset: str, day: date, troop: str | None = None) -> str:
+    """Key of a partition's dead letters."""
+    return f"dead_letters/{asset}/{_partition(day, troop)}dead_letters.json"
+
+
+def quarantine_key(asset: str, day: date, troop: str | None = None) -> str:
+    """Key of a partition's rows that do not fit its table."""
+    return f"quarantine/{asset}/{_partition(day, troop)}quarantine.jsonl"
+
+
+def report_key(day: date, suffix: str) -> str:
+    """Key of a day's report; the suffix is ``ipynb`` or ``html``, with a dot or without."""
+    return f"reports/day={day.isoformat()}/performance_report.{suffix.removeprefix('.')}"
+
+
+def new_ulid(now: datetime) -> str:
+    """A new identifier of 26 characters that sorts by time (milliseconds), then by chance.
+
+    Source: the ULID specification, https://github.com/ulid/spec.
+    """
+    number = int(now.timestamp() * 1000) << 80 | secrets.randbits(80)
+    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def _partition(day: date | None, troop: str | None) -> str:
+    if troop is not None and not _SEGMENT.fullmatch(troop):
+        raise StorageError(
+            f"troop {troop!r} is not a partition key; encode the troop's id with encode_segment"
+        )
+    of_day = "" if day is None else f"day={day.isoformat()}/"
+    return of_day if troop is None else f"{of_day}troop={troop}/"

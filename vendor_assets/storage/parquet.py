@@ -1,0 +1,324 @@
+"""One Parquet dialect: how tables lie in the store, written whole or not at all.
+
+Parquet 2.6 with zstd, dictionaries, statistics and a page index; each row group is sorted by the table's key and
+holds at most 131,072 rows. Descriptions and units are in the Arrow schema's field metadata and, for readers
+without Arrow, as JSON in the file's key-value metadata under ``vendor_assets.columns``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vendor_assets.errors import ObjectConflictError, RecordError, StorageError
+from vendor_assets.storage.objects import FolderStore, ObjectStore, filesystem
+from vendor_assets.tables import Table
+
+if TYPE_CHECKING:
+    import duckdb
+
+ROW_GROUP_ROWS: Final = 131_072
+_ROW_GROUP_BYTES: Final = 64 << 20
+_ATTEMPTS: Final = 3
+_NOT_OURS: Final = frozenset({"ARROW:schema", "pandas"})
+
+
+def write_table(
+    store: ObjectStore,
+    key: str,
+    table: pa.Table,
+    spec: Table,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    if_absent: bool = False,
+    if_match: str | None = None,
+) -> str:
+    """Publish a table as one object, its rows sorted by the table's key.
+
+    Args:
+        store: Where to.
+        key: The object's key.
+        table: The rows; columns in any order. Columns that the table does not know are kept, after the others.
+        spec: The table.
+        metadata: Texts to keep in the file, for :func:`read_metadata`.
+        if_absent: Only if the object does not exist.
+        if_match: Only if the present object has this etag.
+
+    Returns:
+        The object's etag.
+
+    Raises:
+        RecordError: The rows do not fit the table.
+        ObjectConflictError: The condition does not hold; nothing was changed.
+        StorageUnavailableError: The store cannot be written.
+    """
+    with TableWriter(store, key, spec, metadata=metadata, if_absent=if_absent, if_match=if_match) as writer:
+        writer.write(_sorted(table, spec))
+    return writer.etag
+
+
+class TableWriter:
+    """Writes a table piece by piece; published as one object when the block ends, not at all on an exception.
+
+    Rows go out in row groups as they come, each sorted by the table's key; give them in the order of the key
+    where the whole table shall be sorted. Without any row it is an empty table.
+
+    Args:
+        store: Where to.
+        key: The object's key.
+        spec: The table.
+        metadata: Texts to keep in the file; the attribute may be completed until the block ends.
+        if_absent: Only if the object does not exist when it is published.
+        if_match: Only if the present object has this etag then.
+
+    Attributes:
+        metadata: See above.
+        rows: Rows written so far.
+        bytes: Size of the published object.
+        etag: Its etag.
+
+    Raises:
+        RecordError: Rows do not fit the table.
+        ObjectConflictError: The condition does not hold; nothing was changed.
+        StorageUnavailableError: The store cannot be written.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        key: str,
+        spec: Table,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        if_absent: bool = False,
+        if_match: str | None = None,
+    ) -> None:
+        self.metadata = dict(metadata or {})
+        self.rows = 0
+        self.bytes = 0
+        self.etag = ""
+        self._spec = spec
+        self._object = store.writer(key, if_absent=if_absent, if_match=if_match)
+        self._schema: pa.Schema | None = None
+        self._parquet: pq.ParquetWriter | None = None
+        self._waiting: list[pa.Table] = []
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._sink = self._object.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Publish, or forget everything after an exception."""
+        if error is None:
+            try:
+                self._finish()
+            except BaseException as failure:
+                self._forget()
+                self._object.__exit__(type(failure), failure, failure.__traceback__)
+                raise
+        self._forget()
+        self._object.__exit__(kind, error, traceback)
+        if error is None:
+            self.bytes, self.etag = self._sink.size, self._sink.etag
+
+    def write(self, batch: pa.Table | pa.RecordBatch) -> None:
+        """Take some rows.
+
+        Raises:
+            RecordError: They do not fit the table.
+        """
+        table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
+        if self._schema is None:
+            self._schema = _schema(self._spec, table.schema)
+        table = _fitted(table, self._schema, self._spec)
+        self.rows += table.num_rows
+        self._waiting.append(table)
+        if _is_group(self._waiting):
+            self._write_groups()
+
+    def _write_groups(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if not any(table.num_rows for table in waiting):
+            return
+        table = pa.concat_tables(waiting)
+        per_row = max(1, table.nbytes // table.num_rows)
+        size = max(1, min(ROW_GROUP_ROWS, _ROW_GROUP_BYTES // per_row))
+        for start in range(0, table.num_rows, size):
+            self._writer().write_table(_sorted(table.slice(start, size), self._spec), row_group_size=size)
+
+    def _writer(self) -> pq.ParquetWriter:
+        if self._parquet is None:
+            schema = self._schema or self._spec.schema
+            self._parquet = pq.ParquetWriter(
+                self._sink,
+                schema,
+                version="2.6",
+                compression="zstd",
+                write_page_index=True,
+                sorting_columns=[pq.SortingColumn(schema.get_field_index(name)) for name in self._spec.sort]
+                or None,
+            )
+        return self._parquet
+
+    def _finish(self) -> None:
+        self._write_groups()
+        writer = self._writer()
+        writer.add_key_value_metadata(_described(self._spec) | self.metadata)
+        writer.close()
+
+    def _forget(self) -> None:
+        """Let go of the Parquet writer; an unfinished one would write its footer when it is collected."""
+        if self._parquet is not None:
+            with suppress(Exception):
+                self._parquet.close()
+            self._parquet.is_open = False
+            self._parquet = None
+
+
+def read_table(
+    store: ObjectStore,
+    key: str,
+    columns: Sequence[str] | None = None,
+    filters: Any = None,
+) -> pa.Table:
+    """Read a table, or some columns and rows of it; only what is needed is fetched.
+
+    Args:
+        store: Where from.
+        key: The object's key.
+        columns: Names, in the order wanted.
+        filters: As in ``pyarrow.parquet.read_table``.
+
+    Raises:
+        ObjectNotFoundError: It is not there.
+        StorageError: It is not a Parquet file, or the columns do not exist.
+    """
+    table: pa.Table = _read(
+        store,
+        key,
+        lambda source: pq.read_table(
+            source,
+            columns=None if columns is None else list(columns),
+            filters=filters,
+            partitioning=None,
+        ),
+    )
+    return table.replace_schema_metadata(None)
+
+
+def read_metadata(store: ObjectStore, key: str) -> tuple[dict[str, str], int]:
+    """The texts kept in a table's file and its number of rows, without reading the rows.
+
+    Raises:
+        ObjectNotFoundError: It is not there.
+        StorageError: It is not a Parquet file.
+    """
+    found: pq.FileMetaData = _read(store, key, pq.read_metadata)
+    texts = {name.decode(): text.decode() for name, text in (found.metadata or {}).items()}
+    return {name: text for name, text in texts.items() if name not in _NOT_OURS}, found.num_rows
+
+
+def read_schema(store: ObjectStore, key: str) -> pa.Schema:
+    """A table's columns with their descriptions and units.
+
+    Raises:
+        ObjectNotFoundError: It is not there.
+        StorageError: It is not a Parquet file.
+    """
+    schema: pa.Schema = _read(store, key, pq.read_schema)
+    return schema.remove_metadata()
+
+
+def duckdb_connection(store: ObjectStore) -> duckdb.DuckDBPyConnection:
+    """A new DuckDB in memory that reads what ``store.uri(key)`` names, on a folder and on S3.
+
+    S3 is read through the store's own client, so credentials and endpoint are the store's and no extension of
+    DuckDB has to be there. It only reads: a COPY to ``s3://`` is refused.
+    """
+    import duckdb  # noqa: PLC0415 (0.1 s)
+
+    connection = duckdb.connect(":memory:")
+    if not isinstance(store, FolderStore):
+        connection.register_filesystem(filesystem(store))
+    return connection
+
+
+def _read(store: ObjectStore, key: str, read: Any) -> Any:
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            with store.open(key) as source:
+                return read(source)
+        except ObjectConflictError:
+            # Replaced while it was read: the new version is as good.
+            if attempt == _ATTEMPTS:
+                raise
+        except (pa.ArrowException, OSError) as error:
+            said = " ".join(str(error).split())[:300]
+            message = (
+                f"table {store.uri(key)} cannot be read ({said}); rebuild its partition from what has landed"
+            )
+            raise StorageError(message) from error
+    raise AssertionError("unreachable")
+
+
+def _schema(spec: Table, given: pa.Schema) -> pa.Schema:
+    missing = [name for name in spec.schema.names if name not in given.names]
+    if missing:
+        raise RecordError(
+            f"{spec.name}: columns {', '.join(missing)} are missing; the table has {', '.join(given.names)}"
+        )
+    return pa.schema([*spec.schema, *(field for field in given if field.name not in spec.schema.names)])
+
+
+def _fitted(table: pa.Table, schema: pa.Schema, spec: Table) -> pa.Table:
+    if sorted(table.column_names) != sorted(schema.names):
+        different = sorted(set(table.column_names) ^ set(schema.names)) or ["the same column twice"]
+        raise RecordError(
+            f"{spec.name}: rows differ in their columns from those before: {', '.join(different)}"
+        )
+    for field in schema:
+        if not field.nullable and table.column(field.name).null_count:
+            count = table.column(field.name).null_count
+            raise RecordError(f"{spec.name}: column {field.name} has {count} nulls, which it may not have")
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise RecordError(f"{spec.name}: rows do not fit the table's columns: {said}") from error
+
+
+def _sorted(table: pa.Table, spec: Table) -> pa.Table:
+    keys = [(name, "ascending") for name in spec.sort if name in table.column_names]
+    return table.sort_by(keys) if keys else table
+
+
+def _is_group(waiting: Iterable[pa.Table]) -> bool:
+    rows = size = 0
+    for table in waiting:
+        rows += table.num_rows
+        size += table.nbytes
+    return rows >= ROW_GROUP_ROWS or size >= _ROW_GROUP_BYTES
+
+
+def _described(spec: Table) -> dict[str, str]:
+    columns = {
+        field.name: {name.decode(): text.decode() for name, text in (field.metadata or {}).items()}
+        for field in spec.schema
+    }
+    return {
+        "vendor_assets.table": spec.name,
+        "vendor_assets.grain": spec.grain,
+        "vendor_assets.columns": json.dumps(columns),
+    }
