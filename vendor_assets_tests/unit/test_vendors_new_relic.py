@@ -1,0 +1,480 @@
+"""New Relic: what is asked for a day, and what is read from answers that are right, odd or wrong."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vendor_assets.days import Window, day_window, parse_time_zone
+from vendor_assets.errors import ConfigurationError, VendorProtocolError
+from vendor_assets.simulator.dialect import Dialect
+from vendor_assets.simulator.world import World
+from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Response
+from vendor_assets.vendors.new_relic import MAX_TIMESLICES, MAX_URL_CHARACTERS, NewRelic, cut_day
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+UTC_ZONE = parse_time_zone("UTC")
+DAY = day_window(date(2026, 11, 20), UTC_ZONE)
+OLD_DAY = day_window(date(2026, 10, 1), UTC_ZONE)
+VENDOR = NewRelic(clock=lambda: NOW)
+GROUPS = (DataGroup("Http", ("average_response_time", "call_count")), DataGroup("Mem", ("used",)))
+
+
+def _response(content: object, link: str = "") -> Response:
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return Response(200, {"content-type": "application/json"} | ({"link": link} if link else {}), body, NOW)
+
+
+def _planned(asset: Asset) -> PlannedRequest:
+    match asset:
+        case "troops":
+            return VENDOR.troops(DAY)
+        case "warriors":
+            return VENDOR.warriors("7", DAY)
+        case "data_groups":
+            return VENDOR.data_groups("7", "9", DAY)
+    return VENDOR.performance_data("7", "9", GROUPS, DAY, 1800)[0]
+
+
+def _parse(asset: Asset, content: object, link: str = "") -> Parsed:
+    return VENDOR.parse(asset, _planned(asset), _response(content, link))
+
+
+def _slice(values: object, **changes: object) -> dict[str, Any]:
+    return {"from": "2026-11-20T00:00:00+00:00", "to": "2026-11-20T00:30:00+00:00", "values": values} | changes
+
+
+def _data(*slices: object, name: str = "Http", **more: object) -> dict[str, Any]:
+    metric = {"name": name, "timeslices": list(slices)} | more
+    return {"metric_data": {"metrics_not_found": [], "metrics_found": [name], "metrics": [metric]}}
+
+
+def _rows(parsed: Parsed) -> list[dict[str, Any]]:
+    columns = parsed.columns
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+# What is asked
+
+
+@pytest.mark.parametrize(
+    ("resolution", "ranges"),
+    [(60, 8), (120, 4), (180, 8), (300, 2), (600, 1), (900, 2), (1800, 1), (3600, 1), (10_800, 1), (86_400, 1)],
+)
+def test_a_young_day_is_cut_by_the_documented_table(resolution: int, ranges: int) -> None:
+    """The fewest ranges whose granularity divides the resolution, and the resolution as the period."""
+    cut = cut_day(DAY, resolution, old=False)
+    assert len(cut.ranges) == ranges
+    assert cut.period_seconds == resolution
+
+
+@pytest.mark.parametrize(("resolution", "period"), [(60, 3600), (1800, 3600), (3600, 3600), (5400, 7200)])
+def test_an_old_day_is_one_range_of_hours(resolution: int, period: int) -> None:
+    """Of old data there are hours only, and one range of more than four days brings them."""
+    cut = cut_day(OLD_DAY, resolution, old=True)
+    assert len(cut.ranges) == 1
+    assert cut.period_seconds == period
+    assert cut.ranges[0][0].seconds > 4 * 86_400
+
+
+def test_a_day_of_25_hours_is_one_range_still() -> None:
+    """The day on which clocks go back costs no second range at half an hour."""
+    day = day_window(date(2026, 10, 25), parse_time_zone("Europe/Berlin"))
+    assert day.seconds == 25 * 3600
+    assert len(cut_day(day, 1800, old=False).ranges) == 1
+    assert len(cut_day(day, 600, old=False).ranges) == 2
+
+
+@pytest.mark.parametrize("resolution", [0, -60, 30, 90, 61])
+def test_a_resolution_that_cannot_be_had_is_refused(resolution: int) -> None:
+    """New Relic keeps data by the minute."""
+    with pytest.raises(ConfigurationError, match="multiple of 60"):
+        VENDOR.performance_data("7", "9", GROUPS, DAY, resolution)
+
+
+_WORLD = World.preset("small", seed=1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    day=st.dates(date(2026, 3, 1), date(2026, 11, 20)),
+    zone=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu", "America/St_Johns", "Australia/Lord_Howe"]),
+    resolution=st.sampled_from([60, 120, 300, 600, 900, 1800, 3600, 7200, 21_600]),
+    age=st.timedeltas(timedelta(hours=1), timedelta(days=40)),
+)
+def test_the_answers_hold_each_timeslice_of_the_day(day: date, zone: str, resolution: int, age: timedelta) -> None:
+    """Whatever zone, length and age: the vendor answers with every timeslice that starts in the day, once."""
+    window = day_window(day, parse_time_zone(zone))
+    now = window.end + age
+    warrior = _WORLD.warriors(_WORLD.troops(window.start.timestamp())[0].id, window.start.timestamp())[0]
+    group = _WORLD.data_groups(warrior.id)[0]
+    vendor = NewRelic(clock=lambda: now)
+    planned = vendor.performance_data(
+        warrior.troop_id, warrior.id, [DataGroup(group.name, group.value_names)], window, resolution
+    )
+    dialect = Dialect(_WORLD)
+    starts: list[int] = []
+    for part in planned:
+        answer = dialect.answer(f"{part.request.path}?{urlencode(part.request.params)}", now.timestamp())
+        assert answer.status == 200
+        rows = _rows(vendor.parse("performance_data", part, _response(answer.body)))
+        starts += [row["timeslice_start"] for row in rows if row["value_name"] == group.value_names[0]]
+    old = now - window.start > timedelta(days=8) - timedelta(hours=2)
+    step = max(resolution, 3600) if old else resolution
+    inside = [start for start in starts if window.contains(datetime.fromtimestamp(start / 1e6, UTC))]
+    first = -(-int(window.start.timestamp()) // step) * step
+    last = min(int(window.end.timestamp()), int(warrior.died))
+    expected = [start * 1_000_000 for start in range(first, last, step) if start >= warrior.born]
+    assert sorted(inside) == sorted(set(inside))
+    assert set(expected) <= set(inside)
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(
+        st.builds(
+            DataGroup,
+            st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80),
+            st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30), max_size=6).map(tuple),
+        ),
+        unique_by=lambda group: group.name,
+        max_size=60,
+    ),
+    st.sampled_from([60, 1800]),
+    st.sampled_from([DAY, OLD_DAY]),
+)
+def test_each_group_is_asked_for_once_in_short_urls(groups: list[DataGroup], resolution: int, day: Window) -> None:
+    """Each group with values is asked for once per range, with all its values, within the caps."""
+    asked: list[tuple[str, str]] = []
+    for planned in VENDOR.performance_data("7", "9", groups, day, resolution):
+        params = planned.request.params
+        names = [text for name, text in params if name == "names[]"]
+        values = {text for name, text in params if name == "values[]"}
+        single = dict(params)
+        length = len(planned.request.path) + 1 + len(urlencode(params))
+        assert length <= MAX_URL_CHARACTERS or len(names) == 1
+        span = datetime.fromisoformat(single["to"]) - datetime.fromisoformat(single["from"])
+        assert len(names) * span.total_seconds() / int(single["period"]) <= MAX_TIMESLICES
+        by_name = {group.name: group for group in groups}
+        assert all(set(by_name[name].value_names) <= values for name in names)
+        assert {leaf.data_group for leaf in planned.leaves} == set(names)
+        asked += [(name, single["from"]) for name in names]
+    assert len(asked) == len(set(asked))
+    assert {name for name, _ in asked} == {group.name for group in groups if group.value_names}
+
+
+@pytest.mark.parametrize("resolution", [60, 1800])
+def test_a_leaf_keeps_its_key_when_the_day_grows_old(resolution: int) -> None:
+    """The same leaves are answered by other requests after eight days, so nothing is asked for again."""
+    later = NewRelic(clock=lambda: NOW + timedelta(days=30))
+    young = VENDOR.performance_data("7", "9", GROUPS, DAY, resolution)
+    old = later.performance_data("7", "9", GROUPS, DAY, resolution)
+    keys = [[leaf.key for planned in plan for leaf in planned.leaves] for plan in (young, old)]
+    assert set(keys[0]) == set(keys[1])
+    assert len(keys[0]) == len(set(keys[0])) == len(keys[1])
+
+
+def test_hostile_ids_stay_in_their_place() -> None:
+    """An id that looks like a path, a query or a climb is one encoded segment."""
+    path = VENDOR.data_groups("../x?a=1#", "..", DAY).request.path
+    assert path == "/v2/applications/..%2Fx%3Fa%3D1%23/hosts/%2E%2E/metrics.json"
+
+
+def test_the_key_goes_into_its_header() -> None:
+    """One header, nothing else."""
+    assert VENDOR.auth_headers("k") == {"X-Api-Key": "k"}
+
+
+# Pages
+
+
+@pytest.mark.parametrize(
+    ("link", "page"),
+    [
+        ("", None),
+        (
+            '<https://h/v2/applications.json?page=2>; rel="next", <https://h/v2/applications.json?page=9>; rel="last"',
+            "2",
+        ),
+        ('<https://h/v2/applications.json?page=1>; rel="first", </v2/applications.json?page=3>; rel=next', "3"),
+        ('<https://h/proxied/v2/applications.json?x=1&page=2>;title="a, b";rel="prefetch NEXT"', "2"),
+        ('<https://h/v2/applications.json?page=1>; rel="prev"', None),
+        ("garbage, <, ;;; rel=next", None),
+    ],
+)
+def test_the_next_page_is_found_in_the_link(link: str, page: str | None) -> None:
+    """Only a relation named next counts; the last page may be missing from the link."""
+    found = _parse("troops", {"applications": []}, link).next
+    assert (found.params if found else None) == ((("page", page),) if page else None)
+
+
+def test_the_next_page_keeps_our_own_parameters_only() -> None:
+    """A link that adds a parameter or names another host changes nothing but the page."""
+    planned = _planned("performance_data")
+    link = f'<https://evil.example{planned.request.path}?key=steal&names[]=x&page=2>; rel="next"'
+    following = VENDOR.parse("performance_data", planned, _response(_data(), link)).next
+    assert following is not None
+    assert following.path == planned.request.path
+    assert following.params == (*planned.request.params, ("page", "2"))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://h/v2/secrets.json?page=2",
+        "https://h/v2/applications.json?page=two",
+        "https://h/v2/applications.json?cursor=abc",
+        "https://h/v2/applications.json?page=" + "9" * 400,
+        "https://[/v2/applications.json?page=2",
+        "",
+    ],
+)
+def test_a_next_page_that_cannot_be_asked_for_is_an_error(target: str) -> None:
+    """A list that goes on in a way we do not know is not silently cut short."""
+    with pytest.raises(VendorProtocolError, match="next page"):
+        _parse("troops", {"applications": []}, f'<{target}>; rel="next"')
+
+
+# Lists
+
+
+@pytest.mark.parametrize("asset", ["troops", "warriors", "data_groups", "performance_data"])
+@pytest.mark.parametrize("content", [{}, {"error": {"title": "no"}}, {"applications": {}, "application_hosts": None}])
+def test_a_wrong_envelope_cannot_be_understood(asset: Asset, content: dict[str, Any]) -> None:
+    """Without its list an answer says nothing, and nothing is not the same as an empty list."""
+    with pytest.raises(VendorProtocolError):
+        _parse(asset, content)
+
+
+def test_an_id_may_be_a_number_of_any_size_or_text() -> None:
+    """Ids are opaque: kept exactly, as text."""
+    records = [{"id": 2**64, "name": "a"}, {"id": "web-1", "name": None}, {"id": "../../x", "name": ""}]
+    parsed = _parse("troops", {"applications": records})
+    assert parsed.columns["troop_id"] == [str(2**64), "web-1", "../../x"]
+    assert parsed.columns["name"] == ["a", None, ""]
+    assert parsed.rejected == []
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"name": "a"}, "id is missing"),
+        ({"id": None, "name": "a"}, "id is null"),
+        ({"id": True, "name": "a"}, "id is of type bool"),
+        ({"id": 1.5, "name": "a"}, "id is of type float"),
+        ({"id": "", "name": "a"}, "id is empty"),
+        ({"id": {"was": 1}, "name": "a"}, "id is of type dict"),
+        ({"id": "\ud800", "name": "a"}, "id is not valid Unicode"),
+        ({"id": 1}, "name is missing"),
+        ({"id": 1, "name": 7}, "name is of type int"),
+        ({"id": 1, "name": "\udfff"}, "name is not valid Unicode"),
+        (7, "the record is not an object"),
+        (None, "the record is not an object"),
+    ],
+)
+def test_a_bad_record_is_put_aside_and_its_neighbours_stay(record: object, reason: str) -> None:
+    """One record that does not fit goes to quarantine with its reason."""
+    parsed = _parse("troops", {"applications": [{"id": 5, "name": "ok"}, record]})
+    assert parsed.columns["troop_id"] == ["5"]
+    assert [rejected.reason for rejected in parsed.rejected] == [reason]
+    assert json.loads(parsed.rejected[0].record) == record
+
+
+def test_a_new_field_is_kept_and_reported() -> None:
+    """What nobody knows yet is in the attributes, and its name is told."""
+    parsed = _parse("warriors", {"application_hosts": [{"id": 5, "host": "h", "zone": "b", "language": "go"}]})
+    assert parsed.columns["attributes"] == ['{"language":"go","zone":"b"}']
+    assert parsed.new_fields == ("zone",)
+
+
+def test_metrics_are_read_with_their_value_names() -> None:
+    """Each metric once, its value names once and in order."""
+    metrics = [
+        {"name": "Http", "values": ["b", "a", "b"]},
+        {"name": "Http", "values": ["a"]},
+        {"name": "M", "values": []},
+    ]
+    parsed = _parse("data_groups", {"metrics": metrics})
+    assert parsed.columns == {
+        "warrior_id": ["9", "9"],
+        "data_group": ["Http", "M"],
+        "value_names": [["a"], []],
+    }
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"values": []},
+        {"name": "", "values": []},
+        {"name": "a"},
+        {"name": "a", "values": "b"},
+        {"name": "a", "values": [1]},
+    ],
+)
+def test_a_bad_metric_is_put_aside(record: dict[str, Any]) -> None:
+    """A metric without a name or without names of values is no row."""
+    parsed = _parse("data_groups", {"metrics": [record]})
+    assert parsed.columns["data_group"] == []
+    assert len(parsed.rejected) == 1
+
+
+# Performance data
+
+
+def test_a_timeslice_becomes_a_row_per_value() -> None:
+    """Start and end in microseconds; averages carry the call count as their weight, counts carry none."""
+    assert _rows(_parse("performance_data", _data(_slice({"average_response_time": 1.5, "call_count": 3})))) == [
+        {
+            "warrior_id": "9",
+            "data_group": "Http",
+            "value_name": "average_response_time",
+            "timeslice_start": 1_795_132_800_000_000,
+            "timeslice_end": 1_795_134_600_000_000,
+            "value": 1.5,
+            "weight": 3.0,
+        },
+        {
+            "warrior_id": "9",
+            "data_group": "Http",
+            "value_name": "call_count",
+            "timeslice_start": 1_795_132_800_000_000,
+            "timeslice_end": 1_795_134_600_000_000,
+            "value": 3.0,
+            "weight": None,
+        },
+    ]
+
+
+def test_null_is_a_value() -> None:
+    """The vendor says null, the table says null; so does the weight of an average without a count."""
+    rows = _rows(_parse("performance_data", _data(_slice({"average_response_time": None, "call_count": None}))))
+    assert [(row["value"], row["weight"]) for row in rows] == [(None, None), (None, None)]
+
+
+@pytest.mark.parametrize("number", ["9223372036854775808", "-1.5", "0", "1e308", "18446744073709551617"])
+def test_any_finite_number_is_kept(number: str) -> None:
+    """Large integers become the nearest double; negative values are values."""
+    body = json.dumps(_data(_slice({"used": 7}), name="Mem")).replace("7}", number + "}").encode()
+    parsed = VENDOR.parse("performance_data", _planned("performance_data"), _response(body))
+    assert parsed.columns["value"] == [float(number)]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" * 400, '"12"', "true", "[1]", "{}"])
+def test_what_is_no_finite_number_is_put_aside_alone(number: str) -> None:
+    """A value that is no number goes to quarantine with its timeslice; its neighbours stay."""
+    content = json.dumps(_data(_slice({"average_response_time": 777, "call_count": 3})))
+    parsed = VENDOR.parse(
+        "performance_data", _planned("performance_data"), _response(content.replace("777", number).encode())
+    )
+    assert parsed.columns["value_name"] == ["call_count"]
+    assert len(parsed.rejected) == 1
+    assert parsed.rejected[0].reason.startswith("average_response_time is ")
+    assert json.loads(parsed.rejected[0].record)["from"] == "2026-11-20T00:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        {"to": "2026-11-20T00:30:00+00:00", "values": {}},
+        _slice({"used": 1}, to=None),
+        _slice({"used": 1}, to={"was": "x"}),
+        _slice({"used": 1}, to=1_795_134_600),
+        _slice({"used": 1}, to="soon"),
+        _slice({"used": 1}, to="9" * 1000),
+        _slice({"used": 1}, **{"from": "-0001-01-01T00:00:00"}),
+        _slice({"used": 1}, **{"from": "1969-12-31T23:00:00+00:00"}),
+        _slice({"used": 1}, **{"from": "0001-01-01T00:00:00+23:00"}),
+        _slice({"used": 1}, to="9999-12-31T00:00:00-23:00"),
+        _slice({"used": 1}, to="2026-11-20T00:00:00+00:00"),
+        _slice({"used": 1}, to="2026-11-19T00:00:00+00:00"),
+        _slice(None),
+        _slice([1]),
+        "slice",
+        None,
+    ],
+)
+def test_an_absurd_timeslice_is_put_aside(piece: object) -> None:
+    """Without a sound start and end, or without values, a timeslice is no row; the next one is."""
+    parsed = _parse("performance_data", _data(piece, _slice({"used": 2}), name="Mem"))
+    assert parsed.columns["value"] == [2]
+    assert len(parsed.rejected) == 1
+
+
+def test_times_without_an_offset_are_utc() -> None:
+    """All times of the API are UTC; an offset is honoured where there is one."""
+    first = _slice({"used": 1}, **{"from": "2026-11-20T00:00:00", "to": "2026-11-20T01:00:00Z"})
+    second = _slice({"used": 1}, **{"from": "2026-11-20T05:45:00+05:45"})
+    parsed = _parse("performance_data", _data(first, second, name="Mem"))
+    assert parsed.columns["timeslice_start"] == [1_795_132_800_000_000] * 2
+
+
+def test_nothing_is_invented() -> None:
+    """A metric or a value that was not asked for is no row."""
+    parsed = _parse("performance_data", _data(_slice({"used": 1}), name="Other"))
+    assert (parsed.columns["value"], parsed.rejected[0].reason) == ([], "the metric was not asked for")
+    parsed = _parse("performance_data", _data(_slice({"used": 1, "surprise": 2}, unheard_of=1), name="Mem", more=1))
+    assert parsed.columns["value_name"] == ["used"]
+    assert parsed.new_fields == ("more", "surprise", "unheard_of")
+
+
+def test_unknown_metrics_are_told() -> None:
+    """Names in ``metrics_not_found`` are reported, if they were asked for."""
+    content = {"metric_data": {"metrics_not_found": ["Http", "Never asked"], "metrics": []}}
+    assert _parse("performance_data", content).not_found == ("Http",)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["Http", "used", "9"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["metric_data", "metrics", "name", "timeslices", "from", "to", "values", "id", "metrics_not_found"]
+            )
+            | st.text(max_size=3),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    asset=st.sampled_from(["troops", "warriors", "data_groups", "performance_data"]),
+    content=st.dictionaries(st.sampled_from(["applications", "application_hosts", "metrics", "metric_data"]), _JSON),
+    link=st.text(max_size=60),
+)
+def test_any_json_is_read_or_refused(asset: Asset, content: dict[str, Any], link: str) -> None:
+    """Whatever JSON comes: columns of one length, or a protocol error; never another exception."""
+    try:
+        parsed = _parse(asset, content, link)
+    except VendorProtocolError:
+        return
+    assert len({len(column) for column in parsed.columns.values()}) == 1
+    json.dumps(parsed.columns)
+
+
+def test_the_documented_dialect_of_the_simulator_has_no_new_fields() -> None:
+    """The embedded vendor and this reader agree on every list."""
+    dialect, now = Dialect(_WORLD), NOW.timestamp()
+    troop = _WORLD.troops(now)[0]
+    warrior = _WORLD.warriors(troop.id, now)[0]
+    for asset, planned in (
+        ("troops", VENDOR.troops(DAY)),
+        ("warriors", VENDOR.warriors(troop.id, DAY)),
+        ("data_groups", VENDOR.data_groups(troop.id, warrior.id, DAY)),
+    ):
+        answer = dialect.answer(planned.request.path, now)
+        parsed = VENDOR.parse(asset, planned, _response(answer.body))  # type: ignore[arg-type]
+        assert (parsed.rejected, parsed.new_fields) == ([], ())
+        assert next(iter(parsed.columns.values()))
+    assert parse_qsl(urlencode(VENDOR.probe().params))

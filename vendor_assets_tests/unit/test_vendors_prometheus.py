@@ -1,0 +1,274 @@
+"""Prometheus: what is asked, and what is read from answers that are right, odd or wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from datetime import UTC, date, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vendor_assets.days import day_window, parse_time_zone
+from vendor_assets.errors import ConfigurationError, VendorProtocolError
+from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Response
+from vendor_assets.vendors.prometheus import MAX_POINTS, MAX_QUERY_CHARACTERS, Prometheus, canonical, group_of
+
+DAY = day_window(date(2026, 11, 20), parse_time_zone("UTC"))
+START = 1_795_132_800
+VENDOR = Prometheus()
+GROUPS = (DataGroup("node_cpu", ("node_cpu_seconds_total",)), DataGroup("up", ("up",)))
+
+
+def _planned(asset: Asset) -> PlannedRequest:
+    match asset:
+        case "troops":
+            return VENDOR.troops(DAY)
+        case "warriors":
+            return VENDOR.warriors("node", DAY)
+        case "data_groups":
+            return VENDOR.data_groups("node", "h:9100", DAY)
+    return VENDOR.performance_data("node", "h:9100", GROUPS, DAY, 1800)[0]
+
+
+def _parse(asset: Asset, data: object, **more: object) -> Parsed:
+    body = json.dumps({"status": "success", "data": data, **more}).encode()
+    response = Response(200, {"content-type": "application/json"}, body, datetime(2026, 11, 22, tzinfo=UTC))
+    return VENDOR.parse(asset, _planned(asset), response)
+
+
+def _matrix(*series: object) -> dict[str, Any]:
+    return {"resultType": "matrix", "result": list(series)}
+
+
+def _series(*values: object, **labels: str) -> dict[str, Any]:
+    return {"metric": {"__name__": "up", "job": "node", "instance": "h:9100"} | labels, "values": list(values)}
+
+
+# What is asked
+
+
+def test_lists_are_asked_for_the_day() -> None:
+    """Rosters are historical: start and end are the day's, the end excluded."""
+    request = _planned("warriors").request
+    assert request.path == "/api/v1/label/instance/values"
+    assert request.params == (
+        ("match[]", '{job="node"}'),
+        ("start", str(START)),
+        ("end", f"{START + 86_399}.999"),
+    )
+
+
+def test_several_groups_go_into_one_query() -> None:
+    """One query holds the groups of an instance; points lie inside the day, its end excluded."""
+    (planned,) = VENDOR.performance_data("node", "h:9100", GROUPS, DAY, 1800)
+    assert dict(planned.request.params) == {
+        "query": '{job="node",instance="h:9100",__name__=~"node_cpu(_.*)?|up"}',
+        "start": str(START),
+        "end": str(START + 86_400 - 1800),
+        "step": "1800",
+    }
+    assert [leaf.data_group for leaf in planned.leaves] == ["node_cpu", "up"]
+
+
+@pytest.mark.parametrize(("resolution", "queries"), [(1, 8), (7, 2), (8, 1), (60, 1), (86_400, 1), (100_000, 1)])
+def test_no_series_has_more_points_than_the_server_permits(resolution: int, queries: int) -> None:
+    """A day is cut into windows of at most 11,000 points that follow each other without a gap."""
+    planned = VENDOR.performance_data("node", "h:9100", GROUPS, DAY, resolution)
+    points: list[int] = []
+    for part in planned:
+        params = dict(part.request.params)
+        mine = range(int(params["start"]), int(params["end"]) + 1, resolution)
+        assert len(mine) <= MAX_POINTS
+        points += mine
+    assert len(planned) == queries
+    assert points == list(range(START, START + 86_400, resolution))
+
+
+def test_a_resolution_below_a_second_is_refused() -> None:
+    """Resolutions are whole seconds."""
+    with pytest.raises(ConfigurationError):
+        VENDOR.performance_data("node", "h:9100", GROUPS, DAY, 0)
+
+
+def test_hostile_labels_are_escaped() -> None:
+    """Quotes, backslashes and line ends of a label stay inside their literal."""
+    request = VENDOR.data_groups('a"b\\c\nd', "{}", DAY).request
+    assert dict(request.params)["match[]"] == '{job="a\\"b\\\\c\\nd",instance="{}"}'
+
+
+@settings(max_examples=50)
+@given(st.lists(st.from_regex(r"[a-z:]{1,40}(_[a-z]{0,20})?", fullmatch=True), unique=True, max_size=300))
+def test_each_group_is_asked_for_once_in_short_queries(names: list[str]) -> None:
+    """Queries stay short, and no group is left out or asked for twice."""
+    groups = [DataGroup(name, (name,)) for name in names]
+    planned = VENDOR.performance_data("node", "h:9100", groups, DAY, 1800)
+    assert [leaf.data_group for part in planned for leaf in part.leaves] == names
+    for part in planned:
+        length = len(part.request.path) + 1 + len(urlencode(part.request.params))
+        assert length <= MAX_QUERY_CHARACTERS or len(part.leaves) == 1
+
+
+_METRIC = st.from_regex(r"[a-z_:.*+]{1,12}", fullmatch=True)
+
+
+@given(_METRIC, _METRIC)
+def test_a_group_matches_its_own_metrics_only(one: str, other: str) -> None:
+    """The expression for a group matches exactly the metrics that are sorted into it."""
+    (planned,) = VENDOR.performance_data("j", "i", [DataGroup(group_of(one), (one,))], DAY, 1800)
+    query = dict(planned.request.params)["query"]
+    pattern = json.loads(query.partition("__name__=~")[2].removesuffix("}"))
+    assert re.fullmatch(pattern, one)
+    assert bool(re.fullmatch(pattern, other)) == (group_of(other) == group_of(one))
+
+
+def test_a_key_is_a_bearer_token_and_optional() -> None:
+    """Without a key no header is sent."""
+    assert VENDOR.auth_headers("k") == {"Authorization": "Bearer k"}
+    assert VENDOR.auth_headers("") == {}
+
+
+# What is read
+
+
+def test_names_are_sorted_into_groups() -> None:
+    """A group is the first two words of a metric's name."""
+    parsed = _parse("data_groups", ["node_cpu_seconds_total", "node_cpu_guest_seconds_total", "up", "a__b", "x_y"])
+    assert parsed.columns["data_group"] == ["node_cpu", "up", "a_", "x_y"]
+    assert parsed.columns["value_names"][0] == ["node_cpu_seconds_total", "node_cpu_guest_seconds_total"]
+
+
+def test_an_empty_list_is_empty() -> None:
+    """A day without jobs has none; that is no error."""
+    assert _parse("troops", []).columns == {"troop_id": [], "name": [], "attributes": []}
+
+
+def test_names_that_are_none_are_put_aside() -> None:
+    """What is no text cannot be asked for; an empty label means no label."""
+    parsed = _parse("warriors", ["a", 1, None, "", "\ud800"])
+    assert parsed.columns["warrior_id"] == ["a"]
+    assert len(parsed.rejected) == 3
+
+
+def test_a_sample_becomes_a_row() -> None:
+    """The value's name holds the remaining labels in canonical order; the timeslice is [t, t + step)."""
+    parsed = _parse("performance_data", _matrix(_series([START, "1.5"], mode="idle", cpu='0"')))
+    assert parsed.columns == {
+        "warrior_id": ["h:9100"],
+        "data_group": ["up"],
+        "value_name": ['up{cpu="0\\"",mode="idle"}'],
+        "timeslice_start": [START * 1_000_000],
+        "timeslice_end": [(START + 1800) * 1_000_000],
+        "value": [1.5],
+        "weight": [None],
+    }
+
+
+def test_labels_have_one_spelling() -> None:
+    """Two sets of labels look the same only if they are."""
+    assert canonical({}) == ""
+    assert canonical({"b": "2", "a": "1\n"}) == '{a="1\\n",b="2"}'
+    assert canonical({"a": '1",b="2'}) != canonical({"a": "1", "b": "2"})
+
+
+def test_nan_is_null_and_infinities_are_kept() -> None:
+    """NaN means that there is no number; an infinite bound is one."""
+    parsed = _parse(
+        "performance_data", _matrix(_series([START, "NaN"], [START + 1800, "+Inf"], [START + 3600, "-Inf"]))
+    )
+    assert parsed.columns["value"] == [None, math.inf, -math.inf]
+
+
+def test_fractions_of_a_second_are_kept() -> None:
+    """Times come as floats with milliseconds."""
+    parsed = _parse("performance_data", _matrix(_series([START + 0.123, "1"])))
+    assert parsed.columns["timeslice_start"] == [START * 1_000_000 + 123_000]
+
+
+@pytest.mark.parametrize(
+    "point",
+    [[START, 1], [START, "one"], [START, "1_0"], [START, None], [START], [START, "1", "2"], ["x", "1"], [-5, "1"]]
+    + [[True, "1"], [1e300, "1"], [float("inf"), "1"], [float("nan"), "1"], "ab", None, 7],
+)
+def test_a_bad_point_is_put_aside_alone(point: object) -> None:
+    """A point that is no time and number goes to quarantine; its neighbours stay."""
+    parsed = _parse("performance_data", _matrix(_series(point, [START, "2"])))
+    assert parsed.columns["value"] == [2.0]
+    assert [json.loads(rejected.record)["metric"]["job"] for rejected in parsed.rejected] == ["node"]
+
+
+@pytest.mark.parametrize(
+    ("series", "reason"),
+    [
+        (7, "no labels"),
+        ({"values": []}, "no labels"),
+        ({"metric": {"job": "a"}, "values": []}, "no name"),
+        ({"metric": {"__name__": 1}, "values": []}, "not text"),
+        ({"metric": {"__name__": "up", "x": "\ud800"}, "values": []}, "not text"),
+        ({"metric": {"__name__": "up"}}, "no list of values"),
+        ({"metric": {"__name__": "up"}, "histograms": []}, "native histograms"),
+        ({"metric": {"__name__": "down"}, "values": []}, "not asked for"),
+    ],
+)
+def test_a_bad_series_is_put_aside(series: object, reason: str) -> None:
+    """A series that cannot be named or read goes to quarantine as a whole."""
+    parsed = _parse("performance_data", _matrix(series, _series([START, "2"])))
+    assert parsed.columns["value"] == [2.0]
+    assert reason in parsed.rejected[0].reason
+
+
+def test_warnings_are_no_errors() -> None:
+    """Warnings and infos leave the data as it is; an unknown field is reported."""
+    parsed = _parse("troops", ["a"], warnings=["slow"], infos=["x"], surprise=1)
+    assert parsed.columns["troop_id"] == ["a"]
+    assert parsed.new_fields == ("surprise",)
+
+
+@pytest.mark.parametrize("asset", ["troops", "warriors", "data_groups", "performance_data"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"status": "error", "errorType": "bad_data", "error": "parse error"},
+        {"data": []},
+        {"status": "success"},
+        {"status": "success", "data": {}},
+        {"status": "success", "data": {"resultType": "vector", "result": []}},
+        {"status": "success", "data": {"resultType": "matrix", "result": {}}},
+    ],
+)
+def test_a_wrong_envelope_cannot_be_understood(asset: Asset, content: dict[str, Any]) -> None:
+    """An error or another kind of data is a protocol error."""
+    response = Response(200, {}, json.dumps(content).encode(), datetime(2026, 11, 22, tzinfo=UTC))
+    with pytest.raises(VendorProtocolError):
+        VENDOR.parse(asset, _planned(asset), response)
+
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["up", "matrix", "1"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["metric", "values", "__name__", "resultType", "result"]), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["troops", "warriors", "data_groups", "performance_data"]), _JSON)
+def test_any_json_is_read_or_refused(asset: Asset, data: object) -> None:
+    """Whatever JSON comes: columns of one length, or a protocol error; never another exception."""
+    for content in (data, _matrix(data), _matrix({"metric": {"__name__": "up"}, "values": [data]})):
+        try:
+            parsed = _parse(asset, content)
+        except VendorProtocolError:
+            continue
+        assert len({len(column) for column in parsed.columns.values()}) == 1
