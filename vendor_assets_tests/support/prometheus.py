@@ -1,0 +1,169 @@
+"""Starts a real Prometheus with a node exporter, and gives it whole past days made of the exporter's own output."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+PROGRAMS = ("prometheus", "promtool", "prometheus-node-exporter")
+INSTALL = "apt-get install prometheus prometheus-node-exporter"
+
+ODD_JOB = 'odd|job, "x"\\d {y}'
+"""A job whose name needs every kind of escaping."""
+
+JOBS = {"node": ("web-1:9100", "web-2:9100", "gone-early:9100"), ODD_JOB: ("../one\n'two'",)}
+"""Jobs and their instances. ``gone-early:9100`` has data on the first day only."""
+
+COLLECTORS = ("cpu", "meminfo", "loadavg", "netdev", "stat")
+
+_SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$")
+
+
+@dataclass(frozen=True)
+class RunningPrometheus:
+    """A running server.
+
+    Args:
+        url: Where it listens.
+        exporter_url: Where the node exporter that it scrapes listens.
+        days: The whole past days in UTC that it has data of.
+        every_seconds: Time between two samples of these days.
+    """
+
+    url: str
+    exporter_url: str
+    days: tuple[date, ...]
+    every_seconds: int
+
+    def get(self, path: str, *params: tuple[str, str]) -> Any:
+        """Ask the API directly; returns the answer's data."""
+        return json.loads(_get(f"{self.url}{path}?{urlencode(params)}"))["data"]
+
+
+def require_prometheus() -> None:
+    """Skip the test where the programs are not installed; in CI fail it."""
+    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    if missing:
+        reason = f"{', '.join(missing)} not found: {INSTALL}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@contextmanager
+def prometheus(*, days: int = 2, every_seconds: int = 240) -> Iterator[RunningPrometheus]:
+    """Run the server and the exporter on free ports of 127.0.0.1 while the block lasts.
+
+    The past days are whole days in UTC up to yesterday. Their samples are those of one scrape, varied by a rule, so
+    that each value differs from its neighbours.
+
+    Args:
+        days: How many past days.
+        every_seconds: Time between two samples; below five minutes, so that each instant query finds one.
+
+    Raises:
+        RuntimeError: A program did not start; the message holds what it wrote.
+    """
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prometheus-")))
+        exporter_port, port = _free_port(), _free_port()
+        exporter_url, url = f"http://127.0.0.1:{exporter_port}", f"http://127.0.0.1:{port}"
+        command = ["prometheus-node-exporter", f"--web.listen-address=127.0.0.1:{exporter_port}"]
+        command += ["--collector.disable-defaults", *(f"--collector.{name}" for name in COLLECTORS)]
+        stack.enter_context(_running(command, folder / "exporter.log", f"{exporter_url}/metrics"))
+
+        today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        scraped = _get(f"{exporter_url}/metrics").decode()
+        first = today - timedelta(days=days)
+        _write_open_metrics(folder / "past.om", scraped, int(first.timestamp()), days, every_seconds)
+        (folder / "data").mkdir()
+        blocks = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "past.om", "data"]
+        made = subprocess.run(blocks, cwd=folder, capture_output=True, text=True, check=False)
+        if made.returncode:
+            raise RuntimeError(f"promtool could not make blocks: {made.stdout}{made.stderr}")
+
+        scrape = {"job_name": "live", "static_configs": [{"targets": [f"127.0.0.1:{exporter_port}"]}]}
+        # JSON is YAML.
+        config = {"global": {"scrape_interval": "5s", "scrape_timeout": "5s"}, "scrape_configs": [scrape]}
+        (folder / "prometheus.yml").write_text(json.dumps(config))
+        command = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data", "--log.level=warn"]
+        command += [f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=30d"]
+        stack.enter_context(_running(command, folder / "prometheus.log", f"{url}/-/ready"))
+        past = tuple((first + timedelta(days=number)).date() for number in range(days))
+        yield RunningPrometheus(url, exporter_url, past, every_seconds)
+
+
+def _write_open_metrics(path: Path, scraped: str, first: int, days: int, every_seconds: int) -> None:
+    """One scrape as OpenMetrics over whole days, for each job and instance, with ``up`` and some odd values."""
+    samples = [found.groups("") for line in scraped.splitlines() if (found := _SAMPLE.match(line))]
+    samples += [("up", "", "1"), ("odd_values", 'kind="nan"', "NaN"), ("odd_values", 'kind="infinite"', "+Inf")]
+    samples += [("odd_values", 'kind="text",text="a\\"b\\\\c\\nd"', "-0.5")]
+    with path.open("w") as sink:
+        for job, instances in JOBS.items():
+            for place, instance in enumerate(instances):
+                identity = f'job="{_escaped(job)}",instance="{_escaped(instance)}"'
+                length = 1 if instance.startswith("gone-early") else days
+                for number, (name, labels, text) in enumerate(samples):
+                    series = f"{name}{{{identity}{',' if labels else ''}{labels}}}"
+                    value = float(text)
+                    for step in range(length * 86_400 // every_seconds):
+                        now = value if not math.isfinite(value) or name == "up" else _varied(value, place, number, step)
+                        sink.write(f"{series} {now!r} {first + step * every_seconds}\n".replace(" inf ", " +Inf "))
+        sink.write("# EOF\n")
+
+
+def _varied(value: float, place: int, number: int, step: int) -> float:
+    return value * (1 + 0.01 * place) + math.sin(step / 50 + number) + step / 1000
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _get(url: str) -> bytes:
+    body: bytes = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=30).read()
+    return body
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _running(command: list[str], log: Path, ready_url: str) -> Iterator[None]:
+    with log.open("w") as sink:
+        process = subprocess.Popen(command, cwd=log.parent, stdout=sink, stderr=subprocess.STDOUT)
+    try:
+        while True:
+            if process.poll() is not None:
+                raise RuntimeError(f"{command[0]} did not start: {log.read_text()[-2000:]}")
+            try:
+                _get(ready_url)
+                break
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
