@@ -25,6 +25,14 @@ SCORE_CAP: Final = 10.0
 """Scores above this count as this: how far off a quiet series is says little beyond a point."""
 RELATIVE_SPREAD: Final = 0.1
 """The smallest spread that is believed, as a part of the expected value."""
+_LEAST_WEEKS: Final = 2
+"""Past weeks without which the past says too little."""
+_HARMLESS: Final = 0.25
+"""How much a change to the harmless side (a fall of a latency, a rise of traffic) counts."""
+_EXTREME_COUNTS: Final = 0.7
+"""How much an extreme (a minimum, a maximum) counts: it swings more than an average, and says less."""
+INCIDENT: Final = 25.0
+"""The least severity of a stretch worth telling: about three timeslices of twice the usual, clearly off."""
 MAD_TO_SIGMA: Final = 1.4826
 """Standard deviations per median absolute deviation of a normal distribution."""
 
@@ -34,9 +42,14 @@ _LATENCY: Final = re.compile(
 _NOT_LATENCY: Final = re.compile(
     r"_(total|count|sum|bucket|created|info)$|timestamp|start_time|uptime|interval|timeout|cpu|per_minute|throughput"
 )
-_EXTREME: Final = re.compile(r"(^|_)(min|max|minimum|maximum|stddev|sum_of_squares)(_|$)")
+_EXTREME_WORDS: Final = r"(?:^|_)(?:min|max|minimum|maximum|stddev|sum_of_squares)(?:_|$)"
+_EXTREME: Final = re.compile(_EXTREME_WORDS)
 _TYPICAL: Final = re.compile(r"(^|_)(average|avg|mean|median|p50)(_|$)")
 _COUNTER: Final = re.compile(r"_(total|count|sum|bucket|created|info)$|timestamp|start_time")
+_BETTER_HIGH: Final = re.compile(
+    r"calls|requests|throughput|per_second|score|satisfied|success|available|^up$|hit|free"
+)
+_ERRORS: Final = re.compile(r"error|fail|exception|reject|timeout|5xx", re.IGNORECASE)
 _ENTRY: Final = re.compile(
     r"^(httpdispatcher|webtransaction|http_server|http_request|request)", re.IGNORECASE
 )
@@ -190,6 +203,12 @@ def is_counter(value_name: str) -> bool:
     return bool(_COUNTER.search(value_name.lower()))
 
 
+def is_better_high(value_name: str) -> bool:
+    """Whether a fall of this value is the bad news: traffic, scores, what is free."""
+    name = value_name.lower()
+    return bool(_BETTER_HIGH.search(name)) and not _ERRORS.search(name)
+
+
 def main_values(daily: pd.DataFrame) -> pd.DataFrame:
     """For each troop the one value by which to judge it: its latency where it has one.
 
@@ -284,8 +303,8 @@ def anomalies(day: pd.DataFrame, history: pd.DataFrame, *, by: Sequence[str], ti
 
     The expected value is the median of the series in the same local hour of the same weekday in the history; the
     spread is the median absolute deviation there, in standard deviations, at least a tenth of the expected value
-    (Iglewicz and Hoaglin's modified z-score). A series without such history is compared with its own day: its
-    median and its spread over the day.
+    (Iglewicz and Hoaglin's modified z-score). A series that has this hour in fewer than two past weeks is compared
+    with its own day: its median and its spread over the day. One week alone may itself have been unusual.
 
     Args:
         day: ``by`` columns, ``timeslice_start`` (aware), ``value``.
@@ -306,9 +325,9 @@ def anomalies(day: pd.DataFrame, history: pd.DataFrame, *, by: Sequence[str], ti
     own = _centre_and_spread(rows, keys, "own")
     weekly = _centre_and_spread(past, [*keys, "_hour"], "past")
     rows = rows.merge(own, on=keys, how="left").merge(weekly, on=[*keys, "_hour"], how="left")
-    known = rows["past_samples"].fillna(0) >= 2
+    known = rows["past_days"].fillna(0) >= _LEAST_WEEKS
     rows["expected"] = rows["past_centre"].where(known, rows["own_centre"])
-    # Two past values may agree by luck: no spread below a fraction of the day's own is believed.
+    # A few past values may agree by luck: no spread below a fraction of the day's own is believed.
     weekly_spread = np.maximum(rows["past_spread"], 0.2 * rows["own_spread"])
     spread = weekly_spread.where(known, rows["own_spread"])
     floor = RELATIVE_SPREAD * np.maximum(rows["expected"].abs(), rows["own_size"])
@@ -323,17 +342,18 @@ def anomalies(day: pd.DataFrame, history: pd.DataFrame, *, by: Sequence[str], ti
 
 def _hour_of_week(instants: pd.Series, timezone: str) -> pd.Series:
     local = pd.to_datetime(instants, utc=True).dt.tz_convert(timezone)
-    found: pd.Series = local.dt.dayofweek * 24 + local.dt.hour
+    found: pd.Series = local.dt.day_of_week * 24 + local.dt.hour
     return found
 
 
 def _centre_and_spread(rows: pd.DataFrame, keys: list[str], prefix: str) -> pd.DataFrame:
     centre = rows.groupby(keys)["value"].median().rename(f"{prefix}_centre").reset_index()
-    joined = rows[[*keys, "value"]].merge(centre, on=keys)
+    joined = rows[[*keys, "timeslice_start", "value"]].merge(centre, on=keys)
+    joined["_day"] = pd.to_datetime(joined["timeslice_start"], utc=True).dt.floor("D")
     joined["_off"] = (joined["value"] - joined[f"{prefix}_centre"]).abs()
     joined["_size"] = joined["value"].abs()
     found = joined.groupby(keys).agg(
-        spread=("_off", "median"), samples=("value", "size"), size=("_size", "mean")
+        spread=("_off", "median"), days=("_day", "nunique"), size=("_size", "mean")
     )
     found = found.rename(columns=lambda name: f"{prefix}_{name}").reset_index()
     found[f"{prefix}_spread"] *= MAD_TO_SIGMA
@@ -348,7 +368,8 @@ class Stretch:
         series: The values of the series' columns, in their order.
         start: Start of its first timeslice.
         end: End of its last timeslice.
-        severity: How unusual it was in all: capped scores times doublings, summed over its timeslices.
+        severity: How unusual it was in all: capped scores times doublings, summed over its timeslices; less for a
+            change to the harmless side and for extremes.
         ratio: Largest (or, for a fall, smallest) value over what was expected; NaN where nothing was expected.
         peak: The value furthest off.
         expected: What was expected then.
@@ -364,13 +385,27 @@ class Stretch:
     expected: float
     against: str
 
+    @property
+    def change(self) -> str:
+        """How far off it was, in words: ``up to 8 times the usual``."""
+        usual = "the usual" if self.against == "past weeks" else "the day's median"
+        if not math.isfinite(self.ratio) or self.ratio <= 0:
+            return f"at {self.peak:.3g}, where {self.expected:.3g} is {usual},"
+        return (
+            f"up to {self.ratio:.3g} times {usual}"
+            if self.ratio >= 1
+            else f"down to {self.ratio:.0%} of {usual}"
+        )
+
 
 def stretches(scored: pd.DataFrame, *, by: Sequence[str], gap: int = 1) -> list[Stretch]:
     """Stretches of unusual timeslices, most severe first.
 
     Timeslices of one series whose scores are off to the same side by ``DEVIATION`` or more, with at most ``gap``
     usual ones between, are one stretch. Each counts with its score (capped) times its doublings or halvings
-    (capped at 2^6), so that what is far off for long comes before what is a little off for longer.
+    (capped at 2^6), so that what is far off for long comes before what is a little off for longer. A change to
+    the harmless side (latency falls, traffic rises) counts a quarter, a minimum or maximum seven tenths; both are
+    told from ``value_name``, where it is one of ``by``.
 
     Args:
         scored: What ``anomalies`` gives, with ``timeslice_end``.
@@ -388,6 +423,12 @@ def stretches(scored: pd.DataFrame, *, by: Sequence[str], gap: int = 1) -> list[
     doublings = np.log2(rows["ratio"].where(rows["ratio"] > 0)).abs().fillna(6.0).clip(upper=6.0)
     rows["_severity"] = rows["score"].abs().clip(upper=SCORE_CAP) * doublings
     rows["_side"] = np.sign(rows["score"])
+    if "value_name" in keys:
+        good = {name: is_better_high(name) for name in rows["value_name"].unique()}
+        harmless = rows["value_name"].map(good).astype(bool) == (rows["_side"] > 0)
+        rows["_severity"] = rows["_severity"].where(~harmless, rows["_severity"] * _HARMLESS)
+        extreme = rows["value_name"].str.lower().str.contains(_EXTREME_WORDS)
+        rows["_severity"] = rows["_severity"].where(~extreme, rows["_severity"] * _EXTREME_COUNTS)
     rows["_series"] = rows.groupby(keys, sort=False).ngroup()
     new = (rows["_series"].diff() != 0) | (rows["_side"].diff() != 0) | (rows["_place"].diff() > gap + 1)
     rows["_stretch"] = new.cumsum()
@@ -396,7 +437,8 @@ def stretches(scored: pd.DataFrame, *, by: Sequence[str], gap: int = 1) -> list[
 
 
 def _stretch(part: pd.DataFrame, keys: list[str]) -> Stretch:
-    worst: Any = part.loc[part["score"].abs().idxmax()]
+    far = np.log2(part["ratio"].where(part["ratio"] > 0)).abs()
+    worst: Any = part.loc[(far if far.notna().any() else part["score"].abs()).idxmax()]
     return Stretch(
         series=tuple(str(worst[key]) for key in keys),
         start=part["timeslice_start"].min().to_pydatetime(),
@@ -409,13 +451,16 @@ def _stretch(part: pd.DataFrame, keys: list[str]) -> Stretch:
     )
 
 
-def incidents(found: Iterable[Stretch], *, group: int = 0, count: int = 5) -> list[tuple[Stretch, int]]:
+def incidents(
+    found: Iterable[Stretch], *, group: int = 0, count: int = 5, least: float = INCIDENT
+) -> list[tuple[Stretch, int]]:
     """Stretches that overlap in time within one group, told once: by the most severe of them.
 
     Args:
         found: Stretches, most severe first.
         group: Which part of ``series`` names the group, as the troop does.
         count: How many at most.
+        least: The severity from which on a stretch opens an incident.
 
     Returns:
         The most severe stretch of each incident and how many more belong to it.
@@ -434,7 +479,7 @@ def incidents(found: Iterable[Stretch], *, group: int = 0, count: int = 5) -> li
         )
         if home is not None:
             home.append(stretch)
-        else:
+        elif stretch.severity >= least:
             told.append([stretch])
     return [(members[0], len(members) - 1) for members in told[:count]]
 

@@ -363,7 +363,7 @@ class Warehouse:
                 connection.register(name, frame)
             try:
                 self._relation(connection, spec, _schema(spec).names, found).create_view(spec.name)
-                return connection.sql(sql, params=dict(parameters or {})).df()
+                return connection.sql(sql, params=dict(parameters or {})).to_arrow_table().to_pandas()
             except duckdb.Error as error:
                 message = f"a query of {spec.name} failed: {_one_line(error)}"
                 raise StorageError(message) from error

@@ -1,0 +1,380 @@
+"""Figures of a day: titles, units and the time zone on each. matplotlib without pyplot: no global state.
+
+Figures take what ``DayView`` computes; ``to_png`` draws them. Names are free text of the vendor: they are shortened
+and never read as markup.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import unicodedata
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final
+
+import matplotlib.dates as mdates
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
+
+from vendor_assets.analytics import metrics
+from vendor_assets.analytics.day import DayView
+
+MOST_TROOPS: Final = 12
+"""Panels of the latency figure at most: the busiest troops."""
+MOST_ROWS: Final = 40
+"""Rows of the coverage figure at most: those with the largest gaps."""
+WIDTH: Final = 11.0
+"""Width of a figure in inches."""
+DPI: Final = 120
+
+INK: Final = "#22313f"
+MUTED: Final = "#7b8794"
+GRID: Final = "#e4e9ed"
+BLUE: Final = "#1f6f8b"
+LIGHT: Final = "#99c9d8"
+PALE: Final = "#d5e9ef"
+RED: Final = "#c8452b"
+ROSE: Final = "#f8e3dc"
+COVER: Final = LinearSegmentedColormap.from_list("cover", ["#f3d9d1", "#f6efe0", "#bcdcd6", "#2f8f83"])
+
+
+def latency(view: DayView) -> Figure:
+    """Percentiles of each troop's main value over its warriors, along the day; one panel a troop."""
+    known = view.overview[view.overview["value_name"].notna()]
+    shown = known.head(MOST_TROOPS)
+    title = (
+        "Latency along the day"
+        if shown["value_name"].map(metrics.is_latency).all()
+        else "Main value along the day"
+    )
+    if shown.empty:
+        return _nothing(title, "No values on this day.")
+    columns = 1 if len(shown) == 1 else 2 if len(shown) <= 4 else 3
+    rows = math.ceil(len(shown) / columns)
+    figure = _figure(0.9 + 2.25 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for place, row in enumerate(shown.itertuples(index=False)):
+        ax = axes[place // columns][place % columns]
+        mine = view.latency[view.latency["troop_id"] == row.troop_id]
+        _panel(ax, mine, view)
+        ax.set_title(label(row.troop, 42 if columns < 3 else 34), loc="left", fontsize=10, color=INK, pad=16)
+        ax.text(
+            0,
+            1.03,
+            label(f"{row.data_group} · {_warriors(row.warriors)}", 56 if columns < 3 else 46),
+            transform=ax.transAxes,
+            fontsize=7.5,
+            color=MUTED,
+        )
+        ax.set_ylabel(label(_axis(row.value_name), 36), fontsize=7.5, color=MUTED)
+    for place in range(len(shown), rows * columns):
+        axes[place // columns][place % columns].set_axis_off()
+    handles = [
+        Line2D([], [], color=BLUE, linewidth=1.6, label="median over warriors"),
+        Patch(color=LIGHT, label="up to the 95th percentile"),
+        Patch(color=PALE, label="up to the 99th"),
+    ]
+    note = f"the {len(shown)} busiest of {len(known)} troops; " if len(known) > len(shown) else ""
+    _head(figure, title, f"{note}time of day on {_day(view)}")
+    figure.legend(
+        handles=handles, loc="outside lower right", ncols=3, frameon=False, fontsize=8, labelcolor=INK
+    )
+    return figure
+
+
+def slowest(view: DayView, count: int = 12) -> Figure:
+    """The data groups with the largest mean latency, with the 95th percentile of their worst warrior."""
+    found = view.slowest(count)
+    is_latency = found["value_name"].map(metrics.is_latency).all()
+    title = "Slowest data groups" if is_latency else "Largest data groups"
+    if found.empty:
+        return _nothing(title, "No values on this day.")
+    figure = _figure(1.5 + 0.34 * len(found))
+    ax = figure.subplots()
+    places = np.arange(len(found))[::-1]
+    ax.barh(places, found["mean"], height=0.62, color=LIGHT, label="mean, weighted by calls")
+    ax.plot(
+        found["p95"],
+        places,
+        linestyle="none",
+        marker="|",
+        markersize=11,
+        markeredgewidth=2,
+        color=BLUE,
+        label="95th percentile of its slowest warrior",
+    )
+    far = float(np.nanmax(found[["mean", "p95"]].to_numpy(dtype=float)))
+    for place, row in zip(places, found.itertuples(index=False), strict=True):
+        calls = "" if math.isnan(row.calls) else f"  {quantity(row.calls)} calls"
+        end = max(row.mean, row.p95) if math.isfinite(row.p95) else row.mean
+        ax.text(
+            end + 0.012 * far, place, f"{quantity(row.mean)}{calls}", va="center", fontsize=8, color=MUTED
+        )
+    ax.set_yticks(
+        places,
+        [
+            label(f"{view.names.get(row.troop_id, row.troop_id)} · {row.data_group}", 62)
+            for row in found.itertuples(index=False)
+        ],
+    )
+    names = found["value_name"].unique()
+    ax.set_xlabel(
+        label(_axis(names[0]) if len(names) == 1 else "each troop's main value", 80),
+        fontsize=8.5,
+        color=MUTED,
+    )
+    ax.set_xlim(0, 1.2 * far if far > 0 else 1)
+    _frame(ax, "x")
+    ax.tick_params(axis="y", labelsize=8.5, length=0)
+    _head(figure, title, f"over all warriors and timeslices of {_day(view)}")
+    figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=8, labelcolor=INK)
+    return figure
+
+
+def incident(view: DayView) -> Figure:
+    """The most unusual stretch of the day: the value, what was expected, and each warrior."""
+    title = "The incident of the day"
+    if not view.incidents:
+        reason = (
+            "No values on this day."
+            if not len(view.daily)
+            else "No value was clearly unusual for long enough to tell."
+        )
+        return _nothing(title, reason)
+    stretch, _ = view.incidents[0]
+    rows, single = view.incident_rows
+    troop_id, data_group, value_name = stretch.series
+    figure = _figure(3.9)
+    ax = figure.subplots()
+    ax.axvspan(_number(stretch.start), _number(stretch.end), color=ROSE, linewidth=0, zorder=0)
+    warriors = [mine for _, mine in single.groupby("warrior_id", sort=True)]
+    if len(warriors) > 1:
+        for index, mine in enumerate(warriors):
+            times, values = _gapped(mine, "value")
+            text = "each warrior" if index == 0 else None
+            ax.plot(times, values, color="#b9c3cc", linewidth=0.8, zorder=1, label=text)
+    times, values, expected, spread = _gapped(rows, "value", "expected", "spread")
+    ax.fill_between(
+        times,
+        expected - metrics.DEVIATION * spread,
+        expected + metrics.DEVIATION * spread,
+        color=PALE,
+        linewidth=0,
+        zorder=1.5,
+        label="usual range",
+    )
+    usual = "usual at this hour" if stretch.against == "past weeks" else "median of the day"
+    ax.plot(times, expected, color=BLUE, linewidth=1.1, linestyle=(0, (4, 2)), zorder=2, label=usual)
+    ax.plot(times, values, color=INK, linewidth=2, zorder=3, label="mean over warriors")
+    bad = rows[(rows["timeslice_start"] >= stretch.start) & (rows["timeslice_start"] < stretch.end)]
+    ax.plot(*_gapped(bad, "value"), color=RED, linewidth=2.6, zorder=4, label="unusual")
+    low, high = ax.get_ylim()
+    if float(rows["value"].min()) >= 0:
+        low = 0.0
+    ax.set_ylim(low, high)
+    ax.set_ylabel(label(_axis(value_name), 48), fontsize=8.5, color=MUTED)
+    _frame(ax, "y")
+    _hours(ax, view)
+    compared = (
+        f"compared with {len(view.weeks)} past weeks"
+        if stretch.against == "past weeks"
+        else "too few past weeks to compare with"
+    )
+    start, end = stretch.start.astimezone(view.zone), stretch.end.astimezone(view.zone)
+    text = f"{stretch.change} from {start:%H:%M} to {end:%H:%M}; {compared}; time of day on {_day(view)}"
+    # Not the figure's small print, which would run into a legend of five parts.
+    ax.set_xlabel(text, loc="left", fontsize=8, color=MUTED, labelpad=8)
+    name = view.names.get(troop_id, troop_id)
+    _head(figure, f"{title}: {label(name, 40)} · {label(data_group, 48)}", "")
+    figure.legend(loc="outside lower right", ncols=5, frameon=False, fontsize=8, labelcolor=INK)
+    return figure
+
+
+def coverage(view: DayView) -> Figure:
+    """For each troop and hour, which share of its series has values."""
+    title = "Coverage of the day"
+    shares = view.coverage
+    if shares.empty:
+        return _nothing(title, "No troops on this day.")
+    note = ""
+    if len(shares) > MOST_ROWS:
+        note = f"the {MOST_ROWS} troops with the largest gaps of {len(shares)}; "
+        worst = shares.mean(axis=1).sort_values(kind="stable").index[:MOST_ROWS]
+        shares = shares.loc[[troop_id for troop_id in shares.index if troop_id in set(worst)]]
+    figure = _figure(1.35 + 0.3 * len(shares))
+    ax = figure.subplots()
+    starts = [_number(start.to_pydatetime()) for start in shares.columns]
+    edges = [*starts, _number(view.window.end)]
+    rows = np.arange(len(shares) + 1)
+    mesh = ax.pcolormesh(
+        edges, rows, shares.to_numpy(), cmap=COVER, vmin=0, vmax=1, edgecolors="white", linewidth=1
+    )
+    ax.invert_yaxis()
+    names = [
+        f"{view.names.get(troop_id, troop_id)}{_state(view.states.get(troop_id, ''))}"
+        for troop_id in shares.index
+    ]
+    ax.set_yticks(rows[:-1] + 0.5, [label(name, 44) for name in names])
+    ax.tick_params(axis="both", labelsize=8.5, length=0, labelcolor=INK)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    _hours(ax, view)
+    bar = figure.colorbar(
+        mesh, ax=ax, fraction=0.025, pad=0.01, format=FuncFormatter(lambda share, _: f"{share:.0%}")
+    )
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.tick_params(labelsize=8, length=0, labelcolor=MUTED)
+    _head(
+        figure,
+        title,
+        f"{note}share of a troop's series that have values (a warrior that lives for half a day has half); "
+        f"time of day on {_day(view)}",
+    )
+    return figure
+
+
+def to_png(figure: Figure) -> bytes:
+    """Draw a figure as a PNG."""
+    target = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(target)
+    return target.getvalue()
+
+
+def label(text: str, most: int) -> str:
+    """A name as it may be drawn: one line, at most so many characters, nothing that reads as markup or has no glyph."""
+    glyphs = _glyphs()
+    line = " ".join(
+        "".join(
+            " " if unicodedata.category(character) in ("Cc", "Zl", "Zp") else character
+            for character in text
+            if unicodedata.category(character) != "Cf"
+        ).split()
+    )
+    if len(line) > most:
+        keep = most - 1
+        line = f"{line[: math.ceil(keep * 0.6)]}…{line[-(keep // 5 * 2) :]}"
+    drawn = "".join(character if ord(character) in glyphs else "□" for character in line)
+    return drawn.replace("$", r"\$")
+
+
+def quantity(value: float) -> str:
+    """A number with three significant digits, thousands as k, M, G; a dash where there is none."""
+    if not math.isfinite(value):
+        return "–"
+    size = abs(value)
+    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if size >= 999.5 * factor / 1e3 and size >= factor * 0.9995:
+            return f"{value / factor:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+@lru_cache(maxsize=1)
+def _glyphs() -> frozenset[int]:
+    font = get_font(findfont(FontProperties()))
+    return frozenset(font.get_charmap())
+
+
+def _panel(ax: Axes, rows: pd.DataFrame, view: DayView) -> None:
+    times, middle, high, highest = _gapped(rows, "p50", "p95", "p99")
+    ax.fill_between(times, middle, highest, color=PALE, linewidth=0)
+    ax.fill_between(times, middle, high, color=LIGHT, linewidth=0)
+    ax.plot(times, middle, color=BLUE, linewidth=1.6)
+    top = float(np.nanmax(highest)) if np.isfinite(highest).any() else 1.0
+    bottom = float(np.nanmin(middle)) if np.isfinite(middle).any() else 0.0
+    if bottom >= 0:
+        ax.set_ylim(0, 1.12 * top if top > 0 else 1)
+    _frame(ax, "y")
+    _hours(ax, view)
+
+
+def _gapped(rows: pd.DataFrame, *names: str) -> tuple[Any, ...]:
+    """Middles of timeslices and values along them, with a NaN where timeslices are missing: no line over a gap."""
+    ordered = rows.sort_values("timeslice_start")
+    starts = ordered["timeslice_start"]
+    step = starts.diff().median() if len(starts) > 1 else pd.Timedelta(0)
+    times: list[float] = []
+    values: list[list[float]] = [[] for _ in names]
+    before = None
+    for start, *row in ordered[["timeslice_start", *names]].itertuples(index=False, name=None):
+        if before is not None and start - before > 1.5 * step:
+            times.append(_number((before + (start - before) / 2).to_pydatetime()))
+            for series in values:
+                series.append(math.nan)
+        times.append(_number((start + step / 2).to_pydatetime()))
+        for series, value in zip(values, row, strict=True):
+            series.append(float(value))
+        before = start
+    return (np.asarray(times), *(np.asarray(series) for series in values))
+
+
+def _number(instant: datetime) -> float:
+    return float(mdates.date2num(instant))
+
+
+def _figure(height: float) -> Figure:
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06, wspace=0.03, hspace=0.06)  # type: ignore[union-attr]
+    return figure
+
+
+def _head(figure: Figure, title: str, text: str) -> None:
+    # One left-aligned block of two lines; the second is the figure's small print.
+    figure.suptitle(title, x=0.008, ha="left", fontsize=13, fontweight="bold", color=INK)
+    if text:
+        figure.supxlabel(text, x=0.008, ha="left", fontsize=8, color=MUTED)
+
+
+def _nothing(title: str, text: str) -> Figure:
+    figure = _figure(1.3)
+    figure.text(0.008, 0.35, text, fontsize=10, color=MUTED)
+    figure.suptitle(title, x=0.008, ha="left", fontsize=13, fontweight="bold", color=INK)
+    return figure
+
+
+def _frame(ax: Axes, grid: str) -> None:
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
+    ax.spines["bottom"].set_color(GRID)
+    ax.grid(visible=True, axis="x" if grid == "x" else "y", color=GRID, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.tick_params(axis="both", labelsize=8, length=0, labelcolor=INK)
+    ax.locator_params(axis="x" if grid == "x" else "y", nbins=6)
+    formatter = FuncFormatter(lambda value, _: quantity(value))
+    (ax.xaxis if grid == "x" else ax.yaxis).set_major_formatter(formatter)
+
+
+def _hours(ax: Axes, view: DayView) -> None:
+    ax.set_xlim(_number(view.window.start), _number(view.window.end))
+    ticks = [
+        view.window.start + timedelta(hours=hour)
+        for hour in range(0, int(view.window.seconds // 3600) + 1, 4)
+    ]
+    ax.set_xticks(
+        [_number(tick) for tick in ticks], [tick.astimezone(view.zone).strftime("%H:%M") for tick in ticks]
+    )
+
+
+def _axis(value_name: str) -> str:
+    unit = metrics.unit_of(value_name)
+    return f"{value_name} [{unit}]" if unit else f"{value_name} [vendor's unit]"
+
+
+def _warriors(count: int) -> str:
+    return "1 warrior" if count == 1 else f"{count} warriors"
+
+
+def _state(state: str) -> str:
+    return "" if state in ("complete", "") else f" ({state})"
+
+
+def _day(view: DayView) -> str:
+    return f"{view.day:%a} {view.day.day} {view.day:%B %Y}, {view.timezone}"

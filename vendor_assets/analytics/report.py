@@ -1,0 +1,229 @@
+"""The report of a day: the notebook, executed in a kernel of this very interpreter, and its HTML.
+
+papermill executes the notebook, nbconvert turns it into one HTML file without scripts and without anything to
+fetch, so that it can be sent to a colleague as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import vendor_assets
+from vendor_assets import errors
+from vendor_assets.analytics.warehouse import Warehouse
+from vendor_assets.days import parse_time_zone
+from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
+from vendor_assets.storage.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+logger = logging.getLogger(__name__)
+
+NOTEBOOK: Final = "performance_report.ipynb"
+CELL_SECONDS: Final = 600
+"""How long one cell may take: the largest day known takes a minute."""
+START_SECONDS: Final = 60
+"""How long the kernel may take to start."""
+
+_LONGEST_SOCKET_FOLDER: Final = 80
+"""Characters; the system allows 107 for the whole path of a socket, on some systems 103."""
+_HIDDEN: Final = frozenset({"about", "summary"})
+"""Cells that are for Jupyter or for machines: not in the HTML."""
+
+_STYLE: Final = """
+:root { color-scheme: light; }
+body { margin: 0; background: #f3f5f7; color: #22313f;
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
+main { max-width: 1180px; margin: 0 auto; padding: 28px 36px 40px; background: #fff; box-sizing: border-box;
+  min-height: 100vh; }
+h1 { font-size: 25px; line-height: 1.25; margin: 0 0 6px; }
+p { margin: 0 0 10px; }
+.facts { color: #5d6b78; }
+.lead { margin: 14px 0 22px; font-size: 16px; overflow-wrap: anywhere; }
+.caveats { margin: 12px 0; padding: 10px 14px 10px 30px; background: #fdf1ed; border-left: 4px solid #c8452b;
+  overflow-wrap: anywhere; }
+.badge { display: inline-block; padding: 1px 9px; border-radius: 10px; font-size: 12px; font-weight: 600;
+  line-height: 18px; vertical-align: middle; white-space: nowrap; }
+.badge.good { background: #dcefeb; color: #1c6b60; }
+.badge.fair { background: #fbefd5; color: #86590a; }
+.badge.bad { background: #f8e0da; color: #a5321b; }
+table.report { border-collapse: collapse; width: 100%; margin: 6px 0 8px; font-size: 13px; }
+table.report th { color: #5d6b78; font-weight: 600; border-bottom: 2px solid #dfe5ea; padding: 5px 7px;
+  vertical-align: bottom; }
+table.report td { border-bottom: 1px solid #edf0f3; padding: 5px 7px; }
+table.report .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+table.report .text { text-align: left; overflow-wrap: anywhere; }
+table.report .unit, .note { color: #7b8794; }
+.note { font-size: 12.5px; margin-bottom: 22px; }
+img { max-width: 100%; height: auto; display: block; margin: 20px 0 14px; }
+pre { overflow-x: auto; background: #f6f8fa; padding: 10px; font-size: 12.5px; }
+footer { margin-top: 26px; padding-top: 12px; border-top: 1px solid #dfe5ea; color: #7b8794; font-size: 12.5px; }
+@media print { body { background: #fff; } main { padding: 0; max-width: none; } img, tr { break-inside: avoid; } }
+"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A day's report.
+
+    Attributes:
+        notebook: The executed notebook, ipynb.
+        html: The same as one HTML file, without code.
+        headline_png: The plot that says most: the incident, or the day's latency where nothing was unusual.
+        summary: The day in a few numbers; see ``DayView.summary``.
+    """
+
+    notebook: bytes
+    html: bytes
+    headline_png: bytes
+    summary: Mapping[str, str | int | float]
+
+
+def render_report(store: ObjectStore, day: date, timezone: str = "UTC", *, show_code: bool = False) -> Report:
+    """Execute the report notebook for a day and turn it into HTML.
+
+    The kernel is this interpreter, whatever kernels are installed, and inherits the environment, from which boto3
+    takes the store's credentials.
+
+    Args:
+        store: Where the day's tables are. The kernel opens it anew by its URL.
+        day: The day.
+        timezone: Time zone of days, an IANA name.
+        show_code: Whether the HTML shows the code too.
+
+    Raises:
+        ObjectNotFoundError: The day's ``daily_performance`` is not there.
+        ConfigurationError: The time zone is unknown.
+        VendorAssetsError: A cell failed; where one of our errors made it fail, that kind of error.
+    """
+    parse_time_zone(timezone)
+    if not Warehouse(store).partitions("daily_performance", day):
+        message = f"daily_performance of {day} is not in {store.url}; materialize it first"
+        raise ObjectNotFoundError(message)
+    executed = _execute({"day": day.isoformat(), "store": store.url, "timezone": timezone})
+    summary = _output(executed, "summary", "application/json")
+    shown = "incident" if summary["incidents"] else "latency"
+    return Report(
+        notebook=_as_bytes(executed),
+        html=_html(executed, title=f"Performance of {day.isoformat()}", show_code=show_code).encode(),
+        headline_png=base64.b64decode(_output(executed, shown, "image/png")),
+        summary=dict(summary),
+    )
+
+
+def _execute(parameters: Mapping[str, str]) -> NotebookNode:
+    # All of this is heavy (a second to import), and only a report needs it.
+    import nbformat  # noqa: PLC0415
+    import papermill  # noqa: PLC0415
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError  # noqa: PLC0415
+
+    what = f"the report of {parameters['day']}"
+    source = resources.files("vendor_assets.notebooks").joinpath(NOTEBOOK).read_text(encoding="utf-8")
+    try:
+        with tempfile.TemporaryDirectory(prefix="vendor_assets-") as folder:
+            return papermill.execute_notebook(
+                nbformat.reads(source, as_version=4),
+                None,
+                parameters=dict(parameters),
+                kernel_name="python3",
+                progress_bar=False,
+                start_timeout=START_SECONDS,
+                execution_timeout=CELL_SECONDS,
+                kernel_manager_class=_kernel_manager(Path(folder)),
+                # People's own IPython start-up files and history are none of the report's business.
+                extra_arguments=[f"--IPKernelApp.ipython_dir={folder}"],
+            )
+    except papermill.PapermillExecutionError as error:
+        kind = getattr(errors, error.ename, VendorAssetsError)
+        said = " ".join(str(error.evalue).split())[:1000]
+        if isinstance(kind, type) and issubclass(kind, VendorAssetsError) and kind is not VendorAssetsError:
+            message = f"{what}: {said}"
+            raise kind(message) from error
+        message = f"{what} failed in cell {error.exec_count}: {error.ename}: {said}"
+        raise VendorAssetsError(message) from error
+    except CellTimeoutError as error:
+        message = (
+            f"{what}: a cell took longer than {CELL_SECONDS} s; the day may be too large for this machine"
+        )
+        raise VendorAssetsError(message) from error
+    except (DeadKernelError, RuntimeError) as error:
+        message = f"{what}: its Python process died or did not start ({error}); is there enough memory?"
+        raise VendorAssetsError(message) from error
+
+
+def _kernel_manager(folder: Path) -> type[Any]:
+    """A kernel manager that starts this interpreter, keeps its files in a folder and finds this package."""
+    from jupyter_client.kernelspec import KernelSpecManager  # noqa: PLC0415
+    from jupyter_client.manager import AsyncKernelManager  # noqa: PLC0415
+
+    # The package's parent: where an uninstalled checkout is found, without changing this process's directory.
+    root = Path(vendor_assets.__file__).absolute().parent.parent
+
+    class OwnInterpreter(AsyncKernelManager):
+        def __init__(self, **options: Any) -> None:
+            # No folders: an installed kernel named python3 may be another Python. The native one is sys.executable.
+            specs = KernelSpecManager(kernel_dirs=[])
+            # Sockets in our folder, which nobody else may enter; paths of sockets must be short.
+            transport = "ipc" if len(str(folder)) < _LONGEST_SOCKET_FOLDER else "tcp"
+            super().__init__(
+                kernel_spec_manager=specs,
+                connection_file=str(folder / "kernel.json"),
+                transport=transport,
+                **options,
+            )
+
+        async def start_kernel(self, **options: Any) -> None:
+            await self._async_start_kernel(**({"cwd": str(root)} | options))
+
+    return OwnInterpreter
+
+
+def _html(executed: NotebookNode, *, title: str, show_code: bool) -> str:
+    from nbconvert import HTMLExporter  # noqa: PLC0415
+    from traitlets.config import Config  # noqa: PLC0415
+
+    settings = Config()
+    settings.TagRemovePreprocessor.enabled = True
+    settings.TagRemovePreprocessor.remove_cell_tags = set(_HIDDEN)
+    exporter = HTMLExporter(
+        config=settings,
+        # The body alone: the other templates load scripts from the network.
+        template_name="basic",
+        exclude_input=not show_code,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+    body, _ = exporter.from_notebook_node(executed)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n"
+        f"<footer>Made by vendor_assets {vendor_assets.__version__} from the harvested performance data. Unusual: four or "
+        "more robust standard deviations off the same hour of past weeks; where fewer than two past weeks are there, off "
+        "the day's own median.</footer>\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _output(executed: NotebookNode, tag: str, kind: str) -> Any:
+    for cell in executed.cells:
+        if tag in cell.metadata.get("tags", ()):
+            for output in cell.get("outputs", ()):
+                if kind in output.get("data", {}):
+                    return output["data"][kind]
+    message = f"the report's notebook has no cell tagged {tag} that gives {kind}; was it changed?"
+    raise VendorAssetsError(message)
+
+
+def _as_bytes(executed: NotebookNode) -> bytes:
+    import nbformat  # noqa: PLC0415
+
+    return str(nbformat.writes(executed)).encode()

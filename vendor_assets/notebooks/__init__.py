@@ -1,0 +1,1 @@
+"""Notebooks: thin; they read, compute and plot with ``vendor_assets.analytics``."""
