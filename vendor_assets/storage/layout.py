@@ -74,21 +74,18 @@ def decode_segment(text: str) -> str:
     Raises:
         StorageError: No such segment exists, or it was cut for its length.
     """
-    if not _SEGMENT.fullmatch(text):
-        raise StorageError(f"{text!r} is not an encoded segment; build segments with encode_segment")
     if _CUT in text:
         raise StorageError(
             f"{text!r} was cut for its length and cannot be decoded; look its text up in the table"
         )
-    if text == _EMPTY:
-        return ""
-    data = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), text.encode())
+    data = b"" if text == _EMPTY else text.encode("utf-8", "surrogatepass")
     try:
-        return data.decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError as error:
-        raise StorageError(
-            f"{text!r} is not an encoded segment; build segments with encode_segment"
-        ) from error
+        decoded = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), data).decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        decoded = ""
+    if encode_segment(decoded) != text:
+        raise StorageError(f"{text!r} is not an encoded segment; build segments with encode_segment")
+    return decoded
 
 
 def table_key(table: str, day: date | None = None, troop: str | None = None) -> str:

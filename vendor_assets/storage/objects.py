@@ -55,6 +55,7 @@ _TAIL_BYTES: Final = 256 << 10
 _READ_BYTES: Final = 1 << 20
 _READ_ATTEMPTS: Final = 3
 _STRAY_SECONDS: Final = 86_400.0
+_CREDENTIAL_CODES: Final = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired"})
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,15 @@ def open_store(url: str, *, s3_client_factory: Callable[[], Any] | None = None) 
     parts = urlsplit(url)
     if parts.scheme != "s3" or not parts.netloc or parts.query or parts.fragment:
         raise ConfigurationError(f"store {url!r} is not accepted; give a folder or s3://bucket/prefix")
-    return S3Store((s3_client_factory or _default_s3_client)(), parts.netloc, parts.path)
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 (0.1 s that folders need not pay)
+
+    try:
+        return S3Store((s3_client_factory or _default_s3_client)(), parts.netloc, parts.path)
+    except (BotoCoreError, StorageError, ValueError) as error:
+        message = (
+            f"store {url!r} cannot be used ({_one_line(error)}); correct its address or the AWS variables"
+        )
+        raise ConfigurationError(message) from error
 
 
 def _default_s3_client() -> Any:
@@ -289,13 +298,13 @@ class FolderStore(ObjectStore):
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
         """See :meth:`ObjectStore.get_with_etag`."""
         path = self._path(key)
-        with self._translated(path), path.open("rb") as file:
+        with self._reading(path), path.open("rb") as file:
             return file.read(), _etag(os.fstat(file.fileno()))
 
     def head(self, key: str) -> ObjectInfo | None:
         """See :meth:`ObjectStore.head`."""
         path = self._path(key)
-        with suppress(ObjectNotFoundError), self._translated(path):
+        with suppress(ObjectNotFoundError), self._reading(path):
             return None if path.is_dir() else _info(key, path.stat())
         return None
 
@@ -316,8 +325,8 @@ class FolderStore(ObjectStore):
     def delete(self, key: str) -> None:
         """See :meth:`ObjectStore.delete`."""
         path = self._path(key)
-        with suppress(ObjectNotFoundError), self._translated(path):
-            if path.exists():
+        with suppress(ObjectNotFoundError), self._reading(path):
+            if path.is_file():
                 with self._locked(key):
                     path.unlink()
 
@@ -351,7 +360,7 @@ class FolderStore(ObjectStore):
     def open(self, key: str) -> BinaryIO:
         """See :meth:`ObjectStore.open`."""
         path = self._path(key)
-        with self._translated(path):
+        with self._reading(path):
             return path.open("rb")
 
     def uri(self, key: str) -> str:
@@ -365,17 +374,17 @@ class FolderStore(ObjectStore):
         """What lies in a folder, in the order of keys; a folder that is not there is empty."""
         path = self._root / prefix
         try:
-            with self._translated(path), os.scandir(path) as found:
+            with self._reading(path), os.scandir(path) as found:
                 visible = [entry for entry in found if not entry.name.startswith(".")]
         except ObjectNotFoundError:
             return []
         return sorted(visible, key=lambda entry: entry.name + "/" if entry.is_dir() else entry.name)
 
     def _prepare(self) -> None:
-        if self._prepared:
-            return
         for name in ("writing", "locks"):
             (self._hidden / name).mkdir(parents=True, exist_ok=True)
+        if self._prepared:
+            return
         for stray in (self._hidden / "writing").iterdir():
             with suppress(FileNotFoundError):
                 if time.time() - stray.stat().st_mtime > _STRAY_SECONDS:
@@ -415,11 +424,19 @@ class FolderStore(ObjectStore):
         return etag
 
     @contextmanager
+    def _reading(self, path: Path) -> Iterator[None]:
+        try:
+            with self._translated(path):
+                yield
+        except StorageUnavailableError as error:
+            if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
+                raise ObjectNotFoundError(f"{path} does not exist") from error.__cause__
+            raise
+
+    @contextmanager
     def _translated(self, path: Path) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError as error:
-            raise ObjectNotFoundError(f"{path} does not exist") from error
         except OSError as error:
             raise StorageUnavailableError(self._reason(path, error)) from error
 
@@ -663,7 +680,7 @@ class S3Store(ObjectStore):
                 return _conflict(self.uri(key), if_absent=False)
             case 416:
                 return _EmptyObjectError(f"{self.uri(key)} is shorter than expected ({said})")
-            case 401 | 403:
+            case _ if status in (401, 403) or code in _CREDENTIAL_CODES:
                 return StorageUnavailableError(
                     f"{self._endpoint} refuses {error.operation_name} on {self.url} ({said}); "
                     "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do"
@@ -673,8 +690,14 @@ class S3Store(ObjectStore):
         )
 
     def _unanswered(self, error: Exception) -> str:
-        from botocore.exceptions import NoCredentialsError, PartialCredentialsError  # noqa: PLC0415
+        from botocore.exceptions import (  # noqa: PLC0415
+            NoCredentialsError,
+            ParamValidationError,
+            PartialCredentialsError,
+        )
 
+        if isinstance(error, ParamValidationError):
+            return f"{self.url} is not accepted ({_one_line(error)}); correct the store's address"
         if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
             return (
                 f"no complete credentials for {self.url} ({_one_line(error)}); "
@@ -762,10 +785,10 @@ class _S3Writer(ObjectWriter):
                 )
                 self._upload_id = started["UploadId"]
             number = len(self._parts) + 1
-            with memoryview(self._buffer)[:size] as part:
-                answer = self._client.upload_part(
-                    **self._place, UploadId=self._upload_id, PartNumber=number, Body=bytes(part)
-                )
+            part = bytes(memoryview(self._buffer)[:size])
+            answer = self._client.upload_part(
+                **self._place, UploadId=self._upload_id, PartNumber=number, Body=part
+            )
             self._parts.append({"ETag": answer["ETag"], "PartNumber": number})
             del self._buffer[:size]
 
@@ -779,9 +802,11 @@ class _S3Writer(ObjectWriter):
             if present is not None and present.get("Metadata", {}).get("write-id") == self._write_id:
                 self.etag = _unquoted(present["ETag"])
                 return
-            raise _conflict(
-                self._store.uri(self._key), if_absent="IfNoneMatch" in self._conditions
-            ) from error
+            uri = self._store.uri(self._key)
+            if not self._conditions:
+                message = f"the write of {uri} was undone by the server ({_one_line(error)}); run again"
+                raise StorageUnavailableError(message) from error
+            raise _conflict(uri, if_absent="IfNoneMatch" in self._conditions) from error
 
 
 class _S3Reader(io.RawIOBase):

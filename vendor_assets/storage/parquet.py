@@ -7,6 +7,7 @@ without Arrow, as JSON in the file's key-value metadata under ``vendor_assets.co
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 ROW_GROUP_ROWS: Final = 131_072
 _ROW_GROUP_BYTES: Final = 64 << 20
-_ATTEMPTS: Final = 3
 _NOT_OURS: Final = frozenset({"ARROW:schema", "pandas"})
 
 
@@ -256,21 +256,19 @@ def duckdb_connection(store: ObjectStore) -> duckdb.DuckDBPyConnection:
 
 
 def _read(store: ObjectStore, key: str, read: Any) -> Any:
-    for attempt in range(1, _ATTEMPTS + 1):
+    try:
         try:
             with store.open(key) as source:
                 return read(source)
         except ObjectConflictError:
-            # Replaced while it was read: the new version is as good.
-            if attempt == _ATTEMPTS:
-                raise
-        except (pa.ArrowException, OSError) as error:
-            said = " ".join(str(error).split())[:300]
-            message = (
-                f"table {store.uri(key)} cannot be read ({said}); rebuild its partition from what has landed"
-            )
-            raise StorageError(message) from error
-    raise AssertionError("unreachable")
+            # Replaced while it was read in pieces: the new version, in one piece.
+            return read(io.BytesIO(store.get(key)))
+    except (pa.ArrowException, OSError) as error:
+        said = " ".join(str(error).split())[:300]
+        message = (
+            f"table {store.uri(key)} cannot be read ({said}); rebuild its partition from what has landed"
+        )
+        raise StorageError(message) from error
 
 
 def _schema(spec: Table, given: pa.Schema) -> pa.Schema:
