@@ -91,7 +91,8 @@ class DayView:
         """State of each troop's data, by troop id: complete, partial, empty or missing."""
         keys = self.warehouse.states("performance_data", self.day)
         ids = {layout.encode_segment(troop_id): troop_id for troop_id in self._known_names}
-        return {ids.get(key, layout.decode_segment(key)): state for key, state in keys.items()}
+        # A troop that is on no list and has no statistics is called by its key.
+        return {ids.get(key, key): state for key, state in keys.items()}
 
     @cached_property
     def _known_names(self) -> dict[str, str | None]:

@@ -12,6 +12,7 @@ Only the files of these days and troops are opened, and only the columns that ar
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -56,6 +57,8 @@ _BATCH_ROWS: Final = 4_000_000
 _MEMORY_LIMIT: Final = "512MB"
 """What DuckDB may use before it spills to disk."""
 
+_DAY_FOLDER: Final = re.compile(r"day=\d{4}-\d{2}-\d{2}$")
+
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -90,8 +93,9 @@ class Warehouse:
     def days(self, table: str) -> list[date]:
         """The days of which a table has at least one partition, in order."""
         prefix = layout.table_prefix(_table(table).name)
-        names = [name.removeprefix("day=") for name in self.store.folders(prefix) if name.startswith("day=")]
-        return sorted(map(date.fromisoformat, names))
+        return sorted(
+            date.fromisoformat(name[4:]) for name in self.store.folders(prefix) if _DAY_FOLDER.match(name)
+        )
 
     def partitions(
         self, table: str, days: Days | None = None, troops: Iterable[str] | str | None = None
@@ -261,12 +265,9 @@ class Warehouse:
 
     def _listed(self, spec: Table, days: Sequence[date]) -> list[Partition]:
         def of_day(day: date) -> list[Partition]:
-            return [
-                Partition(day, troop, info.key)
-                for info in self.store.list(layout.table_prefix(spec.name, day))
-                for name, found_day, troop in [layout.parse_table_key(info.key)]
-                if name == spec.name and found_day == day and troop is not None
-            ]
+            infos = self.store.list(layout.table_prefix(spec.name, day))
+            troops = ((info.key, _troop_of(info.key)) for info in infos)
+            return [Partition(day, troop, key) for key, troop in troops if troop is not None]
 
         return sorted(partition for found in _parallel(of_day, days) for partition in found)
 
@@ -641,6 +642,14 @@ def _day(day: Day) -> date:
     return day if isinstance(day, date) else parse_day(day)
 
 
+def _troop_of(key: str) -> str | None:
+    """The troop of a partition's object; None for foreign objects, which lie there for reasons of their own."""
+    try:
+        return layout.parse_table_key(key)[2]
+    except StorageError:
+        return None
+
+
 def _keys(text: str) -> tuple[str, ...]:
     """The partition keys that a text may mean: a troop's id first, then a key as it is."""
     return (
@@ -651,8 +660,11 @@ def _keys(text: str) -> tuple[str, ...]:
 
 
 def _is_key(text: str) -> bool:
-    # A truncated key cannot be decoded; it has its hash after two tildes.
-    return "~~" in text or layout.encode_segment(layout.decode_segment(text)) == text
+    try:
+        return layout.encode_segment(layout.decode_segment(text)) == text
+    except StorageError:
+        # A key that was cut for its length cannot be decoded.
+        return "~~" in text and len(text) <= layout.SEGMENT_BYTES
 
 
 def _repeated(value: object, kind: pa.DataType, rows: int) -> pa.Array:
