@@ -293,10 +293,10 @@ def _harvest(options: argparse.Namespace) -> int:
     root, environ = _project()
     settings = read(environ, root=root)
     days = _choose_days(options, settings)
-    with _embedded_vendor(settings) as reachable, _terminable():
+    with _embedded_vendor(settings) as reachable, _terminable() as stopped:
         summary = _harvest_days(
             root, environ, reachable, days, options.troop, replaced=options.replace, work_class=options.work_class,
-            out=sys.stderr if options.json else sys.stdout,
+            out=sys.stderr if options.json else sys.stdout, stopped=stopped,
         )  # fmt: skip
     if options.json:
         print(json.dumps(asdict(summary) | {"complete": summary.complete}, indent=1))
@@ -313,17 +313,24 @@ def _exit_code(summary: Any) -> int:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM stop the work as Ctrl-C does: what has been answered is landed before the process ends."""
+def _terminable() -> Iterator[Callable[[], bool]]:
+    """Let SIGTERM stop the work as Ctrl-C does: what has been answered is landed before the process ends.
+
+    Dagster turns an interrupt into a failed run and goes on; that it came is remembered here.
+    """
+    came = False
 
     def stop(_signal: int, _frame: object) -> NoReturn:
+        nonlocal came
+        came = True
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {name: signal.signal(name, stop) for name in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield lambda: came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 def _harvest_days(
@@ -336,6 +343,7 @@ def _harvest_days(
     replaced: bool,
     work_class: str,
     out: Any,
+    stopped: Callable[[], bool],
 ) -> Any:
     from vendor_assets.orchestration.deployment import build_definitions
     from vendor_assets.orchestration.launching import Launcher, open_instance
@@ -345,7 +353,7 @@ def _harvest_days(
     print(f"vendor {settings.vendor_url} ({settings.vendor.kind}), store {store.url}", file=out, flush=True)
     started = time.monotonic()
     with open_instance(root, environ) as instance, _ProgressLine(out) as progress:
-        launcher = Launcher(definitions, settings, store, instance, progress.say)
+        launcher = Launcher(definitions, settings, store, instance, progress.say, stopped)
         launcher.bury_the_dead()
         for day in days:
             launcher.harvest_day(day, troops=troops, replace=replaced, work_class=work_class)
@@ -526,10 +534,10 @@ def _redrive(root: Path, environ: Mapping[str, str], settings: Any, partitions: 
     if not partitions:
         print("no dead letters match")
         return COMPLETE
-    with _embedded_vendor(settings) as reachable, _terminable(), open_instance(root, environ) as instance:
+    with _embedded_vendor(settings) as reachable, _terminable() as stopped, open_instance(root, environ) as instance:
         definitions = build_definitions(reachable)
         with _ProgressLine(sys.stdout) as progress:
-            launcher = Launcher(definitions, reachable, _store(reachable), instance, progress.say)
+            launcher = Launcher(definitions, reachable, _store(reachable), instance, progress.say, stopped)
             launcher.bury_the_dead()
             launcher.redrive([(item.asset, item.day, item.troop_key) for item in partitions], rebuild=rebuild)
     _print_summary(launcher.summary)
@@ -548,10 +556,10 @@ def _demo(options: argparse.Namespace) -> int:
     days = days_between(newest - timedelta(days=options.days - 1), newest)
     started = time.monotonic()
     print("starting the embedded vendor: 1,000 calls a minute allowed, then 429", flush=True)
-    with _simulator_process([], port=0, api_key=SIMULATOR_API_KEY) as url, _terminable():
+    with _simulator_process([], port=0, api_key=SIMULATOR_API_KEY) as url, _terminable() as stopped:
         reachable = replace(settings, vendor_url=url)
         summary = _harvest_days(
-            root, environ, reachable, days, [], replaced=False, work_class="scheduled", out=sys.stdout
+            root, environ, reachable, days, [], replaced=False, work_class="scheduled", out=sys.stdout, stopped=stopped
         )
         log = _control_log(url)
     _print_summary(summary)

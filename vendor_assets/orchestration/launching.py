@@ -113,6 +113,7 @@ class Launcher:
         store: Its store.
         instance: Dagster's instance; runs and events are kept there.
         say: Called with one line for each step that ends.
+        stopped: Tells that the process was asked to end.
     """
 
     def __init__(
@@ -122,12 +123,14 @@ class Launcher:
         store: ObjectStore,
         instance: dg.DagsterInstance,
         say: Callable[[str], None],
+        stopped: Callable[[], bool],
     ) -> None:
         self._definitions = definitions
         self._settings = settings
         self._store = store
         self._instance = instance
         self._say = say
+        self._stopped = stopped
         self._partitions = Partitions.of(settings)
         self.summary = Summary()
 
@@ -226,6 +229,8 @@ class Launcher:
             tags=dict(tags),
             raise_on_error=False,
         )
+        if self._stopped() or _interrupted(result):
+            raise KeyboardInterrupt
         before = self.summary.calls_made
         problems = len(self.summary.problems)
         for event in result.all_events:
@@ -243,6 +248,12 @@ class Launcher:
         calls = self.summary.calls_made - before
         self._say(f"{title}: {'done' if result.success else 'NOT COMPLETE'}, {calls} calls (run {result.run_id[:8]})")
         return bool(result.success)
+
+
+def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    """Whether a signal ended the run: while it executes, Dagster takes them for itself and fails the step."""
+    failures = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
+    return any(error is not None and error.cls_name == "DagsterExecutionInterruptedError" for error in failures)
 
 
 def _why(result: dg.ExecuteInProcessResult) -> str:

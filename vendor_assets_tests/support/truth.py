@@ -1,0 +1,35 @@
+"""Compares what was harvested with the seeded truth of the embedded vendor's world."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+from vendor_assets.simulator.world import World
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.parquet import read_table
+
+Rows = dict[tuple[Any, ...], float | None]
+
+
+def harvested_rows(store: ObjectStore, day: date) -> Rows:
+    """Every row of a day's performance data, by its grain."""
+    troops = read_table(store, layout.table_key("troops", day)).column("troop_key").to_pylist()
+    found: Rows = {}
+    for troop in troops:
+        table = read_table(store, layout.table_key("performance_data", day, troop))
+        names = ("troop_id", "warrior_id", "data_group", "value_name", "timeslice_start", "timeslice_end")
+        columns = [table.column(name).to_pylist() for name in names]
+        keys = list(zip(*columns, strict=True))
+        assert len(set(keys)) == len(keys)
+        found.update(zip(keys, table.column("value").to_pylist(), strict=True))
+    return found
+
+
+def true_rows(world: World, day: date, *, resolution_seconds: int = 1800) -> Rows:
+    """Every row that a complete harvest of a day holds."""
+    return {
+        (row.troop_id, row.warrior_id, row.data_group, row.value_name, row.start, row.end): row.value
+        for row in world.expected_rows(day, resolution_seconds)
+    }
