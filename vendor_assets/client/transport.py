@@ -224,6 +224,8 @@ class Transport:
             what = "the encrypted connection broke"
         elif caused_by(ConnectionError, http.client.RemoteDisconnected):
             what = "the connection was closed before the answer was complete"
+        elif status is not None:
+            what = "the answer broke off before its end"
         else:
             what = f"no answer in HTTP ({type(causes[-1]).__name__})"
         return VendorUnavailableError(what, status=status)
