@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -453,7 +454,12 @@ class _Timeslices:
             self._new.update(values.keys() - self._value_names)
             values = {name: value for name, value in values.items() if name in self._value_names}
         numbers = list(values.values())
-        if not (set(map(type, numbers)) <= {float} and isfinite(sum(numbers))):
+        kinds = set(map(type, numbers))
+        if kinds == {int, float} or kinds == {int}:
+            with suppress(OverflowError):
+                numbers = list(map(float, numbers))
+                kinds = {float}
+        if not (kinds <= {float} and isfinite(sum(numbers))):
             values = dict(self._each(group, piece, values))
             numbers = list(values.values())
         count = len(numbers)
@@ -463,7 +469,7 @@ class _Timeslices:
         self._starts += [times[0]] * count
         self._ends += [times[1]] * count
         calls = values.get("call_count")
-        weight = calls if calls is not None and calls >= 0 else None
+        weight = float(calls) if calls is not None and calls >= 0 else None
         self._weights += [weight if average else None for average in _averages(names)]
 
     def _each(
@@ -497,12 +503,11 @@ def _averages(names: tuple[str, ...]) -> tuple[bool, ...]:
 
 def _times(piece: Mapping[str, Any]) -> tuple[int, int] | str:
     """Start and end in microseconds since the epoch, or what is wrong with them."""
-    for name in ("from", "to"):
-        if not is_name(piece.get(name)):
-            return f"{name} is {_state(piece, name)}"
-        if len(piece[name]) > 40:
-            return f"{name} is not a time: {piece[name][:40]!r}"
-    return _read_times(piece["from"], piece["to"])
+    first, last = piece.get("from"), piece.get("to")
+    if isinstance(first, str) and isinstance(last, str) and len(first) + len(last) < 100:
+        return _read_times(first, last)
+    name = "to" if isinstance(first, str) and len(first) < 50 else "from"
+    return f"{name} is {'too long' if isinstance(piece.get(name), str) else _state(piece, name)}"
 
 
 @lru_cache(maxsize=16_384)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from math import isfinite
+from functools import lru_cache
+from math import isfinite, isnan
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote, urlencode
 
@@ -315,11 +316,22 @@ def _read_points(points: list[Any]) -> tuple[list[int], list[float | None]]:
     if not points:
         return [], []
     times, texts = zip(*points, strict=True)
-    if not set(map(type, times)) <= {int, float} or set(map(type, texts)) != {str}:
+    if set(map(type, texts)) != {str}:
         raise TypeError
-    if not _YEAR_2000 <= min(times) <= max(times) < _YEAR_2100 or "_" in "".join(texts):
+    if "_" in "".join(texts):  # float() takes 1_0
         raise ValueError
+    instants = _instants(times, tuple(map(type, times)))
     numbers = list(map(float, texts))
-    if not isfinite(sum(numbers)):
-        return [round(time * 1e6) for time in times], [None if number != number else number for number in numbers]  # noqa: PLR0124  NaN
-    return [round(time * 1e6) for time in times], list(numbers)
+    if isfinite(sum(numbers)):
+        return instants, list(numbers)
+    return instants, [None if isnan(number) else number for number in numbers]
+
+
+@lru_cache(maxsize=64)
+def _instants(times: tuple[Any, ...], kinds: tuple[type, ...]) -> list[int]:
+    """UNIX seconds as microseconds; all series of an answer mostly have the same times. Not to be changed."""
+    if not {int, float}.issuperset(kinds):
+        raise TypeError
+    if not _YEAR_2000 <= min(times) <= max(times) < _YEAR_2100:
+        raise ValueError
+    return [round(time * 1e6) for time in times]
