@@ -345,6 +345,8 @@ def _harvest_days(
     out: Any,
     stopped: Callable[[], bool],
 ) -> Any:
+    from vendor_assets.harvest.harvester import Harvester
+    from vendor_assets.orchestration.assets import permitted_rate_of
     from vendor_assets.orchestration.deployment import build_definitions
     from vendor_assets.orchestration.launching import Launcher, open_instance
 
@@ -359,6 +361,10 @@ def _harvest_days(
             launcher.harvest_day(day, troops=troops, replace=replaced, work_class=work_class)
         summary = launcher.summary
     summary.seconds = round(time.monotonic() - started, 3)
+    permitted_rate = permitted_rate_of(settings)
+    if permitted_rate and summary.calls_made:
+        used = summary.calls_made / (1 + permitted_rate * Harvester.busy_seconds)
+        summary.share_of_permitted_rate = round(used, 4)
     return summary
 
 
@@ -369,6 +375,8 @@ def _print_summary(summary: Any) -> None:
         f"{summary.calls_made:,} calls made, {summary.requests_reused:,} requests reused, "
         f"{summary.throttled} throttled, {summary.dead_letters} dead letters"
     )
+    if summary.share_of_permitted_rate is not None:
+        print(f"{summary.share_of_permitted_rate:.1%} of the permitted rate used while there was something to ask")
     for problem in summary.problems[:20]:
         print(f"  {problem}")
     if len(summary.problems) > 20:

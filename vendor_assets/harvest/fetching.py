@@ -7,6 +7,7 @@ next request from the open harvest that has the fewest left, so that small troop
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -119,6 +120,9 @@ class Fetcher:
         self._workers: list[threading.Thread] = []
         self._closed = False
         self._down = 0
+        self._busy_since = 0.0
+        self.busy_seconds = 0.0
+        """Time during which there was something to fetch."""
 
     def run(self, work: Work, *, flush_every_seconds: float = 0.5) -> None:
         """Fetch everything that is pending in ``work`` and land it; returns when nothing is left or it failed.
@@ -129,6 +133,8 @@ class Fetcher:
             work.finished.set()
             return
         with self._condition:
+            if not self._open:
+                self._busy_since = time.monotonic()
             self._open.append(work)
             # One thread more than the pending requests could use would only wait.
             wanted = min(self._threads, len(self._workers) + len(work.pending))
@@ -167,6 +173,8 @@ class Fetcher:
         if not work.pending and not work.running and not work.finished.is_set():
             if work in self._open:
                 self._open.remove(work)
+                if not self._open:
+                    self.busy_seconds += time.monotonic() - self._busy_since
             work.finished.set()
 
     def _take(self) -> tuple[Work, tuple[PlannedRequest, int, Request]] | None:

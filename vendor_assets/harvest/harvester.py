@@ -163,6 +163,8 @@ class Harvester:
 
     live: ClassVar[weakref.WeakSet[Harvester]] = weakref.WeakSet()
     """The harvesters of this process, for whoever shows progress."""
+    busy_seconds: ClassVar[float] = 0.0
+    """Time during which the closed harvesters of this process had something to fetch."""
 
     def __init__(
         self,
@@ -202,9 +204,11 @@ class Harvester:
 
     def close(self) -> None:
         """End the threads."""
-        Harvester.live.discard(self)
         self.stop.set()
         self._fetcher.close()
+        if self in Harvester.live:
+            Harvester.live.discard(self)
+            Harvester.busy_seconds += self._fetcher.busy_seconds
 
     @property
     def progress(self) -> Progress:

@@ -50,18 +50,17 @@ def build_resources(settings: Settings, *, s3: dict[str, Any] | None = None) -> 
 
 def build_definitions(settings: Settings, *, s3: dict[str, Any] | None = None) -> dg.Definitions:
     """Everything that Dagster needs to know of a deployment."""
-    with warnings.catch_warnings():
-        # Not stable in Dagster yet, wanted, and pinned by our constraints; nobody who runs this can act on it.
-        for named in ("backfill_policy", "with_source_code_references", "CodeReference", "owners"):
-            warnings.filterwarnings("ignore", f".*{named}", dg.BetaWarning)
-        warnings.filterwarnings("ignore", "Specifying a partitions_def on an AssetCheckSpec", dg.PreviewWarning)
-        assets = dg.with_source_code_references(build_assets(settings))
-        jobs = build_jobs(settings)
-        sensors = build_sensors(settings, jobs)
+    # Not stable in Dagster yet, wanted, and pinned by our constraints; nobody who runs this can act on it. For the
+    # whole process, since Dagster says some of it only when it resolves the definitions.
+    for named in ("backfill_policy", "with_source_code_references", "CodeReference", "owners"):
+        warnings.filterwarnings("ignore", f".*{named}", dg.BetaWarning)
+    warnings.filterwarnings("ignore", "Specifying a partitions_def on an AssetCheckSpec", dg.PreviewWarning)
+    assets = dg.with_source_code_references(build_assets(settings))
+    jobs = build_jobs(settings)
     return dg.Definitions(
         assets=assets,
         jobs=jobs,
-        sensors=sensors,
+        sensors=build_sensors(settings, jobs),
         schedules=build_schedules(settings),
         resources=build_resources(settings, s3=s3),
         executor=dg.in_process_executor,

@@ -1,0 +1,96 @@
+"""Syncing: a new or lost Dagster instance learns from the store what was harvested."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+
+import dagster as dg
+
+from vendor_assets.harvest.harvester import CHAIN, Outcome, recorded
+from vendor_assets.orchestration.events import events_of, partition_of
+from vendor_assets.orchestration.partitions import TROOP
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.parquet import read_metadata
+from vendor_assets.vendors.base import Asset
+
+
+@dataclass
+class Synced:
+    """What an instance was told: numbers of troops, and of partitions by what they are."""
+
+    troops: int = 0
+    materialized: int = 0
+    not_complete: int = 0
+    known_already: int = 0
+
+
+def sync(store: ObjectStore, instance: dg.DagsterInstance, say: Callable[[str], None]) -> Synced:
+    """Report every partition that the store holds and the instance does not know.
+
+    Complete partitions are reported as materialized with the numbers of their harvest. Partial and failed ones
+    are reported with a failing check and an observation: they show as missing, never green. Running it again
+    materializes nothing twice.
+    """
+    done = Synced()
+    assets: tuple[Asset, ...] = ("troops", *CHAIN)
+    for asset in assets:
+        before = done.materialized
+        known = instance.get_materialized_partitions(dg.AssetKey(asset))
+        for day, troop_key in _partitions(store, asset):
+            if troop_key is not None and not instance.has_dynamic_partition(TROOP, troop_key):
+                instance.add_dynamic_partitions(TROOP, [troop_key])
+                done.troops += 1
+            outcome = recorded(store, asset, day, troop_key)
+            if outcome is not None:
+                _report(store, instance, outcome, known, done)
+        say(f"{asset}: {done.materialized - before} partitions")
+    for asset_name, key_of in (
+        ("daily_performance", lambda day: layout.table_key("daily_performance", day)),
+        ("performance_report", lambda day: layout.report_key(day, "html")),
+    ):
+        known = instance.get_materialized_partitions(dg.AssetKey(asset_name))
+        prefix = "processed/daily_performance/" if asset_name == "daily_performance" else "reports/"
+        for day in _days(store, prefix):
+            key = key_of(day)
+            if store.head(key) is None:
+                continue
+            if day.isoformat() in known:
+                done.known_already += 1
+                continue
+            metadata: dict[str, dg.MetadataValue[str] | int] = {"path": dg.MetadataValue.path(store.uri(key))}
+            if asset_name == "daily_performance":
+                metadata["dagster/row_count"] = read_metadata(store, key)[1]
+            event = dg.AssetMaterialization(asset_name, partition=day.isoformat(), metadata=metadata)
+            instance.report_runless_asset_event(event)
+            done.materialized += 1
+    return done
+
+
+def _report(
+    store: ObjectStore, instance: dg.DagsterInstance, outcome: Outcome, known: set[str], done: Synced
+) -> None:
+    if outcome.succeeded and partition_of(outcome) in known:
+        done.known_already += 1
+        return
+    for event in events_of(outcome, uri=store.uri(outcome.table_key), permitted_rate=None):
+        instance.report_runless_asset_event(event)
+    if outcome.succeeded:
+        done.materialized += 1
+    else:
+        done.not_complete += 1
+
+
+def _partitions(store: ObjectStore, asset: str) -> list[tuple[date, str | None]]:
+    found: list[tuple[date, str | None]] = []
+    for day in _days(store, f"raw_data/{asset}/"):
+        if asset == "troops":
+            found.append((day, None))
+            continue
+        prefix = layout.harvest_prefix(asset, day)
+        found += [(day, name.removeprefix("troop=")) for name in store.folders(prefix) if name.startswith("troop=")]
+    return found
+
+
+def _days(store: ObjectStore, prefix: str) -> list[date]:
+    return [date.fromisoformat(name.removeprefix("day=")) for name in store.folders(prefix) if name.startswith("day=")]
