@@ -1,0 +1,27 @@
+"""The budget: one pace per vendor account over all threads, processes, runs and machines."""
+
+from __future__ import annotations
+
+from vendor_assets.budget.budget import Budget, BudgetState, Slot, WorkClass
+from vendor_assets.budget.clock import Clock, SystemClock
+from vendor_assets.budget.headers import Quota, parse_quota, parse_retry_after
+from vendor_assets.budget.leases import Leases, LeaseState
+from vendor_assets.budget.limits import Limit
+from vendor_assets.budget.samples import Backlog, Sample
+
+__all__ = [
+    "Backlog",
+    "Budget",
+    "BudgetState",
+    "Clock",
+    "LeaseState",
+    "Leases",
+    "Limit",
+    "Quota",
+    "Sample",
+    "Slot",
+    "SystemClock",
+    "WorkClass",
+    "parse_quota",
+    "parse_retry_after",
+]

@@ -1,0 +1,703 @@
+"""The budget of one vendor account, as its users see it: slots for calls."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Final, Literal, Self
+
+from vendor_assets.budget.clock import Clock, SystemClock
+from vendor_assets.budget.database import Database, Snapshot
+from vendor_assets.budget.headers import answer_time, header, parse_retry_after
+from vendor_assets.budget.limits import JITTER_SECONDS, Limit
+from vendor_assets.budget.pace import (
+    BACKFILL_FRESH_SECONDS,
+    FRESH_SECONDS,
+    LATE_SECONDS,
+    Ask,
+    Grant,
+    Later,
+    Pace,
+    Rule,
+    TooLate,
+)
+from vendor_assets.budget.places import TTL_SECONDS, Member, Places
+from vendor_assets.errors import (
+    BudgetDeadlineError,
+    BudgetError,
+    BudgetUnavailableError,
+    ConfigurationError,
+)
+
+log = logging.getLogger(__name__)
+
+WorkClass = Literal["scheduled", "backfill"]
+
+AHEAD_SECONDS: Final = 0.25
+"""A process holds slots for at most so much of the pace: little is lost when it is killed."""
+
+PROMOTION_SECONDS: Final = 10.0
+"""A backfill call that has waited so long counts as scheduled."""
+
+_BEAT_SECONDS: Final = 0.5
+_SHORT_BEAT_SECONDS: Final = 0.2
+_IDLE_SECONDS: Final = 5.0
+_PACE: Final = "pace"
+_PLACES: Final = "places"
+_numbers = itertools.count()
+
+
+@dataclass(eq=False)
+class _Waiter:
+    """A thread that wants to send."""
+
+    ask: Ask
+    started: float
+    condition: threading.Condition
+    deadline_seconds: float | None
+    grant: Grant | None = None
+    local_at: float = 0.0
+    not_before: float = 0.0
+    error: BudgetError | None = None
+
+
+class Slot:
+    """One call's place in the budget; a context manager that blocks on entry until the call may be sent.
+
+    Attributes:
+        waited_seconds: How long it was paced.
+        work_class: ``scheduled`` or ``backfill``.
+        endpoint: Where the call goes.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        endpoint: str,
+        weight: int,
+        work_class: WorkClass,
+        deadline_seconds: float | None,
+    ) -> None:
+        self._budget = budget
+        self._weight = weight
+        self._deadline_seconds = deadline_seconds
+        self._grant: Grant | None = None
+        self._observed = False
+        self.waited_seconds = 0.0
+        self.work_class: WorkClass = work_class
+        self.endpoint = endpoint
+
+    def __enter__(self) -> Self:
+        ask = Ask(self.endpoint, self._weight, self.work_class == "backfill")
+        self._grant, self.waited_seconds = self._budget.acquire(ask, self._deadline_seconds)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._budget.release()
+
+    def observe(
+        self, *, status: int | None, headers: Mapping[str, str], seconds: float, error: bool = False
+    ) -> None:
+        """Tell what came of the call; once for each attempt.
+
+        Args:
+            status: Of the answer; None where there was none.
+            headers: Of the answer.
+            seconds: From sending to the end of the answer.
+            error: Whether there was no answer that can be used: no connection, a timeout, a broken body.
+        """
+        self._observed = True
+        self._budget.observe(self._grant, self.endpoint, status, headers, seconds, error)
+
+
+@dataclass(frozen=True)
+class BudgetState:
+    """What the budget does now.
+
+    Attributes:
+        account: The vendor account.
+        limits: What the vendor permits, as texts.
+        share: Our part of it.
+        permitted_rate: Share times limit, calls per second; None while unknown (``auto`` before any call).
+        rate: The pace at which slots are given now, calls per second; None where nothing paces.
+        why: One sentence: what decides the rate now.
+        hold_seconds: Until anybody sends again; 0 without a hold.
+        hold_reason: Why.
+        breaker: ``closed`` (all is well) or ``open`` (the vendor is down, one probe at a time).
+        ahead_seconds: How far ahead slots are given: what a newcomer waits at most for the pace.
+        waiting: Callers that wait for a slot, over all processes, at their last heartbeat.
+        in_flight: Calls in flight, over all processes, at their last heartbeat.
+        max_in_flight: The cap on these.
+        used: For counted limits, by name: calls in the window and calls permitted.
+        processes: One line for each process that uses the budget.
+    """
+
+    account: str
+    limits: tuple[str, ...]
+    share: float
+    permitted_rate: float | None
+    rate: float | None
+    why: str
+    hold_seconds: float
+    hold_reason: str
+    breaker: str
+    ahead_seconds: float
+    waiting: int
+    in_flight: int
+    max_in_flight: int
+    used: dict[str, tuple[int, int]] = field(default_factory=dict)
+    processes: tuple[str, ...] = ()
+
+
+class Budget:
+    """The rate at which one vendor account may be called, shared by all that name the same database.
+
+    Threads, processes and machines with the same database and account share one pace. The object is safe
+    for threads; after a fork the child's copy is a new, empty member.
+
+    Args:
+        database_url: SQLAlchemy's: ``sqlite:////folder/file.db`` or ``postgresql://user:password@host/name``.
+        account: Name of the vendor account.
+        limits: The vendor's quota, or ``auto`` where it is not known.
+        share: Our part of it, above 0 to 1.
+        max_in_flight: Calls at once, over all processes.
+        holder: Names this process; by default host, process id and a number.
+        clock: Passed in by tests.
+
+    Raises:
+        ConfigurationError: An argument is not possible.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        account: str,
+        *,
+        limits: Sequence[Limit] | Literal["auto"],
+        share: float = 0.8,
+        max_in_flight: int = 32,
+        holder: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if not 0 < share <= 1:
+            raise ConfigurationError(f"share {share!r} is not possible; accepted is a number above 0 to 1")
+        if max_in_flight < 1:
+            raise ConfigurationError(
+                f"max_in_flight {max_in_flight!r} is not possible; accepted is 1 or more"
+            )
+        self.account = account
+        self.limits: tuple[Limit, ...] = () if limits == "auto" else tuple(limits)
+        self.auto = not self.limits
+        if len({limit.name for limit in self.limits}) < len(self.limits):
+            raise ConfigurationError(f"limits {list(map(str, self.limits))} need different names")
+        self.share = share
+        self.max_in_flight = max_in_flight
+        self._clock: Clock = clock or SystemClock()
+        self._given_holder = holder
+        self._database = Database(database_url, self._clock)
+        self._rules = tuple(Rule(limit, share) for limit in self.limits)
+        self.start_over()
+        _open_budgets.add(self)
+
+    def start_over(self) -> None:
+        """Be a new member with no threads and no slots; in the child of a fork."""
+        self.holder = self._given_holder or f"{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
+        self._mutex = threading.Lock()
+        self._queues: tuple[deque[_Waiter], deque[_Waiter]] = (deque(), deque())
+        self._leading = False
+        self._outstanding = 0
+        self._in_use = 0
+        self._peak = 0
+        self._places = 0
+        self._places_until = 0.0
+        self._ask_places_at = 0.0
+        self._short = False
+        self._interval = 0.0
+        self._known: Pace | None = None
+        self._known_at = -1.0
+        self._body = ""
+        self._closed = False
+        self._used_at = 0.0
+        self._heart: threading.Thread | None = None
+        self._heart_stops = threading.Event()
+
+    # -- what callers use --------------------------------------------------------------------------
+
+    def slot(
+        self,
+        *,
+        endpoint: str = "",
+        weight: int = 1,
+        work_class: WorkClass = "scheduled",
+        deadline_seconds: float | None = None,
+    ) -> Slot:
+        """A place for one call: ``with budget.slot(endpoint="hosts") as slot: ...``.
+
+        Entering blocks until the call may be sent now; leaving frees its place among those in flight.
+
+        Args:
+            endpoint: Where the call goes, as the limits name it.
+            weight: What the call counts.
+            work_class: Scheduled work goes before backfills.
+            deadline_seconds: The longest acceptable wait; None for any.
+
+        Raises:
+            BudgetDeadlineError: On entry: the wait would be longer; nothing was taken.
+            BudgetUnavailableError: On entry: the database cannot be reached.
+            ConfigurationError: The weight can never fit into a limit.
+        """
+        for rule in self._rules:
+            if weight < 1 or (weight > rule.calls and rule.limit.concerns(endpoint)):
+                raise ConfigurationError(f"a call of weight {weight} does not fit into {rule.limit}")
+        return Slot(self, endpoint, weight, work_class, deadline_seconds)
+
+    @property
+    def permitted_rate(self) -> float:
+        """Share times limit, in calls per second; with ``auto`` what was found so far."""
+        wide = [limit.rate for limit in self.limits if not limit.endpoints]
+        if wide:
+            return self.share * min(wide)
+        known = self._known
+        return known.rate if known is not None and known.rate is not None else 0.0
+
+    def state(self) -> BudgetState:
+        """What the budget does now, over all processes.
+
+        Raises:
+            BudgetUnavailableError: The database cannot be reached.
+        """
+        snapshot = self._database.read(self.account, _PACE, patience_seconds=3.0)
+        now = snapshot.now
+        pace = self._load(snapshot)
+        found = self._database.read(self.account, _PLACES, patience_seconds=3.0)
+        places = Places.load(found.body, found.now, self._database.boot)
+        live = {
+            holder: member
+            for holder, member in places.members.items()
+            if found.now - member.renewed_at <= TTL_SECONDS
+        }
+        intervals = [track.interval for track in pace.tracks.values() if track.interval > 0]
+        rate = 1 / max(intervals) if intervals else None
+        hold = max(0.0, pace.hold_until - now)
+        return BudgetState(
+            account=self.account,
+            limits=tuple(map(str, self.limits)) or ("auto",),
+            share=self.share,
+            permitted_rate=self.permitted_rate or pace.rate,
+            rate=rate,
+            why=self._why(pace, now),
+            hold_seconds=hold,
+            hold_reason=pace.hold_reason if hold else "",
+            breaker="closed",
+            ahead_seconds=max([0.0, *(track.arrival - now for track in pace.tracks.values())]),
+            waiting=sum(member.waiting for member in live.values()),
+            in_flight=sum(member.in_flight for member in live.values()),
+            max_in_flight=min([self.max_in_flight, *(member.cap for member in live.values())]),
+            processes=tuple(
+                f"{holder}: {member.work_class}, {member.in_flight} in flight of {member.granted} places, "
+                f"{member.waiting} waiting"
+                for holder, member in sorted(live.items())
+            ),
+        )
+
+    def close(self) -> None:
+        """Give back what this process holds; callers that wait get an error."""
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+            for waiter in [*self._queues[0], *self._queues[1]]:
+                waiter.condition.notify()
+            heart, self._heart = self._heart, None
+            self._heart_stops.set()
+        if heart is not None and heart is not threading.current_thread():
+            heart.join(5.0)
+        if self._places:
+            with contextlib.suppress(BudgetUnavailableError):
+                self._leave()
+        self._database.close()
+
+    # -- acquiring ---------------------------------------------------------------------------------
+
+    def acquire(self, ask: Ask, deadline_seconds: float | None) -> tuple[Grant, float]:
+        """Block until the call may be sent; for :class:`Slot`.
+
+        Returns:
+            The slot, and the seconds waited for it.
+        """
+        started = self._clock.monotonic()
+        waiter = _Waiter(ask, started, threading.Condition(self._mutex), deadline_seconds)
+        while True:
+            grant = self._await_grant(waiter, ask)
+            self._sleep(waiter)
+            if self._confirm(waiter, grant):
+                with self._mutex:
+                    self._outstanding -= 1
+                    self._call_leader()
+                return grant, max(0.0, self._clock.monotonic() - started)
+            with self._mutex:
+                self._outstanding -= 1
+                self._in_use -= 1
+                waiter.grant = None
+            ask = ask._replace(returns=True)
+
+    def _await_grant(self, waiter: _Waiter, ask: Ask) -> Grant:
+        again = ask.returns
+        with self._mutex:
+            waited = self._clock.monotonic() - waiter.started
+            backfill = ask.backfill and waited < PROMOTION_SECONDS
+            waiter.ask = ask._replace(backfill=backfill)
+            queue = self._queues[backfill]
+            if again:
+                queue.appendleft(waiter)
+            else:
+                queue.append(waiter)
+            try:
+                while waiter.grant is None:
+                    now = self._clock.monotonic()
+                    self._raise_what_ended(waiter, now)
+                    batch = [] if self._leading else self._batch(now)
+                    if batch or (not self._leading and self._lacks_places(now)):
+                        self._lead(batch, now)
+                    else:
+                        self._clock.wait(waiter.condition, self._patience(waiter, now))
+                return waiter.grant
+            finally:
+                for queue in self._queues:
+                    if waiter in queue:
+                        queue.remove(waiter)
+                self._call_leader()
+
+    def _raise_what_ended(self, waiter: _Waiter, now: float) -> None:
+        if waiter.error is not None:
+            error, waiter.error = waiter.error, None
+            raise error
+        if self._closed:
+            raise BudgetError(f"the budget of {self.account} was closed while a call waited for its slot")
+        if waiter.deadline_seconds is not None and now - waiter.started > waiter.deadline_seconds:
+            raise self._deadline_error(waiter.deadline_seconds, now - waiter.started)
+
+    def _deadline_error(self, deadline_seconds: float, wait_seconds: float) -> BudgetDeadlineError:
+        return BudgetDeadlineError(
+            f"a call to {self.account} would wait {wait_seconds:.1f} s for the budget, its deadline is "
+            f"{deadline_seconds:.1f} s; nothing was taken, ask again later or accept a longer wait"
+        )
+
+    def _patience(self, waiter: _Waiter, now: float) -> float:
+        """How long to wait before looking again; a notice comes earlier."""
+        times = [now + 1.0]
+        if waiter.not_before > now:
+            times.append(waiter.not_before)
+        if self._in_use >= self._places or now >= self._places_until:
+            times.append(max(self._ask_places_at, now + 0.005))
+        if waiter.deadline_seconds is not None:
+            times.append(waiter.started + waiter.deadline_seconds + 0.001)
+        return max(0.0, min(times) - now)
+
+    def _batch(self, now: float) -> list[_Waiter]:
+        """Whose slots can be reserved now: in order, scheduled first, as far as places and foresight go."""
+        if now >= self._places_until:
+            return []
+        ahead = max(1, int(AHEAD_SECONDS / self._interval)) if self._interval > 0 else 1_000_000
+        room = min(self._places - self._in_use, ahead - self._outstanding)
+        if room <= 0:
+            return []
+        ready = (waiter for queue in self._queues for waiter in queue if waiter.not_before <= now)
+        return list(itertools.islice(ready, room))
+
+    def _lacks_places(self, now: float) -> bool:
+        waiting = len(self._queues[0]) + len(self._queues[1])
+        lacks = now >= self._places_until or self._in_use >= self._places
+        return bool(waiting and lacks and now >= self._ask_places_at)
+
+    def _lead(self, batch: list[_Waiter], now: float) -> None:
+        """Speak to the database for all; called with the mutex, which is released meanwhile."""
+        self._leading = True
+        self._used_at = now
+        self._start_heart()
+        asks = [self._with_patience(waiter, now) for waiter in batch]
+        self._mutex.release()
+        answers: list[tuple[Grant | Later | TooLate, float]] = []
+        failure: BudgetError | None = None
+        try:
+            if batch:
+                answers = self._reserve(asks)
+            else:
+                self._renew_places()
+        except BudgetError as error:
+            failure = error
+        finally:
+            self._mutex.acquire()
+            self._leading = False
+        if failure is not None:
+            for waiter in batch or [*self._queues[0], *self._queues[1]]:
+                waiter.error = failure
+                waiter.condition.notify()
+            return
+        for waiter, (answer, local_at) in zip(batch, answers, strict=False):
+            self._answer(waiter, answer, local_at)
+        self._call_leader()
+
+    def _with_patience(self, waiter: _Waiter, now: float) -> Ask:
+        if waiter.deadline_seconds is None:
+            return waiter.ask
+        return waiter.ask._replace(patience_seconds=waiter.started + waiter.deadline_seconds - now)
+
+    def _answer(self, waiter: _Waiter, answer: Grant | Later | TooLate, local_at: float) -> None:
+        waiter.ask = waiter.ask._replace(returns=False)
+        if isinstance(answer, Grant):
+            waiter.grant, waiter.local_at = answer, local_at
+            self._outstanding += 1
+            self._in_use += 1
+            self._peak = max(self._peak, self._in_use)
+            for queue in self._queues:
+                if waiter in queue:
+                    queue.remove(waiter)
+        elif isinstance(answer, Later):
+            waiter.not_before = local_at
+        else:
+            waited = self._clock.monotonic() - waiter.started
+            deadline = waiter.deadline_seconds or 0.0
+            waiter.error = self._deadline_error(deadline, waited + answer.wait_seconds)
+        waiter.condition.notify()
+
+    def _call_leader(self) -> None:
+        """Wake somebody who can speak to the database, where there is something to say."""
+        if self._leading:
+            return
+        now = self._clock.monotonic()
+        batch = self._batch(now)
+        if batch:
+            batch[0].condition.notify()
+        elif self._lacks_places(now):
+            next(waiter for queue in self._queues for waiter in queue).condition.notify()
+
+    def _sleep(self, waiter: _Waiter) -> None:
+        with self._mutex:
+            while not self._closed:
+                left = waiter.local_at - self._clock.monotonic()
+                if left <= 0:
+                    return
+                self._clock.wait(waiter.condition, left)
+
+    def _confirm(self, waiter: _Waiter, grant: Grant) -> bool:
+        """Whether the slot is still good, asked just before sending."""
+        with self._mutex:
+            if self._closed:
+                self._outstanding -= 1
+                self._in_use -= 1
+                self._raise_what_ended(waiter, waiter.started)
+        now = self._clock.monotonic()
+        if now > waiter.local_at + LATE_SECONDS:
+            return False
+        if now >= self._places_until:
+            # This process was stopped for longer than its places last.
+            with contextlib.suppress(BudgetUnavailableError):
+                self._renew_places()
+        fresh = FRESH_SECONDS if grant.backfill_epoch is None else BACKFILL_FRESH_SECONDS
+        if self._known is None or now - self._known_at > fresh:
+            try:
+                self._look()
+            except BudgetUnavailableError:
+                with self._mutex:
+                    self._outstanding -= 1
+                    self._in_use -= 1
+                raise
+        known = self._known
+        good = known is not None and known.valid(grant)
+        return good and self._clock.monotonic() <= waiter.local_at + LATE_SECONDS
+
+    def release(self) -> None:
+        """The call is over; for :class:`Slot`."""
+        with self._mutex:
+            self._in_use -= 1
+            self._used_at = self._clock.monotonic()
+            self._call_leader()
+
+    # -- the documents -----------------------------------------------------------------------------
+
+    def _load(self, snapshot: Snapshot) -> Pace:
+        wall, boot = self._clock.wall(), self._database.boot
+        if snapshot.version is None:
+            pace = Pace.new(snapshot.now, wall, boot)
+        else:
+            pace = Pace.load(snapshot.body, snapshot.now, wall, boot)
+        if self._known is not None and self._known.id != pace.id:
+            log.warning(
+                "the state of the budget of %s was lost; going on with what this process knows", self.account
+            )
+            pace.inherit(Pace.load(self._body, snapshot.now, wall, boot), snapshot.now)
+        return pace
+
+    def _look(self) -> None:
+        """Read the epochs."""
+        before = self._clock.monotonic()
+        snapshot = self._database.read(self.account, _PACE)
+        if snapshot.version is None:
+            # The file is gone; whatever was given is void, and the next reservation writes a new one.
+            self._known_at = -1.0
+            if self._known is not None:
+                self._known.epoch += 1
+            return
+        pace = Pace.load(snapshot.body, snapshot.now, self._clock.wall(), self._database.boot)
+        if self._known is not None and pace.id != self._known.id:
+            self._known.epoch += 1
+            return
+        self._known, self._known_at, self._body = pace, before, snapshot.body
+
+    def _change(self, step: Callable[[Pace, float], None]) -> Snapshot:
+        """Change the pace's document; what this process knows of it is then fresh."""
+
+        def whole(snapshot: Snapshot) -> tuple[str, tuple[Snapshot, Pace, str]]:
+            pace = self._load(snapshot)
+            step(pace, snapshot.now)
+            body = pace.dump(snapshot.now, self._clock.wall())
+            return body, (snapshot, pace, body)
+
+        snapshot, pace, body = self._database.change(self.account, _PACE, whole)
+        self._known, self._known_at, self._body = pace, snapshot.read_at, body
+        return snapshot
+
+    def _reserve(self, asks: Sequence[Ask]) -> list[tuple[Grant | Later | TooLate, float]]:
+        answers: list[Grant | Later | TooLate] = []
+
+        def step(pace: Pace, now: float) -> None:
+            answers.clear()
+            answers.extend(pace.reserve(self._rules, ask, now) for ask in asks)
+
+        snapshot = self._change(step)
+        known = self._known
+        if known is not None:
+            wide = [known.tracks[limit.name].interval for limit in self.limits if not limit.endpoints]
+            self._interval = max([*wide, 1 / known.rate if known.rate else 0.0])
+        offset = snapshot.read_at - snapshot.now
+        return [(answer, 0.0 if isinstance(answer, TooLate) else answer.at + offset) for answer in answers]
+
+    def _renew_places(self) -> None:
+        with self._mutex:
+            waiting = len(self._queues[0]) + len(self._queues[1])
+            in_use = self._in_use
+            work_class = "backfill" if self._queues[1] and not self._queues[0] else "scheduled"
+            wanted = min(self.max_in_flight, max(self._peak, in_use + waiting))
+            self._peak = in_use
+        member = Member(0.0, wanted, 0, in_use - self._outstanding, waiting, work_class, self.max_in_flight)
+
+        def step(snapshot: Snapshot) -> tuple[str, tuple[Member, bool]]:
+            places = Places.load(snapshot.body, snapshot.now, self._database.boot)
+            granted = places.renew(self.holder, member, in_use, snapshot.now)
+            return places.dump(), (granted, places.short(snapshot.now))
+
+        before = self._clock.monotonic()
+        granted, short = self._database.change(self.account, _PLACES, step)
+        with self._mutex:
+            self._places = granted.granted
+            self._places_until = before + TTL_SECONDS - 0.5
+            self._short = short
+            self._ask_places_at = before + (_SHORT_BEAT_SECONDS if granted.granted < wanted else 0.0)
+
+    def _leave(self) -> None:
+        def step(snapshot: Snapshot) -> tuple[str, None]:
+            places = Places.load(snapshot.body, snapshot.now, self._database.boot)
+            places.leave(self.holder)
+            return places.dump(), None
+
+        self._database.change(self.account, _PLACES, step)
+        with self._mutex:
+            self._places = 0
+
+    # -- what comes back ---------------------------------------------------------------------------
+
+    def observe(
+        self,
+        grant: Grant | None,
+        endpoint: str,
+        status: int | None,
+        headers: Mapping[str, str],
+        seconds: float,
+        error: bool,
+    ) -> None:
+        now = answer_time(headers, datetime.fromtimestamp(self._clock.wall(), UTC))
+        retry_after = header(headers, "Retry-After")
+        if status == 429 or (status == 503 and retry_after is not None):
+            asked = parse_retry_after(retry_after, now)
+
+            def step(pace: Pace, now: float) -> None:
+                if grant is not None and grant.epoch != pace.epoch and not asked:
+                    return
+                seconds = asked + JITTER_SECONDS if asked else 1.0
+                pace.hold(now + seconds, f"the vendor answered {status}", now)
+
+            self._change(step)
+
+    # -- heart -------------------------------------------------------------------------------------
+
+    def _start_heart(self) -> None:
+        if self._heart is None and not self._clock.simulated and not self._closed:
+            self._heart_stops = threading.Event()
+            self._heart = threading.Thread(
+                target=_beat, args=(weakref.ref(self), self._heart_stops), name="budget", daemon=True
+            )
+            self._heart.start()
+
+    def beat(self) -> bool:
+        """Renew this process's places; False once it has been idle and left. Called in the background."""
+        with self._mutex:
+            now = self._clock.monotonic()
+            busy = self._in_use or self._queues[0] or self._queues[1]
+            if not busy and now - self._used_at > _IDLE_SECONDS:
+                self._heart = None
+                idle = True
+            else:
+                idle = False
+        if idle:
+            self._leave()
+            return False
+        self._renew_places()
+        with self._mutex:
+            self._call_leader()
+        return True
+
+    def _why(self, pace: Pace, now: float) -> str:
+        if pace.hold_until > now:
+            return f"held: {pace.hold_reason}"
+        if pace.rate is not None:
+            return "adapted to what the vendor bears"
+        return f"{self.share:g} of {', '.join(map(str, self.limits))}"
+
+
+def _beat(reference: weakref.ref[Budget], stops: threading.Event) -> None:
+    """Renew while the budget exists and is used."""
+    while not stops.wait(_BEAT_SECONDS):
+        budget = reference()
+        if budget is None:
+            return
+        try:
+            if not budget.beat():
+                return
+        except BudgetUnavailableError as error:
+            log.warning("%s", error)
+        del budget
+
+
+_open_budgets: weakref.WeakSet[Budget] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for budget in list(_open_budgets):
+        budget.start_over()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,443 @@
+"""The budget's database: small documents changed by compare and swap, on SQLite or PostgreSQL.
+
+Nothing holds a lock while Python computes: a change is one read and one conditional update, so a process
+that is stopped or killed between the two blocks nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from vendor_assets.budget.clock import Clock, SystemClock
+from vendor_assets.errors import BudgetUnavailableError, ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Connection
+
+if sys.platform != "win32":
+    import fcntl
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PATIENCE_SECONDS: Final = 30.0
+"""How long a database that is away is waited for: a restart of PostgreSQL takes seconds."""
+
+_BUSY_SECONDS: Final = 5.0
+_BROKEN_FILE: Final = ("not a database", "malformed", "disk image", "file is encrypted")
+
+metadata = sa.MetaData()
+
+documents = sa.Table(
+    "vendor_assets_budget",
+    metadata,
+    sa.Column("account", sa.Text, primary_key=True),
+    sa.Column("part", sa.Text, primary_key=True),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+)
+leases = sa.Table(
+    "vendor_assets_leases",
+    metadata,
+    sa.Column("holder", sa.Text, primary_key=True),
+    sa.Column("boot", sa.Text, nullable=False),
+    sa.Column("renewed_at", sa.Double, nullable=False),
+    sa.Column("ttl_seconds", sa.Double, nullable=False),
+    sa.Column("renewals", sa.BigInteger, nullable=False),
+    sa.Column("info", sa.Text, nullable=False),
+)
+backlog = sa.Table(
+    "vendor_assets_backlog",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("time", sa.Double, nullable=False, index=True),
+    sa.Column("day", sa.Text, nullable=False),
+    sa.Column("asset", sa.Text, nullable=False),
+    sa.Column("waiting", sa.BigInteger, nullable=False),
+    sa.Column("dead", sa.BigInteger, nullable=False),
+)
+
+
+class Snapshot(NamedTuple):
+    """A document as it is.
+
+    Attributes:
+        version: Goes up by one with each change; None where there is no document yet.
+        body: JSON.
+        now: The database's clock at the moment of reading, in seconds.
+        read_at: This machine's monotonic clock right after it.
+    """
+
+    version: int | None
+    body: str
+    now: float
+    read_at: float
+
+
+class Database:
+    """One connection, shared by a process's threads; made when first used and again when lost.
+
+    The clock of SQLite, which lives on one machine, is the machine's monotonic clock; PostgreSQL's is the
+    server's. A SQLite file that was deleted or replaced is noticed before the next statement, and one that
+    is corrupt is put aside under another name; either way a new one is made.
+
+    Args:
+        url: SQLAlchemy's: ``sqlite:////folder/file.db`` or ``postgresql://user:password@host/name``.
+        clock: This machine's.
+        patience_seconds: How long to try again before giving up.
+
+    Raises:
+        ConfigurationError: The URL is none of these.
+    """
+
+    def __init__(
+        self, url: str, clock: Clock | None = None, patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
+        self.clock: Clock = clock or SystemClock()
+        self._patience_seconds = patience_seconds
+        self._url = _parse(url)
+        self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        self._path = Path(self._url.database or "").absolute() if self.is_sqlite else None
+        self._file: tuple[int, int] | None = None
+        self._connection: Connection | None = None
+        self._lock = threading.RLock()
+        insert = sqlite.insert if self.is_sqlite else postgresql.insert
+        self._insert = insert(documents).on_conflict_do_nothing()
+        self.insert_lease = insert(leases)
+        self._has_clock = not self.is_sqlite and not self.clock.simulated
+        moment = [sa.text("extract(epoch from clock_timestamp())::float8")] if self._has_clock else []
+        self._select = sa.select(documents.c.version, documents.c.body, *moment).where(
+            documents.c.account == sa.bindparam("a"), documents.c.part == sa.bindparam("p")
+        )
+        self._update = (
+            sa.update(documents)
+            .where(
+                documents.c.account == sa.bindparam("a"),
+                documents.c.part == sa.bindparam("p"),
+                documents.c.version == sa.bindparam("old"),
+            )
+            .values(version=sa.bindparam("new"), body=sa.bindparam("b"))
+        )
+        self._suspect = False
+        _open_databases.add(self)
+
+    def __repr__(self) -> str:
+        return f"Database({self._url.render_as_string(hide_password=True)})"
+
+    @property
+    def boot(self) -> str:
+        """In which run of the clock the times are; constant for PostgreSQL."""
+        return self.clock.boot() if self.is_sqlite else "server"
+
+    def read(self, account: str, part: str, *, patience_seconds: float | None = None) -> Snapshot:
+        """Read a document.
+
+        Raises:
+            BudgetUnavailableError: The database cannot be reached.
+        """
+
+        def statement(connection: Connection) -> Snapshot:
+            row = connection.execute(self._select, {"a": account, "p": part}).first()
+            read_at = self.clock.monotonic()
+            if row is None:
+                return Snapshot(None, "", self.time(connection), self.clock.monotonic())
+            return Snapshot(row[0], row[1], row[2] if self._has_clock else read_at, read_at)
+
+        return self.run(statement, patience_seconds)
+
+    def swap(self, account: str, part: str, version: int | None, body: str) -> bool:
+        """Replace a document, unless somebody else has since it was read.
+
+        Args:
+            account: The vendor account.
+            part: Which document of it.
+            version: As it was read.
+            body: The new body.
+
+        Returns:
+            Whether it was replaced.
+
+        Raises:
+            BudgetUnavailableError: The database cannot be reached.
+        """
+
+        def statement(connection: Connection) -> bool:
+            if version is None:
+                values = {"account": account, "part": part, "version": 1, "body": body}
+                return connection.execute(self._insert, values).rowcount == 1
+            values = {"a": account, "p": part, "old": version, "new": version + 1, "b": body}
+            return connection.execute(self._update, values).rowcount == 1
+
+        return self.run(statement)
+
+    def change(self, account: str, part: str, step: Callable[[Snapshot], tuple[str | None, T]]) -> T:
+        """Read, compute, swap; again until nobody came between.
+
+        Args:
+            account: The vendor account.
+            part: Which document of it.
+            step: From what was read to the new body and a result; a body of None changes nothing. It may
+                be called several times and keeps no trace of calls but the last.
+
+        Raises:
+            BudgetUnavailableError: The database cannot be reached.
+        """
+        attempt = 0
+        while True:
+            snapshot = self.read(account, part)
+            body, result = step(snapshot)
+            if body is None or self.swap(account, part, snapshot.version, body):
+                return result
+            attempt += 1
+            if attempt > 2:
+                self.clock.sleep(random.uniform(0, 0.0002 * min(attempt, 25)))  # noqa: S311 - no secret
+
+    def now(self) -> float:
+        """The database's clock, in seconds.
+
+        Raises:
+            BudgetUnavailableError: The database cannot be reached.
+        """
+        return self.run(self.time)
+
+    def run(self, statement: Callable[[Connection], T], patience_seconds: float | None = None) -> T:
+        """Run a statement; connect before, and again where the connection broke.
+
+        Raises:
+            BudgetUnavailableError: The database cannot be reached, after all patience.
+        """
+        patience = self._patience_seconds if patience_seconds is None else patience_seconds
+        until = self.clock.monotonic() + patience
+        pause = 0.02
+        while True:
+            try:
+                with self._lock:
+                    return statement(self._open())
+            except (SQLAlchemyError, OSError) as error:
+                self._drop()
+                self._suspect = self.is_sqlite and _says(error, _BROKEN_FILE)
+                if _hopeless(error) or self.clock.monotonic() + pause > until:
+                    raise BudgetUnavailableError(self._explain(error)) from error
+                log.warning("the budget's database does not answer, trying again: %s", _short(error))
+            self.clock.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    def close(self) -> None:
+        """Close the connection; the next statement would open another."""
+        self._drop()
+
+    def time(self, connection: Connection) -> float:
+        """The database's clock, asked over an open connection."""
+        if not self._has_clock:
+            return self.clock.monotonic()
+        return float(connection.scalar(sa.text("select extract(epoch from clock_timestamp())::float8")) or 0)
+
+    def _drop(self) -> None:
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                with contextlib.suppress(SQLAlchemyError, OSError):
+                    connection.invalidate()
+                    connection.close()
+
+    def abandon(self) -> None:
+        """After a fork the connection belongs to the parent: it is neither used nor closed."""
+        connection, self._connection = self._connection, None
+        self._lock = threading.RLock()
+        if connection is not None:
+            # Kept from being collected: collecting would close the parent's connection.
+            _abandoned.append(connection)
+
+    def _open(self) -> Connection:
+        if self._connection is not None and (self._path is None or _identity(self._path) == self._file):
+            return self._connection
+        if self._path is None:
+            self._connection = self._connect()
+            return self._connection
+        if self._connection is not None:
+            log.warning(
+                "the budget's database %s was deleted or replaced; going on with a new one", self._path
+            )
+            self._drop()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with _exclusive(self._path):
+            if not self._path.exists():
+                _move_away(self._path, "")
+            try:
+                connection = self._connect()
+                if self._suspect:
+                    connection.exec_driver_sql("SELECT * FROM vendor_assets_budget").all()
+                    found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+                    if found != "ok":
+                        connection.close()
+                        raise _CorruptError(found)
+            except (DBAPIError, _CorruptError) as error:
+                if not (isinstance(error, _CorruptError) or _says(error, _BROKEN_FILE)):
+                    raise
+                aside = f".corrupt-{int(self.clock.wall())}"
+                log.error(  # noqa: TRY400 - the exception adds nothing to what is said
+                    "the budget's database %s is corrupt; it is kept as *%s and a new one is made",
+                    self._path,
+                    aside,
+                )
+                _move_away(self._path, aside)
+                connection = self._connect()
+            self._suspect = False
+            self._file = _identity(self._path)
+        self._connection = connection
+        return connection
+
+    def _connect(self) -> Connection:
+        options = (
+            {"timeout": _BUSY_SECONDS, "check_same_thread": False}
+            if self.is_sqlite
+            else {"connect_timeout": 5, "application_name": "vendor_assets budget"}
+        )
+        engine = sa.create_engine(
+            self._url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=options
+        )
+        connection = engine.connect()
+        try:
+            if self.is_sqlite:
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                connection.exec_driver_sql("PRAGMA synchronous=NORMAL")
+            else:
+                # A crash of the server may lose the last half second, during which nobody is served.
+                connection.exec_driver_sql("SET synchronous_commit = off")
+                connection.exec_driver_sql("SET statement_timeout = '10s'")
+            for attempt in range(5):
+                try:
+                    metadata.create_all(connection)
+                    break
+                except SQLAlchemyError:
+                    # Two processes that create a table at once: one of them is told it exists.
+                    if attempt == 4:
+                        raise
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _explain(self, error: Exception) -> str:
+        where = self._url.render_as_string(hide_password=True)
+        todo = "see that its folder exists and can be written" if self.is_sqlite else "see that it runs"
+        return (
+            f"the budget's database {where} cannot be used ({_short(error)}); {todo}, or set VENDOR_ASSETS_DB"
+        )
+
+
+_abandoned: list[Connection] = []
+
+
+class _CorruptError(Exception):
+    """SQLite's own check found something."""
+
+
+def _parse(text: str) -> URL:
+    try:
+        url = sa.make_url(text)
+        backend = url.get_backend_name()
+    except (SQLAlchemyError, ValueError) as error:
+        raise ConfigurationError(_not_a_url("(not shown, as it may hold a password)")) from error
+    if backend == "sqlite" and url.database and url.database != ":memory:":
+        return url
+    if backend in ("postgresql", "postgres"):
+        url = url.set(drivername="postgresql+psycopg2")
+        try:
+            url.get_dialect().import_dbapi()
+        except (ImportError, NoSuchModuleError) as error:
+            message = "PostgreSQL as the budget's database needs psycopg2: pip install psycopg2-binary"
+            raise ConfigurationError(message) from error
+        return url
+    raise ConfigurationError(_not_a_url(url.render_as_string(hide_password=True)))
+
+
+def _not_a_url(shown: str) -> str:
+    return (
+        f"the budget's database {shown} is not understood; "
+        "accepted are sqlite:////folder/file.db and postgresql://user:password@host/name"
+    )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - called for each statement, and half as dear as Path.stat
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _move_away(path: Path, suffix: str) -> None:
+    """Rename the file and what SQLite keeps beside it; without a suffix, remove what is beside it."""
+    for ending in ("-wal", "-shm", ""):
+        found = path.with_name(path.name + ending)
+        with contextlib.suppress(FileNotFoundError):
+            if suffix:
+                found.rename(found.with_name(found.name + suffix))
+            elif ending:
+                found.unlink()
+
+
+@contextlib.contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    """Only one process at a time opens or repairs the file."""
+    if sys.platform == "win32":
+        yield
+        return
+    with path.with_name(path.name + ".lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def _hopeless(error: Exception) -> bool:
+    """Whether trying again soon cannot help."""
+    text = str(error)
+    return (
+        isinstance(error, PermissionError | NotADirectoryError | FileExistsError)
+        or any(
+            part in text
+            for part in (
+                "password authentication failed",
+                "unable to open database file",
+                "readonly database",
+                "permission denied",
+                "no password supplied",
+            )
+        )
+        or ('database "' in text and "does not exist" in text)
+    )
+
+
+def _says(error: Exception, texts: tuple[str, ...]) -> bool:
+    return any(text in str(error) for text in texts)
+
+
+def _short(error: Exception) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(cause).split())[:300]
+
+
+_open_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for database in list(_open_databases):
+        database.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,101 @@
+"""A vendor's quota, and the pace at which our share of it is used. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from vendor_assets.errors import ConfigurationError
+
+JITTER_SECONDS: Final = 0.020
+"""How much later than planned a call may reach the vendor. A pace of P / (P + this) of the limit keeps even
+a strict sliding window of the period P within its number, however the delays fall."""
+
+COUNTED_FROM_SECONDS: Final = 3600.0
+"""Limits over this period or a longer one are counted per window instead of paced."""
+
+COUNTED_PACE: Final = 24.0
+"""A counted quota is spent at most this many times faster than evenly: a day's in an hour."""
+
+_PERIODS: Final = {
+    "s": 1.0,
+    "sec": 1.0,
+    "second": 1.0,
+    "min": 60.0,
+    "minute": 60.0,
+    "h": 3600.0,
+    "hour": 3600.0,
+    "day": 86_400.0,
+    "d": 86_400.0,
+}
+_LIMIT: Final = re.compile(r"\s*(\d{1,9})\s*/\s*([a-z]+)\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What the vendor permits: so many calls in each period.
+
+    Attributes:
+        amount: Calls (more exactly: weight) per period.
+        period_seconds: The period.
+        name: Tells the limits of one account apart.
+        endpoints: Whom it concerns; empty: every call.
+        burst: Calls that may come at once; the worst window then holds ``amount + burst - 1``.
+
+    Raises:
+        ConfigurationError: A number is not positive, or the name is empty.
+    """
+
+    amount: int
+    period_seconds: float
+    name: str = "account"
+    endpoints: tuple[str, ...] = ()
+    burst: int = 1
+
+    def __post_init__(self) -> None:
+        if self.amount < 1 or not self.period_seconds > 0 or self.burst < 1 or not self.name:
+            raise ConfigurationError(
+                f"limit {self!r} is not possible; amount, period and burst are positive and it has a name"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Limit:
+        """Read ``20/s``, ``1000/min``, ``100/h`` or ``100000/day``.
+
+        Raises:
+            ConfigurationError: It is none of these; the message names the value and what is accepted.
+        """
+        match = _LIMIT.fullmatch(text)
+        if match is None or int(match[1]) < 1 or match[2].lower() not in _PERIODS:
+            raise ConfigurationError(
+                f"rate {text!r} is not understood; accepted are calls per s, min, h or day, "
+                "like 20/s, 1000/min, 100/h or 100000/day"
+            )
+        return cls(int(match[1]), _PERIODS[match[2].lower()])
+
+    @property
+    def rate(self) -> float:
+        """Calls per second over the whole period."""
+        return self.amount / self.period_seconds
+
+    @property
+    def counted(self) -> bool:
+        """Whether it is counted per window instead of paced."""
+        return self.period_seconds >= COUNTED_FROM_SECONDS
+
+    def concerns(self, endpoint: str) -> bool:
+        """Whether a call to this endpoint counts."""
+        return not self.endpoints or endpoint in self.endpoints
+
+    def interval_seconds(self, share: float) -> float:
+        """Seconds between two calls when our share of the quota is used evenly, jitter allowed for."""
+        even = self.period_seconds / (share * self.amount)
+        if self.counted:
+            return even / COUNTED_PACE
+        return even * (self.period_seconds + JITTER_SECONDS) / self.period_seconds
+
+    def __str__(self) -> str:
+        unit = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}.get(self.period_seconds)
+        text = f"{self.amount}/{unit}" if unit else f"{self.amount} per {self.period_seconds:g} s"
+        return f"{text} for {', '.join(self.endpoints)}" if self.endpoints else text

@@ -1,0 +1,463 @@
+"""The pace of one vendor account: who may send when. Pure: time and documents are passed in.
+
+GCRA by reservation (the generic cell rate algorithm, ITU-T I.371, as a virtual schedule): each limit has a
+theoretical arrival time; a reservation is given the latest of those that concern it and moves them on. What
+was reserved and lies ahead is remembered, so that it can be taken back: by a hold or a cut (all of it), or by
+scheduled work (what backfills hold). Taking back changes an epoch; a holder compares epochs just before it
+sends.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from vendor_assets.budget.limits import Limit
+
+FRESH_SECONDS: Final = 0.020
+"""A scheduled call is sent on a look at the epochs that is at most this old."""
+
+BACKFILL_FRESH_SECONDS: Final = 0.002
+"""A backfill's call is: each look costs a read, and giving way at once is worth it."""
+
+GUARD_SECONDS: Final = 0.002
+"""What may pass between the look and the call, on top."""
+
+LATE_SECONDS: Final = 0.015
+"""A slot that is this late is lost: sent later, it would meet the ones behind it."""
+
+STRICTEST_SECONDS: Final = 60.0
+"""How long the strictest setting of another process holds after that process was last seen."""
+
+_WINDOW_PARTS: Final = 60
+_ADAPTED: Final = "~adapted"
+
+
+class Rule(NamedTuple):
+    """A limit and our share of it."""
+
+    limit: Limit
+    share: float
+
+    @property
+    def interval_seconds(self) -> float:
+        """Seconds between two calls."""
+        return self.limit.interval_seconds(self.share)
+
+    @property
+    def calls(self) -> int:
+        """Our calls in one period; at least one."""
+        return max(1, math.floor(self.limit.amount * self.share + 1e-9))
+
+
+class Ask(NamedTuple):
+    """Somebody who wants to send.
+
+    Attributes:
+        endpoint: Where to.
+        weight: What the call counts.
+        backfill: Whether it gives way to scheduled work.
+        patience_seconds: The longest acceptable wait, None for any.
+        returns: Whether a slot that was given earlier for the same call was not used.
+    """
+
+    endpoint: str = ""
+    weight: int = 1
+    backfill: bool = False
+    patience_seconds: float | None = None
+    returns: bool = False
+
+
+class Grant(NamedTuple):
+    """The right to send at a moment, as long as the epochs hold.
+
+    Attributes:
+        at: On the database's clock.
+        epoch: Of holds, cuts and the breaker.
+        backfill_epoch: Of backfills; None for scheduled work.
+        probe: Whether this is the one call that finds out whether the vendor is back.
+    """
+
+    at: float
+    epoch: int
+    backfill_epoch: int | None
+    probe: bool = False
+
+
+class Later(NamedTuple):
+    """Nothing was taken: ask again at this moment."""
+
+    at: float
+    reason: str
+
+
+class TooLate(NamedTuple):
+    """Nothing was taken: the wait would be longer than acceptable."""
+
+    wait_seconds: float
+
+
+@dataclass(slots=True)
+class Track:
+    """One limit in the document.
+
+    Attributes:
+        arrival: The theoretical arrival time: when the next call fits.
+        interval: Seconds between calls, by the strictest setting of late.
+        interval_at: When that setting was last seen.
+        burst: Calls that may come at once.
+        counts: For a counted limit, calls by the start of their part of the window.
+    """
+
+    arrival: float
+    interval: float
+    interval_at: float
+    burst: int = 1
+    counts: list[tuple[float, float]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Run:
+    """Slots in a row that were given and not yet passed."""
+
+    first: float
+    step: float
+    count: int
+    weight: int
+    backfill: bool
+
+    @property
+    def last(self) -> float:
+        """When the last of them is."""
+        return self.first + self.step * (self.count - 1)
+
+
+@dataclass(slots=True)
+class Pace:
+    """The state of an account, as the document holds it; times are the database's clock.
+
+    Attributes:
+        id: Tells this document from one that was lost.
+        at: When it was last changed.
+        wall: The wall clock then, to bridge a reboot.
+        boot: In which run of the clock the times are.
+        epoch: Changes with each hold, cut, or move of the breaker: all slots are void.
+        backfill_epoch: Changes when scheduled work takes slots that backfills held.
+        void_after: Backfill slots of the epoch before are void after this moment.
+        hold_until: Nobody sends before.
+        hold_reason: Why.
+        rate: The adapted rate in calls per second; None while only the limits hold.
+        tracks: By the limit's name.
+        runs: Slots that lie ahead.
+        last: The latest slot that has passed, and its weight.
+        memory: What adaptation and breaker remember (see ``adaptation.py``).
+    """
+
+    id: str
+    at: float
+    wall: float
+    boot: str
+    epoch: int
+    backfill_epoch: int = 0
+    void_after: float = -math.inf
+    hold_until: float = -math.inf
+    hold_reason: str = ""
+    rate: float | None = None
+    tracks: dict[str, Track] = field(default_factory=dict)
+    runs: list[Run] = field(default_factory=list)
+    last: tuple[float, int] = (-math.inf, 0)
+    memory: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def new(cls, now: float, wall: float, boot: str) -> Pace:
+        """The state of an account that nothing is known of."""
+        number = random.getrandbits(48)  # not a secret: it only has to differ from the last one
+        return cls(id=f"{number:012x}", at=now, wall=wall, boot=boot, epoch=number)
+
+    @classmethod
+    def load(cls, body: str, now: float, wall: float, boot: str) -> Pace:
+        """Read a document, and bring it to the present clock where that started anew or went back."""
+        found = json.loads(body)
+        pace = cls(
+            id=found["id"],
+            at=found["at"],
+            wall=found["wall"],
+            boot=found["boot"],
+            epoch=found["epoch"],
+            backfill_epoch=found["backfill_epoch"],
+            void_after=_time(found["void_after"]),
+            hold_until=_time(found["hold_until"]),
+            hold_reason=found["hold_reason"],
+            rate=found["rate"],
+            tracks={name: Track(*values) for name, values in found["tracks"].items()},
+            runs=[
+                Run(first, step, count, weight, bool(b)) for first, step, count, weight, b in found["runs"]
+            ],
+            last=(_time(found["last"][0]), found["last"][1]),
+            memory=found["memory"],
+        )
+        if pace.boot != boot or now < pace.at - 1.0:
+            pace._rebase(now, wall, boot)
+        return pace
+
+    def dump(self, now: float, wall: float) -> str:
+        """The document's body."""
+        self._forget_passed(now)
+        return json.dumps(
+            {
+                "id": self.id,
+                "at": max(self.at, now),
+                "wall": wall,
+                "boot": self.boot,
+                "epoch": self.epoch,
+                "backfill_epoch": self.backfill_epoch,
+                "void_after": _text(self.void_after),
+                "hold_until": _text(self.hold_until),
+                "hold_reason": self.hold_reason,
+                "rate": self.rate,
+                "tracks": {
+                    n: [t.arrival, t.interval, t.interval_at, t.burst, t.counts]
+                    for n, t in self.tracks.items()
+                },
+                "runs": [[r.first, r.step, r.count, r.weight, int(r.backfill)] for r in self.runs],
+                "last": [_text(self.last[0]), self.last[1]],
+                "memory": self.memory,
+            },
+            separators=(",", ":"),
+            allow_nan=False,
+        )
+
+    # -- reservations ------------------------------------------------------------------------------
+
+    def reserve(self, rules: Sequence[Rule], ask: Ask, now: float) -> Grant | Later | TooLate:
+        """Give one call its moment.
+
+        Scheduled work that meets slots of backfills takes them. The limits are the caller's; where another
+        process that was seen within a minute has stricter ones, those hold.
+        """
+        concerned = self._concerned(rules, ask, now)
+        for rule, track in concerned:
+            if rule is not None and rule.limit.counted:
+                free_at = _count(track, rule, ask.weight, now, returns=ask.returns)
+                if free_at > now:
+                    if ask.patience_seconds is not None and free_at - now > ask.patience_seconds:
+                        return TooLate(free_at - now)
+                    return Later(free_at, f"the quota of {rule.limit} is used up")
+        if not ask.backfill:
+            self._take_back(now + BACKFILL_FRESH_SECONDS + GUARD_SECONDS, backfill_only=True)
+        floor = max(now, self.hold_until)
+        wide = narrow = floor
+        step = 0.0
+        for rule, track in concerned:
+            start = track.arrival - (track.burst - 1) * track.interval
+            step = max(step, track.interval)
+            if rule is not None and rule.limit.endpoints:
+                narrow = max(narrow, start)
+            else:
+                wide = max(wide, start)
+        at = max(wide, narrow)
+        if ask.patience_seconds is not None and at - now > ask.patience_seconds:
+            return TooLate(at - now)
+        if narrow > wide and narrow - wide > 0.001 and any(not r.limit.endpoints for r, _ in concerned if r):
+            # Reserved now, it would leave a hole in what all endpoints share.
+            return Later(now + narrow - wide, "the endpoint's own limit")
+        for rule, track in concerned:
+            track.arrival = max(track.arrival, at) + ask.weight * track.interval
+            if rule is not None and rule.limit.counted:
+                _add(track, rule, ask.weight, at)
+        self._remember(at, ask, step)
+        return Grant(at, self.epoch, self.backfill_epoch if ask.backfill else None)
+
+    def valid(self, grant: Grant) -> bool:
+        """Whether a slot that was given may still be used."""
+        if grant.epoch != self.epoch:
+            return False
+        if grant.backfill_epoch is None or grant.backfill_epoch == self.backfill_epoch:
+            return True
+        return grant.backfill_epoch == self.backfill_epoch - 1 and grant.at <= self.void_after
+
+    def void_all(self, now: float) -> None:
+        """Take back all slots that lie ahead; their holders notice before they send."""
+        self._take_back(now + FRESH_SECONDS + GUARD_SECONDS, backfill_only=False)
+
+    def hold(self, until: float, reason: str, now: float) -> None:
+        """Nobody sends before this moment; a hold that lasts longer stays."""
+        if until <= max(self.hold_until, now):
+            return
+        self.void_all(now)
+        self.hold_until = until
+        self.hold_reason = reason
+
+    def set_rate(self, rate: float | None, now: float) -> None:
+        """Adapt the rate; a lower one concerns slots that were given already, a higher one does not."""
+        before = self.rate
+        self.rate = rate
+        if rate is not None and (before is None or rate < before):
+            self.void_all(now)
+
+    def outstanding(self, now: float) -> int:
+        """How many slots lie ahead."""
+        return sum(1 for run in self.runs for n in range(run.count) if run.first + n * run.step > now)
+
+    def inherit(self, lost: Pace, now: float) -> None:
+        """Take over what was known from a document that was lost; all its slots are void."""
+        shift = now - lost.at if lost.boot != self.boot else 0.0
+        self.void_all(now)
+        self.hold_until = max(self.hold_until, lost.hold_until + shift)
+        self.hold_reason = self.hold_reason or lost.hold_reason
+        if self.rate is None:
+            self.rate = lost.rate
+            self.memory = {**lost.memory, **self.memory}
+        free_at = now + FRESH_SECONDS + GUARD_SECONDS
+        for name, old in lost.tracks.items():
+            track = self.tracks.setdefault(name, Track(free_at, old.interval, now))
+            track.arrival = max(track.arrival, free_at + track.interval)
+            known = dict(track.counts)
+            for start, number in old.counts:
+                known[start + shift] = max(known.get(start + shift, 0), number)
+            track.counts = sorted(known.items())
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _concerned(self, rules: Sequence[Rule], ask: Ask, now: float) -> list[tuple[Rule | None, Track]]:
+        found: list[tuple[Rule | None, Track]] = []
+        for rule in rules:
+            if not rule.limit.concerns(ask.endpoint):
+                continue
+            interval = rule.interval_seconds
+            track = self.tracks.get(rule.limit.name)
+            if track is None:
+                track = self.tracks[rule.limit.name] = Track(-math.inf, interval, now)
+                track.arrival = self.last[0] + self.last[1] * interval if self.last[1] else now
+            elif interval >= track.interval or now - track.interval_at > STRICTEST_SECONDS:
+                track.interval = interval
+                track.interval_at = now
+            track.burst = rule.limit.burst
+            found.append((rule, track))
+        if self.rate is not None:
+            track = self.tracks.get(_ADAPTED)
+            if track is None:
+                track = self.tracks[_ADAPTED] = Track(now, 0.0, now)
+                track.arrival = max(now, self.last[0] + self.last[1] / self.rate)
+            track.interval = 1.0 / self.rate
+            found.append((None, track))
+        return found
+
+    def _remember(self, at: float, ask: Ask, step: float) -> None:
+        step *= ask.weight
+        if self.runs:
+            run = self.runs[-1]
+            if (run.weight, run.backfill) == (ask.weight, ask.backfill):
+                if run.count == 1 and at > run.first and math.isclose(at - run.first, step, rel_tol=1e-6):
+                    run.step = at - run.first
+                    run.count = 2
+                    return
+                if run.count > 1 and math.isclose(at, run.last + run.step, abs_tol=1e-6):
+                    run.count += 1
+                    return
+        self.runs.append(Run(at, step, 1, ask.weight, ask.backfill))
+
+    def _take_back(self, after: float, *, backfill_only: bool) -> None:
+        """Void the slots after a moment (those of backfills only, or all) and move the limits back."""
+        kept: list[Run] = []
+        last, weight = self.last
+        dropped = False
+        for run in self.runs:
+            stays = run.count
+            if (run.backfill or not backfill_only) and run.last > after:
+                stays = 0 if run.first > after else math.floor((after - run.first) / run.step) + 1
+                dropped = dropped or stays < run.count
+            if stays:
+                kept.append(Run(run.first, run.step, stays, run.weight, run.backfill))
+                if kept[-1].last >= last:
+                    last, weight = kept[-1].last, run.weight
+        if backfill_only:
+            if not dropped:
+                return
+            self.backfill_epoch += 1
+            self.void_after = after
+        else:
+            self.epoch += 1
+        self.runs = kept
+        if not dropped:
+            return
+        for track in self.tracks.values():
+            track.arrival = min(track.arrival, last + (track.burst - 1 + weight) * track.interval)
+
+    def _forget_passed(self, now: float) -> None:
+        ahead: list[Run] = []
+        for run in self.runs:
+            passed = 0
+            if run.last <= now:
+                passed = run.count
+            elif run.first <= now:
+                passed = math.floor((now - run.first) / run.step) + 1
+            if passed:
+                moment = run.first + (passed - 1) * run.step
+                if moment >= self.last[0]:
+                    self.last = (moment, run.weight)
+                run.first += passed * run.step
+                run.count -= passed
+            if run.count:
+                ahead.append(run)
+        self.runs = ahead
+
+    def _rebase(self, now: float, wall: float, boot: str) -> None:
+        """The clock started anew or went back: keep every duration, count the time that passed meanwhile."""
+        passed = min(max(wall - self.wall, 0.0), 10 * 86_400.0) if boot != self.boot else 0.0
+        shift = now - passed - self.at
+        self.at += shift
+        self.void_after += shift
+        self.hold_until += shift
+        self.last = (self.last[0] + shift, self.last[1])
+        for track in self.tracks.values():
+            track.arrival += shift
+            track.interval_at += shift
+            track.counts = [(start + shift, number) for start, number in track.counts]
+        for run in self.runs:
+            run.first += shift
+        for name in self.memory:
+            if name.endswith("_at"):
+                self.memory[name] += shift
+        self.boot = boot
+        self.epoch += 1
+
+
+def _count(track: Track, rule: Rule, weight: int, now: float, *, returns: bool) -> float:
+    """When a call fits into the window, which looks back over the last period in sixtieths."""
+    period = rule.limit.period_seconds
+    width = period / _WINDOW_PARTS
+    track.counts = [entry for entry in track.counts if entry[0] + width + period > now]
+    if returns and track.counts:
+        start, number = track.counts[-1]
+        track.counts[-1] = (start, max(0.0, number - weight))
+    excess = sum(number for _, number in track.counts) + weight - rule.calls
+    for start, number in track.counts:
+        if excess <= 0:
+            break
+        excess -= number
+        free_at = start + width + period
+        if excess <= 0:
+            return free_at
+    return now
+
+
+def _add(track: Track, rule: Rule, weight: int, at: float) -> None:
+    width = rule.limit.period_seconds / _WINDOW_PARTS
+    if track.counts and track.counts[-1][0] + width > at:
+        start, number = track.counts[-1]
+        track.counts[-1] = (start, number + weight)
+    else:
+        track.counts.append((at, weight))
+
+
+def _text(moment: float) -> float | None:
+    return moment if math.isfinite(moment) else None
+
+
+def _time(moment: float | None) -> float:
+    return -math.inf if moment is None else moment
