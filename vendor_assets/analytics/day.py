@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
@@ -31,6 +31,11 @@ _OVER_WARRIORS: Final = """
         sum(value * weight) FILTER (weight > 0) / nullif(sum(weight) FILTER (weight > 0), 0), avg(value)
     )
 """
+
+
+def each(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows of a frame, columns as attributes."""
+    return iter(frame.itertuples(index=False))
 
 
 class DayView:
@@ -171,7 +176,8 @@ class DayView:
                 "troop_id": list(self.names),
                 "troop": list(self.names.values()),
                 "state": [self.states.get(troop_id, "missing") for troop_id in self.names],
-            }
+            },
+            dtype=str,
         )
         rows = rows.merge(sizes, on="troop_id", how="left").merge(values, on="troop_id", how="left")
         for name in ("warriors", "data_groups", "timeslices"):
@@ -296,15 +302,16 @@ class DayView:
         """What a reader must know before believing the day, most important first; empty for a good day."""
         said = []
         for state, text in (
-            ("missing", "no data of {} (not harvested, or failed)"),
-            ("partial", "only a part of the data of {}"),
+            ("missing", "no data of {} (not harvested, or failed): {}"),
+            ("partial", "only a part of the data of {}: {}"),
         ):
             troops = [self.names[troop_id] for troop_id, found in self.states.items() if found == state]
             if troops:
                 shown = ", ".join(sorted(troops)[:5]) + (
                     f" and {len(troops) - 5} more" if len(troops) > 5 else ""
                 )
-                said.append(text.format(shown))
+                number = f"{len(troops)} troop{'s' if len(troops) > 1 else ''}"
+                said.append(text.format(number, shown))
         stated = int(self.daily["troops_missing"].max()) if len(self.daily) else 0
         missing = sum(found == "missing" for found in self.states.values())
         if stated > missing:
@@ -343,10 +350,15 @@ class DayView:
     def describe(self, stretch: Stretch) -> str:
         """A stretch in one sentence, with times in the day's zone."""
         troop_id, data_group, value_name = stretch.series
-        start, end = stretch.start.astimezone(self.zone), stretch.end.astimezone(self.zone)
         name = self.names.get(troop_id, troop_id)
-        times = f"from {start:%H:%M} to {end:%H:%M} {self.timezone}"
-        return f"{name}: {data_group} {value_name} was {stretch.change} {times}"
+        times = " to ".join(self.times(stretch))
+        text = f"{name}: {data_group} {value_name} was {stretch.change} from {times} {self.timezone}"
+        return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+    def times(self, stretch: Stretch) -> tuple[str, str]:
+        """Start and end of a stretch as times of the day; the day's end is 24:00."""
+        end = "24:00" if stretch.end >= self.window.end else f"{stretch.end.astimezone(self.zone):%H:%M}"
+        return f"{stretch.start.astimezone(self.zone):%H:%M}", end
 
     def _query(
         self,

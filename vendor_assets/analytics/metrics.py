@@ -40,12 +40,14 @@ _LATENCY: Final = re.compile(
     r"latency|response_?time|duration|elapsed|(^|_)(ms|millis|milliseconds|seconds)(_|$)"
 )
 _NOT_LATENCY: Final = re.compile(
-    r"_(total|count|sum|bucket|created|info)$|timestamp|start_time|uptime|interval|timeout|cpu|per_minute|throughput"
+    r"_(total|count|sum|bucket|created|info)$|timestamp|(boot|start|node|last\w*|expir\w*)_time|uptime|interval|timeout|cpu|per_minute|throughput"
 )
 _EXTREME_WORDS: Final = r"(?:^|_)(?:min|max|minimum|maximum|stddev|sum_of_squares)(?:_|$)"
 _EXTREME: Final = re.compile(_EXTREME_WORDS)
 _TYPICAL: Final = re.compile(r"(^|_)(average|avg|mean|median|p50)(_|$)")
-_COUNTER: Final = re.compile(r"_(total|count|sum|bucket|created|info)$|timestamp|start_time")
+_COUNTER: Final = re.compile(
+    r"_(total|count|sum|bucket|created|info)$|timestamp|(boot|start|node|last\w*)_time"
+)
 _BETTER_HIGH: Final = re.compile(
     r"calls|requests|throughput|per_second|score|satisfied|success|available|^up$|hit|free"
 )
@@ -337,7 +339,8 @@ def anomalies(day: pd.DataFrame, history: pd.DataFrame, *, by: Sequence[str], ti
     rows["ratio"] = rows["value"] / rows["expected"].where(rows["expected"] != 0)
     rows["against"] = np.where(known, "past weeks", "the day itself")
     extra = [name for name in rows if name.startswith(("own_", "past_", "_hour"))]
-    return rows.drop(columns=extra).reset_index(drop=True)
+    found: pd.DataFrame = rows.drop(columns=extra).reset_index(drop=True)
+    return found
 
 
 def _hour_of_week(instants: pd.Series, timezone: str) -> pd.Series:
@@ -438,7 +441,8 @@ def stretches(scored: pd.DataFrame, *, by: Sequence[str], gap: int = 1) -> list[
 
 def _stretch(part: pd.DataFrame, keys: list[str]) -> Stretch:
     far = np.log2(part["ratio"].where(part["ratio"] > 0)).abs()
-    worst: Any = part.loc[(far if far.notna().any() else part["score"].abs()).idxmax()]
+    furthest: Any = (far if far.notna().any() else part["score"].abs()).idxmax()
+    worst: Any = part.loc[furthest]
     return Stretch(
         series=tuple(str(worst[key]) for key in keys),
         start=part["timeslice_start"].min().to_pydatetime(),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from html import escape
 from typing import Final
 
 from vendor_assets.analytics import metrics
-from vendor_assets.analytics.day import DayView
-from vendor_assets.analytics.plots import quantity
+from vendor_assets.analytics.day import DayView, each
+from vendor_assets.analytics.plots import DASH, quantity
 
 MOST_ROWS: Final = 50
 """Rows of a table at most."""
-_LONGEST: Final = 80
+TIMES: Final = "\N{MULTIPLICATION SIGN}"
+_LONGEST: Final = 60
 """Characters of a name at most; the rest is cut, and the whole name shows when the pointer rests on it."""
 
 
@@ -29,11 +31,14 @@ def heading(view: DayView) -> str:
     else:
         badge, word = "good", "complete"
     facts = view.summary()
-    compared = len(view.weeks)
+    compared = (
+        f"compared with {len(view.weeks)} past weeks"
+        if len(view.weeks) > 1
+        else "too few past weeks to compare with"
+    )
     line = (
         f"{_count(facts['troops'], 'troop')}, {_count(facts['warriors'], 'warrior')}, "
-        f"{_count(facts['series'], 'series', 'series')}, {_count(facts['timeslices'], 'value')}; "
-        f"compared with {_count(compared, 'past week')}"
+        f"{_count(facts['series'], 'series', 'series')}, {_count(facts['timeslices'], 'value')}; {compared}"
     )
     caveats = "".join(f"<li>{escape(text[0].upper() + text[1:])}.</li>" for text in view.caveats)
     return (
@@ -41,7 +46,7 @@ def heading(view: DayView) -> str:
         f'<span class="badge {badge}">{escape(word)}</span></h1>'
         f'<p class="facts">{escape(line)}. All times are {escape(view.timezone)}.</p>'
         + (f'<ul class="caveats">{caveats}</ul>' if caveats else "")
-        + f'<p class="lead">{_lead(view)}</p>'
+        + (f'<p class="lead">{_lead(view)}</p>' if len(view.daily) else "")
     )
 
 
@@ -53,45 +58,33 @@ def overview(view: DayView) -> str:
     worst: dict[str, float] = {}
     for stretch, _ in view.incidents:
         worst.setdefault(stretch.series[0], stretch.ratio)
-    cells = []
-    for row in rows.head(MOST_ROWS).itertuples(index=False):
-        main = f"{row.data_group} · {row.value_name}" if isinstance(row.value_name, str) else "–"
-        unit = metrics.unit_of(row.value_name) if isinstance(row.value_name, str) else ""
-        cells.append(
-            [
-                _name(row.troop),
-                _state(row.state),
-                f"{row.warriors:,}" if row.warriors else "–",
-                f"{row.data_groups:,}" if row.data_groups else "–",
-                quantity(row.calls),
-                _name(main) + (f' <span class="unit">[{escape(unit)}]</span>' if unit else ""),
-                *(quantity(value) for value in (row.mean, row.p50, row.p95, row.p99, row.max)),
-                f"{row.covered_share:.0%}" if row.timeslices else "–",
-                _ratio(worst[row.troop_id]) if row.troop_id in worst else "–",
-            ]
-        )
-    note = f"The {MOST_ROWS} busiest of {len(rows):,} troops. " if len(rows) > MOST_ROWS else ""
-    return _table(
+    mains = rows[["data_group", "value_name"]].dropna().drop_duplicates()
+    one_main = len(mains) == 1
+    cells = [
         [
-            "Troop",
-            "State",
-            "Warriors",
-            "Data groups",
-            "Calls",
-            "Main value",
-            "Mean",
-            "p50",
-            "p95",
-            "p99",
-            "Max",
-            "Covered",
-            "Incident",
-        ],
-        cells,
-        left={0, 1, 5},
-        note=f"{note}Percentiles are over warriors and timeslices, not over single calls; the mean is weighted by calls "
-        "where the vendor counts them. Covered: the part of the day for which an average series has values.",
+            _name(row.troop),
+            _state(row.state),
+            f"{row.warriors:,}" if row.warriors else DASH,
+            f"{row.data_groups:,}" if row.data_groups else DASH,
+            quantity(row.calls),
+            *([] if one_main else [_value(row.data_group, row.value_name)]),
+            *(quantity(value) for value in (row.mean, row.p50, row.p95, row.p99, row.max)),
+            f"{row.covered_share:.0%}" if row.timeslices else DASH,
+            _ratio(worst[row.troop_id]) if row.troop_id in worst else DASH,
+        ]
+        for row in each(rows.head(MOST_ROWS))
+    ]
+    heads = ["Troop", "State", "Warriors", "Data groups", "Calls", *([] if one_main else ["Main value"])]
+    heads += ["Mean", "p50", "p95", "p99", "Max", "Covered", "Incident"]
+    note = f"The {MOST_ROWS} busiest of {len(rows):,} troops. " if len(rows) > MOST_ROWS else ""
+    if one_main:
+        main = next(each(mains))
+        note += f"Calls and mean to max: {_value(main.data_group, main.value_name)}. "
+    note += (
+        "Percentiles are over warriors and timeslices, not over single calls; the mean is weighted by calls where "
+        "the vendor counts them. Covered: the part of the day for which an average series has values."
     )
+    return _table(heads, cells, left={0, 1} if one_main else {0, 1, 5}, note=note)
 
 
 def incidents(view: DayView) -> str:
@@ -101,23 +94,20 @@ def incidents(view: DayView) -> str:
     cells = []
     for stretch, others in view.incidents:
         troop_id, data_group, value_name = stretch.series
-        start, end = stretch.start.astimezone(view.zone), stretch.end.astimezone(view.zone)
-        unit = metrics.unit_of(value_name)
         cells.append(
             [
-                f"{start:%H:%M} – {end:%H:%M}",
+                f'<span class="nowrap">{f" {DASH} ".join(view.times(stretch))}</span>',
                 _name(view.names.get(troop_id, troop_id)),
-                _name(f"{data_group} · {value_name}")
-                + (f' <span class="unit">[{escape(unit)}]</span>' if unit else ""),
+                _value(data_group, value_name),
                 quantity(stretch.expected),
                 quantity(stretch.peak),
                 _ratio(stretch.ratio),
                 escape(stretch.against),
-                f"{others} more" if others else "–",
+                f"{others} more" if others else DASH,
             ]
         )
     return _table(
-        ["When", "Troop", "Value", "Usual", "Then", "Times", "Against", "Same time, same troop"],
+        ["When", "Troop", "Value", "Usual", "Then", "Times", "Against", "Also unusual"],
         cells,
         left={0, 1, 2, 6, 7},
     )
@@ -138,15 +128,13 @@ def slowest(view: DayView, count: int = 12) -> str:
                 f"{row.warriors:,}",
                 *(quantity(value) for value in (row.calls, row.mean, row.p95, row.max)),
             ]
-            for row in found.itertuples(index=False)
+            for row in each(found)
         ],
         left={0, 1, 2},
     )
 
 
 def _lead(view: DayView) -> str:
-    if not len(view.daily):
-        return "There are no values on this day, so there is nothing to show."
     if not view.incidents:
         return "Nothing was clearly unusual."
     stretch, others = view.incidents[0]
@@ -167,13 +155,23 @@ def _table(heads: list[str], rows: list[list[str]], *, left: set[int], note: str
         return f"<tr>{''.join(parts)}</tr>"
 
     body = "".join(line(cells, "td") for cells in rows)
-    small = f'<p class="note">{escape(note)}</p>' if note else ""
+    small = f'<p class="note">{note}</p>' if note else ""
     return f'<table class="report"><thead>{line(heads, "th")}</thead><tbody>{body}</tbody></table>{small}'
 
 
 def _name(text: str) -> str:
     short = _cut(text, _LONGEST)
-    return escape(short) if short == text else f'<span title="{escape(text)}">{escape(short)}</span>'
+    # Names have no spaces to break a line at; after these they may.
+    shown = re.sub(r"([/._·|])(?=\w)", r"\1<wbr>", escape(short))
+    return shown if short == text else f'<span title="{escape(text)}">{shown}</span>'
+
+
+def _value(data_group: object, value_name: object) -> str:
+    if not isinstance(data_group, str) or not isinstance(value_name, str):
+        return DASH
+    unit = metrics.unit_of(value_name)
+    told = f' <span class="unit">[{escape(unit)}]</span>' if unit else ""
+    return f"{_name(data_group)} · {_name(value_name)}{told}"
 
 
 def _cut(text: str, most: int) -> str:
@@ -188,7 +186,7 @@ def _state(state: str) -> str:
 def _ratio(ratio: float) -> str:
     if not math.isfinite(ratio):
         return "new"
-    return f"× {ratio:.3g}"
+    return f"{TIMES} {ratio:.3g}"
 
 
 def _count(number: object, one: str, many: str = "") -> str:

@@ -21,17 +21,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
 from vendor_assets.analytics import metrics
-from vendor_assets.analytics.day import DayView
+from vendor_assets.analytics.day import DayView, each
 
 MOST_TROOPS: Final = 12
 """Panels of the latency figure at most: the busiest troops."""
 MOST_ROWS: Final = 40
 """Rows of the coverage figure at most: those with the largest gaps."""
+DASH: Final = "\N{EN DASH}"
+"""Stands where there is no number."""
 WIDTH: Final = 11.0
 """Width of a figure in inches."""
 DPI: Final = 120
@@ -62,7 +65,7 @@ def latency(view: DayView) -> Figure:
     rows = math.ceil(len(shown) / columns)
     figure = _figure(0.9 + 2.25 * rows)
     axes = figure.subplots(rows, columns, squeeze=False)
-    for place, row in enumerate(shown.itertuples(index=False)):
+    for place, row in enumerate(each(shown)):
         ax = axes[place // columns][place % columns]
         mine = view.latency[view.latency["troop_id"] == row.troop_id]
         _panel(ax, mine, view)
@@ -101,7 +104,8 @@ def slowest(view: DayView, count: int = 12) -> Figure:
     figure = _figure(1.5 + 0.34 * len(found))
     ax = figure.subplots()
     places = np.arange(len(found))[::-1]
-    ax.barh(places, found["mean"], height=0.62, color=LIGHT, label="mean, weighted by calls")
+    weighed = "mean, weighted by calls" if found["calls"].notna().any() else "mean"
+    ax.barh(places, found["mean"], height=0.62, color=LIGHT, label=weighed)
     ax.plot(
         found["p95"],
         places,
@@ -113,7 +117,7 @@ def slowest(view: DayView, count: int = 12) -> Figure:
         label="95th percentile of its slowest warrior",
     )
     far = float(np.nanmax(found[["mean", "p95"]].to_numpy(dtype=float)))
-    for place, row in zip(places, found.itertuples(index=False), strict=True):
+    for place, row in zip(places, each(found), strict=True):
         calls = "" if math.isnan(row.calls) else f"  {quantity(row.calls)} calls"
         end = max(row.mean, row.p95) if math.isfinite(row.p95) else row.mean
         ax.text(
@@ -123,7 +127,7 @@ def slowest(view: DayView, count: int = 12) -> Figure:
         places,
         [
             label(f"{view.names.get(row.troop_id, row.troop_id)} · {row.data_group}", 62)
-            for row in found.itertuples(index=False)
+            for row in each(found)
         ],
     )
     names = found["value_name"].unique()
@@ -142,7 +146,7 @@ def slowest(view: DayView, count: int = 12) -> Figure:
 
 def incident(view: DayView) -> Figure:
     """The most unusual stretch of the day: the value, what was expected, and each warrior."""
-    title = "The incident of the day"
+    title = "Incident"
     if not view.incidents:
         reason = (
             "No values on this day."
@@ -189,12 +193,12 @@ def incident(view: DayView) -> Figure:
         if stretch.against == "past weeks"
         else "too few past weeks to compare with"
     )
-    start, end = stretch.start.astimezone(view.zone), stretch.end.astimezone(view.zone)
-    text = f"{stretch.change} from {start:%H:%M} to {end:%H:%M}; {compared}; time of day on {_day(view)}"
+    start, end = view.times(stretch)
+    text = f"{stretch.change} from {start} to {end}; {compared}; time of day on {_day(view)}"
     # Not the figure's small print, which would run into a legend of five parts.
     ax.set_xlabel(text, loc="left", fontsize=8, color=MUTED, labelpad=8)
     name = view.names.get(troop_id, troop_id)
-    _head(figure, f"{title}: {label(name, 40)} · {label(data_group, 48)}", "")
+    _head(figure, f"Incident: {label(name, 30)} · {label(data_group, 40)}", "")
     figure.legend(loc="outside lower right", ncols=5, frameon=False, fontsize=8, labelcolor=INK)
     return figure
 
@@ -212,7 +216,7 @@ def coverage(view: DayView) -> Figure:
         shares = shares.loc[[troop_id for troop_id in shares.index if troop_id in set(worst)]]
     figure = _figure(1.35 + 0.3 * len(shares))
     ax = figure.subplots()
-    starts = [_number(start.to_pydatetime()) for start in shares.columns]
+    starts = [_number(start) for start in pd.DatetimeIndex(shares.columns).to_pydatetime()]
     edges = [*starts, _number(view.window.end)]
     rows = np.arange(len(shares) + 1)
     mesh = ax.pcolormesh(
@@ -231,7 +235,7 @@ def coverage(view: DayView) -> Figure:
     bar = figure.colorbar(
         mesh, ax=ax, fraction=0.025, pad=0.01, format=FuncFormatter(lambda share, _: f"{share:.0%}")
     )
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, length=0, labelcolor=MUTED)
     _head(
         figure,
@@ -245,7 +249,7 @@ def coverage(view: DayView) -> Figure:
 def to_png(figure: Figure) -> bytes:
     """Draw a figure as a PNG."""
     target = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(target)
+    FigureCanvasAgg(figure).print_figure(target, format="png")
     return target.getvalue()
 
 
@@ -269,7 +273,7 @@ def label(text: str, most: int) -> str:
 def quantity(value: float) -> str:
     """A number with three significant digits, thousands as k, M, G; a dash where there is none."""
     if not math.isfinite(value):
-        return "–"
+        return DASH
     size = abs(value)
     for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if size >= 999.5 * factor / 1e3 and size >= factor * 0.9995:
@@ -321,8 +325,8 @@ def _number(instant: datetime) -> float:
 
 
 def _figure(height: float) -> Figure:
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06, wspace=0.03, hspace=0.06)  # type: ignore[union-attr]
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06, wspace=0.03, hspace=0.06))
     return figure
 
 
@@ -334,8 +338,8 @@ def _head(figure: Figure, title: str, text: str) -> None:
 
 
 def _nothing(title: str, text: str) -> Figure:
-    figure = _figure(1.3)
-    figure.text(0.008, 0.35, text, fontsize=10, color=MUTED)
+    figure = _figure(0.75)
+    figure.text(0.008, 0.18, text, fontsize=10, color=MUTED)
     figure.suptitle(title, x=0.008, ha="left", fontsize=13, fontweight="bold", color=INK)
     return figure
 

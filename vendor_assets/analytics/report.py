@@ -25,6 +25,7 @@ from vendor_assets.storage.objects import ObjectStore
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
+    from papermill import PapermillExecutionError
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ START_SECONDS: Final = 60
 
 _LONGEST_SOCKET_FOLDER: Final = 80
 """Characters; the system allows 107 for the whole path of a socket, on some systems 103."""
+_LOG: Final = "kernel.log"
 _HIDDEN: Final = frozenset({"about", "summary"})
 """Cells that are for Jupyter or for machines: not in the HTML."""
 
@@ -61,7 +63,8 @@ table.report th { color: #5d6b78; font-weight: 600; border-bottom: 2px solid #df
   vertical-align: bottom; }
 table.report td { border-bottom: 1px solid #edf0f3; padding: 5px 7px; }
 table.report .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-table.report .text { text-align: left; overflow-wrap: anywhere; }
+table.report .text { text-align: left; overflow-wrap: break-word; }
+.nowrap { white-space: nowrap; }
 table.report .unit, .note { color: #7b8794; }
 .note { font-size: 12.5px; margin-bottom: 22px; }
 img { max-width: 100%; height: auto; display: block; margin: 20px 0 14px; }
@@ -128,9 +131,9 @@ def _execute(parameters: Mapping[str, str]) -> NotebookNode:
 
     what = f"the report of {parameters['day']}"
     source = resources.files("vendor_assets.notebooks").joinpath(NOTEBOOK).read_text(encoding="utf-8")
-    try:
-        with tempfile.TemporaryDirectory(prefix="vendor_assets-") as folder:
-            return papermill.execute_notebook(
+    with tempfile.TemporaryDirectory(prefix="vendor_assets-") as folder:
+        try:
+            executed: NotebookNode = papermill.execute_notebook(
                 nbformat.reads(source, as_version=4),
                 None,
                 parameters=dict(parameters),
@@ -142,22 +145,32 @@ def _execute(parameters: Mapping[str, str]) -> NotebookNode:
                 # People's own IPython start-up files and history are none of the report's business.
                 extra_arguments=[f"--IPKernelApp.ipython_dir={folder}"],
             )
-    except papermill.PapermillExecutionError as error:
-        kind = getattr(errors, error.ename, VendorAssetsError)
-        said = " ".join(str(error.evalue).split())[:1000]
-        if isinstance(kind, type) and issubclass(kind, VendorAssetsError) and kind is not VendorAssetsError:
-            message = f"{what}: {said}"
-            raise kind(message) from error
-        message = f"{what} failed in cell {error.exec_count}: {error.ename}: {said}"
-        raise VendorAssetsError(message) from error
-    except CellTimeoutError as error:
-        message = (
-            f"{what}: a cell took longer than {CELL_SECONDS} s; the day may be too large for this machine"
-        )
-        raise VendorAssetsError(message) from error
-    except (DeadKernelError, RuntimeError) as error:
-        message = f"{what}: its Python process died or did not start ({error}); is there enough memory?"
-        raise VendorAssetsError(message) from error
+            return executed
+        except papermill.PapermillExecutionError as error:
+            raise _failure(what, error) from error
+        except CellTimeoutError as error:
+            message = (
+                f"{what}: a cell took longer than {CELL_SECONDS} s; look for what else this machine does"
+            )
+            raise VendorAssetsError(message) from error
+        except (DeadKernelError, RuntimeError) as error:
+            said = _last_words(Path(folder)) or str(error)
+            message = f"{what}: its Python process died or did not start ({said}); is there enough memory?"
+            raise VendorAssetsError(message) from error
+
+
+def _failure(what: str, error: PapermillExecutionError) -> VendorAssetsError:
+    """The error of a cell: of its own kind where it is one of ours, so that it is retried or not as usual."""
+    said = " ".join(str(error.evalue).split())[:1000]
+    kind = vars(errors).get(error.ename)
+    if isinstance(kind, type) and issubclass(kind, VendorAssetsError):
+        return kind(f"{what}: {said}")
+    return VendorAssetsError(f"{what} failed in cell {error.exec_count}: {error.ename}: {said}")
+
+
+def _last_words(folder: Path) -> str:
+    lines = (folder / _LOG).read_text(errors="replace").split("\n") if (folder / _LOG).exists() else []
+    return next((line.strip()[:500] for line in reversed(lines) if line.strip()), "")
 
 
 def _kernel_manager(folder: Path) -> type[Any]:
@@ -181,8 +194,10 @@ def _kernel_manager(folder: Path) -> type[Any]:
                 **options,
             )
 
-        async def start_kernel(self, **options: Any) -> None:
-            await self._async_start_kernel(**({"cwd": str(root)} | options))
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            # What the kernel says outside of cells is for us alone: _last_words tells it if it dies.
+            with (folder / _LOG).open("wb") as log:
+                await self._async_start_kernel(**({"cwd": str(root), "stderr": log} | options))
 
     return OwnInterpreter
 
@@ -207,9 +222,9 @@ def _html(executed: NotebookNode, *, title: str, show_code: bool) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n"
-        f"<footer>Made by vendor_assets {vendor_assets.__version__} from the harvested performance data. Unusual: four or "
-        "more robust standard deviations off the same hour of past weeks; where fewer than two past weeks are there, off "
-        "the day's own median.</footer>\n</main>\n</body>\n</html>\n"
+        f"<footer>Made by vendor_assets {vendor_assets.__version__} from the harvested performance data. Unusual: "
+        "four or more robust standard deviations off the same hour of past weeks; where fewer than two past weeks "
+        "are there, off the day's own median.</footer>\n</main>\n</body>\n</html>\n"
     )
 
 

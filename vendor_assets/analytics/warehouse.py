@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Final, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 import pyarrow as pa
 
@@ -255,7 +255,8 @@ class Warehouse:
         if days is None:
             return self.days(spec.name)
         if isinstance(days, tuple):
-            if len(days) != 2:  # noqa: PLR2004 (a pair)
+            pair: tuple[Day, ...] = days
+            if len(pair) != 2:
                 message = f"days={days!r} is not a pair (first, last); give a list for single days"
                 raise ConfigurationError(message)
             return days_between(_day(days[0]), _day(days[1]))
@@ -313,7 +314,7 @@ class Warehouse:
         present = {partition.day for partition in found}
         gaps = [day.isoformat() for day in days if day not in present]
         if gaps:
-            shown = ", ".join(gaps[:5]) + (f" and {len(gaps) - 5} more" if len(gaps) > 5 else "")  # noqa: PLR2004
+            shown = ", ".join(gaps[:5]) + (f" and {len(gaps) - 5} more" if len(gaps) > 5 else "")
             logger.warning("%s has no rows for %s in %s", spec.name, shown, self.store.url)
 
     def _arrow(self, spec: Table, names: Sequence[str], partitions: Sequence[Partition]) -> pa.Table:
@@ -364,10 +365,13 @@ class Warehouse:
                 connection.register(name, frame)
             try:
                 self._relation(connection, spec, _schema(spec).names, found).create_view(spec.name)
-                return connection.sql(sql, params=dict(parameters or {})).to_arrow_table().to_pandas()
+                answer: pd.DataFrame = (
+                    connection.sql(sql, params=dict(parameters or {})).to_arrow_table().to_pandas()
+                )
             except duckdb.Error as error:
                 message = f"a query of {spec.name} failed: {_one_line(error)}"
                 raise StorageError(message) from error
+            return answer
 
     def _relation(
         self,
@@ -380,9 +384,8 @@ class Warehouse:
             empty = pa.schema([_schema(spec).field(name) for name in names]).empty_table()
             return connection.from_arrow(empty)
         wanted = ", ".join(f'"{name}"' for name in names)
-        return connection.sql(
-            f"SELECT {wanted} FROM {_scan(spec, [self.store.uri(part.key) for part in partitions])}"
-        )
+        scan = _scan(spec, [self.store.uri(partition.key) for partition in partitions])
+        return connection.sql(f"SELECT {wanted} FROM {scan}")
 
 
 def read(
@@ -393,8 +396,8 @@ def read(
     as_: Kind = "pandas",
     *,
     store: ObjectStore | str,
-) -> pd.DataFrame | pa.Table | duckdb.DuckDBPyRelation:
-    """Read a table's rows of some days and troops from a store; see ``Warehouse.read``.
+) -> Any:
+    """Read a table's rows of some days and troops from a store; see ``Warehouse.read``, which is typed by kind.
 
     Args:
         table: The table's name.
@@ -404,8 +407,9 @@ def read(
         as_: ``pandas``, ``arrow`` or ``duckdb``.
         store: A folder, ``s3://bucket/prefix``, or an open store.
     """
-    warehouse = Warehouse.connect(store) if isinstance(store, str) else Warehouse(store)
-    return warehouse.read(table, days, troops, columns, as_=as_)  # type: ignore[call-overload, no-any-return]
+    # Three kinds, one call: the overloads cannot say it.
+    warehouse: Any = Warehouse.connect(store) if isinstance(store, str) else Warehouse(store)
+    return warehouse.read(table, days, troops, columns, as_=as_)
 
 
 @dataclass(frozen=True)
@@ -624,7 +628,7 @@ def _schema(spec: Table) -> pa.Schema:
 
 
 def _columns(spec: Table, columns: Sequence[str] | None) -> list[str]:
-    known = _schema(spec).names
+    known: list[str] = _schema(spec).names
     if columns is None:
         return known
     wanted = [columns] if isinstance(columns, str) else list(columns)
