@@ -164,7 +164,9 @@ class VendorClient:
         stop: threading.Event | None = None,
     ) -> None:
         if any(not ("!" <= character <= "~") for character in api_key):
-            message = "the API key has characters that a header cannot carry (blanks, line ends, others than ASCII)"
+            message = (
+                "the API key has characters that a header cannot carry (blanks, line ends, others than ASCII)"
+            )
             raise ConfigurationError(message)
         self._transport = Transport(
             base_url,
@@ -267,17 +269,23 @@ class VendorClient:
             if answer.status not in _REDIRECTS or not location:
                 return answer
             url = self._redirected(url, location, answer.status)
-        raise VendorRejectedError(f"the vendor redirected more than {MAX_REDIRECTS} times", status=answer.status)
+        raise VendorRejectedError(
+            f"the vendor redirected more than {MAX_REDIRECTS} times", status=answer.status
+        )
 
     def _redirected(self, url: str, location: str, status: int) -> str:
         try:
             target = quote(urljoin(url, location).partition("#")[0], safe="%/:=&?~#+!$,;'@()*[]")
             origin = _origin(target)
         except ValueError as error:
-            raise VendorRejectedError("the vendor redirected to something that is no address", status=status) from error
+            raise VendorRejectedError(
+                "the vendor redirected to something that is no address", status=status
+            ) from error
         if origin != self._origin:
             where = "{}://{}:{}".format(*origin)
-            message = f"the vendor redirected to another host, {where}, which was not asked; is VENDOR_URL right?"
+            message = (
+                f"the vendor redirected to another host, {where}, which was not asked; is VENDOR_URL right?"
+            )
             raise VendorRejectedError(message[:500], status=status)
         return target
 
@@ -304,13 +312,13 @@ class VendorClient:
             finally:
                 # An answer of one's own making (too large, wrongly packed) is the vendor's trouble as well.
                 seconds = self._clock() - started
-                headers = answer.headers if answer else {}
+                headers = {} if answer is None else answer.headers
                 slot.observe(status=status, headers=headers, seconds=seconds, error=answer is None)
                 self._count(endpoint, answer, spent)
         return answer
 
     def _count(self, endpoint: str, answer: Answer | None, spent: _Spent) -> None:
-        size = len(answer.body) if answer else 0
+        size = 0 if answer is None else len(answer.body)
         throttled = answer is not None and _throttles(answer)
         spent.last_at = self._now()
         spent.bytes += size
@@ -370,10 +378,13 @@ def _error_of(answer: Answer) -> VendorError:
         return VendorUnavailableError(f"the vendor failed (status {status})", status=status)
     if status in (401, 403):
         return VendorUnauthorizedError(
-            f"the vendor refuses the key (status {status}); check VENDOR_API_KEY and what it may read", status=status
+            f"the vendor refuses the key (status {status}); check VENDOR_API_KEY and what it may read",
+            status=status,
         )
     if status in (404, 410):
         return VendorNotFoundError(f"the vendor does not know this (status {status})", status=status)
     if 200 <= status < 300:
-        return VendorProtocolError(f"the vendor answered status {status}, where data comes with 200", status=status)
+        return VendorProtocolError(
+            f"the vendor answered status {status}, where data comes with 200", status=status
+        )
     return VendorRejectedError(f"the vendor rejects the request (status {status})", status=status)

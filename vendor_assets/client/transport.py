@@ -24,7 +24,12 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from vendor_assets import __version__
-from vendor_assets.errors import ConfigurationError, VendorAssetsError, VendorProtocolError, VendorUnavailableError
+from vendor_assets.errors import (
+    ConfigurationError,
+    VendorAssetsError,
+    VendorProtocolError,
+    VendorUnavailableError,
+)
 
 EXCERPT_BYTES: Final = 65_536
 """How much of an error's body is read."""
@@ -162,7 +167,12 @@ class Transport:
             )
             status = response.status_code
             return Answer(status, response.headers, self._read(response.raw, whole=200 <= status < 300))
-        except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+        except (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            http.client.HTTPException,
+            OSError,
+        ) as error:
             raise self._translate(error, status) from _without_request(error)
         except UnicodeError as error:
             raise ConfigurationError(f"{self.base_url} is not an address: {error}") from error
@@ -244,12 +254,16 @@ def check_url(url: str) -> str:
         # urllib3 is stricter about what can be a host.
         urllib3.util.parse_url(url)
     except (ValueError, urllib3.exceptions.LocationParseError) as error:
-        raise ConfigurationError("the vendor's URL cannot be read; give one like https://api.example.com") from error
+        raise ConfigurationError(
+            "the vendor's URL cannot be read; give one like https://api.example.com"
+        ) from error
     if credentials:
         raise ConfigurationError("the vendor's URL holds credentials; give the key as VENDOR_API_KEY instead")
     bad = any(character.isspace() or not character.isprintable() for character in url)
     if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or bad:
-        raise ConfigurationError(f"the vendor's URL {url!r} cannot be asked; give one like https://api.example.com")
+        raise ConfigurationError(
+            f"the vendor's URL {url!r} cannot be asked; give one like https://api.example.com"
+        )
     return url.rstrip("/")
 
 

@@ -60,7 +60,7 @@ class Response:
 
 @dataclass(frozen=True)
 class Leaf:
-    """The smallest piece of work that is counted: one list, or one warrior × data group × window.
+    """The smallest piece of work that is counted: one list, or one data group of a warrior in a window.
 
     ``key`` is unique inside a partition's harvest and stays the same however leaves are grouped into requests.
     """
@@ -159,7 +159,12 @@ class Vendor(ABC):
 
     @abstractmethod
     def performance_data(
-        self, troop_id: str, warrior_id: str, groups: Sequence[DataGroup], day: Window, resolution_seconds: int
+        self,
+        troop_id: str,
+        warrior_id: str,
+        groups: Sequence[DataGroup],
+        day: Window,
+        resolution_seconds: int,
     ) -> list[PlannedRequest]:
         """The fewest requests that bring a warrior's data of a day at the wanted resolution.
 

@@ -198,7 +198,9 @@ class NewRelic(Vendor):
 
     def warriors(self, troop_id: str, day: Window) -> PlannedRequest:  # noqa: ARG002
         """``/v2/applications/{id}/hosts.json``."""
-        return PlannedRequest(Request(f"{_application(troop_id)}/hosts.json", (), "hosts"), (Leaf("warriors"),))
+        return PlannedRequest(
+            Request(f"{_application(troop_id)}/hosts.json", (), "hosts"), (Leaf("warriors"),)
+        )
 
     def data_groups(self, troop_id: str, warrior_id: str, day: Window) -> PlannedRequest:  # noqa: ARG002
         """``/v2/applications/{id}/hosts/{host_id}/metrics.json``."""
@@ -206,7 +208,12 @@ class NewRelic(Vendor):
         return PlannedRequest(request, (Leaf(warrior_id, warrior_id=warrior_id),))
 
     def performance_data(
-        self, troop_id: str, warrior_id: str, groups: Sequence[DataGroup], day: Window, resolution_seconds: int
+        self,
+        troop_id: str,
+        warrior_id: str,
+        groups: Sequence[DataGroup],
+        day: Window,
+        resolution_seconds: int,
     ) -> list[PlannedRequest]:
         """``…/metrics/data.json`` for as many names at a time as URL and answer can hold.
 
@@ -247,7 +254,9 @@ class NewRelic(Vendor):
             case "troops":
                 parsed = _entities(_records(content, "applications"), "applications", "troop_id", "name")
             case "warriors":
-                parsed = _entities(_records(content, "application_hosts"), "application_hosts", "warrior_id", "host")
+                parsed = _entities(
+                    _records(content, "application_hosts"), "application_hosts", "warrior_id", "host"
+                )
             case "data_groups":
                 parsed = _groups(_records(content, "metrics"), planned.leaves[0].warrior_id)
             case "performance_data":
@@ -331,7 +340,9 @@ def _entities(records: list[Any], kind: str, id_column: str, name_field: str) ->
             continue
         ids.append(identity)
         names.append(name)
-        attributes.append(as_attributes({key: record[key] for key in record if key not in ("id", name_field)}))
+        attributes.append(
+            as_attributes({key: record[key] for key in record if key not in ("id", name_field)})
+        )
         new.update(record.keys() - _FIELDS[kind])
     parsed.new_fields = tuple(sorted(new))
     return parsed
@@ -362,7 +373,11 @@ def _groups(records: list[Any], warrior_id: str) -> Parsed:
         if not is_name(name):
             parsed.rejected.append(reject(f"name is {_state(record, 'name')}", record))
         elif not isinstance(values, list) or not all(map(is_name, values)):
-            what = "a list with something else than names" if isinstance(values, list) else _state(record, "values")
+            what = (
+                "a list with something else than names"
+                if isinstance(values, list)
+                else _state(record, "values")
+            )
             parsed.rejected.append(reject(f"values is {what}", record))
         else:
             found[name] = list(dict.fromkeys(values))
@@ -455,7 +470,7 @@ class _Timeslices:
             values = {name: value for name, value in values.items() if name in self._value_names}
         numbers = list(values.values())
         kinds = set(map(type, numbers))
-        if kinds == {int, float} or kinds == {int}:
+        if int in kinds and kinds <= {int, float}:
             with suppress(OverflowError):
                 numbers = list(map(float, numbers))
                 kinds = {float}
@@ -517,7 +532,9 @@ def _read_times(first: str, last: str) -> tuple[int, int] | str:
         try:
             moment = datetime.fromisoformat(text)
             # All times of the API are in UTC, also where one does not say so.
-            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime(
+                1970, 1, 1, tzinfo=UTC
+            )
         except (ValueError, OverflowError):
             return f"{name} is not a time: {text!r}"
         edges.append(seconds // timedelta(microseconds=1))

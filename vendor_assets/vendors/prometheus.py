@@ -86,7 +86,12 @@ class Prometheus(Vendor):
         return PlannedRequest(request, (Leaf(warrior_id, warrior_id=warrior_id),))
 
     def performance_data(
-        self, troop_id: str, warrior_id: str, groups: Sequence[DataGroup], day: Window, resolution_seconds: int
+        self,
+        troop_id: str,
+        warrior_id: str,
+        groups: Sequence[DataGroup],
+        day: Window,
+        resolution_seconds: int,
     ) -> list[PlannedRequest]:
         """``query_range`` for several groups of an instance at a time, the day cut by the limit of points.
 
@@ -96,7 +101,9 @@ class Prometheus(Vendor):
             ConfigurationError: The resolution is not a positive number of whole seconds.
         """
         if resolution_seconds < 1:
-            raise ConfigurationError(f"resolution {resolution_seconds} s cannot be had; take 1 or more, like 60")
+            raise ConfigurationError(
+                f"resolution {resolution_seconds} s cannot be had; take 1 or more, like 60"
+            )
         planned = []
         for window in _cut(day, resolution_seconds):
             last = window.end - timedelta(seconds=resolution_seconds)
@@ -110,7 +117,9 @@ class Prometheus(Vendor):
                 labels = {"job": troop_id, "instance": warrior_id}
                 query = _selector(labels, "|".join(_pattern(group.name) for group in batch))
                 request = Request("/api/v1/query_range", (("query", query), *times), "query_range")
-                planned.append(PlannedRequest(request, tuple(_leaf(warrior_id, group, window) for group in batch)))
+                planned.append(
+                    PlannedRequest(request, tuple(_leaf(warrior_id, group, window) for group in batch))
+                )
         return planned
 
     def parse(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
@@ -122,7 +131,9 @@ class Prometheus(Vendor):
         content = read_object(response)
         if content.get("status") != "success":
             kind, text = content.get("errorType"), content.get("error")
-            raise VendorProtocolError(f"Prometheus answers status {content.get('status')!r}: {kind}: {text}"[:500])
+            raise VendorProtocolError(
+                f"Prometheus answers status {content.get('status')!r}: {kind}: {text}"[:500]
+            )
         data = content.get("data")
         match asset:
             case "troops" | "warriors":
@@ -238,7 +249,11 @@ def _groups(names: list[Any], warrior_id: str) -> Parsed:
 
 
 def _series(data: object, planned: PlannedRequest) -> Parsed:
-    if not isinstance(data, dict) or data.get("resultType") != "matrix" or not isinstance(data.get("result"), list):
+    if (
+        not isinstance(data, dict)
+        or data.get("resultType") != "matrix"
+        or not isinstance(data.get("result"), list)
+    ):
         raise VendorProtocolError("the answer's data is not a matrix with a list of results")
     asked = {leaf.data_group for leaf in planned.leaves}
     step = int(dict(planned.request.params)["step"]) * 1_000_000

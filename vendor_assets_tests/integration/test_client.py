@@ -126,7 +126,11 @@ def hanging(connection: socket.socket, _: bytes) -> None:
 
 
 def _transport(url: str, **options: Any) -> Transport:
-    settings: dict[str, Any] = {"attempt_timeout_seconds": 5, "connect_timeout_seconds": 5, "max_body_bytes": 1 << 20}
+    settings: dict[str, Any] = {
+        "attempt_timeout_seconds": 5,
+        "connect_timeout_seconds": 5,
+        "max_body_bytes": 1 << 20,
+    }
     return Transport(url, NewRelic().auth_headers(KEY), pool_size=2, **settings | options)
 
 
@@ -145,7 +149,12 @@ FAILURES: dict[str, tuple[Behaviour, type[VendorAssetsError], str, int | None]] 
     "closed": (saying(), VendorUnavailableError, "closed before the answer", None),
     "reset": (resetting, VendorUnavailableError, "closed before the answer", None),
     "hang": (hanging, VendorUnavailableError, "no complete answer within", None),
-    "slow head": (dripping(b"HTTP/1.1 200 OK\r\nX-A: "), VendorUnavailableError, "no complete answer within", None),
+    "slow head": (
+        dripping(b"HTTP/1.1 200 OK\r\nX-A: "),
+        VendorUnavailableError,
+        "no complete answer within",
+        None,
+    ),
     "slow status": (dripping(b"", b"H"), VendorUnavailableError, "no complete answer within", None),
     "slow body": (
         dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"),
@@ -153,8 +162,18 @@ FAILURES: dict[str, tuple[Behaviour, type[VendorAssetsError], str, int | None]] 
         "no complete answer within",
         200,
     ),
-    "endless chunks": (dripping(_CHUNKED, b"1\r\nx\r\n"), VendorUnavailableError, "no complete answer within", 200),
-    "endless body": (dripping(b"HTTP/1.1 200 OK\r\n\r\n"), VendorUnavailableError, "no complete answer within", 200),
+    "endless chunks": (
+        dripping(_CHUNKED, b"1\r\nx\r\n"),
+        VendorUnavailableError,
+        "no complete answer within",
+        200,
+    ),
+    "endless body": (
+        dripping(b"HTTP/1.1 200 OK\r\n\r\n"),
+        VendorUnavailableError,
+        "no complete answer within",
+        200,
+    ),
     "slow error": (
         dripping(b"HTTP/1.1 500 Oh\r\nContent-Length: 100000\r\n\r\n"),
         VendorUnavailableError,
@@ -191,7 +210,12 @@ FAILURES: dict[str, tuple[Behaviour, type[VendorAssetsError], str, int | None]] 
         None,
     ),
     "huge": (answering(b" " * 3_000_000), VendorProtocolError, "larger than 1048576 bytes", 200),
-    "bomb": (answering(gzip.compress(b" " * 30_000_000), "200 OK", _GZIP), VendorProtocolError, "larger than", 200),
+    "bomb": (
+        answering(gzip.compress(b" " * 30_000_000), "200 OK", _GZIP),
+        VendorProtocolError,
+        "larger than",
+        200,
+    ),
     "bomb in bomb": (
         answering(gzip.compress(gzip.compress(b" " * 30_000_000)), "200 OK", "Content-Encoding: gzip, gzip"),
         VendorProtocolError,
@@ -262,7 +286,8 @@ def test_a_full_backlog_is_a_connect_timeout() -> None:
 
 
 @pytest.mark.parametrize(
-    ("packed", "header"), [(gzip.compress(b"{}"), "gzip"), (zlib.compress(b"{}"), "deflate"), (b"{}", "identity")]
+    ("packed", "header"),
+    [(gzip.compress(b"{}"), "gzip"), (zlib.compress(b"{}"), "deflate"), (b"{}", "identity")],
 )
 def test_bodies_are_unpacked(packed: bytes, header: str) -> None:
     """The body is what was said, whatever it was packed in."""
@@ -281,7 +306,11 @@ def test_of_an_endless_error_only_the_beginning_is_read() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/v2/applications/%2E%2E/hosts.json", "/a%2Fb%3F/%C3%A9", "/x?names%5B%5D=a+b%26c&names%5B%5D=%F0%9F%98%80"],
+    [
+        "/v2/applications/%2E%2E/hosts.json",
+        "/a%2Fb%3F/%C3%A9",
+        "/x?names%5B%5D=a+b%26c&names%5B%5D=%F0%9F%98%80",
+    ],
 )
 def test_paths_are_sent_as_they_are(path: str) -> None:
     """No library between us and the socket decodes, climbs or sorts."""
@@ -322,7 +351,16 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for 127.0.0.1 that signs itself, with its key, in one file."""
     folder = tmp_path_factory.mktemp("tls")
     path, key = folder / "cert.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ]
     command += ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     subprocess.run([*command, "-keyout", str(key), "-out", str(path)], check=True, capture_output=True)
     (folder / "both.pem").write_text(path.read_text() + key.read_text())
@@ -334,7 +372,7 @@ def test_an_unknown_certificate_is_refused_before_the_key_is_sent(certificate: P
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     with serving(answering(b"{}"), context) as (url, requests):
-        with pytest.raises(ConfigurationError, match="certificate of .* is not trusted"):
+        with pytest.raises(ConfigurationError, match=r"certificate of .* is not trusted"):
             _send(url)
         assert requests == []
         assert _send(url, ca_bundle=str(certificate)).body == b"{}"
@@ -463,7 +501,9 @@ def test_a_lasting_fault_is_tried_as_often_as_it_deserves(fresh: RunningSimulato
     fault, kind, attempts, retryable = FAULTS[name]
     fresh.faults([fault])
     timeout = 0.3 if name in ("hang", "slow", "endless") else 5.0
-    client, ledger = _client(fresh.url, max_attempts=3, attempt_timeout_seconds=timeout, max_body_bytes=1 << 20)
+    client, ledger = _client(
+        fresh.url, max_attempts=3, attempt_timeout_seconds=timeout, max_body_bytes=1 << 20
+    )
     with pytest.raises(VendorError) as raised:
         client.fetch(TROOPS.request, check=_read)
     client.close()

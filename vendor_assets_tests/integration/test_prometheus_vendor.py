@@ -16,7 +16,13 @@ from vendor_assets.days import day_window, parse_time_zone
 from vendor_assets.errors import VendorRejectedError
 from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Request
 from vendor_assets.vendors.prometheus import Prometheus, canonical
-from vendor_assets_tests.support.prometheus import JOBS, ODD_JOB, RunningPrometheus, prometheus, require_prometheus
+from vendor_assets_tests.support.prometheus import (
+    JOBS,
+    ODD_JOB,
+    RunningPrometheus,
+    prometheus,
+    require_prometheus,
+)
 
 VENDOR = Prometheus()
 
@@ -63,9 +69,14 @@ def _groups(parsed: Parsed) -> list[DataGroup]:
     return [DataGroup(name, tuple(names)) for name, names in pairs]  # type: ignore[arg-type,misc]
 
 
-def _direct(server: RunningPrometheus, job: str, instance: str, start: datetime, resolution: int) -> dict[Any, Any]:
+def _direct(
+    server: RunningPrometheus, job: str, instance: str, start: datetime, resolution: int
+) -> dict[Any, Any]:
     """Every value of an instance over a day, metric by metric, from Prometheus itself."""
-    params = [("start", str(start.timestamp())), ("end", str((start + timedelta(days=1)).timestamp() - resolution))]
+    params = [
+        ("start", str(start.timestamp())),
+        ("end", str((start + timedelta(days=1)).timestamp() - resolution)),
+    ]
     found: dict[Any, Any] = {}
     for metric in server.get("/api/v1/label/__name__/values"):
         # Another way to say it than the vendor's: one metric at a time, labels as JSON literals.
@@ -80,7 +91,9 @@ def _direct(server: RunningPrometheus, job: str, instance: str, start: datetime,
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu"])
-def test_every_value_equals_a_direct_query(server: RunningPrometheus, client: VendorClient, zone: str) -> None:
+def test_every_value_equals_a_direct_query(
+    server: RunningPrometheus, client: VendorClient, zone: str
+) -> None:
     """Job, instance, group, values: what the vendor harvests is what Prometheus answers, all of it, nothing else."""
     resolution = 1800
     window = day_window(server.days[-1], parse_time_zone(zone))
@@ -109,8 +122,13 @@ def test_rosters_know_the_past(server: RunningPrometheus, client: VendorClient) 
     """An instance that is gone is on the list of its day, and not on that of a later one."""
     zone = parse_time_zone("UTC")
     first, last = (day_window(day, zone) for day in (server.days[0], server.days[-1]))
-    assert "gone-early:9100" in _fetch(client, "warriors", VENDOR.warriors("node", first)).columns["warrior_id"]
-    assert "gone-early:9100" not in _fetch(client, "warriors", VENDOR.warriors("node", last)).columns["warrior_id"]
+    assert (
+        "gone-early:9100" in _fetch(client, "warriors", VENDOR.warriors("node", first)).columns["warrior_id"]
+    )
+    assert (
+        "gone-early:9100"
+        not in _fetch(client, "warriors", VENDOR.warriors("node", last)).columns["warrior_id"]
+    )
 
 
 def test_a_day_before_all_data_is_empty(server: RunningPrometheus, client: VendorClient) -> None:
@@ -120,12 +138,18 @@ def test_a_day_before_all_data_is_empty(server: RunningPrometheus, client: Vendo
     assert _fetch(client, "warriors", VENDOR.warriors(ODD_JOB, window)).columns["warrior_id"] == []
 
 
-def test_a_fine_resolution_stays_below_the_limit_of_points(server: RunningPrometheus, client: VendorClient) -> None:
+def test_a_fine_resolution_stays_below_the_limit_of_points(
+    server: RunningPrometheus, client: VendorClient
+) -> None:
     """At five seconds a day takes two queries, and neither is refused for its number of points."""
     window = day_window(server.days[-1], parse_time_zone("UTC"))
-    planned = VENDOR.performance_data("node", "web-1:9100", [DataGroup("node_load1", ("node_load1",))], window, 5)
+    planned = VENDOR.performance_data(
+        "node", "web-1:9100", [DataGroup("node_load1", ("node_load1",))], window, 5
+    )
     starts = [
-        start for part in planned for start in _fetch(client, "performance_data", part).columns["timeslice_start"]
+        start
+        for part in planned
+        for start in _fetch(client, "performance_data", part).columns["timeslice_start"]
     ]
     assert len(planned) == 2
     assert starts == [int(window.start.timestamp() + 5 * number) * 1_000_000 for number in range(17_280)]

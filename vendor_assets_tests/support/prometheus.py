@@ -104,7 +104,12 @@ def prometheus(*, days: int = 2, every_seconds: int = 240) -> Iterator[RunningPr
         # JSON is YAML.
         config = {"global": {"scrape_interval": "5s", "scrape_timeout": "5s"}, "scrape_configs": [scrape]}
         (folder / "prometheus.yml").write_text(json.dumps(config))
-        command = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data", "--log.level=warn"]
+        command = [
+            "prometheus",
+            "--config.file=prometheus.yml",
+            "--storage.tsdb.path=data",
+            "--log.level=warn",
+        ]
         command += [f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=30d"]
         stack.enter_context(_running(command, folder / "prometheus.log", f"{url}/-/ready"))
         past = tuple((first + timedelta(days=number)).date() for number in range(days))
@@ -114,7 +119,11 @@ def prometheus(*, days: int = 2, every_seconds: int = 240) -> Iterator[RunningPr
 def _write_open_metrics(path: Path, scraped: str, first: int, days: int, every_seconds: int) -> None:
     """One scrape as OpenMetrics over whole days, for each job and instance, with ``up`` and some odd values."""
     samples = [found.groups("") for line in scraped.splitlines() if (found := _SAMPLE.match(line))]
-    samples += [("up", "", "1"), ("odd_values", 'kind="nan"', "NaN"), ("odd_values", 'kind="infinite"', "+Inf")]
+    samples += [
+        ("up", "", "1"),
+        ("odd_values", 'kind="nan"', "NaN"),
+        ("odd_values", 'kind="infinite"', "+Inf"),
+    ]
     samples += [("odd_values", 'kind="text",text="a\\"b\\\\c\\nd"', "-0.5")]
     with path.open("w") as sink:
         for job, instances in JOBS.items():
@@ -125,8 +134,14 @@ def _write_open_metrics(path: Path, scraped: str, first: int, days: int, every_s
                     series = f"{name}{{{identity}{',' if labels else ''}{labels}}}"
                     value = float(text)
                     for step in range(length * 86_400 // every_seconds):
-                        now = value if not math.isfinite(value) or name == "up" else _varied(value, place, number, step)
-                        sink.write(f"{series} {now!r} {first + step * every_seconds}\n".replace(" inf ", " +Inf "))
+                        now = (
+                            value
+                            if not math.isfinite(value) or name == "up"
+                            else _varied(value, place, number, step)
+                        )
+                        sink.write(
+                            f"{series} {now!r} {first + step * every_seconds}\n".replace(" inf ", " +Inf ")
+                        )
         sink.write("# EOF\n")
 
 

@@ -61,7 +61,9 @@ class Ledger:
         self.headers: list[Mapping[str, str]] = []
 
     @contextmanager
-    def slot(self, *, endpoint: str, work_class: str, deadline_seconds: float | None = None) -> Iterator[Ledger]:
+    def slot(
+        self, *, endpoint: str, work_class: str, deadline_seconds: float | None = None
+    ) -> Iterator[Ledger]:
         """Give a slot."""
         assert deadline_seconds is None
         self.asked.append((endpoint, work_class))
@@ -113,7 +115,7 @@ class Bench:
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, *answers: Answer | Exception, wait: float = 0.0, **options: Any
-    ):
+    ) -> None:
         self.script = Script(*answers)
         self.clock = Clock()
         self.ledger = Ledger(self.clock, wait)
@@ -394,13 +396,24 @@ def test_the_key_is_in_no_error(monkeypatch: pytest.MonkeyPatch, echo: str) -> N
 def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
     """A line end in the key cannot add a header; the message does not show the key."""
     with pytest.raises(ConfigurationError, match="API key") as raised:
-        VendorClient(base_url="http://h", api_key=key, vendor=NewRelic(), budget=Ledger(Clock()), max_in_flight=1)
+        VendorClient(
+            base_url="http://h", api_key=key, vendor=NewRelic(), budget=Ledger(Clock()), max_in_flight=1
+        )
     assert key not in str(raised.value)
 
 
 @pytest.mark.parametrize(
     "url",
-    ["", "vendor.example", "ftp://h", "http://", "http://user:pass@h", "http://h?key=1", "http://h/#x", "http://h:x"]
+    [
+        "",
+        "vendor.example",
+        "ftp://h",
+        "http://",
+        "http://user:pass@h",
+        "http://h?key=1",
+        "http://h/#x",
+        "http://h:x",
+    ]
     + ["http://[::1", "http://a b", "http://h\n", "http://h:99999", "http://" + "x" * 300 + ".\u0000"],
 )
 def test_an_address_that_cannot_be_asked_is_refused(url: str) -> None:

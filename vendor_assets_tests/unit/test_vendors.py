@@ -45,7 +45,7 @@ def test_an_unknown_kind_names_those_that_are_accepted() -> None:
 def _install(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
     group = vendors.ENTRY_POINT_GROUP
     installed = EntryPoints(EntryPoint(name, value, group) for name, value in values.items())
-    monkeypatch.setattr(vendors, "entry_points", lambda **selection: installed.select(**selection))
+    monkeypatch.setattr(vendors, "entry_points", installed.select)
 
 
 def test_an_entry_point_brings_a_vendor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,11 @@ def test_an_entry_point_cannot_take_a_built_in_name(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [("no.such.module:Mine", "cannot be loaded"), ("os:no_such_name", "cannot be loaded"), ("os:sep", "not a class")],
+    [
+        ("no.such.module:Mine", "cannot be loaded"),
+        ("os:no_such_name", "cannot be loaded"),
+        ("os:sep", "not a class"),
+    ],
 )
 def test_a_broken_entry_point_is_named(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
     """A package that cannot be used is a configuration error that names it."""
@@ -114,7 +118,8 @@ def test_integers_are_exact_and_the_last_of_equal_keys_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "good"), [("a", True), ("😀\n", True), ("", False), ("\ud800", False), (1, False), (None, False)]
+    ("value", "good"),
+    [("a", True), ("😀\n", True), ("", False), ("\ud800", False), (1, False), (None, False)],
 )
 def test_a_name_is_text_that_can_be_stored(value: object, good: bool) -> None:
     """Half of a surrogate pair, which JSON can carry and UTF-8 cannot, is no name."""

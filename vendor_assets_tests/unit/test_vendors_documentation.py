@@ -26,7 +26,7 @@ def acme() -> Vendor:
     code = re.search(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     assert code is not None
     names: dict[str, Any] = {}
-    exec(compile(code[1], str(GUIDE), "exec"), names)
+    exec(compile(code[1], str(GUIDE), "exec"), names)  # noqa: S102  our own guide
     vendor: Vendor = names["Acme"]()
     return vendor
 
@@ -65,7 +65,9 @@ def test_the_guides_vendor_reads_answers_into_tables(
     planned = _planned(acme, asset)
     parsed = acme.parse(asset, planned, Response(200, {}, body, datetime(2026, 11, 22, tzinfo=UTC)))
     schema = TABLES[asset].schema
-    table = pa.table({name: pa.array(column, schema.field(name).type) for name, column in parsed.columns.items()})
+    table = pa.table(
+        {name: pa.array(column, schema.field(name).type) for name, column in parsed.columns.items()}
+    )
     assert table.num_rows == 1
     assert len(parsed.rejected) == 2
     assert parsed.next is not None

@@ -47,7 +47,11 @@ def _parse(asset: Asset, content: object, link: str = "") -> Parsed:
 
 
 def _slice(values: object, **changes: object) -> dict[str, Any]:
-    return {"from": "2026-11-20T00:00:00+00:00", "to": "2026-11-20T00:30:00+00:00", "values": values} | changes
+    return {
+        "from": "2026-11-20T00:00:00+00:00",
+        "to": "2026-11-20T00:30:00+00:00",
+        "values": values,
+    } | changes
 
 
 def _data(*slices: object, name: str = "Http", **more: object) -> dict[str, Any]:
@@ -65,7 +69,18 @@ def _rows(parsed: Parsed) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("resolution", "ranges"),
-    [(60, 8), (120, 4), (180, 8), (300, 2), (600, 1), (900, 2), (1800, 1), (3600, 1), (10_800, 1), (86_400, 1)],
+    [
+        (60, 8),
+        (120, 4),
+        (180, 8),
+        (300, 2),
+        (600, 1),
+        (900, 2),
+        (1800, 1),
+        (3600, 1),
+        (10_800, 1),
+        (86_400, 1),
+    ],
 )
 def test_a_young_day_is_cut_by_the_documented_table(resolution: int, ranges: int) -> None:
     """The fewest ranges whose granularity divides the resolution, and the resolution as the period."""
@@ -104,11 +119,15 @@ _WORLD = World.preset("small", seed=1)
 @settings(max_examples=40, deadline=None)
 @given(
     day=st.dates(date(2026, 3, 1), date(2026, 11, 20)),
-    zone=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu", "America/St_Johns", "Australia/Lord_Howe"]),
+    zone=st.sampled_from(
+        ["UTC", "Europe/Berlin", "Asia/Kathmandu", "America/St_Johns", "Australia/Lord_Howe"]
+    ),
     resolution=st.sampled_from([60, 120, 300, 600, 900, 1800, 3600, 7200, 21_600]),
     age=st.timedeltas(timedelta(hours=1), timedelta(days=40)),
 )
-def test_the_answers_hold_each_timeslice_of_the_day(day: date, zone: str, resolution: int, age: timedelta) -> None:
+def test_the_answers_hold_each_timeslice_of_the_day(
+    day: date, zone: str, resolution: int, age: timedelta
+) -> None:
     """Whatever zone, length and age: the vendor answers with every timeslice that starts in the day, once."""
     window = day_window(day, parse_time_zone(zone))
     now = window.end + age
@@ -141,7 +160,9 @@ def test_the_answers_hold_each_timeslice_of_the_day(day: date, zone: str, resolu
         st.builds(
             DataGroup,
             st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80),
-            st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30), max_size=6).map(tuple),
+            st.lists(
+                st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30), max_size=6
+            ).map(tuple),
         ),
         unique_by=lambda group: group.name,
         max_size=60,
@@ -149,7 +170,9 @@ def test_the_answers_hold_each_timeslice_of_the_day(day: date, zone: str, resolu
     st.sampled_from([60, 1800]),
     st.sampled_from([DAY, OLD_DAY]),
 )
-def test_each_group_is_asked_for_once_in_short_urls(groups: list[DataGroup], resolution: int, day: Window) -> None:
+def test_each_group_is_asked_for_once_in_short_urls(
+    groups: list[DataGroup], resolution: int, day: Window
+) -> None:
     """Each group with values is asked for once per range, with all its values, within the caps."""
     asked: list[tuple[str, str]] = []
     for planned in VENDOR.performance_data("7", "9", groups, day, resolution):
@@ -202,7 +225,10 @@ def test_the_key_goes_into_its_header() -> None:
             '<https://h/v2/applications.json?page=2>; rel="next", <https://h/v2/applications.json?page=9>; rel="last"',
             "2",
         ),
-        ('<https://h/v2/applications.json?page=1>; rel="first", </v2/applications.json?page=3>; rel=next', "3"),
+        (
+            '<https://h/v2/applications.json?page=1>; rel="first", </v2/applications.json?page=3>; rel=next',
+            "3",
+        ),
         ('<https://h/proxied/v2/applications.json?x=1&page=2>;title="a, b";rel="prefetch NEXT"', "2"),
         ('<https://h/v2/applications.json?page=1>; rel="prev"', None),
         ("garbage, <, ;;; rel=next", None),
@@ -245,7 +271,9 @@ def test_a_next_page_that_cannot_be_asked_for_is_an_error(target: str) -> None:
 
 
 @pytest.mark.parametrize("asset", ["troops", "warriors", "data_groups", "performance_data"])
-@pytest.mark.parametrize("content", [{}, {"error": {"title": "no"}}, {"applications": {}, "application_hosts": None}])
+@pytest.mark.parametrize(
+    "content", [{}, {"error": {"title": "no"}}, {"applications": {}, "application_hosts": None}]
+)
 def test_a_wrong_envelope_cannot_be_understood(asset: Asset, content: dict[str, Any]) -> None:
     """Without its list an answer says nothing, and nothing is not the same as an empty list."""
     with pytest.raises(VendorProtocolError):
@@ -288,7 +316,9 @@ def test_a_bad_record_is_put_aside_and_its_neighbours_stay(record: object, reaso
 
 def test_a_new_field_is_kept_and_reported() -> None:
     """What nobody knows yet is in the attributes, and its name is told."""
-    parsed = _parse("warriors", {"application_hosts": [{"id": 5, "host": "h", "zone": "b", "language": "go"}]})
+    parsed = _parse(
+        "warriors", {"application_hosts": [{"id": 5, "host": "h", "zone": "b", "language": "go"}]}
+    )
     assert parsed.columns["attributes"] == ['{"language":"go","zone":"b"}']
     assert parsed.new_fields == ("zone",)
 
@@ -330,7 +360,9 @@ def test_a_bad_metric_is_put_aside(record: dict[str, Any]) -> None:
 
 def test_a_timeslice_becomes_a_row_per_value() -> None:
     """Start and end in microseconds; averages carry the call count as their weight, counts carry none."""
-    assert _rows(_parse("performance_data", _data(_slice({"average_response_time": 1.5, "call_count": 3})))) == [
+    assert _rows(
+        _parse("performance_data", _data(_slice({"average_response_time": 1.5, "call_count": 3})))
+    ) == [
         {
             "warrior_id": "9",
             "data_group": "Http",
@@ -354,7 +386,9 @@ def test_a_timeslice_becomes_a_row_per_value() -> None:
 
 def test_null_is_a_value() -> None:
     """The vendor says null, the table says null; so does the weight of an average without a count."""
-    rows = _rows(_parse("performance_data", _data(_slice({"average_response_time": None, "call_count": None}))))
+    rows = _rows(
+        _parse("performance_data", _data(_slice({"average_response_time": None, "call_count": None})))
+    )
     assert [(row["value"], row["weight"]) for row in rows] == [(None, None), (None, None)]
 
 
@@ -366,7 +400,9 @@ def test_any_finite_number_is_kept(number: str) -> None:
     assert parsed.columns["value"] == [float(number)]
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" * 400, '"12"', "true", "[1]", "{}"])
+@pytest.mark.parametrize(
+    "number", ["NaN", "Infinity", "-Infinity", "1e999", "1" * 400, '"12"', "true", "[1]", "{}"]
+)
 def test_what_is_no_finite_number_is_put_aside_alone(number: str) -> None:
     """A value that is no number goes to quarantine with its timeslice; its neighbours stay."""
     content = json.dumps(_data(_slice({"average_response_time": 777, "call_count": 3})))
@@ -419,7 +455,9 @@ def test_nothing_is_invented() -> None:
     """A metric or a value that was not asked for is no row."""
     parsed = _parse("performance_data", _data(_slice({"used": 1}), name="Other"))
     assert (parsed.columns["value"], parsed.rejected[0].reason) == ([], "the metric was not asked for")
-    parsed = _parse("performance_data", _data(_slice({"used": 1, "surprise": 2}, unheard_of=1), name="Mem", more=1))
+    parsed = _parse(
+        "performance_data", _data(_slice({"used": 1, "surprise": 2}, unheard_of=1), name="Mem", more=1)
+    )
     assert parsed.columns["value_name"] == ["used"]
     assert parsed.new_fields == ("more", "surprise", "unheard_of")
 
@@ -431,12 +469,27 @@ def test_unknown_metrics_are_told() -> None:
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["Http", "used", "9"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["Http", "used", "9"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["metric_data", "metrics", "name", "timeslices", "from", "to", "values", "id", "metrics_not_found"]
+                [
+                    "metric_data",
+                    "metrics",
+                    "name",
+                    "timeslices",
+                    "from",
+                    "to",
+                    "values",
+                    "id",
+                    "metrics_not_found",
+                ]
             )
             | st.text(max_size=3),
             inner,
@@ -450,7 +503,9 @@ _JSON = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(
     asset=st.sampled_from(["troops", "warriors", "data_groups", "performance_data"]),
-    content=st.dictionaries(st.sampled_from(["applications", "application_hosts", "metrics", "metric_data"]), _JSON),
+    content=st.dictionaries(
+        st.sampled_from(["applications", "application_hosts", "metrics", "metric_data"]), _JSON
+    ),
     link=st.text(max_size=60),
 )
 def test_any_json_is_read_or_refused(asset: Asset, content: dict[str, Any], link: str) -> None:

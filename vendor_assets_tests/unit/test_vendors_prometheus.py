@@ -46,7 +46,10 @@ def _matrix(*series: object) -> dict[str, Any]:
 
 
 def _series(*values: object, **labels: str) -> dict[str, Any]:
-    return {"metric": {"__name__": "up", "job": "node", "instance": "h:9100"} | labels, "values": list(values)}
+    return {
+        "metric": {"__name__": "up", "job": "node", "instance": "h:9100"} | labels,
+        "values": list(values),
+    }
 
 
 # What is asked
@@ -75,7 +78,9 @@ def test_several_groups_go_into_one_query() -> None:
     assert [leaf.data_group for leaf in planned.leaves] == ["node_cpu", "up"]
 
 
-@pytest.mark.parametrize(("resolution", "queries"), [(1, 8), (7, 2), (8, 1), (60, 1), (86_400, 1), (100_000, 1)])
+@pytest.mark.parametrize(
+    ("resolution", "queries"), [(1, 8), (7, 2), (8, 1), (60, 1), (86_400, 1), (100_000, 1)]
+)
 def test_no_series_has_more_points_than_the_server_permits(resolution: int, queries: int) -> None:
     """A day is cut into windows of at most 11,000 points that follow each other without a gap."""
     planned = VENDOR.performance_data("node", "h:9100", GROUPS, DAY, resolution)
@@ -137,7 +142,9 @@ def test_a_key_is_a_bearer_token_and_optional() -> None:
 
 def test_names_are_sorted_into_groups() -> None:
     """A group is the first two words of a metric's name."""
-    parsed = _parse("data_groups", ["node_cpu_seconds_total", "node_cpu_guest_seconds_total", "up", "a__b", "x_y"])
+    parsed = _parse(
+        "data_groups", ["node_cpu_seconds_total", "node_cpu_guest_seconds_total", "up", "a__b", "x_y"]
+    )
     assert parsed.columns["data_group"] == ["node_cpu", "up", "a_", "x_y"]
     assert parsed.columns["value_names"][0] == ["node_cpu_seconds_total", "node_cpu_guest_seconds_total"]
 
@@ -191,7 +198,16 @@ def test_fractions_of_a_second_are_kept() -> None:
 
 @pytest.mark.parametrize(
     "point",
-    [[START, 1], [START, "one"], [START, "1_0"], [START, None], [START], [START, "1", "2"], ["x", "1"], [-5, "1"]]
+    [
+        [START, 1],
+        [START, "one"],
+        [START, "1_0"],
+        [START, None],
+        [START],
+        [START, "1", "2"],
+        ["x", "1"],
+        [-5, "1"],
+    ]
     + [[True, "1"], [1e300, "1"], [float("inf"), "1"], [float("nan"), "1"], "ab", None, 7],
 )
 def test_a_bad_point_is_put_aside_alone(point: object) -> None:
@@ -256,7 +272,9 @@ _JSON = st.recursive(
     | st.sampled_from(["up", "matrix", "1"]),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["metric", "values", "__name__", "resultType", "result"]), inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["metric", "values", "__name__", "resultType", "result"]), inner, max_size=4
+        )
     ),
     max_leaves=20,
 )
