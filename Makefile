@@ -1,0 +1,66 @@
+# Each command first installs what it needs into .venv (once, and again when pyproject.toml or constraints.txt
+# change) and says so. Needs Python 3.11 or newer and a package index; another Python: make test PYTHON=python3.13
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+TIERS := unit contracts integration orchestration e2e
+TESTS ?= $(TIERS:%=vendor_assets_tests/%)
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo dev test check format bench attack clean
+
+help: ## Show this
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 17
+
+demo: .venv/installed ## Harvest the embedded vendor's last days and write a report; about a minute
+	@$(BIN)/vendor-assets demo
+
+dev: .venv/installed ## Start the embedded vendor and Dagster's UI, until Ctrl-C
+	@$(BIN)/vendor-assets dev
+
+test: .venv/installed-dev ## Run all tests; some of them: make test TESTS=vendor_assets_tests/unit
+	@echo "testing: $(TESTS)"
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(TESTS)
+
+check: .venv/installed-dev ## Check style, types and layers
+	@echo "checking style (ruff)"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo "checking layers (import-linter)"
+	@$(BIN)/lint-imports
+	@echo "checking types (mypy)"
+	@$(BIN)/mypy
+
+format: .venv/installed-dev ## Put the code into shape
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: .venv/installed-dev ## Measure; each benchmark says what is wanted
+	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
+
+attack: .venv/installed-dev ## Long trials that try to break it; not part of make test
+	@if [ -d vendor_assets_tests/attack ]; then $(BIN)/pytest -v vendor_assets_tests/attack; \
+	else echo "no trials are kept in vendor_assets_tests/attack yet"; fi
+
+clean: ## Remove what was installed and cached; harvested data and Dagster's history stay
+	rm -rf .venv *.egg-info build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# Stamps; they are younger than what they were made from.
+
+.venv/installed: pyproject.toml setup.py constraints.txt | .venv/bin/python
+	@echo "installing vendor_assets into .venv (once; about a minute)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-dev: pyproject.toml setup.py constraints.txt | .venv/bin/python
+	@echo "installing vendor_assets with what tests need into .venv (once; one to two minutes)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ .venv/installed
+
+.venv/bin/python:
+	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 or newer is needed and was not found; name one: make PYTHON=/path/to/python3.12"; exit 1; fi
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
+	@echo "making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear .venv
