@@ -14,7 +14,7 @@ from vendor_assets.analytics.plots import DASH, quantity
 MOST_ROWS: Final = 50
 """Rows of a table at most."""
 TIMES: Final = "\N{MULTIPLICATION SIGN}"
-_LONGEST: Final = 60
+_LONGEST: Final = 44
 """Characters of a name at most; the rest is cut, and the whole name shows when the pointer rests on it."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import unicodedata
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time
 from functools import lru_cache
 from typing import Any, Final
 
@@ -123,6 +123,7 @@ def slowest(view: DayView, count: int = 12) -> Figure:
         ax.text(
             end + 0.012 * far, place, f"{quantity(row.mean)}{calls}", va="center", fontsize=8, color=MUTED
         )
+    ax.set_ylim(-0.7, max(len(found), 3) - 0.3)
     ax.set_yticks(
         places,
         [
@@ -271,14 +272,19 @@ def label(text: str, most: int) -> str:
 
 
 def quantity(value: float) -> str:
-    """A number with three significant digits, thousands as k, M, G; a dash where there is none."""
+    """A number with three significant digits, large and very small ones with an SI prefix; a dash for none."""
     if not math.isfinite(value):
         return DASH
-    size = abs(value)
-    for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if size >= 999.5 * factor / 1e3 and size >= factor * 0.9995:
-            return f"{value / factor:.3g}{suffix}"
-    return f"{value:.3g}"
+    # Rounded first, so that 999,999 is 1M and not 1e+03k.
+    rounded = float(f"{value:.3g}")
+    size = abs(rounded)
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if size >= factor:
+            return f"{rounded / factor:.3g}{prefix}"
+    for factor, prefix in ((1e-9, "n"), (1e-6, "\N{MICRO SIGN}")):
+        if 0 < size < factor * 1e3 and size >= factor:
+            return f"{rounded / factor:.3g}{prefix}"
+    return f"{rounded:.3g}"
 
 
 @lru_cache(maxsize=1)
@@ -358,12 +364,10 @@ def _frame(ax: Axes, grid: str) -> None:
 
 def _hours(ax: Axes, view: DayView) -> None:
     ax.set_xlim(_number(view.window.start), _number(view.window.end))
-    ticks = [
-        view.window.start + timedelta(hours=hour)
-        for hour in range(0, int(view.window.seconds // 3600) + 1, 4)
-    ]
+    local = [datetime.combine(view.day, time(hour), view.zone).astimezone(UTC) for hour in range(0, 24, 4)]
     ax.set_xticks(
-        [_number(tick) for tick in ticks], [tick.astimezone(view.zone).strftime("%H:%M") for tick in ticks]
+        [_number(tick) for tick in [*local, view.window.end]],
+        [f"{tick.astimezone(view.zone):%H:%M}" for tick in [*local, view.window.end]],
     )
 
 
