@@ -244,7 +244,7 @@ def open_store(url: str, *, s3_client_factory: Callable[[], Any] | None = None) 
 
 def _default_s3_client() -> Any:
     import boto3  # noqa: PLC0415 (0.2 s that folders need not pay)
-    from botocore.config import Config  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415 (see above)
 
     config = Config(
         connect_timeout=5,
@@ -506,8 +506,8 @@ class S3Store(ObjectStore):
     condition is that of the completion. A killed writer leaves at most the parts of an unfinished upload, which
     nobody sees but which cost space: give the bucket a lifecycle rule ``AbortIncompleteMultipartUpload``.
 
-    boto3 repeats requests whose answers were lost. So that a repeated conditional write is not refused because of
-    its own first try, each write carries an id in the object's metadata.
+    boto3 repeats requests whose answers were lost. So that a repeated conditional write is not refused because
+    of its own first try, each write carries an id in the object's metadata.
 
     Args:
         client: A boto3 client, made once by the caller; it may be shared by threads.
@@ -516,32 +516,27 @@ class S3Store(ObjectStore):
     """
 
     def __init__(self, client: Any, bucket: str, prefix: str = "") -> None:
-        self._client = client
-        self._bucket = bucket
-        self._prefix = _checked_prefix(prefix.strip("/"))
-        self._bucket_seen = False
-        self.url = f"s3://{bucket}/{self._prefix}".rstrip("/")
+        self._bucket = _Bucket(client, bucket, _checked_prefix(prefix.strip("/")))
+        self.url = self._bucket.url
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
         """See :meth:`ObjectStore.get_with_etag`."""
-        response, data = self._fetch(key)
+        response, data = self._bucket.fetch(key)
         return data, _unquoted(response["ETag"])
 
     def head(self, key: str) -> ObjectInfo | None:
         """See :meth:`ObjectStore.head`."""
-        response = self._head(key)
-        if response is None:
+        found = self._bucket.head(key)
+        if found is None:
             return None
-        return ObjectInfo(
-            key, response["ContentLength"], _unquoted(response["ETag"]), response["LastModified"]
-        )
+        return ObjectInfo(key, found["ContentLength"], _unquoted(found["ETag"]), found["LastModified"])
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See :meth:`ObjectStore.list`."""
-        start = len(self._prefix)
+        start = len(self._bucket.prefix)
         found = [
             ObjectInfo(item["Key"][start:], item["Size"], _unquoted(item["ETag"]), item["LastModified"])
-            for page in self._pages(prefix)
+            for page in self._bucket.pages(prefix)
             for item in page.get("Contents", [])
             if not item["Key"].endswith("/")
         ]
@@ -552,22 +547,21 @@ class S3Store(ObjectStore):
         """See :meth:`ObjectStore.folders`."""
         found = [
             item["Prefix"].rstrip("/").rpartition("/")[2]
-            for page in self._pages(prefix, Delimiter="/")
+            for page in self._bucket.pages(prefix, Delimiter="/")
             for item in page.get("CommonPrefixes", [])
         ]
         return sorted(found)
 
     def delete(self, key: str) -> None:
         """See :meth:`ObjectStore.delete`."""
-        with self._translated(key):
-            self._client.delete_object(**self._place(key))
+        self._bucket.call("delete_object", key)
 
     @contextmanager
     def writer(
         self, key: str, *, if_absent: bool = False, if_match: str | None = None
     ) -> Iterator[ObjectWriter]:
         """See :meth:`ObjectStore.writer`."""
-        sink = _S3Writer(self, key, _conditions(if_absent=if_absent, if_match=if_match))
+        sink = _S3Writer(self._bucket, key, if_absent=if_absent, if_match=if_match)
         try:
             yield sink
             sink.publish()
@@ -578,85 +572,102 @@ class S3Store(ObjectStore):
     def open(self, key: str) -> BinaryIO:
         """See :meth:`ObjectStore.open`."""
         try:
-            response, tail = self._fetch(key, Range=f"bytes=-{_TAIL_BYTES}")
-        except _EmptyObjectError:
+            response, tail = self._bucket.fetch(key, Range=f"bytes=-{_TAIL_BYTES}")
+        except _OutOfRangeError:
             return io.BytesIO(b"")
         size = int(response.get("ContentRange", f"/{len(tail)}").rpartition("/")[2])
         if size == len(tail):
             return io.BytesIO(tail)
-        return cast(
-            "BinaryIO", io.BufferedReader(_S3Reader(self, key, response["ETag"], size, tail), _READ_BYTES)
-        )
+        reader = _S3Reader(self._bucket, key, response["ETag"], size, tail)
+        return cast("BinaryIO", io.BufferedReader(reader, _READ_BYTES))
 
     def uri(self, key: str) -> str:
         """See :meth:`ObjectStore.uri`."""
-        return f"s3://{self._bucket}/{self._prefix}{key}"
+        return self._bucket.uri(key)
 
     def check(self) -> None:
         """See :meth:`ObjectStore.check`; multipart uploads are tried too."""
         super().check()
         key = f"probe-{uuid.uuid4().hex}"
         self.put(key, b"1")
+        sink = _S3Writer(self._bucket, key, if_absent=True, if_match=None)
+        sink.write(b"2")
         try:
-            sink = _S3Writer(self, key, _conditions(if_absent=True, if_match=None))
-            sink.write(b"2")
-            try:
+            with suppress(ObjectConflictError):
                 sink.publish(in_parts=True)
-            except ObjectConflictError:
-                sink.abort()
-            else:
                 raise StorageUnavailableError(
-                    f"{self.url} ignores If-None-Match when it completes a multipart upload, so two writers could "
-                    "mix; use a store with conditional writes"
+                    f"{self.url} ignores If-None-Match when it completes a multipart upload, "
+                    "so two writers could mix; use a store with conditional writes"
                 )
         finally:
+            sink.abort()
             self.delete(key)
 
-    def _place(self, key: str) -> dict[str, str]:
-        return {"Bucket": self._bucket, "Key": self._prefix + _checked(key)}
 
-    def _pages(self, prefix: str, **options: str) -> Iterator[Any]:
-        place = self._prefix + _checked_prefix(prefix)
-        with self._translated(prefix):
-            yield from self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=place, **options
-            )
+class _OutOfRangeError(StorageError):
+    """The object has no such range; of an empty one there is none at all."""
 
-    def _head(self, key: str) -> Any:
-        try:
-            with self._translated(key):
-                return self._client.head_object(**self._place(key))
-        except ObjectNotFoundError:
-            # The answer to HEAD has no body: it does not say whether the object or the whole bucket is missing.
-            if not self._bucket_seen:
-                with self._translated(key):
-                    self._client.get_paginator("list_objects_v2").paginate(
-                        Bucket=self._bucket, Prefix=self._prefix, PaginationConfig={"MaxItems": 1}
-                    ).build_full_result()
-                self._bucket_seen = True
-            return None
 
-    def _fetch(self, key: str, **options: str) -> tuple[Any, bytes]:
-        from botocore.exceptions import (  # noqa: PLC0415
+class _Bucket:
+    """Requests to one bucket, below a prefix, with their errors translated."""
+
+    def __init__(self, client: Any, name: str, prefix: str) -> None:
+        self._client = client
+        self._name = name
+        self._seen = False
+        self._endpoint = str(client.meta.endpoint_url)
+        self.prefix = prefix
+        self.url = f"s3://{name}/{prefix}".rstrip("/")
+
+    def uri(self, key: str) -> str:
+        return f"s3://{self._name}/{self.prefix}{key}"
+
+    def call(self, operation: str, key: str, **arguments: Any) -> Any:
+        """Send one request about one object."""
+        place = self.prefix + _checked(key)
+        with self._translated(key):
+            return getattr(self._client, operation)(Bucket=self._name, Key=place, **arguments)
+
+    def fetch(self, key: str, **arguments: str) -> tuple[Any, bytes]:
+        """Get an object, or a range of it, with its bytes."""
+        from botocore.exceptions import (  # noqa: PLC0415 (folders need not pay for it)
             IncompleteReadError,
             ReadTimeoutError,
             ResponseStreamingError,
         )
 
-        for attempt in range(1, _READ_ATTEMPTS + 1):
-            with self._translated(key):
-                # boto3 repeats requests, but not the reading of a body that breaks off.
-                try:
-                    response = self._client.get_object(**self._place(key), **options)
-                    return response, response["Body"].read()
-                except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
-                    if attempt == _READ_ATTEMPTS:
-                        raise
-        raise AssertionError("unreachable")
+        def once() -> tuple[Any, bytes]:
+            response = self.call("get_object", key, **arguments)
+            return response, response["Body"].read()
+
+        with self._translated(key):
+            # boto3 repeats requests, but not the reading of a body that breaks off.
+            for _ in range(_READ_ATTEMPTS - 1):
+                with suppress(IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
+                    return once()
+            return once()
+
+    def head(self, key: str) -> Any:
+        """The answer to HEAD; None if the object is not there."""
+        try:
+            return self.call("head_object", key)
+        except ObjectNotFoundError:
+            # An answer to HEAD has no body: it does not say whether the object or the bucket is missing.
+            if not self._seen:
+                next(self.pages(""), None)
+                self._seen = True
+            return None
+
+    def pages(self, prefix: str, **arguments: str) -> Iterator[Any]:
+        """The pages of a listing."""
+        place = self.prefix + _checked_prefix(prefix)
+        paginator = self._client.get_paginator("list_objects_v2")
+        with self._translated(prefix):
+            yield from paginator.paginate(Bucket=self._name, Prefix=place, **arguments)
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 (see above)
 
         try:
             yield
@@ -666,12 +677,19 @@ class S3Store(ObjectStore):
             raise StorageUnavailableError(self._unanswered(error)) from error
 
     def _answered(self, key: str, error: Any) -> StorageError:
-        code = error.response.get("Error", {}).get("Code", "")
+        reason = error.response.get("Error", {})
+        code = reason.get("Code", "")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        said = _one_line(f"{status} {code} {error.response.get('Error', {}).get('Message', '')}")
+        said = _one_line(f"{status} {code} {reason.get('Message', '')}")
         if code == "NoSuchBucket":
             return StorageUnavailableError(
-                f"bucket {self._bucket} does not exist at {self._endpoint}; create it, or correct the store's address"
+                f"bucket {self._name} does not exist at {self._endpoint}; "
+                "create it, or correct the store's address"
+            )
+        if status in (401, 403) or code in _CREDENTIAL_CODES:
+            return StorageUnavailableError(
+                f"{self._endpoint} refuses {error.operation_name} on {self.url} ({said}); "
+                "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do"
             )
         match status:
             case 404:
@@ -679,53 +697,42 @@ class S3Store(ObjectStore):
             case 409 | 412:
                 return _conflict(self.uri(key), if_absent=False)
             case 416:
-                return _EmptyObjectError(f"{self.uri(key)} is shorter than expected ({said})")
-            case _ if status in (401, 403) or code in _CREDENTIAL_CODES:
-                return StorageUnavailableError(
-                    f"{self._endpoint} refuses {error.operation_name} on {self.url} ({said}); "
-                    "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do"
-                )
+                return _OutOfRangeError(f"{self.uri(key)} is shorter than expected; read it again")
         return StorageUnavailableError(
-            f"{self._endpoint} failed at {error.operation_name} on {self.uri(key)} ({said}); check the server, then run again"
+            f"{self._endpoint} failed at {error.operation_name} on {self.uri(key)} ({said}); "
+            "check the server, then run again"
         )
 
     def _unanswered(self, error: Exception) -> str:
-        from botocore.exceptions import (  # noqa: PLC0415
+        from botocore.exceptions import (  # noqa: PLC0415 (see above)
             NoCredentialsError,
             ParamValidationError,
             PartialCredentialsError,
         )
 
-        if isinstance(error, ParamValidationError):
-            return f"{self.url} is not accepted ({_one_line(error)}); correct the store's address"
-        if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
-            return (
-                f"no complete credentials for {self.url} ({_one_line(error)}); "
-                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
-            )
+        match error:
+            case NoCredentialsError() | PartialCredentialsError():
+                return (
+                    f"no complete credentials for {self.url} ({_one_line(error)}); "
+                    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+                )
+            case ParamValidationError():
+                return f"{self.url} is not accepted ({_one_line(error)}); correct the store's address"
         return (
             f"{self._endpoint} does not answer ({_one_line(error)}); "
             "start the server or correct AWS_ENDPOINT_URL, then run again"
         )
 
-    @property
-    def _endpoint(self) -> str:
-        return str(self._client.meta.endpoint_url)
-
-
-class _EmptyObjectError(StorageError):
-    """A range of an object without bytes was asked for."""
-
 
 class _S3Writer(ObjectWriter):
     """Keeps one part in memory; becomes a multipart upload when there is more."""
 
-    def __init__(self, store: S3Store, key: str, conditions: dict[str, str]) -> None:
-        self._store = store
-        self._client = store._client  # noqa: SLF001 (one module, one store)
-        self._key = key
-        self._place = store._place(key)  # noqa: SLF001
-        self._conditions = conditions
+    def __init__(self, bucket: _Bucket, key: str, *, if_absent: bool, if_match: str | None) -> None:
+        self._bucket = bucket
+        self._key = _checked(key)
+        self._conditions = {"IfNoneMatch": "*"} if if_absent else {}
+        if if_match is not None:
+            self._conditions["IfMatch"] = f'"{if_match}"'
         self._write_id = uuid.uuid4().hex
         self._buffer = bytearray()
         self._upload_id: str | None = None
@@ -743,77 +750,59 @@ class _S3Writer(ObjectWriter):
         """Make the object visible, if the condition holds."""
         if in_parts or self._parts:
             self._upload_part(len(self._buffer))
-            self._commit(
-                lambda: self._client.complete_multipart_upload(
-                    **self._place,
-                    UploadId=self._upload_id,
-                    MultipartUpload={"Parts": self._parts},
-                    **self._conditions,
-                )
-            )
+            parts = {"Parts": self._parts}
+            self._commit("complete_multipart_upload", UploadId=self._upload_id, MultipartUpload=parts)
             self._upload_id = None
         else:
-            self._commit(
-                lambda: self._client.put_object(
-                    **self._place,
-                    Body=bytes(self._buffer),
-                    Metadata={"write-id": self._write_id},
-                    **self._conditions,
-                )
-            )
-        self._buffer.clear()
+            self._commit("put_object", Body=bytes(self._buffer), Metadata={"write-id": self._write_id})
 
     def abort(self) -> None:
-        """Throw away what was uploaded; nobody has seen it."""
+        """Throw away what was uploaded and not published; nobody has seen it."""
         self._buffer.clear()
         if self._upload_id is None:
             return
         try:
-            with self._store._translated(self._key):  # noqa: SLF001
-                self._client.abort_multipart_upload(**self._place, UploadId=self._upload_id)
+            self._bucket.call("abort_multipart_upload", self._key, UploadId=self._upload_id)
         except StorageError as error:
-            logger.warning(
-                "Parts of an unfinished upload to %s stay behind: %s", self._store.uri(self._key), error
-            )
+            logger.warning("Parts of an unfinished upload of %s stay: %s", self._bucket.uri(self._key), error)
         self._upload_id = None
 
     def _upload_part(self, size: int) -> None:
-        with self._store._translated(self._key):  # noqa: SLF001
-            if self._upload_id is None:
-                started = self._client.create_multipart_upload(
-                    **self._place, Metadata={"write-id": self._write_id}
-                )
-                self._upload_id = started["UploadId"]
-            number = len(self._parts) + 1
-            part = bytes(memoryview(self._buffer)[:size])
-            answer = self._client.upload_part(
-                **self._place, UploadId=self._upload_id, PartNumber=number, Body=part
-            )
-            self._parts.append({"ETag": answer["ETag"], "PartNumber": number})
-            del self._buffer[:size]
-
-    def _commit(self, send: Callable[[], Any]) -> None:
+        if self._upload_id is None:
+            metadata = {"write-id": self._write_id}
+            started = self._bucket.call("create_multipart_upload", self._key, Metadata=metadata)
+            self._upload_id = started["UploadId"]
+        part = {"UploadId": self._upload_id, "PartNumber": len(self._parts) + 1}
         try:
-            with self._store._translated(self._key):  # noqa: SLF001
-                self.etag = _unquoted(send()["ETag"])
+            answer = self._bucket.call("upload_part", self._key, **part, Body=bytes(self._buffer[:size]))
+        except ObjectNotFoundError as error:
+            raise self._undone(error) from error
+        self._parts.append({"ETag": answer["ETag"], "PartNumber": part["PartNumber"]})
+        del self._buffer[:size]
+
+    def _commit(self, operation: str, **arguments: Any) -> None:
+        try:
+            answer = self._bucket.call(operation, self._key, **arguments, **self._conditions)
         except (ObjectConflictError, ObjectNotFoundError) as error:
-            # The first try may have been done and only its answer lost; then the object bears this write's id.
-            present = self._store._head(self._key)  # noqa: SLF001
-            if present is not None and present.get("Metadata", {}).get("write-id") == self._write_id:
-                self.etag = _unquoted(present["ETag"])
-                return
-            uri = self._store.uri(self._key)
-            if not self._conditions:
-                message = f"the write of {uri} was undone by the server ({_one_line(error)}); run again"
-                raise StorageUnavailableError(message) from error
-            raise _conflict(uri, if_absent="IfNoneMatch" in self._conditions) from error
+            # The first try may have been done and its answer lost; then the object bears this write's id.
+            answer = self._bucket.head(self._key)
+            if answer is None or answer.get("Metadata", {}).get("write-id") != self._write_id:
+                if not self._conditions:
+                    raise self._undone(error) from error
+                if_absent = "IfNoneMatch" in self._conditions
+                raise _conflict(self._bucket.uri(self._key), if_absent=if_absent) from error
+        self.etag = _unquoted(answer["ETag"])
+
+    def _undone(self, error: StorageError) -> StorageUnavailableError:
+        uri = self._bucket.uri(self._key)
+        return StorageUnavailableError(f"the server gave up the write of {uri} ({error}); run again")
 
 
 class _S3Reader(io.RawIOBase):
     """One version of an object, fetched in ranges; its end is there already."""
 
-    def __init__(self, store: S3Store, key: str, quoted_etag: str, size: int, tail: bytes) -> None:
-        self._store = store
+    def __init__(self, bucket: _Bucket, key: str, quoted_etag: str, size: int, tail: bytes) -> None:
+        self._bucket = bucket
         self._key = key
         self._etag = quoted_etag
         self._size = size
@@ -843,20 +832,14 @@ class _S3Reader(io.RawIOBase):
             data = self._tail[into_tail : into_tail + wanted]
         else:
             last = self._position + min(wanted, -into_tail) - 1
+            stretch = f"bytes={self._position}-{last}"
             try:
-                _, data = self._store._fetch(  # noqa: SLF001
-                    self._key, Range=f"bytes={self._position}-{last}", IfMatch=self._etag
-                )
-            except (ObjectNotFoundError, _EmptyObjectError) as error:
-                raise _conflict(self._store.uri(self._key), if_absent=False) from error
+                _, data = self._bucket.fetch(self._key, Range=stretch, IfMatch=self._etag)
+            except (ObjectNotFoundError, _OutOfRangeError) as error:
+                raise _conflict(self._bucket.uri(self._key), if_absent=False) from error
         target[: len(data)] = data
         self._position += len(data)
         return len(data)
-
-
-def _conditions(*, if_absent: bool, if_match: str | None) -> dict[str, str]:
-    conditions = {"IfNoneMatch": "*"} if if_absent else {}
-    return conditions if if_match is None else conditions | {"IfMatch": f'"{if_match}"'}
 
 
 def _unquoted(etag: str) -> str:
@@ -882,7 +865,7 @@ def filesystem(store: ObjectStore) -> AbstractFileSystem:
         def modified(self, path: str) -> datetime:
             return cast("datetime", self.info(path)["LastModified"])
 
-        def find(self, path: str, detail: bool = False, **_: Any) -> Any:  # noqa: FBT001, FBT002 (fsspec's)
+        def find(self, path: str, detail: bool = False, **_: Any) -> Any:
             entries = [self._entry(found) for found in store.list(self._key(path.rstrip("/") + "/"))]
             found = {entry["name"]: entry for entry in entries}
             return found if detail else sorted(found)
