@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Final, Generic, NoReturn, Protocol, TypeVar
+from typing import Final, Generic, Literal, NoReturn, Protocol, TypeVar
 from urllib.parse import quote, quote_plus, urlencode, urljoin, urlsplit
 
 from vendor_assets.client.transport import Answer, Transport
@@ -28,6 +28,7 @@ from vendor_assets.errors import (
 from vendor_assets.vendors.base import Request, Response, Vendor
 
 T = TypeVar("T")
+WorkClass = Literal["scheduled", "backfill"]
 
 BACKOFF_FIRST_SECONDS: Final = 0.5
 BACKOFF_MOST_SECONDS: Final = 30.0
@@ -55,7 +56,7 @@ class Budget(Protocol):
     """What the client needs of the shared budget."""
 
     def slot(
-        self, *, endpoint: str, work_class: str, deadline_seconds: float | None = None
+        self, *, endpoint: str, work_class: WorkClass, deadline_seconds: float | None = None
     ) -> AbstractContextManager[Slot]:
         """Wait for permission; the call is in flight while the block lasts."""
         ...
@@ -216,7 +217,7 @@ class VendorClient:
 
         Args:
             request: What to ask.
-            work_class: ``scheduled`` or ``backfill``: which goes first where the budget is short.
+            work_class: ``backfill`` gives way where the budget is short; anything else counts as ``scheduled``.
             check: Reads the answer; a VendorProtocolError means that it cannot be understood. Called outside of the
                 budget's slot.
 
@@ -228,11 +229,12 @@ class VendorClient:
             StoppedError: ``stop`` was set before an attempt could be sent.
         """
         spent = _Spent(self._clock())
+        kind: WorkClass = "backfill" if work_class == "backfill" else "scheduled"
         failures = unreadable = 0
         while True:
             excerpt = b""
             try:
-                answer = self._ask(request, work_class, spent)
+                answer = self._ask(request, kind, spent)
                 excerpt = answer.body
                 if answer.status != 200:
                     raise _error_of(answer)
@@ -259,7 +261,7 @@ class VendorClient:
                     bytes=spent.bytes,
                 )
 
-    def _ask(self, request: Request, work_class: str, spent: _Spent) -> Answer:
+    def _ask(self, request: Request, work_class: WorkClass, spent: _Spent) -> Answer:
         """One attempt, with the redirects that stay on the host."""
         query = urlencode(request.params)
         url = f"{self.base_url}{request.path}?{query}" if query else f"{self.base_url}{request.path}"
@@ -289,7 +291,7 @@ class VendorClient:
             raise VendorRejectedError(message[:500], status=status)
         return target
 
-    def _call(self, url: str, endpoint: str, work_class: str, spent: _Spent) -> Answer:
+    def _call(self, url: str, endpoint: str, work_class: WorkClass, spent: _Spent) -> Answer:
         """One call: budget, send, observe."""
         self._check_stop(spent)
         with self._budget.slot(endpoint=endpoint, work_class=work_class, deadline_seconds=None) as slot:
