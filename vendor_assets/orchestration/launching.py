@@ -1,5 +1,6 @@
 """Launching without the UI: the same definitions, the same storages, in this process."""
 
+import fcntl
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,21 +37,34 @@ def open_instance(root: Path, environ: Mapping[str, str]) -> Iterator[dg.Dagster
     Raises:
         ConfigurationError: The instance cannot be opened.
     """
+    home = root / ".dagster"
     try:
         if environ.get("DAGSTER_HOME"):
             instance = dg.DagsterInstance.get()
-        elif (root / "dagster.yaml").is_file():
-            instance = dg.DagsterInstance.from_config(str(root))
         else:
-            home = root / ".dagster"
             home.mkdir(parents=True, exist_ok=True)
-            instance = dg.DagsterInstance.local_temp(str(home))
+            with _one_at_a_time(home / "opening.lock"):
+                if (root / "dagster.yaml").is_file():
+                    instance = dg.DagsterInstance.from_config(str(root))
+                else:
+                    instance = dg.DagsterInstance.local_temp(str(home))
+                # SQLite's tables are made at the first use, and two processes at once would trip over each other.
+                instance.get_runs_count()
+                instance.get_dynamic_partitions(TROOP)
+                instance.all_asset_keys()
     except Exception as error:
         # Whatever Dagster's configuration, storage or database raised, the user can act on this one line only.
         message = f"Dagster's instance at {root} cannot be opened: {_first_line(error)}"
         raise ConfigurationError(message) from error
     with instance:
         yield instance
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _first_line(error: BaseException) -> str:
