@@ -29,6 +29,10 @@ _LEAST_WEEKS: Final = 2
 """Past weeks without which the past says too little."""
 _HARMLESS: Final = 0.25
 """How much a change to the harmless side (a fall of a latency, a rise of traffic) counts."""
+_LEAST_SLICES: Final = 8
+"""Timeslices without which a series has no level of its own."""
+_SHIFT: Final = 12.0
+"""Severity of a whole day on twice (or half) the usual level: four times is an incident, twice is not."""
 _EXTREME_COUNTS: Final = 0.7
 """How much an extreme (a minimum, a maximum) counts: it swings more than an average, and says less."""
 INCIDENT: Final = 25.0
@@ -308,6 +312,9 @@ def anomalies(day: pd.DataFrame, history: pd.DataFrame, *, by: Sequence[str], ti
     (Iglewicz and Hoaglin's modified z-score). A series that has this hour in fewer than two past weeks is compared
     with its own day: its median and its spread over the day. One week alone may itself have been unusual.
 
+    Where instances come and go, a series may lie on another level than in past weeks all day long. ``level`` is
+    that shift, and ``within`` scores what is left of a timeslice once it is taken out.
+
     Args:
         day: ``by`` columns, ``timeslice_start`` (aware), ``value``.
         history: The same columns, of past days; may be empty.
@@ -316,7 +323,9 @@ def anomalies(day: pd.DataFrame, history: pd.DataFrame, *, by: Sequence[str], ti
 
     Returns:
         The rows of ``day`` that have a value, with ``expected``, ``spread``, ``score`` (how many spreads off;
-        negative is below), ``ratio`` (value / expected) and ``against`` (``past weeks`` or ``the day itself``).
+        negative is below), ``ratio`` (value / expected), ``level`` (the median ratio of the series' day, 1 for a
+        short life), ``within`` (the score against ``level`` times what was expected) and ``against`` (``past weeks``
+        or ``the day itself``).
     """
     keys = list(by)
     rows = day[np.isfinite(day["value"].to_numpy(dtype=float, na_value=np.nan))].copy()
@@ -337,6 +346,11 @@ def anomalies(day: pd.DataFrame, history: pd.DataFrame, *, by: Sequence[str], ti
     off = rows["value"] - rows["expected"]
     rows["score"] = (off / rows["spread"].where(rows["spread"] > 0)).fillna(0.0)
     rows["ratio"] = rows["value"] / rows["expected"].where(rows["expected"] != 0)
+    by_series = rows.groupby(keys)["ratio"]
+    shift = by_series.transform("median").where(by_series.transform("count") >= _LEAST_SLICES)
+    rows["level"] = shift.where(known & (shift > 0), 1.0)
+    shifted = rows["value"] - rows["expected"] * rows["level"]
+    rows["within"] = (shifted / (rows["spread"] * rows["level"]).where(rows["spread"] > 0)).fillna(0.0)
     rows["against"] = np.where(known, "past weeks", "the day itself")
     extra = [name for name in rows if name.startswith(("own_", "past_", "_hour"))]
     found: pd.DataFrame = rows.drop(columns=extra).reset_index(drop=True)
@@ -406,9 +420,10 @@ def stretches(scored: pd.DataFrame, *, by: Sequence[str], gap: int = 1) -> list[
 
     Timeslices of one series whose scores are off to the same side by ``DEVIATION`` or more, with at most ``gap``
     usual ones between, are one stretch. Each counts with its score (capped) times its doublings or halvings
-    (capped at 2^6), so that what is far off for long comes before what is a little off for longer. A change to
-    the harmless side (latency falls, traffic rises) counts a quarter, a minimum or maximum seven tenths; both are
-    told from ``value_name``, where it is one of ``by``.
+    (capped at 2^6), so that what is far off for long comes before what is a little off for longer. A timeslice
+    that is off only because the series' whole day is counts nothing by itself; the shift counts once for the
+    stretch. A change to the harmless side (latency falls, traffic rises) counts a quarter, a minimum or maximum
+    seven tenths; both are told from ``value_name``, where it is one of ``by``.
 
     Args:
         scored: What ``anomalies`` gives, with ``timeslice_end``.
@@ -423,18 +438,23 @@ def stretches(scored: pd.DataFrame, *, by: Sequence[str], gap: int = 1) -> list[
     rows = rows[rows["score"].abs() >= DEVIATION].copy()
     if rows.empty:
         return []
-    doublings = np.log2(rows["ratio"].where(rows["ratio"] > 0)).abs().fillna(6.0).clip(upper=6.0)
-    rows["_severity"] = rows["score"].abs().clip(upper=SCORE_CAP) * doublings
     rows["_side"] = np.sign(rows["score"])
+    own = (rows["within"] * rows["_side"]) >= DEVIATION
+    score = np.minimum(rows["score"].abs(), rows["within"].abs()).clip(upper=SCORE_CAP)
+    doublings = (
+        np.log2((rows["ratio"] / rows["level"]).where(rows["ratio"] > 0)).abs().fillna(6.0).clip(upper=6.0)
+    )
+    rows["_series"] = rows.groupby(keys, sort=False).ngroup()
+    new = (rows["_series"].diff() != 0) | (rows["_side"].diff() != 0) | (rows["_place"].diff() > gap + 1)
+    rows["_stretch"] = new.cumsum()
+    shift = (np.log2(rows["level"]) * rows["_side"]).clip(lower=0.0) * _SHIFT
+    rows["_severity"] = (score * doublings).where(own, 0.0) + shift.where(new, 0.0)
     if "value_name" in keys:
         good = {name: is_better_high(name) for name in rows["value_name"].unique()}
         harmless = rows["value_name"].map(good).astype(bool) == (rows["_side"] > 0)
         rows["_severity"] = rows["_severity"].where(~harmless, rows["_severity"] * _HARMLESS)
         extreme = rows["value_name"].str.lower().str.contains(_EXTREME_WORDS)
         rows["_severity"] = rows["_severity"].where(~extreme, rows["_severity"] * _EXTREME_COUNTS)
-    rows["_series"] = rows.groupby(keys, sort=False).ngroup()
-    new = (rows["_series"].diff() != 0) | (rows["_side"].diff() != 0) | (rows["_place"].diff() > gap + 1)
-    rows["_stretch"] = new.cumsum()
     found = [_stretch(part, keys) for _, part in rows.groupby("_stretch", sort=False)]
     return sorted(found, key=lambda stretch: (-stretch.severity, stretch.series, stretch.start))
 
