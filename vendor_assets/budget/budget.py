@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import socket
 import threading
@@ -16,10 +17,17 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from vendor_assets.budget.adaptation import Report
 from vendor_assets.budget.clock import Clock, SystemClock
 from vendor_assets.budget.database import Database, Snapshot
-from vendor_assets.budget.headers import answer_time, header, parse_retry_after
-from vendor_assets.budget.limits import JITTER_SECONDS, Limit
+from vendor_assets.budget.headers import (
+    LONGEST_HOLD_SECONDS,
+    answer_time,
+    header,
+    parse_quota,
+    parse_retry_after,
+)
+from vendor_assets.budget.limits import Limit
 from vendor_assets.budget.pace import (
     BACKFILL_FRESH_SECONDS,
     FRESH_SECONDS,
@@ -52,6 +60,7 @@ PROMOTION_SECONDS: Final = 10.0
 _BEAT_SECONDS: Final = 0.5
 _SHORT_BEAT_SECONDS: Final = 0.2
 _IDLE_SECONDS: Final = 5.0
+_TELL_SECONDS: Final = 0.25
 _PACE: Final = "pace"
 _PLACES: Final = "places"
 _numbers = itertools.count()
@@ -105,6 +114,10 @@ class Slot:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._observed and self._grant is not None and self._grant.probe:
+            # Whatever happened, the vendor was not seen to be back.
+            with contextlib.suppress(BudgetUnavailableError):
+                self.observe(status=None, headers={}, seconds=0.0, error=True)
         self._budget.release()
 
     def observe(
@@ -225,6 +238,8 @@ class Budget:
         self._ask_places_at = 0.0
         self._short = False
         self._interval = 0.0
+        self._report = Report()
+        self._told_at = 0.0
         self._known: Pace | None = None
         self._known_at = -1.0
         self._body = ""
@@ -270,7 +285,7 @@ class Budget:
         if wide:
             return self.share * min(wide)
         known = self._known
-        return known.rate if known is not None and known.rate is not None else 0.0
+        return (known.tuning.rate or 0.0) if known is not None else 0.0
 
     def state(self) -> BudgetState:
         """What the budget does now, over all processes.
@@ -288,23 +303,27 @@ class Budget:
             for holder, member in places.members.items()
             if found.now - member.renewed_at <= TTL_SECONDS
         }
-        intervals = [track.interval for track in pace.tracks.values() if track.interval > 0]
-        rate = 1 / max(intervals) if intervals else None
+        rate = min(pace.ceiling(self._rules, now), pace.rate(now) or math.inf)
         hold = max(0.0, pace.hold_until - now)
         return BudgetState(
             account=self.account,
             limits=tuple(map(str, self.limits)) or ("auto",),
             share=self.share,
-            permitted_rate=self.permitted_rate or pace.rate,
-            rate=rate,
+            permitted_rate=self.permitted_rate or pace.tuning.rate,
+            rate=None if math.isinf(rate) else rate,
             why=self._why(pace, now),
             hold_seconds=hold,
             hold_reason=pace.hold_reason if hold else "",
-            breaker="closed",
+            breaker="open" if pace.breaker.open else "closed",
             ahead_seconds=max([0.0, *(track.arrival - now for track in pace.tracks.values())]),
             waiting=sum(member.waiting for member in live.values()),
             in_flight=sum(member.in_flight for member in live.values()),
             max_in_flight=min([self.max_in_flight, *(member.cap for member in live.values())]),
+            used={
+                rule.limit.name: (int(sum(number for _, number in track.counts)), rule.calls)
+                for rule in self._rules
+                if rule.limit.counted and (track := pace.tracks.get(rule.limit.name)) is not None
+            },
             processes=tuple(
                 f"{holder}: {member.work_class}, {member.in_flight} in flight of {member.granted} places, "
                 f"{member.waiting} waiting"
@@ -359,6 +378,7 @@ class Budget:
             waited = self._clock.monotonic() - waiter.started
             backfill = ask.backfill and waited < PROMOTION_SECONDS
             waiter.ask = ask._replace(backfill=backfill)
+            self._refuse_hopeless(waiter)
             queue = self._queues[backfill]
             if again:
                 queue.appendleft(waiter)
@@ -389,10 +409,20 @@ class Budget:
         if waiter.deadline_seconds is not None and now - waiter.started > waiter.deadline_seconds:
             raise self._deadline_error(waiter.deadline_seconds, now - waiter.started)
 
+    def _refuse_hopeless(self, waiter: _Waiter) -> None:
+        """Raise at once where those before in this very process are enough to miss the deadline."""
+        if waiter.deadline_seconds is None:
+            return
+        before = self._outstanding + len(self._queues[0])
+        before += len(self._queues[1]) if waiter.ask.backfill else 0
+        wait = before * self._interval
+        if wait > waiter.started + waiter.deadline_seconds - self._clock.monotonic():
+            raise self._deadline_error(waiter.deadline_seconds, wait)
+
     def _deadline_error(self, deadline_seconds: float, wait_seconds: float) -> BudgetDeadlineError:
         return BudgetDeadlineError(
-            f"a call to {self.account} would wait {wait_seconds:.1f} s for the budget, its deadline is "
-            f"{deadline_seconds:.1f} s; nothing was taken, ask again later or accept a longer wait"
+            f"a call to {self.account} would wait {wait_seconds:.3g} s for the budget, its deadline is "
+            f"{deadline_seconds:.3g} s; nothing was taken, ask again later or accept a longer wait"
         )
 
     def _patience(self, waiter: _Waiter, now: float) -> float:
@@ -557,7 +587,7 @@ class Budget:
             return
         self._known, self._known_at, self._body = pace, before, snapshot.body
 
-    def _change(self, step: Callable[[Pace, float], None]) -> Snapshot:
+    def _change(self, step: Callable[[Pace, float], object]) -> Snapshot:
         """Change the pace's document; what this process knows of it is then fresh."""
 
         def whole(snapshot: Snapshot) -> tuple[str, tuple[Snapshot, Pace, str]]:
@@ -568,20 +598,43 @@ class Budget:
 
         snapshot, pace, body = self._database.change(self.account, _PACE, whole)
         self._known, self._known_at, self._body = pace, snapshot.read_at, body
+        rate = min(pace.ceiling(self._rules, snapshot.now), pace.rate(snapshot.now) or math.inf)
+        self._interval = 1.0 / rate
         return snapshot
+
+    def _change_with(self, report: Report, step: Callable[[Pace, float], object]) -> Snapshot:
+        """Change the document by a report that was taken; where that fails, keep it."""
+        try:
+            return self._change(step)
+        except BudgetUnavailableError:
+            with self._mutex:
+                report.join(self._report)
+                self._report = report
+            raise
+
+    def _take_report(self) -> Report:
+        with self._mutex:
+            report, self._report = self._report, Report()
+            self._told_at = self._clock.monotonic()
+        return report
+
+    def _tell(self) -> None:
+        """Tell the others what came of this process's calls."""
+        report = self._take_report()
+        if report:
+            self._change_with(report, lambda pace, now: pace.absorb(self._rules, self.share, report, now))
 
     def _reserve(self, asks: Sequence[Ask]) -> list[tuple[Grant | Later | TooLate, float]]:
         answers: list[Grant | Later | TooLate] = []
 
+        report = self._take_report()
+
         def step(pace: Pace, now: float) -> None:
             answers.clear()
+            pace.absorb(self._rules, self.share, report, now)
             answers.extend(pace.reserve(self._rules, ask, now) for ask in asks)
 
-        snapshot = self._change(step)
-        known = self._known
-        if known is not None:
-            wide = [known.tracks[limit.name].interval for limit in self.limits if not limit.endpoints]
-            self._interval = max([*wide, 1 / known.rate if known.rate else 0.0])
+        snapshot = self._change_with(report, step)
         offset = snapshot.read_at - snapshot.now
         return [(answer, 0.0 if isinstance(answer, TooLate) else answer.at + offset) for answer in answers]
 
@@ -628,18 +681,35 @@ class Budget:
         seconds: float,
         error: bool,
     ) -> None:
+        """What came of a call; for :class:`Slot`."""
         now = answer_time(headers, datetime.fromtimestamp(self._clock.wall(), UTC))
         retry_after = header(headers, "Retry-After")
+        quota = parse_quota(headers, now)
         if status == 429 or (status == 503 and retry_after is not None):
             asked = parse_retry_after(retry_after, now)
+            if asked is None and quota is not None and quota.remaining < 1:
+                asked = min(quota.reset_seconds, LONGEST_HOLD_SECONDS)
+            reason = f"the vendor answered {status}" + ("" if asked is None else f", wait {asked:g} s")
+            report = self._take_report()
 
             def step(pace: Pace, now: float) -> None:
-                if grant is not None and grant.epoch != pace.epoch and not asked:
-                    return
-                seconds = asked + JITTER_SECONDS if asked else 1.0
-                pace.hold(now + seconds, f"the vendor answered {status}", now)
+                pace.absorb(self._rules, self.share, report, now)
+                pace.throttle(self._rules, grant, asked, reason, now)
 
-            self._change(step)
+            self._change_with(report, step)
+            return
+        alive = status is not None and status < 500
+        answered = alive and not error and status != 408
+        with self._mutex:
+            self._report.add(endpoint, seconds, alive=alive, answered=answered)
+            elapsed = self._clock.monotonic() - self._told_at
+        if (grant is not None and grant.probe) or (elapsed > _TELL_SECONDS and not answered):
+            self._tell()
+        if quota is not None and self._interval > 0:
+            remaining = quota.remaining - self._in_use + 1
+            if remaining < (quota.reset_seconds - 1.0) / self._interval:
+                reset = min(quota.reset_seconds, LONGEST_HOLD_SECONDS)
+                self._change(lambda pace, now: pace.tell(self._rules, remaining, reset, now))
 
     # -- heart -------------------------------------------------------------------------------------
 
@@ -665,6 +735,7 @@ class Budget:
             self._leave()
             return False
         self._renew_places()
+        self._tell()
         with self._mutex:
             self._call_leader()
         return True
@@ -672,8 +743,22 @@ class Budget:
     def _why(self, pace: Pace, now: float) -> str:
         if pace.hold_until > now:
             return f"held: {pace.hold_reason}"
-        if pace.rate is not None:
-            return "adapted to what the vendor bears"
+        if pace.breaker.open:
+            return "the vendor is down: one call every few seconds asks whether it is back"
+        if now < pace.told_until:
+            return f"the vendor's headers leave {pace.told_rate:.3g} calls/s for the next {pace.told_until - now:.0f} s"
+        tuning = pace.tuning
+        if tuning.mode == "search":
+            return "no limit is known: the rate follows what the vendor bears"
+        if tuning.mode == "recover":
+            ago = now - tuning.since
+            return f"cut from {tuning.before:.3g} calls/s {ago:.0f} s ago, on the way to {tuning.target:.3g}"
+        if tuning.mode == "plateau":
+            return (
+                f"just below what the vendor refused; the next try for more is in {tuning.until - now:.0f} s"
+            )
+        if tuning.mode == "probe":
+            return "trying whether the vendor bears more again"
         return f"{self.share:g} of {', '.join(map(str, self.limits))}"
 
 

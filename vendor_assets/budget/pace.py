@@ -13,10 +13,12 @@ import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Final, NamedTuple
 
-from vendor_assets.budget.limits import Limit
+from vendor_assets.budget.adaptation import Report, Tuning
+from vendor_assets.budget.breaker import Breaker
+from vendor_assets.budget.limits import JITTER_SECONDS, Limit
 
 FRESH_SECONDS: Final = 0.020
 """A scheduled call is sent on a look at the epochs that is at most this old."""
@@ -35,6 +37,8 @@ STRICTEST_SECONDS: Final = 60.0
 
 _WINDOW_PARTS: Final = 60
 _ADAPTED: Final = "~adapted"
+_BREAKER_LOOK_SECONDS: Final = 0.5
+_OUTAGE_CUTS_SECONDS: Final = 15.0
 
 
 class Rule(NamedTuple):
@@ -110,6 +114,7 @@ class Track:
         interval: Seconds between calls, by the strictest setting of late.
         interval_at: When that setting was last seen.
         burst: Calls that may come at once.
+        wide: Whether it concerns every endpoint.
         counts: For a counted limit, calls by the start of their part of the window.
     """
 
@@ -117,6 +122,7 @@ class Track:
     interval: float
     interval_at: float
     burst: int = 1
+    wide: bool = True
     counts: list[tuple[float, float]] = field(default_factory=list)
 
 
@@ -150,11 +156,13 @@ class Pace:
         void_after: Backfill slots of the epoch before are void after this moment.
         hold_until: Nobody sends before.
         hold_reason: Why.
-        rate: The adapted rate in calls per second; None while only the limits hold.
+        told_rate: What the vendor's headers leave per second ...
+        told_until: ... until then.
         tracks: By the limit's name.
         runs: Slots that lie ahead.
         last: The latest slot that has passed, and its weight.
-        memory: What adaptation and breaker remember (see ``adaptation.py``).
+        tuning: What was learnt of the vendor, and the adapted rate.
+        breaker: Whether the vendor is down.
     """
 
     id: str
@@ -166,11 +174,13 @@ class Pace:
     void_after: float = -math.inf
     hold_until: float = -math.inf
     hold_reason: str = ""
-    rate: float | None = None
+    told_rate: float = 0.0
+    told_until: float = -math.inf
     tracks: dict[str, Track] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
     last: tuple[float, int] = (-math.inf, 0)
-    memory: dict[str, float] = field(default_factory=dict)
+    tuning: Tuning = field(default_factory=Tuning)
+    breaker: Breaker = field(default_factory=Breaker)
 
     @classmethod
     def new(cls, now: float, wall: float, boot: str) -> Pace:
@@ -192,13 +202,15 @@ class Pace:
             void_after=_time(found["void_after"]),
             hold_until=_time(found["hold_until"]),
             hold_reason=found["hold_reason"],
-            rate=found["rate"],
+            told_rate=found["told"][0],
+            told_until=_time(found["told"][1]),
             tracks={name: Track(*values) for name, values in found["tracks"].items()},
             runs=[
                 Run(first, step, count, weight, bool(b)) for first, step, count, weight, b in found["runs"]
             ],
             last=(_time(found["last"][0]), found["last"][1]),
-            memory=found["memory"],
+            tuning=Tuning.load(found["tuning"]),
+            breaker=Breaker(*found["breaker"]),
         )
         if pace.boot != boot or now < pace.at - 1.0:
             pace._rebase(now, wall, boot)
@@ -218,14 +230,15 @@ class Pace:
                 "void_after": _text(self.void_after),
                 "hold_until": _text(self.hold_until),
                 "hold_reason": self.hold_reason,
-                "rate": self.rate,
+                "told": [self.told_rate, _text(self.told_until)],
                 "tracks": {
-                    n: [t.arrival, t.interval, t.interval_at, t.burst, t.counts]
+                    n: [t.arrival, t.interval, t.interval_at, t.burst, t.wide, t.counts]
                     for n, t in self.tracks.items()
                 },
                 "runs": [[r.first, r.step, r.count, r.weight, int(r.backfill)] for r in self.runs],
                 "last": [_text(self.last[0]), self.last[1]],
-                "memory": self.memory,
+                "tuning": self.tuning.dump(),
+                "breaker": astuple(self.breaker),
             },
             separators=(",", ":"),
             allow_nan=False,
@@ -239,6 +252,8 @@ class Pace:
         Scheduled work that meets slots of backfills takes them. The limits are the caller's; where another
         process that was seen within a minute has stricter ones, those hold.
         """
+        if self.breaker.open:
+            return self._ask_breaker(ask, now)
         concerned = self._concerned(rules, ask, now)
         for rule, track in concerned:
             if rule is not None and rule.limit.counted:
@@ -292,12 +307,85 @@ class Pace:
         self.hold_until = until
         self.hold_reason = reason
 
-    def set_rate(self, rate: float | None, now: float) -> None:
-        """Adapt the rate; a lower one concerns slots that were given already, a higher one does not."""
-        before = self.rate
-        self.rate = rate
-        if rate is not None and (before is None or rate < before):
-            self.void_all(now)
+    # -- what the vendor says ----------------------------------------------------------------------
+
+    def rate(self, now: float) -> float | None:
+        """The adapted rate, in calls per second; None while only the limits hold."""
+        told = self.told_rate if now < self.told_until else None
+        rates = [rate for rate in (self.tuning.rate, told) if rate is not None]
+        return min(rates) if rates else None
+
+    def ceiling(self, rules: Sequence[Rule], now: float) -> float:
+        """The rate that the limits permit, in calls per second; infinite where none is known."""
+        intervals = [rule.interval_seconds for rule in rules if not rule.limit.endpoints]
+        intervals += [track.interval for track in self._others(rules, now)]
+        return 1.0 / max(intervals) if intervals else math.inf
+
+    def absorb(self, rules: Sequence[Rule], share: float, report: Report, now: float) -> None:
+        """Take in what came of some calls."""
+        before = self.rate(now)
+        if report:
+            opened_at = self.breaker.opened_at
+            if self.breaker.absorb(report.answered > 0, report.failed_since_answer, now):
+                self.void_all(now)
+                if opened_at is not None:
+                    self.tuning.undo_cut(opened_at - _OUTAGE_CUTS_SECONDS)
+        ceiling = self.ceiling(rules, now)
+        if self.tuning.mode == "search" and not math.isinf(ceiling):
+            self.tuning = Tuning(baseline=self.tuning.baseline)
+        self.tuning.absorb(report, now, ceiling, share)
+        self._lower(before, now)
+
+    def throttle(
+        self, rules: Sequence[Rule], grant: Grant | None, asked_seconds: float | None, reason: str, now: float
+    ) -> None:
+        """The vendor refused a call.
+
+        Args:
+            rules: The caller's limits.
+            grant: The call's slot. What was sent before the last hold says nothing new, unless the vendor
+                asks for a longer wait.
+            asked_seconds: How long the vendor asks to wait; None or 0 where it does not.
+            reason: For people.
+            now: The time.
+        """
+        fresh = grant is None or grant.epoch == self.epoch
+        wait = asked_seconds + JITTER_SECONDS if asked_seconds else None
+        before = self.rate(now)
+        if fresh:
+            self.breaker.absorb(succeeded=True, failures=0, now=now)
+            current = min(before if before is not None else math.inf, self.ceiling(rules, now))
+            if math.isinf(current):
+                current = self.tuning.rate or 1.0
+            default = self.tuning.throttle(now, current)
+            wait = wait if wait is not None else default
+        if wait is not None:
+            self.hold(now + wait, reason, now)
+        self._lower(before, now)
+
+    def tell(self, rules: Sequence[Rule], remaining: float, reset_seconds: float, now: float) -> bool:
+        """The vendor says how many calls are left until its quota is whole again.
+
+        Acts only where our pace would use up more than that; the second by which a reset may be rounded
+        does not count.
+
+        Returns:
+            Whether it changed anything.
+        """
+        before = self.rate(now)
+        current = min(before if before is not None else math.inf, self.ceiling(rules, now))
+        if math.isinf(current) or remaining >= current * (reset_seconds - 1.0):
+            return False
+        until = now + reset_seconds + JITTER_SECONDS
+        if remaining < 1:
+            self.hold(until, "the vendor says that its quota is used up", now)
+            return True
+        rate = remaining / reset_seconds
+        if now < self.told_until and rate > 0.9 * self.told_rate:
+            return False
+        self.told_rate, self.told_until = rate, until
+        self._lower(before, now)
+        return True
 
     def outstanding(self, now: float) -> int:
         """How many slots lie ahead."""
@@ -309,9 +397,9 @@ class Pace:
         self.void_all(now)
         self.hold_until = max(self.hold_until, lost.hold_until + shift)
         self.hold_reason = self.hold_reason or lost.hold_reason
-        if self.rate is None:
-            self.rate = lost.rate
-            self.memory = {**lost.memory, **self.memory}
+        if self.tuning.mode in ("free", "search"):
+            self.tuning = lost.tuning
+            self.tuning.shift(shift)
         free_at = now + FRESH_SECONDS + GUARD_SECONDS
         for name, old in lost.tracks.items():
             track = self.tracks.setdefault(name, Track(free_at, old.interval, now))
@@ -337,15 +425,57 @@ class Pace:
                 track.interval = interval
                 track.interval_at = now
             track.burst = rule.limit.burst
+            track.wide = not rule.limit.endpoints
             found.append((rule, track))
-        if self.rate is not None:
+        others = self._others(rules, now)
+        found += [(None, track) for track in others]
+        if not others and all(rule.limit.endpoints for rule in rules) and self.tuning.rate is None:
+            self.tuning.start_search()
+        rate = self.rate(now)
+        if rate is not None:
             track = self.tracks.get(_ADAPTED)
             if track is None:
-                track = self.tracks[_ADAPTED] = Track(now, 0.0, now)
-                track.arrival = max(now, self.last[0] + self.last[1] / self.rate)
-            track.interval = 1.0 / self.rate
+                latest = max([run.last + run.weight / rate for run in self.runs], default=-math.inf)
+                passed = self.last[0] + self.last[1] / rate
+                track = self.tracks[_ADAPTED] = Track(max(now, passed, latest), 0.0, now)
+            track.interval = 1.0 / rate
             found.append((None, track))
+        else:
+            self.tracks.pop(_ADAPTED, None)
         return found
+
+    def _others(self, rules: Sequence[Rule], now: float) -> list[Track]:
+        """Limits that only other processes know, seen of late."""
+        own = {rule.limit.name for rule in rules}
+        return [
+            track
+            for name, track in self.tracks.items()
+            if name not in own
+            and name != _ADAPTED
+            and track.wide
+            and now - track.interval_at <= STRICTEST_SECONDS
+        ]
+
+    def _ask_breaker(self, ask: Ask, now: float) -> Grant | Later | TooLate:
+        if ask.returns:
+            # The probe was not sent.
+            self.breaker.probe_until = 0.0
+        if self.hold_until > now:
+            at = self.hold_until
+        else:
+            at = self.breaker.probe(now)
+            if at <= now:
+                self.runs.append(Run(now, 0.0, 1, ask.weight, backfill=False))
+                return Grant(now, self.epoch, None, probe=True)
+        if ask.patience_seconds is not None and at - now > ask.patience_seconds:
+            return TooLate(at - now)
+        return Later(min(at, now + _BREAKER_LOOK_SECONDS), "the vendor is down")
+
+    def _lower(self, before: float | None, now: float) -> None:
+        """Void what was given at a higher rate."""
+        after = self.rate(now)
+        if after is not None and (before is None or after < before):
+            self.void_all(now)
 
     def _remember(self, at: float, ask: Ask, step: float) -> None:
         step *= ask.weight
@@ -420,9 +550,9 @@ class Pace:
             track.counts = [(start + shift, number) for start, number in track.counts]
         for run in self.runs:
             run.first += shift
-        for name in self.memory:
-            if name.endswith("_at"):
-                self.memory[name] += shift
+        self.told_until += shift
+        self.tuning.shift(shift)
+        self.breaker.shift(shift)
         self.boot = boot
         self.epoch += 1
 
