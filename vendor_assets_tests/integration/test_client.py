@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from vendor_assets.budget import Budget, Limit
 from vendor_assets.client import StoppedError, VendorClient
 from vendor_assets.client.transport import Answer, Transport
 from vendor_assets.days import day_window, last_complete_day, parse_time_zone
@@ -599,3 +600,31 @@ def test_bodies_come_as_they_were_sent(fresh: RunningSimulator) -> None:
     assert json.loads(response.body)["applications"]
     assert set(response.headers) == {"content-type", "link"}
     assert os.linesep not in str(client)
+
+
+def test_with_the_real_budget_the_vendor_counts_no_violation(tmp_path: Path) -> None:
+    """Eight threads behind one budget send no faster than the vendor permits, as the vendor counts it."""
+    with simulator(limit="100/s", limit_kind="sliding", churn=False) as vendor:
+        limits = [Limit.parse("100/s")]
+        budget = Budget(
+            f"sqlite:///{tmp_path / 'budget.db'}", "test", limits=limits, share=1.0, max_in_flight=8
+        )
+        client = VendorClient(
+            base_url=vendor.url, api_key=vendor.key, vendor=VENDOR, budget=budget, max_in_flight=8
+        )
+        results: list[int] = []
+
+        def work() -> None:
+            results.extend(client.fetch(TROOPS.request, check=_read).attempts for _ in range(10))
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        client.close()
+        budget.close()
+        assert results == [1] * 80
+        assert vendor.calls() == 80
+        assert vendor.calls(outcome="429") == 0
+        assert client.counts.paced_seconds > 0
