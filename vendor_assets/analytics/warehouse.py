@@ -120,7 +120,7 @@ class Warehouse:
             return self._present([Partition(day, None, layout.table_key(spec.name, day)) for day in wanted])
         if troops is None:
             return self._listed(spec, wanted)
-        return self._of_troops(spec, wanted, [troops] if isinstance(troops, str) else list(troops))
+        return self._of_troops(spec, wanted, troops)[1]
 
     def missing(
         self, table: str, days: Days | None = None, troops: Iterable[str] | str | None = None
@@ -134,17 +134,17 @@ class Warehouse:
             ConfigurationError: An unknown table or troop, or a day that is none.
         """
         spec = _table(table)
-        found = self.partitions(spec.name, days, troops)
         wanted = self._days(spec, days)
         if "troop" not in spec.partitioned_by:
-            present = {partition.day for partition in found}
+            present = {partition.day for partition in self.partitions(spec.name, days, troops)}
             return [(day, None) for day in wanted if day not in present]
         there = {(partition.day, partition.troop) for partition in found}
         if troops is not None:
-            texts = [troops] if isinstance(troops, str) else list(troops)
-            known = {partition.troop for partition in found}
-            keys = [next(key for key in _keys(text) if key in known) for text in texts] if found else []
+            keys, found = self._of_troops(spec, wanted, troops)
+            there = {(partition.day, partition.troop) for partition in found}
             return [(day, key) for day in wanted for key in keys if (day, key) not in there]
+        found = self._listed(spec, wanted)
+        there = {(partition.day, partition.troop) for partition in found}
         gaps: list[tuple[date, str | None]] = []
         for day, roster in zip(wanted, _parallel(self.roster, wanted), strict=True):
             if roster.num_rows == 0 and not any(partition.day == day for partition in found):
@@ -272,28 +272,30 @@ class Warehouse:
 
         return sorted(partition for found in _parallel(of_day, days) for partition in found)
 
-    def _of_troops(self, spec: Table, days: Sequence[date], texts: Sequence[str]) -> list[Partition]:
-        names = {text: _keys(text) for text in texts}
+    def _of_troops(
+        self, spec: Table, days: Sequence[date], troops: Iterable[str] | str
+    ) -> tuple[list[str], list[Partition]]:
+        """The partition keys of the troops that are meant, and their partitions on these days."""
+        names = {text: _keys(text) for text in ([troops] if isinstance(troops, str) else troops)}
         candidates = {key for keys in names.values() for key in keys}
         found = self._with_keys(spec, days, candidates)
         known = {partition.troop for partition in found}
-        elsewhere: set[str | None] | None = None
-        keys: set[str] = set()
-        for text, possible in names.items():
-            key = next((key for key in possible if key in known), None)
+        if not all(known.intersection(keys) for keys in names.values()):
+            others = [day for day in self.days(spec.name) if day not in set(days)]
+            elsewhere = {partition.troop for partition in self._with_keys(spec, others, candidates)}
+        else:
+            elsewhere = set()
+        chosen: list[str] = []
+        for text, keys in names.items():
+            key = next((key for there in (known, elsewhere) for key in keys if key in there), None)
             if key is None:
-                if elsewhere is None:
-                    others = [day for day in self.days(spec.name) if day not in set(days)]
-                    elsewhere = {partition.troop for partition in self._with_keys(spec, others, candidates)}
-                if not elsewhere.intersection(possible):
-                    message = (
-                        f"troop {text!r} has no {spec.name} in {self.store.url} on any day; "
-                        "give ids or partition keys as they are in the table troops"
-                    )
-                    raise ConfigurationError(message)
-                continue
-            keys.add(key)
-        return [partition for partition in found if partition.troop in keys]
+                message = (
+                    f"troop {text!r} has no {spec.name} in {self.store.url} on any day; "
+                    "give ids or partition keys as they are in the table troops"
+                )
+                raise ConfigurationError(message)
+            chosen.append(key)
+        return chosen, [partition for partition in found if partition.troop in chosen]
 
     def _with_keys(self, spec: Table, days: Sequence[date], keys: set[str]) -> list[Partition]:
         if len(keys) > _FEW_TROOPS:
