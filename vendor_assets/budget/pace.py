@@ -38,6 +38,7 @@ STRICTEST_SECONDS: Final = 60.0
 _WINDOW_PARTS: Final = 60
 _ADAPTED: Final = "~adapted"
 _BREAKER_LOOK_SECONDS: Final = 0.5
+_STALE_SECONDS: Final = 0.5
 _OUTAGE_CUTS_SECONDS: Final = 15.0
 
 
@@ -334,7 +335,7 @@ class Pace:
         if self.tuning.mode == "search" and not math.isinf(ceiling):
             self.tuning = Tuning(baseline=self.tuning.baseline)
         self.tuning.absorb(report, now, ceiling, share)
-        self._lower(before, now)
+        self._follow(before, now)
 
     def throttle(
         self, rules: Sequence[Rule], grant: Grant | None, asked_seconds: float | None, reason: str, now: float
@@ -361,7 +362,7 @@ class Pace:
             wait = wait if wait is not None else default
         if wait is not None:
             self.hold(now + wait, reason, now)
-        self._lower(before, now)
+        self._follow(before, now)
 
     def tell(self, rules: Sequence[Rule], remaining: float, reset_seconds: float, now: float) -> bool:
         """The vendor says how many calls are left until its quota is whole again.
@@ -384,7 +385,7 @@ class Pace:
         if now < self.told_until and rate > 0.9 * self.told_rate:
             return False
         self.told_rate, self.told_until = rate, until
-        self._lower(before, now)
+        self._follow(before, now)
         return True
 
     def outstanding(self, now: float) -> int:
@@ -471,10 +472,12 @@ class Pace:
             return TooLate(at - now)
         return Later(min(at, now + _BREAKER_LOOK_SECONDS), "the vendor is down")
 
-    def _lower(self, before: float | None, now: float) -> None:
-        """Void what was given at a higher rate."""
+    def _follow(self, before: float | None, now: float) -> None:
+        """Void what was given at a higher rate; what was given at a far lower one wastes time."""
         after = self.rate(now)
-        if after is not None and (before is None or after < before):
+        lower = after is not None and (before is None or after < before)
+        higher = before is not None and (after is None or after > 1.25 * before)
+        if lower or (higher and self.runs and self.runs[-1].last > now + _STALE_SECONDS):
             self.void_all(now)
 
     def _remember(self, at: float, ask: Ask, step: float) -> None:

@@ -1,0 +1,193 @@
+"""A vendor and its callers in simulated time: the budget's pure parts driven without threads or sleeps."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from vendor_assets.budget.adaptation import Report
+from vendor_assets.budget.budget import AHEAD_SECONDS
+from vendor_assets.budget.pace import Ask, Grant, Pace, Rule
+
+Outcome = Literal["ok", "throttled", "failed"]
+
+
+class Model(Protocol):
+    """A vendor: judges a call that arrives, and says when its answer is ready."""
+
+    def arrive(self, now: float) -> tuple[Outcome, float]:
+        """The outcome, and the seconds until it."""
+        ...
+
+
+class Bucket:
+    """Admits so many calls a second, from a bucket of some size; answers after 10 ms."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate, self.burst = rate, burst
+        self._tokens, self._at = burst, 0.0
+
+    def arrive(self, now: float) -> tuple[Outcome, float]:
+        """A token, or a throttle."""
+        self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
+        self._at = now
+        if self._tokens < 1:
+            return "throttled", 0.01
+        self._tokens -= 1
+        return "ok", 0.01
+
+
+class FixedWindow:
+    """Admits so many calls in each aligned window; answers after 10 ms."""
+
+    def __init__(self, calls: int, seconds: float) -> None:
+        self.calls, self.seconds = calls, seconds
+        self._window, self._used = -1, 0
+
+    def arrive(self, now: float) -> tuple[Outcome, float]:
+        """A place in the window, or a throttle."""
+        if int(now // self.seconds) != self._window:
+            self._window, self._used = int(now // self.seconds), 0
+        if self._used >= self.calls:
+            return "throttled", 0.01
+        self._used += 1
+        return "ok", 0.01
+
+
+class Queue:
+    """Never throttles: one server with exponential service times, down for a while when overrun."""
+
+    def __init__(self, capacity: float, collapse_factor: float = 3.0, latency: float = 0.0, seed: int = 1) -> None:
+        self.capacity = capacity
+        self.collapse_factor = collapse_factor
+        self.latency = latency
+        self.outages = 0
+        self._random = random.Random(seed)
+        self._free_at = self._down_until = 0.0
+        self._arrivals: deque[float] = deque()
+
+    def arrive(self, now: float) -> tuple[Outcome, float]:
+        """The answer once it is its turn."""
+        self._arrivals.append(now)
+        while self._arrivals[0] <= now - 1.0:
+            self._arrivals.popleft()
+        if now < self._down_until:
+            return "failed", 0.01
+        if len(self._arrivals) > self.collapse_factor * self.capacity:
+            self.outages += 1
+            self._down_until = self._free_at = now + 30.0
+            return "failed", 0.01
+        self._free_at = max(now, self._free_at) + self._random.expovariate(self.capacity)
+        return "ok", self.latency + self._free_at - now
+
+
+class Outage:
+    """Another vendor that is down from one moment to another."""
+
+    def __init__(self, vendor: Model, start: float, end: float) -> None:
+        self.vendor, self.start, self.end = vendor, start, end
+
+    def arrive(self, now: float) -> tuple[Outcome, float]:
+        """The other's answer, or none."""
+        if self.start <= now < self.end:
+            return "failed", 0.05
+        return self.vendor.arrive(now)
+
+
+@dataclass
+class Story:
+    """What happened: times of calls by outcome, and the pace at the end."""
+
+    pace: Pace
+    sent: list[tuple[float, Outcome]] = field(default_factory=list)
+
+    def count(self, outcome: Outcome, start: float = 0.0, end: float = float("inf")) -> int:
+        """Calls with this outcome that were sent in an interval."""
+        return sum(1 for at, found in self.sent if found == outcome and start <= at < end)
+
+    def rate(self, start: float, end: float) -> float:
+        """Answers per second in an interval."""
+        return self.count("ok", start, end) / (end - start)
+
+
+def play(
+    vendor: Model,
+    seconds: float,
+    *,
+    rules: Sequence[Rule] = (),
+    share: float = 1.0,
+    threads: int = 32,
+    pace: Pace | None = None,
+    start: float = 0.0,
+    at: Sequence[tuple[float, Callable[[], None]]] = (),
+) -> Story:
+    """Let threads call a vendor as fast as the budget lets them.
+
+    Args:
+        vendor: Whom.
+        seconds: For how long.
+        rules: The limits that are believed; none is ``auto``.
+        share: Our part of what is found.
+        threads: Callers, and calls in flight at most.
+        pace: The budget's state at the start.
+        start: The time at the start.
+        at: What changes, and when.
+    """
+    pace = pace or Pace.new(start, start, "b")
+    story = Story(pace)
+    order = itertools.count()
+    events: list[tuple[float, int, Callable[[float], None]]] = []
+
+    outstanding = [0]
+    waiting: deque[Callable[[float], None]] = deque()
+
+    def plan(moment: float, what: Callable[[float], None]) -> None:
+        heapq.heappush(events, (moment, next(order), what))
+
+    def acquire(now: float, returns: bool = False) -> None:
+        rate = min(pace.ceiling(rules, now), pace.rate(now) or 1.0)
+        if not returns and outstanding[0] >= max(1, AHEAD_SECONDS * rate):
+            waiting.append(acquire)
+            return
+        answer = pace.reserve(rules, Ask(returns=returns), now)
+        if isinstance(answer, Grant):
+            outstanding[0] += 1
+            plan(answer.at, lambda later: send(later, answer))
+        else:
+            plan(max(answer.at, now + 0.001), acquire)
+
+    def send(now: float, grant: Grant) -> None:
+        outstanding[0] -= 1
+        if pace.valid(grant) and waiting:
+            plan(now, waiting.popleft())
+        if not pace.valid(grant):
+            acquire(now, returns=True)
+            return
+        outcome, delay = vendor.arrive(now)
+        story.sent.append((now, outcome))
+        plan(now + delay, lambda later: finish(later, grant, outcome, later - now))
+
+    def finish(now: float, grant: Grant, outcome: Outcome, took: float) -> None:
+        report = Report()
+        if outcome == "throttled":
+            pace.throttle(rules, grant, None, "429", now)
+        else:
+            report.add("", took, alive=outcome == "ok", answered=outcome == "ok")
+        pace.absorb(rules, share, report, now)
+        pace.dump(now, now)
+        # A client backs off after a failure.
+        plan(now + (0.0 if outcome == "ok" else 0.5), acquire)
+
+    for moment, change in at:
+        plan(moment, lambda _, change=change: change())  # type: ignore[misc]
+    for _ in range(threads):
+        plan(start, acquire)
+    while events and events[0][0] < start + seconds:
+        moment, _, what = heapq.heappop(events)
+        what(moment)
+    return story
