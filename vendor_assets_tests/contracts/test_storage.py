@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -555,6 +556,18 @@ def test_objects_are_as_readable_as_the_umask_says(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_clock_that_stands_still_does_not_hide_a_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions have different etags even if the clock has not moved, or was set back."""
+    store = FolderStore(tmp_path)
+    first = store.put("key", b"1")
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_000)
+    second = store.put("key", b"2", if_match=first)
+    third = store.put("key", b"3", if_match=second)
+    assert len({first, second, third}) == 3
 
 
 def test_what_a_killed_writer_left_is_removed_after_a_day(tmp_path: Path) -> None:

@@ -1,0 +1,227 @@
+"""What libraries and the operating system say about a store arrives as our own errors, on one line."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.exceptions as foreign
+import pytest
+from botocore.config import Config
+from botocore.response import StreamingBody
+from botocore.stub import ANY, Stubber
+
+from vendor_assets.errors import (
+    ObjectConflictError,
+    ObjectNotFoundError,
+    StorageError,
+    StorageUnavailableError,
+)
+from vendor_assets.storage.objects import FolderStore, S3Store
+from vendor_assets_tests.support.s3 import without_aws_environment
+
+pytestmark = pytest.mark.usefixtures("clean_aws_environment")
+
+ENDPOINT = "http://127.0.0.1:1"
+SECRET = "very-secret"
+
+
+@pytest.fixture(scope="module")
+def session() -> boto3.session.Session:
+    """One session: reading boto3's models is slow."""
+    with without_aws_environment():
+        return boto3.session.Session()
+
+
+@pytest.fixture
+def client(session: boto3.session.Session) -> Any:
+    """A boto3 client that is never allowed to send."""
+    return session.client(
+        "s3",
+        endpoint_url=ENDPOINT,
+        aws_access_key_id="key",
+        aws_secret_access_key=SECRET,
+        region_name="us-east-1",
+        config=Config(retries={"mode": "standard", "max_attempts": 1}),
+    )
+
+
+@pytest.fixture
+def stub(client: Any) -> Iterator[Stubber]:
+    """The client's answers; all of them must be asked for."""
+    with Stubber(client) as stubber:
+        yield stubber
+        stubber.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.ENOSPC, "is full"),
+        (errno.EDQUOT, "is full"),
+        (errno.EACCES, "no permission"),
+        (errno.EPERM, "no permission"),
+        (errno.EROFS, "read-only"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.EXDEV, "different file systems"),
+        (errno.EIO, "check the disk"),
+        (errno.EMFILE, "check the disk"),
+        (errno.ENOENT, "check the disk"),
+    ],
+)
+@pytest.mark.parametrize("call", ["fsync", "replace", "open"])
+def test_every_error_of_the_system_is_translated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, said: str, call: str
+) -> None:
+    """Wherever a write fails, the message names the store and the remedy, and the old object stays."""
+    store = FolderStore(tmp_path)
+    store.put("key", b"old")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        if call == "replace":
+            patch.setattr(Path, "replace", fail)
+        with pytest.raises(StorageUnavailableError, match=said) as caught:
+            store.put("key", b"new")
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert store.get("key") == b"old"
+    assert list((tmp_path / ".store" / "writing").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "said"),
+    [
+        (403, "AccessDenied", StorageUnavailableError, "AWS_SECRET_ACCESS_KEY"),
+        (403, "InvalidAccessKeyId", StorageUnavailableError, "AWS_SECRET_ACCESS_KEY"),
+        (403, "SignatureDoesNotMatch", StorageUnavailableError, "AWS_SECRET_ACCESS_KEY"),
+        (400, "ExpiredToken", StorageUnavailableError, "AWS_SECRET_ACCESS_KEY"),
+        (404, "NoSuchBucket", StorageUnavailableError, "create it"),
+        (404, "NoSuchKey", ObjectNotFoundError, "does not exist"),
+        (412, "PreconditionFailed", ObjectConflictError, "read it again"),
+        (409, "ConditionalRequestConflict", ObjectConflictError, "read it again"),
+        (301, "PermanentRedirect", StorageUnavailableError, "check the server"),
+        (500, "InternalError", StorageUnavailableError, "check the server"),
+        (503, "SlowDown", StorageUnavailableError, "check the server"),
+        (507, "InsufficientStorage", StorageUnavailableError, "check the server"),
+    ],
+)
+def test_every_answer_of_a_server_is_translated(
+    client: Any, stub: Stubber, status: int, code: str, kind: type[StorageError], said: str
+) -> None:
+    """Each error answer is one of ours, on one line, with what to do."""
+    stub.add_client_error("get_object", code, "because\nof this", http_status_code=status)
+    with pytest.raises(kind, match=said) as caught:
+        S3Store(client, "bucket", "prefix").get("key")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (foreign.EndpointConnectionError(endpoint_url=ENDPOINT), "does not answer"),
+        (foreign.ConnectTimeoutError(endpoint_url=ENDPOINT), "does not answer"),
+        (foreign.ReadTimeoutError(endpoint_url=ENDPOINT), "does not answer"),
+        (foreign.ConnectionClosedError(endpoint_url=ENDPOINT), "does not answer"),
+        (foreign.SSLError(endpoint_url=ENDPOINT, error="bad\ncertificate"), "does not answer"),
+        (foreign.ProxyConnectionError(proxy_url=ENDPOINT), "does not answer"),
+        (foreign.HTTPClientError(error="broken"), "does not answer"),
+        (foreign.NoCredentialsError(), "no complete credentials"),
+        (
+            foreign.PartialCredentialsError(provider="env", cred_var="AWS_SECRET_ACCESS_KEY"),
+            "no complete cred",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_silence_of_a_server_is_translated(client: Any, error: Exception, said: str) -> None:
+    """Each error of boto3 itself is one of ours, on one line, naming no secret."""
+
+    def fail(**_: object) -> None:
+        raise error
+
+    client.meta.events.register("before-send.s3", fail)
+    store = S3Store(client, "bucket", "prefix")
+    for operation in (lambda: store.get("key"), lambda: store.put("key", b"1"), lambda: list(store.list(""))):
+        with pytest.raises(StorageUnavailableError, match=said) as caught:
+            operation()
+        assert "\n" not in str(caught.value)
+        assert SECRET not in str(caught.value)
+
+
+def _answer(data: bytes, length: int | None = None, **more: str) -> dict[str, Any]:
+    size = len(data) if length is None else length
+    return {"Body": StreamingBody(io.BytesIO(data), size), "ETag": '"e"', "ContentLength": size, **more}
+
+
+def test_a_body_that_breaks_off_is_fetched_again(client: Any, stub: Stubber) -> None:
+    """Half an answer is never taken for an object."""
+    for data in (b"wh", b""):
+        stub.add_response("get_object", _answer(data, 5), {"Bucket": "bucket", "Key": "key"})
+    stub.add_response("get_object", _answer(b"whole"), {"Bucket": "bucket", "Key": "key"})
+    assert S3Store(client, "bucket").get("key") == b"whole"
+
+
+def test_a_body_that_always_breaks_off_is_an_error(client: Any, stub: Stubber) -> None:
+    """After some tries a broken answer is an unavailable store."""
+    for _ in range(3):
+        stub.add_response("get_object", _answer(b"wh", 5), {"Bucket": "bucket", "Key": "key"})
+    with pytest.raises(StorageUnavailableError, match="does not answer"):
+        S3Store(client, "bucket").get("key")
+
+
+def test_a_replaced_object_is_not_read_further(client: Any, stub: Stubber) -> None:
+    """Every range of an opened object is asked for with the etag of its first, and a new version is an error."""
+    size = 10_000_000
+    tail = _answer(b"t" * 1000, ContentRange=f"bytes {size - 1000}-{size - 1}/{size}")
+    stub.add_response("get_object", tail, {"Bucket": "bucket", "Key": "key", "Range": ANY})
+    ranged = {"Bucket": "bucket", "Key": "key", "Range": ANY, "IfMatch": '"e"'}
+    stub.add_client_error("get_object", "PreconditionFailed", http_status_code=412, expected_params=ranged)
+    stub.add_client_error("get_object", "NoSuchKey", http_status_code=404, expected_params=ranged)
+    with S3Store(client, "bucket").open("key") as file:
+        for _ in range(2):
+            file.seek(0)
+            with pytest.raises(ObjectConflictError, match="was replaced or deleted"):
+                file.read(10)
+
+
+def test_an_unconditional_write_never_conflicts(client: Any, stub: Stubber) -> None:
+    """A server that refuses a write without a condition is unavailable; nobody has won against us."""
+    stub.add_client_error("put_object", "OperationAborted", http_status_code=409)
+    stub.add_client_error("head_object", "404", http_status_code=404)
+    stub.add_response("list_objects_v2", {"KeyCount": 0})
+    with pytest.raises(StorageUnavailableError, match="gave up the write"):
+        S3Store(client, "bucket").put("key", b"1")
+
+
+def test_another_writers_object_is_a_conflict(client: Any, stub: Stubber) -> None:
+    """A refused conditional write is a conflict when the object bears another write's id."""
+    head = {
+        "ETag": '"other"',
+        "ContentLength": 1,
+        "LastModified": datetime.now(UTC),
+        "Metadata": {"write-id": "x"},
+    }
+    stub.add_client_error("put_object", "PreconditionFailed", http_status_code=412)
+    stub.add_response("head_object", head)
+    with pytest.raises(ObjectConflictError, match="exists already"):
+        S3Store(client, "bucket").put("key", b"1", if_absent=True)
+
+
+def test_parts_that_cannot_be_thrown_away_hide_no_error(client: Any, stub: Stubber) -> None:
+    """When the server is away while an upload is aborted, the block's own exception still passes through."""
+    stub.add_response("create_multipart_upload", {"UploadId": "u"})
+    stub.add_response("upload_part", {"ETag": '"p"'})
+    stub.add_client_error("abort_multipart_upload", "InternalError", http_status_code=500)
+    with pytest.raises(ZeroDivisionError), S3Store(client, "bucket").writer("key") as sink:
+        sink.write(b"x" * (9 << 20))
+        raise ZeroDivisionError
