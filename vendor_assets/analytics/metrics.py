@@ -29,6 +29,8 @@ _LEAST_WEEKS: Final = 2
 """Past weeks without which the past says too little."""
 _HARMLESS: Final = 0.25
 """How much a change to the harmless side (a fall of a latency, a rise of traffic) counts."""
+_MOST_DOUBLINGS: Final = 6.0
+"""What is further off than 64 times counts as this; so does what comes from nothing."""
 _LEAST_SLICES: Final = 8
 """Timeslices without which a series has no level of its own."""
 _SHIFT: Final = 12.0
@@ -440,14 +442,12 @@ def stretches(scored: pd.DataFrame, *, by: Sequence[str], gap: int = 1) -> list[
         return []
     rows["_side"] = np.sign(rows["score"])
     own = (rows["within"] * rows["_side"]) >= DEVIATION
-    score = np.minimum(rows["score"].abs(), rows["within"].abs()).clip(upper=SCORE_CAP)
-    doublings = (
-        np.log2((rows["ratio"] / rows["level"]).where(rows["ratio"] > 0)).abs().fillna(6.0).clip(upper=6.0)
-    )
+    score = rows[["score", "within"]].abs().min(axis=1).clip(upper=SCORE_CAP)
+    doublings = _log2(rows["ratio"] / rows["level"]).abs().fillna(_MOST_DOUBLINGS).clip(upper=_MOST_DOUBLINGS)
     rows["_series"] = rows.groupby(keys, sort=False).ngroup()
     new = (rows["_series"].diff() != 0) | (rows["_side"].diff() != 0) | (rows["_place"].diff() > gap + 1)
     rows["_stretch"] = new.cumsum()
-    shift = (np.log2(rows["level"]) * rows["_side"]).clip(lower=0.0) * _SHIFT
+    shift = (_log2(rows["level"]) * rows["_side"]).clip(lower=0.0) * _SHIFT
     rows["_severity"] = (score * doublings).where(own, 0.0) + shift.where(new, 0.0)
     if "value_name" in keys:
         good = {name: is_better_high(name) for name in rows["value_name"].unique()}
@@ -459,8 +459,13 @@ def stretches(scored: pd.DataFrame, *, by: Sequence[str], gap: int = 1) -> list[
     return sorted(found, key=lambda stretch: (-stretch.severity, stretch.series, stretch.start))
 
 
+def _log2(ratios: pd.Series) -> pd.Series:
+    """Doublings, negative for halvings; NaN where a ratio is not above 0."""
+    return pd.Series(np.log2(ratios.where(ratios > 0).to_numpy(dtype=float)), index=ratios.index)
+
+
 def _stretch(part: pd.DataFrame, keys: list[str]) -> Stretch:
-    far = np.log2(part["ratio"].where(part["ratio"] > 0)).abs()
+    far = _log2(part["ratio"]).abs()
     furthest: Any = (far if far.notna().any() else part["score"].abs()).idxmax()
     worst: Any = part.loc[furthest]
     return Stretch(

@@ -138,7 +138,6 @@ class Warehouse:
         if "troop" not in spec.partitioned_by:
             present = {partition.day for partition in self.partitions(spec.name, days, troops)}
             return [(day, None) for day in wanted if day not in present]
-        there = {(partition.day, partition.troop) for partition in found}
         if troops is not None:
             keys, found = self._of_troops(spec, wanted, troops)
             there = {(partition.day, partition.troop) for partition in found}
