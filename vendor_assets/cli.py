@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Self
 
 from vendor_assets import __version__
 from vendor_assets.days import days_between, last_complete_day, parse_day
@@ -64,11 +64,15 @@ def _complain(error: VendorAssetsError, code: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="vendor-assets", description="Harvest a rate-limited vendor API into partitioned Parquet.")
+    parser = _Parser(
+        prog="vendor-assets", description="Harvest a rate-limited vendor API into partitioned Parquet."
+    )
     parser.add_argument("--version", action="version", version=f"vendor-assets {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
 
-    harvest = commands.add_parser("harvest", help="harvest a day or a range, through Dagster, in this process")
+    harvest = commands.add_parser(
+        "harvest", help="harvest a day or a range, through Dagster, in this process"
+    )
     _add_days(harvest)
     harvest.add_argument("--replace", action="store_true", help="fetch finished partitions anew")
     _add_class(harvest, "scheduled")
@@ -84,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     backfill.add_argument("--json", action="store_true", help="print what was queued as JSON")
     backfill.set_defaults(run=_backfill)
 
-    demo = commands.add_parser("demo", help="harvest the embedded vendor's last days into a folder and show what came")
+    demo = commands.add_parser(
+        "demo", help="harvest the embedded vendor's last days into a folder and show what came"
+    )
     demo.add_argument("--days", type=int, default=3, help="how many days (default 3)")
     demo.set_defaults(run=_demo)
 
@@ -106,7 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     letters.add_argument("--json", action="store_true", help="print as JSON")
     letters.set_defaults(run=_dead_letters)
 
-    commands.add_parser("simulator", help="the embedded vendor, a separate program (see: vendor-assets simulator --help)")
+    commands.add_parser(
+        "simulator", help="the embedded vendor, a separate program (see: vendor-assets simulator --help)"
+    )
     return parser
 
 
@@ -114,7 +122,9 @@ def _add_days(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--day", help="one day, like 2026-11-20 (default: the last that is over)")
     parser.add_argument("--from", dest="first", help="first day of a range")
     parser.add_argument("--to", dest="last", help="last day of a range (default: the last that is over)")
-    parser.add_argument("--troop", action="append", default=[], help="id or name of a troop; may be repeated (default: all)")
+    parser.add_argument(
+        "--troop", action="append", default=[], help="id or name of a troop; may be repeated (default: all)"
+    )
 
 
 def _add_class(parser: argparse.ArgumentParser, default: str) -> None:
@@ -209,8 +219,12 @@ def _simulator_process(flags: Sequence[str], *, port: int, api_key: str) -> Iter
             deadline = time.monotonic() + 20
             while not port_file.exists() or not port_file.read_text().strip():
                 if process.poll() is not None or time.monotonic() > deadline:
-                    said = (process.stderr.read() if process.stderr and process.poll() is not None else "").strip()
-                    raise VendorAssetsError(f"the embedded vendor did not start: {said or 'no answer in 20 s'}")
+                    said = (
+                        process.stderr.read() if process.stderr and process.poll() is not None else ""
+                    ).strip()
+                    raise VendorAssetsError(
+                        f"the embedded vendor did not start: {said or 'no answer in 20 s'}"
+                    )
                 time.sleep(0.05)
             yield f"http://127.0.0.1:{port_file.read_text().strip()}"
         finally:
@@ -236,7 +250,7 @@ class _ProgressLine:
         self._thread = threading.Thread(target=self._show, daemon=True)
         self._lock = threading.Lock()
 
-    def __enter__(self) -> _ProgressLine:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -308,7 +322,9 @@ def _harvest(options: argparse.Namespace) -> int:
 def _exit_code(summary: Any) -> int:
     if summary.complete:
         return COMPLETE
-    good = summary.states.get("complete", 0) + summary.states.get("empty", 0) + summary.states.get("partial", 0)
+    good = (
+        summary.states.get("complete", 0) + summary.states.get("empty", 0) + summary.states.get("partial", 0)
+    )
     return PARTIAL if good else FAILED
 
 
@@ -376,7 +392,9 @@ def _print_summary(summary: Any) -> None:
         f"{summary.throttled} throttled, {summary.dead_letters} dead letters"
     )
     if summary.share_of_permitted_rate is not None:
-        print(f"{summary.share_of_permitted_rate:.1%} of the permitted rate used while there was something to ask")
+        print(
+            f"{summary.share_of_permitted_rate:.1%} of the permitted rate used while there was something to ask"
+        )
     for problem in summary.problems[:20]:
         print(f"  {problem}")
     if len(summary.problems) > 20:
@@ -428,7 +446,9 @@ def _backfill(options: argparse.Namespace) -> int:
         print(json.dumps(queued, indent=1))
     else:
         print(f"queued backfill {queued['backfill']}: rosters of {len(days)} days, {days[0]} to {days[-1]}")
-        print("the sensors cut the troops of each day into runs of about ten minutes of quota, small ones first")
+        print(
+            "the sensors cut the troops of each day into runs of about ten minutes of quota, small ones first"
+        )
         print(f"see {queued['url']}")
     return COMPLETE
 
@@ -504,7 +524,9 @@ def _dead_letters(options: argparse.Namespace) -> int:
         who = os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown"
         now = datetime.now(UTC)
         count = sum(
-            dead_letters.discard(partition, {letter.request for letter in letters}, who=who, why=options.why, at=now)
+            dead_letters.discard(
+                partition, {letter.request for letter in letters}, who=who, why=options.why, at=now
+            )
             for partition, letters in chosen
         )
         print(f"discarded {count} dead letters; their partitions are reported anew, without a call")
@@ -535,14 +557,20 @@ def _print_letters(chosen: Sequence[Any], *, as_json: bool, whole: bool) -> None
     print(f"{len(records)} dead letters in {len(chosen)} partitions")
 
 
-def _redrive(root: Path, environ: Mapping[str, str], settings: Any, partitions: Sequence[Any], *, rebuild: bool) -> int:
+def _redrive(
+    root: Path, environ: Mapping[str, str], settings: Any, partitions: Sequence[Any], *, rebuild: bool
+) -> int:
     from vendor_assets.orchestration.deployment import build_definitions
     from vendor_assets.orchestration.launching import Launcher, open_instance
 
     if not partitions:
         print("no dead letters match")
         return COMPLETE
-    with _embedded_vendor(settings) as reachable, _terminable() as stopped, open_instance(root, environ) as instance:
+    with (
+        _embedded_vendor(settings) as reachable,
+        _terminable() as stopped,
+        open_instance(root, environ) as instance,
+    ):
         definitions = build_definitions(reachable)
         with _ProgressLine(sys.stdout) as progress:
             launcher = Launcher(definitions, reachable, _store(reachable), instance, progress.say, stopped)
@@ -558,7 +586,9 @@ def _demo(options: argparse.Namespace) -> int:
     if options.days < 1 or options.days > 7:
         raise ConfigurationError(f"--days {options.days} is not accepted; give 1 to 7")
     root, environ = _project()
-    environ = {name: value for name, value in environ.items() if name not in NAMES or name == "VENDOR_ASSETS_STORE"}
+    environ = {
+        name: value for name, value in environ.items() if name not in NAMES or name == "VENDOR_ASSETS_STORE"
+    }
     settings = read(environ, root=root)
     newest = last_complete_day(datetime.now(UTC), settings.zone)
     days = days_between(newest - timedelta(days=options.days - 1), newest)
@@ -567,7 +597,15 @@ def _demo(options: argparse.Namespace) -> int:
     with _simulator_process([], port=0, api_key=SIMULATOR_API_KEY) as url, _terminable() as stopped:
         reachable = replace(settings, vendor_url=url)
         summary = _harvest_days(
-            root, environ, reachable, days, [], replaced=False, work_class="scheduled", out=sys.stdout, stopped=stopped
+            root,
+            environ,
+            reachable,
+            days,
+            [],
+            replaced=False,
+            work_class="scheduled",
+            out=sys.stdout,
+            stopped=stopped,
         )
         log = _control_log(url)
     _print_summary(summary)
@@ -575,7 +613,9 @@ def _demo(options: argparse.Namespace) -> int:
         f"the vendor counted {log.get('requests', 0):,} calls, {log.get('violations', 0)} over its limit (429), "
         f"at most {log.get('peak_in_flight', 0)} at once"
     )
-    print(f"tables:  {settings.store_url}/processed/  (Parquet; read them with DuckDB, pandas, Spark, Athena)")
+    print(
+        f"tables:  {settings.store_url}/processed/  (Parquet; read them with DuckDB, pandas, Spark, Athena)"
+    )
     print(f"took {time.monotonic() - started:.0f} s")
     print("next:    make dev          opens the UI on http://127.0.0.1:3000")
     print("         docs/tutorial.md  your first day; vendor_assets.env.example  your own vendor")
@@ -609,7 +649,9 @@ def _dev(options: argparse.Namespace) -> int:
                 [sys.executable, "-m", "dagster", "dev", "-m", "vendor_assets.definitions", "-h", "127.0.0.1",
                  "-p", str(options.port)]
             )  # fmt: skip
-            print(f"the UI opens on http://127.0.0.1:{options.port}; Ctrl-C ends it and the vendor", flush=True)
+            print(
+                f"the UI opens on http://127.0.0.1:{options.port}; Ctrl-C ends it and the vendor", flush=True
+            )
             while all(process.poll() is None for process in processes):
                 time.sleep(0.5)
             return FAILED
@@ -634,5 +676,3 @@ def _end(processes: Sequence[subprocess.Popen[Any]]) -> None:
 def _simulator(arguments: list[str]) -> int:
     # By module name, as its own program: nothing of ours may share code or a process with the vendor.
     os.execv(sys.executable, [sys.executable, "-m", "vendor_assets.simulator", *arguments])
-
-

@@ -123,7 +123,9 @@ def read(environ: Mapping[str, str], *, root: Path, now: datetime | None = None)
         resolution_seconds=int(
             _number(values, "VENDOR_ASSETS_RESOLUTION", 1800, lowest=60, highest=86_400, whole=True)
         ),
-        settling_seconds=int(_number(values, "VENDOR_ASSETS_SETTLING", 1800, lowest=0, highest=864_000, whole=True)),
+        settling_seconds=int(
+            _number(values, "VENDOR_ASSETS_SETTLING", 1800, lowest=0, highest=864_000, whole=True)
+        ),
     )
 
 
@@ -138,10 +140,14 @@ def _url(text: str) -> str:
         return ""
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(f"VENDOR_URL={text!r} is not an address; give one like https://api.newrelic.com")
+        raise ConfigurationError(
+            f"VENDOR_URL={text!r} is not an address; give one like https://api.newrelic.com"
+        )
     if parts.username or parts.password or parts.query or parts.fragment:
         shown = f"{parts.scheme}://…{parts.hostname}"
-        raise ConfigurationError(f"VENDOR_URL ({shown}) has credentials, a query or a fragment; give scheme, host and path only")
+        raise ConfigurationError(
+            f"VENDOR_URL ({shown}) has credentials, a query or a fragment; give scheme, host and path only"
+        )
     return text.rstrip("/")
 
 
@@ -216,7 +222,9 @@ def _start(text: str, now: datetime, zone: ZoneInfo) -> date:
             f"VENDOR_ASSETS_START={text!r} is not a date; give it as YYYY-MM-DD, like 2026-11-01"
         ) from error
     if start > last_complete_day(now, zone):
-        raise ConfigurationError(f"VENDOR_ASSETS_START={text!r} is not in the past; the first day must be over")
+        raise ConfigurationError(
+            f"VENDOR_ASSETS_START={text!r} is not in the past; the first day must be over"
+        )
     return start
 
 

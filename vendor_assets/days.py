@@ -48,7 +48,9 @@ def parse_time_zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        message = f"time zone {name!r} is unknown; give an IANA name like UTC, Europe/Berlin or Asia/Kathmandu"
+        message = (
+            f"time zone {name!r} is unknown; give an IANA name like UTC, Europe/Berlin or Asia/Kathmandu"
+        )
         raise ConfigurationError(message) from error
 
 

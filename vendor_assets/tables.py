@@ -15,7 +15,9 @@ import pyarrow as pa
 INSTANT: Final = pa.timestamp("us", tz="UTC")
 
 
-def _column(name: str, kind: pa.DataType, description: str, *, unit: str = "", nullable: bool = False) -> pa.Field:
+def _column(
+    name: str, kind: pa.DataType, description: str, *, unit: str = "", nullable: bool = False
+) -> pa.Field:
     metadata = {"description": description} | ({"unit": unit} if unit else {})
     return pa.field(name, kind, nullable=nullable, metadata=metadata)
 
@@ -64,7 +66,9 @@ TROOPS: Final = Table(
             _column("troop_id", pa.string(), "The vendor's id of the troop"),
             _column("troop_key", pa.string(), "The troop's partition key: its id made safe for paths"),
             _column("name", pa.string(), "Display name: free text, may change and repeat", nullable=True),
-            _column("attributes", pa.string(), "What else the vendor says of it, a JSON object", nullable=True),
+            _column(
+                "attributes", pa.string(), "What else the vendor says of it, a JSON object", nullable=True
+            ),
             *_OBSERVED,
         ]
     ),
@@ -80,7 +84,9 @@ WARRIORS: Final = Table(
             _column("troop_id", pa.string(), "The vendor's id of the troop"),
             _column("warrior_id", pa.string(), "The vendor's id of the warrior"),
             _column("name", pa.string(), "Display name, often the host's", nullable=True),
-            _column("attributes", pa.string(), "What else the vendor says of it, a JSON object", nullable=True),
+            _column(
+                "attributes", pa.string(), "What else the vendor says of it, a JSON object", nullable=True
+            ),
             *_OBSERVED,
         ]
     ),
@@ -115,7 +121,12 @@ PERFORMANCE_DATA: Final = Table(
             _column("value_name", pa.string(), "Which value of the family; its unit is the vendor's"),
             _column("timeslice_start", INSTANT, "Start of the timeslice, included"),
             _column("timeslice_end", INSTANT, "End of the timeslice, excluded"),
-            _column("value", pa.float64(), "The value over the timeslice; null where the vendor says null", nullable=True),
+            _column(
+                "value",
+                pa.float64(),
+                "The value over the timeslice; null where the vendor says null",
+                nullable=True,
+            ),
             _column(
                 "weight",
                 pa.float64(),
@@ -153,8 +164,15 @@ DAILY_PERFORMANCE: Final = Table(
             _column("p99", pa.float64(), "99th percentile over timeslices (not over calls)", nullable=True),
             _column("max", pa.float64(), "Largest timeslice", nullable=True),
             _column("calls", pa.float64(), "Sum of the weights", unit="calls", nullable=True),
-            _column("covered_share", pa.float64(), "Part of the day that has timeslices, 0 to 1", unit="share"),
-            _column("troops_missing", pa.int32(), "Troops of this day without data, the same in all rows", unit="troops"),
+            _column(
+                "covered_share", pa.float64(), "Part of the day that has timeslices, 0 to 1", unit="share"
+            ),
+            _column(
+                "troops_missing",
+                pa.int32(),
+                "Troops of this day without data, the same in all rows",
+                unit="troops",
+            ),
         ]
     ),
 )

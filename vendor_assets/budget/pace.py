@@ -254,7 +254,11 @@ class Pace:
         process that was seen within a minute has stricter ones, those hold.
         """
         if self.breaker.open:
-            return self._ask_breaker(ask, now)
+            free_at = self._ask_breaker(ask, now)
+            if free_at > now:
+                if ask.patience_seconds is not None and free_at - now > ask.patience_seconds:
+                    return TooLate(free_at - now)
+                return Later(min(free_at, now + _BREAKER_LOOK_SECONDS), "the vendor is down")
         concerned = self._concerned(rules, ask, now)
         for rule, track in concerned:
             if rule is not None and rule.limit.counted:
@@ -286,7 +290,7 @@ class Pace:
             if rule is not None and rule.limit.counted:
                 _add(track, rule, ask.weight, at)
         self._remember(at, ask, step)
-        return Grant(at, self.epoch, self.backfill_epoch if ask.backfill else None)
+        return Grant(at, self.epoch, self.backfill_epoch if ask.backfill else None, self.breaker.open)
 
     def valid(self, grant: Grant) -> bool:
         """Whether a slot that was given may still be used."""
@@ -457,20 +461,12 @@ class Pace:
             and now - track.interval_at <= STRICTEST_SECONDS
         ]
 
-    def _ask_breaker(self, ask: Ask, now: float) -> Grant | Later | TooLate:
+    def _ask_breaker(self, ask: Ask, now: float) -> float:
+        """When a call may be the probe; now, where it is."""
         if ask.returns:
             # The probe was not sent.
             self.breaker.probe_until = 0.0
-        if self.hold_until > now:
-            at = self.hold_until
-        else:
-            at = self.breaker.probe(now)
-            if at <= now:
-                self.runs.append(Run(now, 0.0, 1, ask.weight, backfill=False))
-                return Grant(now, self.epoch, None, probe=True)
-        if ask.patience_seconds is not None and at - now > ask.patience_seconds:
-            return TooLate(at - now)
-        return Later(min(at, now + _BREAKER_LOOK_SECONDS), "the vendor is down")
+        return self.hold_until if self.hold_until > now else self.breaker.probe(now)
 
     def _follow(self, before: float | None, now: float) -> None:
         """Void what was given at a higher rate; what was given at a far lower one wastes time."""

@@ -98,7 +98,9 @@ class DeadLetters:
             if partition is not None:
                 yield partition
 
-    def discard(self, partition: DeadPartition, requests: set[str], *, who: str, why: str, at: datetime) -> int:
+    def discard(
+        self, partition: DeadPartition, requests: set[str], *, who: str, why: str, at: datetime
+    ) -> int:
         """Give some dead letters up by name; who did it and why stays on record.
 
         Returns:
@@ -112,7 +114,8 @@ class DeadLetters:
             gone = [letter for letter in current.letters if letter.request in requests]
             kept = tuple(letter for letter in current.letters if letter.request not in requests)
             records = tuple(
-                {"letter": _letter_to_json(letter), "who": who, "why": why, "at": at.isoformat()} for letter in gone
+                {"letter": _letter_to_json(letter), "who": who, "why": why, "at": at.isoformat()}
+                for letter in gone
             )
             try:
                 after = replace(current, letters=kept, discarded=current.discarded + records)

@@ -197,7 +197,7 @@ class Fetcher:
                 self._fetch_pages(work, *item)
             except VendorAssetsError as error:
                 failure = error
-            except BaseException as error:  # a bug must end the harvest, not the thread
+            except Exception as error:  # noqa: BLE001  a bug must end the harvest, not the thread
                 failure = VendorAssetsError(f"fetching {item[2].key} failed unexpectedly: {error!r}")
                 failure.__cause__ = error
             with self._condition:
@@ -287,7 +287,9 @@ class Fetcher:
         self, work: Work, planned: PlannedRequest, page: int, request: Request, error: VendorNotFoundError
     ) -> None:
         response = Response(error.status or 404, {}, error.excerpt.encode(), datetime.now(UTC))
-        work.lander.add(Landed(work.asset, work.troop_id, planned, page, request, None, response, error.attempts))
+        work.lander.add(
+            Landed(work.asset, work.troop_id, planned, page, request, None, response, error.attempts)
+        )
         with self._condition:
             work.gone += len(planned.leaves)
 

@@ -28,8 +28,8 @@ from vendor_assets.harvest.fetching import Client, Counts, Fetcher, Work, pendin
 from vendor_assets.harvest.landing import (
     Finish,
     HarvestFolder,
-    Lander,
     LandedIndex,
+    Lander,
     Plan,
     decode_request,
     list_harvests,
@@ -334,7 +334,9 @@ class Harvester:
         troop_ids: list[str] = found.table.column("troop_id").to_pylist()
         works = []
         for troop_id in troop_ids:
-            work = self._work("warriors", troop_id, lander, [self.vendor.warriors(troop_id, window)], {}, order)
+            work = self._work(
+                "warriors", troop_id, lander, [self.vendor.warriors(troop_id, window)], {}, order
+            )
             works.append(work)
         with ThreadPoolExecutor(max_workers=self._open_partitions) as pool:
             list(pool.map(self._fetcher.run, works))
@@ -353,7 +355,9 @@ class Harvester:
                 raise StoppedError("the run was stopped before this partition began")
             window = day_window(day, self._zone)
             if window.end > self._now():
-                message = f"day {day} is not over: it ends at {window.end:%Y-%m-%d %H:%M} UTC; harvest it then"
+                message = (
+                    f"day {day} is not over: it ends at {window.end:%Y-%m-%d %H:%M} UTC; harvest it then"
+                )
                 raise ConfigurationError(message)
             prefix = layout.harvest_prefix(asset, day, troop_key)
             ownership = take(self.store, prefix, order.run_id, self._liveness, stop=self.stop.is_set)
@@ -467,7 +471,9 @@ class _PartitionHarvest:
 
     def _redrive(self, current: HarvestFolder, finish: Finish, dead: DeadPartition) -> Outcome:
         plan = load_plan(self.store, current.folder)
-        waiting = () if self.order.permanent_too else [letter for letter in dead.letters if not letter.retryable]
+        waiting = (
+            () if self.order.permanent_too else [letter for letter in dead.letters if not letter.retryable]
+        )
         left = frozenset(leaf for letter in waiting for leaf in letter.leaves)
         return self._fetch("redrive", current.folder, plan, before=finish, left=left)
 
@@ -515,7 +521,9 @@ class _PartitionHarvest:
             lambda n: layout.chunk_key(folder, writer, n),
             max_seconds=self.harvester._flush_seconds,
         )
-        work = self.harvester._work(self.asset, plan.troop_id, lander, todo, _resume_at(index, answered), self.order)
+        work = self.harvester._work(
+            self.asset, plan.troop_id, lander, todo, _resume_at(index, answered), self.order
+        )
         self.harvester._fetcher.run(work)
         if work.failure is not None:
             raise work.failure
@@ -530,7 +538,9 @@ class _PartitionHarvest:
             counts=work.counts,
         )
         self._save_dead(letters, {planned.request.key for planned in todo}, work.dead)
-        return self._publish(outcome, folder, plan, index, work.counts, before=before, fresh=frozenset(lander.keys))
+        return self._publish(
+            outcome, folder, plan, index, work.counts, before=before, fresh=frozenset(lander.keys)
+        )
 
     def _save_dead(self, before: DeadPartition, asked: set[str], failed: Sequence[DeadLetter]) -> None:
         """Keep what failed now, and what had failed and was not asked again."""
@@ -549,7 +559,6 @@ class _PartitionHarvest:
         if self.asset == "troops":
             requests = [self.vendor.troops(self.window)]
         else:
-            assert self.troop_key is not None
             troop_id = self._troop_id()
             if self.asset == "warriors":
                 requests = [self.vendor.warriors(troop_id, self.window)] if self._on_roster() else []
@@ -676,7 +685,8 @@ class _PartitionHarvest:
         found = self._tabulate(plan, answers)
         if found.quarantined:
             self.store.put(
-                layout.quarantine_key(self.asset, self.day, self.troop_key), quarantine_bytes(found.quarantined)
+                layout.quarantine_key(self.asset, self.day, self.troop_key),
+                quarantine_bytes(found.quarantined),
             )
         else:
             self.store.delete(layout.quarantine_key(self.asset, self.day, self.troop_key))
@@ -691,7 +701,8 @@ class _PartitionHarvest:
             gone=gone,
             dead=dead,
             quarantined=len(found.quarantined),
-            details=self._details(found, answers, plan) | ({"discarded_leaves": discarded} if discarded else {}),
+            details=self._details(found, answers, plan)
+            | ({"discarded_leaves": discarded} if discarded else {}),
             sample=found.table.slice(0, 5).to_pylist(),
         )
         nothing = bool(dead) and not landed
@@ -774,7 +785,9 @@ class _PartitionHarvest:
                 details["provisional_answers"] = early
             if found.table.num_rows:
                 row = found.table.slice(0, 1).to_pylist()[0]
-                details["resolution_seconds"] = int((row["timeslice_end"] - row["timeslice_start"]).total_seconds())
+                details["resolution_seconds"] = int(
+                    (row["timeslice_end"] - row["timeslice_start"]).total_seconds()
+                )
         return details
 
     def _write(self, outcome: Outcome, found: Tabulated, folder: str) -> None:

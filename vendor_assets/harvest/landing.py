@@ -193,7 +193,9 @@ def _encode_chunk(rows: Sequence[Mapping[str, Any]]) -> bytes:
     sink = io.BytesIO()
     table = pa.Table.from_pylist(list(rows), schema=_RESPONSES)
     # Bodies of one endpoint resemble each other; small row groups keep reading back within bounds.
-    pq.write_table(table, sink, compression="zstd", compression_level=6, use_dictionary=False, row_group_size=512)
+    pq.write_table(
+        table, sink, compression="zstd", compression_level=6, use_dictionary=False, row_group_size=512
+    )
     return sink.getvalue()
 
 
@@ -307,7 +309,10 @@ class Finish:
 
     def to_json(self) -> bytes:
         """The marker's bytes."""
-        document = dict(self.__dict__) | {"finished_at": self.finished_at.isoformat(), "details": dict(self.details)}
+        document = dict(self.__dict__) | {
+            "finished_at": self.finished_at.isoformat(),
+            "details": dict(self.details),
+        }
         return json.dumps(document, indent=1).encode()
 
     @classmethod
@@ -393,7 +398,9 @@ class Plan:
         }
         table = pa.table(
             {
-                "request": pa.array([encode_request(planned.request) for planned in self.requests], pa.string()),
+                "request": pa.array(
+                    [encode_request(planned.request) for planned in self.requests], pa.string()
+                ),
                 "leaves": pa.array([_encode_leaves(planned) for planned in self.requests], pa.string()),
             }
         ).replace_schema_metadata({"plan": json.dumps(header)})
@@ -446,7 +453,9 @@ def _decode_leaves(text: str) -> tuple[Leaf, ...]:
             key,
             warrior_id,
             data_group,
-            Window(datetime.fromtimestamp(window[0], UTC), datetime.fromtimestamp(window[1], UTC)) if window else None,
+            Window(datetime.fromtimestamp(window[0], UTC), datetime.fromtimestamp(window[1], UTC))
+            if window
+            else None,
         )
         for key, warrior_id, data_group, window in json.loads(text)
     )

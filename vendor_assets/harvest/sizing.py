@@ -33,7 +33,9 @@ def estimate_calls(store: ObjectStore, day: date, troop_keys: Sequence[str]) -> 
         there = set(store.folders(f"raw_data/performance_data/day={earlier.isoformat()}/"))
         for key in unknown:
             if f"troop={key}" in there:
-                calls = sum(_requests(store, asset, earlier, key) for asset in ("data_groups", "performance_data"))
+                calls = sum(
+                    _requests(store, asset, earlier, key) for asset in ("data_groups", "performance_data")
+                )
                 if calls:
                     known[key] = calls + 1
     default = int(median(known.values())) if known else UNKNOWN_CALLS

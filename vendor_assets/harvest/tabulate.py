@@ -93,7 +93,10 @@ def tabulate(
     table = pa.concat_tables(batches)
     if asset == "performance_data":
         before = table.num_rows
-        start, end = pa.scalar(window.start, pa.timestamp("us", "UTC")), pa.scalar(window.end, pa.timestamp("us", "UTC"))
+        start, end = (
+            pa.scalar(window.start, pa.timestamp("us", "UTC")),
+            pa.scalar(window.end, pa.timestamp("us", "UTC")),
+        )
         starts = table.column("timeslice_start")
         table = table.filter(pc.and_(pc.greater_equal(starts, start), pc.less(starts, end)))
         found.outside = before - table.num_rows
@@ -137,7 +140,9 @@ def _last_of_each_key(table: pa.Table, key: Sequence[str]) -> pa.Table:
         column = table.column(name).combine_chunks()
         changed = pc.not_equal(column.slice(1), column.slice(0, len(column) - 1))
         last = changed if last is None else pc.or_(last, changed)
-    keep = pa.concat_arrays([last.combine_chunks() if isinstance(last, pa.ChunkedArray) else last, pa.array([True])])
+    keep = pa.concat_arrays(
+        [last.combine_chunks() if isinstance(last, pa.ChunkedArray) else last, pa.array([True])]
+    )
     return table.filter(keep)
 
 
@@ -198,7 +203,9 @@ def _rows(columns: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _observe(seen: dict[str, dict[str, Any]], identity: str, row: dict[str, Any], at: datetime, later: bool) -> None:
+def _observe(
+    seen: dict[str, dict[str, Any]], identity: str, row: dict[str, Any], at: datetime, later: bool
+) -> None:
     held = seen.get(identity)
     if held is None:
         seen[identity] = row | {"first_observed_at": at, "last_observed_at": at, "observed_later": later}

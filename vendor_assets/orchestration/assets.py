@@ -98,7 +98,9 @@ def report_outcomes(
         seen.append(outcome)
         say = context.log.info if outcome.succeeded else context.log.error
         where = f"{outcome.asset} {outcome.day} {outcome.troop_key or ''}".rstrip()
-        say(f"{where}: {outcome.state}, {outcome.rows} rows, {outcome.counts.calls} calls. {outcome.message}".rstrip())
+        say(
+            f"{where}: {outcome.state}, {outcome.rows} rows, {outcome.counts.calls} calls. {outcome.message}".rstrip()
+        )
         yield from events_of(outcome, uri=opened.uri(outcome.table_key), permitted_rate=permitted_rate)
     failure = failure_of(seen)
     if failure is not None:
@@ -112,7 +114,9 @@ def permitted_rate_of(settings: Settings) -> float | None:
     return min(limit.amount / limit.period_seconds for limit in settings.limits) * settings.share
 
 
-def _spec(name: str, text: str, partitions: dg.PartitionsDefinition[Any], deps: Sequence[str]) -> dg.AssetSpec:
+def _spec(
+    name: str, text: str, partitions: dg.PartitionsDefinition[Any], deps: Sequence[str]
+) -> dg.AssetSpec:
     return dg.AssetSpec(
         name,
         description=text,
@@ -162,14 +166,20 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         outcomes = harvester.troops(days, order_of(context.run, rebuild=config.rebuild))
         yield from report_outcomes(context, outcomes, store=store, permitted_rate=permitted_rate)
 
-    texts = {"warriors": WARRIORS_TEXT, "data_groups": DATA_GROUPS_TEXT, "performance_data": PERFORMANCE_DATA_TEXT}
+    texts = {
+        "warriors": WARRIORS_TEXT,
+        "data_groups": DATA_GROUPS_TEXT,
+        "performance_data": PERFORMANCE_DATA_TEXT,
+    }
     upstream = {"warriors": "troops", "data_groups": "warriors", "performance_data": "data_groups"}
 
     @dg.multi_asset(
         name="harvest_chain",
         specs=[_spec(name, texts[name], partitions.day_troop, [upstream[name]]) for name in CHAIN],
         check_specs=[
-            check for name in CHAIN for check in _checks(name, partitions.day_troop, roster=name == "warriors")
+            check
+            for name in CHAIN
+            for check in _checks(name, partitions.day_troop, roster=name == "warriors")
         ],
         can_subset=True,
         backfill_policy=policy,

@@ -27,7 +27,9 @@ def build_resources(settings: Settings, *, s3: dict[str, Any] | None = None) -> 
         kind=settings.vendor.kind,
         url=settings.vendor_url,
         # By name, so that the key itself is in no run config, no launch and no page.
-        api_key=dg.EnvVar("VENDOR_API_KEY") if settings.api_key not in ("", SIMULATOR_API_KEY) else settings.api_key,
+        api_key=dg.EnvVar("VENDOR_API_KEY")
+        if settings.api_key not in ("", SIMULATOR_API_KEY)
+        else settings.api_key,
         rates=[] if settings.limits == "auto" else [str(limit) for limit in settings.limits],
         share=settings.share,
         max_in_flight=settings.max_in_flight,

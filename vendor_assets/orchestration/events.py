@@ -76,7 +76,9 @@ def events_of(outcome: Outcome, *, uri: str, permitted_rate: float | None) -> It
     partition = partition_of(outcome)
     metadata = metadata_of(outcome, uri=uri, permitted_rate=permitted_rate)
     if outcome.succeeded:
-        yield dg.AssetMaterialization(key, partition=partition, metadata=metadata, description=outcome.message)
+        yield dg.AssetMaterialization(
+            key, partition=partition, metadata=metadata, description=outcome.message
+        )
     else:
         yield dg.AssetObservation(key, partition=partition, metadata=metadata, description=outcome.message)
     if outcome.state in ("held", "stopped") or not outcome.harvest_id:
@@ -165,10 +167,17 @@ def metadata_of(outcome: Outcome, *, uri: str, permitted_rate: float | None) -> 
 
 def _sample(rows: Sequence[dict[str, Any]]) -> dg.TableMetadataValue:
     records = [
-        dg.TableRecord({name: value if isinstance(value, (int, float, bool)) else str(value) for name, value in row.items()})
+        dg.TableRecord(
+            {
+                name: value if isinstance(value, (int, float, bool)) else str(value)
+                for name, value in row.items()
+            }
+        )
         for row in rows
     ]
-    schema = dg.TableSchema([dg.TableColumn(name, str(pa.scalar(value).type)) for name, value in rows[0].items()])
+    schema = dg.TableSchema(
+        [dg.TableColumn(name, str(pa.scalar(value).type)) for name, value in rows[0].items()]
+    )
     return dg.MetadataValue.table(records, schema)
 
 
@@ -177,14 +186,21 @@ def failure_of(outcomes: Sequence[Outcome]) -> dg.Failure | None:
     failed = [outcome for outcome in outcomes if not outcome.succeeded]
     if not failed:
         return None
-    shown = "; ".join(f"{item.asset} {partition_of(item)}: {item.state} ({item.message})" for item in failed[:5])
+    shown = "; ".join(
+        f"{item.asset} {partition_of(item)}: {item.state} ({item.message})" for item in failed[:5]
+    )
     more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
     return dg.Failure(
         f"{len(failed)} of {len(outcomes)} partitions did not become complete: {shown}{more}",
         metadata={
             "not_complete": dg.MetadataValue.json(
                 [
-                    {"asset": item.asset, "partition": partition_of(item), "state": item.state, "why": item.message}
+                    {
+                        "asset": item.asset,
+                        "partition": partition_of(item),
+                        "state": item.state,
+                        "why": item.message,
+                    }
                     for item in failed[:500]
                 ]
             )

@@ -56,7 +56,9 @@ def roster_runs(
     Args:
         only: Ids, partition keys or names of troops; none means all.
     """
-    roster = read_table(store, layout.table_key("troops", day), columns=["troop_id", "troop_key", "name"]).to_pylist()
+    roster = read_table(
+        store, layout.table_key("troops", day), columns=["troop_id", "troop_key", "name"]
+    ).to_pylist()
     keys = [row["troop_key"] for row in roster if not only or not {*row.values()}.isdisjoint(only)]
     runs = cut(estimate_calls(store, day, keys), permitted_rate)
     requests = [
@@ -73,7 +75,7 @@ def roster_runs(
 
 def downstream_of(asset: str) -> tuple[str, ...]:
     """The assets of the chain below one of them."""
-    return CHAIN[CHAIN.index(asset) + 1 :]  # type: ignore[arg-type]
+    return CHAIN[CHAIN.index(asset) + 1 :]
 
 
 def selected_by(run: dg.DagsterRun) -> set[str]:
@@ -111,7 +113,9 @@ def active_days(instance: dg.DagsterInstance) -> set[str]:
     return days
 
 
-def day_is_decided(instance: dg.DagsterInstance, partitions: Partitions, day: str, troop_keys: Sequence[str]) -> bool:
+def day_is_decided(
+    instance: dg.DagsterInstance, partitions: Partitions, day: str, troop_keys: Sequence[str]
+) -> bool:
     """Whether each of a day's troops has its performance data or has failed."""
     known = set(instance.get_dynamic_partitions(TROOP))
     keys = [day_troop_key(date.fromisoformat(day), key) for key in troop_keys if key in known]
@@ -119,7 +123,9 @@ def day_is_decided(instance: dg.DagsterInstance, partitions: Partitions, day: st
         return False
     if not keys:
         return True
-    statuses = instance.get_status_by_partition(dg.AssetKey("performance_data"), keys, partitions.day_troop) or {}
+    statuses = (
+        instance.get_status_by_partition(dg.AssetKey("performance_data"), keys, partitions.day_troop) or {}
+    )
     decided = (AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED)
     return all(statuses.get(key) in decided for key in keys)
 

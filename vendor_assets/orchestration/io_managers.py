@@ -33,7 +33,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         store = self.store.open()
         keys = context.asset_partition_keys if context.has_asset_partitions else [""]
         if len(keys) != 1:
-            message = f"{name}: one output for {len(keys)} partitions; return one partition per run, or write each by itself"
+            message = f"{name}: one output for {len(keys)} partitions; give it one partition per run"
             raise dg.DagsterInvariantViolationError(message)
         key = _key(name, keys[0])
         write_table(store, key, table, spec)
@@ -81,4 +81,3 @@ def _with_partition(table: pa.Table, partition: str) -> pa.Table:
     if troop is not None:
         table = table.append_column("troop", pa.repeat(pa.scalar(troop), table.num_rows))
     return table
-

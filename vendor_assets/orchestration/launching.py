@@ -199,10 +199,17 @@ class Launcher:
         """
         tags = class_tags("scheduled") | {FOLLOW_TAG: "self", TRIGGER_TAG: "command"}
         for day in sorted({day for asset, day, _ in partitions if asset == "troops"}):
-            self._run(ROSTER_JOB, f"{day} troops", tags | {DAY_TAG: day.isoformat()}, partition_key=day.isoformat())
+            self._run(
+                ROSTER_JOB, f"{day} troops", tags | {DAY_TAG: day.isoformat()}, partition_key=day.isoformat()
+            )
         keys = sorted({str(day_troop_key(day, troop)) for _, day, troop in partitions if troop is not None})
         if keys:
-            self._run(HARVEST_JOB, f"{len(keys)} partitions", tags, run_config=harvest_config(keys, list(CHAIN), rebuild=rebuild))
+            self._run(
+                HARVEST_JOB,
+                f"{len(keys)} partitions",
+                tags,
+                run_config=harvest_config(keys, list(CHAIN), rebuild=rebuild),
+            )
         for day in sorted({day for _, day, _ in partitions}):
             whole = self._choose(day, [])
             if day_is_decided(self._instance, self._partitions, day.isoformat(), whole):
@@ -219,7 +226,9 @@ class Launcher:
         chosen: list[str] = []
         for wanted in troops:
             hits = [
-                row["troop_key"] for row in roster if wanted in (row["troop_id"], row["troop_key"], row["name"])
+                row["troop_key"]
+                for row in roster
+                if wanted in (row["troop_id"], row["troop_key"], row["name"])
             ]
             if not hits:
                 raise ConfigurationError(_unknown_troop(wanted, day, roster))
@@ -260,14 +269,18 @@ class Launcher:
         if not result.success and len(self.summary.problems) == problems:
             self.summary.problems.append(f"{title}: {_why(result)}")
         calls = self.summary.calls_made - before
-        self._say(f"{title}: {'done' if result.success else 'NOT COMPLETE'}, {calls} calls (run {result.run_id[:8]})")
+        self._say(
+            f"{title}: {'done' if result.success else 'NOT COMPLETE'}, {calls} calls (run {result.run_id[:8]})"
+        )
         return bool(result.success)
 
 
 def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
     """Whether a signal ended the run: while it executes, Dagster takes them for itself and fails the step."""
     failures = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
-    return any(error is not None and error.cls_name == "DagsterExecutionInterruptedError" for error in failures)
+    return any(
+        error is not None and error.cls_name == "DagsterExecutionInterruptedError" for error in failures
+    )
 
 
 def _why(result: dg.ExecuteInProcessResult) -> str:
@@ -292,5 +305,3 @@ def _unknown_troop(wanted: str, day: date, roster: Sequence[Mapping[str, Any]]) 
     known = sorted({str(row["name"]) for row in roster} | {row["troop_id"] for row in roster})
     near = get_close_matches(wanted, known, 3) or known[:5]
     return f"troop {wanted!r} is not on the roster of {day}; {len(roster)} are, like {', '.join(map(repr, near))}"
-
-

@@ -23,7 +23,9 @@ def troop_states(store: ObjectStore, day: date) -> dict[str, str]:
     try:
         roster = read_table(store, layout.table_key("troops", day), columns=["troop_key"])
     except ObjectNotFoundError as error:
-        raise dg.Failure(f"troops of {day} is not there; materialize it first", allow_retries=False) from error
+        raise dg.Failure(
+            f"troops of {day} is not there; materialize it first", allow_retries=False
+        ) from error
     states: dict[str, str] = {}
     for troop in roster.column("troop_key").to_pylist():
         try:
@@ -51,7 +53,9 @@ def publish_day(store: ObjectStore, day: date, zone: ZoneInfo) -> dg.Materialize
     except VendorAssetsError as error:
         raise dg.Failure(str(error), allow_retries=error.retryable) from error
     said = [
-        f"{len(troops)} {word}: {', '.join(troops[:10])}" for word, troops in (("missing", missing), ("partial", partial)) if troops
+        f"{len(troops)} {word}: {', '.join(troops[:10])}"
+        for word, troops in (("missing", missing), ("partial", partial))
+        if troops
     ]
     return dg.MaterializeResult(
         metadata={

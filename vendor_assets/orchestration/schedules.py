@@ -34,7 +34,9 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     def daily_harvest(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         at = context.scheduled_execution_time - timedelta(minutes=minutes - minutes % (24 * 60))
         day = last_complete_day(at, settings.zone).isoformat()
-        return dg.RunRequest(run_key=f"daily:{day}", partition_key=day, tags=class_tags("scheduled") | {DAY_TAG: day})
+        return dg.RunRequest(
+            run_key=f"daily:{day}", partition_key=day, tags=class_tags("scheduled") | {DAY_TAG: day}
+        )
 
     sightings = dg.ScheduleDefinition(
         name="roster_sightings",
@@ -42,7 +44,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         cron_schedule=f"10 */{SIGHTINGS_HOURS} * * *",
         execution_timezone=settings.zone.key,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="List troops and warriors of the running day, so that what vanishes before midnight is on its roster.",
+        description="List troops and warriors of the running day: what vanishes before midnight is on its roster.",
         tags=class_tags("scheduled"),
     )
     return [daily_harvest, sightings]

@@ -31,7 +31,13 @@ from vendor_assets.orchestration.following import (
     selected_by,
     split_by_day,
 )
-from vendor_assets.orchestration.jobs import HARVEST_JOB, PUBLISH_JOB, ROSTER_JOB, SIGHTINGS_JOB, harvest_config
+from vendor_assets.orchestration.jobs import (
+    HARVEST_JOB,
+    PUBLISH_JOB,
+    ROSTER_JOB,
+    SIGHTINGS_JOB,
+    harvest_config,
+)
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key, troop_partitions
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
 
@@ -91,7 +97,9 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="When a day's troops are known: add partitions for new ones, harvest all of that day.",
     )
-    def roster_sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult | dg.SkipReason:
+    def roster_sensor(
+        context: dg.SensorEvaluationContext, store: StoreResource
+    ) -> dg.SensorResult | dg.SkipReason:
         records, cursor = _new_records(context.instance, "troops", int(context.cursor or 0))
         newest: dict[str, tuple[int, dg.DagsterRun]] = {}
         for record, run in records:
@@ -126,7 +134,7 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         job_name=HARVEST_JOB,
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="When warriors or data groups were materialized by themselves: bring what hangs on them up to date.",
+        description="When warriors or data groups were materialized by themselves: bring their downstream up to date.",
     )
     def downstream_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         cursors: dict[str, int] = json.loads(context.cursor or "{}")
@@ -143,10 +151,14 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="When all troops of a day are in or have failed for good: its statistics, then its report.",
     )
-    def publish_sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult | dg.SkipReason:
+    def publish_sensor(
+        context: dg.SensorEvaluationContext, store: StoreResource
+    ) -> dg.SensorResult | dg.SkipReason:
         cursor: dict[str, Any] = json.loads(context.cursor or "{}")
         # Day -> (work class, ticks without anything under way): a roster's runs may not be launched yet.
-        pending: dict[str, tuple[str, int]] = {day: tuple(held) for day, held in cursor.get("pending", {}).items()}
+        pending: dict[str, tuple[str, int]] = {
+            day: tuple(held) for day, held in cursor.get("pending", {}).items()
+        }
         for asset in ("troops", "performance_data"):
             records, cursor[asset] = _new_records(context.instance, asset, cursor.get(asset, 0))
             for record, run in records:
@@ -195,9 +207,12 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         jobs=[harvest, roster],
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Redrive transient dead letters after 10 minutes, then 40, then 160; permanent ones wait for a person.",
+        description="Redrive transient dead letters after 10, 40 and 160 minutes; permanent ones wait for a person.",
     )
-    def redrive_sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult:
+    def redrive_sensor(
+        context: dg.SensorEvaluationContext,  # noqa: ARG001  Dagster wants it first
+        store: StoreResource,
+    ) -> dg.SensorResult:
         return dg.SensorResult(run_requests=_redrives(DeadLetters(store.open()).all(), datetime.now(UTC)))
 
     @dg.sensor(
@@ -205,13 +220,17 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         minimum_interval_seconds=15,
         default_status=dg.DefaultSensorStatus.RUNNING,
         job_name=HARVEST_JOB,
-        description="Fail runs that are started but whose lease has lapsed: their process is gone. Dagster retries them.",
+        description="Fail started runs whose process is gone (its lease has lapsed); Dagster retries them.",
     )
-    def lapsed_runs_sensor(context: dg.SensorEvaluationContext, vendor_api: VendorApiResource) -> dg.SkipReason:
+    def lapsed_runs_sensor(
+        context: dg.SensorEvaluationContext, vendor_api: VendorApiResource
+    ) -> dg.SkipReason:
         leases = vendor_api.leases()
         gone = [
             record.dagster_run
-            for record in context.instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+            for record in context.instance.get_run_records(
+                dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
+            )
             if _harvests(record.dagster_run)
             and record.start_time is not None
             and datetime.now(UTC).timestamp() - record.start_time > START_SECONDS
@@ -219,9 +238,18 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         ]
         for run in gone:
             context.instance.report_run_failed(run, "the run's process is gone: its lease has lapsed")
-        return dg.SkipReason(f"failed {len(gone)} runs whose process is gone" if gone else "every started run is alive")
+        return dg.SkipReason(
+            f"failed {len(gone)} runs whose process is gone" if gone else "every started run is alive"
+        )
 
-    return [roster_sensor, downstream_sensor, publish_sensor, report_sensor, redrive_sensor, lapsed_runs_sensor]
+    return [
+        roster_sensor,
+        downstream_sensor,
+        publish_sensor,
+        report_sensor,
+        redrive_sensor,
+        lapsed_runs_sensor,
+    ]
 
 
 def _harvests(run: dg.DagsterRun) -> bool:
@@ -265,7 +293,8 @@ def _redrives(partitions: Iterable[DeadPartition], now: datetime) -> list[dg.Run
 def _due(letter: DeadLetter, now: datetime) -> bool:
     if letter.redrives >= LAST_REDRIVE:
         return False
-    return now - letter.last_at >= FIRST_REDRIVE * 4**letter.redrives
+    growth: int = 4**letter.redrives
+    return now - letter.last_at >= FIRST_REDRIVE * growth
 
 
 def _downstream_runs(

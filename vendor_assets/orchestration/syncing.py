@@ -45,14 +45,14 @@ def sync(store: ObjectStore, instance: dg.DagsterInstance, say: Callable[[str], 
             if outcome is not None:
                 _report(store, instance, outcome, known, done)
         say(f"{asset}: {done.materialized - before} partitions")
-    for asset_name, key_of in (
-        ("daily_performance", lambda day: layout.table_key("daily_performance", day)),
-        ("performance_report", lambda day: layout.report_key(day, "html")),
+    for asset_name, prefix in (
+        ("daily_performance", "processed/daily_performance/"),
+        ("performance_report", "reports/"),
     ):
         known = instance.get_materialized_partitions(dg.AssetKey(asset_name))
-        prefix = "processed/daily_performance/" if asset_name == "daily_performance" else "reports/"
         for day in _days(store, prefix):
-            key = key_of(day)
+            table = layout.table_key("daily_performance", day)
+            key = table if asset_name == "daily_performance" else layout.report_key(day, "html")
             if store.head(key) is None:
                 continue
             if day.isoformat() in known:
@@ -88,9 +88,15 @@ def _partitions(store: ObjectStore, asset: str) -> list[tuple[date, str | None]]
             found.append((day, None))
             continue
         prefix = layout.harvest_prefix(asset, day)
-        found += [(day, name.removeprefix("troop=")) for name in store.folders(prefix) if name.startswith("troop=")]
+        found += [
+            (day, name.removeprefix("troop=")) for name in store.folders(prefix) if name.startswith("troop=")
+        ]
     return found
 
 
 def _days(store: ObjectStore, prefix: str) -> list[date]:
-    return [date.fromisoformat(name.removeprefix("day=")) for name in store.folders(prefix) if name.startswith("day=")]
+    return [
+        date.fromisoformat(name.removeprefix("day="))
+        for name in store.folders(prefix)
+        if name.startswith("day=")
+    ]

@@ -140,7 +140,7 @@ class Faults:
         self._seen = [0] * len(self.rules)
         self._hit = [0] * len(self.rules)
         self._patterns = [re.compile(rule.match) for rule in self.rules]
-        self._random = random.Random(seed)  # noqa: S311
+        self._random = random.Random(seed)
 
     def add(self, rules: list[Fault]) -> None:
         """Put more rules after those in force."""

@@ -33,7 +33,7 @@ class Load:
         self.capacity = capacity
         self.collapse_factor = collapse_factor
         self.collapse_seconds = collapse_seconds
-        self._random = random.Random(seed)  # noqa: S311
+        self._random = random.Random(seed)
         self._free_at = 0.0
         self._down_until = 0.0
         self._arrivals: deque[float] = deque()

@@ -849,6 +849,7 @@ def _unquoted(etag: str) -> str:
 def filesystem(store: ObjectStore) -> AbstractFileSystem:
     """A store as a read-only fsspec file system for ``s3://`` paths below it, for DuckDB."""
     from fsspec import AbstractFileSystem  # noqa: PLC0415 (0.1 s)
+    from fsspec.core import has_magic  # noqa: PLC0415 (see above)
 
     root = store.url.removeprefix("s3://") + "/"
 
@@ -864,6 +865,10 @@ def filesystem(store: ObjectStore) -> AbstractFileSystem:
 
         def modified(self, path: str) -> datetime:
             return cast("datetime", self.info(path)["LastModified"])
+
+        def glob(self, path: str, **options: Any) -> Any:
+            # A plain path costs no request: opening it will tell.
+            return super().glob(path, **options) if has_magic(path) else [path]
 
         def find(self, path: str, detail: bool = False, **_: Any) -> Any:
             entries = [self._entry(found) for found in store.list(self._key(path.rstrip("/") + "/"))]

@@ -256,6 +256,15 @@ def duckdb_connection(store: ObjectStore) -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def duckdb_reason(error: Exception) -> str:
+    """What an error of DuckDB says, on one line; of an error in the store only the store's own message."""
+    said = str(error).partition("\n\nLINE ")[0]
+    if said.startswith("Traceback"):
+        raised = [line for line in said.splitlines()[1:] if not line.startswith(" ")]
+        said = " ".join(raised).partition(": ")[2] or said
+    return " ".join(said.split())[:500]
+
+
 def _read(store: ObjectStore, key: str, read: Any) -> Any:
     try:
         try:

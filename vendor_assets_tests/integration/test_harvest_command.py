@@ -20,7 +20,12 @@ RATE = 20
 
 
 def command(folder: Path, vendor: RunningSimulator, **environ: str) -> Command:
-    settings = {"VENDOR_URL": vendor.url, "VENDOR_API_KEY": KEY, "VENDOR_RATE": f"{RATE}/s", "VENDOR_SHARE": "1"}
+    settings = {
+        "VENDOR_URL": vendor.url,
+        "VENDOR_API_KEY": KEY,
+        "VENDOR_RATE": f"{RATE}/s",
+        "VENDOR_SHARE": "1",
+    }
     return Command(folder, settings | environ)
 
 

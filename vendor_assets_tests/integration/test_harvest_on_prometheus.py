@@ -20,7 +20,9 @@ def direct_rows(server: RunningPrometheus, day: date) -> Rows:
     start = datetime.combine(day, time.min, UTC).timestamp()
     window = (("start", str(start)), ("end", str(start + 86_400 - RESOLUTION)))
     found: Rows = {}
-    for name in server.get("/api/v1/label/__name__/values", ("start", str(start)), ("end", str(start + 86_399))):
+    for name in server.get(
+        "/api/v1/label/__name__/values", ("start", str(start)), ("end", str(start + 86_399))
+    ):
         answer = server.get("/api/v1/query_range", ("query", name), *window, ("step", str(RESOLUTION)))
         for series in answer["result"]:
             labels = series["metric"]
@@ -39,7 +41,9 @@ def test_every_harvested_value_is_what_prometheus_says(tmp_path: Path) -> None:
     with prometheus() as server:
         settings = {"VENDOR_KIND": "prometheus", "VENDOR_URL": server.url, "VENDOR_RATE": "200/s"}
         running = Command(tmp_path, settings)
-        finished = running.run("harvest", "--from", str(server.days[0]), "--to", str(server.days[-1]), "--json")
+        finished = running.run(
+            "harvest", "--from", str(server.days[0]), "--to", str(server.days[-1]), "--json"
+        )
         assert finished.code == 0, finished.out + finished.err
         store = FolderStore(tmp_path / "data")
         for day in server.days:

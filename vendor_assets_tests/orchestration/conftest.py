@@ -24,6 +24,4 @@ def deployment(
 ) -> Iterator[Deployment]:
     monkeypatch.setenv("VENDOR_API_KEY", KEY)
     with dg.DagsterInstance.ephemeral() as instance:
-        yield deploy(
-            tmp_path, instance, VENDOR_URL=vendor.url, VENDOR_API_KEY=KEY, VENDOR_RATE="500/s"
-        )
+        yield deploy(tmp_path, instance, VENDOR_URL=vendor.url, VENDOR_API_KEY=KEY, VENDOR_RATE="500/s")

@@ -55,7 +55,13 @@ def test_every_harvested_value_is_the_seeded_truth(deployment: Deployment, vendo
     deployment.materialize("troops", partition=DAY.isoformat())
     follow_roster(deployment)
     harvested = {
-        (row["troop_id"], row["warrior_id"], row["data_group"], row["value_name"], row["timeslice_start"]): row["value"]
+        (
+            row["troop_id"],
+            row["warrior_id"],
+            row["data_group"],
+            row["value_name"],
+            row["timeslice_start"],
+        ): row["value"]
         for troop in deployment.instance.get_dynamic_partitions("troop")
         for row in read_table(deployment.store, layout.table_key("performance_data", DAY, troop)).to_pylist()
     }
@@ -66,11 +72,15 @@ def test_every_harvested_value_is_the_seeded_truth(deployment: Deployment, vendo
     assert harvested == expected
 
 
-def test_a_failing_troop_shows_exactly_that_one_failed(deployment: Deployment, vendor: RunningSimulator) -> None:
+def test_a_failing_troop_shows_exactly_that_one_failed(
+    deployment: Deployment, vendor: RunningSimulator
+) -> None:
     """In a run over several partitions the others are green with their own metadata."""
     deployment.materialize("troops", partition=DAY.isoformat())
     troops = sorted(troop.id for troop in vendor.world.troops_on(DAY, "UTC"))
-    vendor.faults([{"kind": "status", "status": 400, "match": f"/applications/{troops[0]}/hosts/.*data.json"}])
+    vendor.faults(
+        [{"kind": "status", "status": 400, "match": f"/applications/{troops[0]}/hosts/.*data.json"}]
+    )
     (run,) = follow_roster(deployment)
     assert not run.success
     found = statuses(deployment, "performance_data")
@@ -83,7 +93,9 @@ def test_a_failing_troop_shows_exactly_that_one_failed(deployment: Deployment, v
     assert isinstance(result, dg.SensorResult)
     (request,) = result.run_requests or ()
     published = deployment.run(request)
-    (check,) = [item for item in published.get_asset_check_evaluations() if item.check_name == "troops_present"]
+    (check,) = [
+        item for item in published.get_asset_check_evaluations() if item.check_name == "troops_present"
+    ]
     assert not check.passed
     # Redriven by a click, the day is published again.
     vendor.clear_faults()

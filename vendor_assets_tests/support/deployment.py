@@ -35,7 +35,9 @@ class Deployment:
         store: ObjectStore = self.resources["store"].open()
         return store
 
-    def sensor(self, name: str, cursor: str | None = None) -> tuple[dg.SensorResult | dg.SkipReason, str | None]:
+    def sensor(
+        self, name: str, cursor: str | None = None
+    ) -> tuple[dg.SensorResult | dg.SkipReason, str | None]:
         """One tick of a sensor: what it wants, and its cursor afterwards."""
         sensor = self.definitions.resolve_sensor_def(name)
         wanted = {key: self.resources[key] for key in sensor.required_resource_keys}
@@ -47,7 +49,9 @@ class Deployment:
         if isinstance(result, dg.SensorResult):
             for request in result.dynamic_partitions_requests or ():
                 if isinstance(request, dg.AddDynamicPartitionsRequest):
-                    self.instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+                    self.instance.add_dynamic_partitions(
+                        request.partitions_def_name, list(request.partition_keys)
+                    )
         return result, after
 
     def run(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:

@@ -93,7 +93,7 @@ class RunningSimulator:
             urllib.error.HTTPError: It did not understand.
         """
         body = None if values is None else json.dumps(values).encode()
-        request = urllib.request.Request(f"{self.url}/_control/{name}", body, method=method)  # noqa: S310
+        request = urllib.request.Request(f"{self.url}/_control/{name}", body, method=method)
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
             return json.load(answer)
 

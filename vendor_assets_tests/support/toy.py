@@ -41,7 +41,12 @@ class ToyVendor(Vendor):
         return PlannedRequest(Request(f"/groups/{warrior_id}"), (Leaf(warrior_id, warrior_id),))
 
     def performance_data(
-        self, troop_id: str, warrior_id: str, groups: Sequence[DataGroup], day: Window, resolution_seconds: int
+        self,
+        troop_id: str,
+        warrior_id: str,
+        groups: Sequence[DataGroup],
+        day: Window,
+        resolution_seconds: int,
     ) -> list[PlannedRequest]:
         planned = []
         for first in range(0, len(groups), 2):
@@ -130,10 +135,14 @@ class ToyClient:
             return {"rows": rows[first : first + self.page_size], "next": following}
         if kind == "troops":
             warriors = self.hierarchy.get(rest, {})
-            return {"rows": [{"warrior_id": name, "name": name, "attributes": None} for name in sorted(warriors)]}
+            return {
+                "rows": [{"warrior_id": name, "name": name, "attributes": None} for name in sorted(warriors)]
+            }
         groups = next((held[rest] for held in self.hierarchy.values() if rest in held), [])
         if kind == "groups":
-            return {"rows": [{"warrior_id": rest, "data_group": name, "value_names": ["ms"]} for name in groups]}
+            return {
+                "rows": [{"warrior_id": rest, "data_group": name, "value_names": ["ms"]} for name in groups]
+            }
         params = dict(request.params)
         start = datetime.fromisoformat(params["from"])
         rows = []

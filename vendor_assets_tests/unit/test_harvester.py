@@ -53,7 +53,9 @@ class Bench:
     def troops(self, order: Order) -> Outcome:
         return next(iter(self.harvester().troops([DAY], order)))
 
-    def chain(self, order: Order, *troops: str, assets: tuple[str, ...] = CHAIN) -> dict[tuple[str, str], Outcome]:
+    def chain(
+        self, order: Order, *troops: str, assets: tuple[str, ...] = CHAIN
+    ) -> dict[tuple[str, str], Outcome]:
         partitions = [(DAY, troop) for troop in troops or ("1", "2", "3")]
         outcomes = self.harvester().chain(assets, partitions, order)  # type: ignore[arg-type]
         return {(outcome.asset, str(outcome.troop_key)): outcome for outcome in outcomes}
@@ -109,7 +111,9 @@ def test_reconcile_asks_only_what_was_not_there(bench: Bench) -> None:
     bench.client.hierarchy["1"]["a"] = ["cpu", "http", "queue", "sql"]
     bench.chain(click("r3"), "1", assets=("data_groups",))
     before = bench.calls()
-    outcome = bench.chain(click("r4", finished="reconcile"), "1", assets=("performance_data",))["performance_data", "1"]
+    outcome = bench.chain(click("r4", finished="reconcile"), "1", assets=("performance_data",))[
+        "performance_data", "1"
+    ]
     assert (outcome.mode, outcome.state, outcome.rows) == ("reconcile", "complete", 5 * 24)
     assert bench.calls() - before == 1
     assert (outcome.planned, outcome.landed) == (5, 5)
@@ -204,7 +208,9 @@ def test_rebuild_makes_the_table_anew_without_a_call(bench: Bench) -> None:
     before = read_table(bench.store, key)
     bench.store.delete(key)
     calls = bench.calls()
-    outcome = bench.chain(click("r3", rebuild=True), "1", assets=("performance_data",))["performance_data", "1"]
+    outcome = bench.chain(click("r3", rebuild=True), "1", assets=("performance_data",))[
+        "performance_data", "1"
+    ]
     assert (outcome.mode, outcome.state) == ("rebuild", "complete")
     assert read_table(bench.store, key).equals(before)
     assert bench.calls() == calls
