@@ -22,12 +22,15 @@ from vendor_assets.storage.objects import FolderStore, ObjectStore
 from vendor_assets.storage.parquet import (
     TableWriter,
     duckdb_connection,
+    duckdb_reason,
     read_metadata,
     read_schema,
     read_table,
     write_table,
 )
 from vendor_assets.tables import INSTANT, PERFORMANCE_DATA, TABLES, Table
+from vendor_assets_tests.support.s3 import RunningS3
+from vendor_assets_tests.support.stores import Place
 
 pytestmark = pytest.mark.usefixtures("clean_aws_environment")
 
@@ -335,9 +338,39 @@ def test_duckdb_reads_a_large_file_in_ranges(store: ObjectStore) -> None:
 
 
 def test_duckdb_says_what_is_missing(store: ObjectStore) -> None:
-    """A file that is not there is DuckDB's error, with its address."""
-    with duckdb_connection(store) as connection, pytest.raises(duckdb.Error, match=r"nothing.parquet"):
+    """A file that is not there is DuckDB's error, which can be put on one line with the file's address."""
+    with duckdb_connection(store) as connection, pytest.raises(duckdb.Error) as caught:
         connection.execute("SELECT * FROM read_parquet(?)", [store.uri("nothing.parquet")]).fetchall()
+    reason = duckdb_reason(caught.value)
+    assert "nothing.parquet" in reason
+    assert "\n" not in reason
+    assert "Traceback" not in reason
+
+
+def test_duckdb_says_what_is_wrong_with_the_query(store: ObjectStore) -> None:
+    """A mistake in SQL is DuckDB's own message on one line, without its drawing."""
+    write_table(store, KEY, _rows(1), PERFORMANCE_DATA)
+    with duckdb_connection(store) as connection, pytest.raises(duckdb.Error) as caught:
+        connection.execute("SELECT nonsense FROM read_parquet(?)", [store.uri(KEY)])
+    assert 'column "nonsense" not found' in duckdb_reason(caught.value)
+    assert "^" not in duckdb_reason(caught.value)
+
+
+def test_duckdb_does_not_write_around_the_store(s3_server: RunningS3, bucket: str) -> None:
+    """A COPY to S3 is refused: it would publish half a file when it fails."""
+    store = Place(f"s3://{bucket}", s3_server.endpoint).open()
+    with duckdb_connection(store) as connection, pytest.raises(duckdb.Error) as caught:
+        connection.execute(f"COPY (SELECT 1) TO '{store.uri('copied.parquet')}'")
+    assert "can only be read here" in duckdb_reason(caught.value)
+    assert store.head("copied.parquet") is None
+
+
+def test_duckdb_says_that_the_server_is_away() -> None:
+    """An error of the store comes through DuckDB as the store's own line."""
+    store = Place("s3://bucket/x", "http://127.0.0.1:1").open()
+    with duckdb_connection(store) as connection, pytest.raises(duckdb.Error) as caught:
+        connection.execute("SELECT * FROM read_parquet(?)", [store.uri("a.parquet")]).fetchall()
+    assert duckdb_reason(caught.value).startswith("http://127.0.0.1:1 does not answer")
 
 
 def test_pandas_and_arrow_read_the_files_without_us(tmp_path: Any) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -102,17 +101,16 @@ class RunningS3:
         while not self._serves():
             if self._process.poll() is not None or time.monotonic() > patience:
                 said = (self._folder / "log").read_text(errors="replace")[-2000:]
-                self.stop()
+                self.kill()
                 pytest.fail(f"the S3 server did not start:\n{said}")
             time.sleep(0.1)
 
     def kill(self) -> None:
-        """End it at once, as a power cut of the program would."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """End it."""
-        self._end(signal.SIGTERM)
+        """End it at once, as a crash would; asked politely it waits for the connections that clients keep."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
 
     def client(self, **changes: Any) -> Any:
         """A boto3 client with the server's endpoint and credentials, quick to give up; arguments replace these."""
@@ -145,17 +143,6 @@ class RunningS3:
             return False
         return True
 
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is None:
-            return
-        self._process.send_signal(how)
-        try:
-            self._process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-
 
 @contextmanager
 def running_s3() -> Iterator[RunningS3]:
@@ -176,7 +163,7 @@ def running_s3() -> Iterator[RunningS3]:
             server.start()
             yield server
         finally:
-            server.stop()
+            server.kill()
 
 
 @contextmanager
