@@ -350,7 +350,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
         self._vendor.connections.add(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio gives it
         """The peer is gone: what was in flight is given up."""
         self._vendor.connections.discard(self)
         self._writable.set()
