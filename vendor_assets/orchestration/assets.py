@@ -6,7 +6,8 @@ from typing import Any, Final
 import dagster as dg
 
 from vendor_assets.configuration import Settings
-from vendor_assets.harvest.harvester import CHAIN, Harvester, Outcome
+from vendor_assets.harvest.harvester import Harvester
+from vendor_assets.harvest.outcome import CHAIN, Outcome
 from vendor_assets.orchestration.events import (
     COMPLETE,
     SCHEMA,

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from vendor_assets.harvest.harvester import Order, Outcome
+from vendor_assets.harvest.outcome import Order, Outcome
 from vendor_assets.orchestration.partitions import day_troop_key
 from vendor_assets.tables import TABLES
 

@@ -7,7 +7,7 @@ from typing import Final
 import dagster as dg
 from dagster import AssetPartitionStatus
 
-from vendor_assets.harvest.harvester import CHAIN
+from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut, estimate_calls
 from vendor_assets.orchestration.events import CLASS_TAG, DAY_TAG, TRIGGER_TAG
 from vendor_assets.orchestration.jobs import HARVEST_JOB, PUBLISH_JOB, harvest_config, planned_by

@@ -7,7 +7,8 @@ import dagster as dg
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, DagsterEventType
 
 from vendor_assets.configuration import Settings
-from vendor_assets.harvest.harvester import CHAIN, Harvester
+from vendor_assets.harvest.harvester import Harvester
+from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.assets import permitted_rate_of, report_outcomes
 from vendor_assets.orchestration.events import order_of
 from vendor_assets.orchestration.partitions import day_troop_key, split_keys

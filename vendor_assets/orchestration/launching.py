@@ -15,7 +15,7 @@ import dagster as dg
 from vendor_assets.budget import Leases
 from vendor_assets.configuration import Settings
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
-from vendor_assets.harvest.harvester import CHAIN
+from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut, estimate_calls
 from vendor_assets.orchestration.assets import permitted_rate_of
 from vendor_assets.orchestration.events import DAY_TAG, FOLLOW_TAG, TRIGGER_TAG

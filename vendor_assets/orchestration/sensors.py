@@ -15,7 +15,7 @@ from vendor_assets.budget import LeaseState
 from vendor_assets.configuration import Settings
 from vendor_assets.errors import ObjectNotFoundError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
-from vendor_assets.harvest.harvester import CHAIN
+from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.assets import permitted_rate_of
 from vendor_assets.orchestration.events import CLASS_TAG, DAY_TAG, FOLLOW_TAG, TRIGGER_TAG, TROOPS_TAG
 from vendor_assets.orchestration.following import (

@@ -6,7 +6,7 @@ from datetime import date
 
 import dagster as dg
 
-from vendor_assets.harvest.harvester import CHAIN, Outcome, recorded
+from vendor_assets.harvest.outcome import CHAIN, Outcome, recorded
 from vendor_assets.orchestration.events import events_of, partition_of
 from vendor_assets.orchestration.partitions import TROOP
 from vendor_assets.storage import layout

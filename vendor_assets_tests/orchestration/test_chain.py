@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 from dagster import AssetPartitionStatus
 
-from vendor_assets.harvest.harvester import CHAIN
+from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
 from vendor_assets.storage import layout
 from vendor_assets.storage.parquet import read_table

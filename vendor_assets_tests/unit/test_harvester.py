@@ -12,7 +12,8 @@ import pytest
 
 from vendor_assets.errors import VendorRejectedError, VendorUnauthorizedError, VendorUnavailableError
 from vendor_assets.harvest.dead_letters import DeadLetters
-from vendor_assets.harvest.harvester import CHAIN, Harvester, Order, Outcome
+from vendor_assets.harvest.harvester import Harvester
+from vendor_assets.harvest.outcome import CHAIN, Order, Outcome
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import FolderStore
 from vendor_assets.storage.parquet import read_table

@@ -1,0 +1,155 @@
+"""What is asked of a harvest, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, Final, Literal
+
+from vendor_assets.harvest.fetching import Counts
+from vendor_assets.harvest.landing import Finish, list_harvests, load_finish
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.vendors.base import Asset
+
+CHAIN: Final[tuple[Asset, ...]] = ("warriors", "data_groups", "performance_data")
+"""The assets that are partitioned by day and troop, upstream first."""
+
+State = Literal["complete", "empty", "partial", "failed", "held", "stopped"]
+Mode = Literal["first", "resume", "report", "reconcile", "replace", "redrive", "rebuild"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Who asks for a harvest, and what shall become of partitions that are finished already.
+
+    Attributes:
+        run_id: The run that asks.
+        root_run_id: Its first ancestor, for retries and re-executions.
+        finished: ``replace`` fetches finished partitions anew (a person's click), ``reconcile`` only what was
+            not there before (sensors, the command).
+        rebuild: Make tables anew from what has landed, without a call.
+        work_class: ``scheduled`` or ``backfill``.
+        permanent_too: Whether a redrive asks for permanent dead letters too; a person's does, a sensor's not.
+    """
+
+    run_id: str
+    root_run_id: str
+    finished: Literal["replace", "reconcile"] = "replace"
+    rebuild: bool = False
+    work_class: str = "scheduled"
+    permanent_too: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one partition.
+
+    ``complete`` and ``empty`` are successes; ``partial`` (some leaves are dead letters), ``failed``, ``held``
+    (another run has it) and ``stopped`` are not.
+
+    Attributes:
+        rows: Rows of the published table.
+        planned, landed, gone, dead: Leaves; ``landed`` includes those that are ``gone``.
+        requests_made: Planned requests that were sent in this run.
+        requests_reused: Planned requests that were answered by what had landed before.
+        counts: Calls, retries and so on of this run.
+        sample: A few rows of the table.
+        details: What else is worth showing: numbers and short texts.
+    """
+
+    asset: Asset
+    day: date
+    troop_key: str | None
+    state: State
+    mode: Mode = "first"
+    message: str = ""
+    retryable: bool = False
+    harvest_id: str = ""
+    rows: int = 0
+    planned: int = 0
+    landed: int = 0
+    gone: int = 0
+    dead: int = 0
+    requests_made: int = 0
+    requests_reused: int = 0
+    counts: Counts = field(default_factory=Counts)
+    seconds: float = 0.0
+    table_key: str = ""
+    table_bytes: int = 0
+    quarantined: int = 0
+    sample: Sequence[dict[str, Any]] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the partition may be shown green."""
+        return self.state in ("complete", "empty")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A moment's view of the work of this process: planned requests, by asset, of harvests opened so far."""
+
+    planned: dict[str, int]
+    done: dict[str, int]
+    dead: int
+    open_partitions: int
+    partitions: int
+    partitions_done: int
+
+    @property
+    def waiting(self) -> int:
+        """Planned requests that are not done."""
+        return sum(self.planned.values()) - sum(self.done.values())
+
+
+def recorded(store: ObjectStore, asset: Asset, day: date, troop_key: str | None) -> Outcome | None:
+    """What the store says of a partition: the outcome of its newest finished harvest; None if there is none."""
+    finished = [harvest for harvest in list_harvests(store, asset, day, troop_key) if harvest.finish_etag]
+    if not finished:
+        return None
+    finish = load_finish(store, finished[-1].folder)
+    if finish is None:
+        return None
+    key = layout.table_key(asset, day, troop_key)
+    head = store.head(key)
+    return Outcome(
+        asset,
+        day,
+        troop_key,
+        state_of(finish),
+        mode="report",
+        message=message_of(finish),
+        harvest_id=finished[-1].harvest_id,
+        rows=finish.rows if head else 0,
+        planned=finish.planned,
+        landed=finish.landed,
+        gone=finish.gone,
+        dead=finish.dead,
+        requests_reused=finish.requests,
+        table_key=key,
+        table_bytes=head.size if head else 0,
+        quarantined=int(finish.details.get("quarantined", 0)),
+        details={name: value for name, value in finish.details.items() if name != "quarantined"},
+    )
+
+
+def state_of(finish: Finish) -> State:
+    """State of a partition by the finish marker of its newest harvest."""
+    if finish.state == "partial":
+        return "partial" if finish.landed or not finish.planned else "failed"
+    return "complete" if finish.rows else "empty"
+
+
+def message_of(finish: Finish) -> str:
+    """What a person should know of a finished harvest; empty when there is nothing to say."""
+    if finish.dead:
+        return (
+            f"{finish.dead} of {finish.planned} leaves are dead letters; "
+            "see them with: vendor-assets dead-letters list; materialize the partition again to redrive them"
+        )
+    if finish.state == "partial":
+        return "the upstream table is partial: redrive its dead letters first"
+    return str(finish.details.get("note", ""))
