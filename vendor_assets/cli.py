@@ -101,6 +101,10 @@ def _parser() -> argparse.ArgumentParser:
     sync = commands.add_parser("sync", help="tell a new or lost Dagster instance what the store holds")
     sync.set_defaults(run=_sync)
 
+    budget = commands.add_parser("budget", help="what the budget does now: rate, holds, who waits, and why")
+    budget.add_argument("--json", action="store_true", help="print as JSON")
+    budget.set_defaults(run=_budget)
+
     letters = commands.add_parser("dead-letters", help="list, redrive or discard what failed for good")
     letters.add_argument("action", choices=("list", "show", "redrive", "discard"))
     letters.add_argument("--day", help="only of this day")
@@ -492,6 +496,47 @@ def _sync(options: argparse.Namespace) -> int:  # noqa: ARG001  every command ta
         f"{done.not_complete} not complete, {done.troops} troops added"
     )
     return COMPLETE
+
+
+def _budget(options: argparse.Namespace) -> int:
+    from vendor_assets.configuration import read
+    from vendor_assets.orchestration.deployment import build_resources
+
+    root, environ = _project()
+    settings = read(environ, root=root)
+    budget = build_resources(settings)["vendor_api"].budget()
+    try:
+        state = budget.state()
+    finally:
+        budget.close()
+    if options.json:
+        print(json.dumps(asdict(state), indent=1))
+        return COMPLETE
+    print(f"account    {state.account}, database {_without_password(settings.database_url)}")
+    limits = ", ".join(state.limits) or "not known: found by itself"
+    print(f"quota      {limits}; our share {state.share:.0%}: {_per_second(state.permitted_rate)} permitted")
+    print(f"now        {_per_second(state.rate)}: {state.why}")
+    hold = f"{state.hold_seconds:.0f} s left: {state.hold_reason}" if state.hold_seconds else "none"
+    print(f"hold       {hold}")
+    print(f"breaker    {state.breaker}")
+    print(f"waiting    {state.waiting} calls, a newcomer waits {state.ahead_seconds:.1f} s for the pace")
+    print(f"in flight  {state.in_flight} of {state.max_in_flight}")
+    for name, (used, permitted) in state.used.items():
+        print(f"counted    {name}: {used} of {permitted} calls")
+    for process in state.processes:
+        print(f"process    {process}")
+    return COMPLETE
+
+
+def _per_second(rate: float | None) -> str:
+    return "no pace" if rate is None else f"{rate:.3g} calls a second"
+
+
+def _without_password(url: str) -> str:
+    from urllib.parse import urlsplit
+
+    password = urlsplit(url).password
+    return url.replace(f":{password}@", ":…@") if password else url
 
 
 def _dead_letters(options: argparse.Namespace) -> int:
