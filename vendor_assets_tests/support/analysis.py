@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vendor_assets.days import Window, day_window, parse_time_zone
+from vendor_assets.days import Window
 from vendor_assets.simulator.world import World
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
@@ -122,37 +121,3 @@ def write_world_day(
         write_performance(store, day, troop.id, table, state="complete" if rows else "empty")
         written += table.num_rows
     return written
-
-
-def write_many_rows(
-    store: ObjectStore, day: date, rows: int, *, troops: int = 10, per_series: int = 48, seed: int = 1
-) -> None:
-    """Write a large day of made-up latencies, spread evenly over troops of ever more warriors."""
-    window = day_window(day, parse_time_zone("UTC"))
-    random = np.random.default_rng(seed)
-    write_roster(store, day, [(str(number), f"troop {number}") for number in range(troops)])
-    step = int(window.seconds * 1e6 / per_series)
-    start = int(window.start.timestamp() * 1e6)
-    for number in range(troops):
-        series = max(1, rows // troops // per_series)
-        starts = np.tile(start + step * np.arange(per_series, dtype=np.int64), series)
-        indices = np.repeat(np.arange(series), per_series)
-
-        def names(prefix: str, which: np.ndarray) -> pa.Array:
-            codes = pa.array(which.astype(np.int32))
-            known = [f"{prefix}{value:06d}" for value in range(int(which.max()) + 1)]
-            return pa.DictionaryArray.from_arrays(codes, pa.array(known)).cast(pa.string())
-
-        table = pa.table(
-            {
-                "troop_id": pa.repeat(pa.scalar(str(number)), series * per_series),
-                "warrior_id": names("w", indices // 100),
-                "data_group": names("Controller/", indices % 100),
-                "value_name": pa.repeat(pa.scalar("average_response_time"), series * per_series),
-                "timeslice_start": pa.array(starts).cast(pa.timestamp("us", "UTC")),
-                "timeslice_end": pa.array(starts + step).cast(pa.timestamp("us", "UTC")),
-                "value": random.lognormal(4, 0.5, series * per_series),
-                "weight": random.integers(1, 1000, series * per_series).astype(float),
-            }
-        )
-        write_performance(store, day, str(number), table.cast(PERFORMANCE_DATA.schema))
