@@ -19,7 +19,7 @@ The tree::
     │   ├── ObjectConflictError        a conditional write lost: somebody else wrote first
     │   └── StorageUnavailableError    retryable: the store cannot be reached, or is full
     ├── HarvestError
-    │   ├── PartitionHeldError         another live run holds the partition
+    │   ├── PartitionHeldError         retryable: another live run holds the partition
     │   └── PartialHarvestError        some leaves are dead letters, or some partitions failed
     ├── StoppedError                   retryable: asked to stop; nothing more is sent
     └── RecordError                    a row that does not fit its table

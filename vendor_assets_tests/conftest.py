@@ -1,7 +1,49 @@
-"""Fixtures that every tier may use."""
+"""Fixtures of every tier: a clean environment for all, and no network for the unit tier."""
 
 from __future__ import annotations
 
-from vendor_assets_tests.support.s3 import clean_aws_environment, s3_server
+import os
+import socket
+from collections.abc import Iterator
+from typing import NoReturn
+
+import pytest
+
+from vendor_assets_tests.support.s3 import clean_aws_environment, s3_server, without_aws_environment
 
 __all__ = ["clean_aws_environment", "s3_server"]
+
+_OURS_TO_SET = ("VENDOR_", "DAGSTER_", "PG")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment() -> Iterator[None]:
+    """No setting, credential, proxy or Dagster instance of whoever runs the tests makes one pass or fail."""
+    with without_aws_environment(), pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(_OURS_TO_SET) or name.lower().endswith("_proxy"):
+                patch.delenv(name)
+        patch.setenv("MPLBACKEND", "agg")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _environment_as_before() -> Iterator[None]:
+    """What a test leaves in the environment is gone before the next one."""
+    before = dict(os.environ)
+    yield
+    if dict(os.environ) != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _unit_tests_need_no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit test that opens a connection fails; its place is another tier."""
+    if "unit" not in request.path.parts:
+        return
+
+    def refuse(_socket: socket.socket, address: object) -> NoReturn:
+        raise AssertionError(f"a unit test connects to {address}; move it to vendor_assets_tests/integration")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
