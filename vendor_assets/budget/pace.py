@@ -254,7 +254,10 @@ class Pace:
         process that was seen within a minute has stricter ones, those hold.
         """
         if self.breaker.open:
-            free_at = self._ask_breaker(ask, now)
+            if ask.returns:
+                # The probe was not sent.
+                self.breaker.probe_until = 0.0
+            free_at = max(self.breaker.free_at(), self.hold_until)
             if free_at > now:
                 if ask.patience_seconds is not None and free_at - now > ask.patience_seconds:
                     return TooLate(free_at - now)
@@ -290,6 +293,8 @@ class Pace:
             if rule is not None and rule.limit.counted:
                 _add(track, rule, ask.weight, at)
         self._remember(at, ask, step)
+        if self.breaker.open:
+            self.breaker.probe(at)
         return Grant(at, self.epoch, self.backfill_epoch if ask.backfill else None, self.breaker.open)
 
     def valid(self, grant: Grant) -> bool:
@@ -322,8 +327,12 @@ class Pace:
 
     def ceiling(self, rules: Sequence[Rule], now: float) -> float:
         """The rate that the limits permit, in calls per second; infinite where none is known."""
-        intervals = [rule.interval_seconds for rule in rules if not rule.limit.endpoints]
-        intervals += [track.interval for track in self._others(rules, now)]
+        intervals = [track.interval for track in self._others(rules, now)]
+        for rule in rules:
+            if not rule.limit.endpoints:
+                track = self.tracks.get(rule.limit.name)
+                seen = track is not None and now - track.interval_at <= STRICTEST_SECONDS
+                intervals.append(max(rule.interval_seconds, track.interval if track and seen else 0.0))
         return 1.0 / max(intervals) if intervals else math.inf
 
     def absorb(self, rules: Sequence[Rule], share: float, report: Report, now: float) -> None:
@@ -461,13 +470,6 @@ class Pace:
             and now - track.interval_at <= STRICTEST_SECONDS
         ]
 
-    def _ask_breaker(self, ask: Ask, now: float) -> float:
-        """When a call may be the probe; now, where it is."""
-        if ask.returns:
-            # The probe was not sent.
-            self.breaker.probe_until = 0.0
-        return self.hold_until if self.hold_until > now else self.breaker.probe(now)
-
     def _follow(self, before: float | None, now: float) -> None:
         """Void what was given at a higher rate; what was given at a far lower one wastes time."""
         after = self.rate(now)
@@ -515,7 +517,8 @@ class Pace:
         if not dropped:
             return
         for track in self.tracks.values():
-            track.arrival = min(track.arrival, last + (track.burst - 1 + weight) * track.interval)
+            free_at = last + (track.burst - 1 + weight) * track.interval if weight else after
+            track.arrival = min(track.arrival, free_at)
 
     def _forget_passed(self, now: float) -> None:
         ahead: list[Run] = []

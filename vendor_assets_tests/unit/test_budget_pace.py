@@ -1,0 +1,369 @@
+"""The pace as a pure thing: its promise, as a property over interleavings, and each rule by itself."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vendor_assets.budget.limits import Limit
+from vendor_assets.budget.pace import (
+    BACKFILL_FRESH_SECONDS,
+    FRESH_SECONDS,
+    GUARD_SECONDS,
+    LATE_SECONDS,
+    Ask,
+    Grant,
+    Later,
+    Pace,
+    Rule,
+    TooLate,
+)
+
+NOTICE_SECONDS = FRESH_SECONDS + GUARD_SECONDS
+"""How long a change takes to reach everyone."""
+
+
+def limit(rate: float, *, name: str = "account", burst: int = 1, endpoints: tuple[str, ...] = ()) -> Rule:
+    """A paced limit with this rate, jitter allowed for."""
+    return Rule(Limit(round(rate * 10), 10.0, name, endpoints, burst), 1.0)
+
+
+@dataclass
+class World:
+    """Holders that ask, wait, look at the epochs and send, in any order; the pace is a document between steps."""
+
+    rules: list[Rule]
+    random: random.Random
+    now: float = 100.0
+    body: str = ""
+    sends: list[tuple[float, int, str]] = field(default_factory=list)
+    rates: list[tuple[float, float]] = field(default_factory=list)
+    holds: list[tuple[float, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.body = Pace.new(self.now, self.now, "b").dump(self.now, self.now)
+        self.versions = [(self.now, self.body)]
+        self.pending: list[tuple[float, int, Ask, Grant]] = []
+        self.order = itertools.count()
+        self.rates.append((0.0, 1 / self.rules[0].interval_seconds))
+
+    def load(self) -> Pace:
+        """The document as it is."""
+        return Pace.load(self.body, self.now, self.now, "b")
+
+    def save(self, pace: Pace) -> None:
+        """Write it back."""
+        self.body = pace.dump(self.now, self.now)
+        self.versions.append((self.now, self.body))
+        self.note()
+
+    def note(self) -> None:
+        """Remember the rate from now on."""
+        pace = self.load()
+        self.rates.append((self.now, min(pace.rate(self.now) or math.inf, 1 / self.rules[0].interval_seconds)))
+
+    def ask(self, ask: Ask) -> None:
+        """Reserve."""
+        pace = self.load()
+        answer = pace.reserve(self.rules, ask, self.now)
+        self.save(pace)
+        if isinstance(answer, Grant):
+            late = self.random.choice((0.0, 0.0, self.random.uniform(0, LATE_SECONDS)))
+            heapq.heappush(self.pending, (max(answer.at, self.now) + late, next(self.order), ask, answer))
+
+    def advance(self, seconds: float) -> None:
+        """Time passes; slots come up, and are sent or found void."""
+        end = self.now + seconds
+        while self.pending and self.pending[0][0] <= end:
+            self.now, _, ask, grant = heapq.heappop(self.pending)
+            fresh = FRESH_SECONDS if grant.backfill_epoch is None else BACKFILL_FRESH_SECONDS
+            seen = self.now - self.random.choice((0.0, fresh, self.random.uniform(0, fresh)))
+            body = next(body for at, body in reversed(self.versions) if at <= max(seen, self.versions[0][0]))
+            if Pace.load(body, self.now, self.now, "b").valid(grant):
+                self.sends.append((self.now, ask.weight, ask.endpoint))
+            else:
+                self.ask(ask._replace(returns=True))
+        self.now = end
+
+    def integral(self, start: float, end: float) -> float:
+        """Calls that the rate permits; a change counts once everybody has noticed it."""
+        points = sorted({start, end, *(at for at, _ in self.rates), *(at + NOTICE_SECONDS for at, _ in self.rates)})
+        total = 0.0
+        for left, right in itertools.pairwise(point for point in points if start <= point <= end):
+            middle = (left + right) / 2
+            recent = [rate for at, rate in self.rates if middle - NOTICE_SECONDS <= at <= middle]
+            before = [rate for at, rate in self.rates if at < middle - NOTICE_SECONDS]
+            total += (right - left) * max([*recent, *before[-1:]])
+        return total
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("ask"), st.integers(1, 3), st.booleans()),
+        st.tuples(st.just("ask"), st.just(1), st.booleans()),
+        st.tuples(st.just("pass"), st.floats(0.0, 0.4), st.none()),
+        st.tuples(st.just("hold"), st.floats(0.01, 1.0), st.none()),
+        st.tuples(st.just("rate"), st.floats(0.5, 60.0), st.none()),
+        st.tuples(st.just("free"), st.none(), st.none()),
+        st.tuples(st.just("void"), st.none(), st.none()),
+    ),
+    max_size=60,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(steps=STEPS, rate=st.floats(1.0, 50.0), burst=st.integers(1, 4), seed=st.integers(0, 10_000))
+def test_any_window_holds_at_most_what_the_rate_permits(
+    steps: list[tuple[str, object, object]], rate: float, burst: int, seed: int
+) -> None:
+    """Whatever interleaves, the sends in a window are at most the integral of the rate over it plus the burst."""
+    world = World([limit(rate, burst=burst)], random.Random(seed))
+    for kind, value, flag in steps:
+        if kind == "ask":
+            world.ask(Ask(weight=int(value), backfill=bool(flag)))  # type: ignore[call-overload]
+        elif kind == "pass":
+            world.advance(float(value))  # type: ignore[arg-type]
+        else:
+            pace = world.load()
+            if kind == "hold":
+                pace.hold(world.now + float(value), "test", world.now)  # type: ignore[arg-type]
+                world.holds.append((world.now, pace.hold_until))
+            elif kind == "void":
+                pace.void_all(world.now)
+            else:
+                before = pace.rate(world.now)
+                pace.tuning.rate = float(value) if kind == "rate" else None  # type: ignore[arg-type]
+                pace._follow(before, world.now)
+            world.save(pace)
+    world.advance(200.0)
+    sends = world.sends
+    heaviest = max([weight for _, weight, _ in sends], default=1)
+    for i, (first, _, _) in enumerate(sends):
+        weight = 0
+        for last, w, _ in sends[i:]:
+            permitted = world.integral(first - LATE_SECONDS, last)
+            # Calls that are late by some milliseconds may change places; so may their weights.
+            assert weight <= permitted + (burst - 1) + (heaviest - 1) + 1e-6
+            weight += w
+    for start, end in world.holds:
+        assert not [at for at, _, _ in sends if start + NOTICE_SECONDS < at < end - 1e-9]
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    asks=st.lists(
+        st.tuples(st.sampled_from(["hosts", "data"]), st.integers(1, 3), st.floats(0, 0.3), st.booleans()),
+        min_size=1,
+        max_size=60,
+    ),
+    seed=st.integers(0, 1000),
+)
+def test_every_limit_holds_by_itself(asks: list[tuple[str, int, float, bool]], seed: int) -> None:
+    """With one limit for all and one for an endpoint, each is kept, weights counted."""
+    rules = [limit(20.0), limit(3.0, name="data", endpoints=("data",))]
+    world = World(rules, random.Random(seed))
+    for endpoint, weight, pause, backfill in asks:
+        world.ask(Ask(endpoint, weight, backfill))
+        world.advance(pause)
+    world.advance(100.0)
+    for rule in rules:
+        heaviest = max(weight for _, weight, _ in world.sends)
+        concerned = [(at, weight) for at, weight, endpoint in world.sends if rule.limit.concerns(endpoint)]
+        for i, (first, _) in enumerate(concerned):
+            weight = 0
+            for last, w in concerned[i:]:
+                assert (weight - (heaviest - 1)) * rule.interval_seconds <= last - first + LATE_SECONDS + 1e-6
+                weight += w
+
+
+def reserve(pace: Pace, rules: list[Rule], now: float, ask: Ask | None = None) -> Grant:
+    """A slot, which is expected to be given."""
+    answer = pace.reserve(rules, ask or Ask(), now)
+    assert isinstance(answer, Grant)
+    return answer
+
+
+def test_slots_are_evenly_spaced() -> None:
+    """Callers that come at once are sent one interval after the other, the first at once."""
+    rules, pace = [limit(20.0)], Pace.new(0.0, 0.0, "b")
+    step = rules[0].interval_seconds
+    assert [reserve(pace, rules, 0.0).at for _ in range(4)] == pytest.approx([0.0, step, 2 * step, 3 * step])
+
+
+def test_idle_time_is_not_saved_up() -> None:
+    """After a pause, however long, no more than the burst goes at once."""
+    rules, pace = [limit(20.0, burst=3)], Pace.new(0.0, 0.0, "b")
+    for _ in range(10):
+        reserve(pace, rules, 0.0)
+    assert [reserve(pace, rules, 60.0).at - 60.0 for _ in range(4)] == pytest.approx(
+        [0.0, 0.0, 0.0, rules[0].interval_seconds]
+    )
+
+
+def test_the_burst_is_there_at_the_start() -> None:
+    """A burst of three lets three go at once, then paces."""
+    rules, pace = [limit(20.0, burst=3)], Pace.new(0.0, 0.0, "b")
+    assert [reserve(pace, rules, 0.0).at for _ in range(4)] == pytest.approx(
+        [0.0, 0.0, 0.0, rules[0].interval_seconds]
+    )
+
+
+def test_scheduled_work_takes_the_slots_of_backfills() -> None:
+    """Behind sixty queued backfill calls, scheduled work goes next, and what it took is void."""
+    rules, pace = [limit(20.0)], Pace.new(0.0, 0.0, "b")
+    queued = [reserve(pace, rules, 0.0, Ask(backfill=True)) for _ in range(60)]
+    mine = reserve(pace, rules, 0.1)
+    assert mine.at < 0.1 + 2 * rules[0].interval_seconds
+    assert [grant.at for grant in queued if pace.valid(grant)] == pytest.approx(
+        [grant.at for grant in queued if grant.at < mine.at]
+    )
+
+
+def test_scheduled_work_does_not_take_slots_of_scheduled_work() -> None:
+    """Among equals it is first come, first served."""
+    rules, pace = [limit(20.0)], Pace.new(0.0, 0.0, "b")
+    first = [reserve(pace, rules, 0.0) for _ in range(10)]
+    second = reserve(pace, rules, 0.01)
+    assert second.at > first[-1].at
+    assert all(pace.valid(grant) for grant in first)
+
+
+def test_a_hold_voids_what_was_given() -> None:
+    """After a hold, slots that lie ahead are void, and new ones start at its end."""
+    rules, pace = [limit(20.0)], Pace.new(0.0, 0.0, "b")
+    given_before = [reserve(pace, rules, 0.0) for _ in range(30)]
+    pace.hold(2.0, "429", 0.1)
+    assert not any(pace.valid(grant) for grant in given_before)
+    assert reserve(pace, rules, 0.2).at == pytest.approx(2.0)
+
+
+def test_a_shorter_hold_does_not_shorten_a_longer_one() -> None:
+    """The longest hold counts."""
+    pace = Pace.new(0.0, 0.0, "b")
+    pace.hold(60.0, "long", 0.0)
+    pace.hold(1.0, "short", 0.0)
+    assert (pace.hold_until, pace.hold_reason) == (60.0, "long")
+
+
+def test_a_deadline_takes_nothing() -> None:
+    """Who would wait too long is told how long, and the next one waits no longer for it."""
+    rules, pace = [limit(1.0)], Pace.new(0.0, 0.0, "b")
+    reserve(pace, rules, 0.0)
+    answer = pace.reserve(rules, Ask(patience_seconds=0.5), 0.0)
+    assert isinstance(answer, TooLate)
+    assert answer.wait_seconds == pytest.approx(rules[0].interval_seconds)
+    assert reserve(pace, rules, 0.0).at == pytest.approx(rules[0].interval_seconds)
+
+
+def test_a_slow_endpoint_does_not_hold_up_the_others() -> None:
+    """A call whose own limit is far ahead is asked to come again; it leaves no hole in what all share."""
+    rules, pace = [limit(20.0), limit(0.5, name="slow", endpoints=("slow",))], Pace.new(0.0, 0.0, "b")
+    reserve(pace, rules, 0.0, Ask("slow"))
+    answer = pace.reserve(rules, Ask("slow"), 0.0)
+    assert isinstance(answer, Later)
+    assert answer.at > 1.5
+    assert reserve(pace, rules, 0.0, Ask("fast")).at == pytest.approx(rules[0].interval_seconds)
+
+
+def test_long_periods_are_counted_not_paced() -> None:
+    """A day's quota may be used within an hour, and not one call more is sent within any day."""
+    rules, pace = [Rule(Limit.parse("240/day"), 0.5)], Pace.new(0.0, 0.0, "b")
+    now, sent = 0.0, []
+    while now < 3 * 86_400.0:
+        answer = pace.reserve(rules, Ask(), now)
+        if isinstance(answer, Grant):
+            sent.append(answer.at)
+        now = max(now + 1.0, answer.at if isinstance(answer, (Grant, Later)) else now)
+        pace = Pace.load(pace.dump(now, now), now, now, "b")
+    assert sent[119] < 2 * 3600.0
+    assert all(sent[i + 120] - sent[i] >= 86_400.0 for i in range(len(sent) - 120))
+    assert len(sent) >= 3 * 120
+
+
+def test_a_slot_that_was_not_used_is_given_back_to_a_counted_limit() -> None:
+    """Asking again for a slot that was void does not use up the day's quota."""
+    rules, pace = [Rule(Limit.parse("10/h"), 1.0)], Pace.new(0.0, 0.0, "b")
+    for n in range(50):
+        reserve(pace, rules, 200.0 * n / 50, Ask(returns=n > 0))
+
+
+def test_the_strictest_setting_holds_while_it_is_seen() -> None:
+    """Processes with different rates keep to the lowest of those seen within a minute."""
+    fast, slow, pace = [limit(50.0)], [limit(5.0)], Pace.new(0.0, 0.0, "b")
+    reserve(pace, slow, 0.0)
+    one, two = reserve(pace, fast, 0.0).at, reserve(pace, fast, 0.0).at
+    assert two - one == pytest.approx(slow[0].interval_seconds)
+    one, two = reserve(pace, fast, 100.0).at, reserve(pace, fast, 100.0).at
+    assert two - one == pytest.approx(fast[0].interval_seconds)
+
+
+def test_auto_keeps_to_a_limit_that_another_process_knows() -> None:
+    """A process without limits joins the limits of those that have them."""
+    pace = Pace.new(0.0, 0.0, "b")
+    reserve(pace, [limit(5.0)], 0.0)
+    one, two = reserve(pace, [], 0.0).at, reserve(pace, [], 0.0).at
+    assert two - one == pytest.approx(limit(5.0).interval_seconds)
+
+
+def test_a_reboot_keeps_durations() -> None:
+    """After a reboot the clock starts anew: a hold of a minute with half of it over lasts half a minute."""
+    rules, pace = [limit(1.0)], Pace.new(5000.0, 1_000_000.0, "first")
+    grant = reserve(pace, rules, 5000.0)
+    pace.hold(5060.0, "429", 5000.0)
+    body = pace.dump(5000.0, 1_000_000.0)
+    after = Pace.load(body, 3.0, 1_000_030.0, "second")
+    assert after.hold_until == pytest.approx(33.0)
+    assert not after.valid(grant)
+    assert reserve(after, rules, 3.0).at == pytest.approx(33.0)
+
+
+def test_a_clock_that_goes_back_stops_nobody() -> None:
+    """Where the database's clock is set back by an hour, nobody waits for an hour."""
+    rules, pace = [limit(1.0)], Pace.new(5000.0, 5000.0, "b")
+    for _ in range(3):
+        reserve(pace, rules, 5000.0)
+    after = Pace.load(pace.dump(5000.0, 5000.0), 1400.0, 1400.0, "b")
+    assert 1400.0 <= reserve(after, rules, 1400.0).at <= 1404.0
+
+
+def test_lost_state_is_inherited() -> None:
+    """A new document takes over hold, rate, counts and arrival times from one that was lost; its slots are void."""
+    rules = [limit(10.0), Rule(Limit(100, 3600.0, "hour"), 1.0)]
+    lost = Pace.new(0.0, 0.0, "b")
+    grant = reserve(lost, rules, 0.0)
+    lost.hold(30.0, "429", 0.0)
+    lost.tuning.mode, lost.tuning.rate = "plateau", 3.0
+    new = Pace.new(1.0, 1.0, "b")
+    new.inherit(lost, 1.0)
+    assert not new.valid(grant)
+    assert new.hold_until == 30.0
+    assert new.rate(1.0) == 3.0
+    assert sum(number for _, number in new.tracks["hour"].counts) == 1
+
+
+def test_headers_steer_before_a_429() -> None:
+    """Where the vendor's remaining calls would not last until its reset, the pace is what is left over the time."""
+    rules, pace = [limit(20.0)], Pace.new(0.0, 0.0, "b")
+    assert pace.tell(rules, remaining=50, reset_seconds=50.0, now=0.0)
+    assert pace.rate(0.0) == pytest.approx(1.0)
+    assert pace.rate(51.0) is None
+
+
+def test_enough_remaining_changes_nothing() -> None:
+    """Headers that leave more than our pace uses do not slow it down."""
+    pace = Pace.new(0.0, 0.0, "b")
+    assert not pace.tell([limit(20.0)], remaining=1000, reset_seconds=50.0, now=0.0)
+
+
+def test_nothing_remaining_holds() -> None:
+    """No call left: nobody sends until the reset."""
+    pace = Pace.new(0.0, 0.0, "b")
+    assert pace.tell([limit(20.0)], remaining=0, reset_seconds=30.0, now=0.0)
+    assert pace.hold_until == pytest.approx(30.02)
