@@ -9,7 +9,7 @@ TESTS ?= $(TIERS:%=vendor_assets_tests/%)
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test check format bench attack clean
+.PHONY: help demo dev test check style layers types format bench attack clean
 
 help: ## Show this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 17
@@ -24,12 +24,18 @@ test: .venv/installed-dev ## Run all tests; some of them: make test TESTS=vendor
 	@echo "testing: $(TESTS)"
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
-check: .venv/installed-dev ## Check style, types and layers
+check: style layers types ## Check style, layers and types; all of them even so: make -k check
+
+style: .venv/installed-dev
 	@echo "checking style (ruff)"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+layers: .venv/installed-dev
 	@echo "checking layers (import-linter)"
 	@$(BIN)/lint-imports
+
+types: .venv/installed-dev
 	@echo "checking types (mypy)"
 	@$(BIN)/mypy
 
@@ -38,7 +44,7 @@ format: .venv/installed-dev ## Put the code into shape
 	@$(BIN)/ruff format .
 
 bench: .venv/installed-dev ## Measure; each benchmark says what is wanted
-	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 attack: .venv/installed-dev ## Long trials that try to break it; not part of make test
 	@if [ -d vendor_assets_tests/attack ]; then $(BIN)/pytest -v vendor_assets_tests/attack; \
