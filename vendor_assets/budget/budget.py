@@ -229,6 +229,7 @@ class Budget:
         self.holder = self._given_holder or f"{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
         self._mutex = threading.Lock()
         self._queues: tuple[deque[_Waiter], deque[_Waiter]] = (deque(), deque())
+        self._waiters: set[_Waiter] = set()
         self._leading = False
         self._outstanding = 0
         self._in_use = 0
@@ -337,7 +338,7 @@ class Budget:
             if self._closed:
                 return
             self._closed = True
-            for waiter in [*self._queues[0], *self._queues[1]]:
+            for waiter in self._waiters:
                 waiter.condition.notify()
             heart, self._heart = self._heart, None
             self._heart_stops.set()
@@ -358,6 +359,15 @@ class Budget:
         """
         started = self._clock.monotonic()
         waiter = _Waiter(ask, started, threading.Condition(self._mutex), deadline_seconds)
+        with self._mutex:
+            self._waiters.add(waiter)
+        try:
+            return self._go_through(waiter, ask), max(0.0, self._clock.monotonic() - started)
+        finally:
+            with self._mutex:
+                self._waiters.discard(waiter)
+
+    def _go_through(self, waiter: _Waiter, ask: Ask) -> Grant:
         while True:
             grant = self._await_grant(waiter, ask)
             self._sleep(waiter)
@@ -365,7 +375,7 @@ class Budget:
                 with self._mutex:
                     self._outstanding -= 1
                     self._call_leader()
-                return grant, max(0.0, self._clock.monotonic() - started)
+                return grant
             with self._mutex:
                 self._outstanding -= 1
                 self._in_use -= 1

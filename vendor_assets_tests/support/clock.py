@@ -9,14 +9,14 @@ class FakeClock:
     """One clock for a whole story: every wait moves it on, for all who share it.
 
     Args:
-        start: Seconds; both clocks start with it.
+        start: Of the monotonic clock, in seconds.
     """
 
     simulated = True
 
     def __init__(self, start: float = 1000.0) -> None:
         self.now = start
-        self.offset = 0.0
+        self.offset = 1_795_000_000.0
         self.boot_id = "first boot"
 
     def monotonic(self) -> float:

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from vendor_assets.budget.adaptation import Report
 from vendor_assets.budget.budget import AHEAD_SECONDS
-from vendor_assets.budget.pace import Ask, Grant, Pace, Rule
+from vendor_assets.budget.pace import Ask, Grant, Later, Pace, Rule
 
 Outcome = Literal["ok", "throttled", "failed"]
 
@@ -62,7 +62,9 @@ class FixedWindow:
 class Queue:
     """Never throttles: one server with exponential service times, down for a while when overrun."""
 
-    def __init__(self, capacity: float, collapse_factor: float = 3.0, latency: float = 0.0, seed: int = 1) -> None:
+    def __init__(
+        self, capacity: float, collapse_factor: float = 3.0, latency: float = 0.0, seed: int = 1
+    ) -> None:
         self.capacity = capacity
         self.collapse_factor = collapse_factor
         self.latency = latency
@@ -158,7 +160,7 @@ def play(
         if isinstance(answer, Grant):
             outstanding[0] += 1
             plan(answer.at, lambda later: send(later, answer))
-        else:
+        elif isinstance(answer, Later):
             plan(max(answer.at, now + 0.001), acquire)
 
     def send(now: float, grant: Grant) -> None:

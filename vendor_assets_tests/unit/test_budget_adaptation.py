@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from vendor_assets.budget.adaptation import HIGHEST_RATE, PROBE_INTERVAL_SECONDS, Report, Tuning
@@ -16,7 +18,9 @@ def believed(text: str) -> list[Rule]:
     return [Rule(Limit.parse(text), 1.0)]
 
 
-@pytest.mark.parametrize("vendor", [Bucket(20, 20), Bucket(20, 1), FixedWindow(20, 1.0)], ids=["bucket", "strict", "fixed"])
+@pytest.mark.parametrize(
+    "vendor", [Bucket(20, 20), Bucket(20, 1), FixedWindow(20, 1.0)], ids=["bucket", "strict", "fixed"]
+)
 def test_half_of_what_was_believed_is_found(vendor: Bucket | FixedWindow) -> None:
     """With half the believed limit and no headers, few calls are refused and the real rate is used."""
     story = play(vendor, 300.0, rules=believed("40/s"), threads=8)
@@ -59,9 +63,7 @@ def test_auto_follows_a_vendor_that_only_collapses(seed: int) -> None:
     def become(capacity: float) -> None:
         vendor.capacity = capacity
 
-    story = play(
-        vendor, 360.0, at=[(120.0, lambda: become(20.0)), (240.0, lambda: become(80.0))]
-    )
+    story = play(vendor, 360.0, at=[(120.0, lambda: become(20.0)), (240.0, lambda: become(80.0))])
     assert vendor.outages == 0
     for start, capacity in ((60.0, 50.0), (180.0, 20.0), (300.0, 80.0)):
         assert story.rate(start, start + 60.0) > 0.8 * capacity
@@ -138,7 +140,7 @@ def test_slow_answers_are_strain() -> None:
     tuning = Tuning()
     for n in range(10):
         tuning.absorb(Report(answered=20, latencies={"": [20, 0.4]}), float(n), 20.0, 1.0)
-    assert tuning.mode == "free"
+    assert tuning.rate is None
     for n in range(10, 15):
         tuning.absorb(Report(answered=20, latencies={"": [20, 40.0]}), float(n), 20.0, 1.0)
     assert tuning.mode == "recover"
@@ -174,7 +176,7 @@ def test_a_rate_that_was_throttled_is_not_tried_for_ten_minutes() -> None:
     vendor = Bucket(20, 1)
     story = play(vendor, 1300.0, rules=believed("40/s"), threads=4)
     late = [at for at, outcome in story.sent if outcome == "throttled" and at > 120.0]
-    assert all(b - a > 0.9 * PROBE_INTERVAL_SECONDS for a, b in zip(late, late[1:], strict=False))
+    assert all(b - a > 0.9 * PROBE_INTERVAL_SECONDS for a, b in itertools.pairwise(late))
 
 
 def test_tuning_survives_its_dump() -> None:

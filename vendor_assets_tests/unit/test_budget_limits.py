@@ -30,7 +30,9 @@ def test_rates_are_read(text: str, amount: int, seconds: float) -> None:
     assert Limit.parse(text) == Limit(amount, seconds)
 
 
-@pytest.mark.parametrize("text", ["", "20", "/s", "0/s", "-1/s", "2.5/s", "20/week", "auto", "20/s/s", "1e9/s"])
+@pytest.mark.parametrize(
+    "text", ["", "20", "/s", "0/s", "-1/s", "2.5/s", "20/week", "auto", "20/s/s", "1e9/s"]
+)
 def test_wrong_rates_are_named(text: str) -> None:
     """A rate that is none is refused with the value and what is accepted."""
     with pytest.raises(ConfigurationError, match="1000/min") as caught:

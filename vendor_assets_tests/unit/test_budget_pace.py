@@ -67,7 +67,9 @@ class World:
     def note(self) -> None:
         """Remember the rate from now on."""
         pace = self.load()
-        self.rates.append((self.now, min(pace.rate(self.now) or math.inf, 1 / self.rules[0].interval_seconds)))
+        self.rates.append(
+            (self.now, min(pace.rate(self.now) or math.inf, 1 / self.rules[0].interval_seconds))
+        )
 
     def ask(self, ask: Ask) -> None:
         """Reserve."""
@@ -94,7 +96,9 @@ class World:
 
     def integral(self, start: float, end: float) -> float:
         """Calls that the rate permits; a change counts once everybody has noticed it."""
-        points = sorted({start, end, *(at for at, _ in self.rates), *(at + NOTICE_SECONDS for at, _ in self.rates)})
+        points = sorted(
+            {start, end, *(at for at, _ in self.rates), *(at + NOTICE_SECONDS for at, _ in self.rates)}
+        )
         total = 0.0
         for left, right in itertools.pairwise(point for point in points if start <= point <= end):
             middle = (left + right) / 2

@@ -1,0 +1,630 @@
+"""What the budget promises over each of its databases; time is a fake clock's, which is the database's too."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vendor_assets.budget import Backlog, Budget, Leases, Limit, Sample
+from vendor_assets.budget.breaker import PROBE_SECONDS
+from vendor_assets.budget.database import Database
+from vendor_assets.budget.pace import Ask
+from vendor_assets.budget.places import TTL_SECONDS
+from vendor_assets.errors import (
+    BudgetDeadlineError,
+    BudgetError,
+    BudgetUnavailableError,
+    ConfigurationError,
+)
+from vendor_assets_tests.support.clock import FakeClock
+from vendor_assets_tests.support.postgres import PostgresServer, postgres_server, running_postgres
+
+__all__ = ["postgres_server"]
+
+STEP = Limit.parse("20/s").interval_seconds(1.0)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/deep/budget.db"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    with server.database() as url:
+        yield url
+
+
+class Account:
+    """Processes that share one account, as budgets that share one clock."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.clock = FakeClock()
+        self.stack = ExitStack()
+
+    def member(self, **changes: Any) -> Budget:
+        """One more process."""
+        arguments: dict[str, Any] = {"limits": [Limit.parse("20/s")], "share": 1.0, "clock": self.clock}
+        budget = Budget(self.url, "acme", **(arguments | changes))
+        self.stack.callback(budget.close)
+        return budget
+
+    def call(
+        self, budget: Budget, *, status: int | None = 200, headers: dict[str, str] | None = None, **slot: Any
+    ) -> float:
+        """One call; returns when it was sent."""
+        with budget.slot(**slot) as place:
+            sent = self.clock.now
+            place.observe(status=status, headers=headers or {}, seconds=0.0, error=status is None)
+        return sent
+
+
+@pytest.fixture
+def account(database_url: str) -> Iterator[Account]:
+    """An account nobody has used yet."""
+    account = Account(database_url)
+    with account.stack:
+        yield account
+
+
+def test_processes_share_one_pace(account: Account) -> None:
+    """Two processes that take turns are spaced like one."""
+    one, two = account.member(), account.member()
+    sent = [account.call(budget) for _ in range(10) for budget in (one, two)]
+    assert [b - a for a, b in itertools.pairwise(sent)] == pytest.approx([STEP] * 19, abs=1e-4)
+
+
+def test_accounts_do_not_share(account: Account) -> None:
+    """Another account in the same database has its own pace."""
+    other = Budget(account.url, "other", limits=[Limit.parse("20/s")], share=1.0, clock=account.clock)
+    account.stack.callback(other.close)
+    account.call(account.member())
+    start = account.clock.now
+    assert account.call(other) - start == pytest.approx(0.0, abs=1e-3)
+
+
+def test_a_restart_does_not_start_with_a_full_bucket(account: Account) -> None:
+    """State outlives the process: the first call of a new one waits for the interval of the old one's last."""
+    first = account.member()
+    last = account.call(first)
+    first.close()
+    assert account.call(account.member()) - last == pytest.approx(STEP, abs=1e-4)
+
+
+def test_the_share_is_ours(account: Account) -> None:
+    """With a share of a half, half of the limit is used and permitted."""
+    budget = account.member(share=0.5)
+    sent = [account.call(budget) for _ in range(3)]
+    assert sent[2] - sent[1] == pytest.approx(2 * STEP, abs=1e-4)
+    assert budget.permitted_rate == 10.0
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_hold_stops_everyone(account: Account, status: int) -> None:
+    """After a 429, or a 503 with Retry-After, nobody sends before the time the vendor named."""
+    one, two = account.member(), account.member()
+    account.call(two)
+    held_at = account.call(one, status=status, headers={"retry-after": "3"})
+    assert account.call(two) - held_at == pytest.approx(3.02, abs=0.01)
+    assert two.state().hold_seconds == 0.0
+
+
+def test_a_hold_is_shown_with_its_reason(account: Account) -> None:
+    """The state says that everyone is held, for how long and why."""
+    budget = account.member()
+    account.call(budget, status=429, headers={"Retry-After": "30"})
+    state = budget.state()
+    assert state.hold_seconds == pytest.approx(30.0, abs=0.1)
+    assert "429" in state.hold_reason
+    assert "429" in state.why
+
+
+def test_a_429_without_retry_after_holds_for_a_second(account: Account) -> None:
+    """Garbage and silence are a second at first."""
+    budget = account.member()
+    held_at = account.call(budget, status=429, headers={"Retry-After": "soon"})
+    assert account.call(budget) - held_at == pytest.approx(1.0, abs=0.01)
+
+
+def test_new_relics_reset_holds(account: Account) -> None:
+    """A 429 with X-RateLimit-Reset, a UNIX timestamp, holds until then."""
+    budget = account.member()
+    reset = str(int(account.clock.wall()) + 20)
+    headers = {"X-RateLimit-Limit": "1000", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": reset}
+    held_at = account.call(budget, status=429, headers=headers)
+    assert 19.0 < account.call(budget) - held_at < 21.0
+
+
+def test_remaining_calls_steer(account: Account) -> None:
+    """Headers that leave ten calls for a minute slow everybody down before any 429."""
+    one, two = account.member(), account.member()
+    account.call(one, headers={"X-RateLimit-Remaining": "10", "X-RateLimit-Reset": "60"})
+    sent = [account.call(two) for _ in range(3)]
+    assert sent[2] - sent[1] == pytest.approx(6.0, rel=0.1)
+    assert "headers" in two.state().why
+
+
+def test_a_deadline_is_told_at_once(account: Account) -> None:
+    """Who would wait longer than acceptable learns it without waiting, and takes nothing."""
+    budget = account.member(limits=[Limit.parse("6/min")])
+    sent = account.call(budget)
+    before = account.clock.now
+    with pytest.raises(BudgetDeadlineError, match="nothing was taken"), budget.slot(deadline_seconds=2.0):
+        pass
+    assert account.clock.now - before < 0.5
+    assert account.call(budget) - sent == pytest.approx(Limit.parse("6/min").interval_seconds(1.0), abs=1e-3)
+
+
+def test_a_deadline_that_can_be_met_is_kept(account: Account) -> None:
+    """Within the deadline the slot is given."""
+    budget = account.member()
+    account.call(budget)
+    with budget.slot(deadline_seconds=0.2) as slot:
+        assert slot.waited_seconds == pytest.approx(STEP, abs=1e-3)
+
+
+def test_calls_in_flight_are_capped_over_processes(account: Account) -> None:
+    """With a cap of two, a third call waits for one of the others, whatever process it is in."""
+    one, two = account.member(max_in_flight=2), account.member(max_in_flight=2)
+    with one.slot(), two.slot():
+        for budget in (one, two):
+            with pytest.raises(BudgetDeadlineError), budget.slot(deadline_seconds=1.0):
+                pass
+        one.beat()
+        two.beat()
+    account.clock.advance(1.0)
+    one.beat()
+    two.beat()
+    with one.slot(deadline_seconds=2.0), two.slot(deadline_seconds=2.0):
+        pass
+
+
+def test_places_of_a_killed_process_fall_to_the_others(account: Account) -> None:
+    """A process that renews no more loses its places after five seconds."""
+    dead, alive = account.member(max_in_flight=1), account.member(max_in_flight=1)
+    dead.slot().__enter__()
+    with pytest.raises(BudgetDeadlineError), alive.slot(deadline_seconds=1.0):
+        pass
+    account.clock.advance(TTL_SECONDS)
+    with alive.slot(deadline_seconds=1.0):
+        pass
+
+
+def test_scheduled_work_goes_before_backfills(account: Account) -> None:
+    """Slots that a backfill reserved far ahead go to scheduled work that comes later."""
+    backfill, scheduled = account.member(), account.member()
+    backfill._reserve([Ask(backfill=True)] * 60)
+    start = account.clock.now
+    assert scheduled.state().ahead_seconds > 50 * STEP
+    assert account.call(scheduled) - start < 2 * STEP
+
+
+def test_the_breaker_lets_one_probe_through(account: Account) -> None:
+    """After failures without end one process probes every few seconds, the others wait; a success frees all."""
+    one, two = account.member(), account.member()
+    for _ in range(10):
+        account.call(one, status=None)
+        account.clock.advance(0.3)
+        one.beat()
+    assert two.state().breaker == "open"
+    assert "down" in two.state().why
+    first = account.call(one, status=500)
+    second = account.call(two, status=500)
+    assert second - first >= PROBE_SECONDS - 0.01
+    third = account.call(one, status=200)
+    assert third - second >= PROBE_SECONDS - 0.01
+    assert two.state().breaker == "closed"
+    assert account.call(two) - third < 2 * STEP
+
+
+def test_a_probe_that_raises_frees_the_way(account: Account) -> None:
+    """A caller that leaves its slot without a word has not kept the others from probing."""
+    budget = account.member()
+    for _ in range(10):
+        account.call(budget, status=None)
+        account.clock.advance(0.3)
+        budget.beat()
+    with budget.slot():
+        pass
+    before = account.clock.now
+    account.call(budget)
+    assert account.clock.now - before <= PROBE_SECONDS + 0.6
+
+
+def test_a_long_quota_is_counted(account: Account) -> None:
+    """A quota by the hour is used up at some pace, then waits for the window, over processes and restarts."""
+    quota = Limit(10, 3600.0, "hour")
+    budget = account.member(limits=[Limit.parse("20/s"), quota])
+    sent = [account.call(budget) for _ in range(5)]
+    budget.close()
+    other = account.member(limits=[Limit.parse("20/s"), quota])
+    sent += [account.call(other) for _ in range(5)]
+    assert other.state().used == {"hour": (10, 10)}
+    with pytest.raises(BudgetDeadlineError), other.slot(deadline_seconds=600.0):
+        pass
+    assert 3600.0 <= account.call(other) - sent[0] <= 3700.0
+
+
+def test_different_settings_keep_to_the_strictest(account: Account) -> None:
+    """Processes configured with different rates keep to the lowest one that was seen within a minute."""
+    slow, fast = account.member(limits=[Limit.parse("2/s")]), account.member()
+    account.call(slow)
+    sent = [account.call(fast) for _ in range(3)]
+    assert sent[2] - sent[1] == pytest.approx(Limit.parse("2/s").interval_seconds(1.0), abs=1e-3)
+
+
+def test_auto_starts_low(account: Account) -> None:
+    """Without a limit the first calls go slowly, and the state says why."""
+    budget = account.member(limits="auto")
+    sent = [account.call(budget) for _ in range(3)]
+    assert sent[2] - sent[1] == pytest.approx(0.5, rel=0.1)
+    assert "no limit is known" in budget.state().why
+    assert budget.permitted_rate > 0
+
+
+def test_weights_count(account: Account) -> None:
+    """A call of weight five keeps the next one away five times as long; one that can never fit is refused."""
+    budget = account.member()
+    first = account.call(budget, weight=5)
+    assert account.call(budget) - first == pytest.approx(5 * STEP, abs=1e-3)
+    with pytest.raises(ConfigurationError, match="weight 21"):
+        budget.slot(weight=21)
+
+
+def test_limits_of_endpoints_hold_beside_the_accounts(account: Account) -> None:
+    """A slower endpoint is paced by itself; others go on meanwhile."""
+    limits = [Limit.parse("20/s"), Limit(2, 1.0, "data", ("data",))]
+    budget = account.member(limits=limits)
+    first = account.call(budget, endpoint="data")
+    account.call(budget, endpoint="hosts")
+    second = account.call(budget, endpoint="data")
+    assert second - first >= limits[1].interval_seconds(1.0) - 1e-3
+
+
+def test_a_reboot_is_survived(account: Account) -> None:
+    """After a reboot the hold that was in force goes on for what is left of it."""
+    budget = account.member()
+    account.call(budget, status=429, headers={"Retry-After": "60"})
+    if not budget._database.is_sqlite:
+        pytest.skip("PostgreSQL's clock is not the machine's")
+    account.clock.reboot(down_seconds=20.0)
+    after = account.member()
+    start = account.clock.now
+    assert account.call(after) - start == pytest.approx(40.0, abs=0.5)
+
+
+def test_many_threads_lose_nothing(database_url: str) -> None:
+    """Changes by many threads over many connections are all made, each once."""
+    databases = [Database(database_url) for _ in range(8)]
+
+    def count(database: Database) -> None:
+        for _ in range(25):
+            database.change("a", "p", lambda snapshot: (str(int(snapshot.body or 0) + 1), None))
+
+    threads = [threading.Thread(target=count, args=(database,)) for database in databases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert databases[0].read("a", "p").body == "200"
+    for database in databases:
+        database.close()
+
+
+def test_a_swap_of_an_old_version_is_refused(database_url: str) -> None:
+    """Compare and swap: who read before somebody else wrote must read again."""
+    database = Database(database_url)
+    assert database.swap("a", "p", None, "1")
+    assert not database.swap("a", "p", None, "2")
+    assert database.swap("a", "p", 1, "3")
+    assert not database.swap("a", "p", 1, "4")
+    assert database.read("a", "p").body == "3"
+    database.close()
+
+
+def test_real_threads_stay_below_the_cap(database_url: str) -> None:
+    """Forty threads of two processes never have more than five calls in flight."""
+    budgets = [
+        Budget(database_url, "acme", limits=[Limit.parse("2000/s")], share=1.0, max_in_flight=5)
+        for _ in range(2)
+    ]
+    lock = threading.Lock()
+    in_flight: list[int] = [0]
+    peaks: list[int] = []
+
+    def call(budget: Budget) -> None:
+        for _ in range(5):
+            with budget.slot():
+                with lock:
+                    in_flight[0] += 1
+                    peaks.append(in_flight[0])
+                time.sleep(0.002)
+                with lock:
+                    in_flight[0] -= 1
+
+    threads = [threading.Thread(target=call, args=(budgets[n % 2],)) for n in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for budget in budgets:
+        budget.close()
+    assert len(peaks) == 200
+    assert max(peaks) <= 5
+
+
+def test_closing_frees_those_who_wait(database_url: str) -> None:
+    """A thread that waits for its slot is told when the budget is closed."""
+    budget = Budget(database_url, "acme", limits=[Limit.parse("1/min")], share=1.0)
+    with budget.slot():
+        pass
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            with budget.slot():
+                pass
+        except BudgetError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not budget._outstanding:
+        time.sleep(0.005)
+    budget.close()
+    thread.join(10)
+    assert "closed" in str(errors[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_is_a_member_of_its_own(database_url: str) -> None:
+    """The child of a fork uses its own connection and places; the parent goes on undisturbed."""
+    budget = Budget(database_url, "acme", limits=[Limit.parse("200/s")], share=1.0)
+    with budget.slot():
+        pass
+    holder = budget.holder
+    child = os.fork()
+    if child == 0:
+        try:
+            with budget.slot():
+                os._exit(0 if budget.holder != holder else 3)
+        finally:
+            os._exit(4)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    with budget.slot():
+        pass
+    assert budget.holder == holder
+    budget.close()
+
+
+CHILD = """
+import sys
+from vendor_assets.budget import Budget, Limit
+budget = Budget(sys.argv[1], "acme", limits=[Limit.parse("50/s")], share=1.0, max_in_flight=4)
+import threading
+def run():
+    while True:
+        with budget.slot():
+            print("sent", flush=True)
+for _ in range(4):
+    threading.Thread(target=run).start()
+"""
+
+
+def test_a_kill_leaves_nothing_behind(database_url: str) -> None:
+    """After kill -9 of a process that held all places, another one is served."""
+    child = subprocess.Popen([sys.executable, "-c", CHILD, database_url], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    for _ in range(5):
+        assert child.stdout.readline() == "sent\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    budget = Budget(database_url, "acme", limits=[Limit.parse("50/s")], share=1.0, max_in_flight=4)
+    with budget.slot(deadline_seconds=TTL_SECONDS + 20.0):
+        pass
+    budget.close()
+
+
+# -- leases and backlog ---------------------------------------------------------------------------
+
+
+def test_a_lease_lapses_when_it_is_not_renewed(database_url: str) -> None:
+    """A lease is alive for its time to live after each renewal, then has lapsed."""
+    clock = FakeClock()
+    leases = Leases(database_url, clock=clock)
+    with leases.hold("run-1", info={"host": "a"}):
+        state = leases.holder("run-1")
+        assert state is not None
+        assert (state.lapsed, dict(state.info)) == (False, {"host": "a"})
+        clock.advance(10.5)
+        state = leases.holder("run-1")
+        assert state is not None
+        assert state.lapsed
+        assert state.age_seconds == pytest.approx(10.5)
+        leases.renew("run-1", {"host": "a"})
+        state = leases.holder("run-1")
+        assert state is not None
+        assert not state.lapsed
+    assert leases.holder("run-1") is None
+
+
+def test_watching_sees_a_renewal(database_url: str) -> None:
+    """A holder that renews is alive as soon as it is seen to."""
+    leases = Leases(database_url, ttl_seconds=5.0, renew_seconds=0.05)
+    with leases.hold("run-1", info={}):
+        assert leases.watch("run-1")
+
+
+def test_watching_a_dead_holder_ends_after_its_time(database_url: str) -> None:
+    """A holder that renews no more is dead once its lease has lapsed; one that never was is at once."""
+    clock = FakeClock()
+    leases = Leases(database_url, clock=clock)
+    leases.renew("run-1", {})
+    start = clock.now
+    assert not leases.watch("run-1")
+    assert 9.0 < clock.now - start < 11.0
+    assert not leases.watch("nobody")
+    assert [state.holder for state in leases.all()] == ["run-1"]
+    leases.forget("run-1")
+    assert leases.all() == []
+
+
+def test_watching_can_be_stopped(database_url: str) -> None:
+    """A run that is told to stop does not watch any longer."""
+    clock = FakeClock()
+    leases = Leases(database_url, clock=clock)
+    leases.renew("run-1", {})
+    start = clock.now
+    assert leases.watch("run-1", lambda: True)
+    assert clock.now - start < 1.0
+
+
+def test_the_backlog_is_kept_in_order(database_url: str) -> None:
+    """Samples are read from a moment on, oldest first, and forgotten when too old."""
+    backlog = Backlog(database_url)
+    start = datetime(2026, 11, 20, tzinfo=UTC)
+    samples = [Sample(start + timedelta(minutes=n), "2026-11-20", "warriors", 100 - n, n) for n in range(5)]
+    backlog.append(samples[2:])
+    backlog.append(samples[:2])
+    backlog.append([])
+    assert backlog.read(start + timedelta(minutes=1)) == samples[1:]
+    backlog.forget_before(start + timedelta(minutes=3))
+    assert backlog.read(start) == samples[3:]
+    backlog.close()
+
+
+# -- databases that break -------------------------------------------------------------------------
+
+
+def test_a_deleted_file_does_not_split_the_limit(tmp_path: Path) -> None:
+    """Processes that had the file open move to the new one before their next call, with what they know."""
+    account = Account(f"sqlite:///{tmp_path}/budget.db")
+    old = account.member()
+    account.call(old, status=429, headers={"Retry-After": "60"})
+    held_at = account.clock.now
+    (tmp_path / "budget.db").unlink()
+    new = account.member()
+    assert account.call(old) - held_at == pytest.approx(60.0, abs=0.1)
+    sent = [account.call(budget) for _ in range(3) for budget in (old, new)]
+    assert all(b - a > 0.99 * STEP for a, b in itertools.pairwise(sent))
+    account.stack.close()
+
+
+def test_a_new_file_made_by_a_newcomer_is_joined(tmp_path: Path) -> None:
+    """Where a new process made the new file first, the old one brings in its hold."""
+    account = Account(f"sqlite:///{tmp_path}/budget.db")
+    old = account.member()
+    account.call(old)
+    (tmp_path / "budget.db").unlink()
+    new = account.member()
+    account.call(new)
+    sent = [account.call(budget) for _ in range(3) for budget in (old, new)]
+    assert all(b - a > 0.99 * STEP for a, b in itertools.pairwise(sent))
+    account.stack.close()
+
+
+def test_a_corrupt_file_is_put_aside(tmp_path: Path) -> None:
+    """A file that is no database is kept under another name, and a new one is made."""
+    path = tmp_path / "budget.db"
+    content = b"not a database at all, but long enough to be read as a header" * 50
+    path.write_bytes(content)
+    account = Account(f"sqlite:///{path}")
+    account.call(account.member())
+    account.stack.close()
+    kept = [found for found in tmp_path.iterdir() if ".corrupt-" in found.name]
+    assert kept[0].read_bytes() == content
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("select count(*) from vendor_assets_budget").fetchone() == (2,)
+
+
+def test_a_file_that_becomes_corrupt_is_put_aside(tmp_path: Path) -> None:
+    """A file that is overwritten while in use is replaced, and what this process knows goes on."""
+    path = tmp_path / "budget.db"
+    account = Account(f"sqlite:///{path}")
+    budget = account.member()
+    account.call(budget, status=429, headers={"Retry-After": "60"})
+    held_at = account.clock.now
+    budget._database.close()
+    path.write_bytes(b"\0garbage" * 4096)
+    assert account.call(budget) - held_at == pytest.approx(60.0, abs=0.5)
+    account.stack.close()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """Where the file cannot be, the error says where and what to do, at once."""
+    (tmp_path / "file").write_text("in the way")
+    budget = Budget(f"sqlite:///{tmp_path}/file/budget.db", "acme", limits=[Limit.parse("20/s")])
+    with pytest.raises(BudgetUnavailableError, match="VENDOR_ASSETS_DB") as caught, budget.slot():
+        pass
+    assert caught.value.retryable
+    assert "\n" not in str(caught.value)
+    budget.close()
+
+
+def test_a_server_that_is_away_is_named(tmp_path: Path) -> None:
+    """Where no server answers, the error says so without the password."""
+    database = Database("postgresql://user:secret@127.0.0.1:1/none", FakeClock(), patience_seconds=2.0)
+    with pytest.raises(BudgetUnavailableError) as caught:
+        database.read("a", "p")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_restart_is_survived() -> None:
+    """While PostgreSQL restarts calls wait; after it they go on at the same pace, in the same state."""
+    try:
+        server = running_postgres()
+        running = server.__enter__()
+    except FileNotFoundError as error:
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            raise
+        pytest.skip(str(error))
+    try:
+        account = Account(running.url())
+        budget = account.member()
+        first = account.call(budget)
+        running.stop("fast")
+        running.start()
+        assert account.call(budget) - first >= STEP - 1e-3
+        account.stack.close()
+    finally:
+        server.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "mysql://host/name", "sqlite://", "sqlite:///:memory:"])
+def test_wrong_urls_are_refused(url: str) -> None:
+    """A URL that is none of the two kinds is refused with what is accepted."""
+    with pytest.raises(ConfigurationError, match=r"sqlite:////folder/file.db"):
+        Budget(url, "acme", limits=[Limit.parse("20/s")])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"share": 0.0},
+        {"share": 1.5},
+        {"max_in_flight": 0},
+        {"limits": [Limit.parse("1/s"), Limit.parse("1/min")]},
+    ],
+)
+def test_impossible_settings_are_refused(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    """A share outside 0 to 1, no place at all, and two limits of one name are refused."""
+    with pytest.raises(ConfigurationError):
+        Budget(f"sqlite:///{tmp_path}/b.db", "acme", **({"limits": [Limit.parse("20/s")]} | arguments))
