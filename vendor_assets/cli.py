@@ -674,26 +674,25 @@ def _control_log(url: str) -> dict[str, Any]:
 
 
 def _dev(options: argparse.Namespace) -> int:
-    from vendor_assets.configuration import SIMULATOR_PORT, read
+    from vendor_assets.configuration import SIMULATOR_PORT, SIMULATOR_URL, read
 
     root, environ = _project()
     settings = read(environ, root=root)
     processes: list[subprocess.Popen[Any]] = []
 
     def start(command: list[str]) -> None:
-        processes.append(subprocess.Popen(command, cwd=root, env=environ))
+        processes.append(subprocess.Popen([sys.executable, *command], cwd=root, env=environ))
 
     with _terminable():
         try:
-            if settings.embedded:
-                start(
-                    [sys.executable, "-m", "vendor_assets.simulator", "--port", str(SIMULATOR_PORT),
-                     "--parent-pid", str(os.getpid()), "--api-key", settings.api_key]
-                )  # fmt: skip
-            start(
-                [sys.executable, "-m", "dagster", "dev", "-m", "vendor_assets.definitions", "-h", "127.0.0.1",
-                 "-p", str(options.port)]
-            )  # fmt: skip
+            if settings.embedded and not _answers(SIMULATOR_URL):
+                simulator = ["-m", "vendor_assets.simulator", "--port", str(SIMULATOR_PORT)]
+                start([*simulator, "--parent-pid", str(os.getpid()), "--api-key", settings.api_key])
+            # A project's workspace.yaml may name more than ours.
+            where = [] if (root / "workspace.yaml").is_file() else ["-m", "vendor_assets.definitions"]
+            serve = ["-m", "dagster", "dev", *where, "-h", "127.0.0.1", "-p", str(options.port)]
+            # The other command, dg dev, wants a project of its own form.
+            start(["-W", "ignore:Function `dev_command` is superseded", *serve, "--log-level", "warning"])
             print(
                 f"the UI opens on http://127.0.0.1:{options.port}; Ctrl-C ends it and the vendor", flush=True
             )
