@@ -1,0 +1,98 @@
+"""What happens by itself to dead letters and to runs whose process is gone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
+from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.sensors import _redrives
+from vendor_assets.storage import layout
+from vendor_assets_tests.support.deployment import Deployment, yesterday
+from vendor_assets_tests.support.simulator import RunningSimulator
+
+DAY = yesterday()
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def letter(*, minutes: float, redrives: int = 0, retryable: bool = True) -> DeadLetter:
+    at = NOW - timedelta(minutes=minutes)
+    return DeadLetter(("leaf",), f"/request/{minutes}", "why", retryable, 500, 5, at, at, redrives=redrives)
+
+
+def partition(
+    *letters: DeadLetter, troop: str | None = "1", asset: str = "performance_data"
+) -> DeadPartition:
+    return DeadPartition(asset, DAY, troop, letters)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "redrives", "due"),
+    [(9, 0, False), (10, 0, True), (39, 1, False), (40, 1, True), (160, 2, True), (10_000, 3, False)],
+)
+def test_transient_letters_are_redriven_with_growing_delay(minutes: float, redrives: int, due: bool) -> None:
+    """After 10, 40 and 160 minutes; three times, then a person decides."""
+    runs = _redrives([partition(letter(minutes=minutes, redrives=redrives))], NOW)
+    assert bool(runs) == due
+
+
+def test_permanent_letters_wait_for_a_person() -> None:
+    """A sensor never asks again what asking cannot change."""
+    assert not _redrives([partition(letter(minutes=1000, retryable=False))], NOW)
+
+
+def test_scattered_redrives_of_a_day_are_one_run() -> None:
+    """Partitions of one day, wherever they lie, in one run; the roster by its own job."""
+    due = letter(minutes=30)
+    runs = _redrives(
+        [partition(due, troop="1"), partition(due, troop="7"), partition(due, troop=None, asset="troops")],
+        NOW,
+    )
+    assert sorted(str(run.job_name) for run in runs) == ["harvest", "roster"]
+    (harvest,) = [run for run in runs if run.job_name == "harvest"]
+    assert harvest.run_config["ops"]["harvest_partitions"]["config"]["partitions"] == [f"{DAY}|1", f"{DAY}|7"]
+
+
+def test_a_redrive_asks_only_for_the_transient_ones(deployment: Deployment, vendor: RunningSimulator) -> None:
+    """Of a partition with both kinds the sensor's run asks for the transient ones; a click asks for all."""
+    deployment.materialize("troops", partition=DAY.isoformat())
+    troop = vendor.world.troops_on(DAY, "UTC")[0]
+    key = layout.encode_segment(troop.id)
+    deployment.instance.add_dynamic_partitions("troop", [key])
+    data = f"/applications/{troop.id}/hosts/.*data.json"
+    vendor.faults(
+        [{"kind": "status", "status": 400, "match": data, "count": 1}, {"kind": "500", "match": data}]
+    )
+    assert not deployment.materialize(
+        "warriors", "data_groups", "performance_data", partition=f"{DAY}|{key}"
+    ).success
+    vendor.clear_faults()
+    by_sensor = {"vendor_assets/trigger": "sensor"}
+    run = deployment.materialize("performance_data", partition=f"{DAY}|{key}", tags=by_sensor)
+    assert not run.success
+    letters = DeadLetters(deployment.store).load("performance_data", DAY, key).letters
+    assert [item.status for item in letters] == [400]
+    assert deployment.materialize("performance_data", partition=f"{DAY}|{key}").success
+
+
+def test_a_run_whose_lease_has_lapsed_is_failed(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A started run that renews no lease is dead, whatever its launcher says; a young one is left alone."""
+    monkeypatch.setattr("vendor_assets.orchestration.sensors.START_SECONDS", -1)
+    job = deployment.definitions.resolve_job_def("harvest")
+    run = deployment.instance.create_run_for_job(
+        job, run_config=harvest_config([f"{DAY}|1"], ["warriors"]), tags={}
+    )
+    deployment.instance.report_engine_event("starting", run)
+    deployment.instance.handle_run_event(
+        run.run_id,
+        dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, job.name, message="started"),
+    )
+    deployment.sensor("lapsed_runs_sensor")
+    after = deployment.instance.get_run_by_id(run.run_id)
+    assert after is not None
+    assert after.status == dg.DagsterRunStatus.FAILURE
