@@ -31,6 +31,7 @@ from vendor_assets.budget.limits import Limit
 from vendor_assets.budget.pace import (
     BACKFILL_FRESH_SECONDS,
     FRESH_SECONDS,
+    GUARD_SECONDS,
     LATE_SECONDS,
     Ask,
     Grant,
@@ -53,6 +54,9 @@ WorkClass = Literal["scheduled", "backfill"]
 
 AHEAD_SECONDS: Final = 0.25
 """A process holds slots for at most so much of the pace: little is lost when it is killed."""
+
+EARLY_SECONDS: Final = 0.003
+"""The epochs are looked at this long before a slot, so that the look does not make the call late."""
 
 PROMOTION_SECONDS: Final = 10.0
 """A backfill call that has waited so long counts as scheduled."""
@@ -377,8 +381,7 @@ class Budget:
                     self._call_leader()
                 return grant
             with self._mutex:
-                self._outstanding -= 1
-                self._in_use -= 1
+                self._give_back()
                 waiter.grant = None
             ask = ask._replace(returns=True)
 
@@ -525,39 +528,50 @@ class Budget:
             next(waiter for queue in self._queues for waiter in queue).condition.notify()
 
     def _sleep(self, waiter: _Waiter) -> None:
+        """Wait until shortly before the slot."""
         with self._mutex:
             while not self._closed:
-                left = waiter.local_at - self._clock.monotonic()
+                left = waiter.local_at - EARLY_SECONDS - self._clock.monotonic()
                 if left <= 0:
                     return
                 self._clock.wait(waiter.condition, left)
 
     def _confirm(self, waiter: _Waiter, grant: Grant) -> bool:
-        """Whether the slot is still good, asked just before sending."""
+        """Whether the slot is still good, found out just before it; returns when it is time to send."""
         with self._mutex:
             if self._closed:
-                self._outstanding -= 1
-                self._in_use -= 1
+                self._give_back()
                 self._raise_what_ended(waiter, waiter.started)
-        now = self._clock.monotonic()
-        if now > waiter.local_at + LATE_SECONDS:
-            return False
-        if now >= self._places_until:
-            # This process was stopped for longer than its places last.
-            with contextlib.suppress(BudgetUnavailableError):
-                self._renew_places()
         fresh = FRESH_SECONDS if grant.backfill_epoch is None else BACKFILL_FRESH_SECONDS
-        if self._known is None or now - self._known_at > fresh:
-            try:
-                self._look()
-            except BudgetUnavailableError:
-                with self._mutex:
-                    self._outstanding -= 1
-                    self._in_use -= 1
-                raise
-        known = self._known
-        good = known is not None and known.valid(grant)
-        return good and self._clock.monotonic() <= waiter.local_at + LATE_SECONDS
+        try:
+            while (now := self._clock.monotonic()) <= waiter.local_at + LATE_SECONDS:
+                if now >= self._places_until and not self._places_again():
+                    return False
+                if max(now, waiter.local_at) - self._known_at > fresh:
+                    self._look()
+                if self._known is None or not self._known.valid(grant):
+                    return False
+                left = waiter.local_at - self._clock.monotonic()
+                if left > 0:
+                    self._clock.sleep(left)
+                now = self._clock.monotonic()
+                if now - self._known_at <= fresh + GUARD_SECONDS and now < self._places_until:
+                    return now <= waiter.local_at + LATE_SECONDS
+        except BudgetUnavailableError:
+            with self._mutex:
+                self._give_back()
+            raise
+        return False
+
+    def _give_back(self) -> None:
+        self._outstanding -= 1
+        self._in_use -= 1
+
+    def _places_again(self) -> bool:
+        """This process was stopped for longer than its places last: see whether there is one left."""
+        self._renew_places(in_flight_only=True)
+        with self._mutex:
+            return self._in_use - self._outstanding < self._places
 
     def release(self) -> None:
         """The call is over; for :class:`Slot`."""
@@ -648,18 +662,20 @@ class Budget:
         offset = snapshot.read_at - snapshot.now
         return [(answer, 0.0 if isinstance(answer, TooLate) else answer.at + offset) for answer in answers]
 
-    def _renew_places(self) -> None:
+    def _renew_places(self, *, in_flight_only: bool = False) -> None:
         with self._mutex:
             waiting = len(self._queues[0]) + len(self._queues[1])
             in_use = self._in_use
             work_class = "backfill" if self._queues[1] and not self._queues[0] else "scheduled"
             wanted = min(self.max_in_flight, max(self._peak, in_use + waiting))
             self._peak = in_use
-        member = Member(0.0, wanted, 0, in_use - self._outstanding, waiting, work_class, self.max_in_flight)
+            in_flight = in_use - self._outstanding
+        kept = in_flight if in_flight_only else in_use
+        member = Member(0.0, wanted, 0, in_flight, waiting, work_class, self.max_in_flight)
 
         def step(snapshot: Snapshot) -> tuple[str, tuple[Member, bool]]:
             places = Places.load(snapshot.body, snapshot.now, self._database.boot)
-            granted = places.renew(self.holder, member, in_use, snapshot.now)
+            granted = places.renew(self.holder, member, kept, snapshot.now)
             return places.dump(), (granted, places.short(snapshot.now))
 
         before = self._clock.monotonic()

@@ -23,8 +23,8 @@ from vendor_assets.budget.limits import JITTER_SECONDS, Limit
 FRESH_SECONDS: Final = 0.020
 """A scheduled call is sent on a look at the epochs that is at most this old."""
 
-BACKFILL_FRESH_SECONDS: Final = 0.002
-"""A backfill's call is: each look costs a read, and giving way at once is worth it."""
+BACKFILL_FRESH_SECONDS: Final = 0.004
+"""A backfill's call is sent on one this old: each look costs a read, and giving way at once is worth it."""
 
 GUARD_SECONDS: Final = 0.002
 """What may pass between the look and the call, on top."""
