@@ -58,8 +58,10 @@ def main() -> int:
     lines = [
         "# Two harvests at once under one limit",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}; "
-        "`python -m benchmarks.harvest`",
+        (
+            f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, "
+            f"Python {platform.python_version()}; `python -m benchmarks.harvest`"
+        ),
         "",
         "| figure, as the vendor counted it | measured | wanted |",
         "|---|---|---|",
