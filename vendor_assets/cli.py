@@ -88,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     backfill.add_argument("--json", action="store_true", help="print what was queued as JSON")
     backfill.set_defaults(run=_backfill)
 
+    plan = commands.add_parser("plan", help="what a day or a range will cost, before anything is launched")
+    _add_days(plan)
+    plan.add_argument("--json", action="store_true", help="print as JSON")
+    plan.set_defaults(run=_plan)
+
     demo = commands.add_parser(
         "demo", help="harvest the embedded vendor's last days into a folder and show what came"
     )
@@ -495,6 +500,61 @@ def _sync(options: argparse.Namespace) -> int:  # noqa: ARG001  every command ta
         f"{done.materialized} partitions reported, {done.known_already} known already, "
         f"{done.not_complete} not complete, {done.troops} troops added"
     )
+    return COMPLETE
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from vendor_assets.budget import Limit
+    from vendor_assets.configuration import read
+    from vendor_assets.harvest.sizing import plan_day
+
+    root, environ = _project()
+    settings = read(environ, root=root)
+    store = _store(settings)
+    plans = [plan_day(store, day, options.troop) for day in _choose_days(options, settings)]
+    total = sum(plan.total for plan in plans)
+    limits: tuple[Limit, ...] = () if settings.limits == "auto" else settings.limits
+    rate = min((limit.amount / limit.period_seconds for limit in limits), default=None)
+    seconds = total / (rate * settings.share) if rate else None
+    if options.json:
+        document = {
+            "days": [
+                {
+                    **asdict(plan),
+                    "day": str(plan.day),
+                    "roster_from": plan.roster_from and str(plan.roster_from),
+                }
+                for plan in plans
+            ],
+            "calls": total,
+            "seconds": seconds,
+        }
+        print(json.dumps(document, indent=1))
+        return COMPLETE
+    print(
+        f"{'day':12}{'troops':>8}{'warriors':>10}{'groups':>8}{'data':>8}{'calls':>8}{'answered':>10}  roster of"
+    )
+    for plan in plans:
+        calls = plan.calls
+        known = (
+            "the day" if plan.roster_from == plan.day else plan.roster_from or "unknown: list troops first"
+        )
+        print(
+            f"{plan.day!s:12}{plan.troops:>8}{calls['warriors']:>10}{calls['data_groups']:>8}"
+            f"{calls['performance_data']:>8}{plan.total:>8}{sum(plan.done.values()):>10}  {known}"
+        )
+    if seconds is None:
+        print(
+            f"{total:,} calls; how long that takes is known once the vendor's capacity was found (VENDOR_RATE is auto)"
+        )
+        return COMPLETE
+    end = datetime.now(settings.zone) + timedelta(seconds=seconds)
+    quota = ", ".join(map(str, limits))
+    lasts = timedelta(seconds=round(seconds))
+    print(f"{total:,} calls at {settings.share:.0%} of {quota}: {lasts}, done {end:%Y-%m-%d %H:%M %Z}")
+    largest = [f"{key} ({count})" for key, count in list(plans[-1].by_troop.items())[:3] if count]
+    if largest:
+        print(f"largest troops: {', '.join(largest)}")
     return COMPLETE
 
 

@@ -91,6 +91,17 @@ def test_a_second_harvest_costs_nothing(tmp_path: Path) -> None:
         assert replaced["calls_made"] == first["calls_made"]
 
 
+def test_the_plan_is_what_happens(tmp_path: Path) -> None:
+    """A day like the one before costs what the plan says; what has landed costs nothing."""
+    with simulator(world="small", churn=False) as vendor:
+        running = command(tmp_path, vendor, VENDOR_RATE="500/s")
+        earlier, later = (DAY - timedelta(days=1)).isoformat(), DAY.isoformat()
+        running.run("harvest", "--day", earlier, "--json")
+        planned = running.run("plan", "--from", earlier, "--to", later, "--json").json
+        assert [sum(day["calls"].values()) for day in planned["days"]] == [0, planned["calls"]]
+        assert running.run("harvest", "--day", later, "--json").json["calls_made"] == planned["calls"]
+
+
 def test_one_troop_of_many(tmp_path: Path) -> None:
     """--troop harvests only what it names, by id or by name."""
     with simulator(world="small", churn=False) as vendor:
