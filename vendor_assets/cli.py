@@ -93,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="print as JSON")
     plan.set_defaults(run=_plan)
 
+    doctor = commands.add_parser("doctor", help="try every part that a harvest needs, a line each")
+    doctor.set_defaults(run=_doctor)
+
     demo = commands.add_parser(
         "demo", help="harvest the embedded vendor's last days into a folder and show what came"
     )
@@ -501,6 +504,23 @@ def _sync(options: argparse.Namespace) -> int:  # noqa: ARG001  every command ta
         f"{done.not_complete} not complete, {done.troops} troops added"
     )
     return COMPLETE
+
+
+def _doctor(options: argparse.Namespace) -> int:  # noqa: ARG001  every command takes its options
+    from vendor_assets.configuration import read
+    from vendor_assets.orchestration.deployment import build_resources
+    from vendor_assets.orchestration.doctor import examine
+    from vendor_assets.orchestration.launching import open_instance
+
+    root, environ = _project()
+    settings = read(environ, root=root)
+    failed = 0
+    with _embedded_vendor(settings) as reachable, open_instance(root, environ) as instance:
+        resources = build_resources(reachable)
+        for finding in examine(reachable, resources["vendor_api"], resources["store"], instance):
+            failed += finding.state == "failed"
+            print(f"{finding.state:8} {finding.part:11} {finding.text}", flush=True)
+    return FAILED if failed else COMPLETE
 
 
 def _plan(options: argparse.Namespace) -> int:
