@@ -223,6 +223,7 @@ class Database:
         patience = self._patience_seconds if patience_seconds is None else patience_seconds
         until = self.clock.monotonic() + patience
         pause = 0.02
+        said = False
         while True:
             try:
                 with self._lock:
@@ -232,7 +233,9 @@ class Database:
                 self._suspect = self.is_sqlite and _says(error, _BROKEN_FILE)
                 if _hopeless(error) or self.clock.monotonic() + pause > until:
                     raise BudgetUnavailableError(self._explain(error)) from error
-                log.warning("the budget's database does not answer, trying again: %s", _short(error))
+                if not said and pause > 0.5:
+                    log.warning("the budget's database does not answer, trying again: %s", _short(error))
+                    said = True
             self.clock.sleep(pause)
             pause = min(pause * 2, 1.0)
 
