@@ -1,0 +1,363 @@
+"""Adaptation: what the vendor bears, learnt from its answers. Pure.
+
+Three signs are read: throttles (429, or 503 with Retry-After), strain (timeouts, 5xx, latency far above its
+baseline), and, where no limit is known, the number of calls that queue at the vendor (Little's law over the
+latency above the baseline; the same idea as TCP Vegas).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal
+
+Mode = Literal["free", "search", "recover", "plateau", "probe"]
+
+START_RATE: Final = 2.0
+"""Where a search starts, calls per second."""
+
+LOWEST_RATE: Final = 0.05
+HIGHEST_RATE: Final = 10_000.0
+
+CUT: Final = 0.7
+"""Each cut leaves this part of the rate."""
+
+CUT_INTERVAL_SECONDS: Final = 10.0
+"""Strain cuts at most once in this time."""
+
+RECOVERY_SECONDS: Final = 30.0
+"""From a cut back to just below where it was needed: fast first, slow near it."""
+
+PROBE_INTERVAL_SECONDS: Final = 600.0
+"""Between two attempts to go past a rate that was throttled."""
+
+SETTLED_SECONDS: Final = 120.0
+"""With a share below one: from one look at the knee to the next."""
+
+_WINDOW_SECONDS: Final = 1.0
+_WINDOW_CALLS: Final = 5
+_ENDPOINTS: Final = 50
+_QUEUE_LOW: Final = 4.0
+_QUEUE_HIGH: Final = 9.0
+_DEFAULT_HOLD_SECONDS: Final = 1.0
+_LONGEST_DEFAULT_HOLD_SECONDS: Final = 60.0
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of a process's calls since it last told.
+
+    Attributes:
+        answered: Calls with an answer, errors of the client's making (4xx) among them.
+        failed: Calls without one, or with a 5xx.
+        failed_since_answer: Calls after the last answer that gave no sign of life.
+        latencies: By endpoint: number and sum of seconds of answered calls.
+    """
+
+    answered: int = 0
+    failed: int = 0
+    failed_since_answer: int = 0
+    latencies: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, endpoint: str, seconds: float, *, alive: bool, answered: bool) -> None:
+        """Count one call: did the vendor give a sign of life, and an answer that can be used?"""
+        if alive:
+            self.failed_since_answer = 0
+        if answered:
+            self.answered += 1
+            sums = self.latencies.setdefault(endpoint, [0.0, 0.0])
+            sums[0] += 1
+            sums[1] += seconds
+        else:
+            self.failed += 1
+            self.failed_since_answer += not alive
+
+    def join(self, later: Report) -> None:
+        """Append another report."""
+        self.failed_since_answer = later.failed_since_answer + (
+            0 if later.answered else self.failed_since_answer
+        )
+        self.answered += later.answered
+        self.failed += later.failed
+        for endpoint, (number, seconds) in later.latencies.items():
+            sums = self.latencies.setdefault(endpoint, [0.0, 0.0])
+            sums[0] += number
+            sums[1] += seconds
+
+    def __bool__(self) -> bool:
+        return bool(self.answered or self.failed)
+
+
+@dataclass(slots=True)
+class Tuning:
+    """What was learnt about a vendor account; times are the database's clock.
+
+    Attributes:
+        mode: ``free``: the limits decide; ``search``: no limit is known, the rate follows the vendor;
+            ``recover``: back up after a cut; ``plateau``: just below what was throttled; ``probe``: past it.
+        rate: The adapted rate; None while free.
+        low: Where a recovery started.
+        target: Where it leads to.
+        since: When it started, or when the plateau did.
+        until: When the plateau ends.
+        cut_at: The last cut.
+        before: The rate before the last cut or probe.
+        throttled_at: The last throttle that was not one of a row.
+        resumed_at: The first answer after it.
+        admitted: Answers since.
+        streak: Throttles in a row.
+        starting: Whether a search has seen no sign yet.
+        queue: Calls that queue at the vendor, smoothed.
+        slow: Slow windows in a row.
+        window_at: Since when the following are counted.
+        answered: Calls.
+        failed: Calls.
+        window: By endpoint, number and seconds of the answered ones.
+        delivered: Answers per second, smoothed.
+        needed: The last hold where the vendor did not say; a fourth of it is the next row's first one.
+        baseline: By endpoint: latency without load, in seconds.
+    """
+
+    mode: Mode = "free"
+    rate: float | None = None
+    low: float = 0.0
+    target: float = 0.0
+    since: float = 0.0
+    until: float = 0.0
+    cut_at: float | None = None
+    before: float = 0.0
+    throttled_at: float | None = None
+    resumed_at: float | None = None
+    admitted: int = 0
+    streak: int = 0
+    starting: bool = True
+    queue: float = 0.0
+    slow: int = 0
+    window_at: float | None = None
+    answered: int = 0
+    failed: int = 0
+    window: dict[str, list[float]] = field(default_factory=dict)
+    delivered: float = 0.0
+    needed: float = 0.0
+    baseline: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, values: dict[str, Any]) -> Tuning:
+        """From its dump."""
+        return cls(**values)
+
+    def dump(self) -> dict[str, Any]:
+        """What differs from a new one."""
+        new = _NEW
+        return {name: value for name in _NAMES if (value := getattr(self, name)) != getattr(new, name)}
+
+    def start_search(self) -> None:
+        """No limit is known: find one."""
+        self.mode = "search"
+        self.rate = START_RATE
+        self.starting = True
+
+    def shift(self, seconds: float) -> None:
+        """Move all times."""
+        self.since += seconds
+        self.until += seconds
+        self.cut_at = _moved(self.cut_at, seconds)
+        self.throttled_at = _moved(self.throttled_at, seconds)
+        self.resumed_at = _moved(self.resumed_at, seconds)
+        self.window_at = _moved(self.window_at, seconds)
+
+    # -- signs -------------------------------------------------------------------------------------
+
+    def throttle(self, now: float, current: float) -> float:
+        """The vendor refused a call that was sent at the current rate.
+
+        The first one cuts. Between two of them the vendor admitted what it admits, so from the second on
+        the number of answers in between tells its limit.
+
+        Args:
+            now: The time.
+            current: The rate, calls per second.
+
+        Returns:
+            How long to hold where the vendor does not say.
+        """
+        self.streak += 1
+        before = self.needed / 8 if self.streak == 1 else self.needed
+        self.needed = hold = min(max(_DEFAULT_HOLD_SECONDS, 2 * before), _LONGEST_DEFAULT_HOLD_SECONDS)
+        if self.streak > 1:
+            return hold
+        admitted = self._admitted_rate(now)
+        if admitted is None:
+            self._cut(now, current, max(current * CUT, LOWEST_RATE), 0.95 * current)
+        else:
+            # The limit lies between what was admitted on average and the rate that was too much.
+            low = max(min(admitted, current), self.before if self.mode == "probe" else 0.0)
+            if low >= 0.95 * current:
+                self._settle(now, 0.97 * current, PROBE_INTERVAL_SECONDS)
+                self.cut_at = now
+            else:
+                self._cut(now, current, 0.97 * low, 0.97 * current)
+        self.throttled_at, self.resumed_at = now, None
+        self.admitted = 0
+        return hold
+
+    def strain(self, now: float, current: float) -> None:
+        """The vendor suffers: cut, unless that was just done."""
+        if self.cut_at is not None and now - self.cut_at < CUT_INTERVAL_SECONDS:
+            return
+        target = current if self.mode != "recover" else max(self.target, current)
+        self._cut(now, current, max(current * CUT, LOWEST_RATE), target)
+
+    def undo_cut(self, since: float) -> None:
+        """The vendor was down, not strained: go on where it was before cuts after this moment."""
+        if self.cut_at is not None and self.cut_at >= since and self.mode == "recover":
+            self.rate = self.before
+            self.low = self.before
+            self.target = max(self.target, self.before)
+
+    def absorb(self, report: Report, now: float, ceiling: float, share: float) -> None:
+        """Take in what came of some calls, and adapt the rate once a second.
+
+        Args:
+            report: The calls.
+            now: The time.
+            ceiling: The rate that the limits permit; infinite where none is known.
+            share: Our part of what is found where none is known.
+        """
+        if report.answered:
+            self.streak = 0
+            self.admitted += report.answered
+            if self.resumed_at is None:
+                self.resumed_at = now
+        for endpoint, (number, seconds) in report.latencies.items():
+            sums = self.window.setdefault(endpoint, [0.0, 0.0])
+            sums[0] += number
+            sums[1] += seconds
+        self.answered += report.answered
+        self.failed += report.failed
+        if self.window_at is None:
+            self.window_at = now
+        passed = now - self.window_at
+        calls = self.answered + self.failed
+        if passed < _WINDOW_SECONDS or (calls < _WINDOW_CALLS and passed < 5 * _WINDOW_SECONDS):
+            return
+        self._tick(now, passed, ceiling, share)
+        self.window_at = now
+        self.answered = self.failed = 0
+        self.window = {}
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _admitted_rate(self, now: float) -> float | None:
+        """What the vendor admitted per second between the last throttle and this one."""
+        if self.throttled_at is None or self.resumed_at is None or self.admitted < 10:
+            return None
+        if now - self.resumed_at < 1.0 or now - self.throttled_at > PROBE_INTERVAL_SECONDS * 6:
+            return None
+        return self.admitted / (now - self.throttled_at)
+
+    def _cut(self, now: float, current: float, rate: float, target: float) -> None:
+        self.before = current
+        self.rate = self.low = max(rate, LOWEST_RATE)
+        self.target = max(target, self.low)
+        self.mode = "recover"
+        self.since = self.cut_at = now
+        self.starting = False
+
+    def _settle(self, now: float, rate: float, seconds: float) -> None:
+        self.mode = "plateau"
+        self.rate = max(rate, LOWEST_RATE)
+        self.since = now
+        self.until = now + seconds
+        self.starting = False
+
+    def _measure(self) -> tuple[float, float]:
+        """Seconds of the window's answers above their baseline, and of the baseline itself."""
+        excess = calm = 0.0
+        for endpoint, (number, seconds) in self.window.items():
+            mean = seconds / number
+            base = self.baseline.get(endpoint, mean)
+            if mean < base:
+                base += (mean - base) * min(1.0, number / 20)
+            else:
+                # What is slow for good becomes the baseline, within some ten thousand calls.
+                base += (mean - base) * min(1.0, number / 20_000)
+            if endpoint in self.baseline or len(self.baseline) < _ENDPOINTS:
+                self.baseline[endpoint] = base
+            calm += base * number
+            excess += max(0.0, seconds - base * number)
+        return excess, calm
+
+    def _tick(self, now: float, passed: float, ceiling: float, share: float) -> None:
+        current = min(self.rate if self.rate is not None else HIGHEST_RATE, ceiling)
+        excess, calm = self._measure()
+        weight = min(1.0, passed / 3.0)
+        self.queue += (excess / passed - self.queue) * weight
+        self.delivered += (self.answered / passed - self.delivered) * weight
+        offered = (self.answered + self.failed) / passed
+        if self.failed >= 3 and self.failed >= 0.25 * (self.answered + self.failed) and self.answered:
+            self.strain(now, current)
+        elif self.mode == "search":
+            self._search(now, passed, current, offered, share)
+        elif self._is_slow(excess, calm):
+            self.strain(now, current)
+        if self.mode == "recover":
+            self._recover(now, ceiling)
+        elif self.mode == "plateau" and now >= self.until:
+            self.mode = "search" if math.isinf(ceiling) and self.throttled_at is None else "probe"
+            self.before = current
+        elif self.mode == "probe" and offered >= 0.7 * current:
+            self.rate = min(current * math.pow(1.01, passed), HIGHEST_RATE)
+            if self.rate >= ceiling:
+                self._be_free()
+
+    def _is_slow(self, excess: float, calm: float) -> bool:
+        """Whether answers have taken far longer than the baseline, twice in a row."""
+        enough = self.answered >= _WINDOW_CALLS
+        slow = enough and excess > max(4 * calm, 0.5 * self.answered)
+        self.slow = self.slow + 1 if slow else 0
+        return self.slow >= 2
+
+    def _recover(self, now: float, ceiling: float) -> None:
+        left = max(0.0, 1.0 - (now - self.since) / RECOVERY_SECONDS)
+        self.rate = self.target - (self.target - self.low) * left**3
+        if left > 0.0:
+            return
+        if self.target >= ceiling * 0.999:
+            self._be_free()
+        elif math.isinf(ceiling) and self.throttled_at is None:
+            self.mode = "search"
+        else:
+            self._settle(now, self.target, PROBE_INTERVAL_SECONDS)
+
+    def _search(self, now: float, passed: float, current: float, offered: float, share: float) -> None:
+        if self.queue > _QUEUE_HIGH:
+            behind = self.delivered < 0.85 * current
+            if self.cut_at is not None and now - self.cut_at < (2.0 if behind else 5.0):
+                return
+            self.starting = False
+            self.cut_at = now
+            found = min(self.delivered, current)
+            if share < 0.95:
+                self._settle(now, share * found, SETTLED_SECONDS)
+                return
+            # Far past the knee the queue has to drain; near it a little less is enough.
+            drain = 0.75 if self.queue > 2 * _QUEUE_HIGH else 0.92
+            self.rate = max(drain * found, LOWEST_RATE)
+        elif self.queue < _QUEUE_LOW and offered >= 0.7 * current:
+            if current > 1.2 * self.delivered and not self.starting:
+                return
+            growth = 1.5 if self.starting else 1.05
+            self.rate = min(current * math.pow(growth, min(passed, 1.5)), HIGHEST_RATE)
+
+    def _be_free(self) -> None:
+        self.mode = "free"
+        self.rate = None
+
+
+def _moved(moment: float | None, seconds: float) -> float | None:
+    return None if moment is None else moment + seconds
+
+
+_NEW: Final = Tuning()
+_NAMES: Final = tuple(entry.name for entry in fields(Tuning))
