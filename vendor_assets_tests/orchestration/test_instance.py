@@ -1,0 +1,59 @@
+"""The shipped ``dagster.yaml``: what Dagster makes of it."""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder with nothing in it but the configuration; the working directory."""
+    shutil.copy(ROOT / "dagster.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def instance(project: Path) -> Iterator[dg.DagsterInstance]:
+    """The instance of that project."""
+    with dg.DagsterInstance.from_config(str(project)) as opened:
+        yield opened
+
+
+def test_history_stays_in_the_project_and_outlives_the_process(project: Path) -> None:
+    """A run, its events, its output and its printed lines are in the project's folder, and are known again later."""
+
+    @dg.asset
+    def noted(context: dg.AssetExecutionContext) -> int:
+        logging.getLogger("vendor_assets.harvest").info("a line of ours")
+        context.log.info("a line of Dagster's")
+        return 1
+
+    with dg.DagsterInstance.from_config(str(project)) as first:
+        first.add_dynamic_partitions("troop", ["42"])
+        run_id = dg.materialize([noted], instance=first).run_id
+    with dg.DagsterInstance.from_config(str(project)) as second:
+        assert [run.run_id for run in second.get_runs()] == [run_id]
+        assert second.get_dynamic_partitions("troop") == ["42"]
+        assert second.get_latest_materialization_event(dg.AssetKey("noted")) is not None
+        lines = {entry.user_message for entry in second.all_logs(run_id)}
+    assert {"a line of ours", "a line of Dagster's"} <= lines
+    assert {path.name for path in project.iterdir()} == {"dagster.yaml", ".dagster"}
+
+
+def test_a_run_that_died_is_retried_and_one_that_failed_is_not(instance: dg.DagsterInstance) -> None:
+    """Dagster starts runs again whose process is gone; what the vendor refused stays with the client."""
+    assert instance.run_retries_enabled
+    assert not instance.get_settings("run_retries")["retry_on_asset_or_op_failure"]
+    assert instance.run_monitoring_enabled
+
+
+def test_nothing_is_reported_to_anybody(instance: dg.DagsterInstance) -> None:
+    """Telemetry is off."""
+    assert not instance.telemetry_enabled
