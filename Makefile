@@ -22,7 +22,7 @@ dev: .venv/installed ## Start the embedded vendor and Dagster's UI, until Ctrl-C
 
 test: .venv/installed-dev ## Run all tests; some of them: make test TESTS=vendor_assets_tests/unit
 	@echo "testing: $(TESTS)"
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 check: style layers types ## Check style, layers and types; all of them even so: make -k check
 
@@ -66,7 +66,8 @@ clean: ## Remove what was installed and cached; harvested data and Dagster's his
 	@touch $@ .venv/installed
 
 .venv/bin/python:
-	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 or newer is needed and was not found; name one: make PYTHON=/path/to/python3.12"; exit 1; fi
+	@[ -n "$(PYTHON)" ] || { echo "no Python 3.11 or newer was found; name one: make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is not Python 3.11 or newer; name another: make PYTHON=/path/to/python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
 	@echo "making .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv --clear .venv
