@@ -203,8 +203,8 @@ class Database:
             if body is None or self.swap(account, part, snapshot.version, body):
                 return result
             attempt += 1
-            if attempt > 2:
-                self.clock.sleep(random.uniform(0, 0.0002 * min(attempt, 25)))  # noqa: S311 - no secret
+            # Whoever lost tries again after a while that grows, or many would lose again and again.
+            self.clock.sleep(random.uniform(0, min(0.0002 * 2**attempt, 0.02)))  # noqa: S311 - no secret
 
     def now(self) -> float:
         """The database's clock, in seconds.

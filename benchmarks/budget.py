@@ -1,0 +1,855 @@
+"""The shared budget, judged on the vendor's side of the wire.
+
+    python -m benchmarks.budget pace            one case; --list names them all
+    python -m benchmarks.budget all --write     every case; writes benchmarks/results/budget.md and .json
+
+Callers are processes of their own that share nothing but the database. The embedded vendor, or nginx, is a
+process too, and its log is the judge. *used* is admitted / (burst + permitted rate x busy time), at share 1.
+Peers (pip install pyrate-limiter limits) are compared where only acquires are counted.
+"""
+
+# ruff: noqa: B023, PLC0415 - what runs meanwhile is called before the loop goes on; peers need not be installed
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import contextlib
+import http.client
+import itertools
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vendor_assets.budget import Budget, Limit
+from vendor_assets.errors import BudgetError
+from vendor_assets_tests.support.postgres import PostgresServer, running_postgres
+from vendor_assets_tests.support.simulator import RunningSimulator, simulator
+
+RESULTS = Path(__file__).parent / "results"
+TARGET = "/v2/applications.json"
+
+Row = dict[str, object]
+
+# -- callers --------------------------------------------------------------------------------------
+
+
+def work(values: dict[str, Any]) -> None:
+    """A process that calls as fast as the budget lets it; prints what it did as JSON when told to stop."""
+    limits = "auto" if values["limit"] == "auto" else [Limit.parse(values["limit"])]
+    acquire, close, warm_up = _limiter(values, limits)
+    counts: Counter[str] = Counter()
+    sent: list[tuple[float, str]] = []
+    stop = threading.Event()
+    left = [values.get("calls", 1 << 60)]
+    lock = threading.Lock()
+
+    def run() -> None:
+        send = _sender(values)
+        while not stop.is_set():
+            with lock:
+                if left[0] <= 0:
+                    return
+                left[0] -= 1
+            if values.get("port") is None:
+                with contextlib.suppress(BudgetError), acquire():
+                    sent.append((time.monotonic(), "ok"))
+                continue
+            with contextlib.suppress(BudgetError):
+                call(send)
+
+    def call(send: Callable[[], tuple[int | None, dict[str, str]]]) -> None:
+        while not stop.is_set():
+            with acquire() as slot:
+                at = time.monotonic()
+                status, headers = send()
+                slot.observe(
+                    status=status, headers=headers, seconds=time.monotonic() - at, error=status is None
+                )
+            sent.append((at, str(status)))
+            counts[str(status)] += 1
+            if status == 200:
+                break
+            if status != 429:
+                stop.wait(random.uniform(0.1, 0.5))
+
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(values["threads"])]
+    warm_up()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    cpu = time.process_time()
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    if "calls" in values:
+        for thread in threads:
+            thread.join()
+    else:
+        sys.stdin.readline()
+    finished = time.monotonic()
+    stop.set()
+    cpu = time.process_time() - cpu
+    figures = {"sent": sent, "counts": counts, "cpu": cpu, "started": started, "finished": finished}
+    print(json.dumps(figures), flush=True)
+    with contextlib.suppress(BudgetError):
+        close()
+    os._exit(0)
+
+
+def _limiter(
+    values: dict[str, Any], limits: Any
+) -> tuple[Callable[[], Any], Callable[[], object], Callable[[], object]]:
+    kind = values.get("limiter", "ours")
+    if kind == "ours":
+        budget = Budget(
+            values["database"], "bench", limits=limits, share=1.0, max_in_flight=values.get("in_flight", 64)
+        )
+        work_class = values.get("work_class", "scheduled")
+        return lambda: budget.slot(work_class=work_class), budget.close, budget.state
+    if kind.startswith("pyrate"):
+        block = _pyrate(values, limits[0])
+        return block, lambda: None, lambda: block().__enter__()
+    from limits import RateLimitItemPerSecond
+    from limits.storage import MemoryStorage
+    from limits.strategies import MovingWindowRateLimiter
+
+    strategy = MovingWindowRateLimiter(MemoryStorage())
+    item = RateLimitItemPerSecond(limits[0].amount)
+
+    @contextmanager
+    def block() -> Iterator[None]:
+        while not strategy.hit(item, "bench"):
+            time.sleep(0.001)
+        yield
+
+    return block, lambda: None, lambda: None
+
+
+def _pyrate(values: dict[str, Any], limit: Limit) -> Callable[[], Any]:
+    import pyrate_limiter as p
+
+    rates = [p.Rate(limit.amount, round(limit.period_seconds * 1000))]
+    if values["limiter"] == "pyrate SQLite":
+        bucket: Any = p.SQLiteBucket.init_from_file(
+            rates, db_path=values["database"].removeprefix("sqlite:///") + ".pyrate", use_file_lock=True
+        )
+    else:
+        from psycopg_pool import ConnectionPool
+
+        pool = ConnectionPool(values["database"], min_size=1, max_size=values["threads"])
+        bucket = p.PostgresBucket(pool, "bench", rates)
+    limiter = p.Limiter(bucket)
+
+    @contextmanager
+    def block() -> Iterator[None]:
+        limiter.try_acquire("bench", blocking=True)
+        yield
+
+    return block
+
+
+def _sender(values: dict[str, Any]) -> Callable[[], tuple[int | None, dict[str, str]]]:
+    if values.get("port") is None:
+        return lambda: (200, {})
+    box: list[http.client.HTTPConnection | None] = [None]
+    target = f"{values.get('target', TARGET)}?worker={values['name']}"
+
+    def send() -> tuple[int | None, dict[str, str]]:
+        connection = box[0]
+        try:
+            if connection is None:
+                connection = box[0] = http.client.HTTPConnection("127.0.0.1", values["port"], timeout=10)
+                connection.connect()
+                assert connection.sock is not None
+                connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.request("GET", target, headers={"X-Api-Key": "k"})
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status, dict(answer.getheaders())
+        except (OSError, http.client.HTTPException):
+            if connection is not None:
+                connection.close()
+            box[0] = None
+            return None, {}
+
+    return send
+
+
+class Caller:
+    """A caller process."""
+
+    def __init__(self, **values: Any) -> None:
+        self.values = values
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.budget", "_work", json.dumps(values)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ready(self) -> None:
+        """Wait until it has imported everything."""
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def go(self) -> None:
+        """Start, or stop, calling."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def figures(self) -> dict[str, Any]:
+        """What it did; it ends."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        self.process.wait(20)
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+def run(
+    seconds: float, processes: int, *, during: Callable[[list[Caller]], None] | None = None, **values: Any
+) -> list[dict[str, Any]]:
+    """Let processes call for some seconds."""
+    callers = [Caller(name=n, **values) for n in range(processes)]
+    for caller in callers:
+        caller.ready()
+    for caller in callers:
+        caller.go()
+    if during is not None:
+        during(callers)
+    else:
+        time.sleep(seconds)
+    alive = [caller for caller in callers if caller.process.poll() is None]
+    for caller in alive:
+        caller.go()
+    return [caller.figures() for caller in alive]
+
+
+# -- judges ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Verdict:
+    """What the vendor saw.
+
+    Attributes:
+        admitted: Times of answered calls, sorted, in seconds.
+        refused: Of calls that were answered with 429.
+        others: Of calls that failed otherwise.
+        workers: Answered calls by process.
+    """
+
+    admitted: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+    others: list[float] = field(default_factory=list)
+    workers: Counter[str] = field(default_factory=Counter)
+
+    def used(self, rate: float, start: float | None = None, end: float | None = None) -> float:
+        """Admitted over what was permitted, from the first call to the last or between two times."""
+        first = self.admitted[0] if start is None else start
+        last = self.admitted[-1] if end is None else end
+        number = bisect.bisect_right(self.admitted, last) - bisect.bisect_left(self.admitted, first)
+        return number / ((1 if start is None else 0) + rate * (last - first))
+
+    def worst(self, seconds: float) -> int:
+        """The most calls in any window, refused ones included."""
+        times = sorted([*self.admitted, *self.refused])
+        return max(bisect.bisect_left(times, at + seconds) - n for n, at in enumerate(times))
+
+    @property
+    def jain(self) -> float:
+        """Fairness over processes: 1 is equal, 1/n is one for all."""
+        counts = list(self.workers.values())
+        return sum(counts) ** 2 / (len(counts) * sum(count * count for count in counts))
+
+    @property
+    def gap(self) -> float:
+        """The longest time without a call."""
+        times = sorted([*self.admitted, *self.refused, *self.others])
+        return max(b - a for a, b in itertools.pairwise(times))
+
+    @property
+    def refused_share(self) -> float:
+        """Part of all calls that was refused."""
+        return len(self.refused) / (len(self.admitted) + len(self.refused))
+
+
+def judge(vendor: RunningSimulator) -> Verdict:
+    """The simulator's log; times are its own."""
+    verdict = Verdict()
+    for at, target, outcome in vendor.log(arrivals=True)["arrivals"]:
+        _sort_in(verdict, at, outcome, target.rpartition("=")[2])
+    return _sorted(verdict)
+
+
+def judge_nginx(log: Path) -> Verdict:
+    """The access log of nginx; times in milliseconds."""
+    verdict = Verdict()
+    for line in log.read_text().splitlines():
+        at, status, target = line.split()
+        _sort_in(verdict, float(at), status, target.rpartition("=")[2])
+    return _sorted(verdict)
+
+
+def judge_acquires(found: Sequence[dict[str, Any]]) -> Verdict:
+    """The callers' own times, on the machine's clock."""
+    verdict = Verdict()
+    for n, figures in enumerate(found):
+        for at, _ in figures["sent"]:
+            _sort_in(verdict, at, "200", str(n))
+    return _sorted(verdict)
+
+
+def _sort_in(verdict: Verdict, at: float, outcome: str, worker: str) -> None:
+    if outcome == "200":
+        verdict.admitted.append(at)
+        verdict.workers[worker] += 1
+    elif outcome == "429":
+        verdict.refused.append(at)
+    else:
+        verdict.others.append(at)
+
+
+def _sorted(verdict: Verdict) -> Verdict:
+    for times in (verdict.admitted, verdict.refused, verdict.others):
+        times.sort()
+    return verdict
+
+
+@contextmanager
+def nginx(rate: int, burst: int) -> Iterator[tuple[int, Path]]:
+    """An nginx that answers 429 beyond a rate; its port and its log."""
+    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    with tempfile.TemporaryDirectory(prefix="nginx-") as name, socket.socket() as probe:
+        folder = Path(name)
+        folder.chmod(0o755)
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        allow = f"zone=all burst={burst} nodelay" if burst else "zone=all"
+        (folder / "nginx.conf").write_text(
+            f"""
+            daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1;
+            events {{}}
+            http {{
+                limit_req_zone $server_name zone=all:1m rate={rate}r/s;
+                limit_req_status 429;
+                log_format judge '$msec $status $request_uri';
+                access_log {folder}/access.log judge;
+                client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
+                uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
+                keepalive_requests 1000000;
+                server {{
+                    listen 127.0.0.1:{port};
+                    location / {{ limit_req {allow}; root {folder}; try_files /answer =404; }}
+                }}
+            }}"""
+        )
+        (folder / "answer").write_text("{}")
+        process = subprocess.Popen([program, "-c", str(folder / "nginx.conf"), "-p", str(folder)])
+        try:
+            for _ in range(200):
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.1):
+                    break
+                time.sleep(0.02)
+            yield port, folder / "access.log"
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+# -- cases ----------------------------------------------------------------------------------------
+
+CASES: dict[str, Callable[[Bench], list[Row]]] = {}
+
+
+def case(function: Callable[[Bench], list[Row]]) -> Callable[[Bench], list[Row]]:
+    """Register a case under its function's name."""
+    CASES[function.__name__] = function
+    return function
+
+
+@dataclass
+class Bench:
+    """What cases need: databases, and how long to run."""
+
+    folder: Path
+    scale: float
+    server: PostgresServer | None
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @contextmanager
+    def database(self, kind: str = "SQLite") -> Iterator[str]:
+        """A new, empty database."""
+        if kind == "SQLite":
+            yield f"sqlite:///{self.folder}/budget-{next(self.numbers)}.db"
+            return
+        assert self.server is not None
+        with self.server.database() as url:
+            yield url
+
+    def kinds(self) -> list[str]:
+        """The databases that there are."""
+        return ["SQLite", "PostgreSQL"] if self.server is not None else ["SQLite"]
+
+
+def vendor(**flags: object) -> contextlib.AbstractContextManager[RunningSimulator]:
+    """The embedded vendor with a small world."""
+    return simulator(**flags)
+
+
+@case
+def pace(bench: Bench) -> list[Row]:
+    """20 and 200 a second; 1, 4, 16 processes of 4 threads; a sliding window, the strictest vendor."""
+    return [
+        _paced(bench, f"{rate}/s", kind, processes, 20 * bench.scale)
+        for rate in (20, 200)
+        for kind in bench.kinds()
+        for processes in (1, 4, 16)
+    ]
+
+
+@case
+def minute(bench: Bench) -> list[Row]:
+    """1,000 a minute, New Relic's limit, in a sliding window."""
+    return [
+        _paced(bench, "1000/min", kind, processes, 75 * bench.scale)
+        for kind in bench.kinds()
+        for processes in (1, 4, 16)
+    ]
+
+
+def _paced(bench: Bench, limit: str, kind: str, processes: int, seconds: float, **flags: object) -> Row:
+    flags = {"limit_kind": "sliding", **flags}
+    with bench.database(kind) as url, vendor(limit=limit, **flags) as judging:
+        found = run(seconds, processes, limit=limit, database=url, port=judging.port, threads=4)
+        verdict = judge(judging)
+    parsed = Limit.parse(limit)
+    return {
+        "limit": limit,
+        "vendor": flags["limit_kind"],
+        "database": kind,
+        "processes": processes,
+        "calls": len(verdict.admitted),
+        "429": len(verdict.refused),
+        "used": round(verdict.used(parsed.rate), 4),
+        "worst window": verdict.worst(parsed.period_seconds),
+        "Jain": round(verdict.jain, 4),
+        "CPU µs a call": round(sum(figures["cpu"] for figures in found) / len(verdict.admitted) * 1e6),
+    }
+
+
+@case
+def vendors(bench: Bench) -> list[Row]:
+    """Vendors that count in fixed windows, sliding windows and buckets; 4 processes of 4 threads."""
+    rows = []
+    for rate in (20, 200):
+        for kind, burst in (("fixed", None), ("sliding", None), ("bucket", rate), ("bucket", 2)):
+            row = _paced(bench, f"{rate}/s", "SQLite", 4, 20 * bench.scale, limit_kind=kind, burst=burst)
+            rows.append({**row, "vendor": kind + (f" of {burst}" if burst else "")})
+    return rows
+
+
+@case
+def fast(bench: Bench) -> list[Row]:
+    """2,000 a second, acquires only, 16 processes of 4 threads, beside peers."""
+    rows = []
+    peers = [("ours", kind) for kind in bench.kinds()]
+    if bench.scale == 1:
+        peers += [
+            ("pyrate SQLite", "SQLite"),
+            ("pyrate PostgreSQL", "PostgreSQL"),
+            ("limits in memory", "none"),
+        ]
+    for limiter, kind in peers:
+        if kind == "PostgreSQL" and bench.server is None:
+            continue
+        with bench.database("SQLite" if kind == "none" else kind) as url:
+            alone = kind == "none"
+            try:
+                found = run(
+                    8 * bench.scale,
+                    1 if alone else 16,
+                    limit="2000/s",
+                    limiter=limiter,
+                    database=url,
+                    threads=4,
+                )
+            except (ValueError, AssertionError, ImportError) as error:
+                rows.append({"limiter": limiter, "429": f"did not run: {type(error).__name__}"})
+                continue
+        verdict = judge_acquires(found)
+        rows.append(
+            {
+                "limiter": limiter,
+                "database": kind,
+                "processes": 1 if alone else 16,
+                "acquires": len(verdict.admitted),
+                "used": round(verdict.used(2000), 4),
+                "worst second": verdict.worst(1.0),
+                "Jain": round(verdict.jain, 4),
+                "CPU µs an acquire": round(sum(f["cpu"] for f in found) / len(verdict.admitted) * 1e6),
+            }
+        )
+    return rows
+
+
+@case
+def proxy(bench: Bench) -> list[Row]:
+    """Behind nginx: limit_req, answering 429; 4 processes of 4 threads."""
+    rows: list[Row] = []
+    for rate, burst in ((20, 0), (20, 1), (200, 0), (200, 1), (200, 5)):
+        with bench.database() as url, nginx(rate, burst) as (port, log):
+            run(20 * bench.scale, 4, limit=f"{rate}/s", database=url, port=port, threads=4)
+            verdict = judge_nginx(log)
+        rows.append(
+            {
+                "limit_req": f"{rate}r/s burst={burst}",
+                "calls": len(verdict.admitted),
+                "429": len(verdict.refused),
+                "used": round(verdict.used(rate), 4),
+            }
+        )
+    return rows
+
+
+@case
+def believed(bench: Bench) -> list[Row]:
+    """We believe twice the real rate, the vendor sends no headers."""
+    rows: list[Row] = []
+    for kind, burst in (("bucket", None), ("sliding", None), ("fixed", None)):
+        seconds = 120 * bench.scale
+        with (
+            bench.database() as url,
+            vendor(limit="20/s", limit_kind=kind, burst=burst, limit_headers="never") as judging,
+        ):
+            run(seconds, 4, limit="40/s", database=url, port=judging.port, threads=4)
+            verdict = judge(judging)
+        rows.append(
+            {
+                "vendor": kind,
+                "calls": len(verdict.admitted),
+                "429": len(verdict.refused),
+                "429 %": round(100 * verdict.refused_share, 3),
+                "real rate used": round(verdict.used(20), 4),
+            }
+        )
+    return rows
+
+
+@case
+def auto(bench: Bench) -> list[Row]:
+    """No limit known: capacity 50, 20, 80; down at 3 times that; latency grows with load; never a 429."""
+    rows: list[Row] = []
+    seconds = 90 * bench.scale
+    levels: list[tuple[float, float]] = []
+    with (
+        bench.database() as url,
+        vendor(limit="none", capacity=50, collapse_factor=3) as judging,
+    ):
+
+        def change(_: list[Caller]) -> None:
+            for capacity in (50, 20, 80):
+                judging.load(capacity=capacity)
+                levels.append((judging.log()["seconds"], capacity))
+                time.sleep(seconds)
+
+        run(0, 4, during=change, limit="auto", database=url, port=judging.port, threads=8, in_flight=32)
+        verdict = judge(judging)
+        outages = len(judging.log()["outages"])
+    for start, capacity in levels:
+        after = start + seconds * 2 / 3
+        rows.append(
+            {
+                "capacity": capacity,
+                "outages": outages,
+                "used in the first two thirds": round(verdict.used(capacity, start, after), 3),
+                "used after a minute": round(verdict.used(capacity, after, start + seconds), 3),
+                "429": len(verdict.refused),
+            }
+        )
+    return rows
+
+
+@case
+def outage(bench: Bench) -> list[Row]:
+    """The vendor is away for 30 s in the middle, in three ways."""
+    rows: list[Row] = []
+    for mode in ("503", "reset", "refuse"):
+        with bench.database() as url, vendor(limit="20/s", limit_kind="sliding") as judging:
+
+            def away(_: list[Caller]) -> None:
+                time.sleep(10)
+                judging.faults([{"kind": "outage", "seconds": 30, "mode": mode}])
+                time.sleep(50)
+
+            found = run(0, 4, during=away, limit="20/s", database=url, port=judging.port, threads=4)
+            verdict = judge(judging)
+            offset = time.monotonic() - judging.log()["seconds"]
+        gap = max(itertools.pairwise(verdict.admitted), key=lambda pair: pair[1] - pair[0])
+        failed = sorted(
+            at - offset for figures in found for at, status in figures["sent"] if status not in ("200", "429")
+        )
+        probes = [at for at in failed if gap[0] + 2.0 < at < gap[1]]
+        rows.append(
+            {
+                "vendor answers": mode,
+                "calls": len(verdict.admitted),
+                "429": len(verdict.refused),
+                "calls before it was noticed": len(failed) - len(probes),
+                "probes": len(probes),
+                "seconds between probes": round(
+                    min((b - a for a, b in itertools.pairwise(probes)), default=0), 1
+                ),
+                "rate 2 to 7 s after": round(verdict.used(20, gap[1] + 2.0, gap[1] + 7.0), 3),
+                "seconds lost": round(gap[1] - gap[0], 1),
+            }
+        )
+    return rows
+
+
+@case
+def kills(bench: Bench) -> list[Row]:
+    """25 times kill -9 of a random process; six processes, each replaced."""
+    rows: list[Row] = []
+    for limit in ("20/s", "200/s"):
+        with bench.database() as url, vendor(limit=limit, limit_kind="sliding") as judging:
+            values = {"limit": limit, "database": url, "port": judging.port, "threads": 4}
+            spare = [Caller(name=f"spare{n}", **values) for n in range(3)]
+
+            def kill(callers: list[Caller]) -> None:
+                time.sleep(2)
+                for n in range(25):
+                    victim = random.choice([c for c in callers if c.process.poll() is None])
+                    victim.process.kill()
+                    victim.process.wait()
+                    fresh = spare.pop(0)
+                    fresh.ready()
+                    fresh.go()
+                    callers.append(fresh)
+                    spare.append(Caller(name=f"new{n}", **values))
+                    time.sleep(1.2)
+
+            run(0, 6, during=kill, **values)
+            for caller in spare:
+                caller.process.kill()
+                caller.process.wait()
+            verdict = judge(judging)
+        rate = Limit.parse(limit).rate
+        rows.append(
+            {
+                "limit": limit,
+                "kills": 25,
+                "calls": len(verdict.admitted),
+                "429": len(verdict.refused),
+                "used": round(verdict.used(rate), 4),
+                "longest gap s": round(verdict.gap, 3),
+            }
+        )
+    return rows
+
+
+@case
+def stops(bench: Bench) -> list[Row]:
+    """SIGSTOP of one of four processes for 10 s, then SIGCONT."""
+    rows: list[Row] = []
+    for limit in ("20/s", "200/s"):
+        for kind in bench.kinds():
+            with bench.database(kind) as url, vendor(limit=limit, limit_kind="sliding") as judging:
+                moments: list[float] = []
+
+                def stop(callers: list[Caller]) -> None:
+                    time.sleep(5)
+                    victim = callers[1].process
+                    victim.send_signal(signal.SIGSTOP)
+                    moments.append(judging.log()["seconds"])
+                    time.sleep(10)
+                    moments.append(judging.log()["seconds"])
+                    victim.send_signal(signal.SIGCONT)
+                    time.sleep(5)
+
+                run(0, 4, during=stop, limit=limit, database=url, port=judging.port, threads=4)
+                verdict = judge(judging)
+            rate = Limit.parse(limit).rate
+            rows.append(
+                {
+                    "limit": limit,
+                    "database": kind,
+                    "429": len(verdict.refused),
+                    "used meanwhile": round(verdict.used(rate, moments[0] + 0.5, moments[1]), 4),
+                    "used": round(verdict.used(rate), 4),
+                    "longest gap s": round(verdict.gap, 3),
+                }
+            )
+    return rows
+
+
+@case
+def classes(bench: Bench) -> list[Row]:
+    """Scheduled work starts while a backfill runs flat out; stops again after 10 s."""
+    rows: list[Row] = []
+    for limit in ("20/s", "200/s"):
+        rate = Limit.parse(limit).rate
+        with bench.database() as url, vendor(limit=limit, limit_kind="sliding") as judging:
+            values: dict[str, Any] = {"limit": limit, "database": url, "port": judging.port, "threads": 8}
+            scheduled = Caller(name="scheduled", work_class="scheduled", **values)
+            scheduled.ready()
+            moments: list[float] = []
+
+            def start(_: list[Caller]) -> None:
+                time.sleep(8)
+                moments.append(judging.log()["seconds"])
+                scheduled.go()
+                time.sleep(10)
+                scheduled.go()
+                moments.append(judging.log()["seconds"])
+                time.sleep(6)
+
+            run(0, 3, during=start, work_class="backfill", **values)
+            scheduled.figures()
+            verdict = judge(judging)
+            mine = sorted(
+                at
+                for at, target, outcome in judging.log(arrivals=True)["arrivals"]
+                if target.endswith("=scheduled") and outcome == "200"
+            )
+        first = mine[0]
+        after = [at for at in mine if first + 1.0 <= at < moments[1]]
+        rows.append(
+            {
+                "limit": limit,
+                "first call after s": round(first - moments[0], 3),
+                "scheduled in its first second": round(sum(1 for at in mine if at < first + 1.0) / rate, 3),
+                "scheduled after it": round(len(after) / (rate * (moments[1] - first - 1.0)), 3),
+                "used together": round(verdict.used(rate), 4),
+                "429": len(verdict.refused),
+            }
+        )
+    return rows
+
+
+@case
+def fairness(bench: Bench) -> list[Row]:
+    """A process with 5 calls arrives while three with 16 threads each harvest without end."""
+    rows: list[Row] = []
+    for limit in ("20/s", "1000/min"):
+        with bench.database() as url, vendor(limit=limit, limit_kind="sliding") as judging:
+            values: dict[str, Any] = {"limit": limit, "database": url, "port": judging.port, "in_flight": 32}
+            small = Caller(name="small", calls=5, threads=2, **values)
+            small.ready()
+            taken: list[float] = []
+
+            def arrive(_: list[Caller]) -> None:
+                time.sleep(6)
+                small.go()
+                found = small.figures()
+                taken.append(found["finished"] - found["started"])
+
+            run(0, 3, during=arrive, threads=16, **values)
+            verdict = judge(judging)
+        own = 5 / Limit.parse(limit).rate
+        rows.append(
+            {
+                "limit": limit,
+                "5 calls took s": round(taken[0], 2),
+                "alone they take s": round(own, 2),
+                "429": len(verdict.refused),
+                "used": round(verdict.used(Limit.parse(limit).rate), 4),
+            }
+        )
+    return rows
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Rows as a table."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    lines += ["| " + " | ".join(str(row.get(name, "")) for name in names) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Where this was measured."""
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} cores, Linux {platform.release()}, "
+        f"Python {platform.python_version()}, load {os.getloadavg()[0]:.1f} at the end"
+    )
+
+
+def write(name: str, rows: Sequence[Row], command: str) -> None:
+    """Keep a case's rows in budget.json, and all of it readable in budget.md."""
+    file = RESULTS / "budget.json"
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    kept[name] = {"rows": list(rows), "machine": machine(), "command": command}
+    file.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    parts = ["# The budget, measured", "", (__doc__ or "").partition("\n\n    ")[0], ""]
+    parts += [
+        "*used* is admitted / (burst + permitted rate x busy time), at share 1; the vendor's own log judges.",
+        "",
+    ]
+    for known, function in CASES.items():
+        if known in kept:
+            found = kept[known]
+            parts += [f"## {known}", "", (function.__doc__ or "").strip(), "", table(found["rows"]), ""]
+            parts += [f"{found['machine']}: `{found['command']}`", ""]
+    (RESULTS / "budget.md").write_text("\n".join(parts))
+
+
+def main() -> None:
+    """Run cases and print what came out."""
+    if sys.argv[1:2] == ["_work"]:
+        work(json.loads(sys.argv[2]))
+        return
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.budget", description="Measure the shared budget."
+    )
+    parser.add_argument("cases", nargs="*", help="case names, or all")
+    parser.add_argument("--list", action="store_true", help="name the cases")
+    parser.add_argument("--write", action="store_true", help="keep the results in benchmarks/results/")
+    parser.add_argument("--json", action="store_true", help="print JSON lines")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiply all durations")
+    flags = parser.parse_args()
+    if flags.list or not flags.cases:
+        for name, function in CASES.items():
+            print(f"{name:10} {function.__doc__}")
+        return
+    names = list(CASES) if flags.cases == ["all"] else flags.cases
+    with tempfile.TemporaryDirectory(prefix="budget-") as folder, contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(running_postgres())
+        except FileNotFoundError as error:
+            print(f"without PostgreSQL: {error}", file=sys.stderr)
+            server = None
+        bench = Bench(Path(folder), flags.scale, server)
+        for name in names:
+            rows = CASES[name](bench)
+            print(
+                json.dumps({"case": name, "rows": rows}) if flags.json else f"\n{name}\n{table(rows)}",
+                flush=True,
+            )
+            if flags.write:
+                write(name, rows, f"python -m benchmarks.budget {name}")
+
+
+if __name__ == "__main__":
+    main()
