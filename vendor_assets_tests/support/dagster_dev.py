@@ -1,0 +1,229 @@
+"""Runs ``vendor-assets dev`` in a project folder of its own: webserver, daemon and code location, as a user has them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).parents[2]
+STATES = {
+    "materializedPartitions": "green",
+    "failedPartitions": "failed",
+    "materializingPartitions": "running",
+}
+T = TypeVar("T")
+
+_LOADED = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
+_PARTITIONS = """
+query Partitions($asset: AssetKeyInput!) {
+  assetNodeOrError(assetKey: $asset) { ... on AssetNode { assetPartitionStatuses {
+    __typename
+    ... on DefaultPartitionStatuses { materializedPartitions failedPartitions materializingPartitions }
+    ... on TimePartitionStatuses { ranges { status startKey endKey } }
+    ... on MultiPartitionStatuses { ranges {
+      primaryDimStartKey primaryDimEndKey
+      secondaryDim { ... on DefaultPartitionStatuses {
+        materializedPartitions failedPartitions materializingPartitions
+      } }
+    } }
+  } partitionKeysByDimension { name partitionKeys } } }
+}
+"""
+_RUNS = """
+query Runs($filter: RunsFilter) {
+  runsOrError(filter: $filter) { ... on Runs { results { id status jobName tags { key value } } } }
+}
+"""
+_BACKFILLS = """
+{ partitionBackfillsOrError { ... on PartitionBackfills { results { id status partitionNames } } } }
+"""
+_MATERIALIZATIONS = """
+query Materializations($asset: AssetKeyInput!) {
+  assetNodeOrError(assetKey: $asset) { ... on AssetNode { assetMaterializations(limit: 500) {
+    runId partition metadataEntries {
+      label ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue }
+    }
+  } } }
+}
+"""
+
+
+class NotYetError(Exception):
+    """What was waited for did not come; the message holds the end of the log."""
+
+
+class DagsterDev:
+    """A running project.
+
+    Args:
+        url: Where the UI answers.
+        folder: The project's folder, with the store in ``data``.
+        log: What its processes wrote.
+        environ: The environment of its processes.
+    """
+
+    def __init__(self, url: str, folder: Path, log: Path, environ: Mapping[str, str]) -> None:
+        self.url = url
+        self.folder = folder
+        self.log = log
+        self.environ = environ
+
+    def graphql(self, query: str, **variables: object) -> dict[str, Any]:
+        """Ask the webserver what the UI asks it.
+
+        Raises:
+            RuntimeError: It refused.
+            OSError: It does not answer.
+        """
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+            document = json.load(answer)
+        if document.get("errors"):
+            raise RuntimeError(document["errors"][0]["message"])
+        data: dict[str, Any] = document["data"]
+        return data
+
+    def partitions(self, asset: str) -> dict[str, str]:
+        """State of each partition that is not missing: ``green``, ``failed`` or ``running``, by its key."""
+        node = self.graphql(_PARTITIONS, asset={"path": [asset]})["assetNodeOrError"]
+        statuses, found = node["assetPartitionStatuses"], {}
+        days = next(
+            item["partitionKeys"] for item in node["partitionKeysByDimension"] if item["name"] != "troop"
+        )
+        words = {"MATERIALIZED": "green", "FAILED": "failed", "MATERIALIZING": "running"}
+        for item in statuses.get("ranges", []):
+            if "secondaryDim" in item:
+                covered = _between(days, item["primaryDimStartKey"], item["primaryDimEndKey"])
+                for name, word in STATES.items():
+                    for troop in item["secondaryDim"][name]:
+                        found.update({f"{day}|{troop}": word for day in covered})
+            else:
+                found.update(
+                    dict.fromkeys(_between(days, item["startKey"], item["endKey"]), words[item["status"]])
+                )
+        for name, word in STATES.items():
+            found.update(dict.fromkeys(statuses.get(name, []), word))
+        return found
+
+    def runs(self, **tags: str) -> list[dict[str, Any]]:
+        """Runs with these tags (``__`` for ``/`` in a name), newest first: id, status, jobName, tags."""
+        wanted = [{"key": name.replace("__", "/"), "value": value} for name, value in tags.items()]
+        results = self.graphql(_RUNS, filter={"tags": wanted})["runsOrError"]["results"]
+        return [run | {"tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in results]
+
+    def backfills(self) -> list[dict[str, Any]]:
+        """Backfills, newest first: id, status, partitionNames."""
+        found: list[dict[str, Any]] = self.graphql(_BACKFILLS)["partitionBackfillsOrError"]["results"]
+        return found
+
+    def materializations(self, asset: str, partition: str) -> list[dict[str, Any]]:
+        """Materializations of a partition, newest first: its run's id and the texts and numbers of its metadata."""
+        node = self.graphql(_MATERIALIZATIONS, asset={"path": [asset]})["assetNodeOrError"]
+        return [
+            {"run": item["runId"]}
+            | {entry["label"]: entry.get("text", entry.get("intValue")) for entry in item["metadataEntries"]}
+            for item in node["assetMaterializations"]
+            if item["partition"] == partition
+        ]
+
+    def wait(self, what: str, probe: Callable[[], T | None | bool], *, seconds: float = 120) -> T:
+        """Ask again until the answer is true, and return it.
+
+        Raises:
+            NotYetError: It did not become true; a net against waiting for ever, not a measure.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            found = probe()
+            if found:
+                return found  # type: ignore[return-value]  # a probe's True is only looked at
+            if time.monotonic() > deadline:
+                raise NotYetError(f"not in {seconds:.0f} s: {what}\n{self.log.read_text()[-3000:]}")
+            time.sleep(0.5)
+
+    def wait_for(self, asset: str, states: Mapping[str, str]) -> dict[str, str]:
+        """Wait until an asset's partitions have these states; returns the states of all of them."""
+
+        def probe() -> dict[str, str] | None:
+            found = self.partitions(asset)
+            return found if states.items() <= found.items() else None
+
+        return self.wait(f"{asset} {dict(states)}, but {self.partitions(asset)}", probe)
+
+
+def _between(keys: list[str], first: str, last: str) -> list[str]:
+    return keys[keys.index(first) : keys.index(last) + 1]
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def project(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Make a project folder with the shipped instance and workspace; returns the environment for its commands.
+
+    Args:
+        folder: Where; made if needed.
+        environ: Settings by name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(ROOT / name, folder / name)
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return kept | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"} | dict(environ)
+
+
+@contextmanager
+def dagster_dev(folder: Path, environ: Mapping[str, str]) -> Iterator[DagsterDev]:
+    """Run ``vendor-assets dev`` in a project folder while the block lasts.
+
+    Args:
+        folder: A folder that :func:`project` made.
+        environ: What :func:`project` returned.
+
+    Raises:
+        NotYetError: It did not start; the message holds the end of its log.
+    """
+    port, log = free_port(), folder / "dev.log"
+    command = [sys.executable, "-m", "vendor_assets", "dev", "--port", str(port)]
+    with log.open("w") as sink:
+        # A session of its own is a process group of its own: all it starts can be ended, and nothing else.
+        process = subprocess.Popen(
+            command, cwd=folder, env=environ, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    running = DagsterDev(f"http://127.0.0.1:{port}", folder, log, environ)
+
+    def loaded() -> bool:
+        if process.poll() is not None:
+            raise NotYetError(f"dev ended with {process.returncode}\n{log.read_text()[-3000:]}")
+        with suppress(urllib.error.URLError, OSError, RuntimeError):
+            return bool(running.graphql(_LOADED)["repositoriesOrError"].get("nodes"))
+        return False
+
+    try:
+        running.wait("the UI answers and has loaded the definitions", loaded, seconds=180)
+        yield running
+    finally:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(60)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
