@@ -3,7 +3,11 @@
 import os
 from pathlib import Path
 
+from dotenv import load_dotenv
+
 from vendor_assets.configuration import project_root, read
 from vendor_assets.orchestration.deployment import build_definitions
 
-defs = build_definitions(read(os.environ, root=project_root(os.environ, Path.cwd())))
+_root = project_root(os.environ, Path.cwd())
+load_dotenv(_root / "vendor_assets.env")  # If there is one; what the environment has already goes before it.
+defs = build_definitions(read(os.environ, root=_root))

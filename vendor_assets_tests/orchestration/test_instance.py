@@ -1,7 +1,10 @@
 """The shipped ``dagster.yaml``: what Dagster makes of it."""
 
 import logging
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,3 +60,17 @@ def test_a_run_that_died_is_retried_and_one_that_failed_is_not(instance: dg.Dags
 def test_nothing_is_reported_to_anybody(instance: dg.DagsterInstance) -> None:
     """Telemetry is off."""
     assert not instance.telemetry_enabled
+
+
+def test_dagster_reads_the_settings_file_of_the_project(project: Path) -> None:
+    """``vendor_assets.env`` beside ``dagster.yaml`` is read by whatever loads the definitions; the environment wins."""
+    (project / "vendor_assets.env").write_text("VENDOR_SHARE=0.5\nVENDOR_MAX_IN_FLIGHT=7\n")
+    code = (
+        "from vendor_assets.definitions import defs; vendor = defs.resources['vendor_api']; "
+        "print(vendor.share, vendor.max_in_flight)"
+    )
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "VENDOR_SHARE": "0.25"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=project, env=environ, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["0.25", "7"]
