@@ -1,0 +1,161 @@
+"""Assets of one's own on top of the harvest, through the IO manager: a folder and a real S3 server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+import pytest
+from dagster_aws.s3 import S3Resource
+
+from vendor_assets.orchestration.io_managers import ParquetIOManager
+from vendor_assets.orchestration.resources import StoreResource
+from vendor_assets.storage import layout
+from vendor_assets.storage.parquet import read_table, write_table
+from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA
+from vendor_assets_tests.support.s3 import RunningS3
+
+DAYS = dg.DailyPartitionsDefinition("2026-11-01", end_date="2026-11-05")
+TROOPS = dg.StaticPartitionsDefinition(["1", "2"])
+BOTH = dg.MultiPartitionsDefinition({"day": DAYS, "troop": TROOPS})
+FIRST, SECOND = date(2026, 11, 1), date(2026, 11, 2)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    clean_aws_environment: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[StoreResource]:
+    """A store resource over either place."""
+    if request.param == "folder":
+        yield StoreResource(url=str(tmp_path / "store"), s3=S3Resource())
+        return
+    server: RunningS3 = request.getfixturevalue("s3_server")
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield StoreResource(url=f"s3://{server.make_bucket()}/lake", s3=S3Resource(endpoint_url=server.endpoint))
+
+
+def values(*numbers: float) -> pa.Table:
+    """Performance data of one warrior, one value an hour."""
+    columns: dict[str, list[Any]] = {field.name: [] for field in PERFORMANCE_DATA.schema}
+    for hour, number in enumerate(numbers):
+        row = {
+            "troop_id": "t",
+            "warrior_id": "w",
+            "data_group": "g",
+            "value_name": "v",
+            "value": number,
+            "weight": None,
+        }
+        row |= {"timeslice_start": hour * 3_600_000_000, "timeslice_end": (hour + 1) * 3_600_000_000}
+        for name, held in columns.items():
+            held.append(row[name])
+    return pa.table(columns, schema=PERFORMANCE_DATA.schema)
+
+
+def put(store: StoreResource, day: date, troop: str, *numbers: float) -> None:
+    write_table(
+        store.open(), layout.table_key("performance_data", day, troop), values(*numbers), PERFORMANCE_DATA
+    )
+
+
+def materialize(store: StoreResource, *assets: Any, **arguments: Any) -> dg.ExecuteInProcessResult:
+    upstream = dg.AssetSpec("performance_data", partitions_def=BOTH)
+    return dg.materialize(
+        [*assets, upstream],
+        selection=[asset.key for asset in assets],
+        resources={"io_manager": ParquetIOManager(store=store)},
+        **arguments,
+    )
+
+
+def test_one_partition_as_pandas(store: StoreResource) -> None:
+    """Without an annotation an asset gets a DataFrame, with day and troop from the path."""
+    put(store, FIRST, "1", 1.0, 2.0)
+
+    @dg.asset(partitions_def=BOTH)
+    def mine(performance_data: pd.DataFrame) -> pd.DataFrame:
+        assert set(performance_data["day"]) == {FIRST}
+        assert set(performance_data["troop"]) == {"1"}
+        return performance_data[["value"]] * 2
+
+    assert materialize(store, mine, partition_key="2026-11-01|1").success
+    stored = read_table(store.open(), layout.table_key("mine", FIRST, "1"))
+    assert stored.column("value").to_pylist() == [2.0, 4.0]
+
+
+def test_all_troops_of_a_day_as_arrow(store: StoreResource) -> None:
+    """A day's asset on top of day × troop gets the rows of all troops in one table."""
+    put(store, FIRST, "1", 1.0)
+    put(store, FIRST, "2", 10.0, 20.0)
+
+    @dg.asset(partitions_def=DAYS)
+    def mine(performance_data: pa.Table) -> pa.Table:
+        assert isinstance(performance_data, pa.Table)
+        return pa.table({"total": [sum(performance_data.column("value").to_pylist())]})
+
+    assert materialize(store, mine, partition_key=FIRST.isoformat()).success
+    assert read_table(store.open(), layout.table_key("mine", FIRST)).to_pylist() == [{"total": 31.0}]
+
+
+def test_a_missing_partition_fails_clearly(store: StoreResource) -> None:
+    """What is not there is named, with what to do; no part of the rest is taken for the whole."""
+    put(store, FIRST, "1", 1.0)
+
+    @dg.asset(partitions_def=DAYS)
+    def mine(performance_data: pd.DataFrame) -> pd.DataFrame:
+        return performance_data
+
+    run = materialize(store, mine, partition_key=FIRST.isoformat(), raise_on_error=False)
+    assert not run.success
+    (failure,) = [event.step_failure_data for event in run.all_events if event.is_step_failure]
+    assert "1 of 2 partitions are not there: 2026-11-01|2" in str(failure.user_failure_data or failure.error)
+
+
+def test_a_chain_of_own_assets(store: StoreResource) -> None:
+    """What one asset writes the next one reads, also without partitions."""
+
+    @dg.asset
+    def numbers() -> pd.DataFrame:
+        return pd.DataFrame({"number": [1, 2, 3]})
+
+    @dg.asset
+    def total(numbers: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({"total": [int(numbers["number"].sum())]})
+
+    assert dg.materialize([numbers, total], resources={"io_manager": ParquetIOManager(store=store)}).success
+    assert read_table(store.open(), layout.table_key("total")).to_pylist() == [{"total": 6}]
+
+
+def test_a_range_of_days(store: StoreResource) -> None:
+    """A run over several partitions loads all of them."""
+    for day in (FIRST, SECOND):
+        table = pa.table(
+            {name: [] for name in DAILY_PERFORMANCE.schema.names}, schema=DAILY_PERFORMANCE.schema
+        )
+        write_table(store.open(), layout.table_key("daily_performance", day), table, DAILY_PERFORMANCE)
+    seen: list[int] = []
+
+    @dg.asset(partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run())
+    def mine(daily_performance: pa.Table) -> None:
+        seen.append(daily_performance.num_rows)
+
+    run = dg.materialize(
+        [mine, dg.AssetSpec("daily_performance", partitions_def=DAYS)],
+        selection=[mine.key],
+        resources={"io_manager": ParquetIOManager(store=store)},
+        tags={
+            "dagster/asset_partition_range_start": "2026-11-01",
+            "dagster/asset_partition_range_end": "2026-11-02",
+        },
+    )
+    assert run.success
+    assert seen == [0]
