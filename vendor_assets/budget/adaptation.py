@@ -31,6 +31,9 @@ RECOVERY_SECONDS: Final = 30.0
 PROBE_INTERVAL_SECONDS: Final = 600.0
 """Between two attempts to go past a rate that was throttled."""
 
+FORGET_SECONDS: Final = 3600.0
+"""After so long without one, a throttle is the first one again."""
+
 SETTLED_SECONDS: Final = 120.0
 """With a share below one: from one look at the knee to the next."""
 
@@ -171,7 +174,7 @@ class Tuning:
     def throttle(self, now: float, current: float) -> float:
         """The vendor refused a call that was sent at the current rate.
 
-        The first one cuts. Between two of them the vendor admitted what it admits, so from the second on
+        The first one cuts, a little where a limit is known. Between two of them the vendor admitted what it admits, so from the second on
         the number of answers in between tells its limit.
 
         Args:
@@ -187,7 +190,10 @@ class Tuning:
         if self.streak > 1:
             return hold
         admitted = self._admitted_rate(now)
-        if admitted is None:
+        if self.throttled_at is None and self.mode == "free":
+            # Once may be chance: a call that was late, another team. A second one soon tells more.
+            self._cut(now, current, 0.95 * current, current)
+        elif admitted is None:
             self._cut(now, current, max(current * CUT, LOWEST_RATE), 0.95 * current)
         else:
             # The limit lies between what was admitted on average and the rate that was too much.
@@ -252,7 +258,7 @@ class Tuning:
         """What the vendor admitted per second between the last throttle and this one."""
         if self.throttled_at is None or self.resumed_at is None or self.admitted < 10:
             return None
-        if now - self.resumed_at < 1.0 or now - self.throttled_at > PROBE_INTERVAL_SECONDS * 6:
+        if now - self.resumed_at < 1.0:
             return None
         return self.admitted / (now - self.throttled_at)
 
@@ -301,6 +307,8 @@ class Tuning:
             self._search(now, passed, current, offered, share)
         elif self._is_slow(excess, calm):
             self.strain(now, current)
+        if self.throttled_at is not None and now - self.throttled_at > FORGET_SECONDS and self.mode == "free":
+            self.throttled_at = None
         if self.mode == "recover":
             self._recover(now, ceiling)
         elif self.mode == "plateau" and now >= self.until:

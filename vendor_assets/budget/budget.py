@@ -68,6 +68,7 @@ _TELL_SECONDS: Final = 0.25
 _QUICK_RATE: Final = 12.0
 _QUICK_INTERVAL_SECONDS: Final = 0.01
 _NO_SPARES_SECONDS: Final = 20.0
+_LARGEST_LAG_SECONDS: Final = 0.1
 _FIRST_BLOCK: Final = 4
 _LARGEST_BLOCK: Final = 1000
 _PACE: Final = "pace"
@@ -259,6 +260,7 @@ class Budget:
         self._served = 0
         self._counted_at = 0.0
         self._own_rate = 0.0
+        self._lag = 0.0
         self._known: Pace | None = None
         self._known_at = -1.0
         self._body = ""
@@ -721,7 +723,11 @@ class Budget:
             pace.absorb(self._rules, self.share, report, now)
             answers.extend(pace.reserve(self._rules, ask, now) for ask in asks)
 
+        lead = max(0.0, 2 * self._lag - LATE_SECONDS)
+        if lead:
+            asks = [ask._replace(lead_seconds=lead) for ask in asks]
         snapshot = self._change_with(report, step)
+        self._lag += (min(self._clock.monotonic() - snapshot.read_at, _LARGEST_LAG_SECONDS) - self._lag) / 8
         offset = snapshot.read_at - snapshot.now
         return [(answer, 0.0 if isinstance(answer, TooLate) else answer.at + offset) for answer in answers]
 

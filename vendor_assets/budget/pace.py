@@ -68,6 +68,7 @@ class Ask(NamedTuple):
         backfill: Whether it gives way to scheduled work.
         patience_seconds: The longest acceptable wait, None for any.
         returns: Whether a slot that was given earlier for the same call was not used.
+        lead_seconds: How long the caller needs to learn of its slot: one that comes sooner would be missed.
     """
 
     endpoint: str = ""
@@ -75,6 +76,7 @@ class Ask(NamedTuple):
     backfill: bool = False
     patience_seconds: float | None = None
     returns: bool = False
+    lead_seconds: float = 0.0
 
 
 class Grant(NamedTuple):
@@ -272,7 +274,7 @@ class Pace:
                     return Later(free_at, f"the quota of {rule.limit} is used up")
         if not ask.backfill:
             self._take_back(now + BACKFILL_FRESH_SECONDS + GUARD_SECONDS, backfill_only=True)
-        floor = max(now, self.hold_until)
+        floor = max(now + ask.lead_seconds, self.hold_until)
         wide = narrow = floor
         step = 0.0
         for rule, track in concerned:

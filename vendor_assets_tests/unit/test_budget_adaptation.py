@@ -168,7 +168,16 @@ def test_one_cut_for_throttles_in_a_row() -> None:
     tuning = Tuning()
     for n in range(5):
         tuning.throttle(float(n), 20.0)
-    assert tuning.rate == pytest.approx(14.0)
+    assert tuning.rate == pytest.approx(19.0)
+
+
+def test_a_second_throttle_soon_cuts_deep() -> None:
+    """Refused once may be chance; refused again before much was answered, the rate is far too high."""
+    tuning = Tuning()
+    tuning.throttle(0.0, 20.0)
+    tuning.absorb(Report(answered=3), 1.1, 20.0, 1.0)
+    tuning.throttle(1.2, 19.0)
+    assert tuning.rate == pytest.approx(0.7 * 19.0)
 
 
 def test_a_rate_that_was_throttled_is_not_tried_for_ten_minutes() -> None:
