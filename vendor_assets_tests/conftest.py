@@ -9,9 +9,10 @@ from typing import NoReturn
 
 import pytest
 
+from vendor_assets_tests.support.postgres import postgres_server
 from vendor_assets_tests.support.s3 import clean_aws_environment, s3_server, without_aws_environment
 
-__all__ = ["clean_aws_environment", "s3_server"]
+__all__ = ["clean_aws_environment", "postgres_server", "s3_server"]
 
 _OURS_TO_SET = ("VENDOR_", "DAGSTER_", "PG")
 
