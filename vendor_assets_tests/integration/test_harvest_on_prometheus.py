@@ -9,10 +9,12 @@ from pathlib import Path
 from vendor_assets.storage.objects import FolderStore
 from vendor_assets.vendors.prometheus import canonical
 from vendor_assets_tests.support.command import Command
+from vendor_assets_tests.support.nginx import nginx
 from vendor_assets_tests.support.prometheus import RunningPrometheus, prometheus, require_prometheus
 from vendor_assets_tests.support.truth import Rows, harvested_rows
 
 RESOLUTION = 1800
+RATE = 20
 
 
 def direct_rows(server: RunningPrometheus, day: date) -> Rows:
@@ -36,15 +38,18 @@ def direct_rows(server: RunningPrometheus, day: date) -> Rows:
 
 
 def test_every_harvested_value_is_what_prometheus_says(tmp_path: Path) -> None:
-    """Jobs, instances, metric families and values of whole past days, against direct queries."""
+    """Whole past days behind a strict judge of our pace: nothing refused, every value as a direct query says."""
     require_prometheus()
-    with prometheus() as server:
-        settings = {"VENDOR_KIND": "prometheus", "VENDOR_URL": server.url, "VENDOR_RATE": "200/s"}
+    with prometheus() as server, nginx(server.url, rate=RATE) as judge:
+        settings = {"VENDOR_KIND": "prometheus", "VENDOR_URL": judge.url, "VENDOR_RATE": f"{RATE}/s"}
         running = Command(tmp_path, settings)
         finished = running.run(
             "harvest", "--from", str(server.days[0]), "--to", str(server.days[-1]), "--json"
         )
         assert finished.code == 0, finished.out + finished.err
+        statuses = judge.statuses()
+        assert set(statuses) == {200}
+        assert len(statuses) == finished.json["calls_made"]
         store = FolderStore(tmp_path / "data")
         for day in server.days:
             harvested = {

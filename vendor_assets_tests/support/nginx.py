@@ -1,0 +1,84 @@
+"""Starts a real nginx that limits the rate in front of a server: an independent judge of our pace."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_CONFIGURATION = """
+daemon off; master_process off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+    log_format plain '$msec $status $request_uri';
+    access_log {folder}/access.log plain;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    limit_req_zone $server_name zone=all:1m rate={rate}r/s;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{ limit_req zone=all; limit_req_status 429; proxy_pass {upstream}; proxy_buffers 16 256k; }}
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class RunningNginx:
+    """A running nginx.
+
+    Args:
+        url: Where it listens.
+        log: Its access log: time, status and path of each request.
+    """
+
+    url: str
+    log: Path
+
+    def statuses(self) -> list[int]:
+        """Status of each request so far, in order."""
+        return [int(line.split()[1]) for line in self.log.read_text().splitlines()]
+
+
+@contextmanager
+def nginx(upstream: str, *, rate: int) -> Iterator[RunningNginx]:
+    """Let ``rate`` requests a second pass to ``upstream``, burst 0; what comes faster is answered with 429."""
+    program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
+    if program is None:
+        reason = "nginx not found: apt-get install nginx-light"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="nginx-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        configuration = _CONFIGURATION.format(folder=folder, rate=rate, port=port, upstream=upstream)
+        (folder / "nginx.conf").write_text(configuration)
+        process = subprocess.Popen(
+            [program, "-p", name, "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
+        )
+        try:
+            while not _listens(port):
+                if process.poll() is not None:
+                    pytest.fail(f"nginx did not start: {(folder / 'error.log').read_text()}")
+                time.sleep(0.05)
+            yield RunningNginx(f"http://127.0.0.1:{port}", folder / "access.log")
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
