@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import signal
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
 from pathlib import Path
+
+import pytest
 
 from vendor_assets.storage.objects import FolderStore
 from vendor_assets.vendors.prometheus import canonical
@@ -37,24 +41,55 @@ def direct_rows(server: RunningPrometheus, day: date) -> Rows:
     return found
 
 
-def test_every_harvested_value_is_what_prometheus_says(tmp_path: Path) -> None:
-    """Whole past days behind a strict judge of our pace: nothing refused, every value as a direct query says."""
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningPrometheus]:
+    """One server for all tests of this module."""
     require_prometheus()
-    with prometheus() as server, nginx(server.url, rate=RATE) as judge:
+    with prometheus() as running:
+        yield running
+
+
+def values_of(store: FolderStore, day: date) -> Rows:
+    """Harvested rows of a day by the table's grain without the data group and the end."""
+    return {
+        (troop, warrior, value_name, start): value
+        for (troop, warrior, _, value_name, start, _), value in harvested_rows(store, day).items()
+    }
+
+
+def test_every_harvested_value_is_what_prometheus_says(tmp_path: Path, server: RunningPrometheus) -> None:
+    """Whole past days behind a strict judge of our pace: nothing refused, every value as a direct query says."""
+    with nginx(server.url, rate=RATE) as judge:
         settings = {"VENDOR_KIND": "prometheus", "VENDOR_URL": judge.url, "VENDOR_RATE": f"{RATE}/s"}
-        running = Command(tmp_path, settings)
-        finished = running.run(
-            "harvest", "--from", str(server.days[0]), "--to", str(server.days[-1]), "--json"
-        )
+        first, last = str(server.days[0]), str(server.days[-1])
+        finished = Command(tmp_path, settings).run("harvest", "--from", first, "--to", last, "--json")
         assert finished.code == 0, finished.out + finished.err
         statuses = judge.statuses()
         assert set(statuses) == {200}
         assert len(statuses) == finished.json["calls_made"]
-        store = FolderStore(tmp_path / "data")
-        for day in server.days:
-            harvested = {
-                (troop, warrior, value_name, start): value
-                for (troop, warrior, _, value_name, start, _), value in harvested_rows(store, day).items()
-            }
-            assert harvested
-            assert harvested == direct_rows(server, day)
+    for day in server.days:
+        harvested = values_of(FolderStore(tmp_path / "data"), day)
+        assert harvested
+        assert harvested == direct_rows(server, day)
+
+
+def test_a_server_restarted_in_the_middle_loses_nothing(tmp_path: Path, server: RunningPrometheus) -> None:
+    """While the server is away the harvest waits and asks again; nothing becomes a dead letter."""
+    day = server.days[-1]
+    with nginx(server.url, rate=1000) as passage:
+        settings = {
+            "VENDOR_KIND": "prometheus",
+            "VENDOR_URL": passage.url,
+            "VENDOR_RATE": "3/s",
+            "VENDOR_SHARE": "1",
+        }
+        process = Command(tmp_path, settings).start("harvest", "--day", day.isoformat(), "--json")
+        while passage.statuses().count(200) < 6 and process.poll() is None:
+            signal.sigtimedwait([], 0.1)
+        server.stop()
+        while passage.statuses().count(502) < 1 and process.poll() is None:
+            signal.sigtimedwait([], 0.1)
+        server.restart()
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, out + err
+    assert values_of(FolderStore(tmp_path / "data"), day) == direct_rows(server, day)

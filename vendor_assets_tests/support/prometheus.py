@@ -13,10 +13,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -46,12 +47,16 @@ class RunningPrometheus:
         exporter_url: Where the node exporter that it scrapes listens.
         days: The whole past days in UTC that it has data of.
         every_seconds: Time between two samples of these days.
+        stop: Ends the server; its data stay.
+        restart: Starts it again with the same data and port, and waits until it is ready.
     """
 
     url: str
     exporter_url: str
     days: tuple[date, ...]
     every_seconds: int
+    stop: Callable[[], None]
+    restart: Callable[[], None]
 
     def get(self, path: str, *params: tuple[str, str]) -> Any:
         """Ask the API directly; returns the answer's data."""
@@ -111,9 +116,17 @@ def prometheus(*, days: int = 2, every_seconds: int = 240) -> Iterator[RunningPr
             "--log.level=warn",
         ]
         command += [f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=30d"]
-        stack.enter_context(_running(command, folder / "prometheus.log", f"{url}/-/ready"))
+        running = ExitStack()
+        stack.push(lambda *_: running.close())
+        serve = partial(_running, command, folder / "prometheus.log", f"{url}/-/ready")
+
+        def restart() -> None:
+            running.close()
+            running.enter_context(serve())
+
+        restart()
         past = tuple((first + timedelta(days=number)).date() for number in range(days))
-        yield RunningPrometheus(url, exporter_url, past, every_seconds)
+        yield RunningPrometheus(url, exporter_url, past, every_seconds, running.close, restart)
 
 
 def _write_open_metrics(path: Path, scraped: str, first: int, days: int, every_seconds: int) -> None:
