@@ -1,7 +1,7 @@
 """Launching without the UI: the same definitions, the same storages, in this process."""
 
 import fcntl
-import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +27,8 @@ from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
 
 _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-logger = logging.getLogger(__name__)
+RENEWAL_SECONDS: Final = 4.0
+"""In this time a live run renews its lease twice."""
 
 
 @contextmanager
@@ -154,9 +155,12 @@ class Launcher:
         started = self._instance.get_runs(
             dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={FOLLOW_TAG: "self"})
         )
-        for run in started:
-            lease = leases.holder(run.run_id)
-            if lease is None or lease.lapsed:
+        suspects = [run for run in started if _lapsed(leases, run.run_id)]
+        if suspects:
+            # After an outage of the database every lease is stale for a moment.
+            time.sleep(RENEWAL_SECONDS)
+        for run in suspects:
+            if _lapsed(leases, run.run_id):
                 self._instance.report_run_failed(run, "the process is gone: its lease has lapsed")
 
     def harvest_day(self, day: date, *, troops: Sequence[str], replace: bool, work_class: str) -> None:
@@ -273,6 +277,11 @@ class Launcher:
             f"{title}: {'done' if result.success else 'NOT COMPLETE'}, {calls} calls (run {result.run_id[:8]})"
         )
         return bool(result.success)
+
+
+def _lapsed(leases: Leases, run_id: str) -> bool:
+    lease = leases.holder(run_id)
+    return lease is None or lease.lapsed
 
 
 def _interrupted(result: dg.ExecuteInProcessResult) -> bool:

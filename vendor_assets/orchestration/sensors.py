@@ -226,8 +226,8 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         context: dg.SensorEvaluationContext, vendor_api: VendorApiResource
     ) -> dg.SkipReason:
         leases = vendor_api.leases()
-        gone = [
-            record.dagster_run
+        lapsed = {
+            record.dagster_run.run_id: record.dagster_run
             for record in context.instance.get_run_records(
                 dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
             )
@@ -235,7 +235,11 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
             and record.start_time is not None
             and datetime.now(UTC).timestamp() - record.start_time > START_SECONDS
             and _lapsed(leases.holder(record.dagster_run.run_id))
-        ]
+        }
+        # Only what has lapsed at two ticks in a row: after an outage of the database every lease is stale for a moment.
+        before = set(json.loads(context.cursor or "[]"))
+        context.update_cursor(json.dumps(sorted(lapsed)))
+        gone = [run for run_id, run in lapsed.items() if run_id in before]
         for run in gone:
             context.instance.report_run_failed(run, "the run's process is gone: its lease has lapsed")
         return dg.SkipReason(
