@@ -167,17 +167,14 @@ def _pyrate(values: dict[str, Any], limit: Limit) -> Callable[[], Any]:
 def _sender(values: dict[str, Any]) -> Callable[[], tuple[int | None, dict[str, str]]]:
     if values.get("port") is None:
         return lambda: (200, {})
-    box: list[http.client.HTTPConnection | None] = [None]
+    box = [_connect(values["port"])]
     target = f"{values.get('target', TARGET)}?worker={values['name']}"
 
     def send() -> tuple[int | None, dict[str, str]]:
         connection = box[0]
         try:
             if connection is None:
-                connection = box[0] = http.client.HTTPConnection("127.0.0.1", values["port"], timeout=10)
-                connection.connect()
-                assert connection.sock is not None
-                connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection = box[0] = _connect(values["port"])
             connection.request("GET", target, headers={"X-Api-Key": "k"})
             answer = connection.getresponse()
             answer.read()
@@ -189,6 +186,14 @@ def _sender(values: dict[str, Any]) -> Callable[[], tuple[int | None, dict[str, 
             return None, {}
 
     return send
+
+
+def _connect(port: int) -> http.client.HTTPConnection | None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.connect()
+    assert connection.sock is not None
+    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 class Caller:
@@ -472,12 +477,11 @@ def fast(bench: Bench) -> list[Row]:
     """2,000 a second, acquires only, 16 processes of 4 threads, beside peers."""
     rows = []
     peers = [("ours", kind) for kind in bench.kinds()]
-    if bench.scale == 1:
-        peers += [
-            ("pyrate SQLite", "SQLite"),
-            ("pyrate PostgreSQL", "PostgreSQL"),
-            ("limits in memory", "none"),
-        ]
+    peers += [
+        ("pyrate SQLite", "SQLite"),
+        ("pyrate PostgreSQL", "PostgreSQL"),
+        ("limits in memory", "none"),
+    ]
     for limiter, kind in peers:
         if kind == "PostgreSQL" and bench.server is None:
             continue
@@ -848,7 +852,8 @@ def main() -> None:
                 flush=True,
             )
             if flags.write:
-                write(name, rows, f"python -m benchmarks.budget {name}")
+                scale = "" if flags.scale == 1 else f" --scale {flags.scale:g}"
+                write(name, rows, f"python -m benchmarks.budget {name}{scale}")
 
 
 if __name__ == "__main__":

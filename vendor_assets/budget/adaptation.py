@@ -174,8 +174,8 @@ class Tuning:
     def throttle(self, now: float, current: float) -> float:
         """The vendor refused a call that was sent at the current rate.
 
-        The first one cuts, a little where a limit is known. Between two of them the vendor admitted what it admits, so from the second on
-        the number of answers in between tells its limit.
+        The first one cuts, a little where a limit is known. Between two of them the vendor admitted what it
+        admits, so from the second on the number of answers in between tells its limit.
 
         Args:
             now: The time.
@@ -307,7 +307,7 @@ class Tuning:
             self._search(now, passed, current, offered, share)
         elif self._is_slow(excess, calm):
             self.strain(now, current)
-        if self.throttled_at is not None and now - self.throttled_at > FORGET_SECONDS and self.mode == "free":
+        if self.mode == "free" and self.throttled_at is not None and now - self.throttled_at > FORGET_SECONDS:
             self.throttled_at = None
         if self.mode == "recover":
             self._recover(now, ceiling)

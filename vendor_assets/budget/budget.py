@@ -67,7 +67,9 @@ _IDLE_SECONDS: Final = 5.0
 _TELL_SECONDS: Final = 0.25
 _QUICK_RATE: Final = 12.0
 _QUICK_INTERVAL_SECONDS: Final = 0.01
-_NO_SPARES_SECONDS: Final = 20.0
+_SHORTEST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+_IMMEDIATE_SECONDS: Final = 0.003
 _LARGEST_LAG_SECONDS: Final = 0.1
 _FIRST_BLOCK: Final = 4
 _LARGEST_BLOCK: Final = 1000
@@ -117,7 +119,7 @@ class Slot:
         self.endpoint = endpoint
 
     def __enter__(self) -> Self:
-        ask = Ask(self.endpoint, self._weight, self.work_class == "backfill")
+        ask = Ask(self._budget.known_endpoint(self.endpoint), self._weight, self.work_class == "backfill")
         self._grant, self.waited_seconds = self._budget.acquire(ask, self._deadline_seconds)
         return self
 
@@ -257,10 +259,12 @@ class Budget:
         self._block = 0
         self._lost = 0
         self._no_spares_until = 0.0
+        self._pause_seconds = _SHORTEST_PAUSE_SECONDS
         self._served = 0
         self._counted_at = 0.0
         self._own_rate = 0.0
         self._lag = 0.0
+        self._slack_seconds = 0.0
         self._known: Pace | None = None
         self._known_at = -1.0
         self._body = ""
@@ -369,6 +373,10 @@ class Budget:
                 self._leave()
         self._database.close()
 
+    def known_endpoint(self, endpoint: str) -> str:
+        """The endpoint where some limit names it, else none; for :class:`Slot`."""
+        return endpoint if any(endpoint in limit.endpoints for limit in self.limits) else ""
+
     # -- acquiring ---------------------------------------------------------------------------------
 
     def acquire(self, ask: Ask, deadline_seconds: float | None) -> tuple[Grant, float]:
@@ -400,7 +408,7 @@ class Budget:
                     if not good:
                         self._in_use -= 1
                         waiter.grant = None
-                        self._spares.clear()
+                        self._drop_stale_spares()
                     self._call_leader()
             if good:
                 return grant
@@ -419,17 +427,17 @@ class Budget:
             else:
                 queue.append(waiter)
             try:
-                while waiter.grant is None:
+                while True:
                     now = self._clock.monotonic()
+                    self._hand_out(now)
+                    if waiter.grant is not None:
+                        return waiter.grant
                     self._raise_what_ended(waiter, now)
-                    if self._take_spare(waiter, now):
-                        continue
                     batch = [] if self._leading else self._batch(now)
                     if batch or (not self._leading and self._lacks_places(now)):
                         self._lead(batch, now)
                     else:
                         self._clock.wait(waiter.condition, self._patience(waiter, now))
-                return waiter.grant
             finally:
                 for queue in self._queues:
                     if waiter in queue:
@@ -524,8 +532,9 @@ class Budget:
     def _foresight(self, batch: Sequence[_Waiter], now: float) -> int:
         """How many slots to reserve for callers that are about to come.
 
-        Where the pace is quick, a process reserves in blocks of up to a quarter of a second's worth, which double
-        as long as nearly all slots of a block were used in time, and halve otherwise.
+        Where the database, not the pace, is what callers wait for, a process reserves in blocks of up to a
+        quarter of a second's worth. They double while that is so, and shrink when slots are missed or the pace
+        is what counts again.
         """
         passed = now - self._counted_at
         if passed > 0.1:
@@ -535,36 +544,46 @@ class Budget:
         slow = self._own_rate < _QUICK_RATE or self._interval > _QUICK_INTERVAL_SECONDS
         if not batch or self._counted or slow or now < self._no_spares_until:
             return 0
-        if self._lost <= 0.1 * self._block:
-            self._spare_limit = min(max(_FIRST_BLOCK, 2 * self._spare_limit), _LARGEST_BLOCK)
-        else:
-            self._spare_limit //= 2
+        if self._lost > 0.05 * self._block:
+            self._spare_limit //= 4
             if not self._spare_limit:
-                self._no_spares_until = now + _NO_SPARES_SECONDS
+                self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
+                self._no_spares_until = now + self._pause_seconds
+        elif self._slack_seconds < _IMMEDIATE_SECONDS:
+            self._spare_limit = min(max(_FIRST_BLOCK, 2 * self._spare_limit), _LARGEST_BLOCK)
+            if self._spare_limit > 2 * _FIRST_BLOCK:
+                self._pause_seconds = _SHORTEST_PAUSE_SECONDS
+        elif self._slack_seconds > AHEAD_SECONDS:
+            self._spare_limit -= -(-self._spare_limit // 8)
         self._lost = 0
         self._block = max(0, min(self._spare_limit, int(self._own_rate * AHEAD_SECONDS) - len(batch)))
         return self._block
 
-    def _take_spare(self, waiter: _Waiter, now: float) -> bool:
-        """Serve a caller from the block that was reserved."""
+    def _hand_out(self, now: float) -> None:
+        """Serve callers, in order, from the block that was reserved."""
         while self._spares:
             spare, grant, local_at = self._spares[0]
             if now > local_at + LATE_SECONDS / 2:
                 self._spares.popleft()
                 self._lost += 1
                 continue
-            ask = waiter.ask._replace(returns=False)
-            first = next((other for queue in self._queues for other in queue), waiter)
+            waiter = next(
+                (other for queue in self._queues for other in queue if other.not_before <= now), None
+            )
+            if waiter is None or self._in_use >= self._places or now >= self._places_until:
+                return
             deadline = (
                 math.inf if waiter.deadline_seconds is None else waiter.started + waiter.deadline_seconds
             )
-            free = self._in_use < self._places and now < self._places_until
-            if ask != spare or first is not waiter or not free or local_at > deadline:
-                return False
+            if waiter.ask != spare or local_at > deadline:
+                return
             self._spares.popleft()
             self._answer(waiter, grant, local_at)
-            return True
-        return False
+
+    def _drop_stale_spares(self) -> None:
+        known = self._known
+        if known is not None and self._spares:
+            self._spares = deque(entry for entry in self._spares if known.valid(entry[1]))
 
     def _with_patience(self, waiter: _Waiter, now: float) -> Ask:
         if waiter.deadline_seconds is None:
@@ -594,9 +613,10 @@ class Budget:
 
     def _call_leader(self) -> None:
         """Wake somebody who can speak to the database, where there is something to say."""
+        now = self._clock.monotonic()
+        self._hand_out(now)
         if self._leading:
             return
-        now = self._clock.monotonic()
         batch = self._batch(now)
         if batch:
             batch[0].condition.notify()
@@ -727,6 +747,8 @@ class Budget:
         if lead:
             asks = [ask._replace(lead_seconds=lead) for ask in asks]
         snapshot = self._change_with(report, step)
+        first = answers[0]
+        self._slack_seconds = first.at - snapshot.now - lead if isinstance(first, Grant) else AHEAD_SECONDS
         self._lag += (min(self._clock.monotonic() - snapshot.read_at, _LARGEST_LAG_SECONDS) - self._lag) / 8
         offset = snapshot.read_at - snapshot.now
         return [(answer, 0.0 if isinstance(answer, TooLate) else answer.at + offset) for answer in answers]

@@ -32,6 +32,11 @@ GUARD_SECONDS: Final = 0.002
 LATE_SECONDS: Final = 0.015
 """A slot that is this late is lost: sent later, it would meet the ones behind it."""
 
+GRACE_SECONDS: Final = 0.005
+QUICK_SECONDS: Final = 0.002
+"""Where the pace is quicker than this, a slot may be given that has just passed, as if it were used late: the
+time that a reservation takes would be lost otherwise."""
+
 STRICTEST_SECONDS: Final = 60.0
 """How long the strictest setting of another process holds after that process was last seen."""
 
@@ -275,11 +280,12 @@ class Pace:
         if not ask.backfill:
             self._take_back(now + BACKFILL_FRESH_SECONDS + GUARD_SECONDS, backfill_only=True)
         floor = max(now + ask.lead_seconds, self.hold_until)
+        step = max([track.interval for _, track in concerned], default=0.0)
+        if 0.0 < step < QUICK_SECONDS and not ask.lead_seconds:
+            floor = max(now - GRACE_SECONDS, self.hold_until)
         wide = narrow = floor
-        step = 0.0
         for rule, track in concerned:
             start = track.arrival - (track.burst - 1) * track.interval
-            step = max(step, track.interval)
             if rule is not None and rule.limit.endpoints:
                 narrow = max(narrow, start)
             else:
