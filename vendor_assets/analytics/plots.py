@@ -37,7 +37,8 @@ DASH: Final = "\N{EN DASH}"
 """Stands where there is no number."""
 WIDTH: Final = 11.0
 """Width of a figure in inches."""
-DPI: Final = 120
+DPI: Final = 110
+"""1210 pixels in width: what fits into the window in which Dagster shows a plot."""
 
 INK: Final = "#22313f"
 MUTED: Final = "#7b8794"

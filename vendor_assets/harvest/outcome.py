@@ -146,8 +146,10 @@ def state_of(finish: Finish) -> State:
 def message_of(finish: Finish) -> str:
     """What a person should know of a finished harvest; empty when there is nothing to say."""
     if finish.dead:
+        first = finish.details.get("first_dead_letter")
+        why = f", first {first}" if first else ""
         return (
-            f"{finish.dead} of {finish.planned} leaves are dead letters; "
+            f"{finish.dead} of {finish.planned} leaves are dead letters{why}; "
             "see them with: vendor-assets dead-letters list; materialize the partition again to redrive them"
         )
     if finish.state == "partial":

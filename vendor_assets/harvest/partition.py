@@ -305,6 +305,13 @@ class PartitionHarvest:
     def _on_roster(self) -> bool:
         return self._roster_row() is not None
 
+    def _troop_name(self) -> str:
+        try:
+            row = self._roster_row()
+        except HarvestError:
+            return ""
+        return str(row["name"] or "") if row else ""
+
     def _roster_row(self) -> dict[str, Any] | None:
         rows, _ = self._upstream("troops", None)
         return next((row for row in rows if row["troop_key"] == self.troop_key), None)
@@ -386,7 +393,8 @@ class PartitionHarvest:
             dead=dead,
             quarantined=len(found.quarantined),
             details=self._details(found, answers, plan)
-            | ({"discarded_leaves": discarded} if discarded else {}),
+            | ({"discarded_leaves": discarded} if discarded else {})
+            | ({"first_dead_letter": letters.letters[0].reason} if dead and letters.letters else {}),
             sample=found.table.slice(0, 5).to_pylist(),
         )
         nothing = bool(dead) and not landed
@@ -449,7 +457,9 @@ class PartitionHarvest:
         )
 
     def _details(self, found: Tabulated, answers: Sequence[LandedIndex], plan: Plan) -> dict[str, Any]:
-        details: dict[str, Any] = {}
+        # The partition key is the vendor's id; people know a troop by its name.
+        name = self._troop_name() if self.troop_key else ""
+        details: dict[str, Any] = {"troop": name} if name else {}
         if found.new_fields:
             details["new_fields"] = sorted(found.new_fields)
         if found.not_found:

@@ -134,7 +134,8 @@ def _schema_text(quarantined: int, new_fields: Sequence[str]) -> str:
 def metadata_of(outcome: Outcome, *, uri: str, permitted_rate: float | None) -> Mapping[str, Any]:
     """Everything worth knowing of an outcome; numbers are numeric, so that they plot over partitions."""
     counts = outcome.counts
-    metadata: dict[str, Any] = {
+    troop = {"troop": outcome.details["troop"]} if outcome.details.get("troop") else {}
+    metadata: dict[str, Any] = troop | {
         "state": outcome.state,
         "mode": outcome.mode,
         "dagster/row_count": outcome.rows,
