@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
-from vendor_assets_tests.support.browser import DagsterPages, browser_page, chromium
+from vendor_assets_tests.support.browser import DagsterPages, browser, chromium, fresh_page
 from vendor_assets_tests.support.dagster_dev import DagsterDev, dagster_dev, project
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
 
@@ -39,7 +40,7 @@ class Project:
 @pytest.fixture(scope="session")
 def vendor() -> Iterator[RunningSimulator]:
     chromium()
-    with simulator(world="small", churn=False) as running:
+    with simulator(world="demo", churn=False) as running:
         yield running
 
 
@@ -75,8 +76,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ui(dev: DagsterDev, pictures: Path) -> Iterator[DagsterPages]:
-    with browser_page() as page:
+def chrome() -> Iterator[Browser]:
+    with browser() as running:
+        yield running
+
+
+@pytest.fixture
+def ui(chrome: Browser, dev: DagsterDev, pictures: Path) -> Iterator[DagsterPages]:
+    with fresh_page(chrome) as page:
         yield DagsterPages(page, dev.url, pictures)
 
 

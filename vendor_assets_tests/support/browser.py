@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
 
 SIZE: ViewportSize = {"width": 1600, "height": 1000}
 # As root in a container, without a graphics card, and without a word to its maker's servers.
@@ -39,17 +39,23 @@ def chromium() -> str:
 
 
 @contextmanager
-def browser_page() -> Iterator[Page]:
-    """A page of 1600 × 1000 in a browser of its own while the block lasts."""
+def browser() -> Iterator[Browser]:
+    """A browser while the block lasts."""
     executable = chromium()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
-        page = browser.new_page(viewport=SIZE)
-        page.set_default_timeout(PATIENCE_MS)
+        running = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
         try:
-            yield page
+            yield running
         finally:
-            browser.close()
+            running.close()
+
+
+@contextmanager
+def fresh_page(running: Browser) -> Iterator[Page]:
+    """A page of 1600 × 1000 that remembers nothing of pages before it."""
+    with running.new_context(viewport=SIZE) as context:
+        context.set_default_timeout(PATIENCE_MS)
+        yield context.new_page()
 
 
 class DagsterPages:
@@ -74,49 +80,57 @@ class DagsterPages:
         self.page.screenshot(path=path)
         return path
 
-    def graph(self) -> None:
-        """Open the graph of all assets, its groups expanded."""
+    def graph(self, assets: int) -> None:
+        """Open the graph of all assets, expanded, with all the room there is; wait for the numbers of each."""
         self.page.goto(f"{self._url}/asset-groups")
         self.page.get_by_text("Global asset lineage").wait_for()
-        canvas = self.page.locator("svg").last
-        canvas.wait_for()
+        self.page.get_by_text("Hide navigation").click()
+        self.page.get_by_placeholder("Jump to").locator("xpath=following::button[1]").click()
         self.page.keyboard.press("Alt+KeyE")
-        self.page.get_by_text("performance_report").last.wait_for()
+        expect(self.page.get_by_text(re.compile(r"\d% filled"))).to_have_count(assets, timeout=PATIENCE_MS)
 
-    def asset(self, name: str, view: str = "overview") -> None:
-        """Open an asset's page: its overview, partitions, events or checks."""
-        self.page.goto(f"{self._url}/assets/{name}?view={view}")
-        self.page.get_by_role("button", name="Materialize").first.wait_for()
+    def asset(self, name: str) -> None:
+        """Open an asset's overview."""
+        self.page.goto(f"{self._url}/assets/{name}")
+        self.page.get_by_text("Latest check results").or_(
+            self.page.get_by_text("Column name")
+        ).first.wait_for()
 
-    def open_partition(self, *dimensions: str) -> None:
-        """On the partitions page, click a day, then a troop."""
+    def partitions(self, name: str, *dimensions: str) -> None:
+        """Open an asset's partitions; then click a day, or a day and a troop."""
+        self.page.goto(f"{self._url}/assets/{name}?view=partitions")
+        self.page.get_by_text("No partition selected").wait_for()
         for key in dimensions:
-            self.page.get_by_text(key, exact=True).first.click()
-        self.page.get_by_text("Latest materialization").last.wait_for()
+            # The first and the last day also stand below the bar, above the list.
+            self.page.get_by_text(key, exact=True).filter(visible=True).last.click()
+        if dimensions:
+            self.page.get_by_text("|".join(dimensions), exact=True).filter(visible=True).last.wait_for()
+            self.page.get_by_text(re.compile(r"View all historical events \([1-9]")).wait_for()
 
-    def materialize(self, days: str, troops: tuple[str, ...] = ()) -> None:
+    def materialize(self, days: str = "", troops: Sequence[str] = ()) -> None:
         """Materialize partitions of the asset whose page is open, by its dialog.
 
         Args:
-            days: As the dialog wants them: ``2026-11-20`` or ``[2026-11-18...2026-11-20]``.
+            days: As the dialog wants them: ``2026-11-20`` or ``[2026-11-18...2026-11-20]``; empty for the partition
+                that is open, which the dialog knows.
             troops: Partition keys, for an asset that has both dimensions.
         """
         self.page.get_by_role("button", name="Materialize").first.click()
         dialog = self.page.get_by_role("dialog")
-        field = dialog.locator("input[type=text]").first
-        field.wait_for()
-        field.fill(days)
-        field.press("Enter")
+        if days:
+            field = dialog.locator("input[type=text]").first
+            field.fill(days)
+            field.press("Enter")
         if troops:
-            dialog.get_by_text("Select a partition").first.click()
+            dialog.get_by_text("Select a partition").click()
             for troop in troops:
                 self.page.get_by_role("menuitem").filter(has_text=troop).click()
             self.page.keyboard.press("Escape")
-        self.picture("dialog")
+            self.page.get_by_text("Filter partitions").wait_for(state="hidden")
         self._launch(dialog)
 
     @staticmethod
     def _launch(dialog: Locator) -> None:
-        button = dialog.get_by_role("button", name=re.compile("^Launch"))
+        button = dialog.get_by_role("button", name=re.compile("^Launch (\\d+ run|backfill)"))
         button.click()
         button.wait_for(state="hidden")

@@ -1,4 +1,4 @@
-"""Runs ``vendor-assets dev`` in a project folder of its own: webserver, daemon and code location, as a user has them."""
+"""Runs ``vendor-assets dev`` in a project folder of its own: webserver, daemon and code location, as users do."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class DagsterDev:
             if item["partition"] == partition
         ]
 
-    def wait(self, what: str, probe: Callable[[], T | None | bool], *, seconds: float = 120) -> T:
+    def wait(self, what: str, probe: Callable[[], T | bool | None], *, seconds: float = 120) -> T:
         """Ask again until the answer is true, and return it.
 
         Raises:
