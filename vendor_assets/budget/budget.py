@@ -69,6 +69,7 @@ _QUICK_RATE: Final = 12.0
 _QUICK_INTERVAL_SECONDS: Final = 0.01
 _SHORTEST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
+_LATEST_SECONDS: Final = 0.05
 _IMMEDIATE_SECONDS: Final = 0.003
 _LARGEST_LAG_SECONDS: Final = 0.1
 _FIRST_BLOCK: Final = 4
@@ -90,6 +91,21 @@ class _Waiter:
     local_at: float = 0.0
     not_before: float = 0.0
     error: BudgetError | None = None
+
+
+@dataclass(frozen=True)
+class _View:
+    """What this process knows of the pace's document.
+
+    Attributes:
+        pace: As it was read or written.
+        body: The same, as text.
+        at: When it was read, on this machine's monotonic clock.
+    """
+
+    pace: Pace
+    body: str
+    at: float
 
 
 class Slot:
@@ -128,8 +144,7 @@ class Slot:
     ) -> None:
         if not self._observed and self._grant is not None and self._grant.probe:
             # Whatever happened, the vendor was not seen to be back.
-            with contextlib.suppress(BudgetUnavailableError):
-                self.observe(status=None, headers={}, seconds=0.0, error=True)
+            self.observe(status=None, headers={}, seconds=0.0, error=True)
         self._budget.release()
 
     def observe(
@@ -144,7 +159,11 @@ class Slot:
             error: Whether there was no answer that can be used: no connection, a timeout, a broken body.
         """
         self._observed = True
-        self._budget.observe(self._grant, self.endpoint, status, headers, seconds, error)
+        try:
+            self._budget.observe(self._grant, self.endpoint, status, headers, seconds, error)
+        except BudgetUnavailableError as unavailable:
+            # The answer is worth more than the note; nobody sends while the database is away.
+            log.warning("what came of a call could not be told: %s", unavailable)
 
 
 @dataclass(frozen=True)
@@ -233,6 +252,7 @@ class Budget:
         self._given_holder = holder
         self._database = Database(database_url, self._clock)
         self._rules = tuple(Rule(limit, share) for limit in self.limits)
+        self._late_seconds = _tolerance(self.limits, share)
         self._counted = any(limit.counted for limit in self.limits)
         self.start_over()
         _open_budgets.add(self)
@@ -265,9 +285,10 @@ class Budget:
         self._own_rate = 0.0
         self._lag = 0.0
         self._slack_seconds = 0.0
-        self._known: Pace | None = None
-        self._known_at = -1.0
-        self._body = ""
+        self._view: _View | None = None
+        self._lost_view: _View | None = (
+            None  # the last one there was; a document that is lost is made from it
+        )
         self._closed = False
         self._used_at = 0.0
         self._heart: threading.Thread | None = None
@@ -298,8 +319,10 @@ class Budget:
             BudgetUnavailableError: On entry: the database cannot be reached.
             ConfigurationError: The weight can never fit into a limit.
         """
+        if weight < 1:
+            raise ConfigurationError(f"a call of weight {weight} is not possible; accepted is 1 or more")
         for rule in self._rules:
-            if weight < 1 or (weight > rule.calls and rule.limit.concerns(endpoint)):
+            if weight > rule.calls and rule.limit.concerns(endpoint):
                 raise ConfigurationError(f"a call of weight {weight} does not fit into {rule.limit}")
         return Slot(self, endpoint, weight, work_class, deadline_seconds)
 
@@ -309,8 +332,8 @@ class Budget:
         wide = [limit.rate for limit in self.limits if not limit.endpoints]
         if wide:
             return self.share * min(wide)
-        known = self._known
-        return (known.tuning.rate or 0.0) if known is not None else 0.0
+        view = self._view
+        return (view.pace.tuning.rate or 0.0) if view is not None else 0.0
 
     def state(self) -> BudgetState:
         """What the budget does now, over all processes.
@@ -563,7 +586,7 @@ class Budget:
         """Serve callers, in order, from the block that was reserved."""
         while self._spares:
             spare, grant, local_at = self._spares[0]
-            if now > local_at + LATE_SECONDS / 2:
+            if now > local_at + self._late_seconds / 2:
                 self._spares.popleft()
                 self._lost += 1
                 continue
@@ -581,9 +604,9 @@ class Budget:
             self._answer(waiter, grant, local_at)
 
     def _drop_stale_spares(self) -> None:
-        known = self._known
-        if known is not None and self._spares:
-            self._spares = deque(entry for entry in self._spares if known.valid(entry[1]))
+        view = self._view
+        if self._spares:
+            self._spares = deque(entry for entry in self._spares if view and view.pace.valid(entry[1]))
 
     def _with_patience(self, waiter: _Waiter, now: float) -> Ask:
         if waiter.deadline_seconds is None:
@@ -637,19 +660,21 @@ class Budget:
         with self._mutex:
             self._raise_what_ended(waiter, waiter.started)
         fresh = FRESH_SECONDS if grant.backfill_epoch is None else BACKFILL_FRESH_SECONDS
-        while (now := self._clock.monotonic()) <= waiter.local_at + LATE_SECONDS:
+        last = waiter.local_at + self._late_seconds
+        while (now := self._clock.monotonic()) <= last:
             if now >= self._places_until and not self._places_again():
                 return False
-            if max(now, waiter.local_at) - self._known_at > fresh:
-                self._look()
-            if self._known is None or not self._known.valid(grant):
+            view = self._view
+            if view is None or max(now, waiter.local_at) - view.at > fresh:
+                view = self._look()
+            if view is None or not view.pace.valid(grant):
                 return False
             left = waiter.local_at - self._clock.monotonic()
             if left > 0:
                 self._clock.sleep(left)
             now = self._clock.monotonic()
-            if now - self._known_at <= fresh + GUARD_SECONDS and now < self._places_until:
-                return now <= waiter.local_at + LATE_SECONDS
+            if now - view.at <= fresh + GUARD_SECONDS and now < self._places_until:
+                return now <= last
         return False
 
     def _places_again(self) -> bool:
@@ -673,28 +698,33 @@ class Budget:
             pace = Pace.new(snapshot.now, wall, boot)
         else:
             pace = Pace.load(snapshot.body, snapshot.now, wall, boot)
-        if self._known is not None and self._known.id != pace.id:
+        lost = self._lost_view
+        if lost is not None and lost.pace.id != pace.id:
             log.warning(
                 "the state of the budget of %s was lost; going on with what this process knows", self.account
             )
-            pace.inherit(Pace.load(self._body, snapshot.now, wall, boot), snapshot.now)
+            pace.inherit(Pace.load(lost.body, snapshot.now, wall, boot), snapshot.now)
         return pace
 
-    def _look(self) -> None:
-        """Read the epochs."""
+    def _look(self) -> _View | None:
+        """Read the epochs; nothing where the document was lost, so that whatever was given is void."""
         before = self._clock.monotonic()
         snapshot = self._database.read(self.account, _PACE)
         if snapshot.version is None:
-            # The file is gone; whatever was given is void, and the next reservation writes a new one.
-            self._known_at = -1.0
-            if self._known is not None:
-                self._known.epoch += 1
-            return
+            self._view = None
+            return None
         pace = Pace.load(snapshot.body, snapshot.now, self._clock.wall(), self._database.boot)
-        if self._known is not None and pace.id != self._known.id:
-            self._known.epoch += 1
-            return
-        self._known, self._known_at, self._body = pace, before, snapshot.body
+        if self._lost_view is not None and pace.id != self._lost_view.pace.id:
+            self._view = None
+            return None
+        return self._keep(_View(pace, snapshot.body, before))
+
+    def _keep(self, view: _View) -> _View:
+        """Remember a view, unless a newer one is known."""
+        with self._mutex:
+            if self._view is None or self._view.at <= view.at:
+                self._view = self._lost_view = view
+        return view
 
     def _change(self, step: Callable[[Pace, float], object]) -> Snapshot:
         """Change the pace's document; what this process knows of it is then fresh."""
@@ -706,7 +736,7 @@ class Budget:
             return body, (snapshot, pace, body)
 
         snapshot, pace, body = self._database.change(self.account, _PACE, whole)
-        self._known, self._known_at, self._body = pace, snapshot.read_at, body
+        self._keep(_View(pace, body, snapshot.read_at))
         rate = min(pace.ceiling(self._rules, snapshot.now), pace.rate(snapshot.now) or math.inf)
         self._interval = 1.0 / rate
         return snapshot
@@ -743,7 +773,7 @@ class Budget:
             pace.absorb(self._rules, self.share, report, now)
             answers.extend(pace.reserve(self._rules, ask, now) for ask in asks)
 
-        lead = max(0.0, 2 * self._lag - LATE_SECONDS)
+        lead = max(0.0, 2 * self._lag - self._late_seconds)
         if lead:
             asks = [ask._replace(lead_seconds=lead) for ask in asks]
         snapshot = self._change_with(report, step)
@@ -877,6 +907,12 @@ class Budget:
         if tuning.mode == "probe":
             return "trying whether the vendor bears more again"
         return f"{self.share:g} of {', '.join(map(str, self.limits))}"
+
+
+def _tolerance(limits: Sequence[Limit], share: float) -> float:
+    """How late a slot may be used: where the share leaves room below the vendor's limit, a little later."""
+    room = [0.5 * limit.period_seconds * (1 / share - 1) for limit in limits] or [0.0]
+    return max(LATE_SECONDS, min(_LATEST_SECONDS, *room))
 
 
 def _beat(reference: weakref.ref[Budget], stops: threading.Event) -> None:
