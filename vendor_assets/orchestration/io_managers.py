@@ -1,5 +1,6 @@
 """The IO manager: assets as Parquet in the store, one file per partition, read and written whole."""
 
+from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -16,26 +17,36 @@ from vendor_assets.tables import TABLES, Table
 class ParquetIOManager(dg.ConfigurableIOManager):
     """Keeps pandas or Arrow tables as Parquet, on a folder or on S3.
 
-    An asset that loads several partitions gets their rows in one table, with the columns ``day`` and ``troop``
-    (the partition key) added from the path. Annotate the parameter with ``pyarrow.Table`` to get Arrow;
-    otherwise it is a pandas ``DataFrame``.
+    An asset that loads several partitions gets their rows in one table, in the order of the keys, with the
+    columns ``day`` and ``troop`` (the partition key) added from the path; a column that only some partitions
+    have is null in the others. Annotate the parameter with ``pyarrow.Table`` to get Arrow; otherwise it is a
+    pandas ``DataFrame``. A named index, such as ``groupby`` makes, is kept as a column.
+
+    What is in the path is not repeated in the file: an asset may return the ``day`` and ``troop`` that it was
+    given.
     """
 
     store: StoreResource
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Publish one partition; whoever reads meanwhile sees the old file or the new one."""
+        """Publish one partition; whoever reads meanwhile sees the old file or the new one.
+
+        Raises:
+            dagster.Failure: It is not a table, or a column ``day`` or ``troop`` says otherwise than the partition.
+        """
         if obj is None:
             return
-        table = obj if isinstance(obj, pa.Table) else pa.Table.from_pandas(obj, preserve_index=False)
         name = context.asset_key.to_user_string()
-        spec = TABLES.get(name) or Table(name, "", (), (), table.schema)
+        table = _as_table(name, obj)
         store = self.store.open()
         keys = context.asset_partition_keys if context.has_asset_partitions else [""]
         if len(keys) != 1:
             message = f"{name}: one output for {len(keys)} partitions; give it one partition per run"
             raise dg.DagsterInvariantViolationError(message)
         key = _key(name, keys[0])
+        if keys[0]:
+            table = _without_partition(name, table, keys[0])
+        spec = TABLES.get(name) or Table(name, "", (), (), table.schema)
         write_table(store, key, table, spec)
         context.add_output_metadata(
             {"dagster/row_count": table.num_rows, "path": dg.MetadataValue.path(store.uri(key))}
@@ -49,7 +60,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         """
         name = context.asset_key.to_user_string()
         store = self.store.open()
-        keys = list(context.asset_partition_keys) if context.has_asset_partitions else [""]
+        keys = sorted(context.asset_partition_keys) if context.has_asset_partitions else [""]
         tables, missing = [], []
         for partition in keys:
             try:
@@ -57,27 +68,80 @@ class ParquetIOManager(dg.ConfigurableIOManager):
             except ObjectNotFoundError:
                 missing.append(partition)
                 continue
-            tables.append(_with_partition(table, partition) if partition else table)
+            tables.append(_with_partition(name, table, partition) if partition else table)
         if missing:
             shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
             raise dg.Failure(
                 f"{name}: {len(missing)} of {len(keys)} partitions are not there: {shown}; materialize them first",
                 allow_retries=False,
             )
-        loaded = pa.concat_tables(tables) if tables else pa.table({})
+        try:
+            loaded = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+        except pa.ArrowTypeError as error:
+            raise dg.Failure(
+                f"{name}: its {len(keys)} partitions do not fit together: {error}; materialize the older ones anew",
+                allow_retries=False,
+            ) from error
         return loaded if context.dagster_type.typing_type is pa.Table else loaded.to_pandas()
 
 
+def _as_table(name: str, obj: Any) -> pa.Table:
+    if isinstance(obj, pa.Table):
+        return obj
+    index = getattr(obj, "index", None)
+    if not hasattr(obj, "columns") or not hasattr(index, "names"):
+        raise dg.Failure(
+            f"{name} returned a {type(obj).__name__}; return a pandas DataFrame or a pyarrow Table",
+            allow_retries=False,
+        )
+    named = any(level is not None for level in index.names)
+    return pa.Table.from_pandas(obj.reset_index() if named else obj, preserve_index=False)
+
+
+def _parts(name: str, partition: str) -> tuple[date, str | None]:
+    try:
+        return split_key(partition)
+    except ValueError as error:
+        raise dg.Failure(
+            f"{name}: partition {partition!r} is neither a day nor a day and a troop; "
+            "give the asset another IO manager or one of these partitions",
+            allow_retries=False,
+        ) from error
+
+
 def _key(name: str, partition: str) -> str:
-    if not partition:
-        return layout.table_key(name)
-    day, troop = split_key(partition)
-    return layout.table_key(name, day, troop)
+    return layout.table_key(name, *_parts(name, partition)) if partition else layout.table_key(name)
 
 
-def _with_partition(table: pa.Table, partition: str) -> pa.Table:
-    day, troop = split_key(partition)
-    table = table.append_column("day", pa.repeat(pa.scalar(day, pa.date32()), table.num_rows))
-    if troop is not None:
-        table = table.append_column("troop", pa.repeat(pa.scalar(troop), table.num_rows))
+def _in_path(name: str, partition: str) -> dict[str, pa.Scalar]:
+    """The columns that a partition's path stands for."""
+    day, troop = _parts(name, partition)
+    columns = {"day": pa.scalar(day, pa.date32())}
+    return columns if troop is None else columns | {"troop": pa.scalar(troop, pa.string())}
+
+
+def _with_partition(name: str, table: pa.Table, partition: str) -> pa.Table:
+    for column, value in _in_path(name, partition).items():
+        if column in table.column_names:
+            table = table.drop_columns(column)
+        table = table.append_column(column, pa.repeat(value, table.num_rows))
+    return table
+
+
+def _without_partition(name: str, table: pa.Table, partition: str) -> pa.Table:
+    for column, value in _in_path(name, partition).items():
+        if column not in table.column_names:
+            continue
+        found = table.column(column).unique()
+        try:
+            others = [item for item in found.cast(value.type) if item != value]
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            others = list(found)
+        if others:
+            raise dg.Failure(
+                f"{name} {partition}: column {column} holds {others[0]}, but in this partition it is {value}; "
+                "name the column otherwise",
+                allow_retries=False,
+            )
+        table = table.drop_columns(column)
     return table

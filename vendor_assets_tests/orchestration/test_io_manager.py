@@ -77,6 +77,13 @@ def materialize(store: StoreResource, *assets: Any, **arguments: Any) -> dg.Exec
     )
 
 
+def failure_of(run: dg.ExecuteInProcessResult) -> str:
+    """What the one failed step said."""
+    assert not run.success
+    (data,) = [event.step_failure_data for event in run.all_events if event.is_step_failure]
+    return str(data.user_failure_data or data.error)
+
+
 def test_one_partition_as_pandas(store: StoreResource) -> None:
     """Without an annotation an asset gets a DataFrame, with day and troop from the path."""
     put(store, FIRST, "1", 1.0, 2.0)
@@ -115,38 +122,122 @@ def test_a_missing_partition_fails_clearly(store: StoreResource) -> None:
         return performance_data
 
     run = materialize(store, mine, partition_key=FIRST.isoformat(), raise_on_error=False)
-    assert not run.success
-    (failure,) = [event.step_failure_data for event in run.all_events if event.is_step_failure]
-    assert "1 of 2 partitions are not there: 2026-11-01|2" in str(failure.user_failure_data or failure.error)
+    assert "1 of 2 partitions are not there: 2026-11-01|2" in failure_of(run)
 
 
 def test_a_chain_of_own_assets(store: StoreResource) -> None:
-    """What one asset writes the next one reads, also without partitions."""
+    """What one asset writes the next one reads, also without partitions, with what it was grouped by."""
 
     @dg.asset
     def numbers() -> pd.DataFrame:
-        return pd.DataFrame({"number": [1, 2, 3]})
+        return pd.DataFrame({"kind": ["a", "a", "b"], "number": [1, 2, 3]}).groupby("kind").sum()
 
     @dg.asset
     def total(numbers: pd.DataFrame) -> pd.DataFrame:
+        assert numbers["kind"].tolist() == ["a", "b"]
         return pd.DataFrame({"total": [int(numbers["number"].sum())]})
 
     assert dg.materialize([numbers, total], resources={"io_manager": ParquetIOManager(store=store)}).success
     assert read_table(store.open(), layout.table_key("total")).to_pylist() == [{"total": 6}]
 
 
+def test_what_was_loaded_can_be_returned_and_loaded_again(store: StoreResource) -> None:
+    """Day and troop, which loading adds, may stay in what an asset returns: they come back once."""
+    put(store, FIRST, "1", 1.0)
+
+    @dg.asset(partitions_def=BOTH)
+    def mine(performance_data: pd.DataFrame) -> pd.DataFrame:
+        return performance_data.assign(day=pd.to_datetime(performance_data["day"]))
+
+    seen: list[pa.Table] = []
+
+    @dg.asset(partitions_def=BOTH)
+    def on_top(mine: pa.Table) -> None:
+        seen.append(mine)
+
+    assert materialize(store, mine, on_top, partition_key="2026-11-01|1").success
+    assert seen[0].column_names == [*PERFORMANCE_DATA.schema.names, "day", "troop"]
+    assert seen[0].select(["day", "troop"]).to_pylist() == [{"day": FIRST, "troop": "1"}]
+    assert "day" not in read_table(store.open(), layout.table_key("mine", FIRST, "1")).column_names
+
+
+def test_a_day_of_ones_own_is_not_lost(store: StoreResource) -> None:
+    """A column named like a partition that says otherwise is refused, not dropped."""
+
+    @dg.asset(partitions_def=DAYS)
+    def mine() -> pd.DataFrame:
+        return pd.DataFrame({"day": ["Sunday"], "value": [1.0]})
+
+    run = dg.materialize(
+        [mine],
+        resources={"io_manager": ParquetIOManager(store=store)},
+        partition_key=FIRST.isoformat(),
+        raise_on_error=False,
+    )
+    assert "column day holds Sunday" in failure_of(run)
+    assert store.open().head(layout.table_key("mine", FIRST)) is None
+
+
+def test_what_is_no_table_is_refused_clearly(store: StoreResource) -> None:
+    """An asset that returns something else hears what to return."""
+
+    @dg.asset
+    def mine() -> list[int]:
+        return [1]
+
+    run = dg.materialize(
+        [mine], resources={"io_manager": ParquetIOManager(store=store)}, raise_on_error=False
+    )
+    assert "return a pandas DataFrame or a pyarrow Table" in failure_of(run)
+
+
+def test_other_partitions_are_refused_clearly(store: StoreResource) -> None:
+    """What has no place in the layout says so."""
+
+    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["north"]))
+    def mine() -> pd.DataFrame:
+        return pd.DataFrame({"value": [1.0]})
+
+    run = dg.materialize(
+        [mine],
+        resources={"io_manager": ParquetIOManager(store=store)},
+        partition_key="north",
+        raise_on_error=False,
+    )
+    assert "'north' is neither a day nor a day and a troop" in failure_of(run)
+
+
+def test_partitions_whose_columns_differ_fit_together(store: StoreResource) -> None:
+    """A column that the vendor added later is null in the older partitions."""
+    put(store, FIRST, "1", 1.0)
+    later = values(2.0).append_column("region", pa.array(["eu"]))
+    write_table(store.open(), layout.table_key("performance_data", FIRST, "2"), later, PERFORMANCE_DATA)
+
+    @dg.asset(partitions_def=DAYS)
+    def mine(performance_data: pa.Table) -> pa.Table:
+        return performance_data.select(["value", "region", "troop"])
+
+    assert materialize(store, mine, partition_key=FIRST.isoformat()).success
+    assert read_table(store.open(), layout.table_key("mine", FIRST)).to_pylist() == [
+        {"value": 1.0, "region": None, "troop": "1"},
+        {"value": 2.0, "region": "eu", "troop": "2"},
+    ]
+
+
 def test_a_range_of_days(store: StoreResource) -> None:
-    """A run over several partitions loads all of them."""
-    for day in (FIRST, SECOND):
-        table = pa.table(
-            {name: [] for name in DAILY_PERFORMANCE.schema.names}, schema=DAILY_PERFORMANCE.schema
-        )
+    """A run over several partitions loads all of them, each row with its own day."""
+    for day, count in ((FIRST, 1), (SECOND, 2)):
+        row = dict.fromkeys(DAILY_PERFORMANCE.schema.names)
+        row |= {"troop_id": "t", "warrior_id": "w", "data_group": "g", "timeslices": count}
+        row |= {"covered_share": 1.0, "troops_missing": 0}
+        rows = [row | {"value_name": f"v{number}"} for number in range(count)]
+        table = pa.Table.from_pylist(rows, schema=DAILY_PERFORMANCE.schema)
         write_table(store.open(), layout.table_key("daily_performance", day), table, DAILY_PERFORMANCE)
-    seen: list[int] = []
+    seen: list[dict[str, Any]] = []
 
     @dg.asset(partitions_def=DAYS, backfill_policy=dg.BackfillPolicy.single_run())
     def mine(daily_performance: pa.Table) -> None:
-        seen.append(daily_performance.num_rows)
+        seen.extend(daily_performance.select(["day", "value_name"]).to_pylist())
 
     run = dg.materialize(
         [mine, dg.AssetSpec("daily_performance", partitions_def=DAYS)],
@@ -158,4 +249,8 @@ def test_a_range_of_days(store: StoreResource) -> None:
         },
     )
     assert run.success
-    assert seen == [0]
+    assert seen == [
+        {"day": FIRST, "value_name": "v0"},
+        {"day": SECOND, "value_name": "v0"},
+        {"day": SECOND, "value_name": "v1"},
+    ]
