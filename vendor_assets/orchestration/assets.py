@@ -29,25 +29,32 @@ MAX_PARTITIONS: Final = 200
 TROOPS_TEXT: Final = """One row per day and troop (a troop = the warriors of one micro-service).
 
 Source: the vendor's list of all troops, read once after the day is over, joined with the sightings of the day,
-so that what died at noon is on the roster. Updated daily; an empty partition means an account without troops.
+so that what died at noon is on the roster. An empty partition means an account without troops.
 
-**A click costs** one call per 200 troops or so. The roster sensor then harvests the day's troops."""
+**By itself**: every day, once the schedule `daily_harvest` is turned on.
+**A click costs** one call per 200 troops or so; `roster_sensor` then harvests all troops of that day."""
+
+PARTITION_TEXT: Final = """
+
+**A partition** is a day and a troop, by the vendor's id; its metadata name the troop. Green: complete or empty, the
+metadata say which. Red: failed or partial, the run's log says why; materialize it again, and only what is missing is
+asked for. Grey: not harvested, or the troop was not there on that day."""
 
 WARRIORS_TEXT: Final = """One row per day, troop and warrior (a warrior = one running instance).
 
-Source: the vendor's list of a troop's warriors, joined with the sightings of the day. Partitioned by day and
-troop; updated when the day's roster is. Empty: the troop had no warriors, or was not on that day's roster (the
-metadata say which).
+Source: the vendor's list of a troop's warriors, joined with the sightings of the day. Empty: the troop had no
+warriors, or was not on that day's roster (the metadata say which).
 
-**A click costs** one call a troop. Data groups and performance data follow by themselves."""
+**By itself**: when the day's roster was materialized (`roster_sensor`).
+**A click costs** one call a troop; data groups and performance data follow (`downstream_sensor`)."""
 
 DATA_GROUPS_TEXT: Final = """One row per day, troop, warrior and data group (a data group = one metric family),
 with the names of its values.
 
-Source: the vendor's list of metrics, asked per warrior. Partitioned by day and troop. Empty: no warrior of the
-troop reported any metric.
+Source: the vendor's list of metrics, asked per warrior. Empty: no warrior of the troop reported any metric.
 
-**A click costs** one call a warrior. Performance data follow by themselves."""
+**By itself**: with the day's roster (`roster_sensor`), or after the troop's warriors (`downstream_sensor`).
+**A click costs** one call a warrior; performance data follow (`downstream_sensor`)."""
 
 PERFORMANCE_DATA_TEXT: Final = """One row per troop, warrior, data group, value name and timeslice.
 
@@ -55,6 +62,7 @@ Source: the vendor's data, asked per warrior for several data groups at once, fo
 belongs to the day in which it starts; its length is what the vendor still keeps, as near to the configured
 resolution as it gets. Empty: the vendor has no values for that day any more, or the troop was idle.
 
+**By itself**: with the day's roster (`roster_sensor`), or after the troop's data groups (`downstream_sensor`).
 **A click costs** one call for each few data groups of a warrior: this is nearly all of the day's quota. See
 `vendor-assets plan` before you click on many."""
 
@@ -63,12 +71,16 @@ extremes, and the share of the day covered.
 
 Statistics are over timeslices, not over single calls; means are weighted by the call count where the vendor
 gives one. Computed from the day's `performance_data` once all troops of the day are in or have failed for good;
-`troops_missing` says how many are not in it. **A click costs** no call."""
+`troops_missing` says how many are not in it.
+
+**By itself**: by `publish_sensor`, and again after a redrive. **A click costs** no call."""
 
 REPORT_TEXT: Final = """The day as an executed notebook, also as HTML: latency over time per troop, the slowest data
 groups, the incident of the day.
 
-Made from `daily_performance` and `performance_data`, after the day is published. **A click costs** no call."""
+Made from `daily_performance` and `performance_data`. The metadata hold the day's plot and where the HTML lies.
+
+**By itself**: after the day is published. **A click costs** no call."""
 
 
 class HarvestConfig(dg.Config):
@@ -176,7 +188,10 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
     @dg.multi_asset(
         name="harvest_chain",
-        specs=[_spec(name, texts[name], partitions.day_troop, [upstream[name]]) for name in CHAIN],
+        specs=[
+            _spec(name, texts[name] + PARTITION_TEXT, partitions.day_troop, [upstream[name]])
+            for name in CHAIN
+        ],
         check_specs=[
             check
             for name in CHAIN
