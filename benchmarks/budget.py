@@ -794,9 +794,10 @@ def table(rows: Sequence[Row]) -> str:
 
 def machine() -> str:
     """Where this was measured."""
+    alone = "" if os.sched_getscheduler(0) == os.SCHED_OTHER else ", at real-time priority beside other work"
     return (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} cores, Linux {platform.release()}, "
-        f"Python {platform.python_version()}, load {os.getloadavg()[0]:.1f} at the end"
+        f"Python {platform.python_version()}, load {os.getloadavg()[0]:.1f} at the end{alone}"
     )
 
 
