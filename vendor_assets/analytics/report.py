@@ -21,6 +21,7 @@ from vendor_assets import errors
 from vendor_assets.analytics.warehouse import Warehouse
 from vendor_assets.days import parse_time_zone
 from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
+from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 
 if TYPE_CHECKING:
@@ -113,14 +114,36 @@ def render_report(store: ObjectStore, day: date, timezone: str = "UTC", *, show_
         message = f"daily_performance of {day} is not in {store.url}; materialize it first"
         raise ObjectNotFoundError(message)
     executed = _execute({"day": day.isoformat(), "store": store.url, "timezone": timezone})
+    html = _html(executed, title=f"Performance of {day.isoformat()}", show_code=show_code)
+    return _report(executed, _as_bytes(executed), html.encode())
+
+
+def read_report(store: ObjectStore, day: date) -> Report:
+    """A day's report as it was stored, without executing anything.
+
+    Raises:
+        ObjectNotFoundError: It is not there.
+        VendorAssetsError: The notebook is not one of ours.
+    """
+    import nbformat  # noqa: PLC0415
+
+    html = store.get(layout.report_key(day, "html"))
+    notebook = store.get(layout.report_key(day, "ipynb"))
+    try:
+        executed = nbformat.reads(notebook.decode(), as_version=4)
+    except (ValueError, nbformat.ValidationError) as error:
+        message = (
+            f"the report of {day} cannot be read ({' '.join(str(error).split())[:200]}); materialize it anew"
+        )
+        raise VendorAssetsError(message) from error
+    return _report(executed, notebook, html)
+
+
+def _report(executed: NotebookNode, notebook: bytes, html: bytes) -> Report:
     summary = _output(executed, "summary", "application/json")
     shown = "incident" if summary["incidents"] else "latency"
-    return Report(
-        notebook=_as_bytes(executed),
-        html=_html(executed, title=f"Performance of {day.isoformat()}", show_code=show_code).encode(),
-        headline_png=base64.b64decode(_output(executed, shown, "image/png")),
-        summary=dict(summary),
-    )
+    png = base64.b64decode(_output(executed, shown, "image/png"))
+    return Report(notebook=notebook, html=html, headline_png=png, summary=dict(summary))
 
 
 def _execute(parameters: Mapping[str, str]) -> NotebookNode:

@@ -88,7 +88,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
 def _as_table(name: str, obj: Any) -> pa.Table:
     if isinstance(obj, pa.Table):
         return obj
-    index = getattr(obj, "index", None)
+    index: Any = getattr(obj, "index", None)
     if not hasattr(obj, "columns") or not hasattr(index, "names"):
         raise dg.Failure(
             f"{name} returned a {type(obj).__name__}; return a pandas DataFrame or a pyarrow Table",

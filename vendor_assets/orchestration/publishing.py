@@ -1,8 +1,9 @@
 """Publishing a day: its statistics and its report, with what is missing said aloud."""
 
 import base64
+from collections.abc import Mapping
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -12,6 +13,9 @@ from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_metadata, read_table
+
+if TYPE_CHECKING:
+    from vendor_assets.analytics.report import Report
 
 
 def troop_states(store: ObjectStore, day: date) -> dict[str, str]:
@@ -42,8 +46,7 @@ def publish_day(store: ObjectStore, day: date, zone: ZoneInfo) -> dg.Materialize
     from vendor_assets.analytics.warehouse import daily_performance
 
     states = troop_states(store, day)
-    missing = sorted(troop for troop, state in states.items() if state == "missing")
-    partial = sorted(troop for troop, state in states.items() if state == "partial")
+    missing, _ = _not_complete(states)
     roster = read_table(store, layout.table_key("troops", day), columns=["troop_id", "name"]).to_pylist()
     names = {row["troop_id"]: row["name"] for row in roster}
     try:
@@ -52,29 +55,47 @@ def publish_day(store: ObjectStore, day: date, zone: ZoneInfo) -> dg.Materialize
         )
     except VendorAssetsError as error:
         raise dg.Failure(str(error), allow_retries=error.retryable) from error
+    return dg.MaterializeResult(
+        metadata=metadata_of_day(store, day, states, published.rows)
+        | {"seconds": round(published.seconds, 3)},
+        check_results=[troops_present(states)],
+    )
+
+
+def metadata_of_day(
+    store: ObjectStore, day: date, states: Mapping[str, str], rows: int
+) -> dict[str, dg.MetadataValue[str] | int | float]:
+    """What the UI shows of a published day."""
+    missing, partial = _not_complete(states)
+    return {
+        "dagster/row_count": rows,
+        "troops": len(states),
+        "troops_missing": len(missing),
+        "troops_partial": len(partial),
+        "path": dg.MetadataValue.path(store.uri(layout.table_key("daily_performance", day))),
+    }
+
+
+def troops_present(states: Mapping[str, str]) -> dg.AssetCheckResult:
+    """The check that says which troops a published day lacks."""
+    missing, partial = _not_complete(states)
     said = [
         f"{len(troops)} {word}: {', '.join(troops[:10])}"
         for word, troops in (("missing", missing), ("partial", partial))
         if troops
     ]
-    return dg.MaterializeResult(
-        metadata={
-            "dagster/row_count": published.rows,
-            "troops": len(states),
-            "troops_missing": len(missing),
-            "troops_partial": len(partial),
-            "seconds": round(published.seconds, 3),
-            "path": dg.MetadataValue.path(store.uri(layout.table_key("daily_performance", day))),
-        },
-        check_results=[
-            dg.AssetCheckResult(
-                check_name="troops_present",
-                passed=not missing and not partial,
-                description="; ".join(said) or f"all {len(states)} troops of the day are in",
-                metadata={"troops_missing": len(missing), "troops_partial": len(partial)},
-            )
-        ],
+    return dg.AssetCheckResult(
+        check_name="troops_present",
+        passed=not missing and not partial,
+        description="; ".join(said) or f"all {len(states)} troops of the day are in",
+        metadata={"troops_missing": len(missing), "troops_partial": len(partial)},
     )
+
+
+def _not_complete(states: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Troops that are missing, and those that are partial."""
+    missing = sorted(troop for troop, state in states.items() if state == "missing")
+    return missing, sorted(troop for troop, state in states.items() if state == "partial")
 
 
 def publish_report(store: ObjectStore, day: date, zone: ZoneInfo) -> dg.MaterializeResult[Any]:
@@ -85,13 +106,17 @@ def publish_report(store: ObjectStore, day: date, zone: ZoneInfo) -> dg.Material
         report = render_report(store, day, timezone=zone.key)
     except VendorAssetsError as error:
         raise dg.Failure(str(error), allow_retries=error.retryable) from error
-    html_key, notebook_key = layout.report_key(day, "html"), layout.report_key(day, "ipynb")
-    store.put(notebook_key, report.notebook)
-    store.put(html_key, report.html)
+    store.put(layout.report_key(day, "ipynb"), report.notebook)
+    store.put(layout.report_key(day, "html"), report.html)
+    return dg.MaterializeResult(metadata=metadata_of_report(store, day, report))
+
+
+def metadata_of_report(store: ObjectStore, day: date, report: "Report") -> dict[str, Any]:
+    """What the UI shows of a report: where it is, its plot, the day in numbers."""
     plot = base64.b64encode(report.headline_png).decode()
     metadata: dict[str, Any] = {
-        "html": dg.MetadataValue.path(store.uri(html_key)),
-        "notebook": dg.MetadataValue.notebook(store.uri(notebook_key)),
+        "html": dg.MetadataValue.path(store.uri(layout.report_key(day, "html"))),
+        "notebook": dg.MetadataValue.notebook(store.uri(layout.report_key(day, "ipynb"))),
         "plot": dg.MetadataValue.md(f"![{day}](data:image/png;base64,{plot})"),
     }
-    return dg.MaterializeResult(metadata=metadata | dict(report.summary))
+    return metadata | dict(report.summary)

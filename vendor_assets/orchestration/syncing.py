@@ -7,11 +7,17 @@ from datetime import date
 import dagster as dg
 
 from vendor_assets.harvest.outcome import CHAIN, Outcome, recorded
-from vendor_assets.orchestration.events import events_of, partition_of
+from vendor_assets.orchestration.events import Event, events_of, partition_of
 from vendor_assets.orchestration.partitions import TROOP
+from vendor_assets.orchestration.publishing import (
+    metadata_of_day,
+    metadata_of_report,
+    troop_states,
+    troops_present,
+)
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
-from vendor_assets.storage.parquet import read_metadata
+from vendor_assets.storage.parquet import read_table
 from vendor_assets.vendors.base import Asset
 
 
@@ -49,22 +55,57 @@ def sync(store: ObjectStore, instance: dg.DagsterInstance, say: Callable[[str], 
         ("daily_performance", "processed/daily_performance/"),
         ("performance_report", "reports/"),
     ):
+        before = done.materialized
         known = instance.get_materialized_partitions(dg.AssetKey(asset_name))
         for day in _days(store, prefix):
-            table = layout.table_key("daily_performance", day)
-            key = table if asset_name == "daily_performance" else layout.report_key(day, "html")
-            if store.head(key) is None:
-                continue
-            if day.isoformat() in known:
+            events = (
+                _day_events(store, day) if asset_name == "daily_performance" else _report_events(store, day)
+            )
+            if events and day.isoformat() in known:
                 done.known_already += 1
                 continue
-            metadata: dict[str, dg.MetadataValue[str] | int] = {"path": dg.MetadataValue.path(store.uri(key))}
-            if asset_name == "daily_performance":
-                metadata["dagster/row_count"] = read_metadata(store, key)[1]
-            event = dg.AssetMaterialization(asset_name, partition=day.isoformat(), metadata=metadata)
-            instance.report_runless_asset_event(event)
-            done.materialized += 1
+            for event in events:
+                instance.report_runless_asset_event(event)
+            done.materialized += bool(events)
+        say(f"{asset_name}: {done.materialized - before} partitions")
     return done
+
+
+def _day_events(store: ObjectStore, day: date) -> list[Event]:
+    """A published day, with what it lacks; nothing where a troop has come since, so that it is computed anew."""
+    key = layout.table_key("daily_performance", day)
+    if store.head(key) is None or store.head(layout.table_key("troops", day)) is None:
+        return []
+    lacked = read_table(store, key, columns=["troops_missing"]).column(0).to_pylist()
+    states = troop_states(store, day)
+    if lacked and lacked[0] > list(states.values()).count("missing"):
+        return []
+    check = troops_present(states)
+    return [
+        dg.AssetMaterialization(
+            "daily_performance",
+            partition=day.isoformat(),
+            metadata=metadata_of_day(store, day, states, len(lacked)),
+        ),
+        dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey("daily_performance"),
+            check_name=str(check.check_name),
+            passed=check.passed,
+            partition=day.isoformat(),
+            description=check.description,
+            metadata=check.metadata,
+        ),
+    ]
+
+
+def _report_events(store: ObjectStore, day: date) -> list[Event]:
+    # Only this pays for the notebook's tools.
+    from vendor_assets.analytics.report import read_report
+
+    if store.head(layout.report_key(day, "html")) is None:
+        return []
+    metadata = metadata_of_report(store, day, read_report(store, day))
+    return [dg.AssetMaterialization("performance_report", partition=day.isoformat(), metadata=metadata)]
 
 
 def _report(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import dagster as dg
 
 from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.orchestration.launching import open_instance
 from vendor_assets.orchestration.syncing import sync
 from vendor_assets.storage import layout
 from vendor_assets_tests.orchestration.test_chain import DAY, follow_roster
+from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.deployment import Deployment
 from vendor_assets_tests.support.simulator import RunningSimulator
 
@@ -18,8 +23,15 @@ SHOWN = (
     "leaves_gone",
     "dead_letters",
     "table_bytes",
+    "troops",
+    "troops_missing",
+    "troops_partial",
     "path",
+    "html",
+    "notebook",
+    "plot",
 )
+ALL = ("troops", *CHAIN, "daily_performance", "performance_report")
 
 
 def shown(instance: dg.DagsterInstance, asset: str) -> dict[str, dict[str, object]]:
@@ -30,44 +42,82 @@ def shown(instance: dg.DagsterInstance, asset: str) -> dict[str, dict[str, objec
         materialization = record.asset_materialization
         if materialization is not None and materialization.partition not in found:
             metadata = materialization.metadata
-            values = {name: metadata[name].value for name in SHOWN if name in metadata}
-            found[str(materialization.partition)] = values
+            found[str(materialization.partition)] = {
+                name: metadata[name].value for name in SHOWN if name in metadata
+            }
     return found
 
 
-def test_a_new_instance_shows_what_the_old_one_showed(deployment: Deployment) -> None:
-    """Partitions, materializations and their numbers come back from the store alone, and only once."""
-    deployment.materialize("troops", partition=DAY.isoformat())
-    follow_roster(deployment)
+def failing(instance: dg.DagsterInstance, asset: str, check: str) -> list[str | None]:
+    """Partitions whose newest evaluation of a check failed."""
+    key = dg.AssetCheckKey(dg.AssetKey(asset), check)
+    newest: dict[str | None, bool] = {}
+    for record in instance.event_log_storage.get_asset_check_execution_history(key, limit=1000):
+        event = record.event.dagster_event if record.event else None
+        if event is not None:
+            evaluation = event.asset_check_evaluation_data
+            newest.setdefault(evaluation.partition, evaluation.passed)
+    return [partition for partition, passed in newest.items() if not passed]
+
+
+def publish(deployment: Deployment) -> None:
+    """Statistics and report of the day."""
     result, _ = deployment.sensor("publish_sensor")
     assert isinstance(result, dg.SensorResult)
     for request in result.run_requests or ():
         assert deployment.run(request).success
+
+
+def test_a_new_instance_shows_what_the_old_one_showed(deployment: Deployment) -> None:
+    """Partitions, materializations and their numbers come back from the store alone, only once, and quietly."""
+    deployment.materialize("troops", partition=DAY.isoformat())
+    follow_roster(deployment)
+    publish(deployment)
     with dg.DagsterInstance.ephemeral() as new:
-        sync(deployment.store, new, lambda line: None)
+        first = sync(deployment.store, new, lambda line: None)
         assert new.get_dynamic_partitions("troop") == deployment.instance.get_dynamic_partitions("troop")
-        for asset in ("troops", *CHAIN):
+        for asset in ALL:
+            assert shown(new, asset)
             assert shown(new, asset) == shown(deployment.instance, asset)
-        for asset in ("daily_performance", "performance_report"):
-            key = dg.AssetKey(asset)
-            assert new.get_materialized_partitions(key) == deployment.instance.get_materialized_partitions(
-                key
-            )
         again = sync(deployment.store, new, lambda line: None)
         assert again.materialized == 0
+        assert again.known_already == first.materialized
+        # Nobody is to harvest again what only became known again.
+        moved = replace(deployment, instance=new)
+        for sensor in ("roster_sensor", "downstream_sensor", "publish_sensor"):
+            result, _ = moved.sensor(sensor)
+            assert not (isinstance(result, dg.SensorResult) and result.run_requests)
+
+
+def test_the_command_tells_an_empty_instance(deployment: Deployment, tmp_path: Path) -> None:
+    """``vendor-assets sync`` in an empty project does it, and says how much; the second time there is nothing."""
+    deployment.materialize("troops", partition=DAY.isoformat())
+    follow_roster(deployment)
+    command = Command(tmp_path / "new", {"VENDOR_ASSETS_STORE": deployment.store.url})
+    done, again = command.run("sync"), command.run("sync")
+    assert (done.code, again.code) == (0, 0), done.err + again.err
+    assert " 0 not complete" in done.out
+    assert "\n0 partitions reported" in again.out
+    with open_instance(tmp_path / "new", {}) as new:
+        for asset in ("troops", *CHAIN):
+            assert shown(new, asset) == shown(deployment.instance, asset)
 
 
 def test_a_partial_partition_is_not_shown_green(deployment: Deployment, vendor: RunningSimulator) -> None:
-    """Dead letters survive the loss of the instance: the partition is not materialized, its check fails."""
+    """Dead letters survive the loss of the instance: no materialization, failing checks, also of the day."""
     deployment.materialize("troops", partition=DAY.isoformat())
     troop = vendor.world.troops_on(DAY, "UTC")[0]
     data = f"/applications/{troop.id}/hosts/.*data.json"
     vendor.faults([{"kind": "status", "status": 400, "match": data, "count": 1}])
     follow_roster(deployment)
+    publish(deployment)
     key = f"{DAY}|{layout.encode_segment(troop.id)}"
     with dg.DagsterInstance.ephemeral() as new:
         done = sync(deployment.store, new, lambda line: None)
         assert done.not_complete == 1
+        assert failing(new, "performance_data", "complete") == [key]
+        assert failing(new, "daily_performance", "troops_present") == [DAY.isoformat()]
+        assert shown(new, "daily_performance") == shown(deployment.instance, "daily_performance")
         materialized = new.get_materialized_partitions(dg.AssetKey("performance_data"))
         assert materialized == deployment.instance.get_materialized_partitions(
             dg.AssetKey("performance_data")
