@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 
 from playwright.sync_api import expect
@@ -47,6 +48,21 @@ def test_the_report_shows_its_plot(running: Project) -> None:
     assert dialog
     assert box["width"] <= dialog["width"]
     running.ui.picture("report_plot")
+
+
+def test_the_report_opens_in_a_browser(running: Project) -> None:
+    """The HTML beside the tables is whole by itself: its plots are drawn without a server or a network."""
+    page = running.ui.page
+    failed: list[str] = []
+    page.on("requestfailed", lambda request: failed.append(request.url))
+    report = running.dev.folder / "data" / "reports" / f"day={HARVESTED[-1]}" / "performance_report.html"
+    page.goto(report.as_uri())
+    expect(page.get_by_role("heading", name=re.compile("^Performance of "))).to_be_visible()
+    drawn = page.locator("img").evaluate_all("images => images.map(image => image.naturalWidth)")
+    assert len(drawn) >= 2
+    assert min(drawn) > 400
+    assert not failed
+    running.ui.picture("report")
 
 
 def test_a_click_on_the_roster_brings_the_whole_day(running: Project) -> None:
@@ -112,6 +128,11 @@ def test_a_failing_troop_shows_failed_until_it_is_redriven(running: Project) -> 
     assert of_day(running.dev, "data_groups", wanted) == green(running, wanted)
     running.ui.partitions("performance_data", wanted, troop)
     running.ui.picture("failed_partition")
+    running.ui.page.get_by_text("View logs").click()
+    why = re.compile(r"dead letters, first GET .* the vendor rejects the request \(status 400\)")
+    expect(running.ui.page.get_by_role("dialog").get_by_text(why).last).to_be_visible()
+    running.ui.picture("failed_why")
+    running.ui.page.get_by_role("button", name="Done").click()
     running.vendor.clear_faults()
     calls = running.vendor.calls("data")
     running.ui.materialize()
