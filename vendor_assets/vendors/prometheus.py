@@ -41,6 +41,9 @@ MAX_QUERY_CHARACTERS: Final = 4000
 MAX_METRIC_POINTS: Final = 50_000
 """Metrics times points in one answer: since a metric has many series, this keeps answers to some ten megabytes."""
 
+LOOKBACK: Final = timedelta(minutes=5)
+"""An instant query answers with a sample at most so old (``--query.lookback-delta``, by default)."""
+
 _ANSWER_FIELDS: Final = frozenset(("status", "data", "warnings", "infos", "errorType", "error"))
 _YEAR_2000: Final = 946_684_800
 _YEAR_2100: Final = 4_102_444_800
@@ -50,8 +53,9 @@ _SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
 class Prometheus(Vendor):
     """The HTTP API of Prometheus and of what speaks like it.
 
-    Lists can be asked for a past day. The server looks names up per block of storage, so that a job or an instance
-    that was seen only shortly before or after the day may be on its list; it then has no data.
+    Lists can be asked for a past day. They are asked from five minutes before it, since the values at its first
+    instant may be so old. The server looks names up per block of storage, so that a job or an instance that was
+    seen only shortly before or after the day may be on its list; it then has no data.
 
     A timeslice [t, t + resolution) holds what an instant query at t answers: the newest sample at t, at most five
     minutes old by the server's default. ``NaN`` becomes null; infinities are kept. A value's name is the metric's
@@ -177,7 +181,7 @@ def _pattern(group: str) -> str:
 def _label_values(label: str, matching: Mapping[str, str], day: Window) -> Request:
     match = (("match[]", _selector(matching)),) if matching else ()
     # The end is included there, not here.
-    times = (("start", _seconds(day.start)), ("end", _seconds(day.end - timedelta(milliseconds=1))))
+    times = (("start", _seconds(day.start - LOOKBACK)), ("end", _seconds(day.end - timedelta(milliseconds=1))))
     return Request(f"/api/v1/label/{label}/values", (*match, *times), "label_values")
 
 

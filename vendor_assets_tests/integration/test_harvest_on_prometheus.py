@@ -27,7 +27,7 @@ def direct_rows(server: RunningPrometheus, day: date) -> Rows:
     window = (("start", str(start)), ("end", str(start + 86_400 - RESOLUTION)))
     found: Rows = {}
     for name in server.get(
-        "/api/v1/label/__name__/values", ("start", str(start)), ("end", str(start + 86_399))
+        "/api/v1/label/__name__/values", ("start", str(start - 300)), ("end", str(start + 86_399))
     ):
         answer = server.get("/api/v1/query_range", ("query", name), *window, ("step", str(RESOLUTION)))
         for series in answer["result"]:

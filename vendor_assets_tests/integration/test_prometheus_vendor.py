@@ -121,7 +121,7 @@ def test_every_value_equals_a_direct_query(
 def test_rosters_know_the_past(server: RunningPrometheus, client: VendorClient) -> None:
     """An instance that is gone is on the list of its day, and not on that of a later one."""
     zone = parse_time_zone("UTC")
-    first, last = (day_window(day, zone) for day in (server.days[0], server.days[-1]))
+    first, last = (day_window(day, zone) for day in (server.days[0], server.days[-1] + timedelta(days=1)))
     assert (
         "gone-early:9100" in _fetch(client, "warriors", VENDOR.warriors("node", first)).columns["warrior_id"]
     )

@@ -56,12 +56,12 @@ def _series(*values: object, **labels: str) -> dict[str, Any]:
 
 
 def test_lists_are_asked_for_the_day() -> None:
-    """Rosters are historical: start and end are the day's, the end excluded."""
+    """Rosters are historical: from five minutes before the day, which its first values may be old, to its end, excluded."""
     request = _planned("warriors").request
     assert request.path == "/api/v1/label/instance/values"
     assert request.params == (
         ("match[]", '{job="node"}'),
-        ("start", str(START)),
+        ("start", str(START - 300)),
         ("end", f"{START + 86_399}.999"),
     )
 
