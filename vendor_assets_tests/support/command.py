@@ -33,6 +33,8 @@ class Finished:
 class Command:
     """The command in a project folder, with nothing in its environment but what is given.
 
+    A day counts as settled when it ends, so that what a test sees does not depend on the time of day.
+
     Attributes:
         folder: Working directory; the project's root.
         environ: Settings by name.
@@ -43,7 +45,12 @@ class Command:
 
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-        return kept | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"} | dict(self.environ)
+        fixed = {
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "VENDOR_ASSETS_SETTLING": "0",
+        }
+        return kept | fixed | dict(self.environ)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start it and return at once."""

@@ -102,6 +102,6 @@ class Deployment:
 
 def deploy(folder: Path, instance: dg.DagsterInstance, **environ: str) -> Deployment:
     """A deployment with its store in a folder; settings by their names in the environment."""
-    environ = {"VENDOR_ASSETS_STORE": str(folder / "data")} | environ
+    environ = {"VENDOR_ASSETS_STORE": str(folder / "data"), "VENDOR_ASSETS_SETTLING": "0"} | environ
     settings = read(environ, root=folder)
     return Deployment(settings, build_definitions(settings), instance, build_resources(settings))
