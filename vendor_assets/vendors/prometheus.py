@@ -181,7 +181,10 @@ def _pattern(group: str) -> str:
 def _label_values(label: str, matching: Mapping[str, str], day: Window) -> Request:
     match = (("match[]", _selector(matching)),) if matching else ()
     # The end is included there, not here.
-    times = (("start", _seconds(day.start - LOOKBACK)), ("end", _seconds(day.end - timedelta(milliseconds=1))))
+    times = (
+        ("start", _seconds(day.start - LOOKBACK)),
+        ("end", _seconds(day.end - timedelta(milliseconds=1))),
+    )
     return Request(f"/api/v1/label/{label}/values", (*match, *times), "label_values")
 
 

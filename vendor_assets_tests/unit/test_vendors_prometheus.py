@@ -56,7 +56,7 @@ def _series(*values: object, **labels: str) -> dict[str, Any]:
 
 
 def test_lists_are_asked_for_the_day() -> None:
-    """Rosters are historical: from five minutes before the day, which its first values may be old, to its end, excluded."""
+    """Rosters are historical: from five minutes before the day, as its first values may be so old, to its end."""
     request = _planned("warriors").request
     assert request.path == "/api/v1/label/instance/values"
     assert request.params == (
