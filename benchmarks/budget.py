@@ -649,7 +649,7 @@ def kills(bench: Bench) -> list[Row]:
                     fresh.go()
                     callers.append(fresh)
                     spare.append(Caller(name=f"new{n}", **values))
-                    time.sleep(1.2)
+                    time.sleep(4)
 
             run(0, 6, during=kill, **values)
             for caller in spare:

@@ -33,6 +33,7 @@ from vendor_assets.budget.pace import (
     FRESH_SECONDS,
     GUARD_SECONDS,
     LATE_SECONDS,
+    QUICK_SECONDS,
     Ask,
     Grant,
     Later,
@@ -52,8 +53,12 @@ log = logging.getLogger(__name__)
 
 WorkClass = Literal["scheduled", "backfill"]
 
-AHEAD_SECONDS: Final = 0.25
-"""A process holds slots for at most so much of the pace: little is lost when it is killed."""
+AHEAD_SECONDS: Final = 0.05
+"""A process reserves at most so far ahead for callers that wait: hardly anything is lost when it is killed, and
+a newcomer waits for one call of each process."""
+
+BLOCK_SECONDS: Final = 0.25
+"""A block for callers that are about to come holds at most so much of the process's fair part of the pace."""
 
 EARLY_SECONDS: Final = 0.003
 """The epochs are looked at this long before a slot, so that the look does not make the call late."""
@@ -270,7 +275,7 @@ class Budget:
         self._places = 0
         self._places_until = 0.0
         self._ask_places_at = 0.0
-        self._short = False
+        self._processes = 1
         self._interval = 0.0
         self._report = Report()
         self._told_at = 0.0
@@ -555,9 +560,9 @@ class Budget:
     def _foresight(self, batch: Sequence[_Waiter], now: float) -> int:
         """How many slots to reserve for callers that are about to come.
 
-        Where the database, not the pace, is what callers wait for, a process reserves in blocks of up to a
-        quarter of a second's worth. They double while that is so, and shrink when slots are missed or the pace
-        is what counts again.
+        Where the database, not the pace, is what callers wait for, or the pace is so quick that a transaction
+        for each call would be dear, a process reserves in blocks of up to a quarter of a second's worth. They
+        double while that is so, and shrink when slots are missed or the pace is what counts again.
         """
         passed = now - self._counted_at
         if passed > 0.1:
@@ -567,26 +572,27 @@ class Budget:
         slow = self._own_rate < _QUICK_RATE or self._interval > _QUICK_INTERVAL_SECONDS
         if not batch or self._counted or slow or now < self._no_spares_until:
             return 0
-        if self._lost > 0.05 * self._block:
-            self._spare_limit //= 4
+        if self._lost > 0.1 * self._block:
+            self._spare_limit //= 2
             if not self._spare_limit:
                 self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
                 self._no_spares_until = now + self._pause_seconds
-        elif self._slack_seconds < _IMMEDIATE_SECONDS:
+        elif self._slack_seconds < _IMMEDIATE_SECONDS or self._interval < QUICK_SECONDS:
             self._spare_limit = min(max(_FIRST_BLOCK, 2 * self._spare_limit), _LARGEST_BLOCK)
             if self._spare_limit > 2 * _FIRST_BLOCK:
                 self._pause_seconds = _SHORTEST_PAUSE_SECONDS
-        elif self._slack_seconds > AHEAD_SECONDS:
+        elif self._slack_seconds > BLOCK_SECONDS:
             self._spare_limit -= -(-self._spare_limit // 8)
         self._lost = 0
-        self._block = max(0, min(self._spare_limit, int(self._own_rate * AHEAD_SECONDS) - len(batch)))
+        fair = BLOCK_SECONDS / self._interval / self._processes
+        self._block = max(0, min(self._spare_limit, int(fair) - len(batch)))
         return self._block
 
     def _hand_out(self, now: float) -> None:
         """Serve callers, in order, from the block that was reserved."""
         while self._spares:
             spare, grant, local_at = self._spares[0]
-            if now > local_at + self._late_seconds / 2:
+            if now > local_at + 0.8 * self._late_seconds:
                 self._spares.popleft()
                 self._lost += 1
                 continue
@@ -778,7 +784,7 @@ class Budget:
             asks = [ask._replace(lead_seconds=lead) for ask in asks]
         snapshot = self._change_with(report, step)
         first = answers[0]
-        self._slack_seconds = first.at - snapshot.now - lead if isinstance(first, Grant) else AHEAD_SECONDS
+        self._slack_seconds = first.at - snapshot.now - lead if isinstance(first, Grant) else BLOCK_SECONDS
         self._lag += (min(self._clock.monotonic() - snapshot.read_at, _LARGEST_LAG_SECONDS) - self._lag) / 8
         offset = snapshot.read_at - snapshot.now
         return [(answer, 0.0 if isinstance(answer, TooLate) else answer.at + offset) for answer in answers]
@@ -794,17 +800,17 @@ class Budget:
         kept = in_flight if in_flight_only else in_use
         member = Member(0.0, wanted, 0, in_flight, waiting, work_class, self.max_in_flight)
 
-        def step(snapshot: Snapshot) -> tuple[str, tuple[Member, bool]]:
+        def step(snapshot: Snapshot) -> tuple[str, tuple[Member, int]]:
             places = Places.load(snapshot.body, snapshot.now, self._database.boot)
             granted = places.renew(self.holder, member, kept, snapshot.now)
-            return places.dump(), (granted, places.short(snapshot.now))
+            return places.dump(), (granted, len(places.members))
 
         before = self._clock.monotonic()
-        granted, short = self._database.change(self.account, _PLACES, step)
+        granted, processes = self._database.change(self.account, _PLACES, step)
         with self._mutex:
             self._places = granted.granted
             self._places_until = before + TTL_SECONDS - 0.5
-            self._short = short
+            self._processes = processes
             self._ask_places_at = before + (_SHORT_BEAT_SECONDS if granted.granted < wanted else 0.0)
 
     def _leave(self) -> None:

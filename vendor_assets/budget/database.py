@@ -40,6 +40,9 @@ PATIENCE_SECONDS: Final = 30.0
 _BUSY_SECONDS: Final = 5.0
 _BROKEN_FILE: Final = ("not a database", "malformed", "disk image", "file is encrypted")
 
+_SERVER_CLOCK: Final = "extract(epoch from clock_timestamp() - timestamptz '2026-01-01 00:00:00+00')::float8"
+"""Seconds since a late zero: small numbers keep their microseconds."""
+
 metadata = sa.MetaData()
 
 documents = sa.Table(
@@ -119,7 +122,7 @@ class Database:
         self._insert = insert(documents).on_conflict_do_nothing()
         self.insert_lease = insert(leases)
         self._has_clock = not self.is_sqlite and not self.clock.simulated
-        moment = [sa.text("extract(epoch from clock_timestamp())::float8")] if self._has_clock else []
+        moment = [sa.text(_SERVER_CLOCK)] if self._has_clock else []
         self._select = sa.select(documents.c.version, documents.c.body, *moment).where(
             documents.c.account == sa.bindparam("a"), documents.c.part == sa.bindparam("p")
         )
@@ -247,7 +250,7 @@ class Database:
         """The database's clock, asked over an open connection."""
         if not self._has_clock:
             return self.clock.monotonic()
-        return float(connection.scalar(sa.text("select extract(epoch from clock_timestamp())::float8")) or 0)
+        return float(connection.scalar(sa.text(f"select {_SERVER_CLOCK}")) or 0)
 
     def _drop(self) -> None:
         with self._lock:

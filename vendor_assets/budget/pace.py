@@ -491,7 +491,7 @@ class Pace:
         if self.runs:
             run = self.runs[-1]
             if (run.weight, run.backfill) == (ask.weight, ask.backfill):
-                if run.count == 1 and at > run.first and math.isclose(at - run.first, step, rel_tol=1e-6):
+                if run.count == 1 and at > run.first and math.isclose(at - run.first, step, abs_tol=1e-6):
                     run.step = at - run.first
                     run.count = 2
                     return

@@ -94,13 +94,6 @@ class Places:
         """A process needs no places any more."""
         self.members.pop(holder, None)
 
-    def short(self, now: float) -> bool:
-        """Whether somebody has fewer places than it could use."""
-        return any(
-            member.granted < member.wanted and now - member.renewed_at <= TTL_SECONDS
-            for member in self.members.values()
-        )
-
 
 def _shares(members: dict[str, Member], cap: int, turn: int) -> dict[str, int]:
     """Scheduled work has what it wants first; each process of backfills keeps one place where that is possible."""
