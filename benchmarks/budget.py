@@ -631,7 +631,7 @@ def outage(bench: Bench) -> list[Row]:
 
 @case
 def kills(bench: Bench) -> list[Row]:
-    """25 times kill -9 of a random process; six processes, each replaced."""
+    """25 times kill -9 of a random process, one every six seconds; six processes, each replaced."""
     rows: list[Row] = []
     for limit in ("20/s", "200/s"):
         with bench.database() as url, vendor(limit=limit, limit_kind="sliding") as judging:
@@ -649,7 +649,7 @@ def kills(bench: Bench) -> list[Row]:
                     fresh.go()
                     callers.append(fresh)
                     spare.append(Caller(name=f"new{n}", **values))
-                    time.sleep(4)
+                    time.sleep(6)
 
             run(0, 6, during=kill, **values)
             for caller in spare:

@@ -75,6 +75,8 @@ _QUICK_INTERVAL_SECONDS: Final = 0.01
 _SHORTEST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _LATEST_SECONDS: Final = 0.05
+_JITTER_SECONDS: Final = 0.001
+"""A call that is no later than this counts as punctual for the next one; each would push its successor otherwise."""
 _IMMEDIATE_SECONDS: Final = 0.003
 _LARGEST_LAG_SECONDS: Final = 0.1
 _FIRST_BLOCK: Final = 4
@@ -257,7 +259,6 @@ class Budget:
         self._given_holder = holder
         self._database = Database(database_url, self._clock)
         self._rules = tuple(Rule(limit, share) for limit in self.limits)
-        self._late_seconds = _tolerance(self.limits, share)
         self._counted = any(limit.counted for limit in self.limits)
         self.start_over()
         _open_budgets.add(self)
@@ -289,6 +290,8 @@ class Budget:
         self._counted_at = 0.0
         self._own_rate = 0.0
         self._lag = 0.0
+        self._late_seconds = _tolerance(self.limits, self.share, 1)
+        self._free_at: dict[str, float] = {}
         self._slack_seconds = 0.0
         self._view: _View | None = None
         self._lost_view: _View | None = (
@@ -675,13 +678,40 @@ class Budget:
                 view = self._look()
             if view is None or not view.pace.valid(grant):
                 return False
-            left = waiter.local_at - self._clock.monotonic()
+            at = max(waiter.local_at, self._spaced_at(waiter.ask))
+            left = at - self._clock.monotonic()
             if left > 0:
                 self._clock.sleep(left)
             now = self._clock.monotonic()
-            if now - view.at <= fresh + GUARD_SECONDS and now < self._places_until:
-                return now <= last
+            if now > last:
+                return False
+            fresh_still = now - view.at <= fresh + GUARD_SECONDS and now < self._places_until
+            if fresh_still and self._take_space(waiter.ask, max(at, now - _JITTER_SECONDS)):
+                return True
         return False
+
+    def _spaced_at(self, ask: Ask) -> float:
+        """When the limits' own spacing lets this process send again, after a call of its own that was late."""
+        with self._mutex:
+            return max((self._free_at.get(limit.name, 0.0) for limit in self._spacing(ask)), default=0.0)
+
+    def _take_space(self, ask: Ask, at: float) -> bool:
+        """Take the time from a call to the next one that the limits bear; False where another thread has it."""
+        with self._mutex:
+            concerned = self._spacing(ask)
+            if any(at < self._free_at.get(limit.name, 0.0) for limit in concerned):
+                return False
+            for limit in concerned:
+                self._free_at[limit.name] = at + ask.weight * limit.period_seconds / limit.amount
+            return True
+
+    def _spacing(self, ask: Ask) -> list[Limit]:
+        """Limits that bear one call at a time."""
+        return [
+            limit
+            for limit in self.limits
+            if limit.burst == 1 and not limit.counted and limit.concerns(ask.endpoint)
+        ]
 
     def _places_again(self) -> bool:
         """This process was stopped for longer than its places last: see whether there is one left."""
@@ -811,6 +841,7 @@ class Budget:
             self._places = granted.granted
             self._places_until = before + TTL_SECONDS - 0.5
             self._processes = processes
+            self._late_seconds = _tolerance(self.limits, self.share, processes)
             self._ask_places_at = before + (_SHORT_BEAT_SECONDS if granted.granted < wanted else 0.0)
 
     def _leave(self) -> None:
@@ -915,10 +946,18 @@ class Budget:
         return f"{self.share:g} of {', '.join(map(str, self.limits))}"
 
 
-def _tolerance(limits: Sequence[Limit], share: float) -> float:
-    """How late a slot may be used: where the share leaves room below the vendor's limit, a little later."""
-    room = [0.5 * limit.period_seconds * (1 / share - 1) for limit in limits] or [0.0]
-    return max(LATE_SECONDS, min(_LATEST_SECONDS, *room))
+def _tolerance(limits: Sequence[Limit], share: float, processes: int) -> float:
+    """How late a slot may be used: where the share leaves room below the vendor's limit, a little later.
+
+    One process spaces its calls itself, so that only the number in a window counts. Of several processes a late call
+    of one meets a punctual one of another: there they shall still be as far apart as the limit's even spacing.
+    """
+    spans = [
+        0.5 * limit.period_seconds if processes == 1 else limit.period_seconds / limit.amount
+        for limit in limits
+        if not limit.counted
+    ]
+    return max(LATE_SECONDS, min([_LATEST_SECONDS, *(span * (1 / share - 1) for span in spans)]))
 
 
 def _beat(reference: weakref.ref[Budget], stops: threading.Event) -> None:

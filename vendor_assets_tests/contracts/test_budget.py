@@ -89,6 +89,29 @@ def test_processes_share_one_pace(account: Account) -> None:
     assert [b - a for a, b in itertools.pairwise(sent)] == pytest.approx([STEP] * 19, abs=1e-4)
 
 
+class LateClock(FakeClock):
+    """Wakes sleepers late, by a rule: every tenth by 14 ms."""
+
+    naps = 0
+
+    def sleep(self, seconds: float) -> None:
+        self.naps += 1
+        super().sleep(seconds + (0.014 if self.naps % 10 == 0 else 0.0))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.8])
+def test_late_calls_keep_their_distance(database_url: str, share: float) -> None:
+    """However late a process wakes, its calls are never closer than the vendor's limit spaces them, but for jitter."""
+    account = Account(database_url)
+    account.clock = LateClock()
+    limit = Limit.parse("20/s")
+    with account.stack:
+        budget = account.member(share=share)
+        sent = [account.call(budget) for _ in range(60)]
+    assert min(b - a for a, b in itertools.pairwise(sent)) > 1 / limit.rate - 0.002
+    assert len(sent) / (sent[-1] - sent[0]) > 0.9 * share * limit.rate
+
+
 def test_accounts_do_not_share(account: Account) -> None:
     """Another account in the same database has its own pace."""
     other = Budget(account.url, "other", limits=[Limit.parse("20/s")], share=1.0, clock=account.clock)
