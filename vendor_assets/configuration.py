@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
@@ -96,8 +97,8 @@ def read(environ: Mapping[str, str], *, root: Path, now: datetime | None = None)
     now = now or datetime.now(UTC)
     values = {name: environ[name].strip() for name in NAMES if environ.get(name, "").strip()}
     _refuse_misspelt(environ)
-    vendor_type = vendors.load(values.get("VENDOR_KIND", "new_relic"))
-    vendor = vendor_type()
+    with _named("VENDOR_KIND"):
+        vendor = vendors.load(values.get("VENDOR_KIND", "new_relic"))()
     url = _url(values.get("VENDOR_URL", ""))
     embedded = not url
     if embedded and vendor.kind != "new_relic":
@@ -106,7 +107,8 @@ def read(environ: Mapping[str, str], *, root: Path, now: datetime | None = None)
     key = values.get("VENDOR_API_KEY", SIMULATOR_API_KEY if embedded else "")
     if vendor.needs_api_key and not key:
         raise ConfigurationError(f"VENDOR_API_KEY is not set; {vendor.title} at {url} needs a key")
-    zone = parse_time_zone(values.get("VENDOR_ASSETS_TIMEZONE", "UTC"))
+    with _named("VENDOR_ASSETS_TIMEZONE"):
+        zone = parse_time_zone(values.get("VENDOR_ASSETS_TIMEZONE", "UTC"))
     store = _store(values.get("VENDOR_ASSETS_STORE", "./data"), root)
     return Settings(
         vendor=vendor,
@@ -120,13 +122,27 @@ def read(environ: Mapping[str, str], *, root: Path, now: datetime | None = None)
         database_url=_database(values.get("VENDOR_ASSETS_DB", ""), store, root),
         start=_start(values.get("VENDOR_ASSETS_START", ""), now, zone),
         zone=zone,
-        resolution_seconds=int(
-            _number(values, "VENDOR_ASSETS_RESOLUTION", 1800, lowest=60, highest=86_400, whole=True)
-        ),
+        resolution_seconds=_resolution(values, vendor),
         settling_seconds=int(
             _number(values, "VENDOR_ASSETS_SETTLING", 1800, lowest=0, highest=864_000, whole=True)
         ),
     )
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Say which setting it was."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{name}: {error}") from error
+
+
+def _resolution(values: Mapping[str, str], vendor: Vendor) -> int:
+    seconds = int(_number(values, "VENDOR_ASSETS_RESOLUTION", 1800, lowest=1, highest=86_400, whole=True))
+    with _named("VENDOR_ASSETS_RESOLUTION"):
+        vendor.check_resolution(seconds)
+    return seconds
 
 
 def _refuse_misspelt(environ: Mapping[str, str]) -> None:
@@ -156,7 +172,11 @@ def _limits(text: str, vendor: Vendor) -> tuple[Limit, ...] | Literal["auto"]:
         return "auto"
     texts = text.split(",") if text else list(vendor.documented_limits)
     try:
-        return tuple(Limit.parse(item.strip()) for item in texts)
+        limits = [Limit.parse(item.strip()) for item in texts]
+        if len(limits) == 1:
+            return tuple(limits)
+        # Several limits of one account are told apart by what they say.
+        return tuple({str(limit): replace(limit, name=str(limit)) for limit in limits}.values())
     except ConfigurationError as error:
         raise ConfigurationError(f"VENDOR_RATE={text!r}: {error}") from error
 

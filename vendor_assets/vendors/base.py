@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, TypeGuard
 from urllib.parse import quote, urlencode
 
 from vendor_assets.days import Window
-from vendor_assets.errors import VendorProtocolError
+from vendor_assets.errors import ConfigurationError, VendorProtocolError
 
 Asset = Literal["troops", "warriors", "data_groups", "performance_data"]
 
@@ -140,6 +140,17 @@ class Vendor(ABC):
     @abstractmethod
     def auth_headers(self, api_key: str) -> dict[str, str]:
         """The headers that carry the key."""
+
+    def check_resolution(self, resolution_seconds: int) -> None:
+        """Refuse a length of timeslices that the vendor never has; whole seconds, where nothing else is said.
+
+        Raises:
+            ConfigurationError: What was wanted, and what can be had.
+        """
+        if resolution_seconds < 1:
+            raise ConfigurationError(
+                f"resolution {resolution_seconds} s cannot be had; take 1 or more, like 60"
+            )
 
     @abstractmethod
     def probe(self) -> Request:

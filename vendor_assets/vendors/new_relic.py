@@ -126,6 +126,15 @@ class Cut:
     period_seconds: int
 
 
+def _check_resolution(resolution_seconds: int) -> None:
+    if resolution_seconds < _MINUTE or resolution_seconds % _MINUTE:
+        message = (
+            f"resolution {resolution_seconds} s cannot be had: New Relic keeps data by the minute; "
+            "take a multiple of 60, like 1800"
+        )
+        raise ConfigurationError(message)
+
+
 def cut_day(day: Window, resolution_seconds: int, *, old: bool) -> Cut:
     """Cut a day into the fewest ranges that yield timeslices of the wanted length.
 
@@ -136,12 +145,7 @@ def cut_day(day: Window, resolution_seconds: int, *, old: bool) -> Cut:
     Raises:
         ConfigurationError: The resolution is not a positive multiple of 60 seconds.
     """
-    if resolution_seconds < _MINUTE or resolution_seconds % _MINUTE:
-        message = (
-            f"resolution {resolution_seconds} s cannot be had: New Relic keeps data by the minute; "
-            "take a multiple of 60, like 1800"
-        )
-        raise ConfigurationError(message)
+    _check_resolution(resolution_seconds)
     longest = max(length for length, finest in GRANULARITY if resolution_seconds % finest == 0)
     longest = max(longest // resolution_seconds, 1) * resolution_seconds
     edges = _edges(day, resolution_seconds, longest)
@@ -201,6 +205,14 @@ class NewRelic(Vendor):
         return PlannedRequest(
             Request(f"{_application(troop_id)}/hosts.json", (), "hosts"), (Leaf("warriors"),)
         )
+
+    def check_resolution(self, resolution_seconds: int) -> None:
+        """Whole minutes.
+
+        Raises:
+            ConfigurationError: It is not a positive multiple of 60 seconds.
+        """
+        _check_resolution(resolution_seconds)
 
     def data_groups(self, troop_id: str, warrior_id: str, day: Window) -> PlannedRequest:  # noqa: ARG002
         """``/v2/applications/{id}/hosts/{host_id}/metrics.json``."""

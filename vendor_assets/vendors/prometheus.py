@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, Literal
 from urllib.parse import quote, urlencode
 
 from vendor_assets.days import Window
-from vendor_assets.errors import ConfigurationError, VendorProtocolError
+from vendor_assets.errors import VendorProtocolError
 from vendor_assets.vendors.base import (
     Asset,
     DataGroup,
@@ -104,10 +104,7 @@ class Prometheus(Vendor):
         Raises:
             ConfigurationError: The resolution is not a positive number of whole seconds.
         """
-        if resolution_seconds < 1:
-            raise ConfigurationError(
-                f"resolution {resolution_seconds} s cannot be had; take 1 or more, like 60"
-            )
+        self.check_resolution(resolution_seconds)
         planned = []
         for window in _cut(day, resolution_seconds):
             last = window.end - timedelta(seconds=resolution_seconds)

@@ -14,11 +14,12 @@ from vendor_assets.storage.objects import FolderStore
 from vendor_assets.vendors.prometheus import canonical
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.nginx import nginx
-from vendor_assets_tests.support.prometheus import RunningPrometheus, prometheus, require_prometheus
+from vendor_assets_tests.support.prometheus import WIDE, RunningPrometheus, prometheus, require_prometheus
 from vendor_assets_tests.support.truth import Rows, harvested_rows
 
 RESOLUTION = 1800
 RATE = 20
+SERIES = 3000
 
 
 def direct_rows(server: RunningPrometheus, day: date) -> Rows:
@@ -45,7 +46,7 @@ def direct_rows(server: RunningPrometheus, day: date) -> Rows:
 def server() -> Iterator[RunningPrometheus]:
     """One server for all tests of this module."""
     require_prometheus()
-    with prometheus() as running:
+    with prometheus(wide_series=SERIES) as running:
         yield running
 
 
@@ -58,9 +59,14 @@ def values_of(store: FolderStore, day: date) -> Rows:
 
 
 def test_every_harvested_value_is_what_prometheus_says(tmp_path: Path, server: RunningPrometheus) -> None:
-    """Whole past days behind a strict judge of our pace: nothing refused, every value as a direct query says."""
+    """Whole past days behind a strict judge of our pace, all of it ours: none refused, values as queried directly."""
     with nginx(server.url, rate=RATE) as judge:
-        settings = {"VENDOR_KIND": "prometheus", "VENDOR_URL": judge.url, "VENDOR_RATE": f"{RATE}/s"}
+        settings = {
+            "VENDOR_KIND": "prometheus",
+            "VENDOR_URL": judge.url,
+            "VENDOR_RATE": f"{RATE}/s",
+            "VENDOR_SHARE": "1",
+        }
         first, last = str(server.days[0]), str(server.days[-1])
         finished = Command(tmp_path, settings).run("harvest", "--from", first, "--to", last, "--json")
         assert finished.code == 0, finished.out + finished.err
@@ -71,6 +77,9 @@ def test_every_harvested_value_is_what_prometheus_says(tmp_path: Path, server: R
         harvested = values_of(FolderStore(tmp_path / "data"), day)
         assert harvested
         assert harvested == direct_rows(server, day)
+    wide = {(troop, warrior) for troop, warrior, name, _ in harvested if name.startswith(WIDE[2])}
+    assert wide == {WIDE[:2]}
+    assert len({name for _, _, name, _ in harvested if name.startswith(WIDE[2])}) == SERIES
 
 
 def test_a_server_restarted_in_the_middle_loses_nothing(tmp_path: Path, server: RunningPrometheus) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import urlencode
 
 import pytest
@@ -32,6 +32,9 @@ ODD_JOB = 'odd|job, "x"\\d {y}'
 
 JOBS = {"node": ("web-1:9100", "web-2:9100", "gone-early:9100"), ODD_JOB: ("../one\n'two'",)}
 """Jobs and their instances. ``gone-early:9100`` has data on the first day only."""
+
+WIDE = ("wide", "busy:9100", "requests_total")
+"""Job, instance and metric of thousands of series, where they are asked for; each lives for two hours of a day."""
 
 COLLECTORS = ("cpu", "meminfo", "loadavg", "netdev", "stat")
 
@@ -74,7 +77,9 @@ def require_prometheus() -> None:
 
 
 @contextmanager
-def prometheus(*, days: int = 2, every_seconds: int = 240) -> Iterator[RunningPrometheus]:
+def prometheus(
+    *, days: int = 2, every_seconds: int = 240, wide_series: int = 0
+) -> Iterator[RunningPrometheus]:
     """Run the server and the exporter on free ports of 127.0.0.1 while the block lasts.
 
     The past days are whole days in UTC up to yesterday. Their samples are those of one scrape, varied by a rule, so
@@ -83,6 +88,7 @@ def prometheus(*, days: int = 2, every_seconds: int = 240) -> Iterator[RunningPr
     Args:
         days: How many past days.
         every_seconds: Time between two samples; below five minutes, so that each instant query finds one.
+        wide_series: How many series the last day has of the one metric in ``WIDE``.
 
     Raises:
         RuntimeError: A program did not start; the message holds what it wrote.
@@ -98,7 +104,11 @@ def prometheus(*, days: int = 2, every_seconds: int = 240) -> Iterator[RunningPr
         today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         scraped = _get(f"{exporter_url}/metrics").decode()
         first = today - timedelta(days=days)
-        _write_open_metrics(folder / "past.om", scraped, int(first.timestamp()), days, every_seconds)
+        with (folder / "past.om").open("w") as sink:
+            _write_day_long(sink, scraped, int(first.timestamp()), days, every_seconds)
+            last = int(first.timestamp()) + (days - 1) * 86_400
+            _write_wide(sink, wide_series, last, every_seconds)
+            sink.write("# EOF\n")
         (folder / "data").mkdir()
         blocks = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "past.om", "data"]
         made = subprocess.run(blocks, cwd=folder, capture_output=True, text=True, check=False)
@@ -129,7 +139,7 @@ def prometheus(*, days: int = 2, every_seconds: int = 240) -> Iterator[RunningPr
         yield RunningPrometheus(url, exporter_url, past, every_seconds, running.close, restart)
 
 
-def _write_open_metrics(path: Path, scraped: str, first: int, days: int, every_seconds: int) -> None:
+def _write_day_long(sink: TextIO, scraped: str, first: int, days: int, every_seconds: int) -> None:
     """One scrape as OpenMetrics over whole days, for each job and instance, with ``up`` and some odd values."""
     samples = [found.groups("") for line in scraped.splitlines() if (found := _SAMPLE.match(line))]
     samples += [
@@ -138,24 +148,34 @@ def _write_open_metrics(path: Path, scraped: str, first: int, days: int, every_s
         ("odd_values", 'kind="infinite"', "+Inf"),
     ]
     samples += [("odd_values", 'kind="text",text="a\\"b\\\\c\\nd"', "-0.5")]
-    with path.open("w") as sink:
-        for job, instances in JOBS.items():
-            for place, instance in enumerate(instances):
-                identity = f'job="{_escaped(job)}",instance="{_escaped(instance)}"'
-                length = 1 if instance.startswith("gone-early") else days
-                for number, (name, labels, text) in enumerate(samples):
-                    series = f"{name}{{{identity}{',' if labels else ''}{labels}}}"
-                    value = float(text)
-                    for step in range(length * 86_400 // every_seconds):
-                        now = (
-                            value
-                            if not math.isfinite(value) or name == "up"
-                            else _varied(value, place, number, step)
-                        )
-                        sink.write(
-                            f"{series} {now!r} {first + step * every_seconds}\n".replace(" inf ", " +Inf ")
-                        )
-        sink.write("# EOF\n")
+    for job, instances in JOBS.items():
+        for place, instance in enumerate(instances):
+            identity = f'job="{_escaped(job)}",instance="{_escaped(instance)}"'
+            length = 1 if instance.startswith("gone-early") else days
+            for number, (name, labels, text) in enumerate(samples):
+                series = f"{name}{{{identity}{',' if labels else ''}{labels}}}"
+                value = float(text)
+                for step in range(length * 86_400 // every_seconds):
+                    now = (
+                        value
+                        if not math.isfinite(value) or name == "up"
+                        else _varied(value, place, number, step)
+                    )
+                    sink.write(
+                        f"{series} {now!r} {first + step * every_seconds}\n".replace(" inf ", " +Inf ")
+                    )
+
+
+def _write_wide(sink: TextIO, series: int, day: int, every_seconds: int) -> None:
+    """One metric of many series, spread over the day."""
+    job, instance, metric = WIDE
+    for number in range(series):
+        start = day + number % 11 * 7200
+        for step in range(7200 // every_seconds):
+            labels = f'job="{job}",instance="{instance}",path="/{number}"'
+            sink.write(
+                f"{metric}{{{labels}}} {_varied(number, 0, number, step)!r} {start + step * every_seconds}\n"
+            )
 
 
 def _varied(value: float, place: int, number: int, step: int) -> float:

@@ -1,0 +1,101 @@
+"""Settings from an environment: defaults, and one clear line for what is wrong."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from vendor_assets.configuration import SIMULATOR_API_KEY, SIMULATOR_URL, project_root, read
+from vendor_assets.errors import ConfigurationError
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+ROOT = Path("/project")
+
+
+def test_everything_has_a_default() -> None:
+    """An empty environment is the embedded vendor, a folder and the documented limit."""
+    settings = read({}, root=ROOT, now=NOW)
+    assert settings.embedded
+    assert (settings.vendor_url, settings.api_key) == (SIMULATOR_URL, SIMULATOR_API_KEY)
+    assert [str(limit) for limit in settings.limits] == ["1000/min"]
+    assert (settings.share, settings.max_in_flight, settings.resolution_seconds) == (0.8, 32, 1800)
+    assert settings.store_url == "/project/data"
+    assert settings.database_url == "sqlite:////project/data/budget.db"
+    assert (settings.start, settings.zone.key) == (date(2026, 10, 21), "UTC")
+
+
+def test_an_empty_text_counts_as_absent() -> None:
+    """A line without a value in an environment file changes nothing."""
+    assert read({"VENDOR_RATE": " "}, root=ROOT, now=NOW).limits == read({}, root=ROOT, now=NOW).limits
+
+
+def test_several_limits_hold_at_once() -> None:
+    """Limits of one account have names of their own; one that is written twice counts once."""
+    limits = read({"VENDOR_RATE": "20/s, 1000/min,20/s"}, root=ROOT, now=NOW).limits
+    assert [(limit.name, limit.amount) for limit in limits] == [("20/s", 20), ("1000/min", 1000)]
+
+
+def test_a_vendor_without_a_documented_limit_is_found_out() -> None:
+    """Prometheus declares no limit: auto."""
+    settings = read({"VENDOR_KIND": "prometheus", "VENDOR_URL": "http://p:9090"}, root=ROOT, now=NOW)
+    assert settings.limits == "auto"
+
+
+def test_the_finest_timeslice_is_the_vendors() -> None:
+    """Five seconds can be had from Prometheus, not from New Relic."""
+    environ = {"VENDOR_ASSETS_RESOLUTION": "5"}
+    prometheus = {"VENDOR_KIND": "prometheus", "VENDOR_URL": "http://p:9090"}
+    assert read(environ | prometheus, root=ROOT, now=NOW).resolution_seconds == 5
+    with pytest.raises(
+        ConfigurationError, match=r"^VENDOR_ASSETS_RESOLUTION: resolution 5 s .* multiple of 60"
+    ):
+        read(environ, root=ROOT, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"VENDOR_KIND": "newrelic"}, "VENDOR_KIND.*'newrelic'.*new_relic"),
+        ({"VENDOR_KIND": "prometheus"}, "VENDOR_URL is not set"),
+        ({"VENDOR_URL": "api.newrelic.com"}, "VENDOR_URL='api.newrelic.com' is not an address"),
+        ({"VENDOR_URL": "https://u:secret@host"}, "VENDOR_URL .* credentials"),
+        ({"VENDOR_URL": "https://api.newrelic.com"}, "VENDOR_API_KEY is not set"),
+        ({"VENDOR_RATE": "fast"}, "VENDOR_RATE='fast'.* 20/s"),
+        ({"VENDOR_RATE": "20/s,0/min"}, "VENDOR_RATE='20/s,0/min'"),
+        ({"VENDOR_SHARE": "0"}, "VENDOR_SHARE='0' .* above 0 to 1"),
+        ({"VENDOR_SHARE": "nan"}, "VENDOR_SHARE='nan'"),
+        ({"VENDOR_MAX_IN_FLIGHT": "2.5"}, "VENDOR_MAX_IN_FLIGHT='2.5' .* whole number"),
+        ({"VENDOR_ASSETS_STORE": "gs://bucket"}, "VENDOR_ASSETS_STORE='gs://bucket' .* s3://"),
+        ({"VENDOR_ASSETS_DB": "mysql://u:secret@h/d"}, r"VENDOR_ASSETS_DB \(h/d\) .* postgresql://"),
+        ({"VENDOR_ASSETS_START": "1.11.2026"}, "VENDOR_ASSETS_START='1.11.2026' .* YYYY-MM-DD"),
+        ({"VENDOR_ASSETS_START": "2026-11-20"}, "VENDOR_ASSETS_START='2026-11-20' is not in the past"),
+        ({"VENDOR_ASSETS_TIMEZONE": "Berlin"}, "VENDOR_ASSETS_TIMEZONE.*'Berlin'.*Europe/"),
+        ({"VENDOR_ASSETS_RESOLUTION": "0"}, "VENDOR_ASSETS_RESOLUTION='0'"),
+        ({"VENDOR_ASSETS_SETTLING": "-1"}, "VENDOR_ASSETS_SETTLING='-1'"),
+        ({"VENDOR_ASSET_STORE": "x"}, "VENDOR_ASSET_STORE is not a setting"),
+    ],
+)
+def test_a_wrong_value_is_one_line(environ: dict[str, str], message: str) -> None:
+    """The name, the value and what is accepted; never a secret."""
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        read(environ, root=ROOT, now=NOW)
+    assert "\n" not in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+def test_the_key_is_never_shown() -> None:
+    """Neither the text of the settings nor their repr has it."""
+    settings = read({"VENDOR_URL": "https://h", "VENDOR_API_KEY": "k3y"}, root=ROOT, now=NOW)
+    assert "k3y" not in f"{settings} {settings!r}"
+
+
+def test_the_root_is_where_dagster_yaml_is(tmp_path: Path) -> None:
+    """DAGSTER_HOME first, then the nearest folder upwards with a dagster.yaml, then the present one."""
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    assert project_root({}, deep) == deep
+    (tmp_path / "dagster.yaml").touch()
+    assert project_root({}, deep) == tmp_path
+    assert project_root({"DAGSTER_HOME": str(tmp_path / "home")}, deep) == tmp_path / "home"
