@@ -7,7 +7,7 @@ from vendor_assets.budget.clock import Clock, SystemClock
 from vendor_assets.budget.headers import Quota, parse_quota, parse_retry_after
 from vendor_assets.budget.leases import Leases, LeaseState
 from vendor_assets.budget.limits import Limit
-from vendor_assets.budget.samples import Backlog, Sample
+from vendor_assets.budget.samples import Backlog, Sample, pace_at, totals
 
 __all__ = [
     "Backlog",
@@ -22,6 +22,8 @@ __all__ = [
     "Slot",
     "SystemClock",
     "WorkClass",
+    "pace_at",
     "parse_quota",
     "parse_retry_after",
+    "totals",
 ]

@@ -64,14 +64,15 @@ leases = sa.Table(
     sa.Column("info", sa.Text, nullable=False),
 )
 backlog = sa.Table(
-    "vendor_assets_backlog",
+    "vendor_assets_backlog_samples",
     metadata,
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     sa.Column("time", sa.Double, nullable=False, index=True),
-    sa.Column("day", sa.Text, nullable=False),
-    sa.Column("asset", sa.Text, nullable=False),
-    sa.Column("waiting", sa.BigInteger, nullable=False),
-    sa.Column("dead", sa.BigInteger, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    *(
+        sa.Column(name, sa.BigInteger, nullable=False)
+        for name in ("troops", "warriors", "data_groups", "dead", "calls", "calls_done")
+    ),
 )
 
 

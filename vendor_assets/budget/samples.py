@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
@@ -15,24 +15,38 @@ from vendor_assets.budget.database import backlog as table
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
+FRESH: Final = timedelta(minutes=2)
+"""A sample holds for so long; without a newer one its source has gone."""
+
 
 @dataclass(frozen=True)
 class Sample:
-    """How much of one asset waited at one time.
+    """How much of one source's work waited at one time.
 
     Attributes:
         time: Aware.
-        day: The asset's day, ISO.
-        asset: Its name.
-        waiting: Leaves not landed.
-        dead: Dead letters.
+        source: Whose work: a run's id, or a name for work that no run has begun.
+        troops: Troops whose warriors have not been listed.
+        warriors: Known warriors whose data groups have not been listed.
+        data_groups: Known data groups of warriors whose performance data have not landed.
+        dead: Dead letters of the source's work so far.
+        calls: Calls that the source still has to make; an estimate where its plan is not known yet.
+        calls_done: Planned calls that the source has made so far.
     """
 
     time: datetime
-    day: str
-    asset: str
-    waiting: int
-    dead: int
+    source: str
+    troops: int = 0
+    warriors: int = 0
+    data_groups: int = 0
+    dead: int = 0
+    calls: int = 0
+    calls_done: int = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything waits."""
+        return bool(self.troops or self.warriors or self.data_groups or self.calls)
 
 
 class Backlog:
@@ -46,7 +60,8 @@ class Backlog:
     """
 
     def __init__(self, database_url: str) -> None:
-        self._database = Database(database_url)
+        # A sample is not worth waiting for: the next one comes by itself.
+        self._database = Database(database_url, patience_seconds=3.0)
 
     def append(self, samples: Sequence[Sample]) -> None:
         """Keep samples.
@@ -54,16 +69,7 @@ class Backlog:
         Raises:
             BudgetUnavailableError: The database cannot be reached.
         """
-        rows = [
-            {
-                "time": sample.time.timestamp(),
-                "day": sample.day,
-                "asset": sample.asset,
-                "waiting": sample.waiting,
-                "dead": sample.dead,
-            }
-            for sample in samples
-        ]
+        rows = [asdict(sample) | {"time": sample.time.timestamp()} for sample in samples]
         if rows:
             self._database.run(lambda connection: connection.execute(sa.insert(table), rows))
 
@@ -79,7 +85,16 @@ class Backlog:
 
         def read(connection: Connection) -> list[Sample]:
             return [
-                Sample(datetime.fromtimestamp(row.time, UTC), row.day, row.asset, row.waiting, row.dead)
+                Sample(
+                    datetime.fromtimestamp(row.time, UTC),
+                    row.source,
+                    row.troops,
+                    row.warriors,
+                    row.data_groups,
+                    row.dead,
+                    row.calls,
+                    row.calls_done,
+                )
                 for row in connection.execute(statement)
             ]
 
@@ -97,3 +112,56 @@ class Backlog:
     def close(self) -> None:
         """Close the connection."""
         self._database.close()
+
+
+def totals(samples: Sequence[Sample], moments: Iterable[datetime]) -> list[Sample]:
+    """What waited in all at some moments: the newest sample of each source, as long as it holds.
+
+    Args:
+        samples: Oldest first.
+        moments: Ascending.
+    """
+    newest: dict[str, Sample] = {}
+    found: list[Sample] = []
+    seen = 0
+    for moment in moments:
+        while seen < len(samples) and samples[seen].time <= moment:
+            newest[samples[seen].source] = samples[seen]
+            seen += 1
+        newest = {name: sample for name, sample in newest.items() if sample.time > moment - FRESH}
+        found.append(_sum(moment, newest.values()))
+    return found
+
+
+def _sum(moment: datetime, samples: Iterable[Sample]) -> Sample:
+    total = Sample(moment, "all")
+    for sample in samples:
+        total = Sample(
+            moment,
+            "all",
+            troops=total.troops + sample.troops,
+            warriors=total.warriors + sample.warriors,
+            data_groups=total.data_groups + sample.data_groups,
+            dead=total.dead + sample.dead,
+            calls=total.calls + sample.calls,
+            calls_done=total.calls_done + sample.calls_done,
+        )
+    return total
+
+
+def pace_at(samples: Sequence[Sample], moment: datetime) -> float:
+    """Calls per second that all sources made together over the last few samples; 0 where nothing was done.
+
+    Args:
+        samples: Oldest first.
+    """
+    of_source: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if moment - FRESH < sample.time <= moment:
+            of_source.setdefault(sample.source, []).append(sample)
+    pace = 0.0
+    for mine in of_source.values():
+        seconds = (mine[-1].time - mine[0].time).total_seconds()
+        if seconds > 0:
+            pace += (mine[-1].calls_done - mine[0].calls_done) / seconds
+    return pace

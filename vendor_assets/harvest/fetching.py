@@ -93,6 +93,7 @@ class Work:
     dead: list[DeadLetter] = field(default_factory=list)
     gone: int = 0
     done: int = 0
+    leaves_done: int = 0
     running: int = 0
     failure: VendorAssetsError | None = None
     finished: threading.Event = field(default_factory=threading.Event)
@@ -203,6 +204,7 @@ class Fetcher:
             with self._condition:
                 work.running -= 1
                 work.done += 1
+                work.leaves_done += len(item[0].leaves)
                 if failure is not None:
                     work.failure = work.failure or failure
                     work.pending.clear()

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -80,8 +81,9 @@ class Harvester:
         self._now = now
         self._fetcher = Fetcher(client, vendor, threads=threads, stopping=self.stop.is_set)
         self._progress_lock = threading.Lock()
-        self._works: list[tuple[Work, int]] = []
-        self._partitions = 0
+        self._works: list[tuple[Work, int, int]] = []
+        self._asked: Counter[str] = Counter()
+        self._begun: Counter[str] = Counter()
         self._partitions_done = 0
         self._sightings: dict[date, list[LandedIndex]] = {}
         self._sightings_lock = threading.Lock()
@@ -111,21 +113,27 @@ class Harvester:
         """How far the work of this process is."""
         planned: dict[str, int] = {}
         done: dict[str, int] = {}
+        leaves_waiting: dict[str, int] = {}
         dead = 0
         with self._progress_lock:
             works = list(self._works)
-            partitions, partitions_done = self._partitions, self._partitions_done
-        for work, total in works:
+            asked, begun, partitions_done = dict(self._asked), dict(self._begun), self._partitions_done
+        for work, total, leaves in works:
             planned[work.asset] = planned.get(work.asset, 0) + total
             done[work.asset] = done.get(work.asset, 0) + min(total, work.done)
+            waiting = 0 if work.finished.is_set() else leaves - work.leaves_done
+            leaves_waiting[work.asset] = leaves_waiting.get(work.asset, 0) + waiting
             dead += len(work.dead)
-        open_now = sum(1 for work, _ in works if not work.finished.is_set())
-        return Progress(planned, done, dead, open_now, partitions, partitions_done)
+        open_now = sum(1 for work, _, _ in works if not work.finished.is_set())
+        partitions = sum(asked.values())
+        return Progress(
+            planned, done, dead, open_now, partitions, partitions_done, asked, begun, leaves_waiting
+        )
 
     def troops(self, days: Sequence[date], order: Order) -> Iterator[Outcome]:
         """Harvest the rosters of troops of some days; yields an outcome per day as it is known."""
         with self._progress_lock:
-            self._partitions += len(days)
+            self._asked["troops"] += len(days)
         for day in days:
             yield self._partition("troops", day, None, order)
 
@@ -147,7 +155,7 @@ class Harvester:
         """
         chosen = [asset for asset in CHAIN if asset in assets]
         with self._progress_lock:
-            self._partitions += len(chosen) * len(partitions)
+            self._asked.update(dict.fromkeys(chosen, len(partitions)))
         outcomes: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
 
         def descend(day: date, troop_key: str) -> None:
@@ -163,6 +171,7 @@ class Harvester:
                             f" ({failed.message})",
                         )
                         with self._progress_lock:
+                            self._begun[asset] += 1
                             self._partitions_done += 1
                     else:
                         outcome = self._partition(asset, day, troop_key, order)
@@ -245,6 +254,8 @@ class Harvester:
 
     def _partition(self, asset: Asset, day: date, troop_key: str | None, order: Order) -> Outcome:
         started = time.monotonic()
+        with self._progress_lock:
+            self._begun[asset] += 1
         base = Outcome(asset, day, troop_key, "failed", table_key=layout.table_key(asset, day, troop_key))
         try:
             if self.stop.is_set():
@@ -274,7 +285,8 @@ class Harvester:
 
     def _watch(self, work: Work) -> None:
         with self._progress_lock:
-            self._works.append((work, len(work.pending)))
+            leaves = sum(len(planned.leaves) for planned, _, _ in work.pending)
+            self._works.append((work, len(work.pending), leaves))
 
     def _day_sightings(self, day: date) -> list[LandedIndex]:
         """Everything sighted on a day; read once per run."""

@@ -90,7 +90,19 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Progress:
-    """A moment's view of the work of this process: planned requests, by asset, of harvests opened so far."""
+    """A moment's view of the work of this process.
+
+    Attributes:
+        planned: Requests to send, by asset, of harvests opened so far.
+        done: Those of them that are done.
+        dead: Dead letters of this work.
+        open_partitions: Harvests that are being fetched.
+        partitions: Partitions to do in all.
+        partitions_done: Those of them that are decided.
+        asked: Partitions to do, by asset.
+        begun: Those of them whose harvest has begun.
+        leaves_waiting: Leaves that have not landed, by asset, of harvests opened so far.
+    """
 
     planned: dict[str, int]
     done: dict[str, int]
@@ -98,11 +110,24 @@ class Progress:
     open_partitions: int
     partitions: int
     partitions_done: int
+    asked: dict[str, int]
+    begun: dict[str, int]
+    leaves_waiting: dict[str, int]
 
     @property
     def waiting(self) -> int:
         """Planned requests that are not done."""
         return sum(self.planned.values()) - sum(self.done.values())
+
+    @property
+    def expected(self) -> int:
+        """Requests still to send; a partition that has not begun is taken to need what the others needed."""
+        unknown = sum(
+            self.planned.get(asset, 0) / begun * (self.asked[asset] - begun)
+            for asset, begun in self.begun.items()
+            if begun
+        )
+        return self.waiting + round(unknown)
 
 
 def recorded(store: ObjectStore, asset: Asset, day: date, troop_key: str | None) -> Outcome | None:

@@ -526,7 +526,7 @@ def test_the_backlog_is_kept_in_order(database_url: str) -> None:
     """Samples are read from a moment on, oldest first, and forgotten when too old."""
     backlog = Backlog(database_url)
     start = datetime(2026, 11, 20, tzinfo=UTC)
-    samples = [Sample(start + timedelta(minutes=n), "2026-11-20", "warriors", 100 - n, n) for n in range(5)]
+    samples = [Sample(start + timedelta(minutes=n), f"run {n}", n, 2, 3, 4, 5, 6 * n) for n in range(5)]
     backlog.append(samples[2:])
     backlog.append(samples[:2])
     backlog.append([])
