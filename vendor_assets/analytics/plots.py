@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 import math
 import unicodedata
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, time
 from functools import lru_cache
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import matplotlib.dates as mdates
 import numpy as np
@@ -248,6 +250,43 @@ def coverage(view: DayView) -> Figure:
     return figure
 
 
+def backlog(
+    times: Sequence[datetime], waiting: Mapping[str, Sequence[int]], dead: Sequence[int], *, zone: ZoneInfo
+) -> Figure:
+    """How much waited over time, one panel a kind of work; dead letters, where there were any, below.
+
+    Args:
+        times: Instants, ascending.
+        waiting: What waits -> its number at each instant.
+        dead: Dead letters at each instant.
+        zone: Time zone of the axis.
+    """
+    panels = dict(waiting) | ({"dead letters": dead} if any(dead) else {})
+    figure = _figure(0.9 + 1.25 * len(panels), width=8.0, dpi=80)
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    along = [_number(instant) for instant in times]
+    for ax, (name, numbers) in zip(axes, panels.items(), strict=True):
+        colour = RED if name == "dead letters" else BLUE
+        ax.fill_between(along, numbers, color=colour, alpha=0.18, linewidth=0, step="post")
+        ax.step(along, numbers, color=colour, linewidth=1.4, where="post")
+        ax.set_ylim(0, 1.15 * max(1, *numbers))
+        ax.set_title(name, loc="left", fontsize=9, color=INK, pad=3)
+        ax.text(
+            1, 1.03, f"most {max(numbers):,}, now {numbers[-1]:,}", transform=ax.transAxes,
+            ha="right", fontsize=8, color=MUTED,
+        )  # fmt: skip
+        _frame(ax, "y")
+        ax.locator_params(axis="y", nbins=3, integer=True)
+    locator = mdates.AutoDateLocator(tz=zone, minticks=3, maxticks=8)
+    axes[-1].xaxis.set_major_locator(locator)
+    axes[-1].xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator, tz=zone, show_offset=False))
+    last = times[-1].astimezone(zone)
+    _head(
+        figure, "Waiting", f"number that waits, over the time of day; up to {last:%Y-%m-%d %H:%M} {zone.key}"
+    )
+    return figure
+
+
 def to_png(figure: Figure) -> bytes:
     """Draw a figure as a PNG."""
     target = io.BytesIO()
@@ -331,8 +370,8 @@ def _number(instant: datetime) -> float:
     return float(mdates.date2num(instant))
 
 
-def _figure(height: float) -> Figure:
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+def _figure(height: float, *, width: float = WIDTH, dpi: int = DPI) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06, wspace=0.03, hspace=0.06))
     return figure
 

@@ -8,6 +8,7 @@ import dagster as dg
 from vendor_assets.configuration import Settings
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, Outcome
+from vendor_assets.orchestration.backlog import BACKLOG, BACKLOG_TEXT
 from vendor_assets.orchestration.events import (
     COMPLETE,
     SCHEMA,
@@ -18,6 +19,7 @@ from vendor_assets.orchestration.events import (
     failure_of,
     order_of,
 )
+from vendor_assets.orchestration.letters import DEAD_LETTERS, DEAD_LETTERS_TEXT
 from vendor_assets.orchestration.partitions import Partitions, split_key, split_keys
 from vendor_assets.orchestration.publishing import publish_day, publish_report
 from vendor_assets.orchestration.resources import StoreResource
@@ -245,3 +247,27 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         return publish_report(store.open(), split_key(context.partition_key)[0], settings.zone)
 
     return [troops, chain, daily_performance, performance_report]
+
+
+def observed_assets(settings: Settings) -> list[dg.AssetSpec]:
+    """What is only looked at: the work that waits, and the work that failed for good."""
+    harvested = ["troops", *CHAIN]
+    return [
+        dg.AssetSpec(
+            BACKLOG,
+            description=BACKLOG_TEXT,
+            deps=harvested,
+            group_name="watch",
+            kinds={"sql"},
+            owners=OWNERS,
+        ),
+        dg.AssetSpec(
+            DEAD_LETTERS,
+            description=DEAD_LETTERS_TEXT,
+            deps=harvested,
+            partitions_def=Partitions.of(settings).day,
+            group_name="watch",
+            kinds={"json"},
+            owners=OWNERS,
+        ),
+    ]

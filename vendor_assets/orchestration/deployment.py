@@ -7,9 +7,11 @@ import dagster as dg
 from dagster_aws.s3 import S3Resource
 
 from vendor_assets.configuration import SIMULATOR_API_KEY, Settings
-from vendor_assets.orchestration.assets import build_assets
+from vendor_assets.orchestration.assets import build_assets, observed_assets
+from vendor_assets.orchestration.checks import build_checks
 from vendor_assets.orchestration.io_managers import ParquetIOManager
 from vendor_assets.orchestration.jobs import build_jobs
+from vendor_assets.orchestration.observing import build_observing_sensors
 from vendor_assets.orchestration.resources import HarvesterResource, StoreResource, VendorApiResource
 from vendor_assets.orchestration.schedules import build_schedules
 from vendor_assets.orchestration.sensors import build_sensors
@@ -60,9 +62,10 @@ def build_definitions(settings: Settings, *, s3: dict[str, Any] | None = None) -
     assets = dg.with_source_code_references(build_assets(settings))
     jobs = build_jobs(settings)
     return dg.Definitions(
-        assets=assets,
+        assets=[*assets, *observed_assets(settings)],
+        asset_checks=build_checks(settings),
         jobs=jobs,
-        sensors=build_sensors(settings, jobs),
+        sensors=[*build_sensors(settings, jobs), *build_observing_sensors(settings)],
         schedules=build_schedules(settings),
         resources=build_resources(settings, s3=s3),
         executor=dg.in_process_executor,

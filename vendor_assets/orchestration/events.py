@@ -1,7 +1,8 @@
 """What became of a partition, as Dagster's events: green with its own numbers, or not at all."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
+from uuid import uuid4
 
 import dagster as dg
 import pyarrow as pa
@@ -22,8 +23,13 @@ DAY_TAG = "vendor_assets/day"
 """The day that a run works for."""
 FOLLOW_TAG = "vendor_assets/follow"
 """``self`` on runs whose launcher brings the downstream partitions up to date by itself."""
+CALLS_TAG = "vendor_assets/calls"
+"""Calls that a run was estimated to make when it was requested."""
 TROOPS_TAG = "vendor_assets/troops"
 """JSON list of troops (ids, keys or names) that shall follow a roster; absent: all of them."""
+
+RUNLESS_JOB: Final = "none"
+"""Stands for the job in events that no run made."""
 
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
@@ -180,6 +186,25 @@ def _sample(rows: Sequence[dict[str, Any]]) -> dg.TableMetadataValue:
         [dg.TableColumn(name, str(pa.scalar(value).type)) for name, value in rows[0].items()]
     )
     return dg.MetadataValue.table(records, schema)
+
+
+def report(instance: dg.DagsterInstance, event: Event, *, run_id: str = "") -> None:
+    """Report an event that no step of a run yields.
+
+    Args:
+        run_id: The run whose doing it is, where one is known.
+    """
+    if not isinstance(event, dg.AssetCheckEvaluation) or event.partition is None:
+        instance.report_runless_asset_event(event)
+        return
+    # Dagster keeps one evaluation for each check, partition and run; without a run a second one is refused.
+    wrapped = dg.DagsterEvent(
+        dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
+        RUNLESS_JOB,
+        message=event.description or "",
+        event_specific_data=event,
+    )
+    instance.report_dagster_event(wrapped, run_id or str(uuid4()))
 
 
 def failure_of(outcomes: Sequence[Outcome]) -> dg.Failure | None:

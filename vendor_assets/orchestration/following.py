@@ -9,8 +9,14 @@ from dagster import AssetPartitionStatus
 
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut, estimate_calls
-from vendor_assets.orchestration.events import CLASS_TAG, DAY_TAG, TRIGGER_TAG
-from vendor_assets.orchestration.jobs import HARVEST_JOB, PUBLISH_JOB, harvest_config, planned_by
+from vendor_assets.orchestration.events import CALLS_TAG, CLASS_TAG, DAY_TAG, TRIGGER_TAG
+from vendor_assets.orchestration.jobs import (
+    HARVEST_JOB,
+    PUBLISH_JOB,
+    SIGHTINGS_JOB,
+    harvest_config,
+    planned_by,
+)
 from vendor_assets.orchestration.partitions import TROOP, Partitions, day_troop_key, split_key
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
@@ -60,13 +66,19 @@ def roster_runs(
         store, layout.table_key("troops", day), columns=["troop_id", "troop_key", "name"]
     ).to_pylist()
     keys = [row["troop_key"] for row in roster if not only or not {*row.values()}.isdisjoint(only)]
-    runs = cut(estimate_calls(store, day, keys), permitted_rate)
+    calls = estimate_calls(store, day, keys)
+    runs = cut(calls, permitted_rate)
     requests = [
         dg.RunRequest(
             job_name=HARVEST_JOB,
             run_key=f"{run_key}:{number}",
             run_config=harvest_config([day_troop_key(day, key) for key in chosen], list(CHAIN)),
-            tags=class_tags(work_class) | {TRIGGER_TAG: "sensor", DAY_TAG: day.isoformat()},
+            tags=class_tags(work_class)
+            | {
+                TRIGGER_TAG: "sensor",
+                DAY_TAG: day.isoformat(),
+                CALLS_TAG: str(sum(calls[key] for key in chosen)),
+            },
         )
         for number, chosen in enumerate(runs)
     ]
@@ -82,6 +94,11 @@ def selected_by(run: dg.DagsterRun) -> set[str]:
     """Names of the assets that a run was meant to materialize."""
     assets, _ = planned_by(run)
     return set(assets) | {key.to_user_string() for key in run.asset_selection or ()}
+
+
+def harvests(run: dg.DagsterRun) -> bool:
+    """Whether a run holds a lease: those that harvest do, those that only compute do not."""
+    return run.job_name in (HARVEST_JOB, SIGHTINGS_JOB) or not selected_by(run).isdisjoint(("troops", *CHAIN))
 
 
 def days_of(run: dg.DagsterRun) -> set[str]:

@@ -10,10 +10,12 @@ from dagster_aws.s3 import S3Resource
 from pydantic import Field
 
 from vendor_assets import vendors
-from vendor_assets.budget import Budget, Leases, Limit
+from vendor_assets.budget import Backlog, Budget, BudgetState, Leases, Limit
 from vendor_assets.client import VendorClient
 from vendor_assets.days import parse_time_zone
 from vendor_assets.harvest.harvester import Harvester
+from vendor_assets.orchestration.backlog import Recorder
+from vendor_assets.orchestration.events import CALLS_TAG
 from vendor_assets.storage.objects import ObjectStore, open_store
 
 
@@ -55,6 +57,18 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
             max_in_flight=self.max_in_flight,
         )
 
+    def state(self) -> BudgetState:
+        """What the budget does now.
+
+        Raises:
+            BudgetUnavailableError: Its database cannot be reached.
+        """
+        budget = self.budget()
+        try:
+            return budget.state()
+        finally:
+            budget.close()
+
     def leases(self) -> Leases:
         """Who is alive."""
         return Leases(self.database_url)
@@ -93,8 +107,18 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
         run = context.run
         run_id = run.run_id if run else f"no-run-{id(self):x}"
         job = run.job_name if run else ""
+        calls = run.tags.get(CALLS_TAG, "") if run else ""
         with self.harvester(run_id, {"job": job}) as harvester:
-            yield harvester
+            recorder = Recorder(
+                lambda: harvester.progress,
+                Backlog(self.vendor_api.database_url),
+                source=run_id,
+                say=context.log.info if context.log else print,
+                budget=self.vendor_api.state,
+                planned_calls=int(calls) if calls.isdecimal() else None,
+            )
+            with recorder:
+                yield harvester
 
     @contextmanager
     def harvester(self, run_id: str, info: dict[str, str]) -> Iterator[Harvester]:

@@ -24,6 +24,7 @@ from vendor_assets.orchestration.following import (
     class_tags,
     day_is_decided,
     downstream_of,
+    harvests,
     latest_storage_ids,
     publish_run,
     roster_keys,
@@ -35,7 +36,6 @@ from vendor_assets.orchestration.jobs import (
     HARVEST_JOB,
     PUBLISH_JOB,
     ROSTER_JOB,
-    SIGHTINGS_JOB,
     harvest_config,
 )
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key, troop_partitions
@@ -231,7 +231,7 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
             for record in context.instance.get_run_records(
                 dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
             )
-            if _harvests(record.dagster_run)
+            if harvests(record.dagster_run)
             and record.start_time is not None
             and datetime.now(UTC).timestamp() - record.start_time > START_SECONDS
             and _lapsed(leases.holder(record.dagster_run.run_id))
@@ -254,11 +254,6 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         redrive_sensor,
         lapsed_runs_sensor,
     ]
-
-
-def _harvests(run: dg.DagsterRun) -> bool:
-    """Whether a run holds a lease: those that harvest do, those that only compute do not."""
-    return run.job_name in (HARVEST_JOB, SIGHTINGS_JOB) or not selected_by(run).isdisjoint(("troops", *CHAIN))
 
 
 def _lapsed(lease: LeaseState | None) -> bool:

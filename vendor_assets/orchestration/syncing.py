@@ -7,7 +7,7 @@ from datetime import date
 import dagster as dg
 
 from vendor_assets.harvest.outcome import CHAIN, Outcome, recorded
-from vendor_assets.orchestration.events import Event, events_of, partition_of
+from vendor_assets.orchestration.events import Event, events_of, partition_of, report
 from vendor_assets.orchestration.partitions import TROOP
 from vendor_assets.orchestration.publishing import (
     metadata_of_day,
@@ -65,7 +65,7 @@ def sync(store: ObjectStore, instance: dg.DagsterInstance, say: Callable[[str], 
                 done.known_already += 1
                 continue
             for event in events:
-                instance.report_runless_asset_event(event)
+                report(instance, event)
             done.materialized += bool(events)
         say(f"{asset_name}: {done.materialized - before} partitions")
     return done
@@ -115,7 +115,7 @@ def _report(
         done.known_already += 1
         return
     for event in events_of(outcome, uri=store.uri(outcome.table_key), permitted_rate=None):
-        instance.report_runless_asset_event(event)
+        report(instance, event)
     if outcome.succeeded:
         done.materialized += 1
     else:

@@ -156,7 +156,12 @@ def sighting_key(day: date, ulid: str) -> str:
 
 def dead_letters_key(asset: str, day: date, troop: str | None = None) -> str:
     """Key of a partition's dead letters."""
-    return f"dead_letters/{asset}/{_partition(day, troop)}dead_letters.json"
+    return f"{dead_letters_prefix(asset, day)}{_partition(None, troop)}dead_letters.json"
+
+
+def dead_letters_prefix(asset: str, day: date) -> str:
+    """Prefix of a day's dead letters of an asset."""
+    return f"dead_letters/{asset}/{_partition(day, None)}"
 
 
 def quarantine_key(asset: str, day: date, troop: str | None = None) -> str:

@@ -52,6 +52,8 @@ class Deployment:
                     self.instance.add_dynamic_partitions(
                         request.partitions_def_name, list(request.partition_keys)
                     )
+            for event in result.asset_events:
+                self.instance.report_runless_asset_event(event)
         return result, after
 
     def run(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:

@@ -1,0 +1,274 @@
+"""The backlog: what a run still has to do, kept as samples and said in its log, and seen as an asset."""
+
+import base64
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, ClassVar, Final, Self
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+from vendor_assets.budget import Backlog, BudgetState, Sample, pace_at, totals
+from vendor_assets.errors import VendorAssetsError
+from vendor_assets.harvest.outcome import Progress
+
+BACKLOG: Final = "backlog"
+KEEP: Final = timedelta(days=90)
+"""How long samples are kept."""
+POINTS: Final = 240
+"""Points of a curve: more would not be seen."""
+
+BACKLOG_TEXT: Final = """What waits, over time: troops whose warriors are not listed yet, warriors whose data groups are
+not listed yet, data groups whose performance data have not landed, and how long it takes at the present pace.
+
+Running harvests keep a sample every few seconds in the budget's database. `backlog_sensor` observes it every three
+minutes while there is work, once more when all is done, and not at all when idle. The metadata hold the last 24 hours
+as a plot, and what the budget does: the rate, a hold, who waits, and why.
+
+It counts what is known: a troop's warriors join the curve when its list has come, so a curve may rise before it falls.
+Nothing to materialize: it costs no call."""
+
+log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Keeps samples of a run's backlog and says its progress while the block lasts.
+
+    Both come seldom when a run lasts long: nothing floods a database or a log.
+
+    Args:
+        progress: How far the run's work is.
+        backlog: Where samples go.
+        source: The run's id.
+        say: Takes a line for the run's log.
+        budget: What the budget does now.
+        planned_calls: What the run was estimated to cost, where somebody did.
+    """
+
+    sample_seconds: ClassVar[float] = 5.0
+    """Time between samples, at first."""
+    say_seconds: ClassVar[float] = 30.0
+    """Time between lines in the log, at first."""
+
+    def __init__(
+        self,
+        progress: Callable[[], Progress],
+        backlog: Backlog,
+        *,
+        source: str,
+        say: Callable[[str], None],
+        budget: Callable[[], BudgetState],
+        planned_calls: int | None = None,
+    ) -> None:
+        self._progress = progress
+        self._backlog = backlog
+        self._source = source
+        self._say = say
+        self._budget = budget
+        self._planned_calls = planned_calls
+        self._said = (time.monotonic(), 0)
+        self._sampled = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="backlog", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Keep a last sample: what is left."""
+        self._stop.set()
+        self._thread.join()
+        if self._sampled:
+            self._sample(last=True)
+        self._backlog.close()
+
+    def _watch(self) -> None:
+        started = time.monotonic()
+        sample_at, say_at = self.sample_seconds, self.say_seconds
+        while not self._stop.wait(max(0.05, min(sample_at, say_at) - (time.monotonic() - started))):
+            passed = time.monotonic() - started
+            if passed >= sample_at:
+                self._sample()
+                sample_at = passed + min(6 * self.sample_seconds, max(self.sample_seconds, passed / 200))
+            if passed >= say_at:
+                self._say_progress()
+                say_at = passed + max(self.say_seconds, passed / 40)
+
+    def _sample(self, *, last: bool = False) -> None:
+        sample = sample_of(self._progress(), self._source, self._planned_calls)
+        if last:
+            # What a run leaves undone waits for nobody until the next run begins it.
+            sample = Sample(sample.time, sample.source, dead=sample.dead, calls_done=sample.calls_done)
+        try:
+            self._backlog.append([sample])
+            self._sampled = True
+        except VendorAssetsError as error:
+            log.debug("no sample of the backlog was kept: %s", error)
+
+    def _say_progress(self) -> None:
+        at, done = self._said
+        now, sample = time.monotonic(), sample_of(self._progress(), self._source, self._planned_calls)
+        self._said = (now, sample.calls_done)
+        try:
+            why = self._budget().why
+        except VendorAssetsError as error:
+            why = str(error)
+        self._say(progress_text(self._progress(), sample, (sample.calls_done - done) / (now - at), why))
+
+
+def sample_of(progress: Progress, source: str, planned_calls: int | None) -> Sample:
+    """A run's progress as a sample.
+
+    Args:
+        planned_calls: What the run was estimated to cost; counts until all of its partitions have begun.
+    """
+    done = sum(progress.done.values())
+    begun = all(progress.begun.get(asset, 0) >= asked for asset, asked in progress.asked.items())
+    estimated = 0 if begun or planned_calls is None else planned_calls - done
+    listed = progress.leaves_waiting.get("warriors", 0)
+    return Sample(
+        datetime.now(UTC),
+        source,
+        troops=listed + progress.asked.get("warriors", 0) - progress.begun.get("warriors", 0),
+        warriors=progress.leaves_waiting.get("data_groups", 0),
+        data_groups=progress.leaves_waiting.get("performance_data", 0),
+        dead=progress.dead,
+        calls=max(progress.expected, estimated),
+        calls_done=done,
+    )
+
+
+def progress_text(progress: Progress, sample: Sample, pace: float, why: str) -> str:
+    """One line on how far a run is.
+
+    Args:
+        pace: Calls per second lately.
+        why: What decides the rate.
+    """
+    parts = [
+        f"{sample.calls_done:,} of about {sample.calls_done + sample.calls:,} calls",
+        f"{progress.partitions_done} of {progress.partitions} partitions",
+        f"{pace:.3g} calls/s ({why})",
+    ]
+    if progress.dead:
+        parts.append(f"{progress.dead} dead letters")
+    if sample.calls and pace:
+        parts.append(f"about {duration_text(sample.calls / pace)} left")
+    return "progress: " + ", ".join(parts)
+
+
+def duration_text(seconds: float) -> str:
+    """A duration as people say it: ``40 s``, ``12 min``, ``3 h 5 min``, ``2 d 4 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def observation_of(
+    samples: Sequence[Sample],
+    state: BudgetState | None,
+    *,
+    now: datetime,
+    zone: ZoneInfo,
+    runs: int,
+    queued: int,
+    days: Sequence[str],
+) -> dg.AssetObservation:
+    """The backlog as the UI shows it: numbers that plot over time, and the last day as a picture.
+
+    Args:
+        samples: Of the last 24 hours, oldest first.
+        state: The budget's; None where it could not be had.
+        runs: Harvesting now.
+        queued: Runs that wait for their turn.
+        days: Days that these runs work for, oldest first.
+    """
+    (total,) = totals(samples, [now])
+    pace = pace_at(samples, now)
+    metadata: dict[str, Any] = {
+        "troops_waiting": total.troops,
+        "warriors_waiting": total.warriors,
+        "data_groups_waiting": total.data_groups,
+        "calls_waiting": total.calls,
+        "dead_letters": total.dead,
+        "calls_per_second": round(pace, 3),
+        "runs_at_work": runs,
+        "runs_queued": queued,
+    }
+    text = "nothing waits"
+    if total.waits:
+        expected = pace or (state.rate if state and state.rate else 0.0)
+        text = f"{total.calls:,} calls wait"
+        if expected:
+            seconds = total.calls / expected
+            metadata["seconds_to_drain"] = round(seconds, 1)
+            metadata["drained_at"] = dg.MetadataValue.timestamp(now + timedelta(seconds=seconds))
+            text += f"; about {duration_text(seconds)} at {expected:.3g} calls/s"
+    if days:
+        metadata["oldest_day"] = days[0]
+        metadata["days"] = len(days)
+    if state is not None:
+        metadata |= metadata_of_budget(state)
+    if len(samples) > 1:
+        metadata["plot"] = plot_of(samples, now, zone)
+    return dg.AssetObservation(BACKLOG, metadata=metadata, description=text)
+
+
+def metadata_of_budget(state: BudgetState) -> dict[str, Any]:
+    """What the budget does now, as metadata."""
+    metadata: dict[str, Any] = {
+        "budget": state.why,
+        "hold_seconds": round(state.hold_seconds, 3),
+        "breaker": state.breaker,
+        "callers_waiting": state.waiting,
+        "calls_in_flight": state.in_flight,
+    }
+    if state.rate is not None:
+        metadata["rate"] = round(state.rate, 4)
+    if state.permitted_rate is not None:
+        metadata["permitted_rate"] = round(state.permitted_rate, 4)
+    for name, (used, permitted) in state.used.items():
+        metadata[f"used of {name}"] = f"{used:,} of {permitted:,}"
+    return metadata
+
+
+def plot_of(samples: Sequence[Sample], now: datetime, zone: ZoneInfo) -> dg.MarkdownMetadataValue:
+    """The curves of some samples as a picture."""
+    # matplotlib costs a second that only observations pay.
+    from vendor_assets.analytics.plots import backlog, to_png
+
+    start = samples[0].time
+    step = max((now - start) / POINTS, timedelta(seconds=1))
+    moments = [start + step * n for n in range(int((now - start) / step) + 1)]
+    found = totals(samples, moments)
+    figure = backlog(
+        moments,
+        {
+            "troops": [sample.troops for sample in found],
+            "warriors": [sample.warriors for sample in found],
+            "data groups": [sample.data_groups for sample in found],
+        },
+        [sample.dead for sample in found],
+        zone=zone,
+    )
+    return picture(to_png(figure), "backlog of the last 24 hours")
+
+
+def picture(png: bytes, text: str) -> dg.MarkdownMetadataValue:
+    """A picture as metadata."""
+    return dg.MetadataValue.md(f"![{text}](data:image/png;base64,{base64.b64encode(png).decode()})")

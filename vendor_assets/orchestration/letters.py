@@ -1,0 +1,158 @@
+"""Dead letters as an asset: one partition a day, observed whenever its dead letters changed."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import Any, Final
+
+import dagster as dg
+
+from vendor_assets.errors import ObjectNotFoundError
+from vendor_assets.harvest.dead_letters import DeadLetters, DeadPartition
+from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.parquet import read_table
+
+DEAD_LETTERS: Final = "dead_letters"
+NONE_OPEN: Final = "none_open"
+MOST_ROWS: Final = 200
+"""Rows of the table in the UI; the command lists all."""
+PREFIX: Final = "dead_letters/"
+
+DEAD_LETTERS_TEXT: Final = """One partition a day: the requests of that day that will not succeed by themselves, each
+with its reason, until they are redriven or discarded.
+
+Observed by `dead_letters_sensor` whenever they changed, never otherwise. The check `none_open` fails while one is open.
+Those called transient are redriven by themselves after 10, 40 and 160 minutes (`redrive_sensor`); permanent ones wait
+for you: repair the cause, then materialize the partition of the asset that is named, or
+
+    vendor-assets dead-letters redrive --day 2026-11-20
+    vendor-assets dead-letters discard --day 2026-11-20 --reason "404" --why "retired service"
+
+Nothing to materialize here: it costs no call."""
+
+_COLUMNS: Final = {
+    "day": "string",
+    "troop": "string",
+    "asset": "string",
+    "reason": "string",
+    "status": "string",
+    "transient": "bool",
+    "attempts": "int",
+    "first": "string",
+    "last": "string",
+    "leaves": "int",
+    "request": "string",
+}
+
+
+def versions(store: ObjectStore) -> dict[str, str]:
+    """A short text for each day that has dead letters, another one whenever they change; costs one listing."""
+    found: dict[str, Any] = {}
+    for info in store.list(PREFIX):
+        day = next((part for part in info.key.split("/") if part.startswith("day=")), "")
+        digest = found.setdefault(day.removeprefix("day="), hashlib.sha256())
+        digest.update(f"{info.key} {info.etag}\n".encode())
+    return {day: digest.hexdigest()[:12] for day, digest in found.items() if day}
+
+
+def of_day(store: ObjectStore, day: date) -> list[DeadPartition]:
+    """A day's partitions with dead letters, or with discarded ones."""
+    letters = DeadLetters(store)
+    found: list[DeadPartition] = []
+    for asset in ("troops", *CHAIN):
+        folder = layout.dead_letters_prefix(asset, day)
+        for info in store.list(folder):
+            troop = info.key.removeprefix(folder).rpartition("/")[0].removeprefix("troop=") or None
+            found.append(letters.load(asset, day, troop))
+    return found
+
+
+def events_of_day(store: ObjectStore, day: date) -> tuple[dg.AssetObservation, dg.AssetCheckEvaluation]:
+    """What the UI shows of a day's dead letters: the table and the numbers, and the check."""
+    partitions = of_day(store, day)
+    letters = [letter for partition in partitions for letter in partition.letters]
+    transient = sum(1 for letter in letters if letter.retryable)
+    discarded = sum(len(partition.discarded) for partition in partitions)
+    numbers: dict[str, Any] = {
+        "dead_letters": len(letters),
+        "transient": transient,
+        "permanent": len(letters) - transient,
+        "discarded": discarded,
+        "leaves": sum(len(letter.leaves) for letter in letters),
+        "partitions": sum(1 for partition in partitions if partition.letters),
+        "attempts": sum(letter.attempts for letter in letters),
+    }
+    if letters:
+        numbers["oldest"] = dg.MetadataValue.timestamp(min(letter.first_at for letter in letters))
+    observation = dg.AssetObservation(
+        DEAD_LETTERS,
+        partition=day.isoformat(),
+        description=_text(len(letters), transient, discarded),
+        metadata=numbers | ({"table": _table(partitions, _names(store, day))} if letters else {}),
+    )
+    return observation, none_open(day, len(letters), transient, discarded)
+
+
+def none_open(day: date, count: int, transient: int, discarded: int) -> dg.AssetCheckEvaluation:
+    """The check of a day: it fails while a dead letter is open, and only warns where all are transient."""
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(DEAD_LETTERS),
+        check_name=NONE_OPEN,
+        passed=not count,
+        partition=day.isoformat(),
+        severity=dg.AssetCheckSeverity.WARN if transient == count else dg.AssetCheckSeverity.ERROR,
+        description=_text(count, transient, discarded),
+        metadata={"dead_letters": count, "transient": transient, "discarded": discarded},
+    )
+
+
+def _text(count: int, transient: int, discarded: int) -> str:
+    given_up = f"; {discarded} were discarded" if discarded else ""
+    if not count:
+        return f"no dead letter is open{given_up}"
+    waits = count - transient
+    parts = [f"{transient} transient, redriven by themselves"] if transient else []
+    parts += [f"{waits} permanent, waiting for you"] if waits else []
+    return f"{count} dead letters: {', '.join(parts)}{given_up}"
+
+
+def _names(store: ObjectStore, day: date) -> dict[str, str]:
+    """Display name of each troop, by its partition key."""
+    try:
+        roster = read_table(store, layout.table_key("troops", day), columns=["troop_key", "name"])
+    except ObjectNotFoundError:
+        return {}
+    return {row["troop_key"]: row["name"] or "" for row in roster.to_pylist()}
+
+
+def _table(partitions: Iterable[DeadPartition], names: dict[str, str]) -> dg.TableMetadataValue:
+    rows: list[dict[str, str | int | bool]] = [
+        {
+            "day": partition.day.isoformat(),
+            "troop": _troop(partition.troop_key, names),
+            "asset": partition.asset,
+            "reason": letter.reason,
+            "status": str(letter.status or "none"),
+            "transient": letter.retryable,
+            "attempts": letter.attempts,
+            "first": f"{letter.first_at:%Y-%m-%d %H:%M:%S}",
+            "last": f"{letter.last_at:%Y-%m-%d %H:%M:%S}",
+            "leaves": len(letter.leaves),
+            "request": letter.request,
+        }
+        for partition in partitions
+        for letter in partition.letters
+    ]
+    rows.sort(key=lambda row: (bool(row["transient"]), str(row["asset"]), str(row["troop"])))
+    shown: Sequence[dict[str, str | int | bool]] = rows[:MOST_ROWS]
+    schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in _COLUMNS.items()])
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in shown], schema)
+
+
+def _troop(troop_key: str | None, names: dict[str, str]) -> str:
+    if troop_key is None:
+        return "all"
+    name = names.get(troop_key, "")
+    return f"{name} ({troop_key})" if name else troop_key

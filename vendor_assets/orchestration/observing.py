@@ -1,0 +1,146 @@
+"""Sensors that only look: the backlog, the dead letters. They start no run and call no vendor.
+
+Each says something only when there is something new to say: an event costs, and what is said all day is not read.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+
+import dagster as dg
+
+from vendor_assets.budget import Backlog, BudgetState, Sample
+from vendor_assets.configuration import Settings
+from vendor_assets.errors import VendorAssetsError
+from vendor_assets.orchestration import letters
+from vendor_assets.orchestration.backlog import KEEP, observation_of
+from vendor_assets.orchestration.events import CALLS_TAG, DAY_TAG, report
+from vendor_assets.orchestration.following import ACTIVE, active_days, days_of, harvests
+from vendor_assets.orchestration.jobs import planned_by
+from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
+
+OBSERVE_EVERY: Final = timedelta(minutes=3)
+BUSY_SECONDS: Final = 300.0
+"""How often the dead letters of a day that is being harvested are observed at most."""
+DAYS_PER_TICK: Final = 25
+"""Days whose dead letters one tick looks at; the next one takes the others."""
+QUEUE: Final = "queue"
+"""Source of the samples of work that no run has begun."""
+_NOT_BEGUN: Final = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
+
+
+def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    """All sensors that only look; they are on from the start."""
+
+    @dg.sensor(
+        name="backlog_sensor",
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="While harvests are queued or under way: observe the backlog every three minutes, and at the end.",
+    )
+    def backlog_sensor(
+        context: dg.SensorEvaluationContext, vendor_api: VendorApiResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        now = datetime.now(UTC)
+        cursor: dict[str, Any] = json.loads(context.cursor or "{}")
+        runs = [run for run in context.instance.get_runs(dg.RunsFilter(statuses=ACTIVE)) if harvests(run)]
+        if not runs and not cursor.get("waits"):
+            return dg.SkipReason("nothing waits")
+        backlog = Backlog(vendor_api.database_url)
+        try:
+            queued = [run for run in runs if run.status in _NOT_BEGUN]
+            if queued or cursor.get("queued"):
+                backlog.append([_queue(queued, now)])
+            cursor["queued"] = bool(queued)
+            observed = datetime.fromtimestamp(cursor.get("observed", 0), UTC)
+            if runs and now - observed < OBSERVE_EVERY:
+                return dg.SensorResult(cursor=json.dumps(cursor))
+            samples = backlog.read(now - timedelta(days=1))
+            backlog.forget_before(now - KEEP)
+        except VendorAssetsError as error:
+            return dg.SkipReason(str(error))
+        finally:
+            backlog.close()
+        observation = observation_of(
+            samples,
+            _state(vendor_api),
+            now=now,
+            zone=settings.zone,
+            runs=len(runs) - len(queued),
+            queued=len(queued),
+            days=sorted({day for run in runs for day in days_of(run)}),
+        )
+        cursor |= {"observed": now.timestamp(), "waits": bool(runs)}
+        return dg.SensorResult(asset_events=[observation], cursor=json.dumps(cursor))
+
+    @dg.sensor(
+        name="dead_letters_sensor",
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="When the dead letters of a day changed: observe them, and evaluate the check none_open.",
+    )
+    def dead_letters_sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SkipReason:
+        now = datetime.now(UTC)
+        # Day -> (version of its dead letters, when it was observed).
+        seen: dict[str, tuple[str, float]] = {
+            day: tuple(held) for day, held in json.loads(context.cursor or "{}").items()
+        }
+        opened = store.open()
+        versions = letters.versions(opened)
+        changed = [
+            day for day in sorted(seen.keys() | versions.keys()) if _version(seen, day) != versions.get(day)
+        ]
+        if not changed:
+            return dg.SkipReason("the dead letters are as they were")
+        # While a day is harvested its dead letters change all the time.
+        busy = active_days(context.instance)
+        due = [
+            day
+            for day in changed
+            if day not in busy or now.timestamp() - _observed(seen, day) >= BUSY_SECONDS
+        ]
+        for day in due[:DAYS_PER_TICK]:
+            run_id = _latest_run(context.instance, day)
+            for event in letters.events_of_day(opened, date.fromisoformat(day)):
+                report(context.instance, event, run_id=run_id)
+            seen.pop(day, None)
+            if day in versions:
+                seen[day] = (versions[day], now.timestamp())
+        context.update_cursor(json.dumps(seen))
+        return dg.SkipReason(f"observed the dead letters of {', '.join(due[:DAYS_PER_TICK]) or 'no day'}")
+
+    return [backlog_sensor, dead_letters_sensor]
+
+
+def _version(seen: Mapping[str, tuple[str, float]], day: str) -> str | None:
+    return seen[day][0] if day in seen else None
+
+
+def _observed(seen: Mapping[str, tuple[str, float]], day: str) -> float:
+    return seen[day][1] if day in seen else 0.0
+
+
+def _latest_run(instance: dg.DagsterInstance, day: str) -> str:
+    """Id of the newest run that worked for a day, as far as its tags tell; empty if there is none."""
+    runs = instance.get_runs(dg.RunsFilter(tags={DAY_TAG: day}), limit=1)
+    runs = runs or [run for run in instance.get_runs(limit=20) if day in days_of(run)]
+    return runs[0].run_id if runs else ""
+
+
+def _queue(queued: Sequence[dg.DagsterRun], now: datetime) -> Sample:
+    """What waits in the run queue: troops by name, calls as they were estimated."""
+    planned = [planned_by(run) for run in queued]
+    return Sample(
+        now,
+        QUEUE,
+        troops=sum(len(partitions) for assets, partitions in planned if "warriors" in assets),
+        calls=sum(int(run.tags.get(CALLS_TAG, "0")) for run in queued),
+    )
+
+
+def _state(vendor_api: VendorApiResource) -> BudgetState | None:
+    try:
+        return vendor_api.state()
+    except VendorAssetsError:
+        return None
