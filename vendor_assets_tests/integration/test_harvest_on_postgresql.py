@@ -1,4 +1,4 @@
-"""Dagster's storage and the budget on a real PostgreSQL, by the shipped configuration."""
+"""Dagster's storage and the budget on a real PostgreSQL, by the shipped configuration, the store on a real S3."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.objects import S3Store
 from vendor_assets_tests.support.command import ROOT, Command
 from vendor_assets_tests.support.postgres import PostgresServer
+from vendor_assets_tests.support.s3 import RunningS3
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
 from vendor_assets_tests.support.truth import harvested_rows, true_rows
 
@@ -17,32 +18,37 @@ DAY = datetime.now(UTC).date() - timedelta(days=1)
 RATE = 20
 
 
-def command(folder: Path, vendor: RunningSimulator, url: str) -> Command:
+def machine(folder: Path, vendor: RunningSimulator, url: str, s3: RunningS3, bucket: str) -> Command:
+    """A machine of its own: nothing but the database and the store is shared."""
     home = folder / "home"
-    home.mkdir(exist_ok=True)
+    home.mkdir(parents=True)
     shutil.copy(ROOT / "deploy" / "postgresql" / "dagster.yaml", home)
     settings = {
         "DAGSTER_HOME": str(home),
         "DAGSTER_PG_URL": url.replace("postgresql://", "postgresql+psycopg2://"),
         "VENDOR_ASSETS_DB": url,
-        "VENDOR_ASSETS_STORE": str(folder / "data"),
+        "VENDOR_ASSETS_STORE": f"s3://{bucket}/lake",
         "VENDOR_URL": vendor.url,
         "VENDOR_API_KEY": KEY,
         "VENDOR_RATE": f"{RATE}/s",
         "VENDOR_SHARE": "1",
     }
-    return Command(folder, settings)
+    return Command(folder, settings | s3.environment)
 
 
-def test_two_harvests_and_a_kill(tmp_path: Path, postgres_server: PostgresServer) -> None:
-    """Two processes share one budget; one is killed, goes on, and neither harms the vendor or loses a row."""
+def test_two_machines_and_a_kill(
+    tmp_path: Path, postgres_server: PostgresServer, s3_server: RunningS3, clean_aws_environment: None
+) -> None:
+    """Two machines share one budget; one dies, the other takes its work over; no harm, no row lost."""
+    bucket = s3_server.make_bucket()
     with (
         postgres_server.database() as url,
-        simulator(world="small", warriors=40, limit=f"{RATE}/s", churn=False) as vendor,
+        simulator(world="small", warriors=24, limit=f"{RATE}/s", churn=False) as vendor,
     ):
-        running = command(tmp_path, vendor, url)
+        one, other = (machine(tmp_path / name, vendor, url, s3_server, bucket) for name in ("one", "other"))
         days = [DAY - timedelta(days=1), DAY]
-        first, second = (running.start("harvest", "--day", day.isoformat(), "--json") for day in days)
+        first = one.start("harvest", "--day", days[0].isoformat(), "--json")
+        second = other.start("harvest", "--day", days[1].isoformat(), "--json")
         while vendor.calls() < 60 and first.poll() is None:
             signal.sigtimedwait([], 0.1)
         first.kill()
@@ -51,11 +57,11 @@ def test_two_harvests_and_a_kill(tmp_path: Path, postgres_server: PostgresServer
         bound = sum(1 for at in arrivals if at > arrivals[-1] - 5.0)
         out, err = second.communicate(timeout=240)
         assert second.returncode == 0, out + err
-        again = running.run("harvest", "--day", days[0].isoformat(), "--json")
+        again = other.run("harvest", "--day", days[0].isoformat(), "--json")
         assert again.code == 0, again.out + again.err
         log = vendor.log()
         assert log["violations"] == 0
         assert log["repeated"]["total"] <= bound
-        store = FolderStore(tmp_path / "data")
+        store = S3Store(s3_server.client(), bucket, "lake")
         for day in days:
             assert harvested_rows(store, day) == true_rows(vendor.world, day)
