@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         "harvest", help="harvest a day or a range, through Dagster, in this process"
     )
     _add_days(harvest)
+    harvest.add_argument("--no-report", action="store_true", help="leave out the day's statistics and report")
     harvest.add_argument("--replace", action="store_true", help="fetch finished partitions anew")
     _add_class(harvest, "scheduled")
     harvest.add_argument("--json", action="store_true", help="print the summary as JSON")
@@ -322,7 +323,7 @@ def _harvest(options: argparse.Namespace) -> int:
     with _embedded_vendor(settings) as reachable, _terminable() as stopped:
         summary = _harvest_days(
             root, environ, reachable, days, options.troop, replaced=options.replace, work_class=options.work_class,
-            out=sys.stderr if options.json else sys.stdout, stopped=stopped,
+            report=not options.no_report, out=sys.stderr if options.json else sys.stdout, stopped=stopped,
         )  # fmt: skip
     if options.json:
         print(json.dumps(asdict(summary) | {"complete": summary.complete}, indent=1))
@@ -370,6 +371,7 @@ def _harvest_days(
     *,
     replaced: bool,
     work_class: str,
+    report: bool,
     out: Any,
     stopped: Callable[[], bool],
 ) -> Any:
@@ -386,7 +388,7 @@ def _harvest_days(
         launcher = Launcher(definitions, settings, store, instance, progress.say, stopped)
         launcher.bury_the_dead()
         for day in days:
-            launcher.harvest_day(day, troops=troops, replace=replaced, work_class=work_class)
+            launcher.harvest_day(day, troops=troops, replace=replaced, work_class=work_class, report=report)
         summary = launcher.summary
     summary.seconds = round(time.monotonic() - started, 3)
     permitted_rate = permitted_rate_of(settings)
@@ -728,6 +730,7 @@ def _demo(options: argparse.Namespace) -> int:
             days,
             [],
             replaced=False,
+            report=True,
             work_class="scheduled",
             out=sys.stdout,
             stopped=stopped,

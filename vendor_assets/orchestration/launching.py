@@ -163,7 +163,9 @@ class Launcher:
             if _lapsed(leases, run.run_id):
                 self._instance.report_run_failed(run, "the process is gone: its lease has lapsed")
 
-    def harvest_day(self, day: date, *, troops: Sequence[str], replace: bool, work_class: str) -> None:
+    def harvest_day(
+        self, day: date, *, troops: Sequence[str], replace: bool, work_class: str, report: bool
+    ) -> None:
         """Bring one day up to date: roster, chain, and its publication when all troops are decided.
 
         Args:
@@ -171,6 +173,7 @@ class Launcher:
             troops: Ids, partition keys or names of troops; none means all of the day's roster.
             replace: Fetch finished partitions anew; otherwise only what is missing.
             work_class: ``scheduled`` or ``backfill``.
+            report: Whether to make the day's statistics and report when all of its troops are in.
 
         Raises:
             ConfigurationError: A troop is not on the day's roster.
@@ -191,7 +194,7 @@ class Launcher:
             config = harvest_config(partitions, list(CHAIN))
             self._run(HARVEST_JOB, f"{day} {len(keys)} troops{part}", tags, run_config=config)
         whole = self._choose(day, [])
-        if day_is_decided(self._instance, self._partitions, day.isoformat(), whole):
+        if report and day_is_decided(self._instance, self._partitions, day.isoformat(), whole):
             self._run(PUBLISH_JOB, f"{day} statistics and report", tags, partition_key=day.isoformat())
 
     def redrive(self, partitions: Sequence[tuple[str, date, str | None]], *, rebuild: bool = False) -> None:

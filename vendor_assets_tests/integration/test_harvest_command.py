@@ -47,7 +47,9 @@ def test_two_harvests_at_once_share_one_budget(tmp_path: Path) -> None:
     with simulator(world="small", limit=f"{RATE}/s", churn=False) as vendor:
         running = command(tmp_path, vendor)
         days = [DAY - timedelta(days=1), DAY]
-        processes = [running.start("harvest", "--day", day.isoformat(), "--json") for day in days]
+        processes = [
+            running.start("harvest", "--no-report", "--day", day.isoformat(), "--json") for day in days
+        ]
         for process in processes:
             out, err = process.communicate(timeout=240)
             assert process.returncode == 0, out + err
@@ -64,13 +66,13 @@ def test_a_killed_harvest_goes_on_where_it_ended(tmp_path: Path, stop_signal: si
     """After kill -9 at most five seconds' worth of calls is made twice, after SIGTERM none; nothing is lost."""
     with simulator(world="small", warriors=40, limit=f"{RATE}/s", churn=False) as vendor:
         running = command(tmp_path, vendor)
-        process = running.start("harvest", "--day", DAY.isoformat(), "--json")
+        process = running.start("harvest", "--no-report", "--day", DAY.isoformat(), "--json")
         wait_until(lambda: vendor.calls() >= 40 or process.poll() is not None)
         process.send_signal(stop_signal)
         out, err = process.communicate(timeout=120)
         assert process.returncode not in (0, 3), out + err
         bound = calls_in_last_seconds(vendor, 5.0) if stop_signal == signal.SIGKILL else 0
-        finished = running.run("harvest", "--day", DAY.isoformat(), "--json")
+        finished = running.run("harvest", "--no-report", "--day", DAY.isoformat(), "--json")
         assert finished.code == 0, finished.out + finished.err
         assert finished.json["complete"]
         assert finished.json["requests_reused"] > 0
@@ -84,10 +86,10 @@ def test_a_second_harvest_costs_nothing(tmp_path: Path) -> None:
     """What is complete is not asked again; --replace asks all again."""
     with simulator(world="small", churn=False) as vendor:
         running = command(tmp_path, vendor, VENDOR_RATE="500/s")
-        first = running.run("harvest", "--json").json
-        again = running.run("harvest", "--json").json
+        first = running.run("harvest", "--no-report", "--json").json
+        again = running.run("harvest", "--no-report", "--json").json
         assert (again["calls_made"], again["rows"]) == (0, first["rows"])
-        replaced = running.run("harvest", "--replace", "--json").json
+        replaced = running.run("harvest", "--no-report", "--replace", "--json").json
         assert replaced["calls_made"] == first["calls_made"]
 
 
@@ -96,10 +98,13 @@ def test_the_plan_is_what_happens(tmp_path: Path) -> None:
     with simulator(world="small", churn=False) as vendor:
         running = command(tmp_path, vendor, VENDOR_RATE="500/s")
         earlier, later = (DAY - timedelta(days=1)).isoformat(), DAY.isoformat()
-        running.run("harvest", "--day", earlier, "--json")
+        running.run("harvest", "--no-report", "--day", earlier, "--json")
         planned = running.run("plan", "--from", earlier, "--to", later, "--json").json
         assert [sum(day["calls"].values()) for day in planned["days"]] == [0, planned["calls"]]
-        assert running.run("harvest", "--day", later, "--json").json["calls_made"] == planned["calls"]
+        assert (
+            running.run("harvest", "--no-report", "--day", later, "--json").json["calls_made"]
+            == planned["calls"]
+        )
 
 
 def test_one_troop_of_many(tmp_path: Path) -> None:

@@ -92,7 +92,9 @@ def test_a_server_restarted_in_the_middle_loses_nothing(tmp_path: Path, server: 
             "VENDOR_RATE": "3/s",
             "VENDOR_SHARE": "1",
         }
-        process = Command(tmp_path, settings).start("harvest", "--day", day.isoformat(), "--json")
+        process = Command(tmp_path, settings).start(
+            "harvest", "--no-report", "--day", day.isoformat(), "--json"
+        )
         while passage.statuses().count(200) < 6 and process.poll() is None:
             signal.sigtimedwait([], 0.1)
         server.stop()

@@ -68,14 +68,18 @@ def test_a_machine_that_is_gone_with_its_disk(
     bucket = s3_server.make_bucket()
     with simulator(world="small", warriors=40, limit="20/s", churn=False) as vendor:
         slow = {"VENDOR_RATE": "20/s", "VENDOR_SHARE": "1"}
-        process = command(tmp_path / "old", vendor, s3_server, bucket, **slow).start("harvest", "--json")
+        process = command(tmp_path / "old", vendor, s3_server, bucket, **slow).start(
+            "harvest", "--no-report", "--json"
+        )
         while vendor.calls() < 40 and process.poll() is None:
             signal.sigtimedwait([], 0.1)
         process.kill()
         process.communicate()
         arrivals = [at for at, *_ in vendor.log(arrivals=True)["arrivals"]]
         bound = sum(1 for at in arrivals if at > arrivals[-1] - 5.0)
-        finished = command(tmp_path / "new", vendor, s3_server, bucket, **slow).run("harvest", "--json")
+        finished = command(tmp_path / "new", vendor, s3_server, bucket, **slow).run(
+            "harvest", "--no-report", "--json"
+        )
         assert finished.code == 0, finished.out + finished.err
         assert vendor.log()["repeated"]["total"] <= bound
         store = S3Store(s3_server.client(), bucket, "lake")
