@@ -28,6 +28,7 @@ from vendor_assets.days import Window
 from vendor_assets.errors import ObjectNotFoundError, RecordError
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.parquet import ONE_THREAD
 from vendor_assets.tables import INSTANT
 from vendor_assets.vendors.base import Leaf, PlannedRequest, Request, Response
 
@@ -225,7 +226,7 @@ def read_index(store: ObjectStore, chunk_keys: Iterable[str]) -> list[LandedInde
     for key in chunk_keys:
         with store.open(key) as source:
             try:
-                table = pq.read_table(source, columns=_INDEX_COLUMNS)
+                table = pq.read_table(source, columns=_INDEX_COLUMNS, **ONE_THREAD)
             except (pa.ArrowInvalid, OSError) as error:
                 message = f"landed chunk {store.uri(key)} cannot be read ({error}); delete it to have it fetched again"
                 raise RecordError(message) from error
@@ -256,9 +257,9 @@ def read_bodies(
     for entry in wanted:
         by_chunk.setdefault(entry.chunk, {})[entry.row] = entry
     for chunk, rows in by_chunk.items():
-        with store.open(chunk) as source, pq.ParquetFile(source) as file:
+        with store.open(chunk) as source, pq.ParquetFile(source, pre_buffer=False) as file:
             first = 0
-            for batch in file.iter_batches(batch_size=512, columns=columns):
+            for batch in file.iter_batches(batch_size=512, columns=columns, use_threads=False):
                 for offset in range(batch.num_rows):
                     entry_here = rows.get(first + offset)
                     if entry_here is None:
@@ -411,7 +412,7 @@ class Plan:
     @classmethod
     def from_bytes(cls, data: bytes) -> Plan:
         """Read a frozen plan."""
-        table = pq.read_table(io.BytesIO(data))
+        table = pq.read_table(io.BytesIO(data), **ONE_THREAD)
         header = json.loads(table.schema.metadata[b"plan"])
         requests = tuple(
             PlannedRequest(decode_request(request), _decode_leaves(leaves))

@@ -188,6 +188,11 @@ class TableWriter:
             self._parquet = None
 
 
+ONE_THREAD: Final = {"use_threads": False, "pre_buffer": False}
+"""For reads through a Python file object: a thread of Arrow that still holds one when the interpreter ends aborts the
+process (https://github.com/apache/arrow/issues/34314)."""
+
+
 def read_table(
     store: ObjectStore,
     key: str,
@@ -214,6 +219,7 @@ def read_table(
             columns=None if columns is None else list(columns),
             filters=filters,
             partitioning=None,
+            **ONE_THREAD,
         ),
     )
     return table.replace_schema_metadata(None)
