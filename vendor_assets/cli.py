@@ -393,7 +393,8 @@ def _harvest_days(
     summary.seconds = round(time.monotonic() - started, 3)
     permitted_rate = permitted_rate_of(settings)
     if permitted_rate and summary.calls_made:
-        used = summary.calls_made / (1 + permitted_rate * Harvester.busy_seconds)
+        permitted = Harvester.busy_stretches + permitted_rate * Harvester.busy_seconds
+        used = summary.calls_made / permitted
         summary.share_of_permitted_rate = round(used, 4)
     return summary
 

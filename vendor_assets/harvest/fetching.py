@@ -124,6 +124,8 @@ class Fetcher:
         self._busy_since = 0.0
         self.busy_seconds = 0.0
         """Time during which there was something to fetch."""
+        self.busy_stretches = 0
+        """In how many pieces that time came; at the begin of each a call need not wait."""
 
     def run(self, work: Work, *, flush_every_seconds: float = 0.5) -> None:
         """Fetch everything that is pending in ``work`` and land it; returns when nothing is left or it failed.
@@ -136,6 +138,7 @@ class Fetcher:
         with self._condition:
             if not self._open:
                 self._busy_since = time.monotonic()
+                self.busy_stretches += 1
             self._open.append(work)
             # One thread more than the pending requests could use would only wait.
             wanted = min(self._threads, len(self._workers) + len(work.pending))

@@ -55,6 +55,8 @@ class Harvester:
     """The harvesters of this process, for whoever shows progress."""
     busy_seconds: ClassVar[float] = 0.0
     """Time during which the closed harvesters of this process had something to fetch."""
+    busy_stretches: ClassVar[int] = 0
+    """In how many pieces that time came."""
 
     def __init__(
         self,
@@ -107,6 +109,7 @@ class Harvester:
         if self in Harvester.live:
             Harvester.live.discard(self)
             Harvester.busy_seconds += self._fetcher.busy_seconds
+            Harvester.busy_stretches += self._fetcher.busy_stretches
 
     @property
     def progress(self) -> Progress:

@@ -162,7 +162,7 @@ def metadata_of(outcome: Outcome, *, uri: str, permitted_rate: float | None) -> 
         "harvest": outcome.harvest_id,
     }
     if permitted_rate and counts.calls and outcome.seconds:
-        metadata["share_of_permitted_rate"] = round(counts.calls / outcome.seconds / permitted_rate, 4)
+        metadata["share_of_permitted_rate"] = round(counts.calls / (1 + permitted_rate * outcome.seconds), 4)
     if outcome.state != "failed" or outcome.table_bytes:
         metadata["path"] = dg.MetadataValue.path(uri)
     if outcome.sample:
