@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -225,6 +225,22 @@ def read_table(
     return table.replace_schema_metadata(None)
 
 
+def read_groups(store: ObjectStore, key: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Some columns of a table, one row group after the other, without holding more than one.
+
+    Raises:
+        ObjectNotFoundError: It is not there.
+        StorageError: It is not a Parquet file, or was replaced meanwhile.
+    """
+    try:
+        with store.open(key) as source:
+            file = pq.ParquetFile(source)
+            for number in range(file.num_row_groups):
+                yield file.read_row_group(number, columns=list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(store, key, error) from error
+
+
 def read_metadata(store: ObjectStore, key: str) -> tuple[dict[str, str], int]:
     """The texts kept in a table's file and its number of rows, without reading the rows.
 
@@ -280,11 +296,14 @@ def _read(store: ObjectStore, key: str, read: Any) -> Any:
             # Replaced while it was read in pieces: the new version, in one piece.
             return read(io.BytesIO(store.get(key)))
     except (pa.ArrowException, OSError) as error:
-        said = " ".join(str(error).split())[:300]
-        message = (
-            f"table {store.uri(key)} cannot be read ({said}); rebuild its partition from what has landed"
-        )
-        raise StorageError(message) from error
+        raise _unreadable(store, key, error) from error
+
+
+def _unreadable(store: ObjectStore, key: str, error: Exception) -> StorageError:
+    said = " ".join(str(error).split())[:300]
+    return StorageError(
+        f"table {store.uri(key)} cannot be read ({said}); rebuild its partition from what has landed"
+    )
 
 
 def _schema(spec: Table, given: pa.Schema) -> pa.Schema:
