@@ -256,7 +256,7 @@ class Harvester:
     # One partition
 
     def _partition(self, asset: Asset, day: date, troop_key: str | None, order: Order) -> Outcome:
-        started = time.monotonic()
+        started, requests = time.monotonic(), self.store.requests_of_thread()
         with self._progress_lock:
             self._begun[asset] += 1
         base = Outcome(asset, day, troop_key, "failed", table_key=layout.table_key(asset, day, troop_key))
@@ -284,7 +284,11 @@ class Harvester:
             outcome = replace(base, state=state, message=str(error), retryable=error.retryable)
         with self._progress_lock:
             self._partitions_done += 1
-        return replace(outcome, seconds=time.monotonic() - started)
+        return replace(
+            outcome,
+            seconds=time.monotonic() - started,
+            store_requests=self.store.requests_of_thread() - requests,
+        )
 
     def _watch(self, work: Work) -> None:
         with self._progress_lock:

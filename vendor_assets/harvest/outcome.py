@@ -55,6 +55,7 @@ class Outcome:
         requests_made: Planned requests that were sent in this run.
         requests_reused: Planned requests that were answered by what had landed before.
         counts: Calls, retries and so on of this run.
+        store_requests: Requests sent to the store for it, retries included; 0 where the store is a folder.
         sample: A few rows of the table.
         details: What else is worth showing: numbers and short texts.
     """
@@ -76,6 +77,7 @@ class Outcome:
     requests_reused: int = 0
     counts: Counts = field(default_factory=Counts)
     seconds: float = 0.0
+    store_requests: int = 0
     table_key: str = ""
     table_bytes: int = 0
     quarantined: int = 0

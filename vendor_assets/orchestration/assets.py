@@ -8,7 +8,7 @@ import dagster as dg
 from vendor_assets.configuration import Settings
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, Outcome
-from vendor_assets.orchestration.backlog import BACKLOG, BACKLOG_TEXT
+from vendor_assets.orchestration.backlog import BACKLOG, BACKLOG_TEXT, BudgetView
 from vendor_assets.orchestration.events import (
     COMPLETE,
     SCHEMA,
@@ -21,8 +21,9 @@ from vendor_assets.orchestration.events import (
 )
 from vendor_assets.orchestration.letters import DEAD_LETTERS, DEAD_LETTERS_TEXT
 from vendor_assets.orchestration.partitions import Partitions, split_key, split_keys
-from vendor_assets.orchestration.publishing import publish_day, publish_report
-from vendor_assets.orchestration.resources import StoreResource
+from vendor_assets.orchestration.pictures import picture_of
+from vendor_assets.orchestration.publishing import day_checks, publish_day, publish_report
+from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
 
 OWNERS: Final = ["team:performance-data"]
 MAX_PARTITIONS: Final = 200
@@ -99,8 +100,9 @@ def report_outcomes(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     outcomes: Iterator[Outcome],
     *,
+    settings: Settings,
     store: StoreResource,
-    permitted_rate: float | None,
+    vendor_api: VendorApiResource,
 ) -> Iterator[Event]:
     """Report each outcome the moment it is known; at the end fail naming the partitions that did not succeed.
 
@@ -109,6 +111,8 @@ def report_outcomes(
     """
     seen: list[Outcome] = []
     opened = store.open()
+    permitted_rate = permitted_rate_of(settings)
+    budget = BudgetView(vendor_api.state)
     for outcome in outcomes:
         seen.append(outcome)
         say = context.log.info if outcome.succeeded else context.log.error
@@ -116,7 +120,10 @@ def report_outcomes(
         say(
             f"{where}: {outcome.state}, {outcome.rows} rows, {outcome.counts.calls} calls. {outcome.message}".rstrip()
         )
-        yield from events_of(outcome, uri=opened.uri(outcome.table_key), permitted_rate=permitted_rate)
+        extra = budget.metadata() | picture_of(opened, outcome, settings.zone)
+        yield from events_of(
+            outcome, uri=opened.uri(outcome.table_key), permitted_rate=permitted_rate, extra=extra
+        )
     failure = failure_of(seen)
     if failure is not None:
         raise failure
@@ -161,7 +168,6 @@ def _checks(name: str, partitions: dg.PartitionsDefinition[Any], *, roster: bool
 def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """All assets of a deployment."""
     partitions = Partitions.of(settings)
-    permitted_rate = permitted_rate_of(settings)
     policy = dg.BackfillPolicy.multi_run(MAX_PARTITIONS)
 
     @dg.multi_asset(
@@ -176,10 +182,11 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         config: HarvestConfig,
         harvester: dg.ResourceParam[Harvester],
         store: StoreResource,
+        vendor_api: VendorApiResource,
     ) -> Any:
         days = [split_key(key)[0] for key in context.partition_keys]
         outcomes = harvester.troops(days, order_of(context.run, rebuild=config.rebuild))
-        yield from report_outcomes(context, outcomes, store=store, permitted_rate=permitted_rate)
+        yield from report_outcomes(context, outcomes, settings=settings, store=store, vendor_api=vendor_api)
 
     texts = {
         "warriors": WARRIORS_TEXT,
@@ -207,11 +214,12 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         config: HarvestConfig,
         harvester: dg.ResourceParam[Harvester],
         store: StoreResource,
+        vendor_api: VendorApiResource,
     ) -> Any:
         chosen = [name for name in CHAIN if dg.AssetKey(name) in context.selected_asset_keys]
         order = order_of(context.run, rebuild=config.rebuild)
         outcomes = harvester.chain(chosen, split_keys(context.partition_keys), order)
-        yield from report_outcomes(context, outcomes, store=store, permitted_rate=permitted_rate)
+        yield from report_outcomes(context, outcomes, settings=settings, store=store, vendor_api=vendor_api)
 
     @dg.asset(
         description=DAILY_TEXT,
@@ -221,18 +229,11 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         kinds={"parquet", "duckdb"},
         owners=OWNERS,
         metadata={"dagster/column_schema": column_schema("daily_performance")},
-        check_specs=[
-            dg.AssetCheckSpec(
-                "troops_present",
-                asset="daily_performance",
-                description="No troop of the day is missing or partial",
-                partitions_def=partitions.day,
-            )
-        ],
+        check_specs=day_checks(partitions.day),
         backfill_policy=dg.BackfillPolicy.multi_run(1),
     )
-    def daily_performance(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        return publish_day(store.open(), split_key(context.partition_key)[0], settings.zone)
+    def daily_performance(context: dg.AssetExecutionContext, store: StoreResource) -> Any:
+        yield from publish_day(store.open(), split_key(context.partition_key)[0], settings.zone)
 
     @dg.asset(
         description=REPORT_TEXT,

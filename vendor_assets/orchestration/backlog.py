@@ -19,6 +19,7 @@ from vendor_assets.harvest.outcome import Progress
 BACKLOG: Final = "backlog"
 KEEP: Final = timedelta(days=90)
 """How long samples are kept."""
+BUDGET_SECONDS: Final = 5.0
 POINTS: Final = 240
 """Points of a curve: more would not be seen."""
 
@@ -245,6 +246,29 @@ def metadata_of_budget(state: BudgetState) -> dict[str, Any]:
     for name, (used, permitted) in state.used.items():
         metadata[f"used of {name}"] = f"{used:,} of {permitted:,}"
     return metadata
+
+
+class BudgetView:
+    """What the budget does, for the metadata of many partitions: looked at every few seconds at most.
+
+    Args:
+        state: Asks the budget.
+    """
+
+    def __init__(self, state: Callable[[], BudgetState]) -> None:
+        self._state = state
+        self._until = 0.0
+        self._metadata: dict[str, Any] = {}
+
+    def metadata(self) -> dict[str, Any]:
+        """As metadata; empty where the budget's database is away."""
+        if time.monotonic() >= self._until:
+            try:
+                self._metadata = metadata_of_budget(self._state())
+            except VendorAssetsError:
+                self._metadata = {}
+            self._until = time.monotonic() + BUDGET_SECONDS
+        return self._metadata
 
 
 def plot_of(samples: Sequence[Sample], now: datetime, zone: ZoneInfo) -> dg.MarkdownMetadataValue:

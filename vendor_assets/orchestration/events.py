@@ -8,6 +8,7 @@ import dagster as dg
 import pyarrow as pa
 
 from vendor_assets.harvest.outcome import Order, Outcome
+from vendor_assets.orchestration.lineage import column_lineage
 from vendor_assets.orchestration.partitions import day_troop_key
 from vendor_assets.tables import TABLES
 
@@ -72,15 +73,22 @@ def partition_of(outcome: Outcome) -> str:
     return day_troop_key(outcome.day, outcome.troop_key)
 
 
-def events_of(outcome: Outcome, *, uri: str, permitted_rate: float | None) -> Iterator[Event]:
+def events_of(
+    outcome: Outcome, *, uri: str, permitted_rate: float | None, extra: Mapping[str, Any] | None = None
+) -> Iterator[Event]:
     """The events of one outcome.
 
     A materialization for a success and an observation for anything else, both with the same numbers; then the
     checks, where there was something to check.
+
+    Args:
+        uri: Where the table is.
+        permitted_rate: Calls per second that are permitted; None where that is not known.
+        extra: More metadata.
     """
     key = dg.AssetKey(outcome.asset)
     partition = partition_of(outcome)
-    metadata = metadata_of(outcome, uri=uri, permitted_rate=permitted_rate)
+    metadata = dict(metadata_of(outcome, uri=uri, permitted_rate=permitted_rate)) | dict(extra or {})
     if outcome.succeeded:
         yield dg.AssetMaterialization(
             key, partition=partition, metadata=metadata, description=outcome.message
@@ -161,10 +169,16 @@ def metadata_of(outcome: Outcome, *, uri: str, permitted_rate: float | None) -> 
         "seconds": round(outcome.seconds, 3),
         "harvest": outcome.harvest_id,
     }
+    if permitted_rate:
+        metadata["share_of_day_quota"] = round(counts.calls / (permitted_rate * 86_400), 6)
+    if outcome.store_requests:
+        metadata["store_requests"] = outcome.store_requests
     if permitted_rate and counts.calls and outcome.seconds:
         metadata["share_of_permitted_rate"] = round(counts.calls / (1 + permitted_rate * outcome.seconds), 4)
     if outcome.state != "failed" or outcome.table_bytes:
         metadata["path"] = dg.MetadataValue.path(uri)
+    if outcome.succeeded:
+        metadata |= column_lineage(outcome.asset)
     if outcome.sample:
         metadata["sample"] = _sample(outcome.sample)
     for name, value in outcome.details.items():

@@ -9,10 +9,10 @@ from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, 
 from vendor_assets.configuration import Settings
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.orchestration.assets import permitted_rate_of, report_outcomes
+from vendor_assets.orchestration.assets import report_outcomes
 from vendor_assets.orchestration.events import order_of
 from vendor_assets.orchestration.partitions import day_troop_key, split_keys
-from vendor_assets.orchestration.resources import StoreResource
+from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
 
 ROSTER_JOB: Final = "roster"
 HARVEST_JOB: Final = "harvest"
@@ -49,7 +49,6 @@ def planned_by(run: dg.DagsterRun) -> tuple[list[str], list[str]]:
 
 def build_jobs(settings: Settings) -> list[Any]:
     """All jobs of a deployment."""
-    permitted_rate = permitted_rate_of(settings)
 
     @dg.op(name="harvest_partitions", out={})
     def harvest_partitions(
@@ -57,12 +56,13 @@ def build_jobs(settings: Settings) -> list[Any]:
         config: HarvestPartitionsConfig,
         harvester: dg.ResourceParam[Harvester],
         store: StoreResource,
+        vendor_api: VendorApiResource,
     ) -> Any:
         partitions = split_keys(config.partitions)
         assets = [name for name in CHAIN if name in config.assets]
         _plan_events(context, assets, partitions)
         outcomes = harvester.chain(assets, partitions, order_of(context.run, rebuild=config.rebuild))
-        yield from report_outcomes(context, outcomes, store=store, permitted_rate=permitted_rate)
+        yield from report_outcomes(context, outcomes, settings=settings, store=store, vendor_api=vendor_api)
 
     @dg.job(
         name=HARVEST_JOB,

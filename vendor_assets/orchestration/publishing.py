@@ -1,18 +1,23 @@
 """Publishing a day: its statistics and its report, with what is missing said aloud."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 
 from vendor_assets.days import day_window
 from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
+from vendor_assets.orchestration.lineage import column_lineage
+from vendor_assets.orchestration.pictures import troops_picture
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_metadata, read_table
+
+UNIQUE: Final = "grain_unique"
+PLAUSIBLE: Final = "plausible"
 
 if TYPE_CHECKING:
     from vendor_assets.analytics.report import Report
@@ -40,40 +45,90 @@ def troop_states(store: ObjectStore, day: date) -> dict[str, str]:
     return states
 
 
-def publish_day(store: ObjectStore, day: date, zone: ZoneInfo) -> dg.MaterializeResult[Any]:
-    """Compute and write ``daily_performance`` of a day."""
+def publish_day(
+    store: ObjectStore, day: date, zone: ZoneInfo
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
+    """Compute and write ``daily_performance`` of a day; yields its checks and what it became.
+
+    Raises:
+        dagster.Failure: The day has no roster, a row of its tables is there twice, or the store cannot be used.
+    """
+    states = troop_states(store, day)
+    try:
+        unique = grain_unique(store, day, sorted(states))
+        yield unique
+        if not unique.passed:
+            # Sums and counts over them would be wrong, and nobody who reads them would know.
+            raise dg.Failure(f"{day} is not published: {unique.description}", allow_retries=False)
+        yield _published(store, day, zone, states)
+    except VendorAssetsError as error:
+        raise dg.Failure(str(error), allow_retries=error.retryable) from error
+
+
+def _published(
+    store: ObjectStore, day: date, zone: ZoneInfo, states: Mapping[str, str]
+) -> dg.MaterializeResult[Any]:
     # Every run imports this module; DuckDB and the notebook's tools cost a second that only these two pay.
     from vendor_assets.analytics.warehouse import daily_performance
 
-    states = troop_states(store, day)
     missing, _ = _not_complete(states)
     roster = read_table(store, layout.table_key("troops", day), columns=["troop_id", "name"]).to_pylist()
     names = {row["troop_id"]: row["name"] for row in roster}
-    try:
-        published = daily_performance(
-            store, day, window=day_window(day, zone), troop_names=names, troops_missing=len(missing)
-        )
-    except VendorAssetsError as error:
-        raise dg.Failure(str(error), allow_retries=error.retryable) from error
+    published = daily_performance(
+        store, day, window=day_window(day, zone), troop_names=names, troops_missing=len(missing)
+    )
     return dg.MaterializeResult(
         metadata=metadata_of_day(store, day, states, published.rows)
-        | {"seconds": round(published.seconds, 3)},
-        check_results=[troops_present(states)],
+        | {"timeslices": published.timeslices, "seconds": round(published.seconds, 3)},
+        check_results=[troops_present(states), plausible(store, day, published.rows)],
     )
 
 
-def metadata_of_day(
-    store: ObjectStore, day: date, states: Mapping[str, str], rows: int
-) -> dict[str, dg.MetadataValue[str] | int | float]:
+def _coverage(store: ObjectStore, day: date) -> dg.MarkdownMetadataValue:
+    columns = ["troop_id", "troop_name", "warrior_id", "covered_share"]
+    table = read_table(store, layout.table_key("daily_performance", day), columns=columns)
+    by_troop = table.group_by(["troop_id", "troop_name"]).aggregate(
+        [("warrior_id", "count_distinct"), ("warrior_id", "count"), ("covered_share", "mean")]
+    )
+    rows = zip(*(column.to_pylist() for column in by_troop.columns), strict=True)
+    return troops_picture(
+        (name or troop_id, warriors, series, covered) for troop_id, name, warriors, series, covered in rows
+    )
+
+
+def day_checks(partitions: dg.PartitionsDefinition[Any]) -> list[dg.AssetCheckSpec]:
+    """The checks of a published day."""
+    texts = {
+        "troops_present": "No troop of the day is missing or partial",
+        UNIQUE: "No row of the day's tables is there twice; the day is not published otherwise",
+        PLAUSIBLE: "No value is out of its unit's range, and there are about as many rows as on the days before",
+    }
+    return [
+        dg.AssetCheckSpec(
+            name,
+            asset="daily_performance",
+            description=text,
+            partitions_def=partitions,
+            blocking=name == UNIQUE,
+        )
+        for name, text in texts.items()
+    ]
+
+
+def metadata_of_day(store: ObjectStore, day: date, states: Mapping[str, str], rows: int) -> dict[str, Any]:
     """What the UI shows of a published day."""
     missing, partial = _not_complete(states)
+    key = layout.table_key("daily_performance", day)
+    head = store.head(key)
     return {
         "dagster/row_count": rows,
         "troops": len(states),
         "troops_missing": len(missing),
         "troops_partial": len(partial),
-        "path": dg.MetadataValue.path(store.uri(layout.table_key("daily_performance", day))),
-    }
+        "table_bytes": head.size if head else 0,
+        "path": dg.MetadataValue.path(store.uri(key)),
+        "plot": _coverage(store, day),
+    } | column_lineage("daily_performance")
 
 
 def troops_present(states: Mapping[str, str]) -> dg.AssetCheckResult:
@@ -89,6 +144,50 @@ def troops_present(states: Mapping[str, str]) -> dg.AssetCheckResult:
         passed=not missing and not partial,
         description="; ".join(said) or f"all {len(states)} troops of the day are in",
         metadata={"troops_missing": len(missing), "troops_partial": len(partial)},
+    )
+
+
+def grain_unique(store: ObjectStore, day: date, troops: Sequence[str]) -> dg.AssetCheckResult:
+    """The check that no row of a day's tables is there twice."""
+    from vendor_assets.analytics.quality import duplicates_of_day
+
+    found = duplicates_of_day(store, day, troops)
+    shown = ", ".join(f"{count} in {name}" for name, count in list(found.items())[:10])
+    return dg.AssetCheckResult(
+        check_name=UNIQUE,
+        passed=not found,
+        description=(
+            f"rows that are there twice: {shown}; rebuild these partitions from what has landed (rebuild: true)"
+            if found
+            else f"no row is there twice in the tables of {len(troops)} troops"
+        ),
+        metadata={"duplicate_rows": sum(found.values()), "tables": len(found)},
+    )
+
+
+def plausible(store: ObjectStore, day: date, rows: int) -> dg.AssetCheckResult:
+    """The check that a published day looks like a day: no value that its unit forbids, as many rows as usual."""
+    from vendor_assets.analytics import quality
+
+    broken = quality.implausible_values(quality.read_extremes(store, day))
+    usual = quality.usual_rows(store, day)
+    low, high = quality.USUAL
+    said = [
+        f"{item.value_name} is {item.rule} in {item.series} series, like {item.worst:.4g} in {item.example}"
+        for item in broken[:5]
+    ]
+    if usual and not low * usual <= rows <= high * usual:
+        said.insert(0, f"{rows:,} rows, but the days before had {usual:,} (median)")
+    compared = (
+        f"{rows:,} rows, {usual:,} is usual" if usual else f"{rows:,} rows, too few days before to compare"
+    )
+    return dg.AssetCheckResult(
+        check_name=PLAUSIBLE,
+        passed=not said,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(said) or f"every value is possible; {compared}",
+        metadata={"rows": rows, "series_out_of_range": sum(item.series for item in broken)}
+        | ({"usual_rows": usual} if usual else {}),
     )
 
 

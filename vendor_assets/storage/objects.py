@@ -19,6 +19,7 @@ import fcntl
 import io
 import logging
 import os
+import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -159,6 +160,10 @@ class ObjectStore(ABC):
     @abstractmethod
     def uri(self, key: str) -> str:
         """Where an object is: an absolute path or ``s3://…``, as DuckDB and pandas take it."""
+
+    def requests_of_thread(self) -> int:
+        """Requests that this thread has sent to the store so far, retries included; a folder needs none."""
+        return 0
 
     def get(self, key: str) -> bytes:
         """An object's bytes; raises as :meth:`get_with_etag`."""
@@ -518,6 +523,16 @@ class S3Store(ObjectStore):
     def __init__(self, client: Any, bucket: str, prefix: str = "") -> None:
         self._bucket = _Bucket(client, bucket, _checked_prefix(prefix.strip("/")))
         self.url = self._bucket.url
+        self._sent = threading.local()
+        client.meta.events.register("before-send.s3", self._count)
+
+    def _count(self, **_: Any) -> None:
+        self._sent.count = self.requests_of_thread() + 1
+
+    def requests_of_thread(self) -> int:
+        """See :meth:`ObjectStore.requests_of_thread`."""
+        count: int = getattr(self._sent, "count", 0)
+        return count
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
         """See :meth:`ObjectStore.get_with_etag`."""

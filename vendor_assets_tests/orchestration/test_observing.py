@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -15,8 +16,8 @@ from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.backlog import Recorder, duration_text
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.storage import layout
-from vendor_assets_tests.support.deployment import Deployment, yesterday
-from vendor_assets_tests.support.simulator import RunningSimulator
+from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
+from vendor_assets_tests.support.simulator import KEY, RunningSimulator
 
 DAY = yesterday()
 START = datetime(2026, 11, 20, tzinfo=UTC)
@@ -83,9 +84,15 @@ def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> Non
 
 
 def test_a_harvest_keeps_samples_and_says_its_progress(
-    deployment: Deployment, vendor: RunningSimulator, samples: Backlog, monkeypatch: pytest.MonkeyPatch
+    deployment: Deployment,
+    tmp_path: Path,
+    vendor: RunningSimulator,
+    samples: Backlog,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While it runs its waiting work is kept, its log says how far it is; at the end nothing waits any more."""
+    environ = {"VENDOR_URL": vendor.url, "VENDOR_API_KEY": KEY, "VENDOR_RATE": "60/s"}
+    deployment = deploy(tmp_path, deployment.instance, **environ)
     monkeypatch.setattr(Recorder, "sample_seconds", 0.02)
     monkeypatch.setattr(Recorder, "say_seconds", 0.1)
     assert deployment.materialize("troops", partition=DAY.isoformat()).success

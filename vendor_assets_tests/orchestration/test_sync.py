@@ -43,7 +43,10 @@ def shown(instance: dg.DagsterInstance, asset: str) -> dict[str, dict[str, objec
         if materialization is not None and materialization.partition not in found:
             metadata = materialization.metadata
             found[str(materialization.partition)] = {
-                name: metadata[name].value for name in SHOWN if name in metadata
+                name: metadata[name].value
+                for name in SHOWN
+                # A picture of each troop would have to be made from its table: it comes with the next harvest.
+                if name in metadata and (name, asset) != ("plot", "performance_data")
             }
     return found
 

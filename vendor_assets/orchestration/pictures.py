@@ -1,0 +1,113 @@
+"""A partition's values as a small table with pictures, for the UI; cheap enough for each of thousands."""
+
+import logging
+import re
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import pyarrow as pa
+
+from vendor_assets.analytics import sparks
+from vendor_assets.days import Window, day_window
+from vendor_assets.errors import StorageError
+from vendor_assets.harvest.outcome import Outcome
+from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.parquet import read_table
+
+log = logging.getLogger(__name__)
+
+MOST_ROWS: Final = 500_000
+"""Of a larger table no picture is made: reading it again would cost more than the look is worth."""
+MOST_LINES: Final = 8
+_TYPICAL: Final = re.compile(r"(^|_)(average|avg|mean|median|p50)(_|$)")
+_COLUMNS: Final = ("data_group", "value_name", "timeslice_start", "value", "weight")
+
+
+def picture_of(store: ObjectStore, outcome: Outcome, zone: ZoneInfo) -> dict[str, dg.MarkdownMetadataValue]:
+    """Metadata with the picture of an outcome, where it has one: performance data that were made now."""
+    if outcome.asset != "performance_data" or not outcome.succeeded or outcome.mode == "report":
+        return {}
+    window = day_window(outcome.day, zone)
+    try:
+        found = partition_picture(store, outcome.table_key, outcome.rows, window)
+    except StorageError as error:
+        # The partition is complete without it.
+        log.warning("no picture of %s: %s", outcome.table_key, error)
+        return {}
+    return {} if found is None else {"plot": found}
+
+
+def partition_picture(
+    store: ObjectStore, key: str, rows: int, window: Window
+) -> dg.MarkdownMetadataValue | None:
+    """The busiest data groups of a partition of performance data, each along the day; None where there is nothing.
+
+    Args:
+        key: Of the table.
+        rows: Its rows.
+    """
+    if not 0 < rows <= MOST_ROWS:
+        return None
+    table = read_table(store, key, columns=_COLUMNS)
+    by_slice = table.group_by(["data_group", "value_name", "timeslice_start"]).aggregate(
+        [("value", "mean"), ("value", "count"), ("weight", "sum")]
+    )
+    return _lines(by_slice, window)
+
+
+def _lines(by_slice: pa.Table, window: Window) -> dg.MarkdownMetadataValue:
+    values: dict[str, dict[str, list[tuple[datetime, float | None]]]] = {}
+    calls: dict[str, float] = {}
+    for group, name, start, value, _, weight in zip(
+        *(column.to_pylist() for column in by_slice.columns), strict=True
+    ):
+        values.setdefault(group, {}).setdefault(name, []).append((start, value))
+        calls[group] = calls.get(group, 0.0) + (weight or 0.0)
+    shown = sorted(values, key=lambda group: (-calls[group], group))[:MOST_LINES]
+    lines = ["| data group | value | mean | along the day |", "|---|---|---:|---|"]
+    for group in shown:
+        name = min(values[group], key=lambda item: (not _TYPICAL.search(item.lower()), item))
+        series = values[group][name]
+        known = [value for _, value in series if value is not None and value - value == 0]
+        mean = f"{sum(known) / len(known):.4g}" if known else "none"
+        picture = sparks.image(sparks.line(_along(series, window)), "along the day")
+        lines.append(f"| {sparks.cell(group)} | {sparks.cell(name)} | {mean} | {picture} |")
+    more = len(values) - len(shown)
+    note = f"; {more} more data groups" if more > 0 else ""
+    lines += ["", f"Mean over warriors of each timeslice, from zero; rose: no value{note}."]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _along(series: Iterable[tuple[datetime, float | None]], window: Window) -> list[float | None]:
+    """Values by equal parts of the day, as many as timeslices fit, 96 at most."""
+    known = sorted((start, value) for start, value in series)
+    steps = [after - before for (before, _), (after, _) in pairwise(known)]
+    step = max(min(steps, default=timedelta(hours=1)), (window.end - window.start) / 96)
+    count = max(1, round((window.end - window.start) / step))
+    found: list[float | None] = [None] * count
+    for start, value in known:
+        place = int((start - window.start) / step)
+        if 0 <= place < count:
+            found[place] = value
+    return found
+
+
+def troops_picture(troops: Iterable[tuple[str, int, int, float]], most: int = 40) -> dg.MarkdownMetadataValue:
+    """The troops of a published day, those with the largest gaps first.
+
+    Args:
+        troops: Name, warriors, series, and the mean share of the day covered by these.
+        most: Rows at most.
+    """
+    ordered = sorted(troops, key=lambda troop: (troop[3], troop[0]))
+    lines = ["| troop | warriors | series | day covered | |", "|---|---:|---:|---:|---|"]
+    for name, warriors, series, covered in ordered[:most]:
+        picture = sparks.image(sparks.bar(covered), "share of the day covered")
+        lines.append(f"| {sparks.cell(name)} | {warriors} | {series} | {covered:.1%} | {picture} |")
+    if len(ordered) > most:
+        lines += ["", f"{len(ordered) - most} more troops, with fewer gaps."]
+    return dg.MetadataValue.md("\n".join(lines))
