@@ -25,6 +25,7 @@ from vendor_assets.errors import (
 )
 from vendor_assets.harvest.dead_letters import DeadLetter
 from vendor_assets.harvest.landing import Landed, Lander
+from vendor_assets.tables import TABLES
 from vendor_assets.vendors.base import Asset, Parsed, PlannedRequest, Request, Response, Vendor
 
 MAX_PAGES = 10_000
@@ -121,6 +122,7 @@ class Fetcher:
         self._workers: list[threading.Thread] = []
         self._closed = False
         self._down = 0
+        self._refused: VendorUnauthorizedError | None = None
         self._busy_since = 0.0
         self.busy_seconds = 0.0
         """Time during which there was something to fetch."""
@@ -132,6 +134,9 @@ class Fetcher:
 
         Problems are left in ``work.failure`` and ``work.dead``. The calling thread lands chunks meanwhile.
         """
+        if work.pending and self._refused is not None:
+            work.failure = self._refused
+            work.pending.clear()
         if not work.pending:
             work.finished.set()
             return
@@ -209,19 +214,22 @@ class Fetcher:
                 work.done += 1
                 work.leaves_done += len(item[0].leaves)
                 if failure is not None:
-                    work.failure = work.failure or failure
-                    work.pending.clear()
+                    self._give_up(work, failure)
                 self._finish_if_over(work)
+
+    def _give_up(self, work: Work, failure: VendorAssetsError) -> None:
+        """End one harvest early, or all of them where the key is refused: none of the others would get an answer."""
+        if isinstance(failure, VendorUnauthorizedError):
+            self._refused = failure
+        for each in list(self._open) if isinstance(failure, VendorUnauthorizedError) else [work]:
+            each.failure = each.failure or failure
+            each.pending.clear()
+            self._finish_if_over(each)
 
     def _fetch_pages(self, work: Work, planned: PlannedRequest, page: int, request: Request) -> None:
         """Fetch one planned request with all its pages; ends in landed pages or a dead letter."""
-        seen: set[str] = set()
+        seen: set[int] = set()
         while True:
-            if request.key in seen or page > MAX_PAGES:
-                what = f"page {page} of {planned.request.key} repeats an earlier page; the list never ends"
-                self._bury(work, planned, VendorProtocolError(what), datetime.now(UTC))
-                return
-            seen.add(request.key)
             started = datetime.now(UTC)
             try:
                 fetched = self._client.fetch(
@@ -240,6 +248,13 @@ class Fetcher:
             self._count(work, fetched)
             self._down = 0
             parsed: Parsed = fetched.value
+            content = _content(work.asset, parsed)
+            if content in seen or page > MAX_PAGES:
+                what = f"page {page} of {planned.request.key} repeats an earlier page; the list never ends"
+                endless = VendorProtocolError(what, status=fetched.response.status, attempts=fetched.attempts)
+                self._bury(work, planned, endless, started)
+                return
+            seen.add(content)
             work.lander.add(
                 Landed(
                     asset=work.asset,
@@ -305,6 +320,12 @@ class Fetcher:
             work.counts.throttled += fetched.throttled
             work.counts.paced_seconds += fetched.waited_seconds
             work.counts.bytes += fetched.bytes
+
+
+def _content(asset: Asset, parsed: Parsed) -> int:
+    """What a page is about: two pages of a list with the same entities are the same page twice."""
+    keys = [parsed.columns[name] for name in TABLES[asset].key if name in parsed.columns]
+    return hash((tuple(zip(*keys, strict=True)), str(parsed.rejected)))
 
 
 def pending_items(
