@@ -31,7 +31,8 @@ KINDS: dict[str, str] = {
     "repeating_page": "each page is the first one, and Link names a next page",
     "duplicates": "the first entity of a page comes twice",
     "shuffled": "the entities of a page in reverse order",
-    "weird_values": "NaN, infinity, 2^63, null and negative times among the values",
+    "weird_values": "NaN, infinities, 2^63, null, a negative number and text among the values",
+    "weird_times": "timeslices before the year 0, from 1677 to 9999, backwards, of no length, from -1",
     "drift_new": "each entity has a field that nobody knows",
     "drift_missing": "ids, names and ends of timeslices are missing",
     "drift_type": "ids, names and ends of timeslices have another type",
@@ -182,7 +183,15 @@ def spoil(kind: str, body: bytes) -> bytes:
         return HTML
     if kind == "empty":
         return b""
-    if kind not in ("duplicates", "shuffled", "weird_values", "drift_new", "drift_missing", "drift_type"):
+    if kind not in (
+        "duplicates",
+        "shuffled",
+        "weird_values",
+        "weird_times",
+        "drift_new",
+        "drift_missing",
+        "drift_type",
+    ):
         return body
     tree = json.loads(body)
     if "error" in tree:
@@ -196,6 +205,8 @@ def spoil(kind: str, body: bytes) -> bytes:
         entities.reverse()
     elif kind == "weird_values":
         _weird(entities)
+    elif kind == "weird_times":
+        _weird_times(entities)
     else:
         _drift(kind, entities)
     return json.dumps(tree, separators=(",", ":")).encode()
@@ -212,6 +223,19 @@ def _weird(entities: list[dict[str, object]]) -> None:
             for value_name in piece["values"]:
                 piece["values"][value_name] = odd[number % len(odd)]
                 number += 1
+
+
+def _weird_times(entities: list[dict[str, object]]) -> None:
+    before, last = "-0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00"
+    for entity in entities:
+        slices = entity.get("timeslices")
+        if not isinstance(slices, list):
+            continue
+        for number, piece in enumerate(slices[:5]):
+            start, end = piece["from"], piece["to"]
+            piece["from"], piece["to"] = (
+                (before, before), (end, start), (start, start), ("1677-01-01T00:00:00+00:00", last), (-1, end)
+            )[number]  # fmt: skip
 
 
 def _drift(kind: str, entities: list[dict[str, object]]) -> None:

@@ -476,7 +476,7 @@ class Connection(asyncio.Protocol):
             keep_alive=request.keep_alive,
         )
         # Counted before it is sent: whoever has the answer finds it in the log.
-        right = kind in ("", "wrong_type", "latency", "clock_skew")
+        right = kind in ("", "latency", "clock_skew")
         self._leave(request, answer, str(answer.status), served=right, fault=kind)
         self._write(head, answer.body)
         self._done(request)
