@@ -4,7 +4,7 @@
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
-TIERS := unit contracts integration orchestration e2e
+TIERS := unit contracts integration orchestration attack e2e
 TESTS ?= $(TIERS:%=vendor_assets_tests/%)
 WORKERS ?= 2
 
@@ -46,9 +46,9 @@ format: .venv/installed-dev ## Put the code into shape
 bench: .venv/installed-dev ## Measure; each benchmark says what is wanted
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
-attack: .venv/installed-dev ## Long trials that try to break it; not part of make test
-	@if [ -d vendor_assets_tests/attack ]; then $(BIN)/pytest -v vendor_assets_tests/attack; \
-	else echo "no trials are kept in vendor_assets_tests/attack yet"; fi
+attack: .venv/installed-dev ## Kill it, starve it, lie to it, at length; make test has the short forms
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal --long --results vendor_assets_tests/attack/results.md \
+	vendor_assets_tests/attack
 
 clean: ## Remove what was installed and cached; harvested data and Dagster's history stay
 	rm -rf .venv *.egg-info build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

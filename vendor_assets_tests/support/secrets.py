@@ -1,0 +1,58 @@
+"""Looks for an API key, and for what a vendor said, in everything that a harvest leaves behind."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SECRET = "s3cr3t+attack/7f4c9e=="
+"""A key that occurs nowhere by chance, and that looks different once a URL holds it."""
+
+_BODIES = re.compile(rb'\\*"(timeslices|application_hosts|applications)\\*"\s*:\s*\[\s*\{|<h1>502')
+"""What only bodies of the embedded vendor hold, quoted once more or not."""
+
+
+def forms(secret: str) -> list[bytes]:
+    """How a key may be written."""
+    return [
+        text.encode() for text in {secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1]}
+    ]
+
+
+def files_with_secret(folder: Path, secret: str = SECRET) -> list[str]:
+    """Files below a folder that hold the key, Parquet files unpacked."""
+    wanted = forms(secret)
+    found = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        if any(form in piece for piece in (data, *_unpacked(data)) for form in wanted):
+            found.append(str(path.relative_to(folder)))
+    return found
+
+
+def logs_with_bodies(texts: Iterable[str | bytes]) -> list[str]:
+    """The texts of a log that hold a part of a vendor's answer, shortened."""
+    found = []
+    for text in texts:
+        data = text.encode() if isinstance(text, str) else text
+        if (hit := _BODIES.search(data)) is not None:
+            start = max(0, hit.start() - 100)
+            found.append(data[start : hit.end() + 100].decode("utf-8", "replace"))
+    return found
+
+
+def _unpacked(data: bytes) -> Iterator[bytes]:
+    if not (data[:4] == data[-4:] == b"PAR1"):
+        return
+    table = pq.read_table(io.BytesIO(data))
+    for column in table.columns:
+        if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+            for value in column.to_pylist():
+                if value is not None:
+                    yield value.encode() if isinstance(value, str) else value
