@@ -34,8 +34,11 @@ NAMES: Final = (
     "VENDOR_ASSETS_TIMEZONE",
     "VENDOR_ASSETS_RESOLUTION",
     "VENDOR_ASSETS_SETTLING",
+    "VENDOR_ASSETS_ALERT_URL",
 )
 """Every setting, by its name in the environment."""
+SECRETS: Final = ("api_key", "alert_url")
+"""Settings that are never printed."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Settings:
         zone: Time zone of days.
         resolution_seconds: Wanted length of a timeslice.
         settling_seconds: How long after its end a day's data may still change.
+        alert_url: Where alerts are posted; a secret, never printed; empty for the log alone.
     """
 
     vendor: Vendor
@@ -71,6 +75,7 @@ class Settings:
     zone: ZoneInfo
     resolution_seconds: int
     settling_seconds: int
+    alert_url: str = ""
 
     @property
     def account(self) -> str:
@@ -78,8 +83,8 @@ class Settings:
         return f"{self.vendor.kind}@{self.vendor_url}"
 
     def __repr__(self) -> str:
-        """All but the key."""
-        shown = {name: value for name, value in self.__dict__.items() if name != "api_key"}
+        """All but the secrets."""
+        shown = {name: value for name, value in self.__dict__.items() if name not in SECRETS}
         return f"Settings({shown})"
 
 
@@ -126,6 +131,7 @@ def read(environ: Mapping[str, str], *, root: Path, now: datetime | None = None)
         settling_seconds=int(
             _number(values, "VENDOR_ASSETS_SETTLING", 1800, lowest=0, highest=864_000, whole=True)
         ),
+        alert_url=_alert_url(values.get("VENDOR_ASSETS_ALERT_URL", "")),
     )
 
 
@@ -165,6 +171,14 @@ def _url(text: str) -> str:
             f"VENDOR_URL ({shown}) has credentials, a query or a fragment; give scheme, host and path only"
         )
     return text.rstrip("/")
+
+
+def _alert_url(text: str) -> str:
+    parts = urlsplit(text)
+    if text and (parts.scheme not in ("http", "https") or not parts.hostname):
+        # Whoever reads the message may not know the address.
+        raise ConfigurationError("VENDOR_ASSETS_ALERT_URL is not an address; give one like https://host/path")
+    return text
 
 
 def _limits(text: str, vendor: Vendor) -> tuple[Limit, ...] | Literal["auto"]:

@@ -21,6 +21,7 @@ The tree::
     ├── HarvestError
     │   ├── PartitionHeldError         retryable: another live run holds the partition
     │   └── PartialHarvestError        some leaves are dead letters, or some partitions failed
+    ├── MessageError                   retryable: a message to people did not arrive
     ├── StoppedError                   retryable: asked to stop; nothing more is sent
     └── RecordError                    a row that does not fit its table
 
@@ -154,6 +155,12 @@ class PartitionHeldError(HarvestError):
 
 class PartialHarvestError(HarvestError):
     """Some leaves are dead letters, or some partitions failed; the message names them."""
+
+
+class MessageError(VendorAssetsError):
+    """A message to people did not arrive; names no address, which is a secret."""
+
+    retryable = True
 
 
 class StoppedError(VendorAssetsError):

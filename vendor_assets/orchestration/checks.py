@@ -1,11 +1,13 @@
 """Checks that stand by themselves: a click evaluates them, and so do the sensors that look."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
 from vendor_assets.configuration import Settings
 from vendor_assets.orchestration import letters
+from vendor_assets.orchestration.freshness import FRESH, GRACE, Freshness, freshness
 from vendor_assets.orchestration.partitions import Partitions, split_key
 from vendor_assets.orchestration.resources import StoreResource
 
@@ -25,7 +27,38 @@ def build_checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
         _, check = letters.events_of_day(store.open(), day)
         return result_of(check)
 
-    return [none_open]
+    def fresh_of(asset: str) -> dg.AssetChecksDefinition:
+        @dg.asset_check(
+            asset=asset,
+            name=FRESH,
+            description="The newest day is the one that daily_harvest should have made; passes while that is off",
+        )
+        def fresh(context: dg.AssetCheckExecutionContext) -> Any:
+            found = freshness(context.instance, settings, datetime.now(UTC))
+            for item in found:
+                if item.asset == asset:
+                    return result_of(evaluation_of(item))
+            return dg.AssetCheckResult(passed=True, description="the schedule daily_harvest is off")
+
+        return fresh
+
+    return [none_open, *map(fresh_of, GRACE)]
+
+
+def evaluation_of(item: Freshness) -> dg.AssetCheckEvaluation:
+    """Freshness as the evaluation of its check."""
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(item.asset),
+        check_name=FRESH,
+        passed=item.passed,
+        severity=item.severity(),
+        description=item.text,
+        metadata={
+            "expected": item.expected.isoformat(),
+            "newest": item.newest.isoformat() if item.newest else "none",
+            "days_behind": item.days_behind,
+        },
+    )
 
 
 def result_of(check: dg.AssetCheckEvaluation) -> dg.AssetCheckResult:

@@ -12,7 +12,12 @@ from vendor_assets.orchestration.checks import build_checks
 from vendor_assets.orchestration.io_managers import ParquetIOManager
 from vendor_assets.orchestration.jobs import build_jobs
 from vendor_assets.orchestration.observing import build_observing_sensors
-from vendor_assets.orchestration.resources import HarvesterResource, StoreResource, VendorApiResource
+from vendor_assets.orchestration.resources import (
+    AlertResource,
+    HarvesterResource,
+    StoreResource,
+    VendorApiResource,
+)
 from vendor_assets.orchestration.schedules import build_schedules
 from vendor_assets.orchestration.sensors import build_sensors
 
@@ -49,6 +54,7 @@ def build_resources(settings: Settings, *, s3: dict[str, Any] | None = None) -> 
         "vendor_api": vendor_api,
         "harvester": harvester,
         "io_manager": ParquetIOManager(store=store),
+        "alert": AlertResource(url=dg.EnvVar("VENDOR_ASSETS_ALERT_URL") if settings.alert_url else ""),
     }
 
 

@@ -90,7 +90,7 @@ def events_of_day(store: ObjectStore, day: date) -> tuple[dg.AssetObservation, d
         DEAD_LETTERS,
         partition=day.isoformat(),
         description=_text(len(letters), transient, discarded),
-        metadata=numbers | ({"table": _table(partitions, _names(store, day))} if letters else {}),
+        metadata=numbers | ({"table": _table(partitions, names_of(store, day))} if letters else {}),
     )
     return observation, none_open(day, len(letters), transient, discarded)
 
@@ -118,7 +118,7 @@ def _text(count: int, transient: int, discarded: int) -> str:
     return f"{count} dead letters: {', '.join(parts)}{given_up}"
 
 
-def _names(store: ObjectStore, day: date) -> dict[str, str]:
+def names_of(store: ObjectStore, day: date) -> dict[str, str]:
     """Display name of each troop, by its partition key."""
     try:
         roster = read_table(store, layout.table_key("troops", day), columns=["troop_key", "name"])

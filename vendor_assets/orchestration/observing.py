@@ -1,9 +1,10 @@
-"""Sensors that only look: the backlog, the dead letters. They start no run and call no vendor.
+"""Sensors that only look: backlog, dead letters, freshness, what is wrong. They start no run and call no vendor.
 
 Each says something only when there is something new to say: an event costs, and what is said all day is not read.
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
@@ -13,12 +14,16 @@ import dagster as dg
 from vendor_assets.budget import Backlog, BudgetState, Sample
 from vendor_assets.configuration import Settings
 from vendor_assets.errors import VendorAssetsError
-from vendor_assets.orchestration import letters
+from vendor_assets.orchestration import alerts, letters
 from vendor_assets.orchestration.backlog import KEEP, observation_of
+from vendor_assets.orchestration.checks import evaluation_of
 from vendor_assets.orchestration.events import CALLS_TAG, DAY_TAG, report
 from vendor_assets.orchestration.following import ACTIVE, active_days, days_of, harvests
+from vendor_assets.orchestration.freshness import freshness
 from vendor_assets.orchestration.jobs import planned_by
-from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
+from vendor_assets.orchestration.resources import AlertResource, StoreResource, VendorApiResource
+
+log = logging.getLogger(__name__)
 
 OBSERVE_EVERY: Final = timedelta(minutes=3)
 BUSY_SECONDS: Final = 300.0
@@ -110,7 +115,52 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         context.update_cursor(json.dumps(seen))
         return dg.SkipReason(f"observed the dead letters of {', '.join(due[:DAYS_PER_TICK]) or 'no day'}")
 
-    return [backlog_sensor, dead_letters_sensor]
+    @dg.sensor(
+        name="freshness_sensor",
+        minimum_interval_seconds=300,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="While the daily schedule is on: whether its days arrive; evaluates the check fresh on a change.",
+    )
+    def freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        found = freshness(context.instance, settings, datetime.now(UTC))
+        if not found:
+            return dg.SkipReason("the schedule daily_harvest is off, or has made no day yet")
+        before: dict[str, list[Any]] = json.loads(context.cursor or "{}")
+        now = {item.asset: [item.expected.isoformat(), item.passed] for item in found}
+        events = [evaluation_of(item) for item in found if before.get(item.asset) != now[item.asset]]
+        return dg.SensorResult(asset_events=events, cursor=json.dumps(now))
+
+    @dg.sensor(
+        name="alert_sensor",
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="One message, in the log and to the alert's webhook, when something begins to be wrong or is over.",
+    )
+    def alert_sensor(
+        context: dg.SensorEvaluationContext,
+        store: StoreResource,
+        vendor_api: VendorApiResource,
+        alert: AlertResource,
+    ) -> dg.SkipReason:
+        now = datetime.now(UTC)
+        memory = alerts.Memory.load(context.cursor)
+        stale = freshness(context.instance, settings, now)
+        alerts.look(memory, context.instance, now=now, budget=_state(vendor_api), stale=stale)
+        text = alerts.message(memory, now, lambda day, keys: _names(store, day, keys))
+        if text:
+            log.warning("%s", text)
+            if alerts.send(alert.url, text):
+                alerts.told(memory, now)
+        context.update_cursor(memory.dump())
+        return dg.SkipReason(text or f"nothing new; {len(memory.open)} causes are open")
+
+    return [backlog_sensor, dead_letters_sensor, freshness_sensor, alert_sensor]
+
+
+def _names(store: StoreResource, day: str, keys: Sequence[str]) -> list[str]:
+    """What people call some troops of a day."""
+    known = letters.names_of(store.open(), date.fromisoformat(day))
+    return [known.get(key) or key for key in keys]
 
 
 def _version(seen: Mapping[str, tuple[str, float]], day: str) -> str | None:

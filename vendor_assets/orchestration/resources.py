@@ -35,6 +35,12 @@ class StoreResource(dg.ConfigurableResource[Any]):
         return store
 
 
+class AlertResource(dg.ConfigurableResource[Any]):
+    """Where alerts go besides the log."""
+
+    url: str = Field(description="A webhook in Slack's form; give it as an environment variable; empty: none")
+
+
 class VendorApiResource(dg.ConfigurableResource[Any]):
     """The vendor's API behind the shared budget: no process, thread or machine sends past it."""
 

@@ -1,0 +1,334 @@
+"""Alerts: one message when something begins to be wrong, one when it is over; a cause, not a partition, makes one.
+
+What is wrong now is read from what Dagster and the budget know; what was said already is kept in a sensor's cursor.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import dagster as dg
+
+from vendor_assets.budget import BudgetState
+from vendor_assets.errors import VendorAssetsError
+from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.orchestration.backlog import duration_text
+from vendor_assets.orchestration.following import latest_storage_ids
+from vendor_assets.orchestration.freshness import Freshness
+from vendor_assets.orchestration.jobs import PUBLISH_JOB, ROSTER_JOB, planned_by
+from vendor_assets.orchestration.partitions import split_key
+
+BATCH: Final = 200
+"""Failed runs that one tick looks at."""
+MOST_PARTITIONS: Final = 500
+"""Partitions of a cause that are watched until they are there."""
+MOST_CAUSES: Final = 8
+"""Causes that one message tells; further ones are counted."""
+AGAIN: Final = timedelta(hours=6)
+"""After so long a cause that has reached further days is told once more."""
+LONG_HOLD_SECONDS: Final = 600.0
+
+_FIRST: Final = re.compile(r"first [A-Z]+ \S+: (?P<why>.*)")
+_REQUEST: Final = re.compile(r"^[A-Z]+ /\S+: ")
+_ATTEMPTS: Final = re.compile(r" \(\d+ attempts?\)")
+_NUMBER: Final = re.compile(r"\d{4,}|\b[0-9a-f]{8,}\b")
+
+_ASSETS: Final = ("troops", *CHAIN, "daily_performance", "performance_report")
+_ASSETS_OF_JOB: Final = {ROSTER_JOB: ("troops",), PUBLISH_JOB: ("daily_performance",)}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Cause:
+    """Something that is wrong, and what it touches.
+
+    Attributes:
+        why: What happened, one line.
+        since: When it was first seen, seconds.
+        partitions: Asset -> partition -> number of the event that told of its failure.
+        more: Partitions beyond those that are watched.
+        days: Days that it has touched.
+        said: When it was told last, seconds; 0 before the first time.
+        said_days: How many days it had touched then.
+        subject: What it is about where it touches no partition.
+        next_step: What to do.
+    """
+
+    why: str
+    since: float
+    partitions: dict[str, dict[str, int]] = field(default_factory=dict)
+    more: int = 0
+    days: list[str] = field(default_factory=list)
+    said: float = 0.0
+    said_days: int = 0
+    subject: str = ""
+    next_step: str = ""
+
+    def add(self, asset: str, partition: str, storage_id: int) -> None:
+        """One more partition that failed for this cause."""
+        day = partition.partition("|")[0]
+        if day and day not in self.days:
+            self.days = sorted([*self.days, day])
+        if sum(map(len, self.partitions.values())) < MOST_PARTITIONS:
+            self.partitions.setdefault(asset, {})[partition] = storage_id
+        else:
+            self.more += 1
+
+    def title(self) -> str:
+        """What is concerned, in a few words."""
+        if self.subject:
+            return self.subject
+        days = (
+            self.days[0]
+            if len(self.days) == 1
+            else f"{len(self.days)} days ({self.days[0]} to {self.days[-1]})"
+        )
+        count = sum(map(len, self.partitions.values())) + self.more
+        assets = " and ".join(sorted(self.partitions)) or "partitions"
+        what = (
+            "troop" if any("|" in key for keys in self.partitions.values() for key in keys) else "partition"
+        )
+        return f"{assets} of {days}: {count} {what}{'' if count == 1 else 's'} failed"
+
+
+@dataclass
+class Memory:
+    """What a sensor remembers between ticks.
+
+    Attributes:
+        seen: Number of the newest failed run's event that was looked at; None before the first tick.
+        open: Causes by their signature.
+        over: Lines on causes that have ended and were not told yet.
+    """
+
+    seen: int | None = None
+    open: dict[str, Cause] = field(default_factory=dict)
+    over: list[str] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, cursor: str | None) -> "Memory":
+        """From a sensor's cursor."""
+        document = json.loads(cursor or "{}")
+        causes = {key: Cause(**item) for key, item in document.get("open", {}).items()}
+        return cls(document.get("seen"), causes, document.get("over", []))
+
+    def dump(self) -> str:
+        """For a sensor's cursor."""
+        return json.dumps(asdict(self))
+
+
+def signature(why: str) -> str:
+    """What is the same about a reason wherever it strikes: without requests, ids and counts."""
+    first = _FIRST.search(why)
+    text = _REQUEST.sub("", (first["why"] if first else why).partition("; ")[0])
+    return _NUMBER.sub("…", _ATTEMPTS.sub("", text)).strip()
+
+
+def look(
+    memory: Memory,
+    instance: dg.DagsterInstance,
+    *,
+    now: datetime,
+    budget: BudgetState | None,
+    stale: Sequence[Freshness],
+) -> None:
+    """Bring what is remembered up to date: new causes, causes that reach further, causes that are over."""
+    _failed_runs(memory, instance, now)
+    _repaired(memory, instance, now)
+    conditions = {
+        f"{item.asset} is late": (
+            item.text,
+            "look at the schedule daily_harvest and its last run, then materialize the day",
+        )
+        for item in stale
+        if not item.passed
+    }
+    if budget is not None and budget.breaker == "open":
+        conditions["the vendor is down"] = (
+            budget.why,
+            "nothing: one probe at a time asks whether it is back",
+        )
+    if budget is not None and budget.hold_seconds > LONG_HOLD_SECONDS:
+        what = f"{budget.hold_reason}, for {duration_text(budget.hold_seconds)} more"
+        conditions["nobody calls the vendor"] = (what, "look at: vendor-assets budget")
+    # What could not be looked at is neither new nor over.
+    known = budget is not None
+    for subject, (why, next_step) in conditions.items():
+        if subject not in memory.open:
+            memory.open[subject] = Cause(why, now.timestamp(), subject=subject, next_step=next_step)
+    for key, cause in list(memory.open.items()):
+        if cause.subject and key not in conditions and (known or key.endswith("is late")):
+            _end(memory, key, now)
+
+
+def _failed_runs(memory: Memory, instance: dg.DagsterInstance, now: datetime) -> None:
+    newest = instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=1).records
+    if memory.seen is None:
+        # What failed before anybody listened is history.
+        memory.seen = newest[0].storage_id if newest else 0
+        return
+    wanted = dg.RunStatusChangeRecordsFilter(dg.DagsterEventType.RUN_FAILURE, after_storage_id=memory.seen)
+    for record in instance.fetch_run_status_changes(wanted, limit=BATCH, ascending=True).records:
+        memory.seen = record.storage_id
+        run = instance.get_run_by_id(record.run_id)
+        if run is None or run.tags.get("dagster/will_retry") == "true":
+            continue
+        for asset, partition, why in _failures(instance, run, record):
+            key = signature(why)
+            cause = memory.open.setdefault(key, Cause(key, now.timestamp(), next_step=_next_step(why)))
+            cause.add(asset, partition, record.storage_id)
+
+
+def _failures(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, record: dg.EventLogRecord
+) -> list[tuple[str, str, str]]:
+    """Asset, partition and reason of everything that a failed run did not bring to its end."""
+    events = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+    found: list[tuple[str, str, str]] = []
+    said = record.event_log_entry.user_message or "the run failed"
+    for event in events:
+        dagster_event = event.event_log_entry.dagster_event
+        data = dagster_event.step_failure_data if dagster_event else None
+        if data is None:
+            continue
+        failure = data.user_failure_data
+        listed = failure.metadata.get("not_complete") if failure else None
+        if isinstance(listed, dg.JsonMetadataValue) and isinstance(listed.value, list):
+            found += [
+                (str(item["asset"]), str(item["partition"]), str(item["why"]))
+                for item in listed.value
+                # A stop was asked for, another holder is at work, and what is below a failure is no failure of its own.
+                if item["state"] in ("failed", "partial") and not item["why"].startswith("not started: ")
+            ]
+            return found
+        if failure and failure.description:
+            said = failure.description
+        elif data.error:
+            said = data.error.message.strip().splitlines()[0] or said
+    assets, partitions = planned_by(run)
+    failed = [event.event_log_entry.step_key or "" for event in events]
+    names = [name for name in [*assets, *failed, *_ASSETS_OF_JOB.get(run.job_name, ())] if name in _ASSETS]
+    keys = partitions or [run.tags.get("dagster/partition", "")]
+    return [((names or [run.job_name])[0], key, said) for key in keys]
+
+
+def _next_step(why: str) -> str:
+    low = why.lower()
+    if "401" in low or "403" in low or "api key" in low:
+        return "set a key that works (VENDOR_API_KEY), restart the code location, materialize the partitions again"
+    if "is down" in low or "no connection" in low or "timed out" in low:
+        return "once the vendor is back materialize again; what had been answered is kept"
+    if "dead letter" in low:
+        return (
+            "vendor-assets dead-letters list; transient ones are redriven by themselves, for the others repair the "
+            "cause and materialize the partitions again"
+        )
+    return "read the run's log, then materialize the partitions again"
+
+
+def _repaired(memory: Memory, instance: dg.DagsterInstance, now: datetime) -> None:
+    """Forget partitions that are there by now; a cause without any is over."""
+    for key, cause in list(memory.open.items()):
+        if cause.subject:
+            continue
+        for asset, partitions in list(cause.partitions.items()):
+            latest = _latest(instance, asset, partitions)
+            left = {name: at for name, at in partitions.items() if latest.get(name, 0) < at}
+            if left:
+                cause.partitions[asset] = left
+            else:
+                del cause.partitions[asset]
+        if not cause.partitions:
+            _end(memory, key, now)
+
+
+def _latest(instance: dg.DagsterInstance, asset: str, partitions: Mapping[str, int]) -> Mapping[str, int]:
+    """Number of the event by which each partition is there; of a job that has none, of its last success."""
+    if asset in _ASSETS:
+        return latest_storage_ids(instance, asset, partitions)
+    succeeded = dg.RunStatusChangeRecordsFilter(dg.DagsterEventType.RUN_SUCCESS, job_names=[asset])
+    records = instance.fetch_run_status_changes(succeeded, limit=1).records
+    return dict.fromkeys(partitions, records[0].storage_id) if records else {}
+
+
+def _end(memory: Memory, key: str, now: datetime) -> None:
+    cause = memory.open.pop(key)
+    if cause.said:
+        lasted = duration_text(now.timestamp() - cause.since)
+        what = cause.subject or f"{', '.join(cause.days[:3])}: {cause.why}"
+        memory.over.append(f"over after {lasted}: {what}")
+
+
+def message(memory: Memory, now: datetime, names: Callable[[str, Sequence[str]], Sequence[str]]) -> str:
+    """What is to be told now, as plain text; empty where there is nothing new.
+
+    Args:
+        names: Day and partition keys of troops -> their names.
+    """
+    new = _untold(memory, now)
+    paragraphs = [_paragraph(cause, names) for cause in new[:MOST_CAUSES]]
+    if len(new) > MOST_CAUSES:
+        paragraphs.append(f"and {len(new) - MOST_CAUSES} more causes; see the failed runs")
+    return "\n\n".join([*paragraphs, *memory.over])
+
+
+def told(memory: Memory, now: datetime) -> None:
+    """Remember that the message was told."""
+    for cause in _untold(memory, now):
+        cause.said, cause.said_days = now.timestamp(), len(cause.days)
+    memory.over = []
+
+
+def _untold(memory: Memory, now: datetime) -> list[Cause]:
+    return [
+        cause
+        for cause in memory.open.values()
+        if not cause.said
+        or (len(cause.days) > cause.said_days and now.timestamp() - cause.said >= AGAIN.total_seconds())
+    ]
+
+
+def _paragraph(cause: Cause, names: Callable[[str, Sequence[str]], Sequence[str]]) -> str:
+    lines = [f"{cause.title()}: {cause.why}"]
+    troops: list[str] = []
+    for partitions in cause.partitions.values():
+        by_day: dict[str, list[str]] = {}
+        for partition in partitions:
+            _, troop = split_key(partition) if partition else (None, None)
+            if troop is not None:
+                by_day.setdefault(partition.partition("|")[0], []).append(troop)
+        for day, keys in by_day.items():
+            troops += [name for name in names(day, keys[:10]) if name not in troops]
+    if troops:
+        more = f" and {len(troops) - 5} more" if len(troops) > 5 else ""
+        lines.append(f"{', '.join(troops[:5])}{more}")
+    lines.append(f"next: {cause.next_step}")
+    return "\n".join(lines)
+
+
+def payload(text: str) -> Mapping[str, Any]:
+    """A message in the form of Slack's incoming webhooks; names are free text and no markup."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return {"text": escaped}
+
+
+def send(url: str, text: str) -> bool:
+    """Log a message, and post it where an address is set; whether it has arrived, or need not.
+
+    A webhook that fails is logged and tried again at the next tick; nothing else fails with it.
+    """
+    if not url:
+        return True
+    from vendor_assets.client.webhook import post
+
+    try:
+        post(url, payload(text))
+    except VendorAssetsError as error:
+        log.warning("an alert was not delivered: %s", error)
+        return False
+    return True

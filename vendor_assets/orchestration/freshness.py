@@ -1,0 +1,81 @@
+"""Whether days arrive when the schedule should have made them; silent while the schedule is off."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+import dagster as dg
+
+from vendor_assets.configuration import Settings
+from vendor_assets.days import day_window, last_complete_day
+from vendor_assets.orchestration.following import active_days
+
+FRESH: Final = "fresh"
+DAILY_SCHEDULE: Final = "daily_harvest"
+GRACE: Final = {"troops": timedelta(hours=1), "daily_performance": timedelta(hours=6)}
+"""How long after the schedule's tick a day may take, while nothing works on it."""
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """Whether an asset's newest day is there.
+
+    Attributes:
+        asset: Its name.
+        expected: The newest day that should be there.
+        newest: The newest day that is there.
+        passed: Whether that is enough.
+        text: The same in words.
+    """
+
+    asset: str
+    expected: date
+    newest: date | None
+    passed: bool
+    text: str
+
+    @property
+    def days_behind(self) -> int:
+        """Days that are missing at the end; 1 where there is none at all."""
+        return 1 if self.newest is None else max(0, (self.expected - self.newest).days)
+
+    def severity(self) -> dg.AssetCheckSeverity:
+        """A day late is a warning, more is an error."""
+        return dg.AssetCheckSeverity.WARN if self.days_behind <= 1 else dg.AssetCheckSeverity.ERROR
+
+
+def scheduled_since(instance: dg.DagsterInstance) -> datetime | None:
+    """When the daily schedule was turned on; None while it is off."""
+    # An instance in memory, as in tests and in the command's, keeps no schedules.
+    states = instance.all_instigator_state() if instance.schedule_storage else ()
+    for state in states:
+        if state.instigator_name == DAILY_SCHEDULE and state.status.value == "RUNNING":
+            started = getattr(state.instigator_data, "start_timestamp", None)
+            return datetime.fromtimestamp(started or 0.0, UTC)
+    return None
+
+
+def freshness(instance: dg.DagsterInstance, settings: Settings, now: datetime) -> list[Freshness]:
+    """For each asset that the schedule makes whether it is as new as it should be; empty while the schedule is off."""
+    since = scheduled_since(instance)
+    if since is None:
+        return []
+    found: list[Freshness] = []
+    settling = timedelta(seconds=settings.settling_seconds)
+    busy = active_days(instance)
+    for asset, grace in GRACE.items():
+        expected = last_complete_day(now - settling - grace, settings.zone)
+        if day_window(expected, settings.zone).end + settling < since:
+            continue
+        days = [date.fromisoformat(key) for key in instance.get_materialized_partitions(dg.AssetKey(asset))]
+        newest = max(days, default=None)
+        late = newest is None or newest < expected
+        working = expected.isoformat() in busy
+        if not late:
+            text = f"{newest} is there"
+        elif working:
+            text = f"{expected} is being harvested"
+        else:
+            text = f"{expected} should be there and the newest day is {newest or 'none'}"
+        found.append(Freshness(asset, expected, newest, not late or working, text))
+    return found

@@ -1,0 +1,296 @@
+"""Alerts: one message for a cause, none while it lasts, one when it is over; judged by what a webhook received."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    ScheduleInstigatorData,
+)
+
+from vendor_assets.client.webhook import post
+from vendor_assets.configuration import read
+from vendor_assets.errors import ConfigurationError, MessageError
+from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.orchestration import alerts
+from vendor_assets.orchestration.freshness import Freshness, freshness, scheduled_since
+from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.storage import layout
+from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
+from vendor_assets_tests.support.simulator import KEY, RunningSimulator
+from vendor_assets_tests.support.webhook import SECRET, Webhook, webhook
+
+DAY = yesterday()
+DEAD = "leaves are dead letters, first GET /v2/applications"
+REJECTED = "/metrics/data.json: the vendor rejects the request (status 400)"
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def hook() -> Iterator[Webhook]:
+    with webhook() as running:
+        yield running
+
+
+@dataclass
+class Alerting:
+    """A deployment whose alerts go to a webhook."""
+
+    deployment: Deployment
+    hook: Webhook
+    cursor: str | None = None
+
+    def tick(self) -> list[str]:
+        """One tick of the sensor; the messages that came of it."""
+        before = len(self.hook.received)
+        _, self.cursor = self.deployment.sensor("alert_sensor", self.cursor)
+        return self.hook.texts[before:]
+
+    def harvest(self, *keys: str) -> bool:
+        """Bring some partitions of the day up to date in one run, as the sensors do."""
+        job = self.deployment.definitions.resolve_job_def("harvest")
+        result = job.execute_in_process(
+            instance=self.deployment.instance,
+            run_config=harvest_config([f"{DAY}|{key}" for key in keys], list(CHAIN)),
+            tags={"vendor_assets/trigger": "sensor"},
+            raise_on_error=False,
+        )
+        return bool(result.success)
+
+
+@pytest.fixture
+def alerting(
+    tmp_path: Path, vendor: RunningSimulator, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Alerting]:
+    monkeypatch.setenv("VENDOR_API_KEY", KEY)
+    monkeypatch.setenv("VENDOR_ASSETS_ALERT_URL", hook.url)
+    environ = {"VENDOR_URL": vendor.url, "VENDOR_API_KEY": KEY, "VENDOR_RATE": "500/s"}
+    with dg.DagsterInstance.ephemeral() as instance:
+        deployment = deploy(tmp_path, instance, VENDOR_ASSETS_ALERT_URL=hook.url, **environ)
+        assert deployment.materialize("troops", partition=DAY.isoformat()).success
+        keys = [layout.encode_segment(troop.id) for troop in vendor.world.troops_on(DAY, "UTC")]
+        instance.add_dynamic_partitions("troop", keys)
+        yield Alerting(deployment, hook)
+
+
+def test_one_message_for_a_cause_and_one_when_it_is_over(
+    alerting: Alerting, vendor: RunningSimulator
+) -> None:
+    """Several troops and several runs fail for one reason: one message with what to do; repaired: one more."""
+    troops = vendor.world.troops_on(DAY, "UTC")
+    keys = [layout.encode_segment(troop.id) for troop in troops]
+    assert alerting.tick() == []
+    vendor.faults([{"kind": "status", "status": 400, "match": "/hosts/.*data.json"}])
+    assert not alerting.harvest(*keys[:2])
+    assert not alerting.harvest(*keys[2:])
+    (text,) = alerting.tick()
+    assert text.startswith(f"performance_data of {DAY}: {len(keys)} troops failed: ")
+    assert "status 400" in text
+    assert troops[0].name in text
+    assert "next: vendor-assets dead-letters list" in text
+    assert alerting.tick() == []
+    assert not alerting.harvest(keys[0])
+    assert alerting.tick() == []
+    vendor.clear_faults()
+    assert alerting.harvest(keys[0])
+    assert alerting.tick() == []
+    assert alerting.harvest(*keys[1:])
+    (over,) = alerting.tick()
+    assert over.startswith("over after ")
+    assert alerting.tick() == []
+    assert alerting.hook.types == ["application/json"] * 2
+
+
+def test_two_causes_are_one_digest(alerting: Alerting, vendor: RunningSimulator) -> None:
+    """What goes wrong at the same time is told at the same time, each cause by itself."""
+    keys = [layout.encode_segment(troop.id) for troop in vendor.world.troops_on(DAY, "UTC")]
+    alerting.tick()
+    vendor.faults(
+        [
+            {"kind": "status", "status": 400, "match": f"/applications/{keys[0]}/hosts/.*data.json"},
+            {"kind": "status", "status": 422, "match": f"/applications/{keys[1]}/hosts/.*metrics.json"},
+        ]
+    )
+    assert not alerting.harvest(*keys)
+    (text,) = alerting.tick()
+    assert f"performance_data of {DAY}: 1 troop failed" in text
+    assert f"data_groups of {DAY}: 1 troop failed" in text
+    assert text.count("next: ") == 2
+
+
+def test_a_refused_key_says_what_to_do(alerting: Alerting, vendor: RunningSimulator) -> None:
+    """One message names the key, not one for each troop; the key itself is in none."""
+    keys = [layout.encode_segment(troop.id) for troop in vendor.world.troops_on(DAY, "UTC")]
+    alerting.tick()
+    vendor.faults([{"kind": "status", "status": 401, "match": "/hosts"}])
+    assert not alerting.harvest(*keys)
+    (text,) = alerting.tick()
+    assert f"warriors of {DAY}: {len(keys)} troops failed" in text
+    assert "VENDOR_API_KEY" in text
+    assert KEY not in text
+
+
+@pytest.mark.parametrize("status", [500, 302])
+def test_a_webhook_that_fails_is_tried_again(
+    alerting: Alerting, vendor: RunningSimulator, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing fails with it; the message comes with a later tick; its address is in no log."""
+    key = layout.encode_segment(vendor.world.troops_on(DAY, "UTC")[0].id)
+    alerting.tick()
+    vendor.faults([{"kind": "status", "status": 400, "match": "/hosts/.*data.json"}])
+    assert not alerting.harvest(key)
+    alerting.hook.status = status
+    with caplog.at_level(logging.DEBUG, logger="vendor_assets"):
+        (first,) = alerting.tick()
+    assert f"the alert's webhook answered {status}" in caplog.text
+    assert f"performance_data of {DAY}" in caplog.text
+    assert SECRET not in caplog.text
+    alerting.hook.status = 200
+    assert alerting.tick() == [first]
+    assert alerting.tick() == []
+
+
+def test_what_nobody_listens_to_says_no_address() -> None:
+    """The error of a webhook that is away names neither its address nor its cause, which would."""
+    with webhook() as gone:
+        url = gone.url
+    with pytest.raises(MessageError) as failed:
+        post(url, {"text": "x"})
+    assert SECRET not in repr(failed.value)
+    assert failed.value.__cause__ is None
+    assert failed.value.__suppress_context__
+
+
+def test_the_address_is_a_secret(tmp_path: Path, hook: Webhook) -> None:
+    """It is in no representation of the settings, and a wrong one is not repeated."""
+    assert SECRET not in repr(read({"VENDOR_ASSETS_ALERT_URL": hook.url}, root=tmp_path))
+    with pytest.raises(ConfigurationError) as refused:
+        read({"VENDOR_ASSETS_ALERT_URL": f"ftp://host/{SECRET}"}, root=tmp_path)
+    assert SECRET not in str(refused.value)
+    assert "VENDOR_ASSETS_ALERT_URL" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            f"12 of 12 {DEAD}/200000000/hosts/1{REJECTED} (1 attempt); see",
+            f"3 of 40 {DEAD}/7/hosts/2{REJECTED} (2 attempts)",
+        ),
+        ("GET /v2/x/1: the vendor refuses the key", "GET /v2/y/2: the vendor refuses the key"),
+    ],
+)
+def test_a_reason_is_the_same_wherever_it_strikes(one: str, other: str) -> None:
+    """Requests, ids and counts do not make another cause; another status does."""
+    assert alerts.signature(one) == alerts.signature(other)
+    assert alerts.signature(one.replace("400", "500").replace("key", "sender")) != alerts.signature(other)
+
+
+def test_a_cause_that_reaches_further_days_is_told_again_later() -> None:
+    """Not at each tick; after six hours, and only where a day has been added."""
+    memory = alerts.Memory(seen=1)
+    cause = alerts.Cause("why", NOW.timestamp(), next_step="repair")
+    memory.open["why"] = cause
+    cause.add("performance_data", "2026-11-18|1", 1)
+    said = []
+    for hours, day in ((0, 18), (1, 19), (5, 19), (7, 19), (14, 19), (15, 20)):
+        now = NOW + timedelta(hours=hours)
+        cause.add("performance_data", f"2026-11-{day}|1", 1)
+        said.append(bool(alerts.message(memory, now, lambda _day, keys: keys)))
+        if said[-1]:
+            alerts.told(memory, now)
+    assert said == [True, False, False, True, False, True]
+    assert alerts.Memory.load(memory.dump()) == memory
+
+
+def test_free_text_is_no_markup() -> None:
+    """A troop's name cannot mention everybody or make a link."""
+    assert alerts.payload("<!channel> & <http://x|y>")["text"] == "&lt;!channel&gt; &amp; &lt;http://x|y&gt;"
+
+
+# -- freshness --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scheduled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daily schedule has been on for a month."""
+    long_ago = datetime.now(UTC) - timedelta(days=30)
+    monkeypatch.setattr("vendor_assets.orchestration.freshness.scheduled_since", lambda instance: long_ago)
+
+
+def test_freshness_is_silent_while_the_schedule_is_off(deployment: Deployment) -> None:
+    """Nobody expects a day that nobody ordered."""
+    assert freshness(deployment.instance, deployment.settings, datetime.now(UTC)) == []
+    result, _ = deployment.sensor("freshness_sensor")
+    assert isinstance(result, dg.SkipReason)
+
+
+def test_a_schedule_that_is_on_is_seen(tmp_path: Path) -> None:
+    """Turning the schedule on, as the UI does, begins the watch; turning it off ends it."""
+    place = RegisteredCodeLocationOrigin("here")
+    origin = RemoteRepositoryOrigin(place, "__repository__").get_instigator_origin("daily_harvest")
+    state = InstigatorState(
+        origin, InstigatorType.SCHEDULE, InstigatorStatus.RUNNING, ScheduleInstigatorData("35 0 * * *", 1e9)
+    )
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        assert scheduled_since(instance) is None
+        instance.add_instigator_state(state)
+        assert scheduled_since(instance) == datetime.fromtimestamp(1e9, UTC)
+        instance.update_instigator_state(state.with_status(InstigatorStatus.STOPPED))
+        assert scheduled_since(instance) is None
+
+
+def test_a_day_that_does_not_come_fails_the_check(deployment: Deployment, scheduled: None) -> None:
+    """Late is said once; when the day has come it passes; an evaluation is made only when something changed."""
+    at = datetime.combine(DAY + timedelta(days=1), datetime.min.time(), UTC)
+
+    def found(hours: float) -> dict[str, Freshness]:
+        items = freshness(deployment.instance, deployment.settings, at + timedelta(hours=hours))
+        return {item.asset: item for item in items}
+
+    assert found(0.5)["troops"].expected == DAY - timedelta(days=1)
+    assert found(2)["troops"].expected == DAY
+    assert not found(2)["troops"].passed
+    deployment.materialize("troops", partition=DAY.isoformat())
+    assert found(2)["troops"].passed
+    assert not found(7)["daily_performance"].passed
+    assert found(7)["daily_performance"].days_behind == 1
+
+
+def test_the_check_is_evaluated_when_it_changed(deployment: Deployment, scheduled: None) -> None:
+    """By the sensor, as an event without a run; a second tick adds none."""
+    result, cursor = deployment.sensor("freshness_sensor")
+    assert isinstance(result, dg.SensorResult)
+    assert {event.asset_key.to_user_string() for event in result.asset_events} == {
+        "troops",
+        "daily_performance",
+    }
+    assert not any(
+        event.passed for event in result.asset_events if isinstance(event, dg.AssetCheckEvaluation)
+    )
+    again, _ = deployment.sensor("freshness_sensor", cursor)
+    assert isinstance(again, dg.SensorResult)
+    assert not again.asset_events
+
+
+def test_a_late_day_is_told_once(alerting: Alerting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An alert on a day that does not come, one when it has come."""
+    late = Freshness("troops", date(2026, 11, 19), date(2026, 11, 18), False, "2026-11-19 should be there")
+    found = [late]
+    monkeypatch.setattr("vendor_assets.orchestration.observing.freshness", lambda *_: list(found))
+    (text,) = alerting.tick()
+    assert text.startswith("troops is late: 2026-11-19 should be there\nnext: ")
+    assert alerting.tick() == []
+    found.clear()
+    (over,) = alerting.tick()
+    assert over.endswith("troops is late")
