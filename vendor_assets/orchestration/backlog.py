@@ -200,33 +200,32 @@ def observation_of(
         days: Days that these runs work for, oldest first.
     """
     (total,) = totals(samples, [now])
-    pace = pace_at(samples, now)
-    metadata: dict[str, Any] = {
+    pace = pace_at(samples, now) or (state.rate if state and state.rate else 0.0)
+    seconds = total.calls / pace if total.calls and pace else 0.0
+    text = "nothing waits"
+    if total.waits:
+        text = f"{total.calls:,} calls wait"
+        text += f"; about {duration_text(seconds)} at {pace:.3g} calls/s" if seconds else ""
+    metadata: dict[str, Any] = {"now": text}
+    if len(samples) > 1:
+        metadata["plot"] = plot_of(samples, now, zone)
+    metadata |= {
         "troops_waiting": total.troops,
         "warriors_waiting": total.warriors,
         "data_groups_waiting": total.data_groups,
         "calls_waiting": total.calls,
         "dead_letters": total.dead,
-        "calls_per_second": round(pace, 3),
+        "calls_per_second": round(pace, 3) if total.waits else 0.0,
+        "seconds_to_drain": round(seconds, 1),
         "runs_at_work": runs,
         "runs_queued": queued,
     }
-    text = "nothing waits"
-    if total.waits:
-        expected = pace or (state.rate if state and state.rate else 0.0)
-        text = f"{total.calls:,} calls wait"
-        if expected:
-            seconds = total.calls / expected
-            metadata["seconds_to_drain"] = round(seconds, 1)
-            metadata["drained_at"] = dg.MetadataValue.timestamp(now + timedelta(seconds=seconds))
-            text += f"; about {duration_text(seconds)} at {expected:.3g} calls/s"
+    if seconds:
+        metadata["drained_at"] = dg.MetadataValue.timestamp(now + timedelta(seconds=seconds))
     if days:
-        metadata["oldest_day"] = days[0]
-        metadata["days"] = len(days)
+        metadata |= {"days": len(days), "oldest_day": days[0]}
     if state is not None:
         metadata |= metadata_of_budget(state)
-    if len(samples) > 1:
-        metadata["plot"] = plot_of(samples, now, zone)
     return dg.AssetObservation(BACKLOG, metadata=metadata, description=text)
 
 

@@ -7,7 +7,8 @@ import dagster as dg
 
 from vendor_assets.configuration import Settings
 from vendor_assets.orchestration import letters
-from vendor_assets.orchestration.freshness import FRESH, GRACE, Freshness, freshness
+from vendor_assets.orchestration.events import FRESH, SCHEDULED
+from vendor_assets.orchestration.freshness import Freshness, freshness
 from vendor_assets.orchestration.partitions import Partitions, split_key
 from vendor_assets.orchestration.resources import StoreResource
 
@@ -42,7 +43,7 @@ def build_checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
 
         return fresh
 
-    return [none_open, *map(fresh_of, GRACE)]
+    return [none_open, *map(fresh_of, SCHEDULED)]
 
 
 def evaluation_of(item: Freshness) -> dg.AssetCheckEvaluation:

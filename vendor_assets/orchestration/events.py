@@ -15,6 +15,9 @@ from vendor_assets.tables import TABLES
 COMPLETE = "complete"
 SCHEMA = "schema"
 SEEN = "seen_on_its_day"
+FRESH = "fresh"
+SCHEDULED = ("troops", "daily_performance")
+"""Assets whose days the schedule makes; they have the check ``fresh``."""
 
 TRIGGER_TAG = "vendor_assets/trigger"
 """``sensor`` or ``command`` on runs that bring partitions up to date; absent on a person's click."""
@@ -88,7 +91,7 @@ def events_of(
     """
     key = dg.AssetKey(outcome.asset)
     partition = partition_of(outcome)
-    metadata = dict(metadata_of(outcome, uri=uri, permitted_rate=permitted_rate)) | dict(extra or {})
+    metadata = metadata_of(outcome, uri=uri, permitted_rate=permitted_rate, extra=extra or {})
     if outcome.succeeded:
         yield dg.AssetMaterialization(
             key, partition=partition, metadata=metadata, description=outcome.message
@@ -145,13 +148,17 @@ def _schema_text(quarantined: int, new_fields: Sequence[str]) -> str:
     return "every record fits the table"
 
 
-def metadata_of(outcome: Outcome, *, uri: str, permitted_rate: float | None) -> Mapping[str, Any]:
+def metadata_of(
+    outcome: Outcome, *, uri: str, permitted_rate: float | None, extra: Mapping[str, Any]
+) -> Mapping[str, Any]:
     """Everything worth knowing of an outcome; numbers are numeric, so that they plot over partitions."""
     counts = outcome.counts
     troop = {"troop": outcome.details["troop"]} if outcome.details.get("troop") else {}
     metadata: dict[str, Any] = troop | {
         "state": outcome.state,
         "mode": outcome.mode,
+        # What one looks at first, where there is one.
+        **{name: value for name, value in extra.items() if name == "plot"},
         "dagster/row_count": outcome.rows,
         "calls": counts.calls,
         "requests_made": outcome.requests_made,
@@ -169,6 +176,7 @@ def metadata_of(outcome: Outcome, *, uri: str, permitted_rate: float | None) -> 
         "seconds": round(outcome.seconds, 3),
         "harvest": outcome.harvest_id,
     }
+    metadata |= extra
     if permitted_rate:
         metadata["share_of_day_quota"] = round(counts.calls / (permitted_rate * 86_400), 6)
     if outcome.store_requests:

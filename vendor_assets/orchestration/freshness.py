@@ -10,7 +10,6 @@ from vendor_assets.configuration import Settings
 from vendor_assets.days import day_window, last_complete_day
 from vendor_assets.orchestration.following import active_days
 
-FRESH: Final = "fresh"
 DAILY_SCHEDULE: Final = "daily_harvest"
 GRACE: Final = {"troops": timedelta(hours=1), "daily_performance": timedelta(hours=6)}
 """How long after the schedule's tick a day may take, while nothing works on it."""

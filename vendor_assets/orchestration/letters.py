@@ -1,6 +1,7 @@
 """Dead letters as an asset: one partition a day, observed whenever its dead letters changed."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any, Final
@@ -8,7 +9,7 @@ from typing import Any, Final
 import dagster as dg
 
 from vendor_assets.errors import ObjectNotFoundError
-from vendor_assets.harvest.dead_letters import DeadLetters, DeadPartition
+from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
@@ -32,12 +33,13 @@ for you: repair the cause, then materialize the partition of the asset that is n
 
 Nothing to materialize here: it costs no call."""
 
+_OWN_COLUMN: Final = re.compile(r"^[A-Z]+ /\S+: | \(\d+ attempts?\)| \(status \d+\)")
 _COLUMNS: Final = {
     "day": "string",
     "troop": "string",
     "asset": "string",
-    "reason": "string",
     "status": "string",
+    "reason": "string",
     "transient": "bool",
     "attempts": "int",
     "first": "string",
@@ -133,8 +135,8 @@ def _table(partitions: Iterable[DeadPartition], names: dict[str, str]) -> dg.Tab
             "day": partition.day.isoformat(),
             "troop": _troop(partition.troop_key, names),
             "asset": partition.asset,
-            "reason": letter.reason,
             "status": str(letter.status or "none"),
+            "reason": _reason(letter),
             "transient": letter.retryable,
             "attempts": letter.attempts,
             "first": f"{letter.first_at:%Y-%m-%d %H:%M:%S}",
@@ -149,6 +151,11 @@ def _table(partitions: Iterable[DeadPartition], names: dict[str, str]) -> dg.Tab
     shown: Sequence[dict[str, str | int | bool]] = rows[:MOST_ROWS]
     schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in _COLUMNS.items()])
     return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in shown], schema)
+
+
+def _reason(letter: DeadLetter) -> str:
+    """The reason without what has a column of its own."""
+    return _OWN_COLUMN.sub("", letter.reason)
 
 
 def _troop(troop_key: str | None, names: dict[str, str]) -> str:

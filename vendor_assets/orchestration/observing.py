@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from vendor_assets.budget import Backlog, BudgetState, Sample
+from vendor_assets.budget import Backlog, BudgetState, Sample, totals
 from vendor_assets.configuration import Settings
 from vendor_assets.errors import VendorAssetsError
 from vendor_assets.orchestration import alerts, letters
@@ -67,6 +67,9 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
             return dg.SkipReason(str(error))
         finally:
             backlog.close()
+        if runs and not cursor.get("waits") and not totals(samples, [now])[0].waits:
+            # Runs that have only begun have not said yet what they will do.
+            return dg.SensorResult(cursor=json.dumps(cursor))
         observation = observation_of(
             samples,
             _state(vendor_api),
