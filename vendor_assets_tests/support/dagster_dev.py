@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -25,7 +26,7 @@ STATES = {
 }
 T = TypeVar("T")
 
-_LOADED = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
+_LOADED = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 _PARTITIONS = """
 query Partitions($asset: AssetKeyInput!) {
   assetNodeOrError(assetKey: $asset) { ... on AssetNode { assetPartitionStatuses {
@@ -60,6 +61,31 @@ query Materializations($asset: AssetKeyInput!) {
 """
 
 
+_LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+  }
+}
+"""
+_ADD = """
+mutation Add($selector: RepositorySelector!, $troop: String!) {
+  addDynamicPartition(repositorySelector: $selector, partitionsDefName: "troop", partitionKey: $troop) { __typename }
+}
+"""
+_RUN = """
+query Run($id: ID!) { runOrError(runId: $id) { ... on Run { id status jobName tags { key value } } } }
+"""
+_MESSAGES = """
+query Messages($id: ID!) { logsForRun(runId: $id, limit: 1000) { ... on EventConnection {
+  events { ... on MessageEvent { message } }
+} } }
+"""
+_TERMINATE = """
+mutation Terminate($id: String!) { terminateRun(runId: $id) { __typename } }
+"""
+
+
 class NotYetError(Exception):
     """What was waited for did not come; the message holds the end of the log."""
 
@@ -72,10 +98,12 @@ class DagsterDev:
         folder: The project's folder, with the store in ``data``.
         log: What its processes wrote.
         environ: The environment of its processes.
+        pid: The process that was started; all others are its descendants.
     """
 
-    def __init__(self, url: str, folder: Path, log: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, url: str, folder: Path, log: Path, environ: Mapping[str, str], pid: int) -> None:
         self.url = url
+        self.pid = pid
         self.folder = folder
         self.log = log
         self.environ = environ
@@ -123,6 +151,63 @@ class DagsterDev:
         wanted = [{"key": name.replace("__", "/"), "value": value} for name, value in tags.items()]
         results = self.graphql(_RUNS, filter={"tags": wanted})["runsOrError"]["results"]
         return [run | {"tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in results]
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """One run: id, status, jobName, tags."""
+        run: dict[str, Any] = self.graphql(_RUN, id=run_id)["runOrError"]
+        return run | {"tags": {tag["key"]: tag["value"] for tag in run["tags"]}}
+
+    def launch(self, job: str, config: Mapping[str, object], tags: Mapping[str, str]) -> str:
+        """Launch a run of a job, as the launchpad does; returns its id.
+
+        Raises:
+            RuntimeError: It was refused.
+        """
+        params = {
+            "selector": self._repository() | {"jobName": job},
+            "runConfigData": dict(config),
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+        }
+        answer = self.graphql(_LAUNCH, params=params)["launchRun"]
+        if answer["__typename"] != "LaunchRunSuccess":
+            raise RuntimeError(str(answer))
+        return str(answer["run"]["runId"])
+
+    def add_troop(self, troop: str) -> None:
+        """Add a troop's partitions, as the dialog does."""
+        self.graphql(_ADD, selector=self._repository(), troop=troop)
+
+    def _repository(self) -> dict[str, str]:
+        (loaded,) = self.graphql(_LOADED)["repositoriesOrError"]["nodes"]
+        return {"repositoryLocationName": loaded["location"]["name"], "repositoryName": loaded["name"]}
+
+    def terminate(self, run_id: str) -> None:
+        """Ask a run to end, as the button does."""
+        self.graphql(_TERMINATE, id=run_id)
+
+    def messages(self, run_id: str) -> list[str]:
+        """What a run's log says."""
+        events = self.graphql(_MESSAGES, id=run_id)["logsForRun"].get("events", [])
+        return [event["message"] for event in events if event.get("message")]
+
+    def worker(self, run_id: str) -> int | None:
+        """The process that executes a run; None while there is none."""
+        found = [re.search(r"process for run \(pid: (\d+)\)", message) for message in self.messages(run_id)]
+        return next((int(hit[1]) for hit in found if hit), None)
+
+    def processes(self) -> dict[int, str]:
+        """All processes that it started, directly or not: command by id."""
+        parents: dict[int, int] = {}
+        commands: dict[int, str] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                with suppress(OSError):
+                    parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                    commands[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ").strip()
+        found = {self.pid}
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
+        return {pid: commands.get(pid, "") for pid in sorted(found)}
 
     def backfills(self) -> list[dict[str, Any]]:
         """Backfills, newest first: id, status, partitionNames."""
@@ -208,7 +293,7 @@ def dagster_dev(folder: Path, environ: Mapping[str, str]) -> Iterator[DagsterDev
         process = subprocess.Popen(
             command, cwd=folder, env=environ, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
         )
-    running = DagsterDev(f"http://127.0.0.1:{port}", folder, log, environ)
+    running = DagsterDev(f"http://127.0.0.1:{port}", folder, log, environ, process.pid)
 
     def loaded() -> bool:
         if process.poll() is not None:

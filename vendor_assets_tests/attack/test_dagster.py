@@ -1,0 +1,279 @@
+"""Dagster's own processes are killed under ``vendor-assets dev``: runs are noticed, failed and retried."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.orchestration.events import DAY_TAG, FOLLOW_TAG, TRIGGER_TAG
+from vendor_assets.orchestration.jobs import HARVEST_JOB, harvest_config
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import FolderStore
+from vendor_assets_tests.attack.conftest import Note
+from vendor_assets_tests.support.campaign import PROMISED_SECONDS
+from vendor_assets_tests.support.command import Command
+from vendor_assets_tests.support.dagster_dev import DagsterDev, dagster_dev, project
+from vendor_assets_tests.support.secrets import SECRET, files_with_secret, logs_with_bodies
+from vendor_assets_tests.support.simulator import RunningSimulator
+from vendor_assets_tests.support.truth import harvested_rows, true_rows
+
+RATE = 60
+WORLD = {"warriors": 120, "data_groups": 1, "limit": f"{RATE}/s"}
+DAYS = [datetime.now(UTC).date() - timedelta(days=ago) for ago in (3, 2, 1)]
+PATIENCE_SECONDS = 280
+
+
+@dataclass
+class Deployment:
+    """A project under ``vendor-assets dev``, its vendor, and the runs that were killed.
+
+    Attributes:
+        killed: Per killed run its day and the leaves that may be asked for again.
+    """
+
+    folder: Path
+    environ: Mapping[str, str]
+    vendor: RunningSimulator
+    dev: DagsterDev
+    killed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def troops(self) -> list[str]:
+        """Partition keys of the troops, the same on each day."""
+        return [layout.encode_segment(troop.id) for troop in self.vendor.world.troops_on(DAYS[-1], "UTC")]
+
+    def launch(self, day: date) -> str:
+        """Harvest all troops of a day in one run."""
+        for troop in self.troops:
+            self.dev.add_troop(troop)
+        config = harvest_config([f"{day}|{troop}" for troop in self.troops], list(CHAIN))
+        tags = {TRIGGER_TAG: "command", FOLLOW_TAG: "self", DAY_TAG: day.isoformat()}
+        return self.dev.launch(HARVEST_JOB, config, tags)
+
+    def under_way(self, run_id: str, day: date, leaves: int) -> int:
+        """Wait until so many leaves of a run's day were answered; returns its process."""
+        self.dev.wait("the run asks for data", lambda: self.answered(day) >= leaves, seconds=PATIENCE_SECONDS)
+        pid = self.dev.worker(run_id)
+        assert pid is not None
+        return pid
+
+    def kill(self, run_id: str, day: date, *pids: int) -> None:
+        """Kill processes of a run at once, and write down what that may cost."""
+        self.killed[run_id] = self.answered(day, PROMISED_SECONDS)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+
+    def answered(self, day: date, seconds: float = 1e9) -> int:
+        """How many calls for a day's data have come in the last seconds."""
+        log = self.vendor.log(arrivals=True)
+        since = log["seconds"] - seconds
+        return sum(1 for at, target, _ in log["arrivals"] if at > since and _of(day, target))
+
+    def twice(self) -> int:
+        """Leaves that were answered twice."""
+        total: int = self.vendor.log()["repeated_leaves"]["total"]
+        return total
+
+    def retry_of(self, run_id: str) -> str:
+        """The run that Dagster started after a run had failed."""
+        (found,) = self.dev.wait(
+            "the run is retried",
+            lambda: self.dev.runs(dagster__parent_run_id=run_id),
+            seconds=PATIENCE_SECONDS,
+        )
+        return str(found["id"])
+
+    def over(self, run_id: str) -> str:
+        """Wait for a run's end; its status."""
+
+        def status() -> str | None:
+            found = str(self.dev.run(run_id)["status"])
+            return found if found in ("SUCCESS", "FAILURE", "CANCELED") else None
+
+        return self.dev.wait("the run is over", status, seconds=PATIENCE_SECONDS)
+
+    def assert_whole(self, *days: date) -> str:
+        """Every partition green, every row true; tells how many."""
+        wanted = {f"{day}|{troop}": "green" for day in days for troop in self.troops}
+        for asset in CHAIN:
+            self.dev.wait_for(asset, wanted)
+        store, count = FolderStore(self.folder / "data"), 0
+        for day in days:
+            rows = harvested_rows(store, day)
+            assert rows == true_rows(self.vendor.world, day), day
+            count += len(rows)
+        return f"{count} of {count}"
+
+    def assert_discreet(self) -> None:
+        """The key is nowhere below the project, and no answer in its logs and events."""
+        assert not files_with_secret(self.folder)
+        logs = [path for path in (self.folder / ".dagster").rglob("*") if path.is_file()]
+        bodies = logs_with_bodies(path.read_bytes() for path in [*logs, self.dev.log])
+        assert not bodies
+
+
+def _of(day: date, target: str) -> bool:
+    return "data.json" in target and f"from={day}" in target.replace("%3A", ":")
+
+
+@pytest.fixture
+def environ(tmp_path: Path, vendor: RunningSimulator) -> dict[str, str]:
+    """A project whose rosters are there already, so that what is launched is under way at once."""
+    settings = {
+        "VENDOR_URL": vendor.url,
+        "VENDOR_API_KEY": SECRET,
+        "VENDOR_RATE": f"{RATE}/s",
+        "VENDOR_SHARE": "1",
+        "VENDOR_ASSETS_SETTLING": "0",
+    }
+    environ = project(tmp_path / "project", settings)
+    smallest = vendor.world.troops_on(DAYS[-1], "UTC")[-1]
+    ranged = ["--from", DAYS[0].isoformat(), "--to", DAYS[-1].isoformat()]
+    done = Command(tmp_path / "project", settings).run("harvest", *ranged, "--troop", smallest.id)
+    assert done.code == 0, done.out + done.err
+    return environ
+
+
+@contextmanager
+def deployed(tmp_path: Path, environ: dict[str, str], vendor: RunningSimulator) -> Iterator[Deployment]:
+    """The project, running."""
+    folder = tmp_path / "project"
+    with dagster_dev(folder, environ) as dev:
+        yield Deployment(folder, environ, vendor, dev)
+
+
+@pytest.mark.parametrize("vendor", [WORLD], indirect=True)
+def test_a_killed_run_worker_is_retried(
+    tmp_path: Path, vendor: RunningSimulator, environ: dict[str, str], note: Note
+) -> None:
+    """Three runs are killed at random moments; Dagster fails and retries each, which asks only for what is missing."""
+    chance = random.Random(7)
+    with deployed(tmp_path, environ, vendor) as it:
+        before = it.twice()
+        runs = {it.launch(day): day for day in DAYS}
+        for run_id, day in runs.items():
+            it.kill(run_id, day, it.under_way(run_id, day, chance.randrange(3, 110)))
+        for run_id in runs:
+            assert it.over(run_id) == "FAILURE"
+            retry = it.retry_of(run_id)
+            assert it.over(retry) == "SUCCESS"
+            assert it.dev.run(retry)["tags"]["dagster/root_run_id"] == run_id
+        rows = it.assert_whole(*DAYS)
+        twice, bound = it.twice() - before, sum(it.killed.values())
+        note(
+            "kill -9 of a run worker",
+            "three runs under dev, each retried by Dagster",
+            twice=twice,
+            bound=bound,
+            rows=rows,
+        )
+        assert twice <= bound
+        it.assert_discreet()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("vendor", [WORLD], indirect=True)
+def test_a_retry_pays_nothing_for_what_was_finished(
+    tmp_path: Path, vendor: RunningSimulator, environ: dict[str, str], note: Note
+) -> None:
+    """Of a run over many partitions that is killed, the finished ones are reported again without a call."""
+    with deployed(tmp_path, environ, vendor) as it:
+        (day, *_) = DAYS
+        run_id = it.launch(day)
+        # Small troops finish early: the largest is still being asked for its data.
+        small = [f"{day}|{troop}" for troop in it.troops[1:]]
+        it.dev.wait_for("performance_data", dict.fromkeys(small, "green"))
+        pid = it.under_way(run_id, day, 30)
+        lists = {name: vendor.calls(name) for name in ("hosts", "metrics")}
+        it.kill(run_id, day, pid)
+        retry = it.retry_of(run_id)
+        assert it.over(retry) == "SUCCESS"
+        modes = {
+            key: it.dev.materializations("performance_data", key)[0]
+            for key in (f"{day}|{it.troops[0]}", *small)
+        }
+        assert [modes[key]["mode"] for key in small] == ["report"] * len(small)
+        assert [modes[key]["calls"] for key in small] == [0] * len(small)
+        assert modes[f"{day}|{it.troops[0]}"]["mode"] == "resume"
+        assert {name: vendor.calls(name) for name in lists} == lists
+        twice, bound = it.twice(), it.killed[run_id]
+        done = f"{len(small)} finished partitions reported again, 1 resumed"
+        note("kill -9 of a run over many", done, twice=twice, bound=bound, rows=it.assert_whole(day))
+        assert twice <= bound
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("vendor", [WORLD], indirect=True)
+def test_a_killed_code_server_loses_no_run(
+    tmp_path: Path, vendor: RunningSimulator, environ: dict[str, str], note: Note
+) -> None:
+    """Killed together with its worker, a run stays started until its lapsed lease is noticed; then it is retried."""
+    with deployed(tmp_path, environ, vendor) as it:
+        (day, *_) = DAYS
+        run_id = it.launch(day)
+        worker = it.under_way(run_id, day, 40)
+        servers = [pid for pid, command in it.dev.processes().items() if " api grpc " in f"{command} "]
+        assert len(servers) == 1
+        it.kill(run_id, day, *servers, worker)
+        retry = it.retry_of(run_id)
+        assert any("lease has lapsed" in message for message in it.dev.messages(run_id))
+        assert it.over(retry) == "SUCCESS"
+        twice, bound = it.twice(), it.killed[run_id]
+        note("kill -9 of code server and worker", "noticed by the lapsed lease, retried", twice=twice, bound=bound,
+             rows=it.assert_whole(day))  # fmt: skip
+        assert twice <= bound
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("vendor", [WORLD], indirect=True)
+@pytest.mark.parametrize("which", ["the daemon", "all processes"])
+def test_a_machine_that_restarts_goes_on(
+    tmp_path: Path, vendor: RunningSimulator, environ: dict[str, str], note: Note, which: str
+) -> None:
+    """After the daemon, or everything, was killed and dev is started again, the run is failed, retried, complete."""
+    (day, *_) = DAYS
+    with deployed(tmp_path, environ, vendor) as it:
+        run_id = it.launch(day)
+        it.under_way(run_id, day, 40)
+        everything = it.dev.processes()
+        daemon = [pid for pid, command in everything.items() if "dagster._daemon" in command]
+        it.kill(run_id, day, *(daemon if which == "the daemon" else reversed(everything)))
+        killed = it.killed
+    with deployed(tmp_path, environ, vendor) as it:
+        # Whoever was only told to end has ended in order; who was killed is found by its lease.
+        status = it.over(run_id)
+        if status != "SUCCESS":
+            retries = it.dev.runs(dagster__parent_run_id=run_id)
+            assert it.over(retries[0]["id"] if retries else it.retry_of(run_id)) == "SUCCESS"
+        twice, bound = it.twice(), killed[run_id]
+        note(f"kill -9 of {which}", f"dev started again; the run: {status}", twice=twice, bound=bound,
+             rows=it.assert_whole(day))  # fmt: skip
+        assert twice <= bound
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("vendor", [WORLD], indirect=True)
+def test_terminate_costs_nothing(
+    tmp_path: Path, vendor: RunningSimulator, environ: dict[str, str], note: Note
+) -> None:
+    """A run that is terminated lands what is in flight; launched again, not one call is made twice."""
+    with deployed(tmp_path, environ, vendor) as it:
+        (day, *_) = DAYS
+        run_id = it.launch(day)
+        it.under_way(run_id, day, 40)
+        it.dev.terminate(run_id)
+        assert it.over(run_id) == "CANCELED"
+        assert it.over(it.launch(day)) == "SUCCESS"
+        note("Dagster's terminate", "a run under dev, launched again", twice=it.twice(), bound=0,
+             rows=it.assert_whole(day))  # fmt: skip
+        assert it.twice() == 0
+        assert vendor.log()["repeated"]["by_endpoint"].get("data", 0) == 0
