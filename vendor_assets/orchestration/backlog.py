@@ -260,10 +260,13 @@ class BudgetView:
         self._metadata: dict[str, Any] = {}
 
     def metadata(self) -> dict[str, Any]:
-        """As metadata; empty where the budget's database is away."""
+        """Its rate, why, and who waits; empty where the budget's database is away."""
         if time.monotonic() >= self._until:
             try:
-                self._metadata = metadata_of_budget(self._state())
+                state = self._state()
+                self._metadata = {"budget": state.why, "callers_waiting": state.waiting}
+                if state.rate is not None:
+                    self._metadata["rate"] = round(state.rate, 4)
             except VendorAssetsError:
                 self._metadata = {}
             self._until = time.monotonic() + BUDGET_SECONDS

@@ -24,6 +24,7 @@ MOST_ROWS: Final = 500_000
 """Of a larger table no picture is made: reading it again would cost more than the look is worth."""
 MOST_LINES: Final = 8
 _TYPICAL: Final = re.compile(r"(^|_)(average|avg|mean|median|p50)(_|$)")
+_EXTREME: Final = re.compile(r"(^|_)(min|max|minimum|maximum|stddev|sum_of_squares)(_|$)")
 _COLUMNS: Final = ("data_group", "value_name", "timeslice_start", "value", "weight")
 
 
@@ -70,7 +71,7 @@ def _lines(by_slice: pa.Table, window: Window) -> dg.MarkdownMetadataValue:
     shown = sorted(values, key=lambda group: (-calls[group], group))[:MOST_LINES]
     lines = ["| data group | value | mean | along the day |", "|---|---|---:|---|"]
     for group in shown:
-        name = min(values[group], key=lambda item: (not _TYPICAL.search(item.lower()), item))
+        name = min(values[group], key=_rank)
         series = values[group][name]
         known = [value for _, value in series if value is not None and value - value == 0]
         mean = f"{sum(known) / len(known):.4g}" if known else "none"
@@ -80,6 +81,12 @@ def _lines(by_slice: pa.Table, window: Window) -> dg.MarkdownMetadataValue:
     note = f"; {more} more data groups" if more > 0 else ""
     lines += ["", f"Mean over warriors of each timeslice, from zero; rose: no value{note}."]
     return dg.MetadataValue.md("\n".join(lines))
+
+
+def _rank(value_name: str) -> tuple[bool, bool, str]:
+    """Averages before others, extremes last."""
+    name = value_name.lower()
+    return not _TYPICAL.search(name), bool(_EXTREME.search(name)), name
 
 
 def _along(series: Iterable[tuple[datetime, float | None]], window: Window) -> list[float | None]:

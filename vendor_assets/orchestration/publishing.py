@@ -84,16 +84,24 @@ def _published(
     )
 
 
-def _coverage(store: ObjectStore, day: date) -> dg.MarkdownMetadataValue:
-    columns = ["troop_id", "troop_name", "warrior_id", "covered_share"]
+def _coverage(store: ObjectStore, day: date, states: Mapping[str, str]) -> dg.MarkdownMetadataValue:
+    """The day's troops with how much of the day they have; those without any data are on it."""
+    columns = ["troop_id", "warrior_id", "covered_share"]
     table = read_table(store, layout.table_key("daily_performance", day), columns=columns)
-    by_troop = table.group_by(["troop_id", "troop_name"]).aggregate(
+    by_troop = table.group_by("troop_id").aggregate(
         [("warrior_id", "count_distinct"), ("warrior_id", "count"), ("covered_share", "mean")]
     )
-    rows = zip(*(column.to_pylist() for column in by_troop.columns), strict=True)
-    return troops_picture(
-        (name or troop_id, warriors, series, covered) for troop_id, name, warriors, series, covered in rows
-    )
+    found = {
+        row[0]: row[1:] for row in zip(*(column.to_pylist() for column in by_troop.columns), strict=True)
+    }
+    columns = ["troop_id", "troop_key", "name"]
+    roster = read_table(store, layout.table_key("troops", day), columns=columns).to_pylist()
+
+    def named(row: Mapping[str, str]) -> str:
+        state = states.get(row["troop_key"], "")
+        return (row["name"] or row["troop_id"]) + (f" ({state})" if state in ("missing", "partial", "empty") else "")
+
+    return troops_picture((named(row), *found.get(row["troop_id"], (0, 0, 0.0))) for row in roster)
 
 
 def day_checks(partitions: dg.PartitionsDefinition[Any]) -> list[dg.AssetCheckSpec]:
@@ -127,7 +135,7 @@ def metadata_of_day(store: ObjectStore, day: date, states: Mapping[str, str], ro
         "troops_partial": len(partial),
         "table_bytes": head.size if head else 0,
         "path": dg.MetadataValue.path(store.uri(key)),
-        "plot": _coverage(store, day),
+        "plot": _coverage(store, day, states),
     } | column_lineage("daily_performance")
 
 

@@ -31,7 +31,7 @@ NUMBERS = {
     "share_of_day_quota",
     "share_of_permitted_rate",
     "rate",
-    "hold_seconds",
+    "callers_waiting",
 }
 
 
@@ -91,6 +91,19 @@ def test_columns_name_where_they_come_from(deployment: Deployment, troop: str) -
         ("performance_data", "value"),
         ("performance_data", "weight"),
     }
+
+
+def test_a_published_day_shows_whom_it_lacks(
+    deployment: Deployment, vendor: RunningSimulator, troop: str
+) -> None:
+    """Each troop of the roster is on the day's picture, those without data first, by name."""
+    deployment.materialize(*CHAIN, partition=f"{DAY}|{troop}")
+    picture = materialization(
+        deployment.materialize("daily_performance", partition=DAY.isoformat()), "daily_performance"
+    )["plot"]
+    rows = [line for line in picture.splitlines() if "data:image/png" in line]
+    assert len(rows) == len(vendor.world.troops_on(DAY, "UTC"))
+    assert ["| 0.0% |" in row for row in rows] == [True] * (len(rows) - 1) + [False]
 
 
 def test_a_day_with_a_row_twice_is_not_published(deployment: Deployment, troop: str) -> None:

@@ -81,7 +81,13 @@ class DagsterPages:
         return path
 
     def graph(self, assets: int) -> None:
-        """Open the graph of all assets, expanded, with all the room there is; wait for the numbers of each."""
+        """Open the graph of all assets, expanded, with all the room there is; wait for the numbers of each.
+
+        Args:
+            assets: How many of them have partitions.
+        """
+        # From a certain distance on Dagster draws names alone.
+        self.page.set_viewport_size({"width": 2000, "height": SIZE["height"]})
         self.page.goto(f"{self._url}/asset-groups")
         self.page.get_by_text("Global asset lineage").wait_for()
         self.page.get_by_text("Hide navigation").click()
