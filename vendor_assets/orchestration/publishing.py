@@ -99,7 +99,9 @@ def _coverage(store: ObjectStore, day: date, states: Mapping[str, str]) -> dg.Ma
 
     def named(row: Mapping[str, str]) -> str:
         state = states.get(row["troop_key"], "")
-        return (row["name"] or row["troop_id"]) + (f" ({state})" if state in ("missing", "partial", "empty") else "")
+        return (row["name"] or row["troop_id"]) + (
+            f" ({state})" if state in ("missing", "partial", "empty") else ""
+        )
 
     return troops_picture((named(row), *found.get(row["troop_id"], (0, 0, 0.0))) for row in roster)
 
