@@ -90,9 +90,10 @@ class Cause:
         )
         count = sum(map(len, self.partitions.values())) + self.more
         assets = " and ".join(sorted(self.partitions)) or "partitions"
-        what = (
-            "troop" if any("|" in key for keys in self.partitions.values() for key in keys) else "partition"
-        )
+        keys = {key for partitions in self.partitions.values() for key in partitions}
+        # The same troop on two days is two partitions, and so is a troop in two assets.
+        troops = len(self.days) == 1 and len(keys) + self.more == count and all("|" in key for key in keys)
+        what = "troop" if troops else "partition"
         return f"{assets} of {days}: {count} {what}{'' if count == 1 else 's'} failed"
 
 
@@ -303,7 +304,7 @@ def _paragraph(cause: Cause, names: Callable[[str, Sequence[str]], Sequence[str]
             if troop is not None:
                 by_day.setdefault(partition.partition("|")[0], []).append(troop)
         for day, keys in by_day.items():
-            troops += [name for name in names(day, keys[:10]) if name not in troops]
+            troops += [name for name in names(day, keys) if name not in troops]
     if troops:
         more = f" and {len(troops) - 5} more" if len(troops) > 5 else ""
         lines.append(f"{', '.join(troops[:5])}{more}")

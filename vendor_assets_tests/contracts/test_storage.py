@@ -58,6 +58,23 @@ def test_what_is_put_can_be_read(store: ObjectStore) -> None:
     assert list(store.list("")) == [info]
 
 
+def test_requests_are_counted_for_each_thread(store: ObjectStore) -> None:
+    """What a partition costs is told apart from what others do meanwhile; a folder costs none."""
+    counts: list[int] = []
+
+    def work() -> None:
+        store.put("a", b"1")
+        store.get("a")
+        counts.append(store.requests_of_thread())
+
+    before = store.requests_of_thread()
+    other = threading.Thread(target=work)
+    other.start()
+    other.join()
+    assert counts == [0 if isinstance(store, FolderStore) else 2]
+    assert store.requests_of_thread() == before
+
+
 def test_an_object_without_bytes_is_an_object(store: ObjectStore) -> None:
     """An empty object is there, listed and readable."""
     store.put("empty", b"")

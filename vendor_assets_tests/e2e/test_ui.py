@@ -142,6 +142,14 @@ def test_a_failing_troop_shows_failed_until_it_is_redriven(running: Project) -> 
     expect(running.ui.page.get_by_role("dialog").get_by_text(why).last).to_be_visible()
     running.ui.picture("failed_why")
     running.ui.page.get_by_role("button", name="Done").click()
+    (letters,) = running.dev.wait(
+        "the dead letters are observed", lambda: running.dev.observations("dead_letters", wanted)
+    )
+    assert letters["dead_letters"] == letters["permanent"] > 0
+    running.ui.events("dead_letters")
+    expect(running.ui.page.get_by_text("the vendor rejects the request").first).to_be_visible()
+    running.ui.picture("dead_letters")
+    running.ui.partitions("performance_data", wanted, troop)
     running.vendor.clear_faults()
     calls = running.vendor.calls("data")
     running.ui.materialize()
@@ -149,5 +157,9 @@ def test_a_failing_troop_shows_failed_until_it_is_redriven(running: Project) -> 
     (redriven, *_) = running.dev.materializations("performance_data", bad)
     assert redriven["mode"] == "redrive"
     assert running.vendor.calls("data") - calls == redriven["calls"]
+    (after, *_) = running.dev.wait(
+        "the redrive is observed", lambda: running.dev.observations("dead_letters", wanted)[:-1]
+    )
+    assert after["dead_letters"] == 0
     # Of what hangs on it, only what is not there yet follows.
     assert of_day(running.dev, "performance_data", wanted) == green(running, wanted)

@@ -141,8 +141,10 @@ def test_the_backlog_is_observed_while_there_is_work(deployment: Deployment, sam
     again, cursor = deployment.sensor("backlog_sensor", cursor)
     assert not events(again)
     deployment.instance.delete_run(run.run_id)
+    samples.append([Sample(now - timedelta(days=91), "old"), Sample(now - timedelta(days=89), "kept")])
     done, cursor = deployment.sensor("backlog_sensor", cursor)
     (last,) = events(done)
+    assert samples.read(now - timedelta(days=365))[0].source == "kept"
     assert values(last)["runs_queued"] == 0
     idle, _ = deployment.sensor("backlog_sensor", cursor)
     assert isinstance(idle, dg.SkipReason)

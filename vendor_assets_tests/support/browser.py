@@ -102,6 +102,11 @@ class DagsterPages:
             self.page.get_by_text("Column name")
         ).first.wait_for()
 
+    def events(self, name: str) -> None:
+        """Open an asset's events; the newest is shown."""
+        self.page.goto(f"{self._url}/assets/{name}?view=events")
+        self.page.get_by_text("Metadata", exact=True).first.wait_for()
+
     def partitions(self, name: str, *dimensions: str) -> None:
         """Open an asset's partitions; then click a day, or a day and a troop."""
         self.page.goto(f"{self._url}/assets/{name}?view=partitions")

@@ -50,9 +50,9 @@ query Runs($filter: RunsFilter) {
 _BACKFILLS = """
 { partitionBackfillsOrError { ... on PartitionBackfills { results { id status partitionNames } } } }
 """
-_MATERIALIZATIONS = """
-query Materializations($asset: AssetKeyInput!) {
-  assetNodeOrError(assetKey: $asset) { ... on AssetNode { assetMaterializations(limit: 500) {
+_EVENTS = """
+query Events($asset: AssetKeyInput!) {
+  assetNodeOrError(assetKey: $asset) { ... on AssetNode { EVENTS(limit: 500) {
     runId partition metadataEntries {
       label ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue }
     }
@@ -216,11 +216,19 @@ class DagsterDev:
 
     def materializations(self, asset: str, partition: str) -> list[dict[str, Any]]:
         """Materializations of a partition, newest first: its run's id and the texts and numbers of its metadata."""
-        node = self.graphql(_MATERIALIZATIONS, asset={"path": [asset]})["assetNodeOrError"]
+        return self._events("assetMaterializations", asset, partition)
+
+    def observations(self, asset: str, partition: str) -> list[dict[str, Any]]:
+        """Observations of a partition, newest first: as :meth:`materializations`."""
+        return self._events("assetObservations", asset, partition)
+
+    def _events(self, kind: str, asset: str, partition: str) -> list[dict[str, Any]]:
+        query = _EVENTS.replace("EVENTS", kind)
+        node = self.graphql(query, asset={"path": [asset]})["assetNodeOrError"]
         return [
             {"run": item["runId"]}
             | {entry["label"]: entry.get("text", entry.get("intValue")) for entry in item["metadataEntries"]}
-            for item in node["assetMaterializations"]
+            for item in node[kind]
             if item["partition"] == partition
         ]
 

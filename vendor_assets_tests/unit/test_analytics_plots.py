@@ -249,3 +249,24 @@ def test_the_newest_day_is_opened_where_none_is_named(tmp_path: Path) -> None:
         _ = DayView.open(warehouse, "2026-11-01").daily
     with pytest.raises(ConfigurationError, match="time zone"):
         DayView.open(warehouse, "", "Mars/Olympus")
+
+
+def test_the_backlog_shows_each_curve_in_the_zone_of_days() -> None:
+    """A panel for each kind of work with its most and its last; dead letters only where there were any."""
+    times = [WINDOW.start + timedelta(minutes=5 * n) for n in range(60)]
+    waiting = {
+        "troops": range(60, 0, -1),
+        "warriors": [30] * 60,
+        "data groups": [1200 * (n % 7) for n in range(60)],
+    }
+    zone = ZoneInfo("Asia/Kathmandu")
+    calm = plots.backlog(times, waiting, [0] * 60, zone=zone)  # type: ignore[arg-type]
+    assert [ax.get_title(loc="left") for ax in calm.axes] == ["troops", "warriors", "data groups"]
+    text = " ".join(item.get_text() for ax in calm.axes for item in ax.texts)
+    assert "most 60, now 1" in text
+    assert "most 7,200, now" in text
+    assert "Asia/Kathmandu" in calm.get_supxlabel()
+    assert "10:40" in calm.get_supxlabel()
+    struck = plots.backlog(times, waiting, [0] * 59 + [3], zone=zone)  # type: ignore[arg-type]
+    assert struck.axes[-1].get_title(loc="left") == "dead letters"
+    assert len(plots.to_png(struck)) < 40_000
