@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from typing import Any
@@ -83,13 +83,35 @@ class DeadLetters:
             asset, day, troop_key, ()
         )
 
-    def save(self, partition: DeadPartition) -> None:
-        """Replace the dead letters of one partition; with none and nothing discarded the object goes away."""
+    def change(
+        self,
+        partition: DeadPartition,
+        after: Callable[[DeadPartition], DeadPartition],
+        *,
+        confirm: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Change the dead letters of one partition; with none and nothing discarded the object goes away.
+
+        What somebody else wrote meanwhile, a discard for instance, is not lost.
+
+        Args:
+            partition: Which one.
+            after: Makes of what is there what shall be there; called again where somebody else was faster.
+            confirm: Called just before writing; raises where the partition has become somebody else's.
+        """
         key = layout.dead_letters_key(partition.asset, partition.day, partition.troop_key)
-        if not partition.letters and not partition.discarded:
-            self._store.delete(key)
+        while True:
+            current, etag = self._read(key)
+            changed = after(current or replace(partition, letters=(), discarded=()))
+            confirm()
+            if not changed.letters and not changed.discarded:
+                self._store.delete(key)
+                return
+            try:
+                self._store.put(key, _encode(changed), if_absent=etag is None, if_match=etag)
+            except ObjectConflictError:
+                continue
             return
-        self._store.put(key, _encode(partition))
 
     def all(self) -> Iterator[DeadPartition]:
         """Every partition that has dead letters."""
@@ -106,23 +128,21 @@ class DeadLetters:
         Returns:
             How many were discarded.
         """
-        key = layout.dead_letters_key(partition.asset, partition.day, partition.troop_key)
-        while True:
-            current, etag = self._read(key)
-            if current is None:
-                return 0
+        count = 0
+
+        def after(current: DeadPartition) -> DeadPartition:
+            nonlocal count
             gone = [letter for letter in current.letters if letter.request in requests]
             kept = tuple(letter for letter in current.letters if letter.request not in requests)
             records = tuple(
                 {"letter": _letter_to_json(letter), "who": who, "why": why, "at": at.isoformat()}
                 for letter in gone
             )
-            try:
-                after = replace(current, letters=kept, discarded=current.discarded + records)
-                self._store.put(key, _encode(after), if_match=etag)
-            except ObjectConflictError:
-                continue
-            return len(gone)
+            count = len(gone)
+            return replace(current, letters=kept, discarded=current.discarded + records)
+
+        self.change(partition, after)
+        return count
 
     def _read(self, key: str) -> tuple[DeadPartition | None, str | None]:
         try:

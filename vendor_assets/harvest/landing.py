@@ -51,6 +51,8 @@ _RESPONSES: Final = pa.schema(
         pa.field("body", pa.binary(), nullable=False),
     ]
 )
+PATIENCE_SECONDS: Final = 0.5
+"""How much older than it should be a buffered response becomes before its bringers write the chunk themselves."""
 _INDEX_COLUMNS: Final = ["request_key", "page", "next", "leaves", "asset", "troop_id", "status", "fetched_at"]
 
 
@@ -114,13 +116,15 @@ class Lander:
     """Buffers responses and lands them in chunks; thread-safe.
 
     A chunk is written when ``max_bytes`` have come together or ``max_seconds`` have passed since its first
-    response, whichever is first. A kill loses at most what is buffered.
+    response, whichever is first. A kill loses at most what is buffered: where the store is slow, those who bring
+    responses wait for it, and so ask for no more.
 
     Args:
         store: Where to land.
         key: Gives the object key of the n-th chunk, n counted from 0.
         max_bytes: Size of the buffered bodies at which a chunk is written.
         max_seconds: Age of the oldest buffered response at which a chunk is due.
+        confirm: Called before each chunk; raises where landing has become somebody else's.
         monotonic: Clock in seconds.
     """
 
@@ -131,12 +135,14 @@ class Lander:
         *,
         max_bytes: int = 8 << 20,
         max_seconds: float = 2.0,
+        confirm: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._key = key
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
+        self._confirm = confirm
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._writing = threading.Lock()
@@ -147,7 +153,7 @@ class Lander:
         self.keys: list[str] = []
 
     def add(self, landed: Landed) -> None:
-        """Buffer one response; writes the chunk if it is full.
+        """Buffer one response; writes the chunk if it is full or late.
 
         Raises:
             StorageError: The chunk could not be written; what was buffered stays buffered.
@@ -158,7 +164,8 @@ class Lander:
             self._rows.append(landed.row())
             self._bytes += len(landed.response.body)
             full = self._bytes >= self._max_bytes
-        if full:
+            late = self._monotonic() - self._since >= self._max_seconds + PATIENCE_SECONDS
+        if full or late:
             self.flush()
 
     def flush_if_due(self) -> None:
@@ -179,6 +186,7 @@ class Lander:
                 return
             key = self._key(self._count)
             try:
+                self._confirm()
                 self._store.put(key, _encode_chunk(rows))
             except BaseException:
                 with self._lock:

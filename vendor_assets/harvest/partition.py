@@ -204,6 +204,8 @@ class PartitionHarvest:
             self.store,
             lambda n: layout.chunk_key(folder, writer, n),
             max_seconds=self.tools.flush_seconds,
+            # One that was stopped for a while and superseded notices here, before it pays for much.
+            confirm=self.ownership.confirm,
         )
         work = self.tools.work(
             self.asset, plan.troop_id, lander, todo, _resume_at(index, answered), self.order
@@ -230,10 +232,14 @@ class PartitionHarvest:
         """Keep what failed now, and what had failed and was not asked again."""
         if not failed and not before.letters:
             return
-        known = {letter.request: letter for letter in before.letters}
-        untouched = [letter for letter in before.letters if letter.request not in asked]
-        again = [known[item.request].again(item) if item.request in known else item for item in failed]
-        self.tools.dead_letters.save(replace(before, letters=(*untouched, *again)))
+
+        def after(current: DeadPartition) -> DeadPartition:
+            known = {letter.request: letter for letter in current.letters}
+            untouched = [letter for letter in current.letters if letter.request not in asked]
+            again = [known[item.request].again(item) if item.request in known else item for item in failed]
+            return replace(current, letters=(*untouched, *again))
+
+        self.tools.dead_letters.change(before, after, confirm=self.ownership.confirm)
 
     # Planning
 
@@ -374,6 +380,7 @@ class PartitionHarvest:
         answers = newest_answers(index)
         gone = len({key for entry in answers if entry.status in (404, 410) for key in entry.leaves})
         found = self._tabulate(plan, answers)
+        self.ownership.confirm()
         if found.quarantined:
             self.store.put(
                 layout.quarantine_key(self.asset, self.day, self.troop_key),
@@ -416,8 +423,7 @@ class PartitionHarvest:
             table_etag=self.table_etag or "",
             details=outcome.details | {"quarantined": outcome.quarantined},
         )
-        self.ownership.confirm()
-        self.store.put(layout.finish_key(folder), finish.to_json())
+        self._mark_finished(folder, finish)
         message = message_of(finish)
         if nothing:
             outcome = replace(outcome, state="failed", message=message, rows=0, sample=())
@@ -513,6 +519,20 @@ class PartitionHarvest:
                 self.table_etag = head.etag if head else None
             else:
                 return
+
+    def _mark_finished(self, folder: str, finish: Finish) -> None:
+        key = layout.finish_key(folder)
+        while True:
+            # Looked at before the epoch is confirmed: whoever takes over later writes another version.
+            head = self.store.head(key)
+            self.ownership.confirm()
+            try:
+                self.store.put(
+                    key, finish.to_json(), if_absent=head is None, if_match=head.etag if head else None
+                )
+            except ObjectConflictError:
+                continue
+            return
 
     def _old_table_is_complete(self) -> bool:
         metadata, _ = read_metadata(self.store, self.base.table_key)
