@@ -201,7 +201,8 @@ def test_a_retry_pays_nothing_for_what_was_finished(
             key: it.dev.materializations("performance_data", key)[0]
             for key in (f"{day}|{it.troops[0]}", *small)
         }
-        assert [modes[key]["mode"] for key in small] == ["report"] * len(small)
+        # The fixture's command had finished the smallest before, for another run.
+        assert [modes[key]["mode"] for key in small] == ["report"] * (len(small) - 1) + ["reconcile"]
         assert [modes[key]["calls"] for key in small] == [0] * len(small)
         assert modes[f"{day}|{it.troops[0]}"]["mode"] == "resume"
         assert {name: vendor.calls(name) for name in lists} == lists
@@ -221,8 +222,10 @@ def test_a_killed_code_server_loses_no_run(
         (day, *_) = DAYS
         run_id = it.launch(day)
         worker = it.under_way(run_id, day, 40)
-        servers = [pid for pid, command in it.dev.processes().items() if " api grpc " in f"{command} "]
-        assert len(servers) == 1
+        # dev starts the outer one again when it dies; of the inner one alone Dagster takes no notice.
+        parts = ("dagster code-server start", "dagster api grpc")
+        servers = [pid for pid, line in it.dev.processes().items() if any(part in line for part in parts)]
+        assert len(servers) == 2
         it.kill(run_id, day, *servers, worker)
         retry = it.retry_of(run_id)
         assert any("lease has lapsed" in message for message in it.dev.messages(run_id))
