@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import Any, Final
 
@@ -62,13 +63,14 @@ def versions(store: ObjectStore) -> dict[str, str]:
 def of_day(store: ObjectStore, day: date) -> list[DeadPartition]:
     """A day's partitions with dead letters, or with discarded ones."""
     letters = DeadLetters(store)
-    found: list[DeadPartition] = []
+    wanted: list[tuple[str, str | None]] = []
     for asset in ("troops", *CHAIN):
         folder = layout.dead_letters_prefix(asset, day)
-        for info in store.list(folder):
-            troop = info.key.removeprefix(folder).rpartition("/")[0].removeprefix("troop=") or None
-            found.append(letters.load(asset, day, troop))
-    return found
+        names = [info.key.removeprefix(folder).rpartition("/")[0] for info in store.list(folder)]
+        wanted += [(asset, name.removeprefix("troop=") or None) for name in names]
+    # After an outage there may be hundreds, each an object of its own.
+    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="letters") as pool:
+        return list(pool.map(lambda item: letters.load(item[0], day, item[1]), wanted))
 
 
 def events_of_day(store: ObjectStore, day: date) -> tuple[dg.AssetObservation, dg.AssetCheckEvaluation]:
