@@ -304,12 +304,18 @@ def _paragraph(cause: Cause, names: Callable[[str, Sequence[str]], Sequence[str]
             if troop is not None:
                 by_day.setdefault(partition.partition("|")[0], []).append(troop)
         for day, keys in by_day.items():
-            troops += [name for name in names(day, keys) if name not in troops]
+            troops += [name for name in map(_one_line, names(day, keys)) if name not in troops]
     if troops:
         more = f" and {len(troops) - 5} more" if len(troops) > 5 else ""
         lines.append(f"{', '.join(troops[:5])}{more}")
     lines.append(f"next: {cause.next_step}")
     return "\n".join(lines)
+
+
+def _one_line(name: str) -> str:
+    """A troop's name, which is free text, as part of a line."""
+    line = " ".join(name.split())
+    return line if len(line) <= 60 else f"{line[:59]}…"
 
 
 def payload(text: str) -> Mapping[str, Any]:
