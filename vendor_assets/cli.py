@@ -75,7 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_days(harvest)
     harvest.add_argument("--no-report", action="store_true", help="leave out the day's statistics and report")
-    harvest.add_argument("--replace", action="store_true", help="fetch finished partitions anew")
+    finished = harvest.add_mutually_exclusive_group()
+    finished.add_argument("--replace", action="store_true", help="fetch finished partitions anew")
+    finished.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="make tables anew from what has landed, without a call for them",
+    )
     _add_class(harvest, "scheduled")
     harvest.add_argument("--json", action="store_true", help="print the summary as JSON")
     harvest.set_defaults(run=_harvest)
@@ -322,7 +328,8 @@ def _harvest(options: argparse.Namespace) -> int:
     days = _choose_days(options, settings)
     with _embedded_vendor(settings) as reachable, _terminable() as stopped:
         summary = _harvest_days(
-            root, environ, reachable, days, options.troop, replaced=options.replace, work_class=options.work_class,
+            root, environ, reachable, days, options.troop,
+            replaced=options.replace, rebuild=options.rebuild, work_class=options.work_class,
             report=not options.no_report, out=sys.stderr if options.json else sys.stdout, stopped=stopped,
         )  # fmt: skip
     if options.json:
@@ -370,6 +377,7 @@ def _harvest_days(
     troops: Sequence[str],
     *,
     replaced: bool,
+    rebuild: bool = False,
     work_class: str,
     report: bool,
     out: Any,
@@ -388,7 +396,9 @@ def _harvest_days(
         launcher = Launcher(definitions, settings, store, instance, progress.say, stopped)
         launcher.bury_the_dead()
         for day in days:
-            launcher.harvest_day(day, troops=troops, replace=replaced, work_class=work_class, report=report)
+            launcher.harvest_day(
+                day, troops=troops, replace=replaced, rebuild=rebuild, work_class=work_class, report=report
+            )
         summary = launcher.summary
     summary.seconds = round(time.monotonic() - started, 3)
     permitted_rate = permitted_rate_of(settings)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -75,12 +74,44 @@ class Counts:
     bytes: int = 0
 
 
+Item = tuple[PlannedRequest, int, Request]
+"""A planned request with the page to go on from: (planned, page number, page's request)."""
+
+
+class Pending:
+    """What of a harvest is still to be sent; each item is made when it is taken. Not thread-safe.
+
+    Args:
+        items: Makes the items.
+        count: How many there are.
+        leaves: How many leaves they have.
+    """
+
+    def __init__(self, items: Iterator[Item], count: int, leaves: int) -> None:
+        self.leaves = leaves
+        self._items = items
+        self._left = count
+
+    def __len__(self) -> int:
+        """How many are left."""
+        return self._left
+
+    def take(self) -> Item:
+        """The next one."""
+        self._left -= 1
+        return next(self._items)
+
+    def clear(self) -> None:
+        """Forget what is left."""
+        self._left = 0
+
+
 @dataclass
 class Work:
     """One open harvest's part in fetching.
 
     Attributes:
-        pending: Planned requests with the page to go on from: (planned, page number, page's request).
+        pending: What is still to be sent.
         dead: What failed for good.
         failure: What ended this harvest early: the key refused, the vendor down, the store full, a stop.
     """
@@ -88,7 +119,7 @@ class Work:
     asset: Asset
     troop_id: str
     lander: Lander
-    pending: deque[tuple[PlannedRequest, int, Request]]
+    pending: Pending
     work_class: str = "scheduled"
     counts: Counts = field(default_factory=Counts)
     dead: list[DeadLetter] = field(default_factory=list)
@@ -186,14 +217,14 @@ class Fetcher:
                     self.busy_seconds += time.monotonic() - self._busy_since
             work.finished.set()
 
-    def _take(self) -> tuple[Work, tuple[PlannedRequest, int, Request]] | None:
+    def _take(self) -> tuple[Work, Item] | None:
         with self._condition:
             while True:
                 ready = [work for work in self._open if work.pending]
                 if ready:
                     work = min(ready, key=lambda candidate: len(candidate.pending))
                     work.running += 1
-                    return work, work.pending.popleft()
+                    return work, work.pending.take()
                 if self._closed:
                     return None
                 self._condition.wait()
@@ -326,14 +357,3 @@ def _content(asset: Asset, parsed: Parsed) -> int:
     """What a page is about: two pages of a list with the same entities are the same page twice."""
     keys = [parsed.columns[name] for name in TABLES[asset].key if name in parsed.columns]
     return hash((tuple(zip(*keys, strict=True)), str(parsed.rejected)))
-
-
-def pending_items(
-    requests: Sequence[PlannedRequest], resume_at: dict[str, tuple[int, Request]]
-) -> deque[tuple[PlannedRequest, int, Request]]:
-    """Work items of planned requests; ``resume_at`` names (page, request) where pages have landed already."""
-    items: deque[tuple[PlannedRequest, int, Request]] = deque()
-    for planned in requests:
-        page, request = resume_at.get(planned.request.key, (1, planned.request))
-        items.append((planned, page, request))
-    return items

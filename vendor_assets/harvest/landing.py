@@ -17,8 +17,11 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from hashlib import blake2b
+from itertools import islice
+from sys import intern
 from typing import Any, Final
 
 import pyarrow as pa
@@ -37,7 +40,6 @@ _RESPONSES: Final = pa.schema(
         pa.field("request_key", pa.string(), nullable=False),
         pa.field("page", pa.int32(), nullable=False),
         pa.field("next", pa.string()),
-        pa.field("leaves", pa.list_(pa.string()), nullable=False),
         pa.field("asset", pa.string(), nullable=False),
         pa.field("troop_id", pa.string()),
         pa.field("planned", pa.string(), nullable=False),
@@ -53,7 +55,14 @@ _RESPONSES: Final = pa.schema(
 )
 PATIENCE_SECONDS: Final = 0.5
 """How much older than it should be a buffered response becomes before its bringers write the chunk themselves."""
-_INDEX_COLUMNS: Final = ["request_key", "page", "next", "leaves", "asset", "troop_id", "status", "fetched_at"]
+_INDEX_COLUMNS: Final = ["request_key", "page", "next", "asset", "troop_id", "status", "fetched_at"]
+_PLANNED: Final = pa.schema(
+    [
+        pa.field("request", pa.string(), nullable=False),
+        pa.field("leaves", pa.string(), nullable=False),
+    ]
+)
+_PLANNED_AT_ONCE: Final = 1024
 
 
 def encode_request(request: Request) -> str:
@@ -97,7 +106,6 @@ class Landed:
             "request_key": self.planned.request.key,
             "page": self.page,
             "next": encode_request(self.next) if self.next else None,
-            "leaves": [leaf.key for leaf in self.planned.leaves],
             "asset": self.asset,
             "troop_id": self.troop_id,
             "planned": encode_request(self.planned.request),
@@ -208,16 +216,26 @@ def _encode_chunk(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return sink.getvalue()
 
 
-@dataclass(frozen=True)
+def request_id(key: str) -> bytes:
+    """A request key in 16 bytes, for work that keeps many of them in memory."""
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
 class LandedIndex:
-    """Where one landed response is and what it answers; its body stays in the store."""
+    """Where one landed response is and what it answers; its body stays in the store.
+
+    Small on purpose (about 300 bytes): of every response of an open harvest there is one in memory.
+
+    Attributes:
+        request: The :func:`request_id` of the planned request; its leaves are in the plan.
+    """
 
     chunk: str
     row: int
-    request_key: str
+    request: bytes
     page: int
     next: str | None
-    leaves: tuple[str, ...]
     asset: str
     troop_id: str
     status: int
@@ -238,21 +256,20 @@ def read_index(store: ObjectStore, chunk_keys: Iterable[str]) -> list[LandedInde
             except (pa.ArrowInvalid, OSError) as error:
                 message = f"landed chunk {store.uri(key)} cannot be read ({error}); delete it to have it fetched again"
                 raise RecordError(message) from error
-        for row, record in enumerate(table.to_pylist()):
-            found.append(
-                LandedIndex(
-                    chunk=key,
-                    row=row,
-                    request_key=record["request_key"],
-                    page=record["page"],
-                    next=record["next"],
-                    leaves=tuple(record["leaves"]),
-                    asset=record["asset"],
-                    troop_id=record["troop_id"] or "",
-                    status=record["status"],
-                    fetched_at=record["fetched_at"],
-                )
+        found += [
+            LandedIndex(
+                chunk=key,
+                row=row,
+                request=request_id(record["request_key"]),
+                page=record["page"],
+                next=record["next"],
+                asset=intern(record["asset"]),
+                troop_id=intern(record["troop_id"] or ""),
+                status=record["status"],
+                fetched_at=record["fetched_at"],
             )
+            for row, record in enumerate(table.to_pylist())
+        ]
     return found
 
 
@@ -369,10 +386,12 @@ def list_harvests(store: ObjectStore, asset: str, day: date, troop_key: str | No
 
 @dataclass(frozen=True)
 class Plan:
-    """The frozen work of one harvest.
+    """The frozen work of one harvest; its requests stay packed and are read one by one.
 
     Attributes:
-        requests: The planned requests, first pages only, with their leaves.
+        packed: The plan as it is kept: a Parquet file with one row per request, the rest in its metadata.
+        request_count: Number of planned requests.
+        leaf_count: Number of leaves.
         bases: Folders of older harvests whose landed responses count here too (reconcile).
         resolution_seconds: Wanted length of a timeslice.
         upstream_partial: Whether the upstream table was itself partial, so that leaves may be missing.
@@ -382,63 +401,95 @@ class Plan:
     day: date
     troop_key: str | None
     troop_id: str
-    requests: tuple[PlannedRequest, ...]
     resolution_seconds: int
     created_at: datetime
+    packed: bytes
+    request_count: int
+    leaf_count: int
     bases: tuple[str, ...] = ()
     upstream_partial: bool = False
 
-    @property
-    def leaves(self) -> int:
-        """Number of leaves."""
-        return sum(len(planned.leaves) for planned in self.requests)
-
-    def to_bytes(self) -> bytes:
-        """The plan as a Parquet file: one row per request, the rest in the file's metadata."""
-        header = {
-            "asset": self.asset,
-            "day": self.day.isoformat(),
-            "troop_key": self.troop_key,
-            "troop_id": self.troop_id,
-            "resolution_seconds": self.resolution_seconds,
-            "created_at": self.created_at.isoformat(),
-            "bases": list(self.bases),
-            "upstream_partial": self.upstream_partial,
-        }
-        table = pa.table(
-            {
-                "request": pa.array(
-                    [encode_request(planned.request) for planned in self.requests], pa.string()
-                ),
-                "leaves": pa.array([_encode_leaves(planned) for planned in self.requests], pa.string()),
-            }
-        ).replace_schema_metadata({"plan": json.dumps(header)})
+    @classmethod
+    def pack(
+        cls,
+        requests: Iterable[PlannedRequest],
+        *,
+        asset: str,
+        day: date,
+        troop_key: str | None,
+        troop_id: str,
+        resolution_seconds: int,
+        created_at: datetime,
+        bases: tuple[str, ...] = (),
+        upstream_partial: bool = False,
+    ) -> Plan:
+        """Freeze some requests, first pages only, with their leaves."""
+        request_count = leaf_count = 0
         sink = io.BytesIO()
-        pq.write_table(table, sink, compression="zstd")
-        return sink.getvalue()
+        with pq.ParquetWriter(sink, _PLANNED, compression="zstd") as writer:
+            left = iter(requests)
+            while some := list(islice(left, _PLANNED_AT_ONCE)):
+                request_count += len(some)
+                leaf_count += sum(len(planned.leaves) for planned in some)
+                rows = [
+                    [encode_request(planned.request) for planned in some],
+                    list(map(_encode_leaves, some)),
+                ]
+                writer.write_batch(pa.record_batch(rows, schema=_PLANNED))
+            header = {
+                "asset": asset,
+                "day": day.isoformat(),
+                "troop_key": troop_key,
+                "troop_id": troop_id,
+                "resolution_seconds": resolution_seconds,
+                "created_at": created_at.isoformat(),
+                "leaves": leaf_count,
+                "bases": list(bases),
+                "upstream_partial": upstream_partial,
+            }
+            writer.add_key_value_metadata({"plan": json.dumps(header)})
+        return cls(
+            asset=asset,
+            day=day,
+            troop_key=troop_key,
+            troop_id=troop_id,
+            resolution_seconds=resolution_seconds,
+            created_at=created_at,
+            packed=sink.getvalue(),
+            request_count=request_count,
+            leaf_count=leaf_count,
+            bases=bases,
+            upstream_partial=upstream_partial,
+        )
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Plan:
+    def unpack(cls, data: bytes) -> Plan:
         """Read a frozen plan."""
-        table = pq.read_table(io.BytesIO(data), **ONE_THREAD)
-        header = json.loads(table.schema.metadata[b"plan"])
-        requests = tuple(
-            PlannedRequest(decode_request(request), _decode_leaves(leaves))
-            for request, leaves in zip(
-                table.column("request").to_pylist(), table.column("leaves").to_pylist(), strict=True
-            )
-        )
-        return cls(
+        metadata = pq.read_metadata(pa.BufferReader(data))
+        header = json.loads(metadata.metadata[b"plan"])
+        plan = cls(
             asset=header["asset"],
             day=date.fromisoformat(header["day"]),
             troop_key=header["troop_key"],
             troop_id=header["troop_id"],
-            requests=requests,
             resolution_seconds=header["resolution_seconds"],
             created_at=datetime.fromisoformat(header["created_at"]),
+            packed=data,
+            request_count=metadata.num_rows,
+            leaf_count=header.get("leaves", -1),
             bases=tuple(header["bases"]),
             upstream_partial=header["upstream_partial"],
         )
+        if plan.leaf_count < 0:  # written by an older version
+            return replace(plan, leaf_count=sum(len(planned.leaves) for planned in plan.requests()))
+        return plan
+
+    def requests(self) -> Iterator[PlannedRequest]:
+        """The planned requests in the order in which they were planned, read as they are asked for."""
+        with pq.ParquetFile(pa.BufferReader(self.packed)) as file:
+            for batch in file.iter_batches(_PLANNED_AT_ONCE, use_threads=False):
+                for request, leaves in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    yield PlannedRequest(decode_request(request), _decode_leaves(leaves))
 
 
 def _encode_leaves(planned: PlannedRequest) -> str:
@@ -472,7 +523,7 @@ def _decode_leaves(text: str) -> tuple[Leaf, ...]:
 
 def load_plan(store: ObjectStore, folder: str) -> Plan:
     """The frozen plan of a harvest."""
-    return Plan.from_bytes(store.get(layout.plan_key(folder)))
+    return Plan.unpack(store.get(layout.plan_key(folder)))
 
 
 def load_finish(store: ObjectStore, folder: str) -> Finish | None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from typing import Any
+from itertools import groupby
+from typing import Any, Final
 
 from vendor_assets.days import Window
 from vendor_assets.errors import HarvestError, ObjectConflictError, ObjectNotFoundError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
-from vendor_assets.harvest.fetching import Counts, Fetcher, Work, pending_items
+from vendor_assets.harvest.fetching import Counts, Fetcher, Item, Pending, Work
 from vendor_assets.harvest.landing import (
     Finish,
     HarvestFolder,
@@ -22,21 +24,18 @@ from vendor_assets.harvest.landing import (
     load_finish,
     load_plan,
     read_index,
+    request_id,
 )
 from vendor_assets.harvest.outcome import Mode, Order, Outcome, message_of, state_of
 from vendor_assets.harvest.ownership import Ownership
-from vendor_assets.harvest.tabulate import (
-    Tabulated,
-    newest_answers,
-    quarantine_bytes,
-    tabulate,
-    tabulate_roster,
-)
+from vendor_assets.harvest.tabulate import Tabulated, newest_answers, tabulate, tabulate_roster
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
-from vendor_assets.storage.parquet import read_metadata, read_table, write_table
+from vendor_assets.storage.parquet import TableWriter, read_groups, read_metadata
 from vendor_assets.tables import TABLES
 from vendor_assets.vendors.base import Asset, DataGroup, PlannedRequest, Request, Vendor
+
+_ROWS_AT_ONCE: Final = 8192
 
 
 @dataclass(frozen=True)
@@ -63,17 +62,9 @@ class Tools:
         """The dead letters in the store."""
         return DeadLetters(self.store)
 
-    def work(
-        self,
-        asset: Asset,
-        troop_id: str,
-        lander: Lander,
-        requests: Sequence[PlannedRequest],
-        resume_at: dict[str, tuple[int, Request]],
-        order: Order,
-    ) -> Work:
+    def work(self, asset: Asset, troop_id: str, lander: Lander, pending: Pending, order: Order) -> Work:
         """What the fetcher shall do for one partition."""
-        work = Work(asset, troop_id, lander, pending_items(requests, resume_at), work_class=order.work_class)
+        work = Work(asset, troop_id, lander, pending, work_class=order.work_class)
         self.watch(work)
         return work
 
@@ -125,14 +116,14 @@ class PartitionHarvest:
         if unfinished:
             return self._fetch("resume", unfinished[-1].folder, load_plan(self.store, unfinished[-1].folder))
         if current is None or finish is None:
-            return self._fetch_new("first", self._plan(frozenset()))
+            return self._fetch_new("first", self._plan())
         if finish.root_run == self.order.root_run_id:
             return self._report("report", current, finish, tabulate_again=self.table_etag is None)
         dead = self.tools.dead_letters.load(self.asset, self.day, self.troop_key)
         if any(letter.retryable or self.order.permanent_too for letter in dead.letters):
             return self._redrive(current, finish, dead)
         if self.order.finished == "replace":
-            return self._fetch_new("replace", self._plan(frozenset()))
+            return self._fetch_new("replace", self._plan())
         return self._reconcile(current, finish)
 
     # The modes
@@ -140,18 +131,17 @@ class PartitionHarvest:
     def _fetch_new(self, mode: Mode, plan: Plan) -> Outcome:
         harvest_id = layout.new_ulid(self.tools.now())
         folder = layout.harvest_folder(self.asset, self.day, self.troop_key, harvest_id)
-        self.store.put(layout.plan_key(folder), plan.to_bytes(), if_absent=True)
+        self.store.put(layout.plan_key(folder), plan.packed, if_absent=True)
         return self._fetch(mode, folder, plan)
 
     def _reconcile(self, current: HarvestFolder, finish: Finish) -> Outcome:
         old = load_plan(self.store, current.folder)
         bases = (*old.bases, current.folder)
-        known = self._answered(self._index(bases), counted_at=None)
-        plan = self._plan(frozenset(known))
-        if not plan.requests:
+        plan = self._plan(bases)
+        if not plan.request_count:
             again = self.table_etag is None
             return self._report("reconcile", current, finish, tabulate_again=again)
-        return self._fetch_new("reconcile", replace(plan, bases=bases))
+        return self._fetch_new("reconcile", plan)
 
     def _redrive(self, current: HarvestFolder, finish: Finish, dead: DeadPartition) -> Outcome:
         plan = load_plan(self.store, current.folder)
@@ -195,10 +185,21 @@ class PartitionHarvest:
         index = self._index(plan.bases) + read_index(self.store, chunks)
         answered = self._answered(index, counted_at=None)
         letters = self.tools.dead_letters.load(self.asset, self.day, self.troop_key)
-        settled = answered | left | letters.discarded_leaves
-        todo = [
-            planned for planned in plan.requests if any(leaf.key not in settled for leaf in planned.leaves)
-        ]
+        settled = self._base_leaves(plan) | left | letters.discarded_leaves
+
+        def todo() -> Iterator[PlannedRequest]:
+            for planned in plan.requests():
+                if request_id(planned.request.key) not in answered and _any_not_in(settled, planned):
+                    yield planned
+
+        known = {letter.request for letter in letters.letters}
+        asked: set[str] = set()
+        count = leaves = 0
+        for planned in todo():
+            count += 1
+            leaves += len(planned.leaves)
+            if known and planned.request.key in known:
+                asked.add(planned.request.key)
         writer = f"{self.ownership.epoch:04d}"
         lander = Lander(
             self.store,
@@ -207,9 +208,8 @@ class PartitionHarvest:
             # One that was stopped for a while and superseded notices here, before it pays for much.
             confirm=self.ownership.confirm,
         )
-        work = self.tools.work(
-            self.asset, plan.troop_id, lander, todo, _resume_at(index, answered), self.order
-        )
+        pending = Pending(_items(todo(), _resume_at(index, answered)), count, leaves)
+        work = self.tools.work(self.asset, plan.troop_id, lander, pending, self.order)
         self.tools.fetcher.run(work)
         if work.failure is not None:
             raise work.failure
@@ -218,12 +218,12 @@ class PartitionHarvest:
             self.base,
             mode=mode,
             harvest_id=folder.rstrip("/").rsplit("/h-", 1)[-1],
-            planned=plan.leaves,
-            requests_made=len(todo),
-            requests_reused=len(plan.requests) - len(todo),
+            planned=plan.leaf_count,
+            requests_made=count,
+            requests_reused=plan.request_count - count,
             counts=work.counts,
         )
-        self._save_dead(letters, {planned.request.key for planned in todo}, work.dead)
+        self._save_dead(letters, asked, work.dead)
         return self._publish(
             outcome, folder, plan, index, work.counts, before=before, fresh=frozenset(lander.keys)
         )
@@ -243,66 +243,82 @@ class PartitionHarvest:
 
     # Planning
 
-    def _plan(self, known: frozenset[str]) -> Plan:
-        """The work of this partition from the upstream table, without leaves that are known already."""
-        troop_id, requests, upstream_partial = "", [], False
+    def _plan(self, bases: tuple[str, ...] = ()) -> Plan:
+        """The work of this partition from the upstream table, without leaves that the bases have."""
+        known = self._leaves_of(bases)
+        troop_id, upstream_partial = "", False
+        requests: Iterator[PlannedRequest]
         if self.asset == "troops":
-            requests = [self.vendor.troops(self.window)]
+            requests = iter([self.vendor.troops(self.window)])
         else:
             troop_id = self._troop_id()
             if self.asset == "warriors":
-                requests = [self.vendor.warriors(troop_id, self.window)] if self._on_roster() else []
-                _, upstream_partial = self._upstream("troops", None)
+                on_roster = self._on_roster()
+                requests = iter([self.vendor.warriors(troop_id, self.window)] if on_roster else [])
+                upstream_partial = self._upstream_state("troops", None) == "partial"
             elif self.asset == "data_groups":
-                rows, upstream_partial = self._upstream("warriors", self.troop_key)
-                requests = [self.vendor.data_groups(troop_id, row["warrior_id"], self.window) for row in rows]
+                upstream_partial = self._upstream_state("warriors", self.troop_key) == "partial"
+                rows = self._upstream("warriors", self.troop_key, "warrior_id")
+                requests = (self.vendor.data_groups(troop_id, row["warrior_id"], self.window) for row in rows)
             else:
-                rows, upstream_partial = self._upstream("data_groups", self.troop_key)
-                groups: dict[str, list[DataGroup]] = {}
-                for row in rows:
-                    group = DataGroup(row["data_group"], tuple(row["value_names"]))
-                    groups.setdefault(row["warrior_id"], []).append(group)
-                for warrior_id, of_warrior in groups.items():
-                    requests += self._performance_requests(troop_id, warrior_id, of_warrior, known)
-        wanted = [planned for planned in requests if any(leaf.key not in known for leaf in planned.leaves)]
-        return Plan(
+                upstream_partial = self._upstream_state("data_groups", self.troop_key) == "partial"
+                requests = self._performance_requests(troop_id, known)
+        return Plan.pack(
+            (planned for planned in requests if _any_not_in(known, planned)),
             asset=self.asset,
             day=self.day,
             troop_key=self.troop_key,
             troop_id=troop_id,
-            requests=tuple(wanted),
             resolution_seconds=self.tools.resolution_seconds,
             created_at=self.tools.now(),
+            bases=bases,
             upstream_partial=upstream_partial,
         )
 
-    def _performance_requests(
-        self, troop_id: str, warrior_id: str, groups: list[DataGroup], known: frozenset[str]
-    ) -> list[PlannedRequest]:
-        def plan(chosen: list[DataGroup]) -> list[PlannedRequest]:
+    def _performance_requests(self, troop_id: str, known: set[str]) -> Iterator[PlannedRequest]:
+        def plan(warrior_id: str, chosen: list[DataGroup]) -> list[PlannedRequest]:
             return self.vendor.performance_data(
                 troop_id, warrior_id, chosen, self.window, self.tools.resolution_seconds
             )
 
-        requests = plan(groups)
-        if not known:
-            return requests
-        missing = {
-            leaf.data_group for planned in requests for leaf in planned.leaves if leaf.key not in known
-        }
-        # Grouped anew, so that a batch does not ask again for what has landed beside what has not.
-        return plan([group for group in groups if group.name in missing]) if missing else []
+        # The table is sorted by warrior, so that one warrior's groups are in memory at a time.
+        rows = self._upstream("data_groups", self.troop_key, "warrior_id", "data_group", "value_names")
+        for warrior_id, of_warrior in groupby(rows, key=lambda row: str(row["warrior_id"])):
+            groups = [DataGroup(row["data_group"], tuple(row["value_names"])) for row in of_warrior]
+            requests = plan(warrior_id, groups)
+            if known:
+                missing = {
+                    leaf.data_group
+                    for planned in requests
+                    for leaf in planned.leaves
+                    if leaf.key not in known
+                }
+                # Grouped anew, so that a batch does not ask again for what has landed beside what has not.
+                requests = (
+                    plan(warrior_id, [group for group in groups if group.name in missing]) if missing else []
+                )
+            yield from requests
 
-    def _upstream(self, asset: Asset, troop_key: str | None) -> tuple[list[dict[str, Any]], bool]:
+    def _upstream(self, asset: Asset, troop_key: str | None, *columns: str) -> Iterator[dict[str, Any]]:
         key = layout.table_key(asset, self.day, troop_key)
         try:
-            metadata, _ = read_metadata(self.store, key)
-            rows: list[dict[str, Any]] = read_table(self.store, key).to_pylist()
+            for group in read_groups(self.store, key, columns):
+                for batch in group.to_batches(_ROWS_AT_ONCE):
+                    yield from batch.to_pylist()
         except ObjectNotFoundError as error:
-            where = f"{self.day}" + (f", troop {troop_key}" if troop_key else "")
-            message = f"{asset} of {where} is not there ({self.store.uri(key)}); materialize {asset} first"
-            raise HarvestError(message) from error
-        return rows, metadata.get("state") == "partial"
+            raise self._not_there(asset, troop_key) from error
+
+    def _upstream_state(self, asset: Asset, troop_key: str | None) -> str:
+        try:
+            metadata, _ = read_metadata(self.store, layout.table_key(asset, self.day, troop_key))
+        except ObjectNotFoundError as error:
+            raise self._not_there(asset, troop_key) from error
+        return metadata.get("state", "")
+
+    def _not_there(self, asset: Asset, troop_key: str | None) -> HarvestError:
+        where = f"{self.day}" + (f", troop {troop_key}" if troop_key else "")
+        uri = self.store.uri(layout.table_key(asset, self.day, troop_key))
+        return HarvestError(f"{asset} of {where} is not there ({uri}); materialize {asset} first")
 
     def _troop_id(self) -> str:
         row = self._roster_row()
@@ -319,7 +335,7 @@ class PartitionHarvest:
         return str(row["name"] or "") if row else ""
 
     def _roster_row(self) -> dict[str, Any] | None:
-        rows, _ = self._upstream("troops", None)
+        rows = self._upstream("troops", None, "troop_id", "troop_key", "name")
         return next((row for row in rows if row["troop_key"] == self.troop_key), None)
 
     # Coverage
@@ -333,26 +349,39 @@ class PartitionHarvest:
         ]
         return read_index(self.store, keys)
 
-    def _answered(self, index: Sequence[LandedIndex], counted_at: frozenset[str] | None) -> set[str]:
-        """Keys of the leaves whose answers have landed with all their pages.
+    def _answered(self, index: Sequence[LandedIndex], counted_at: frozenset[str] | None) -> set[bytes]:
+        """Ids of the planned requests whose answers have landed with all their pages.
 
         Provisional answers, fetched before the data had settled, count only where they lie in one of the
         chunks ``counted_at``: those of this very run.
         """
         settled = self.window.end.timestamp() + self.tools.settling_seconds
-        pages: dict[str, dict[int, LandedIndex]] = {}
+        answered: set[bytes] = set()
+        pages: dict[bytes, dict[int, LandedIndex]] = {}
         for entry in newest_answers(index):
             provisional = self.asset == "performance_data" and entry.fetched_at.timestamp() < settled
             if not provisional or (counted_at is not None and entry.chunk in counted_at):
-                pages.setdefault(entry.request_key, {})[entry.page] = entry
-        answered: set[str] = set()
-        for of_request in pages.values():
+                pages.setdefault(entry.request, {})[entry.page] = entry
+        for request, of_request in pages.items():
             last = 0
             while last + 1 in of_request and (last == 0 or of_request[last].next is not None):
                 last += 1
             if last and of_request[last].next is None:
-                answered.update(of_request[last].leaves)
+                answered.add(request)
         return answered
+
+    def _leaves_of(self, bases: Sequence[str]) -> set[str]:
+        """Keys of the leaves whose answers have landed in older harvests."""
+        if not bases:
+            return set()
+        answered = self._answered(self._index(bases), counted_at=None)
+        return {
+            leaf.key
+            for base in bases
+            for planned in load_plan(self.store, base).requests()
+            if request_id(planned.request.key) in answered
+            for leaf in planned.leaves
+        }
 
     # Publishing
 
@@ -369,42 +398,69 @@ class PartitionHarvest:
     ) -> Outcome:
         """Tabulate, then commit: Parquet, finish marker; the event is the caller's."""
         counted = fresh | {entry.chunk for entry in index} if before is not None and not fresh else fresh
-        answered = self._answered(index, counted_at=counted)
-        wanted = {leaf.key for planned in plan.requests for leaf in planned.leaves}
-        of_bases = self._base_leaves(plan)
-        landed = (wanted & answered) | of_bases
-        planned = wanted | of_bases
         letters = self.tools.dead_letters.load(self.asset, self.day, self.troop_key)
-        discarded = len((planned - landed) & letters.discarded_leaves)
-        dead = len(planned - landed) - discarded
         answers = newest_answers(index)
-        gone = len({key for entry in answers if entry.status in (404, 410) for key in entry.leaves})
-        found = self._tabulate(plan, answers)
+        coverage = self._coverage(plan, answers, self._answered(index, counted_at=counted), letters)
+        with self._tabulate(plan, answers) as found:
+            return self._commit(outcome, found, folder, plan, answers, coverage, letters, counts, before)
+
+    def _coverage(
+        self, plan: Plan, answers: Sequence[LandedIndex], answered: set[bytes], letters: DeadPartition
+    ) -> _Coverage:
+        """Count the leaves of a plan, and those of its bases that had landed there, by what became of them."""
+        of_bases = self._base_leaves(plan)
+        given_up = letters.discarded_leaves
+        gone_requests = {entry.request for entry in answers if entry.status in (404, 410)}
+        planned_leaves = landed = len(of_bases)
+        gone = discarded = 0
+        for planned in plan.requests():
+            request = request_id(planned.request.key)
+            leaves = [leaf.key for leaf in planned.leaves if leaf.key not in of_bases]
+            planned_leaves += len(leaves)
+            gone += len(leaves) if request in gone_requests else 0
+            if request in answered:
+                landed += len(leaves)
+            elif given_up:
+                discarded += sum(1 for key in leaves if key in given_up)
+        if gone_requests:
+            for base in plan.bases:
+                for planned in load_plan(self.store, base).requests():
+                    if request_id(planned.request.key) in gone_requests:
+                        gone += len(planned.leaves)
+        return _Coverage(planned_leaves, landed, gone, discarded)
+
+    def _commit(
+        self,
+        outcome: Outcome,
+        found: Tabulated,
+        folder: str,
+        plan: Plan,
+        answers: Sequence[LandedIndex],
+        coverage: _Coverage,
+        letters: DeadPartition,
+        counts: Counts,
+        before: Finish | None,
+    ) -> Outcome:
+        dead, rows = coverage.dead, found.rows
         self.ownership.confirm()
-        if found.quarantined:
-            self.store.put(
-                layout.quarantine_key(self.asset, self.day, self.troop_key),
-                quarantine_bytes(found.quarantined),
-            )
-        else:
-            self.store.delete(layout.quarantine_key(self.asset, self.day, self.troop_key))
-        rows = found.table.num_rows
+        found.quarantine.publish(self.store, layout.quarantine_key(self.asset, self.day, self.troop_key))
         partial = bool(dead) or plan.upstream_partial
+        sample = found.sample()
         outcome = replace(
             outcome,
             state="partial" if partial else "complete" if rows else "empty",
             rows=rows,
-            planned=len(planned),
-            landed=len(landed),
-            gone=gone,
+            planned=coverage.planned,
+            landed=coverage.landed,
+            gone=coverage.gone,
             dead=dead,
-            quarantined=len(found.quarantined),
-            details=self._details(found, answers, plan)
-            | ({"discarded_leaves": discarded} if discarded else {})
+            quarantined=found.quarantine.count,
+            details=self._details(found, sample, answers, plan)
+            | ({"discarded_leaves": coverage.discarded} if coverage.discarded else {})
             | ({"first_dead_letter": letters.letters[0].reason} if dead and letters.letters else {}),
-            sample=found.table.slice(0, 5).to_pylist(),
+            sample=sample,
         )
-        nothing = bool(dead) and not landed
+        nothing = bool(dead) and not coverage.landed
         keeps_old = partial and self.table_etag is not None and self._old_table_is_complete()
         if not nothing and not keeps_old:
             self._write(outcome, found, folder)
@@ -414,7 +470,7 @@ class PartitionHarvest:
             landed=outcome.landed,
             gone=outcome.gone,
             dead=outcome.dead,
-            requests=len(plan.requests),
+            requests=plan.request_count,
             calls=counts.calls + (before.calls if before else 0),
             rows=rows,
             root_run=self.order.root_run_id,
@@ -431,11 +487,9 @@ class PartitionHarvest:
 
     def _base_leaves(self, plan: Plan) -> set[str]:
         """Leaves of the plan's bases that had landed there: a reconcile's table has them too."""
-        if not plan.bases:
-            return set()
-        return self._answered(self._index(plan.bases), counted_at=None)
+        return self._leaves_of(plan.bases)
 
-    def _tabulate(self, plan: Plan, answers: list[LandedIndex]) -> Tabulated:
+    def _tabulate(self, plan: Plan, answers: Sequence[LandedIndex]) -> AbstractContextManager[Tabulated]:
         if self.asset in ("troops", "warriors"):
             sightings = [
                 entry
@@ -462,7 +516,13 @@ class PartitionHarvest:
             window=self.window,
         )
 
-    def _details(self, found: Tabulated, answers: Sequence[LandedIndex], plan: Plan) -> dict[str, Any]:
+    def _details(
+        self,
+        found: Tabulated,
+        sample: list[dict[str, Any]],
+        answers: Sequence[LandedIndex],
+        plan: Plan,
+    ) -> dict[str, Any]:
         # The partition key is the vendor's id; people know a troop by its name.
         name = self._troop_name() if self.troop_key else ""
         details: dict[str, Any] = {"troop": name} if name else {}
@@ -473,21 +533,18 @@ class PartitionHarvest:
         if found.duplicates:
             details["duplicate_rows_dropped"] = found.duplicates
         if self.asset in ("troops", "warriors"):
-            table = found.table
-            later = bool(table.num_rows) and all(table.column("observed_later").to_pylist())
-            details["observed_later"] = later
-        if self.asset == "warriors" and not plan.requests:
+            later = [batch.column("observed_later").true_count for batch in found.batches()]
+            details["observed_later"] = bool(found.rows) and sum(later) == found.rows
+        if self.asset == "warriors" and not plan.request_count:
             details["note"] = f"troop {self.troop_key} was not on the roster of {self.day}: 0 rows, no calls"
         if self.asset == "performance_data":
             settled = self.window.end.timestamp() + self.tools.settling_seconds
             early = sum(1 for entry in answers if entry.fetched_at.timestamp() < settled)
             if early:
                 details["provisional_answers"] = early
-            if found.table.num_rows:
-                row = found.table.slice(0, 1).to_pylist()[0]
-                details["resolution_seconds"] = int(
-                    (row["timeslice_end"] - row["timeslice_start"]).total_seconds()
-                )
+            if sample:
+                length = sample[0]["timeslice_end"] - sample[0]["timeslice_start"]
+                details["resolution_seconds"] = int(length.total_seconds())
         return details
 
     def _write(self, outcome: Outcome, found: Tabulated, folder: str) -> None:
@@ -504,20 +561,22 @@ class PartitionHarvest:
         while True:
             self.ownership.confirm()
             try:
-                self.table_etag = write_table(
+                with TableWriter(
                     self.store,
                     self.base.table_key,
-                    found.table,
                     spec,
                     metadata=metadata,
                     if_absent=self.table_etag is None,
                     if_match=self.table_etag,
-                )
+                ) as writer:
+                    for batch in found.batches():
+                        writer.write(batch)
             except ObjectConflictError:
                 # Whoever wrote had an older epoch (ours is confirmed above): look again and replace it.
                 head = self.store.head(self.base.table_key)
                 self.table_etag = head.etag if head else None
             else:
+                self.table_etag = writer.etag
                 return
 
     def _mark_finished(self, folder: str, finish: Finish) -> None:
@@ -549,13 +608,40 @@ class PartitionHarvest:
         return replace(outcome, table_bytes=head.size, rows=rows)
 
 
-def _resume_at(index: Sequence[LandedIndex], answered: set[str]) -> dict[str, tuple[int, Request]]:
+@dataclass(frozen=True)
+class _Coverage:
+    """Leaves of a harvest by what became of them; ``gone`` ones have landed too."""
+
+    planned: int
+    landed: int
+    gone: int
+    discarded: int
+
+    @property
+    def dead(self) -> int:
+        return self.planned - self.landed - self.discarded
+
+
+def _any_not_in(leaves: frozenset[str] | set[str], planned: PlannedRequest) -> bool:
+    return not leaves or any(leaf.key not in leaves for leaf in planned.leaves)
+
+
+def _items(requests: Iterator[PlannedRequest], resume_at: dict[bytes, tuple[int, Request]]) -> Iterator[Item]:
+    """Work items of planned requests; ``resume_at`` names page and request where pages have landed already."""
+    for planned in requests:
+        page, request = (1, planned.request)
+        if resume_at:
+            page, request = resume_at.get(request_id(planned.request.key), (page, request))
+        yield planned, page, request
+
+
+def _resume_at(index: Sequence[LandedIndex], answered: set[bytes]) -> dict[bytes, tuple[int, Request]]:
     """Where to go on with lists of which only the first pages have landed."""
-    at: dict[str, tuple[int, Request]] = {}
-    for entry in sorted(newest_answers(index), key=lambda item: (item.request_key, item.page)):
-        if entry.next is None or set(entry.leaves) <= answered:
+    at: dict[bytes, tuple[int, Request]] = {}
+    for entry in sorted(newest_answers(index), key=lambda item: (item.request, item.page)):
+        if entry.next is None or entry.request in answered:
             continue
-        expected = at[entry.request_key][0] if entry.request_key in at else 1
+        expected = at[entry.request][0] if entry.request in at else 1
         if entry.page == expected:
-            at[entry.request_key] = (entry.page + 1, decode_request(entry.next))
+            at[entry.request] = (entry.page + 1, decode_request(entry.next))
     return at

@@ -1,12 +1,20 @@
-"""Tabulate: landed responses become typed, sorted tables without one more call."""
+"""Tabulate: landed responses become typed, sorted tables without one more call.
+
+Memory stays within bounds whatever the number of responses and rows: bodies are read a row group of a chunk at a time,
+rows are sorted beyond memory (``storage/sorting.py``), what does not fit goes to a file. Only rosters are small enough
+to be whole in memory.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import IO, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,10 +24,40 @@ from vendor_assets.errors import ObjectNotFoundError, VendorProtocolError
 from vendor_assets.harvest.landing import LandedIndex, read_bodies
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
+from vendor_assets.storage.sorting import NewestRows
 from vendor_assets.tables import TABLES, Table
-from vendor_assets.vendors.base import Asset, Parsed, Vendor
+from vendor_assets.vendors.base import Asset, Parsed, PlannedRequest, Vendor
 
-Key = tuple[str, int]
+_NAMES_KEPT: Final = 1000
+"""New fields that are remembered by name; a vendor that invents more of them is only counted among these."""
+_QUARANTINE_IN_MEMORY: Final = 1 << 20
+
+
+class Quarantine:
+    """Records that do not fit a table: JSON lines with ``reason``, ``record``, ``request``, in a temporary file."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lines: IO[bytes] = tempfile.SpooledTemporaryFile(_QUARANTINE_IN_MEMORY)  # noqa: SIM115 (close)
+
+    def add(self, reason: str, record: str, planned: PlannedRequest) -> None:
+        """Put a record aside."""
+        self.count += 1
+        line = {"reason": reason, "record": record, "request": planned.request.key}
+        self._lines.write(json.dumps(line).encode() + b"\n")
+
+    def publish(self, store: ObjectStore, key: str) -> None:
+        """Make it an object; without a record there is none afterwards."""
+        if not self.count:
+            store.delete(key)
+            return
+        self._lines.seek(0)
+        with store.writer(key) as sink:
+            shutil.copyfileobj(self._lines, sink, 1 << 20)
+
+    def close(self) -> None:
+        """Forget the records."""
+        self._lines.close()
 
 
 @dataclass
@@ -27,20 +65,29 @@ class Tabulated:
     """One partition's table and what was noticed on the way.
 
     Attributes:
-        table: Rows in the table's schema, sorted by its key, each key once.
-        quarantined: Records that do not fit, as JSON-ready objects with ``reason``, ``record``, ``request``.
+        rows: Number of rows.
+        batches: Gives the rows in the table's schema, sorted by its key, each key once; may be asked repeatedly.
+        quarantine: Records that do not fit.
         new_fields: Fields that the vendor's dialect did not have.
         not_found: Data groups that the vendor does not know any more.
         duplicates: Rows dropped because a newer answer has the same key.
         outside: Rows dropped because their timeslice starts outside the day.
     """
 
-    table: pa.Table
-    quarantined: list[dict[str, Any]] = field(default_factory=list)
+    rows: int = 0
+    batches: Callable[[], Iterator[pa.RecordBatch]] = lambda: iter(())
+    quarantine: Quarantine = field(default_factory=Quarantine)
     new_fields: set[str] = field(default_factory=set)
     not_found: set[str] = field(default_factory=set)
     duplicates: int = 0
     outside: int = 0
+
+    def sample(self, rows: int = 5) -> list[dict[str, Any]]:
+        """The first rows."""
+        for batch in self.batches():
+            found: list[dict[str, Any]] = batch.slice(0, rows).to_pylist()
+            return found
+        return []
 
 
 def newest_answers(index: Iterable[LandedIndex]) -> list[LandedIndex]:
@@ -49,15 +96,16 @@ def newest_answers(index: Iterable[LandedIndex]) -> list[LandedIndex]:
     A request that was asked twice (a kill between answer and landing, a provisional answer asked again) counts
     once.
     """
-    newest: dict[tuple[str, str, str, int], LandedIndex] = {}
+    newest: dict[tuple[str, str, bytes, int], LandedIndex] = {}
     for entry in index:
-        key = (entry.asset, entry.troop_id, entry.request_key, entry.page)
+        key = (entry.asset, entry.troop_id, entry.request, entry.page)
         held = newest.get(key)
         if held is None or entry.fetched_at >= held.fetched_at:
             newest[key] = entry
-    return sorted(newest.values(), key=lambda entry: (entry.fetched_at, entry.request_key, entry.page))
+    return sorted(newest.values(), key=lambda entry: (entry.fetched_at, entry.request, entry.page))
 
 
+@contextmanager
 def tabulate(
     asset: Asset,
     *,
@@ -66,86 +114,70 @@ def tabulate(
     answers: Sequence[LandedIndex],
     troop_id: str,
     window: Window,
-) -> Tabulated:
-    """Read landed answers of data groups or performance data into a table.
+) -> Iterator[Tabulated]:
+    """Read landed answers of data groups or performance data into a table, which is there until the block ends.
 
     Args:
+        answers: Oldest first: of two rows with the same key the one in the later answer counts.
         window: The day; performance data outside it are dropped.
     """
     spec = TABLES[asset]
-    found = Tabulated(spec.schema.empty_table())
-    batches: list[pa.Table] = []
-    for order, (entry, planned, response) in enumerate(read_bodies(store, answers)):
-        if response.status != 200:
-            continue
+    found = Tabulated()
+    position = {id(entry): at for at, entry in enumerate(answers)}
+    with NewestRows(spec) as rows:
         try:
-            parsed = vendor.parse(asset, planned, response)
-            batch = _to_batch(spec, parsed, troop_id=troop_id, observed_at=response.fetched_at, order=order)
-        except (VendorProtocolError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-            excerpt = response.body[:2000].decode("utf-8", "replace")
-            found.quarantined.append({"reason": str(error), "record": excerpt, "request": entry.request_key})
-            continue
-        _note(found, parsed, entry)
-        if batch.num_rows:
-            batches.append(batch)
-    if not batches:
-        return found
-    table = pa.concat_tables(batches)
-    if asset == "performance_data":
-        before = table.num_rows
-        start, end = (
-            pa.scalar(window.start, pa.timestamp("us", "UTC")),
-            pa.scalar(window.end, pa.timestamp("us", "UTC")),
-        )
-        starts = table.column("timeslice_start")
-        table = table.filter(pc.and_(pc.greater_equal(starts, start), pc.less(starts, end)))
-        found.outside = before - table.num_rows
-    before = table.num_rows
-    table = _last_of_each_key(table, spec.key)
-    found.duplicates = before - table.num_rows
-    found.table = table.select(spec.schema.names).cast(spec.schema)
-    return found
+            for entry, planned, response in read_bodies(store, answers):
+                if response.status != 200:
+                    continue
+                try:
+                    parsed = vendor.parse(asset, planned, response)
+                    batch = _to_batch(spec, parsed, troop_id=troop_id, observed_at=response.fetched_at)
+                except (VendorProtocolError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+                    excerpt = response.body[:2000].decode("utf-8", "replace")
+                    found.quarantine.add(str(error), excerpt, planned)
+                    continue
+                _note(found, parsed, planned)
+                inside = _inside(batch, window) if asset == "performance_data" else batch
+                found.outside += batch.num_rows - inside.num_rows
+                rows.add(inside, position[id(entry)])
+            rows.sort()
+            found.rows, found.duplicates, found.batches = rows.rows, rows.duplicates, rows.batches
+            yield found
+        finally:
+            found.quarantine.close()
 
 
-def _note(found: Tabulated, parsed: Parsed, entry: LandedIndex) -> None:
-    found.new_fields.update(parsed.new_fields)
+def _note(found: Tabulated, parsed: Parsed, planned: PlannedRequest) -> None:
+    if len(found.new_fields) < _NAMES_KEPT:
+        found.new_fields.update(parsed.new_fields)
     found.not_found.update(parsed.not_found)
-    found.quarantined.extend(
-        {"reason": rejected.reason, "record": rejected.record, "request": entry.request_key}
-        for rejected in parsed.rejected
-    )
+    for rejected in parsed.rejected:
+        found.quarantine.add(rejected.reason, rejected.record, planned)
 
 
-def _to_batch(spec: Table, parsed: Parsed, *, troop_id: str, observed_at: datetime, order: int) -> pa.Table:
+def _to_batch(spec: Table, parsed: Parsed, *, troop_id: str, observed_at: datetime) -> pa.RecordBatch:
     length = len(next(iter(parsed.columns.values()), []))
-    arrays: dict[str, pa.Array] = {}
+    arrays = []
     for column in spec.schema:
         if column.name == "troop_id":
-            arrays[column.name] = pa.repeat(pa.scalar(troop_id, column.type), length)
+            arrays.append(pa.repeat(pa.scalar(troop_id, column.type), length))
         elif column.name == "observed_at":
-            arrays[column.name] = pa.repeat(pa.scalar(observed_at, column.type), length)
+            arrays.append(pa.repeat(pa.scalar(observed_at, column.type), length))
         else:
-            arrays[column.name] = pa.array(parsed.columns.get(column.name, []), column.type)
-    arrays["_order"] = pa.repeat(pa.scalar(order, pa.int32()), length)
-    return pa.table(arrays)
+            arrays.append(pa.array(parsed.columns.get(column.name, []), column.type))
+            if arrays[-1].null_count and not column.nullable:
+                raise VendorProtocolError(f"{column.name} is null, which it may not be")
+    return pa.RecordBatch.from_arrays(arrays, schema=spec.schema)
 
 
-def _last_of_each_key(table: pa.Table, key: Sequence[str]) -> pa.Table:
-    """Rows sorted by key; of rows with the same key only the newest answer's."""
-    table = table.combine_chunks().sort_by([(name, "ascending") for name in (*key, "_order")])
-    if table.num_rows < 2:
-        return table
-    last = None
-    for name in key:
-        column = table.column(name).combine_chunks()
-        changed = pc.not_equal(column.slice(1), column.slice(0, len(column) - 1))
-        last = changed if last is None else pc.or_(last, changed)
-    keep = pa.concat_arrays(
-        [last.combine_chunks() if isinstance(last, pa.ChunkedArray) else last, pa.array([True])]
-    )
-    return table.filter(keep)
+def _inside(batch: pa.RecordBatch, window: Window) -> pa.RecordBatch:
+    """The rows whose timeslice starts within a window."""
+    start, end = (pa.scalar(edge, pa.timestamp("us", "UTC")) for edge in (window.start, window.end))
+    starts = batch.column("timeslice_start")
+    return batch.filter(pc.and_(pc.greater_equal(starts, start), pc.less(starts, end)))
 
 
+@contextmanager
 def tabulate_roster(
     asset: Asset,
     *,
@@ -156,7 +188,7 @@ def tabulate_roster(
     window: Window,
     previous: str,
     troop_key: Callable[[str], str],
-) -> Tabulated:
+) -> Iterator[Tabulated]:
     """Read landed lists of troops or warriors, and the day's sightings, into a roster.
 
     A roster is the union of all that was seen: of each entity the newest name and attributes, and when it was
@@ -168,23 +200,23 @@ def tabulate_roster(
     """
     spec = TABLES[asset]
     id_column = spec.key[0]
-    found = Tabulated(spec.schema.empty_table())
+    found = Tabulated()
     seen: dict[str, dict[str, Any]] = {}
     try:
         for row in read_table(store, previous).to_pylist():
             seen[row[id_column]] = row
     except ObjectNotFoundError:
         pass
-    for entry, planned, response in read_bodies(store, answers):
+    for _, planned, response in read_bodies(store, answers):
         if response.status != 200:
             continue
         try:
             parsed = vendor.parse(asset, planned, response)
         except VendorProtocolError as error:
             excerpt = response.body[:2000].decode("utf-8", "replace")
-            found.quarantined.append({"reason": str(error), "record": excerpt, "request": entry.request_key})
+            found.quarantine.add(str(error), excerpt, planned)
             continue
-        _note(found, parsed, entry)
+        _note(found, parsed, planned)
         later = vendor.rosters == "current" and response.fetched_at >= window.end
         for row in _rows(parsed.columns):
             _observe(seen, row[id_column], row, response.fetched_at, later)
@@ -194,8 +226,12 @@ def tabulate_roster(
             row["troop_key"] = troop_key(row["troop_id"])
         else:
             row["troop_id"] = troop_id
-    found.table = pa.Table.from_pylist(rows, schema=spec.schema)
-    return found
+    batch = pa.RecordBatch.from_pylist(rows, schema=spec.schema)
+    found.rows, found.batches = len(rows), lambda: iter([batch])
+    try:
+        yield found
+    finally:
+        found.quarantine.close()
 
 
 def _rows(columns: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
@@ -215,8 +251,3 @@ def _observe(
     held["first_observed_at"] = min(held["first_observed_at"], at)
     held["last_observed_at"] = max(held["last_observed_at"], at)
     held["observed_later"] = held["observed_later"] and later
-
-
-def quarantine_bytes(records: Sequence[Mapping[str, Any]]) -> bytes:
-    """Quarantined records as JSON lines."""
-    return b"".join(json.dumps(record).encode() + b"\n" for record in records)

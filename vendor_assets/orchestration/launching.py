@@ -164,7 +164,14 @@ class Launcher:
                 self._instance.report_run_failed(run, "the process is gone: its lease has lapsed")
 
     def harvest_day(
-        self, day: date, *, troops: Sequence[str], replace: bool, work_class: str, report: bool
+        self,
+        day: date,
+        *,
+        troops: Sequence[str],
+        replace: bool,
+        work_class: str,
+        report: bool,
+        rebuild: bool = False,
     ) -> None:
         """Bring one day up to date: roster, chain, and its publication when all troops are decided.
 
@@ -174,6 +181,7 @@ class Launcher:
             replace: Fetch finished partitions anew; otherwise only what is missing.
             work_class: ``scheduled`` or ``backfill``.
             report: Whether to make the day's statistics and report when all of its troops are in.
+            rebuild: Make the chain's tables anew from what has landed, without a call.
 
         Raises:
             ConfigurationError: A troop is not on the day's roster.
@@ -191,7 +199,7 @@ class Launcher:
         for number, keys in enumerate(runs, 1):
             part = f" ({number} of {len(runs)})" if len(runs) > 1 else ""
             partitions = [str(day_troop_key(day, key)) for key in keys]
-            config = harvest_config(partitions, list(CHAIN))
+            config = harvest_config(partitions, list(CHAIN), rebuild=rebuild)
             self._run(HARVEST_JOB, f"{day} {len(keys)} troops{part}", tags, run_config=config)
         whole = self._choose(day, [])
         if report and day_is_decided(self._instance, self._partitions, day.isoformat(), whole):

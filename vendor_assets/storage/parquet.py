@@ -234,9 +234,9 @@ def read_groups(store: ObjectStore, key: str, columns: Sequence[str]) -> Iterato
     """
     try:
         with store.open(key) as source:
-            file = pq.ParquetFile(source)
+            file = pq.ParquetFile(source, pre_buffer=False)
             for number in range(file.num_row_groups):
-                yield file.read_row_group(number, columns=list(columns))
+                yield file.read_row_group(number, columns=list(columns), use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(store, key, error) from error
 
