@@ -29,7 +29,7 @@ from vendor_assets.tables import Table
 ROWS_IN_MEMORY: Final = 65_536
 _BYTES_IN_MEMORY: Final = 16 << 20
 _BATCHES_IN_MEMORY: Final = 2048
-_PIECES_OF_A_RUN: Final = 16
+_PIECES_OF_A_RUN: Final = 64
 _ORDER: Final = "_order"
 _PREFIX: Final = "vendor_assets-sort-"
 _STRAY_SECONDS: Final = 86_400.0
@@ -153,11 +153,10 @@ class NewestRows:
     def _merge(self, result: Path) -> None:
         """Sort all runs into one file, one cut of the key's range at a time."""
         self._pieces.sort(key=lambda piece: piece.first)
-        # The pieces' beginnings are a sample of the keys: between sixteen of them lie the rows of about one run.
-        cuts: list[Key] = []
-        for piece in self._pieces[_PIECES_OF_A_RUN::_PIECES_OF_A_RUN]:
-            if not cuts or piece.first > cuts[-1]:
-                cuts.append(piece.first)
+        # The pieces' ends are a sample of the keys: between 128 of them lie the rows of about one run.
+        ends = sorted(key for piece in self._pieces for key in (piece.first, piece.last))
+        every = 2 * _PIECES_OF_A_RUN
+        cuts = sorted(set(ends[every::every]))
         with pq.ParquetWriter(result, self._spec.schema, compression="zstd", compression_level=1) as sink:
             for low, high in zip([None, *cuts], [*cuts, None], strict=True):
                 table = self._fitted(self._newest(pa.concat_tables(self._between(low, high))))
