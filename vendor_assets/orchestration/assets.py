@@ -11,12 +11,14 @@ from vendor_assets.harvest.outcome import CHAIN, Outcome
 from vendor_assets.orchestration.backlog import BACKLOG, BACKLOG_TEXT, BudgetView
 from vendor_assets.orchestration.events import (
     COMPLETE,
+    RETRY_TAG,
     SCHEMA,
     SEEN,
     Event,
     column_schema,
     events_of,
     failure_of,
+    may_pass,
     order_of,
 )
 from vendor_assets.orchestration.letters import DEAD_LETTERS, DEAD_LETTERS_TEXT
@@ -125,6 +127,8 @@ def report_outcomes(
             outcome, uri=opened.uri(outcome.table_key), permitted_rate=permitted_rate, extra=extra
         )
     failure = failure_of(seen)
+    if may_pass(seen):
+        context.instance.add_run_tags(context.run.run_id, {RETRY_TAG: "true"})
     if failure is not None:
         raise failure
 

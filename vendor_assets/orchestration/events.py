@@ -29,6 +29,8 @@ FOLLOW_TAG = "vendor_assets/follow"
 """``self`` on runs whose launcher brings the downstream partitions up to date by itself."""
 CALLS_TAG = "vendor_assets/calls"
 """Calls that a run was estimated to make when it was requested."""
+RETRY_TAG = "dagster/retry_on_asset_or_op_failure"
+"""Dagster's own: set on runs that failed for nothing but what passes by itself, so that Dagster retries them."""
 TROOPS_TAG = "vendor_assets/troops"
 """JSON list of troops (ids, keys or names) that shall follow a roster; absent: all of them."""
 
@@ -227,6 +229,12 @@ def report(instance: dg.DagsterInstance, event: Event, *, run_id: str = "") -> N
         event_specific_data=event,
     )
     instance.report_dagster_event(wrapped, run_id or str(uuid4()))
+
+
+def may_pass(outcomes: Sequence[Outcome]) -> bool:
+    """Whether all that failed may succeed by itself: store, database or vendor were away, and nobody else is at it."""
+    failed = [outcome for outcome in outcomes if not outcome.succeeded]
+    return bool(failed) and all(item.retryable and item.state == "failed" for item in failed)
 
 
 def failure_of(outcomes: Sequence[Outcome]) -> dg.Failure | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -68,15 +69,17 @@ class Deployment:
 
     def kill(self, run_id: str, day: date, *pids: int) -> None:
         """Kill processes of a run at once, and write down what that may cost."""
-        self.killed[run_id] = self.answered(day, PROMISED_SECONDS)
+        killed_at = self.vendor.log()["seconds"]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
+        while self.vendor.log()["in_flight"]:
+            time.sleep(0.1)
+        self.killed[run_id] = self.answered(day, since=killed_at - PROMISED_SECONDS)
 
-    def answered(self, day: date, seconds: float = 1e9) -> int:
-        """How many calls for a day's data have come in the last seconds."""
-        log = self.vendor.log(arrivals=True)
-        since = log["seconds"] - seconds
-        return sum(1 for at, target, _ in log["arrivals"] if at > since and _of(day, target))
+    def answered(self, day: date, since: float = 0.0) -> int:
+        """How many calls for a day's data have come since then, by the vendor's clock."""
+        arrivals = self.vendor.log(arrivals=True)["arrivals"]
+        return sum(1 for at, target, _ in arrivals if at > since and _of(day, target))
 
     def twice(self) -> int:
         """Leaves that were answered twice."""

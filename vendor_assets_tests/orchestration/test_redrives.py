@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
+from vendor_assets.orchestration.events import RETRY_TAG
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.sensors import _redrives
 from vendor_assets.storage import layout
@@ -102,3 +103,35 @@ def test_a_run_whose_lease_has_lapsed_is_failed(
     assert status() == dg.DagsterRunStatus.STARTED
     deployment.sensor("lapsed_runs_sensor", cursor)
     assert status() == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_failed_for_want_of_a_store_is_retried(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster is told to retry a run whose failures pass by themselves; one that was refused waits for a person."""
+    from vendor_assets.errors import StorageUnavailableError
+    from vendor_assets.storage.objects import FolderStore
+
+    put = FolderStore.put
+
+    def away(self: FolderStore, key: str, *arguments: object, **conditions: object) -> object:
+        if "chunk-" in key:
+            raise StorageUnavailableError("the store is away")
+        return put(self, key, *arguments, **conditions)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderStore, "put", away)
+        run = deployment.materialize("troops", partition=DAY.isoformat())
+    assert not run.success
+    assert deployment.instance.get_run_by_id(run.run_id).tags[RETRY_TAG] == "true"  # type: ignore[union-attr]
+
+
+def test_a_run_with_a_refused_request_is_not_retried(
+    deployment: Deployment, vendor: RunningSimulator
+) -> None:
+    """A permanent error is tried once, by Dagster too."""
+    vendor.faults([{"kind": "400"}])
+    run = deployment.materialize("troops", partition=DAY.isoformat())
+    assert not run.success
+    assert RETRY_TAG not in deployment.instance.get_run_by_id(run.run_id).tags  # type: ignore[union-attr]
+    assert vendor.calls() == 1

@@ -77,8 +77,9 @@ class Campaign:
                 except Exception:
                     process.send_signal(self.stop)
                     killed = True
-                    bound = self._lately()
+                    killed_at = self.vendor.log()["seconds"]
                     out, err = process.communicate(timeout=120)
+                    bound = self._since(killed_at - PROMISED_SECONDS)
                 if before is not None:
                     after, answered, allowed, was = before
                     found.append(Kill(day, after, answered, allowed, self._repeated() - was))
@@ -101,10 +102,9 @@ class Campaign:
         total: int = self.vendor.log()["repeated"]["total"]
         return total
 
-    def _lately(self) -> int:
-        """Calls that came in the last seconds that a kill may cost, up to now."""
-        log = self.vendor.log(arrivals=True)
-        return sum(1 for at, *_ in log["arrivals"] if at > log["seconds"] - PROMISED_SECONDS)
+    def _since(self, seconds: float) -> int:
+        """Calls that have come since then, by the vendor's clock; those answered just after a kill are among them."""
+        return sum(1 for at, *_ in self.vendor.log(arrivals=True)["arrivals"] if at > seconds)
 
 
 def _days() -> Iterator[date]:
