@@ -36,6 +36,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The marker of attacks that have no short form."""
     config.addinivalue_line("markers", "long: only with --long (make attack)")
+    path: Path | None = config.getoption("--results")
+    # Of several processes the one that hears of all tests writes.
+    if path is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Table(path))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -91,35 +95,41 @@ def trial(
 
 # The table of results
 
-_LINES: list[tuple[dict[str, Any], str]] = []
-_STARTED = datetime.now(UTC)
 
+class Table:
+    """Lines that tests noted, with their verdicts; written anew after each, so that an end in between loses none."""
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Take the lines that a test noted, with its verdict."""
-    if report.when == "call" or (report.when == "setup" and report.outcome != "passed"):
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._started = datetime.now(UTC)
+        self._lines: list[list[str]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the lines of a test that is over."""
+        if report.when != "call" and (report.when != "setup" or report.outcome == "passed"):
+            return
         verdict = {"passed": "holds", "failed": "BROKEN", "skipped": "skipped"}[report.outcome]
-        lines = [dict(line) for name, line in report.user_properties if name == "attack"]
-        if report.outcome == "skipped":
-            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-            lines = [{"attack": report.nodeid.rpartition("::")[2], "done": reason}]
-        elif report.outcome == "failed" and not lines:
-            lines = [{"attack": report.nodeid.rpartition("::")[2], "done": "see the test's output"}]
-        _LINES.extend((line, verdict) for line in lines)
+        noted: list[dict[str, Any]] = [
+            dict(line) for name, line in report.user_properties if name == "attack"
+        ]
+        if not noted and report.outcome != "passed":
+            why = report.longrepr[2] if isinstance(report.longrepr, tuple) else "see the test's output"
+            noted = [{"attack": report.nodeid.rpartition("::")[2], "done": why}]
+        for line in noted:
+            calls = "–" if line.get("twice") is None else f"{line['twice']} / {line.get('bound') or 0}"
+            self._lines.append([line["attack"], line["done"], calls, line.get("rows") or "–", verdict])
+        self._path.write_text(self._text())
 
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the table, once, by the process that has all lines."""
-    path: Path | None = session.config.getoption("--results")
-    if path is None or hasattr(session.config, "workerinput"):
-        return
-    now = datetime.now(UTC)
-    machine = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    minutes = (now - _STARTED).total_seconds() / 60
-    text = _HEAD + f"{now:%Y-%m-%d %H:%M} UTC, {machine}, {minutes:.0f} minutes, `make attack`.\n\n"
-    text += "| attack | what was done | calls made twice / bound | rows | verdict |\n|---|---|---|---|---|\n"
-    for line, verdict in _LINES:
-        calls = "–" if line.get("twice") is None else f"{line['twice']} / {line.get('bound') or 0}"
-        cells = [line["attack"], line["done"], calls, line.get("rows") or "–", verdict]
-        text += "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |\n"
-    path.write_text(text)
+    def _text(self) -> str:
+        now = datetime.now(UTC)
+        system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+        minutes = (now - self._started).total_seconds() / 60
+        rows = [
+            "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |\n"
+            for line in self._lines
+        ]
+        return (
+            f"{_HEAD}{now:%Y-%m-%d %H:%M} UTC, {os.cpu_count()} cores, {system}, {minutes:.0f} minutes, "
+            "`make attack`.\n\n| attack | what was done | calls made twice / bound | rows | verdict |\n"
+            "|---|---|---|---|---|\n"
+        ) + "".join(rows)

@@ -77,7 +77,7 @@ def test_the_second_run_is_refused_for_what_the_first_has(
     first = harvest.start("harvest", "--day", DAY.isoformat(), "--troop", big)
     until_data(first, vendor, 3)
     holder = holder_of(tmp_path, big)["holder"]
-    second = harvest.run("harvest", "--day", DAY.isoformat(), "--json")
+    second = harvest.run("harvest", "--day", DAY.isoformat(), "--json", "--no-report")
     out, err = first.communicate(timeout=240)
     assert first.returncode == 0, out + err
     assert second.code in (1, 3), second.out + second.err
@@ -85,7 +85,7 @@ def test_the_second_run_is_refused_for_what_the_first_has(
     assert f"run {holder} is harvesting" in problems
     assert not [troop for troop in others if f"{DAY} {troop}" in problems.replace("|", " ")]
     assert vendor.log()["repeated"]["total"] == 0
-    third = harvest.run("harvest", "--day", DAY.isoformat(), "--json")
+    third = harvest.run("harvest", "--day", DAY.isoformat(), "--json", "--no-report")
     assert (third.code, third.json["calls_made"]) == (0, 0)
     rows = harvested_rows(FolderStore(tmp_path / "data"), DAY)
     assert rows == true_rows(vendor.world, DAY)
@@ -107,7 +107,7 @@ def test_a_holder_that_wakes_up_late_commits_nothing(
     epoch = holder_of(tmp_path, big)["epoch"]
     stopped_at = time.monotonic()
     time.sleep(60 if long else TTL_SECONDS + 1)
-    heir = harvest.start("harvest", "--day", DAY.isoformat(), "--json")
+    heir = harvest.start("harvest", "--day", DAY.isoformat(), "--json", "--no-report")
     if not long:
         # It wakes up while the other one is at work.
         while holder_of(tmp_path, big)["epoch"] == epoch:

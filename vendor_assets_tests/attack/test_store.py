@@ -25,7 +25,7 @@ from vendor_assets_tests.support.truth import harvested_rows, true_rows
 DAY = yesterday()
 RATE = 30
 WORLD = {"warriors": 100, "data_groups": 1, "limit": f"{RATE}/s"}
-ONE_DAY = ("harvest", "--day", DAY.isoformat(), "--json")
+ONE_DAY = ("harvest", "--day", DAY.isoformat(), "--json", "--no-report")
 
 
 def settings(vendor: RunningSimulator, **more: str) -> dict[str, str]:

@@ -65,7 +65,9 @@ class Campaign:
             self.vendor.reset()
             while True:
                 repeated, calls = self._repeated(), self.vendor.calls()
-                process = self.command(number).start("harvest", "--day", day.isoformat(), "--json")
+                process = self.command(number).start(
+                    "harvest", "--day", day.isoformat(), "--json", "--no-report"
+                )
                 number += 1
                 started = time.monotonic()
                 # The first day is left alone: it tells how long a harvest takes.
