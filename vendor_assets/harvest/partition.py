@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -9,8 +10,10 @@ from datetime import date, datetime
 from itertools import groupby
 from typing import Any, Final
 
+import pyarrow as pa
+
 from vendor_assets.days import Window
-from vendor_assets.errors import HarvestError, ObjectConflictError, ObjectNotFoundError
+from vendor_assets.errors import HarvestError, ObjectConflictError, ObjectNotFoundError, StorageError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.fetching import Counts, Fetcher, Item, Pending, Work
 from vendor_assets.harvest.landing import (
@@ -30,12 +33,16 @@ from vendor_assets.harvest.outcome import Mode, Order, Outcome, message_of, stat
 from vendor_assets.harvest.ownership import Ownership
 from vendor_assets.harvest.tabulate import Tabulated, newest_answers, tabulate, tabulate_roster
 from vendor_assets.storage import layout
+from vendor_assets.storage.changes import compare
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import TableWriter, read_groups, read_metadata
 from vendor_assets.tables import TABLES
 from vendor_assets.vendors.base import Asset, DataGroup, PlannedRequest, Request, Vendor
 
+logger = logging.getLogger(__name__)
+
 _ROWS_AT_ONCE: Final = 8192
+_CHANGES: Final = ("rows_added", "rows_altered", "rows_removed")
 
 
 @dataclass(frozen=True)
@@ -162,7 +169,12 @@ class PartitionHarvest:
             gone=finish.gone,
             dead=finish.dead,
             requests_reused=finish.requests,
-            details=dict(finish.details),
+            details={
+                name: value
+                for name, value in finish.details.items()
+                # What the finished harvest changed, this one does not change again.
+                if mode == "report" or name not in _CHANGES
+            },
         )
         if tabulate_again:
             index = self._index((*plan.bases, current.folder))
@@ -463,6 +475,7 @@ class PartitionHarvest:
         nothing = bool(dead) and not coverage.landed
         keeps_old = partial and self.table_etag is not None and self._old_table_is_complete()
         if not nothing and not keeps_old:
+            outcome = replace(outcome, details=outcome.details | self._changes(found))
             self._write(outcome, found, folder)
         finish = Finish(
             state=outcome.state,
@@ -546,6 +559,22 @@ class PartitionHarvest:
                 length = sample[0]["timeslice_end"] - sample[0]["timeslice_start"]
                 details["resolution_seconds"] = int(length.total_seconds())
         return details
+
+    def _changes(self, found: Tabulated) -> dict[str, int]:
+        """What changes in the performance data of a partition that has a table already: late data, for the most."""
+        if self.asset != "performance_data" or self.table_etag is None:
+            return {}
+        spec = TABLES[self.asset]
+        try:
+            changes = compare(
+                spec,
+                read_groups(self.store, self.base.table_key, spec.schema.names),
+                (pa.Table.from_batches([batch]) for batch in found.batches()),
+            )
+        except (StorageError, pa.ArrowException) as error:
+            logger.warning("What changes cannot be told, the present table is not readable: %s", error)
+            return {}
+        return dict(zip(_CHANGES, (changes.added, changes.altered, changes.removed), strict=True))
 
     def _write(self, outcome: Outcome, found: Tabulated, folder: str) -> None:
         metadata = {

@@ -93,6 +93,7 @@ class ToyClient:
         faults: Request path -> error to raise, as long as it is there.
         before: Called with each request before it is answered.
         page_size: Troops on a page.
+        factor: All values come out multiplied.
     """
 
     hierarchy: Hierarchy
@@ -100,6 +101,7 @@ class ToyClient:
     faults: dict[str, VendorError] = field(default_factory=dict)
     before: Callable[[Request], None] = lambda request: None
     page_size: int = 100
+    factor: float = 1.0
     calls: Counter[str] = field(default_factory=Counter)
     classes: Counter[str] = field(default_factory=Counter)
 
@@ -156,7 +158,7 @@ class ToyClient:
                         "value_name": "ms",
                         "timeslice_start": at.isoformat(),
                         "timeslice_end": (at + timedelta(hours=1)).isoformat(),
-                        "value": float(hour),
+                        "value": hour * self.factor,
                         "weight": None,
                     }
                 )

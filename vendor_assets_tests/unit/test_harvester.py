@@ -105,6 +105,23 @@ def test_a_click_on_a_finished_partition_replaces_it(bench: Bench) -> None:
     assert bench.calls() == before
 
 
+def test_a_replacement_tells_what_changed(bench: Bench) -> None:
+    """Rows that came, went, or have other values are counted against the table before; a first one has nothing."""
+    bench.troops(click("r1"))
+    assert "rows_added" not in bench.chain(click("r2"), "1")["performance_data", "1"].details
+    bench.client.factor = 2.0
+    groups = bench.client.hierarchy["1"]
+    groups["a"] = ["cpu", "http", "jvm"]
+    outcome = bench.chain(click("r3"), "1")["performance_data", "1"]
+    names = ("rows_added", "rows_altered", "rows_removed")
+    # The value of hour 0 stays 0; cpu and http of a and cpu of b have 23 others each.
+    assert [outcome.details[name] for name in names] == [24, 3 * 23, 24]
+    again = bench.chain(click("r4", finished="reconcile"), "1")["performance_data", "1"]
+    assert not set(names) & set(again.details)
+    same = bench.chain(click("r5", rebuild=True), "1", assets=("performance_data",))["performance_data", "1"]
+    assert [same.details[name] for name in names] == [0, 0, 0]
+
+
 def test_reconcile_asks_only_what_was_not_there(bench: Bench) -> None:
     """A new data group costs its own requests, and no batch that has landed is asked again."""
     bench.troops(click("r1"))
