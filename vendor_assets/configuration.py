@@ -34,6 +34,8 @@ NAMES: Final = (
     "VENDOR_ASSETS_TIMEZONE",
     "VENDOR_ASSETS_RESOLUTION",
     "VENDOR_ASSETS_SETTLING",
+    "VENDOR_ASSETS_LOOK_BACK",
+    "VENDOR_ASSETS_RETENTION",
     "VENDOR_ASSETS_ALERT_URL",
 )
 """Every setting, by its name in the environment."""
@@ -59,6 +61,9 @@ class Settings:
         zone: Time zone of days.
         resolution_seconds: Wanted length of a timeslice.
         settling_seconds: How long after its end a day's data may still change.
+        look_back_days: How many days before the newest one the schedule ``look_back`` fetches anew; 0 is none.
+        retention_days: After how many days the schedule ``landing_retention`` removes the answers of complete
+            partitions; None keeps all.
         alert_url: Where alerts are posted; a secret, never printed; empty for the log alone.
     """
 
@@ -75,6 +80,8 @@ class Settings:
     zone: ZoneInfo
     resolution_seconds: int
     settling_seconds: int
+    look_back_days: int = 0
+    retention_days: int | None = None
     alert_url: str = ""
 
     @property
@@ -131,6 +138,8 @@ def read(environ: Mapping[str, str], *, root: Path, now: datetime | None = None)
         settling_seconds=int(
             _number(values, "VENDOR_ASSETS_SETTLING", 1800, lowest=0, highest=864_000, whole=True)
         ),
+        look_back_days=int(_number(values, "VENDOR_ASSETS_LOOK_BACK", 0, lowest=0, highest=60, whole=True)),
+        retention_days=_retention(values),
         alert_url=_alert_url(values.get("VENDOR_ASSETS_ALERT_URL", "")),
     )
 
@@ -149,6 +158,11 @@ def _resolution(values: Mapping[str, str], vendor: Vendor) -> int:
     with _named("VENDOR_ASSETS_RESOLUTION"):
         vendor.check_resolution(seconds)
     return seconds
+
+
+def _retention(values: Mapping[str, str]) -> int | None:
+    days = int(_number(values, "VENDOR_ASSETS_RETENTION", 0, lowest=1, highest=36_500, whole=True))
+    return days or None
 
 
 def _refuse_misspelt(environ: Mapping[str, str]) -> None:

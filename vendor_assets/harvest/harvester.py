@@ -29,6 +29,7 @@ from vendor_assets.harvest.landing import LandedIndex, Lander, read_index
 from vendor_assets.harvest.outcome import CHAIN, Order, Outcome, Progress, State
 from vendor_assets.harvest.ownership import Liveness, take
 from vendor_assets.harvest.partition import PartitionHarvest, Tools
+from vendor_assets.harvest.retention import Removal, Retention
 from vendor_assets.harvest.tabulate import newest_answers, tabulate_roster
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
@@ -258,6 +259,21 @@ class Harvester:
         for work in works:
             _raise_first(work)
         return {"troops": len(troop_ids), "calls": calls}
+
+    def remove_landed(self, days: int, order: Order) -> Removal:
+        """Remove what landed more than some days ago, of partitions that are complete; see ``retention.py``.
+
+        Raises:
+            VendorAssetsError: The run was stopped, or the store cannot be read or written.
+        """
+        return Retention(
+            self.store,
+            days,
+            now=self._now(),
+            holder=order.run_id,
+            liveness=self._liveness,
+            stop=self.stop.is_set,
+        ).run()
 
     # One partition
 

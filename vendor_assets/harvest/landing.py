@@ -6,6 +6,7 @@ One folder per harvest holds its frozen plan, chunks of landed responses and, on
     raw_data/<asset>/day=…/[troop=…/]h-<ulid>/plan              the frozen plan
     raw_data/<asset>/day=…/[troop=…/]h-<ulid>/chunk-<writer>-<n>  landed responses, a Parquet file each
     raw_data/<asset>/day=…/[troop=…/]h-<ulid>/finish            what came of it
+    raw_data/<asset>/day=…/[troop=…/]h-<ulid>/removed           that its chunks were removed for their age
 
 What has landed is the only record of what is done.
 """
@@ -357,6 +358,7 @@ class HarvestFolder:
     has_plan: bool
     chunks: tuple[str, ...]
     finish_etag: str | None
+    removed: bool = False
 
     @property
     def harvest_id(self) -> str:
@@ -379,6 +381,7 @@ def list_harvests(store: ObjectStore, asset: str, day: date, troop_key: str | No
             has_plan="plan" in parts,
             chunks=tuple(folder + part for part in sorted(parts) if part.startswith("chunk-")),
             finish_etag=parts.get("finish"),
+            removed="removed" in parts,
         )
         for folder, parts in sorted(folders.items())
     ]

@@ -31,6 +31,7 @@ from vendor_assets.harvest.landing import (
 )
 from vendor_assets.harvest.outcome import Mode, Order, Outcome, message_of, state_of
 from vendor_assets.harvest.ownership import Ownership
+from vendor_assets.harvest.retention import removal_of
 from vendor_assets.harvest.tabulate import Tabulated, newest_answers, tabulate, tabulate_roster
 from vendor_assets.storage import layout
 from vendor_assets.storage.changes import compare
@@ -119,11 +120,20 @@ class PartitionHarvest:
             if current is None or finish is None:
                 message = f"nothing to rebuild {self.asset} of {self.day} from: no finished harvest; harvest it first"
                 raise HarvestError(message)
+            if current.removed:
+                message = (
+                    f"{self.asset} of {self.day} cannot be rebuilt: its landed answers "
+                    f"{removal_of(self.store, current)}; its table is as it was, materialize it to fetch it anew"
+                )
+                raise HarvestError(message)
             return self._report("rebuild", current, finish, tabulate_again=True)
         if unfinished:
             return self._fetch("resume", unfinished[-1].folder, load_plan(self.store, unfinished[-1].folder))
         if current is None or finish is None:
             return self._fetch_new("first", self._plan())
+        if current.removed and self.table_etag is None:
+            # Neither table nor answers: nothing can be reported or reconciled.
+            return self._fetch_new("replace", self._plan())
         if finish.root_run == self.order.root_run_id:
             return self._report("report", current, finish, tabulate_again=self.table_etag is None)
         dead = self.tools.dead_letters.load(self.asset, self.day, self.troop_key)
@@ -145,6 +155,9 @@ class PartitionHarvest:
         old = load_plan(self.store, current.folder)
         bases = (*old.bases, current.folder)
         plan = self._plan(bases)
+        if plan.request_count and current.removed:
+            # What is new cannot be joined with answers that are gone: all is asked again.
+            return self._fetch_new("replace", self._plan())
         if not plan.request_count:
             again = self.table_etag is None
             return self._report("reconcile", current, finish, tabulate_again=again)
@@ -387,11 +400,13 @@ class PartitionHarvest:
         if not bases:
             return set()
         answered = self._answered(self._index(bases), counted_at=None)
+        # Answers are removed only where all had landed.
+        removed = {base for base in bases if self.store.head(layout.removed_key(base))}
         return {
             leaf.key
             for base in bases
             for planned in load_plan(self.store, base).requests()
-            if request_id(planned.request.key) in answered
+            if base in removed or request_id(planned.request.key) in answered
             for leaf in planned.leaves
         }
 

@@ -20,7 +20,9 @@ SCHEDULED = ("troops", "daily_performance")
 """Assets whose days the schedule makes; they have the check ``fresh``."""
 
 TRIGGER_TAG = "vendor_assets/trigger"
-"""``sensor`` or ``command`` on runs that bring partitions up to date; absent on a person's click."""
+"""``sensor`` or ``command`` on runs that bring partitions up to date, ``look_back`` on those that fetch finished ones
+anew by schedule; absent on a person's click."""
+LOOK_BACK = "look_back"
 CLASS_TAG = "vendor_assets/class"
 """``scheduled`` or ``backfill``: which goes first at the vendor's budget and in the run queue."""
 DAY_TAG = "vendor_assets/day"
@@ -47,10 +49,10 @@ def order_of(run: dg.DagsterRun, *, rebuild: bool = False) -> Order:
     return Order(
         run_id=run.run_id,
         root_run_id=run.root_run_id or run.run_id,
-        finished="reconcile" if TRIGGER_TAG in tags else "replace",
+        finished="reconcile" if tags.get(TRIGGER_TAG, LOOK_BACK) != LOOK_BACK else "replace",
         rebuild=rebuild,
         work_class=work_class,
-        permanent_too=tags.get(TRIGGER_TAG) != "sensor",
+        permanent_too=tags.get(TRIGGER_TAG) not in ("sensor", LOOK_BACK),
     )
 
 

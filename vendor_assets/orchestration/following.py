@@ -9,7 +9,7 @@ from dagster import AssetPartitionStatus
 
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut, estimate_calls
-from vendor_assets.orchestration.events import CALLS_TAG, CLASS_TAG, DAY_TAG, TRIGGER_TAG
+from vendor_assets.orchestration.events import CALLS_TAG, CLASS_TAG, DAY_TAG, LOOK_BACK, TRIGGER_TAG
 from vendor_assets.orchestration.jobs import (
     HARVEST_JOB,
     PUBLISH_JOB,
@@ -83,6 +83,29 @@ def roster_runs(
         for number, chosen in enumerate(runs)
     ]
     return keys, requests
+
+
+def look_back_runs(
+    store: ObjectStore, day: date, *, permitted_rate: float | None, run_key: str
+) -> list[dg.RunRequest]:
+    """Runs that fetch the performance data of a finished day anew, for late data; cut by quota, as backfills."""
+    prefix = layout.table_prefix("performance_data", day)
+    keys = [name.removeprefix("troop=") for name in store.folders(prefix) if name.startswith("troop=")]
+    calls = estimate_calls(store, day, keys)
+    return [
+        dg.RunRequest(
+            job_name=HARVEST_JOB,
+            run_key=f"{run_key}:{number}",
+            run_config=harvest_config([day_troop_key(day, key) for key in chosen], ["performance_data"]),
+            tags=class_tags("backfill")
+            | {
+                TRIGGER_TAG: LOOK_BACK,
+                DAY_TAG: day.isoformat(),
+                CALLS_TAG: str(sum(calls[key] for key in chosen)),
+            },
+        )
+        for number, chosen in enumerate(cut(calls, permitted_rate))
+    ]
 
 
 def downstream_of(asset: str) -> tuple[str, ...]:

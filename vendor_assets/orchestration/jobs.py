@@ -17,6 +17,7 @@ from vendor_assets.orchestration.resources import StoreResource, VendorApiResour
 ROSTER_JOB: Final = "roster"
 HARVEST_JOB: Final = "harvest"
 SIGHTINGS_JOB: Final = "sightings"
+RETENTION_JOB: Final = "retention"
 PUBLISH_JOB: Final = "publish"
 
 
@@ -83,6 +84,23 @@ def build_jobs(settings: Settings) -> list[Any]:
     def sightings() -> None:
         sight()
 
+    @dg.op(name="remove_landed")
+    def remove_landed(context: dg.OpExecutionContext, harvester: dg.ResourceParam[Harvester]) -> None:
+        if settings.retention_days is None:
+            context.log.info("VENDOR_ASSETS_RETENTION is not set: every answer is kept")
+            return
+        removal = harvester.remove_landed(settings.retention_days, order_of(context.run))
+        context.add_output_metadata(removal.numbers())
+        context.log.info(str(removal))
+
+    @dg.job(
+        name=RETENTION_JOB,
+        description="Remove answers that landed more than VENDOR_ASSETS_RETENTION days ago, of partitions that are "
+        "complete; tables, plans and finish markers stay.",
+    )
+    def retention() -> None:
+        remove_landed()
+
     # Whether days arrive is a sensor's question; a step for it in each run would answer nothing.
     fresh = dg.AssetSelection.checks(*(dg.AssetCheckKey(dg.AssetKey(asset), FRESH) for asset in SCHEDULED))
     roster = dg.define_asset_job(
@@ -95,7 +113,7 @@ def build_jobs(settings: Settings) -> list[Any]:
         dg.AssetSelection.assets("daily_performance", "performance_report") - fresh,
         description="Compute a day's statistics and its report from what has been harvested.",
     )
-    return [roster, harvest, sightings, publish]
+    return [roster, harvest, sightings, retention, publish]
 
 
 def _plan_events(

@@ -1,6 +1,6 @@
-"""Schedules: lists of the running day every few hours, and each day's harvest after the day is over.
+"""Schedules: each day's harvest, lists of the running day, finished days once more, and the end of old answers.
 
-They are off until somebody turns them on, since they spend the vendor's quota by themselves.
+They are off until somebody turns them on, since they spend the vendor's quota or remove things by themselves.
 """
 
 from datetime import timedelta
@@ -9,10 +9,14 @@ import dagster as dg
 
 from vendor_assets.configuration import Settings
 from vendor_assets.days import last_complete_day
-from vendor_assets.orchestration.events import DAY_TAG
-from vendor_assets.orchestration.following import class_tags
-from vendor_assets.orchestration.jobs import ROSTER_JOB, SIGHTINGS_JOB
+from vendor_assets.orchestration.assets import permitted_rate_of
+from vendor_assets.orchestration.events import DAY_TAG, LOOK_BACK
+from vendor_assets.orchestration.following import class_tags, look_back_runs
+from vendor_assets.orchestration.jobs import HARVEST_JOB, RETENTION_JOB, ROSTER_JOB, SIGHTINGS_JOB
+from vendor_assets.orchestration.resources import StoreResource
 
+LOOK_BACK_HOURS = 6
+"""Hours between the newest day's harvest and looking back at those before."""
 SIGHTINGS_HOURS = 4
 """Hours between two lists of the running day."""
 
@@ -47,4 +51,42 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         description="List troops and warriors of the running day: what vanishes before midnight is on its roster.",
         tags=class_tags("scheduled"),
     )
-    return [daily_harvest, sightings]
+
+    @dg.schedule(
+        name=LOOK_BACK,
+        job_name=HARVEST_JOB,
+        cron_schedule=f"{minutes % 60} {(minutes // 60 + LOOK_BACK_HOURS) % 24} * * *",
+        execution_timezone=settings.zone.key,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Late data: fetch the performance data of the days before the newest one anew "
+        "(VENDOR_ASSETS_LOOK_BACK), as backfills; what changed is on each materialization.",
+    )
+    def look_back(
+        context: dg.ScheduleEvaluationContext, store: StoreResource
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        if not settings.look_back_days:
+            return dg.SkipReason("VENDOR_ASSETS_LOOK_BACK is 0: no finished day is fetched anew")
+        at = context.scheduled_execution_time - timedelta(minutes=minutes - minutes % (24 * 60))
+        newest = last_complete_day(at, settings.zone)
+        requests = [
+            request
+            for back in range(1, settings.look_back_days + 1)
+            if (day := newest - timedelta(days=back)) >= settings.start
+            for request in look_back_runs(
+                store.open(),
+                day,
+                permitted_rate=permitted_rate_of(settings),
+                run_key=f"{LOOK_BACK}:{newest}:{day}",
+            )
+        ]
+        return requests or dg.SkipReason("no finished day in reach of VENDOR_ASSETS_LOOK_BACK")
+
+    retention = dg.ScheduleDefinition(
+        name="landing_retention",
+        job_name=RETENTION_JOB,
+        cron_schedule="40 4 * * *",
+        execution_timezone=settings.zone.key,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Remove answers that landed more than VENDOR_ASSETS_RETENTION days ago; their tables stay.",
+    )
+    return [daily_harvest, sightings, look_back, retention]

@@ -5,7 +5,7 @@ In all functions ``troop`` is a troop's partition key, which is such a segment a
 
     processed/<table>/day=2026-11-20/troop=<key>/data.parquet
     raw_data/<asset>/day=2026-11-20/troop=<key>/holder
-    raw_data/<asset>/day=2026-11-20/troop=<key>/h-<ulid>/{plan, chunk-<writer>-<n>, finish}
+    raw_data/<asset>/day=2026-11-20/troop=<key>/h-<ulid>/{plan, chunk-<writer>-<n>, finish, removed}
     raw_data/sightings/day=2026-11-20/s-<ulid>.parquet
     dead_letters/<asset>/day=2026-11-20/troop=<key>/dead_letters.json
     quarantine/<asset>/day=2026-11-20/troop=<key>/quarantine.jsonl
@@ -137,6 +137,11 @@ def chunk_key(folder: str, writer: str, n: int) -> str:
 def finish_key(folder: str) -> str:
     """Key of a harvest's finish marker."""
     return f"{folder}finish"
+
+
+def removed_key(folder: str) -> str:
+    """Key of the record that a harvest's landed responses were removed for their age."""
+    return f"{folder}removed"
 
 
 def holder_key(folder: str) -> str:

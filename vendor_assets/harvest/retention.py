@@ -1,0 +1,228 @@
+"""Retention: landed responses of partitions that are complete are removed when they are old.
+
+Plan, finish marker and table stay, so that a partition goes on being complete; a ``removed`` record in each harvest's
+folder says that its answers are gone, and why.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from vendor_assets.errors import ObjectNotFoundError, PartitionHeldError, StoppedError
+from vendor_assets.harvest.dead_letters import DeadLetters
+from vendor_assets.harvest.landing import HarvestFolder, list_harvests, load_finish
+from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.harvest.ownership import Liveness, take
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.parquet import read_table
+from vendor_assets.vendors.base import Asset
+
+
+@dataclass
+class Removal:
+    """What was removed.
+
+    Attributes:
+        partitions: Partitions whose answers went.
+        objects: Chunks of answers, and sightings.
+        bytes: Their size in the store.
+        sightings: How many of the objects were sightings.
+        kept: Troops' days, rosters and days with sightings that are old enough and were kept, by reason.
+    """
+
+    partitions: int = 0
+    objects: int = 0
+    bytes: int = 0
+    sightings: int = 0
+    kept: Counter[str] = field(default_factory=Counter)
+
+    def numbers(self) -> dict[str, int]:
+        """All counts, for a run's metadata."""
+        counts = {name: getattr(self, name) for name in ("partitions", "objects", "bytes", "sightings")}
+        return {f"removed_{name}": count for name, count in counts.items()} | {
+            f"kept_{reason.replace(' ', '_')}": count for reason, count in sorted(self.kept.items())
+        }
+
+    def __str__(self) -> str:
+        kept = ", ".join(f"{count} {reason}" for reason, count in sorted(self.kept.items()))
+        return (
+            f"removed {self.objects} objects ({self.bytes} bytes) of {self.partitions} partitions, "
+            f"{self.sightings} of them sightings; kept: {kept or 'none'}"
+        )
+
+
+class Retention:
+    """Removes what landed more than some days ago.
+
+    Args:
+        store: The store.
+        days: How old answers become.
+        now: The time.
+        holder: The run that removes.
+        liveness: Tells whether other runs are alive.
+        stop: Tells that the run shall end.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        days: int,
+        *,
+        now: datetime,
+        holder: str,
+        liveness: Liveness,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._store = store
+        self._days = days
+        self._now = now
+        self._before = now - timedelta(days=days)
+        self._holder = holder
+        self._liveness = liveness
+        self._stop = stop
+        self._removal = Removal()
+
+    def run(self) -> Removal:
+        """Remove what may go.
+
+        Raises:
+            StoppedError: The run shall end; what was removed is recorded.
+            VendorAssetsError: The store cannot be read or written.
+        """
+        for assets in (("troops",), CHAIN):
+            days = {day for asset in assets for day in self._old_days(f"raw_data/{asset}/")}
+            for day in sorted(days):
+                troops = {key for asset in assets for key in self._old_partitions(asset, day)}
+                for troop_key in sorted(troops, key=str):
+                    if self._stop():
+                        raise StoppedError("the run was stopped; the next one goes on removing")
+                    self._chain(assets, day, troop_key)
+        for day in self._old_days("raw_data/sightings/"):
+            self._sightings(day)
+        return self._removal
+
+    def _old_days(self, prefix: str) -> Iterator[date]:
+        """Days with something that may be old: nothing lands before its day begins."""
+        for name in self._store.folders(prefix):
+            day = date.fromisoformat(name.removeprefix("day="))
+            if day <= self._before.date():
+                yield day
+
+    def _old_partitions(self, asset: Asset, day: date) -> set[str | None]:
+        """Partitions of a day with answers that are old."""
+        prefix = layout.harvest_prefix(asset, day)
+        found: set[str | None] = set()
+        for info in self._store.list(prefix):
+            *troop, _harvest, name = ("", *info.key.removeprefix(prefix).split("/"))
+            if name.startswith("chunk-") and info.modified < self._before:
+                found.add(troop[-1].removeprefix("troop=") or None)
+        return found
+
+    def _chain(self, assets: tuple[Asset, ...], day: date, troop_key: str | None) -> None:
+        """Remove the answers of one troop's day, or keep those of all its assets: they are rebuilt together."""
+        reasons = (self._why_kept(asset, day, troop_key) for asset in assets)
+        reason = next((why for why in reasons if why), "")
+        for asset in assets if not reason else ():
+            reason = reason or self._partition(asset, day, troop_key)
+        if reason:
+            self._removal.kept[reason] += 1
+
+    def _partition(self, asset: Asset, day: date, troop_key: str | None) -> str:
+        prefix = layout.harvest_prefix(asset, day, troop_key)
+        try:
+            ownership = take(self._store, prefix, self._holder, self._liveness, stop=self._stop)
+        except PartitionHeldError:
+            return "being harvested"
+        try:
+            # Somebody may have had it in between.
+            reason = self._why_kept(asset, day, troop_key)
+            if not reason:
+                self._remove(list_harvests(self._store, asset, day, troop_key))
+            return reason
+        finally:
+            ownership.release()
+
+    def _why_kept(self, asset: Asset, day: date, troop_key: str | None) -> str:
+        """Why a partition's answers stay; empty when they may go."""
+        harvests = [
+            harvest
+            for harvest in list_harvests(self._store, asset, day, troop_key)
+            if harvest.has_plan or harvest.chunks
+        ]
+        if not harvests or not harvests[-1].finish_etag:
+            return "unfinished"
+        finish = load_finish(self._store, harvests[-1].folder)
+        if finish is None or finish.state == "partial" or finish.dead:
+            return "unfinished"
+        if finish.finished_at >= self._before:
+            return "young"
+        if DeadLetters(self._store).load(asset, day, troop_key).letters:
+            return "with dead letters"
+        if finish.details.get("quarantined"):
+            return "with records in quarantine"
+        if finish.details.get("provisional_answers"):
+            return "provisional"
+        head = self._store.head(layout.table_key(asset, day, troop_key))
+        if head is None or head.etag != finish.table_etag:
+            return "without their table"
+        return ""
+
+    def _remove(self, harvests: list[HarvestFolder]) -> None:
+        before = self._removal.objects
+        for harvest in harvests:
+            if not harvest.chunks:
+                continue
+            sizes = [info.size for key in harvest.chunks if (info := self._store.head(key)) is not None]
+            record: dict[str, Any] = {
+                "removed_at": self._now.isoformat(),
+                "retention_days": self._days,
+                "chunks": len(sizes),
+                "bytes": sum(sizes),
+            }
+            # First the record: after a kill in between nobody takes what is left for all there was.
+            self._store.put(layout.removed_key(harvest.folder), json.dumps(record).encode())
+            for key in harvest.chunks:
+                self._store.delete(key)
+            self._removal.objects += len(sizes)
+            self._removal.bytes += sum(sizes)
+        self._removal.partitions += self._removal.objects > before
+
+    def _sightings(self, day: date) -> None:
+        """Remove a day's sightings once its rosters are complete: until then they are all that knows who vanished."""
+        infos = list(self._store.list(layout.sightings_prefix(day)))
+        old = [info for info in infos if info.modified < self._before]
+        if not old:
+            return
+        if not self._rosters_are_complete(day):
+            self._removal.kept["sightings of a day without rosters"] += 1
+            return
+        for info in old:
+            self._store.delete(info.key)
+            self._removal.objects += 1
+            self._removal.sightings += 1
+            self._removal.bytes += info.size
+
+    def _rosters_are_complete(self, day: date) -> bool:
+        if self._why_kept("troops", day, None):
+            return False
+        try:
+            troops = read_table(self._store, layout.table_key("troops", day), columns=["troop_key"])
+        except ObjectNotFoundError:
+            return False
+        keys: list[str] = troops.column("troop_key").to_pylist()
+        return not any(self._why_kept("warriors", day, key) for key in keys)
+
+
+def removal_of(store: ObjectStore, harvest: HarvestFolder) -> str:
+    """When a harvest's answers were removed, and by which setting."""
+    try:
+        record = json.loads(store.get(layout.removed_key(harvest.folder)))
+    except ObjectNotFoundError:
+        return "were removed"
+    return f"were removed on {record['removed_at'][:10]} (VENDOR_ASSETS_RETENTION={record['retention_days']})"
