@@ -35,7 +35,7 @@ def examine(
     """Try every part; a failing one does not keep the others from being tried."""
     yield _try("vendor", lambda: _vendor(settings, vendor_api))
     yield _try("quota", lambda: _quota(vendor_api))
-    yield _try("store", lambda: _store(store))
+    yield _try("store", lambda: _store(store, settings.retention_days))
     yield _disk(settings)
     yield _try("database", lambda: _database(vendor_api))
     yield _dagster(instance)
@@ -71,10 +71,11 @@ def _quota(vendor_api: VendorApiResource) -> str:
     return f"{limits}, our share {state.share:.0%}: {permitted}; {state.why}"
 
 
-def _store(store: StoreResource) -> str:
+def _store(store: StoreResource, days: int | None) -> str:
     opened = store.open()
     opened.check()
-    return f"{opened.url} is written, conditionally overwritten and read"
+    kept = "for ever" if days is None else f"for {days} days at least (the schedule landing_retention)"
+    return f"{opened.url} is written, conditionally overwritten and read; answers are kept {kept}"
 
 
 def _disk(settings: Settings) -> Finding:

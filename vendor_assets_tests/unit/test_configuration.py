@@ -74,6 +74,8 @@ def test_the_finest_timeslice_is_the_vendors() -> None:
         ({"VENDOR_ASSETS_TIMEZONE": "Berlin"}, "VENDOR_ASSETS_TIMEZONE.*'Berlin'.*Europe/"),
         ({"VENDOR_ASSETS_RESOLUTION": "0"}, "VENDOR_ASSETS_RESOLUTION='0'"),
         ({"VENDOR_ASSETS_SETTLING": "-1"}, "VENDOR_ASSETS_SETTLING='-1'"),
+        ({"VENDOR_ASSETS_LOOK_BACK": "61"}, "VENDOR_ASSETS_LOOK_BACK='61'"),
+        ({"VENDOR_ASSETS_RETENTION": "0"}, "VENDOR_ASSETS_RETENTION='0'"),
         ({"VENDOR_ASSET_STORE": "x"}, "VENDOR_ASSET_STORE is not a setting"),
     ],
 )

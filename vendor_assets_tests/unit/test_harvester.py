@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from vendor_assets.errors import VendorRejectedError, VendorUnauthorizedError, VendorUnavailableError
+from vendor_assets.errors import (
+    VendorNotFoundError,
+    VendorRejectedError,
+    VendorUnauthorizedError,
+    VendorUnavailableError,
+)
 from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, Order, Outcome
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import FolderStore
 from vendor_assets.storage.parquet import read_table
+from vendor_assets.vendors.base import Parsed, PlannedRequest, Request, Response, reject
 from vendor_assets_tests.support.toy import Alive, Hierarchy, ToyClient, ToyVendor, noon
 
 DAY = date(2026, 11, 20)
@@ -34,13 +42,14 @@ class Bench:
         self.store = FolderStore(folder)
         self.now = noon()
         self.client = ToyClient({troop: dict(held) for troop, held in HIERARCHY.items()}, lambda: self.now)
+        self.vendor = ToyVendor()
         self.alive = Alive()
         self.open: list[Harvester] = []
 
     def harvester(self) -> Harvester:
         harvester = Harvester(
             store=self.store,
-            vendor=ToyVendor(),
+            vendor=self.vendor,
             client=self.client,
             liveness=self.alive,
             zone=ZoneInfo("UTC"),
@@ -112,6 +121,7 @@ def test_a_replacement_tells_what_changed(bench: Bench) -> None:
     bench.client.factor = 2.0
     groups = bench.client.hierarchy["1"]
     groups["a"] = ["cpu", "http", "jvm"]
+    bench.now += timedelta(minutes=1)
     outcome = bench.chain(click("r3"), "1")["performance_data", "1"]
     names = ("rows_added", "rows_altered", "rows_removed")
     # The value of hour 0 stays 0; cpu and http of a and cpu of b have 23 others each.
@@ -287,3 +297,78 @@ def test_pages_are_followed_and_resumed(bench: Bench) -> None:
     outcome = bench.troops(click("r1"))
     assert (outcome.rows, outcome.planned, outcome.landed) == (3, 1, 1)
     assert bench.calls() == 3
+
+
+class StrictVendor(ToyVendor):
+    """The toy's dialect before it learned that values may come as texts."""
+
+    def parse(self, asset: str, planned: PlannedRequest, response: Response) -> Parsed:
+        parsed = super().parse(asset, planned, response)
+        values = parsed.columns.get("value", [])
+        good = [isinstance(value, float) for value in values]
+        if not all(good):
+            parsed.rejected = [
+                reject("value is of type str", value)
+                for value, fits in zip(values, good, strict=True)
+                if not fits
+            ]
+            parsed.columns = {
+                name: [value for value, fits in zip(column, good, strict=True) if fits]
+                for name, column in parsed.columns.items()
+            }
+            parsed.new_fields = ("unit",)
+        return parsed
+
+
+class LearnedVendor(ToyVendor):
+    """The toy's dialect after it learned it."""
+
+    def parse(self, asset: str, planned: PlannedRequest, response: Response) -> Parsed:
+        parsed = super().parse(asset, planned, response)
+        if "value" in parsed.columns:
+            parsed.columns["value"] = [float(str(value)) for value in parsed.columns["value"]]
+        return parsed
+
+
+def test_quarantined_records_come_back_once_the_dialect_knows_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retyped field puts its records aside and is reported; a rebuild with the new dialect has every row, no call."""
+    answer = bench.client._answer
+
+    def retyped(request: Request) -> dict[str, Any]:
+        document = answer(request)
+        for row in document["rows"]:
+            if row.get("data_group") == "cpu" and "value" in row:
+                row["value"] = str(row["value"])
+        return document
+
+    monkeypatch.setattr(bench.client, "_answer", retyped)
+    bench.vendor = StrictVendor()
+    bench.troops(click("r1"))
+    outcome = bench.chain(click("r2"), "1")["performance_data", "1"]
+    assert (outcome.rows, outcome.quarantined, outcome.details["new_fields"]) == (48, 48, ["unit"])
+    key = layout.quarantine_key("performance_data", DAY, "1")
+    lines = [json.loads(line) for line in bench.store.get(key).splitlines()]
+    assert {line["reason"] for line in lines} == {"value is of type str"}
+    assert len(lines) == 48
+    bench.vendor = LearnedVendor()
+    calls = bench.calls()
+    again = bench.chain(click("r3", rebuild=True), "1", assets=("performance_data",))["performance_data", "1"]
+    assert (again.rows, again.quarantined, again.details["rows_added"]) == (96, 0, 48)
+    assert bench.store.head(key) is None
+    assert bench.calls() == calls
+
+
+def test_an_entity_that_is_gone_is_counted_and_no_failure(bench: Bench) -> None:
+    """A warrior that vanished between listing and asking has landed, as gone; planned, landed, gone and dead add up."""
+    bench.client.faults = {"/groups/a": VendorNotFoundError("no such host", status=404)}
+    bench.troops(click("r1"))
+    outcomes = bench.chain(click("r2"), "1")
+    groups, data = outcomes["data_groups", "1"], outcomes["performance_data", "1"]
+    assert (groups.state, groups.planned, groups.landed, groups.gone, groups.dead) == ("complete", 2, 2, 1, 0)
+    bench.client.faults = {"/data/b": VendorNotFoundError("no such host", status=410)}
+    bench.now += timedelta(minutes=1)
+    data = bench.chain(click("r3"), "1")["performance_data", "1"]
+    assert (data.state, data.planned, data.landed, data.gone, data.dead) == ("complete", 4, 4, 1, 0)
+    assert data.rows == 3 * 24
