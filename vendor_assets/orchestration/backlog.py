@@ -31,7 +31,7 @@ minutes while there is work, once more when all is done, and not at all when idl
 as a plot, and what the budget does: the rate, a hold, who waits, and why.
 
 It counts what is known: a troop's warriors join the curve when its list has come, so a curve may rise before it falls.
-Nothing to materialize: it costs no call."""
+`dead_letters` counts those of the runs at work. Nothing to materialize: it costs no call."""
 
 log = logging.getLogger(__name__)
 

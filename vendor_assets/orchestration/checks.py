@@ -1,5 +1,6 @@
 """Checks that stand by themselves: a click evaluates them, and so do the sensors that look."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,7 +8,7 @@ import dagster as dg
 
 from vendor_assets.configuration import Settings
 from vendor_assets.orchestration import letters
-from vendor_assets.orchestration.events import FRESH, SCHEDULED
+from vendor_assets.orchestration.events import FRESH
 from vendor_assets.orchestration.freshness import Freshness, freshness
 from vendor_assets.orchestration.partitions import Partitions, split_key
 from vendor_assets.orchestration.resources import StoreResource
@@ -28,37 +29,29 @@ def build_checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
         _, check = letters.events_of_day(store.open(), day)
         return result_of(check)
 
-    def fresh_of(asset: str) -> dg.AssetChecksDefinition:
-        @dg.asset_check(
-            asset=asset,
-            name=FRESH,
-            description="The newest day is the one that daily_harvest should have made; passes while that is off",
-        )
-        def fresh(context: dg.AssetCheckExecutionContext) -> Any:
-            found = freshness(context.instance, settings, datetime.now(UTC))
-            for item in found:
-                if item.asset == asset:
-                    return result_of(evaluation_of(item))
-            return dg.AssetCheckResult(passed=True, description="the schedule daily_harvest is off")
+    @dg.asset_check(
+        asset="daily_performance",
+        name=FRESH,
+        description="The newest day is the one that daily_harvest should have made; passes while that is off",
+    )
+    def fresh(context: dg.AssetCheckExecutionContext) -> Any:
+        return result_of(evaluation_of(freshness(context.instance, settings, datetime.now(UTC))))
 
-        return fresh
-
-    return [none_open, *map(fresh_of, SCHEDULED)]
+    return [none_open, fresh]
 
 
-def evaluation_of(item: Freshness) -> dg.AssetCheckEvaluation:
+def evaluation_of(found: Sequence[Freshness]) -> dg.AssetCheckEvaluation:
     """Freshness as the evaluation of its check."""
+    behind = max((item.days_behind for item in found), default=0)
     return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(item.asset),
+        asset_key=dg.AssetKey("daily_performance"),
         check_name=FRESH,
-        passed=item.passed,
-        severity=item.severity(),
-        description=item.text,
-        metadata={
-            "expected": item.expected.isoformat(),
-            "newest": item.newest.isoformat() if item.newest else "none",
-            "days_behind": item.days_behind,
-        },
+        passed=all(item.passed for item in found),
+        severity=dg.AssetCheckSeverity.WARN if behind <= 1 else dg.AssetCheckSeverity.ERROR,
+        description="; ".join(f"{item.asset}: {item.text}" for item in found) or "daily_harvest is off",
+        metadata={"days_behind": behind}
+        | {f"{item.asset}_expected": item.expected.isoformat() for item in found}
+        | {f"{item.asset}_newest": item.newest.isoformat() if item.newest else "none" for item in found},
     )
 
 

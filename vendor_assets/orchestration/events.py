@@ -16,8 +16,6 @@ COMPLETE = "complete"
 SCHEMA = "schema"
 SEEN = "seen_on_its_day"
 FRESH = "fresh"
-SCHEDULED = ("troops", "daily_performance")
-"""Assets whose days the schedule makes; they have the check ``fresh``."""
 
 TRIGGER_TAG = "vendor_assets/trigger"
 """``sensor`` or ``command`` on runs that bring partitions up to date, ``look_back`` on those that fetch finished ones
@@ -162,7 +160,7 @@ def metadata_of(
         "state": outcome.state,
         "mode": outcome.mode,
         # What one looks at first, where there is one.
-        **{name: value for name, value in extra.items() if name == "plot"},
+        **{name: value for name, value in extra.items() if name == "plot" or name.startswith("planned_")},
         "dagster/row_count": outcome.rows,
         "calls": counts.calls,
         "requests_made": outcome.requests_made,

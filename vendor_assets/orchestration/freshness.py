@@ -38,10 +38,6 @@ class Freshness:
         """Days that are missing at the end; 1 where there is none at all."""
         return 1 if self.newest is None else max(0, (self.expected - self.newest).days)
 
-    def severity(self) -> dg.AssetCheckSeverity:
-        """A day late is a warning, more is an error."""
-        return dg.AssetCheckSeverity.WARN if self.days_behind <= 1 else dg.AssetCheckSeverity.ERROR
-
 
 def scheduled_since(instance: dg.DagsterInstance) -> datetime | None:
     """When the daily schedule was turned on; None while it is off."""

@@ -10,7 +10,7 @@ from vendor_assets.configuration import Settings
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.assets import report_outcomes
-from vendor_assets.orchestration.events import FRESH, SCHEDULED, order_of
+from vendor_assets.orchestration.events import FRESH, order_of
 from vendor_assets.orchestration.partitions import day_troop_key, split_keys
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
 
@@ -102,12 +102,8 @@ def build_jobs(settings: Settings) -> list[Any]:
         remove_landed()
 
     # Whether days arrive is a sensor's question; a step for it in each run would answer nothing.
-    fresh = dg.AssetSelection.checks(*(dg.AssetCheckKey(dg.AssetKey(asset), FRESH) for asset in SCHEDULED))
-    roster = dg.define_asset_job(
-        ROSTER_JOB,
-        dg.AssetSelection.assets("troops") - fresh,
-        description="List the troops of a day that is over.",
-    )
+    fresh = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("daily_performance"), FRESH))
+    roster = dg.define_asset_job(ROSTER_JOB, ["troops"], description="List the troops of a day that is over.")
     publish = dg.define_asset_job(
         PUBLISH_JOB,
         dg.AssetSelection.assets("daily_performance", "performance_report") - fresh,

@@ -32,7 +32,7 @@ for you: repair the cause, then materialize the partition of the asset that is n
     vendor-assets dead-letters redrive --day 2026-11-20
     vendor-assets dead-letters discard --day 2026-11-20 --reason "404" --why "retired service"
 
-Nothing to materialize here: it costs no call."""
+The tables are under *Events*, the days that have open ones under *Checks*. Nothing to materialize: it costs no call."""
 
 _OWN_COLUMN: Final = re.compile(r"^[A-Z]+ /\S+: | \(\d+ attempts?\)| \(status \d+\)")
 _COLUMNS: Final = {

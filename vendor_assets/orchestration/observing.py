@@ -128,10 +128,9 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         found = freshness(context.instance, settings, datetime.now(UTC))
         if not found:
             return dg.SkipReason("the schedule daily_harvest is off, or has made no day yet")
-        before: dict[str, list[Any]] = json.loads(context.cursor or "{}")
-        now = {item.asset: [item.expected.isoformat(), item.passed] for item in found}
-        events = [evaluation_of(item) for item in found if before.get(item.asset) != now[item.asset]]
-        return dg.SensorResult(asset_events=events, cursor=json.dumps(now))
+        now = json.dumps([[item.asset, item.expected.isoformat(), item.passed] for item in found])
+        events = [evaluation_of(found)] if now != context.cursor else []
+        return dg.SensorResult(asset_events=events, cursor=now)
 
     @dg.sensor(
         name="alert_sensor",
