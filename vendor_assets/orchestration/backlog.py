@@ -116,13 +116,16 @@ class Recorder:
 
     def _say_progress(self) -> None:
         at, done = self._said
-        now, sample = time.monotonic(), sample_of(self._progress(), self._source, self._planned_calls)
+        progress = self._progress()
+        if not progress.partitions:
+            return
+        now, sample = time.monotonic(), sample_of(progress, self._source, self._planned_calls)
         self._said = (now, sample.calls_done)
         try:
             why = self._budget().why
         except VendorAssetsError as error:
             why = str(error)
-        self._say(progress_text(self._progress(), sample, (sample.calls_done - done) / (now - at), why))
+        self._say(progress_text(progress, sample, (sample.calls_done - done) / (now - at), why))
 
 
 def sample_of(progress: Progress, source: str, planned_calls: int | None) -> Sample:
