@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from typing import Any
@@ -108,7 +108,9 @@ class DeadLetters:
                 self._store.delete(key)
                 return
             try:
-                self._store.put(key, _encode(changed), if_absent=etag is None, if_match=etag)
+                with self._store.writer(key, if_absent=etag is None, if_match=etag) as sink:
+                    for piece in _encoded(changed):
+                        sink.write(piece)
             except ObjectConflictError:
                 continue
             return
@@ -166,15 +168,21 @@ class DeadLetters:
             raise RecordError(message) from error
 
 
-def _encode(partition: DeadPartition) -> bytes:
-    document = {
-        "asset": partition.asset,
-        "day": partition.day.isoformat(),
-        "troop_key": partition.troop_key,
-        "letters": [_letter_to_json(letter) for letter in partition.letters],
-        "discarded": list(partition.discarded),
-    }
-    return json.dumps(document, indent=1).encode()
+def _encoded(partition: DeadPartition) -> Iterator[bytes]:
+    """A partition's object, a letter at a time: there may be very many."""
+    names = {"asset": partition.asset, "day": partition.day.isoformat(), "troop_key": partition.troop_key}
+    yield json.dumps(names).removesuffix("}").encode()
+    yield from _array("letters", map(_letter_to_json, partition.letters))
+    yield from _array("discarded", partition.discarded)
+    yield b"\n}\n"
+
+
+def _array(name: str, items: Iterable[object]) -> Iterator[bytes]:
+    """A member of a JSON object whose value is an array, an item on a line."""
+    yield f',\n "{name}": ['.encode()
+    for number, item in enumerate(items):
+        yield (("," if number else "") + "\n  " + json.dumps(item)).encode()
+    yield b"]"
 
 
 def _letter_to_json(letter: DeadLetter) -> dict[str, Any]:

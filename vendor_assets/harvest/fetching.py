@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -29,6 +29,9 @@ from vendor_assets.vendors.base import Asset, Parsed, PlannedRequest, Request, R
 
 MAX_PAGES = 10_000
 """Pages of one list after which it is taken for endless."""
+
+EXCERPTS_KEPT = 1_000
+"""Dead letters of one run and partition that keep the beginning of their answer."""
 
 VENDOR_DOWN_AFTER = 20
 """Requests in a row that fail for want of a vendor, without one success, after which a run gives up."""
@@ -332,7 +335,8 @@ class Fetcher:
             excerpt=error.excerpt[:2000],
         )
         with self._condition:
-            work.dead.append(letter)
+            # Where everything fails the first answers tell as much as all of them, which would fill the memory.
+            work.dead.append(letter if len(work.dead) < EXCERPTS_KEPT else replace(letter, excerpt=""))
 
     def _land_gone(
         self, work: Work, planned: PlannedRequest, page: int, request: Request, error: VendorNotFoundError

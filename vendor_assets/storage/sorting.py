@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -36,6 +37,9 @@ _STRAY_SECONDS: Final = 86_400.0
 
 Key = tuple[Any, ...]
 
+_one_large = threading.Lock()
+"""Held from the first run to the end of the block: of all threads one at a time sorts more than fits into memory."""
+
 
 class _Piece(NamedTuple):
     """A row group of a sorted run, with its first and last key."""
@@ -50,6 +54,7 @@ class NewestRows:
     """Takes rows in any order and gives them back sorted by a table's key, of each key only the newest row.
 
     Use it as a context: add rows, :meth:`sort`, then read :meth:`batches` as often as needed until the block ends.
+    A second one with many rows waits until the first one's block has ended: a thread has one of them at a time.
 
     Args:
         spec: The table; its key decides the order and what is the same row.
@@ -89,6 +94,8 @@ class NewestRows:
         self._waiting, self._pieces, self._sorted = [], [], self._spec.schema.empty_table()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+            _one_large.release()
 
     def add(self, rows: pa.RecordBatch, order: int) -> None:
         """Take some rows in the table's schema.
@@ -139,8 +146,13 @@ class NewestRows:
     def _spill(self) -> None:
         """Write what waits as one sorted run."""
         if self._folder is None:
-            _remove_strays()
-            self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            _one_large.acquire()
+            try:
+                _remove_strays()
+                self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            except BaseException:
+                _one_large.release()
+                raise
         table = self._newest(self._take_waiting())
         size = -(-table.num_rows // _PIECES_OF_A_RUN)
         path = self._folder / f"run-{self._runs:06d}.parquet"

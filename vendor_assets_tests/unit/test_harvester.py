@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -372,3 +374,27 @@ def test_an_entity_that_is_gone_is_counted_and_no_failure(bench: Bench) -> None:
     data = bench.chain(click("r3"), "1")["performance_data", "1"]
     assert (data.state, data.planned, data.landed, data.gone, data.dead) == ("complete", 4, 4, 1, 0)
     assert data.rows == 3 * 24
+
+
+def test_a_response_costs_less_memory_than_its_body(bench: Bench) -> None:
+    """Neither bodies nor rows nor the plan are held: four times the responses take little more memory to rebuild."""
+    bodies: list[int] = []
+
+    def peak(warriors: int) -> int:
+        bench.client.hierarchy["1"] = {f"w{number:05d}": ["cpu", "sql"] for number in range(warriors)}
+        run = f"r{warriors}"
+        bench.now += timedelta(minutes=1)
+        bench.troops(click(run))
+        counts = bench.chain(click(run), "1")["performance_data", "1"].counts
+        bodies.append(counts.bytes // counts.calls)
+        gc.collect()
+        tracemalloc.start()
+        try:
+            again = bench.chain(click(run + "b", rebuild=True), "1", assets=("performance_data",))
+            assert again["performance_data", "1"].rows == warriors * 48
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    small, large = peak(600), peak(1800)
+    assert (large - small) / 1200 < 1_500 < bodies[0]
