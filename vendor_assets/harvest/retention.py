@@ -110,8 +110,7 @@ class Retention:
     def _old_days(self, prefix: str) -> Iterator[date]:
         """Days with something that may be old: nothing lands before its day begins."""
         for name in self._store.folders(prefix):
-            day = date.fromisoformat(name.removeprefix("day="))
-            if day <= self._before.date():
+            if name.startswith("day=") and (day := date.fromisoformat(name[4:])) <= self._before.date():
                 yield day
 
     def _old_partitions(self, asset: Asset, day: date) -> set[str | None]:

@@ -13,6 +13,7 @@ from vendor_assets.orchestration.events import CALLS_TAG, CLASS_TAG, DAY_TAG, LO
 from vendor_assets.orchestration.jobs import (
     HARVEST_JOB,
     PUBLISH_JOB,
+    RETENTION_JOB,
     SIGHTINGS_JOB,
     harvest_config,
     planned_by,
@@ -120,8 +121,10 @@ def selected_by(run: dg.DagsterRun) -> set[str]:
 
 
 def harvests(run: dg.DagsterRun) -> bool:
-    """Whether a run holds a lease: those that harvest do, those that only compute do not."""
-    return run.job_name in (HARVEST_JOB, SIGHTINGS_JOB) or not selected_by(run).isdisjoint(("troops", *CHAIN))
+    """Whether a run holds a lease: those that harvest or remove answers do, those that only compute do not."""
+    return run.job_name in (HARVEST_JOB, SIGHTINGS_JOB, RETENTION_JOB) or not selected_by(run).isdisjoint(
+        ("troops", *CHAIN)
+    )
 
 
 def days_of(run: dg.DagsterRun) -> set[str]:
