@@ -508,10 +508,11 @@ def _sync(options: argparse.Namespace) -> int:  # noqa: ARG001  every command ta
     from vendor_assets.orchestration.syncing import sync
 
     root, environ = _project()
-    store = _store(read(environ, root=root))
+    settings = read(environ, root=root)
+    store = _store(settings)
     print(f"store {store.url}", flush=True)
     with open_instance(root, environ) as instance:
-        done = sync(store, instance, print)
+        done = sync(store, instance, print, settings.filters)
     print(
         f"{done.materialized} partitions reported, {done.known_already} known already, "
         f"{done.not_complete} not complete, {done.troops} troops added"

@@ -15,6 +15,8 @@ from vendor_assets import vendors
 from vendor_assets.budget import Limit
 from vendor_assets.days import last_complete_day, parse_time_zone
 from vendor_assets.errors import ConfigurationError
+from vendor_assets.harvest import filters
+from vendor_assets.harvest.filters import Filters
 from vendor_assets.vendors.base import Vendor
 
 SIMULATOR_PORT: Final = 8731
@@ -37,6 +39,7 @@ NAMES: Final = (
     "VENDOR_ASSETS_LOOK_BACK",
     "VENDOR_ASSETS_RETENTION",
     "VENDOR_ASSETS_ALERT_URL",
+    *filters.SETTINGS,
 )
 """Every setting, by its name in the environment."""
 SECRETS: Final = ("api_key", "alert_url")
@@ -61,6 +64,7 @@ class Settings:
         zone: Time zone of days.
         resolution_seconds: Wanted length of a timeslice.
         settling_seconds: How long after its end a day's data may still change.
+        filters: What of the hierarchy is asked for.
         look_back_days: How many days before the newest one the schedule ``look_back`` fetches anew; 0 is none.
         retention_days: After how many days the schedule ``landing_retention`` removes the answers of complete
             partitions; None keeps all.
@@ -80,6 +84,7 @@ class Settings:
     zone: ZoneInfo
     resolution_seconds: int
     settling_seconds: int
+    filters: Filters
     look_back_days: int = 0
     retention_days: int | None = None
     alert_url: str = ""
@@ -141,6 +146,7 @@ def read(environ: Mapping[str, str], *, root: Path, now: datetime | None = None)
         look_back_days=int(_number(values, "VENDOR_ASSETS_LOOK_BACK", 0, lowest=0, highest=60, whole=True)),
         retention_days=_retention(values),
         alert_url=_alert_url(values.get("VENDOR_ASSETS_ALERT_URL", "")),
+        filters=Filters.parse(values),
     )
 
 

@@ -25,6 +25,7 @@ from vendor_assets.errors import (
     VendorAssetsError,
 )
 from vendor_assets.harvest.fetching import Client, Counts, Fetcher, Pending, Work
+from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.landing import LandedIndex, Lander, read_index
 from vendor_assets.harvest.outcome import CHAIN, Order, Outcome, Progress, State
 from vendor_assets.harvest.ownership import Liveness, take
@@ -51,6 +52,7 @@ class Harvester:
         resolution_seconds: Wanted length of a timeslice.
         settling_seconds: How long after a window's end its data may still change; answers fetched earlier are
             provisional and asked again by the next run.
+        filters: What of the hierarchy is asked for.
         threads: Calls in flight from this process.
         open_partitions: Partitions worked on at once.
         now: The time, an aware datetime.
@@ -79,6 +81,7 @@ class Harvester:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         stop: threading.Event | None = None,
         flush_seconds: float = 2.0,
+        filters: Filters | None = None,
     ) -> None:
         self.store = store
         self.vendor = vendor
@@ -105,6 +108,7 @@ class Harvester:
             now=now,
             watch=self._watch,
             sightings=self._day_sightings,
+            filters=filters or Filters(),
         )
         _share_freed_memory()
         Harvester.live.add(self)
@@ -217,7 +221,7 @@ class Harvester:
         """List troops and warriors now and land these sightings for the running day's roster.
 
         Returns:
-            Number of troops and calls made.
+            Number of troops whose warriors were listed, and calls made.
 
         Raises:
             VendorAssetsError: A list could not be had; what was seen is landed.
@@ -247,7 +251,10 @@ class Harvester:
             troop_key=layout.encode_segment,
         ) as found:
             troop_ids: list[str] = [
-                troop_id for batch in found.batches() for troop_id in batch.column("troop_id").to_pylist()
+                row["troop_id"]
+                for batch in found.batches()
+                for row in batch.select(["troop_id", "troop_key", "name"]).to_pylist()
+                if self._tools.filters.takes_troop(row)
             ]
         works = []
         for troop_id in troop_ids:

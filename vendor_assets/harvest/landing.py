@@ -398,6 +398,8 @@ class Plan:
         bases: Folders of older harvests whose landed responses count here too (reconcile).
         resolution_seconds: Wanted length of a timeslice.
         upstream_partial: Whether the upstream table was itself partial, so that leaves may be missing.
+        filters: The filters in force: setting to patterns.
+        left_out: What they left out: troops, warriors, data groups, values; to numbers.
     """
 
     asset: str
@@ -411,6 +413,8 @@ class Plan:
     leaf_count: int
     bases: tuple[str, ...] = ()
     upstream_partial: bool = False
+    filters: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def pack(
@@ -425,8 +429,10 @@ class Plan:
         created_at: datetime,
         bases: tuple[str, ...] = (),
         upstream_partial: bool = False,
+        filters: Mapping[str, str],
+        left_out: Mapping[str, int],
     ) -> Plan:
-        """Freeze some requests, first pages only, with their leaves."""
+        """Freeze some requests, first pages only, with their leaves; ``left_out`` may be counted on the way."""
         request_count = leaf_count = 0
         sink = io.BytesIO()
         with pq.ParquetWriter(sink, _PLANNED, compression="zstd") as writer:
@@ -449,6 +455,8 @@ class Plan:
                 "leaves": leaf_count,
                 "bases": list(bases),
                 "upstream_partial": upstream_partial,
+                "filters": dict(filters),
+                "left_out": dict(left_out),
             }
             writer.add_key_value_metadata({"plan": json.dumps(header)})
         return cls(
@@ -463,6 +471,8 @@ class Plan:
             leaf_count=leaf_count,
             bases=bases,
             upstream_partial=upstream_partial,
+            filters=filters,
+            left_out=left_out,
         )
 
     @classmethod
@@ -482,6 +492,8 @@ class Plan:
             leaf_count=header.get("leaves", -1),
             bases=tuple(header["bases"]),
             upstream_partial=header["upstream_partial"],
+            filters=header.get("filters", {}),
+            left_out=header.get("left_out", {}),
         )
         if plan.leaf_count < 0:  # written by an older version
             return replace(plan, leaf_count=sum(len(planned.leaves) for planned in plan.requests()))

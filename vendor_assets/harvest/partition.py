@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from vendor_assets.days import Window
 from vendor_assets.errors import HarvestError, ObjectConflictError, ObjectNotFoundError, StorageError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.fetching import Counts, Fetcher, Item, Pending, Work
+from vendor_assets.harvest.filters import Filters, still_to_ask, values_known, with_values
 from vendor_assets.harvest.landing import (
     Finish,
     HarvestFolder,
@@ -53,6 +55,7 @@ class Tools:
     Attributes:
         watch: Called with each piece of fetching that begins, for whoever shows progress.
         sightings: Everything that was sighted on a day.
+        filters: What of the hierarchy is asked for.
     """
 
     store: ObjectStore
@@ -64,6 +67,7 @@ class Tools:
     now: Callable[[], datetime]
     watch: Callable[[Work], None]
     sightings: Callable[[date], list[LandedIndex]]
+    filters: Filters
 
     @property
     def dead_letters(self) -> DeadLetters:
@@ -127,8 +131,10 @@ class PartitionHarvest:
                 )
                 raise HarvestError(message)
             return self._report("rebuild", current, finish, tabulate_again=True)
+        if self._troop_is_left_out():
+            return self._leave_out(current, finish)
         if unfinished:
-            return self._fetch("resume", unfinished[-1].folder, load_plan(self.store, unfinished[-1].folder))
+            return self._resume(unfinished[-1].folder)
         if current is None or finish is None:
             return self._fetch_new("first", self._plan())
         if current.removed and self.table_etag is None:
@@ -150,6 +156,21 @@ class PartitionHarvest:
         folder = layout.harvest_folder(self.asset, self.day, self.troop_key, harvest_id)
         self.store.put(layout.plan_key(folder), plan.packed, if_absent=True)
         return self._fetch(mode, folder, plan)
+
+    def _leave_out(self, current: HarvestFolder | None, finish: Finish | None) -> Outcome:
+        """A troop that a filter leaves out: no call; what was harvested before stays as it is."""
+        if current is None or finish is None:
+            return self._fetch_new("first", self._plan())
+        kept = self._report("report", current, finish, tabulate_again=self.table_etag is None)
+        note = f"{self._left_out_text()}; its table stays as it was"
+        return replace(kept, message=kept.message or note, details=kept.details | {"note": note})
+
+    def _resume(self, folder: str) -> Outcome:
+        plan = load_plan(self.store, folder)
+        if plan.filters == self.tools.filters.texts:
+            return self._fetch("resume", folder, plan)
+        # Frozen under other filters: planned anew, and what has landed under them counts.
+        return self._fetch_new("resume", self._plan((*plan.bases, folder)))
 
     def _reconcile(self, current: HarvestFolder, finish: Finish) -> Outcome:
         old = load_plan(self.store, current.folder)
@@ -271,23 +292,27 @@ class PartitionHarvest:
     def _plan(self, bases: tuple[str, ...] = ()) -> Plan:
         """The work of this partition from the upstream table, without leaves that the bases have."""
         known = self._leaves_of(bases)
+        left_out: Counter[str] = Counter()
         troop_id, upstream_partial = "", False
         requests: Iterator[PlannedRequest]
         if self.asset == "troops":
             requests = iter([self.vendor.troops(self.window)])
         else:
             troop_id = self._troop_id()
-            if self.asset == "warriors":
+            if self._troop_is_left_out():
+                left_out["troops"] = 1
+                requests = iter([])
+            elif self.asset == "warriors":
                 on_roster = self._on_roster()
                 requests = iter([self.vendor.warriors(troop_id, self.window)] if on_roster else [])
                 upstream_partial = self._upstream_state("troops", None) == "partial"
             elif self.asset == "data_groups":
                 upstream_partial = self._upstream_state("warriors", self.troop_key) == "partial"
-                rows = self._upstream("warriors", self.troop_key, "warrior_id")
-                requests = (self.vendor.data_groups(troop_id, row["warrior_id"], self.window) for row in rows)
+                warriors = self._warriors_taken(left_out)
+                requests = (self.vendor.data_groups(troop_id, warrior, self.window) for warrior in warriors)
             else:
                 upstream_partial = self._upstream_state("data_groups", self.troop_key) == "partial"
-                requests = self._performance_requests(troop_id, known)
+                requests = self._performance_requests(troop_id, known, left_out)
         return Plan.pack(
             (planned for planned in requests if _any_not_in(known, planned)),
             asset=self.asset,
@@ -298,31 +323,61 @@ class PartitionHarvest:
             created_at=self.tools.now(),
             bases=bases,
             upstream_partial=upstream_partial,
+            filters=self.tools.filters.texts,
+            left_out=left_out,
         )
 
-    def _performance_requests(self, troop_id: str, known: set[str]) -> Iterator[PlannedRequest]:
+    def _warriors_taken(self, left_out: Counter[str]) -> Iterator[str]:
+        for row in self._upstream("warriors", self.troop_key, "warrior_id", "name"):
+            if self.tools.filters.warriors.takes(row["warrior_id"], row["name"]):
+                yield row["warrior_id"]
+            else:
+                left_out["warriors"] += 1
+
+    def _performance_requests(
+        self, troop_id: str, known: set[str], left_out: Counter[str]
+    ) -> Iterator[PlannedRequest]:
         def plan(warrior_id: str, chosen: list[DataGroup]) -> list[PlannedRequest]:
             return self.vendor.performance_data(
                 troop_id, warrior_id, chosen, self.window, self.tools.resolution_seconds
             )
 
+        filters = self.tools.filters
+        taken = set(self._warriors_taken(left_out)) if filters.warriors else None
+        values = values_known(known)
         # The table is sorted by warrior, so that one warrior's groups are in memory at a time.
         rows = self._upstream("data_groups", self.troop_key, "warrior_id", "data_group", "value_names")
         for warrior_id, of_warrior in groupby(rows, key=lambda row: str(row["warrior_id"])):
-            groups = [DataGroup(row["data_group"], tuple(row["value_names"])) for row in of_warrior]
-            requests = plan(warrior_id, groups)
-            if known:
-                missing = {
-                    leaf.data_group
-                    for planned in requests
-                    for leaf in planned.leaves
-                    if leaf.key not in known
-                }
+            if taken is not None and warrior_id not in taken:
+                continue
+            groups: list[DataGroup] = []
+            for row in of_warrior:
+                whole = DataGroup(row["data_group"], tuple(row["value_names"]))
+                group = filters.narrow(whole)
+                left_out["data_groups"] += group is None
+                if group is not None:
+                    left_out["values"] += len(whole.value_names) - len(group.value_names)
+                    groups.append(group)
+            requests = plan(warrior_id, groups) if groups else []
+            if known and groups:
                 # Grouped anew, so that a batch does not ask again for what has landed beside what has not.
-                requests = (
-                    plan(warrior_id, [group for group in groups if group.name in missing]) if missing else []
-                )
-            yield from requests
+                groups = still_to_ask(groups, requests, known, values)
+                requests = plan(warrior_id, groups) if groups else []
+            by_name = {group.name: group for group in groups}
+            for planned in requests:
+                yield with_values(planned, by_name)
+
+    def _troop_is_left_out(self) -> bool:
+        if self.troop_key is None or not self.tools.filters.troops:
+            return False
+        row = self._roster_row()
+        return not self.tools.filters.takes_troop(
+            row or {"troop_id": self._troop_id(), "troop_key": self.troop_key, "name": None}
+        )
+
+    def _left_out_text(self) -> str:
+        troops = self.tools.filters.troops
+        return f"troop {self.troop_key} is left out by {troops.setting}={troops.text}: no calls"
 
     def _upstream(self, asset: Asset, troop_key: str | None, *columns: str) -> Iterator[dict[str, Any]]:
         key = layout.table_key(asset, self.day, troop_key)
@@ -563,7 +618,12 @@ class PartitionHarvest:
         if self.asset in ("troops", "warriors"):
             later = [batch.column("observed_later").true_count for batch in found.batches()]
             details["observed_later"] = bool(found.rows) and sum(later) == found.rows
-        if self.asset == "warriors" and not plan.request_count:
+        details |= {f"{level}_left_out": count for level, count in plan.left_out.items() if count}
+        if plan.filters and self.troop_key:
+            details["filters"] = " ".join(f"{setting}={text}" for setting, text in plan.filters.items())
+        if plan.left_out.get("troops"):
+            details["note"] = self._left_out_text()
+        elif self.asset == "warriors" and not plan.request_count:
             details["note"] = f"troop {self.troop_key} was not on the roster of {self.day}: 0 rows, no calls"
         if self.asset == "performance_data":
             settled = self.window.end.timestamp() + self.tools.settling_seconds

@@ -237,7 +237,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         backfill_policy=dg.BackfillPolicy.multi_run(1),
     )
     def daily_performance(context: dg.AssetExecutionContext, store: StoreResource) -> Any:
-        yield from publish_day(store.open(), split_key(context.partition_key)[0], settings.zone)
+        yield from publish_day(store.open(), split_key(context.partition_key)[0], settings)
 
     @dg.asset(
         description=REPORT_TEXT,

@@ -48,6 +48,7 @@ def build_resources(settings: Settings, *, s3: dict[str, Any] | None = None) -> 
         timezone=settings.zone.key,
         resolution_seconds=settings.resolution_seconds,
         settling_seconds=settings.settling_seconds,
+        filters=settings.filters.texts,
     )
     return {
         "store": store,

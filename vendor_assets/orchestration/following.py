@@ -7,6 +7,7 @@ from typing import Final
 import dagster as dg
 from dagster import AssetPartitionStatus
 
+from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut, estimate_calls
 from vendor_assets.orchestration.events import CALLS_TAG, CLASS_TAG, DAY_TAG, LOOK_BACK, TRIGGER_TAG
@@ -33,15 +34,21 @@ ACTIVE: Final = [
 ]
 
 
-def roster_keys(store: ObjectStore, day: date) -> list[str]:
-    """Partition keys of the troops on a day's roster.
+def roster_keys(store: ObjectStore, day: date, filters: Filters, only: Sequence[str] = ()) -> list[str]:
+    """Partition keys of the troops on a day's roster that are asked for.
+
+    Args:
+        only: Ids, partition keys or names of troops; none means all.
 
     Raises:
         ObjectNotFoundError: The day has no roster.
     """
-    table = read_table(store, layout.table_key("troops", day), columns=["troop_key"])
-    keys: list[str] = table.column("troop_key").to_pylist()
-    return keys
+    table = read_table(store, layout.table_key("troops", day), columns=["troop_id", "troop_key", "name"])
+    return [
+        row["troop_key"]
+        for row in table.to_pylist()
+        if filters.takes_troop(row) and (not only or not {*row.values()}.isdisjoint(only))
+    ]
 
 
 def class_tags(work_class: str) -> dict[str, str]:
@@ -52,6 +59,7 @@ def class_tags(work_class: str) -> dict[str, str]:
 def roster_runs(
     store: ObjectStore,
     day: date,
+    filters: Filters,
     *,
     permitted_rate: float | None,
     run_key: str,
@@ -63,10 +71,7 @@ def roster_runs(
     Args:
         only: Ids, partition keys or names of troops; none means all.
     """
-    roster = read_table(
-        store, layout.table_key("troops", day), columns=["troop_id", "troop_key", "name"]
-    ).to_pylist()
-    keys = [row["troop_key"] for row in roster if not only or not {*row.values()}.isdisjoint(only)]
+    keys = roster_keys(store, day, filters, only)
     calls = estimate_calls(store, day, keys)
     runs = cut(calls, permitted_rate)
     requests = [

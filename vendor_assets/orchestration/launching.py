@@ -236,8 +236,10 @@ class Launcher:
             roster = read_table(self._store, layout.table_key("troops", day)).to_pylist()
         except ObjectNotFoundError:
             return []
+        filters = self._settings.filters
+        taken = [row for row in roster if filters.takes_troop(row)]
         if not troops:
-            return [row["troop_key"] for row in roster]
+            return [row["troop_key"] for row in taken]
         chosen: list[str] = []
         for wanted in troops:
             hits = [
@@ -247,6 +249,9 @@ class Launcher:
             ]
             if not hits:
                 raise ConfigurationError(_unknown_troop(wanted, day, roster))
+            if not any(row["troop_key"] in hits for row in taken):
+                by = f"{filters.troops.setting}={filters.troops.text}"
+                raise ConfigurationError(f"troop {wanted!r} is left out by {by}; change that to harvest it")
             chosen += [key for key in hits if key not in chosen]
         return chosen
 

@@ -8,8 +8,10 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from vendor_assets.configuration import Settings
 from vendor_assets.days import day_window
 from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
+from vendor_assets.harvest.filters import Filters
 from vendor_assets.orchestration.lineage import column_lineage
 from vendor_assets.orchestration.pictures import troops_picture
 from vendor_assets.storage import layout
@@ -23,50 +25,59 @@ if TYPE_CHECKING:
     from vendor_assets.analytics.report import Report
 
 
-def troop_states(store: ObjectStore, day: date) -> dict[str, str]:
-    """State of each troop's performance data on a day: complete, empty, partial or missing; by partition key.
+LEFT_OUT: Final = "left out"
+
+
+def troop_states(store: ObjectStore, day: date, filters: Filters) -> dict[str, str]:
+    """State of each troop's performance data on a day, by partition key.
+
+    ``complete``, ``empty``, ``partial``, ``missing``; or ``left out``, where a filter leaves the troop out and no
+    rows are there from before.
 
     Raises:
         dagster.Failure: The day has no roster.
     """
     try:
-        roster = read_table(store, layout.table_key("troops", day), columns=["troop_key"])
+        roster = read_table(store, layout.table_key("troops", day), columns=["troop_id", "troop_key", "name"])
     except ObjectNotFoundError as error:
         raise dg.Failure(
             f"troops of {day} is not there; materialize it first", allow_retries=False
         ) from error
     states: dict[str, str] = {}
-    for troop in roster.column("troop_key").to_pylist():
+    for row in roster.to_pylist():
+        troop, taken = row["troop_key"], filters.takes_troop(row)
         try:
             metadata, rows = read_metadata(store, layout.table_key("performance_data", day, troop))
-            states[troop] = metadata.get("state", "complete" if rows else "empty")
         except ObjectNotFoundError:
-            states[troop] = "missing"
+            states[troop] = "missing" if taken else LEFT_OUT
+        else:
+            state = metadata.get("state", "complete" if rows else "empty")
+            states[troop] = state if taken or rows else LEFT_OUT
     return states
 
 
 def publish_day(
-    store: ObjectStore, day: date, zone: ZoneInfo
+    store: ObjectStore, day: date, settings: Settings
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
     """Compute and write ``daily_performance`` of a day; yields its checks and what it became.
 
     Raises:
         dagster.Failure: The day has no roster, a row of its tables is there twice, or the store cannot be used.
     """
-    states = troop_states(store, day)
+    states = troop_states(store, day, settings.filters)
     try:
         unique = grain_unique(store, day, sorted(states))
         yield unique
         if not unique.passed:
             # Sums and counts over them would be wrong, and nobody who reads them would know.
             raise dg.Failure(f"{day} is not published: {unique.description}", allow_retries=False)
-        yield _published(store, day, zone, states)
+        yield _published(store, day, settings, states)
     except VendorAssetsError as error:
         raise dg.Failure(str(error), allow_retries=error.retryable) from error
 
 
 def _published(
-    store: ObjectStore, day: date, zone: ZoneInfo, states: Mapping[str, str]
+    store: ObjectStore, day: date, settings: Settings, states: Mapping[str, str]
 ) -> dg.MaterializeResult[Any]:
     # Every run imports this module; DuckDB and the notebook's tools cost a second that only these two pay.
     from vendor_assets.analytics.warehouse import daily_performance
@@ -75,10 +86,10 @@ def _published(
     roster = read_table(store, layout.table_key("troops", day), columns=["troop_id", "name"]).to_pylist()
     names = {row["troop_id"]: row["name"] for row in roster}
     published = daily_performance(
-        store, day, window=day_window(day, zone), troop_names=names, troops_missing=len(missing)
+        store, day, window=day_window(day, settings.zone), troop_names=names, troops_missing=len(missing)
     )
     return dg.MaterializeResult(
-        metadata=metadata_of_day(store, day, states, published.rows)
+        metadata=metadata_of_day(store, day, states, published.rows, settings.filters)
         | {"timeslices": published.timeslices, "seconds": round(published.seconds, 3)},
         check_results=[troops_present(states), plausible(store, day, published.rows)],
     )
@@ -100,7 +111,7 @@ def _coverage(store: ObjectStore, day: date, states: Mapping[str, str]) -> dg.Ma
     def named(row: Mapping[str, str]) -> str:
         state = states.get(row["troop_key"], "")
         return (row["name"] or row["troop_id"]) + (
-            f" ({state})" if state in ("missing", "partial", "empty") else ""
+            f" ({state})" if state in ("missing", "partial", "empty", LEFT_OUT) else ""
         )
 
     return troops_picture((named(row), *found.get(row["troop_id"], (0, 0, 0.0))) for row in roster)
@@ -125,14 +136,18 @@ def day_checks(partitions: dg.PartitionsDefinition[Any]) -> list[dg.AssetCheckSp
     ]
 
 
-def metadata_of_day(store: ObjectStore, day: date, states: Mapping[str, str], rows: int) -> dict[str, Any]:
+def metadata_of_day(
+    store: ObjectStore, day: date, states: Mapping[str, str], rows: int, filters: Filters
+) -> dict[str, Any]:
     """What the UI shows of a published day."""
     missing, partial = _not_complete(states)
     key = layout.table_key("daily_performance", day)
     head = store.head(key)
+    left_out = list(states.values()).count(LEFT_OUT)
     return {
         "dagster/row_count": rows,
         "troops": len(states),
+        **({"troops_left_out": left_out, "filters": str(filters)} if filters else {}),
         "troops_missing": len(missing),
         "troops_partial": len(partial),
         "table_bytes": head.size if head else 0,
@@ -152,7 +167,7 @@ def troops_present(states: Mapping[str, str]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name="troops_present",
         passed=not missing and not partial,
-        description="; ".join(said) or f"all {len(states)} troops of the day are in",
+        description="; ".join(said) or _all_in(states),
         metadata={"troops_missing": len(missing), "troops_partial": len(partial)},
     )
 
@@ -199,6 +214,12 @@ def plausible(store: ObjectStore, day: date, rows: int) -> dg.AssetCheckResult:
         metadata={"rows": rows, "series_out_of_range": sum(item.series for item in broken)}
         | ({"usual_rows": usual} if usual else {}),
     )
+
+
+def _all_in(states: Mapping[str, str]) -> str:
+    left_out = list(states.values()).count(LEFT_OUT)
+    text = f"all {len(states) - left_out} troops of the day are in"
+    return f"{text}; {left_out} are left out by filters" if left_out else text
 
 
 def _not_complete(states: Mapping[str, str]) -> tuple[list[str], list[str]]:

@@ -13,6 +13,7 @@ from vendor_assets import vendors
 from vendor_assets.budget import Backlog, Budget, BudgetState, Leases, Limit
 from vendor_assets.client import VendorClient
 from vendor_assets.days import parse_time_zone
+from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.orchestration.backlog import Recorder
 from vendor_assets.orchestration.events import CALLS_TAG
@@ -106,6 +107,7 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
     timezone: str = Field(description="Time zone of days, an IANA name")
     resolution_seconds: int = Field(description="Wanted length of a timeslice")
     settling_seconds: int = Field(description="How long after a day's end its data may still change")
+    filters: dict[str, str] = Field(default={}, description="What is asked for: setting to patterns")
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Any]:
@@ -140,6 +142,7 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
                 zone=parse_time_zone(self.timezone),
                 resolution_seconds=self.resolution_seconds,
                 settling_seconds=self.settling_seconds,
+                filters=Filters.parse(self.filters),
                 threads=self.vendor_api.max_in_flight,
                 stop=stop,
             )

@@ -87,7 +87,6 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         jobs: The deployment's jobs.
     """
     harvest, roster = (next(job for job in jobs if job.name == name) for name in (HARVEST_JOB, ROSTER_JOB))
-    partitions = Partitions.of(settings)
     permitted_rate = permitted_rate_of(settings)
 
     @dg.sensor(
@@ -115,6 +114,7 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
                 keys, runs = roster_runs(
                     store.open(),
                     date.fromisoformat(day),
+                    settings.filters,
                     permitted_rate=permitted_rate,
                     run_key=f"troops:{day}:{storage_id}",
                     work_class=_class_of(run),
@@ -168,7 +168,7 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         requests: list[dg.RunRequest] = []
         for day in sorted(set(pending) - busy):
             work_class, idle_ticks = pending.pop(day)
-            request = _publication(context.instance, store, partitions, day, work_class)
+            request = _publication(context.instance, store, settings, day, work_class)
             if isinstance(request, dg.RunRequest):
                 requests.append(request)
             elif request == UNDECIDED and idle_ticks < PATIENCE_TICKS:
@@ -326,14 +326,14 @@ def _downstream_runs(
 
 
 def _publication(
-    instance: dg.DagsterInstance, store: StoreResource, partitions: Partitions, day: str, work_class: str
+    instance: dg.DagsterInstance, store: StoreResource, settings: Settings, day: str, work_class: str
 ) -> dg.RunRequest | str | None:
     """The run that publishes a day; ``UNDECIDED`` while some troop is neither in nor failed, None if nothing is new."""
     try:
-        keys = roster_keys(store.open(), date.fromisoformat(day))
+        keys = roster_keys(store.open(), date.fromisoformat(day), settings.filters)
     except ObjectNotFoundError:
         return None
-    if not day_is_decided(instance, partitions, day, keys):
+    if not day_is_decided(instance, Partitions.of(settings), day, keys):
         return UNDECIDED
     troops = latest_storage_ids(instance, "troops", [day]).get(day, 0)
     harvested = latest_storage_ids(

@@ -6,6 +6,7 @@ from datetime import date
 
 import dagster as dg
 
+from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN, Outcome, recorded
 from vendor_assets.orchestration.events import Event, events_of, partition_of, report
 from vendor_assets.orchestration.partitions import TROOP
@@ -31,7 +32,9 @@ class Synced:
     known_already: int = 0
 
 
-def sync(store: ObjectStore, instance: dg.DagsterInstance, say: Callable[[str], None]) -> Synced:
+def sync(
+    store: ObjectStore, instance: dg.DagsterInstance, say: Callable[[str], None], filters: Filters
+) -> Synced:
     """Report every partition that the store holds and the instance does not know.
 
     Complete partitions are reported as materialized with the numbers of their harvest. Partial and failed ones
@@ -58,9 +61,8 @@ def sync(store: ObjectStore, instance: dg.DagsterInstance, say: Callable[[str], 
         before = done.materialized
         known = instance.get_materialized_partitions(dg.AssetKey(asset_name))
         for day in _days(store, prefix):
-            events = (
-                _day_events(store, day) if asset_name == "daily_performance" else _report_events(store, day)
-            )
+            is_day = asset_name == "daily_performance"
+            events = _day_events(store, day, filters) if is_day else _report_events(store, day)
             if events and day.isoformat() in known:
                 done.known_already += 1
                 continue
@@ -71,13 +73,13 @@ def sync(store: ObjectStore, instance: dg.DagsterInstance, say: Callable[[str], 
     return done
 
 
-def _day_events(store: ObjectStore, day: date) -> list[Event]:
+def _day_events(store: ObjectStore, day: date, filters: Filters) -> list[Event]:
     """A published day, with what it lacks; nothing where a troop has come since, so that it is computed anew."""
     key = layout.table_key("daily_performance", day)
     if store.head(key) is None or store.head(layout.table_key("troops", day)) is None:
         return []
     lacked = read_table(store, key, columns=["troops_missing"]).column(0).to_pylist()
-    states = troop_states(store, day)
+    states = troop_states(store, day, filters)
     if lacked and lacked[0] > list(states.values()).count("missing"):
         return []
     check = troops_present(states)
@@ -85,7 +87,7 @@ def _day_events(store: ObjectStore, day: date) -> list[Event]:
         dg.AssetMaterialization(
             "daily_performance",
             partition=day.isoformat(),
-            metadata=metadata_of_day(store, day, states, len(lacked)),
+            metadata=metadata_of_day(store, day, states, len(lacked), filters),
         ),
         dg.AssetCheckEvaluation(
             asset_key=dg.AssetKey("daily_performance"),

@@ -81,10 +81,15 @@ class PlannedRequest:
 
 @dataclass(frozen=True)
 class DataGroup:
-    """A metric family of a warrior and the names of its values."""
+    """A metric family of a warrior and the names of its values.
+
+    Attributes:
+        narrowed: Whether these are not all of its values: the others are not wanted.
+    """
 
     name: str
     value_names: tuple[str, ...]
+    narrowed: bool = False
 
 
 @dataclass(frozen=True)

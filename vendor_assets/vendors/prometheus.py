@@ -116,7 +116,7 @@ class Prometheus(Vendor):
             points = int(window.seconds) // resolution_seconds
             for batch in _batches(groups, {"job": troop_id, "instance": warrior_id}, times, points):
                 labels = {"job": troop_id, "instance": warrior_id}
-                query = _selector(labels, "|".join(_pattern(group.name) for group in batch))
+                query = _selector(labels, "|".join(_pattern(group) for group in batch))
                 request = Request("/api/v1/query_range", (("query", query), *times), "query_range")
                 planned.append(
                     PlannedRequest(request, tuple(_leaf(warrior_id, group, window) for group in batch))
@@ -169,10 +169,15 @@ def _selector(labels: Mapping[str, str], names: str = "") -> str:
     return "{" + ",".join([*matchers, *([f"__name__=~{_quoted(names)}"] if names else [])]) + "}"
 
 
-def _pattern(group: str) -> str:
+def _pattern(group: DataGroup) -> str:
     """A regular expression (RE2, anchored by the server) for the metrics of a group."""
-    escaped = _SPECIAL.sub(lambda found: "\\" + found[0], group)
-    return f"{escaped}(_.*)?" if "_" in group else escaped
+    if group.narrowed:
+        return "|".join(map(_escaped, group.value_names))
+    return f"{_escaped(group.name)}(_.*)?" if "_" in group.name else _escaped(group.name)
+
+
+def _escaped(name: str) -> str:
+    return _SPECIAL.sub(lambda found: "\\" + found[0], name)
 
 
 def _label_values(label: str, matching: Mapping[str, str], day: Window) -> Request:
@@ -211,7 +216,7 @@ def _batches(
     batch: list[DataGroup] = []
     used, metrics = fixed, 0
     for group in groups:
-        cost = len(quote("|" + _quoted(_pattern(group.name)), safe=""))
+        cost = len(quote("|" + _quoted(_pattern(group)), safe=""))
         size = max(1, len(group.value_names))
         if batch and (used + cost > MAX_QUERY_CHARACTERS or (metrics + size) * points > MAX_METRIC_POINTS):
             yield batch

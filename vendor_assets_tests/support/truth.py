@@ -13,12 +13,15 @@ from vendor_assets.storage.parquet import read_table
 Rows = dict[tuple[Any, ...], float | None]
 
 
-def harvested_rows(store: ObjectStore, day: date) -> Rows:
-    """Every row of a day's performance data, by its grain."""
+def harvested_rows(store: ObjectStore, day: date, *, left_out: bool = False) -> Rows:
+    """Every row of a day's performance data, by its grain; ``left_out``: troops may have none."""
     troops = read_table(store, layout.table_key("troops", day)).column("troop_key").to_pylist()
     found: Rows = {}
     for troop in troops:
-        table = read_table(store, layout.table_key("performance_data", day, troop))
+        key = layout.table_key("performance_data", day, troop)
+        if left_out and store.head(key) is None:
+            continue
+        table = read_table(store, key)
         names = ("troop_id", "warrior_id", "data_group", "value_name", "timeslice_start", "timeslice_end")
         columns = [table.column(name).to_pylist() for name in names]
         keys = list(zip(*columns, strict=True))

@@ -21,6 +21,7 @@ from vendor_assets.errors import (
     VendorUnavailableError,
 )
 from vendor_assets.harvest.dead_letters import DeadLetters
+from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, Order, Outcome
 from vendor_assets.storage import layout
@@ -47,6 +48,7 @@ class Bench:
         self.vendor = ToyVendor()
         self.alive = Alive()
         self.open: list[Harvester] = []
+        self.filters = Filters()
 
     def harvester(self) -> Harvester:
         harvester = Harvester(
@@ -58,6 +60,7 @@ class Bench:
             threads=4,
             now=lambda: self.now,
             flush_seconds=0.0,
+            filters=self.filters,
         )
         self.open.append(harvester)
         return harvester

@@ -78,6 +78,14 @@ def test_several_groups_go_into_one_query() -> None:
     assert [leaf.data_group for leaf in planned.leaves] == ["node_cpu", "up"]
 
 
+def test_a_narrowed_group_is_asked_for_its_values_only() -> None:
+    """Where a filter left values out, the query names the others instead of all that begin alike."""
+    narrowed = DataGroup("node_cpu", ("node_cpu_seconds_total", "node_cpu.x"), narrowed=True)
+    (planned,) = VENDOR.performance_data("node", "h:9100", [narrowed, *GROUPS[1:]], DAY, 1800)
+    query = dict(planned.request.params)["query"]
+    assert query.endswith('__name__=~"node_cpu_seconds_total|node_cpu\\\\.x|up"}')
+
+
 @pytest.mark.parametrize(
     ("resolution", "queries"), [(1, 8), (7, 2), (8, 1), (60, 1), (86_400, 1), (100_000, 1)]
 )
