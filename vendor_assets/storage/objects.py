@@ -347,15 +347,15 @@ class FolderStore(ObjectStore):
             # Not tempfile: the object must be as readable for others as their umask says.
             file = os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb")
         try:
-            with file:
-                sink = _FolderWriter(file, lambda: self._translated(target))
-                yield sink
-                with self._translated(target):
-                    file.flush()
-                    os.fsync(file.fileno())
+            sink = _FolderWriter(file, lambda: self._translated(target))
+            yield sink
             with self._translated(target):
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
                 sink.etag = self._publish(key, temporary, target, if_absent=if_absent, if_match=if_match)
         except BaseException:
+            # On a full disk closing fails as well: what is buffered cannot be written.
             with suppress(OSError):
                 file.close()
             with suppress(OSError):
