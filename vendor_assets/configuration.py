@@ -94,6 +94,13 @@ class Settings:
         """Name of the vendor account in the budget: kind and place, so that two accounts never share a budget."""
         return f"{self.vendor.kind}@{self.vendor_url}"
 
+    @property
+    def permitted_rate(self) -> float | None:
+        """Calls per second that the vendor's quota and our share permit; None where the quota is not known."""
+        if self.limits == "auto":
+            return None
+        return min(limit.amount / limit.period_seconds for limit in self.limits) * self.share
+
     def __repr__(self) -> str:
         """All but the secrets."""
         shown = {name: value for name, value in self.__dict__.items() if name not in SECRETS}

@@ -76,3 +76,17 @@ def days_between(first: date, last: date) -> list[date]:
         message = f"the range {first} to {last} is empty; the first day must not be after the last"
         raise ConfigurationError(message)
     return [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
+
+
+def duration_text(seconds: float) -> str:
+    """A duration as people say it: ``40 s``, ``12 min``, ``3 h 5 min``, ``2 d 4 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"

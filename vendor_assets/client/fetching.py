@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Final, Generic, Literal, NoReturn, Protocol, TypeVar
 from urllib.parse import quote, quote_plus, urlencode, urljoin, urlsplit
 
+from vendor_assets.budget.headers import answer_time
 from vendor_assets.client.transport import Answer, Transport
 from vendor_assets.errors import (
     ConfigurationError,
@@ -193,6 +194,7 @@ class VendorClient:
         self._secret = re.compile("|".join(map(re.escape, forms)), re.IGNORECASE) if forms else None
         self._lock = threading.Lock()
         self._counts = Counts()
+        self._dated: tuple[str, datetime] | None = None
 
     def __repr__(self) -> str:
         return f"VendorClient({self.base_url!r}, {self._vendor.kind})"
@@ -202,6 +204,14 @@ class VendorClient:
         """What all fetches together have spent so far: a copy."""
         with self._lock:
             return replace(self._counts, by_endpoint=dict(self._counts.by_endpoint))
+
+    @property
+    def vendor_ahead_seconds(self) -> float | None:
+        """How far the vendor's clock is ahead of ours by its newest answer (whole seconds); None without a date."""
+        if self._dated is None:
+            return None
+        date, at = self._dated
+        return (answer_time({"Date": date}, at) - at).total_seconds()
 
     def close(self) -> None:
         """Close idle connections."""
@@ -325,6 +335,8 @@ class VendorClient:
         spent.last_at = self._now()
         spent.bytes += size
         spent.throttled += throttled
+        if answer is not None and (date := answer.headers.get("Date")):
+            self._dated = (date, spent.last_at)
         with self._lock:
             self._counts.calls += 1
             self._counts.retries += spent.attempts > 1

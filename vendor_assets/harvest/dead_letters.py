@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
-from typing import Any
+from typing import Any, get_args
 
 from vendor_assets.errors import ObjectConflictError, ObjectNotFoundError, RecordError
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.vendors.base import Asset
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,14 @@ class DeadLetters:
             partition, _ = self._read(info.key)
             if partition is not None:
                 yield partition
+
+    def of_day(self, day: date) -> list[DeadPartition]:
+        """A day's partitions that have dead letters, or discarded ones."""
+        prefixes = [layout.dead_letters_prefix(asset, day) for asset in get_args(Asset)]
+        keys = [info.key for prefix in prefixes for info in self._store.list(prefix)]
+        # After an outage there may be hundreds, each an object of its own.
+        with ThreadPoolExecutor(max_workers=8, thread_name_prefix="letters") as pool:
+            return [found for found, _ in pool.map(self._read, keys) if found is not None]
 
     def discard(
         self, partition: DeadPartition, requests: set[str], *, who: str, why: str, at: datetime

@@ -318,6 +318,9 @@ class Finish:
         calls: Calls made for this harvest so far, over all runs that worked on it.
         rows: Rows of the table.
         root_run: Root id of the run that finished it.
+        answers: Answers that have landed, each page of a list counted, those of bases too; 0 where an older version
+            finished it.
+        later_pages: Those of them that are not a list's first page.
     """
 
     state: str
@@ -333,6 +336,8 @@ class Finish:
     finished_at: datetime
     table_etag: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+    answers: int = 0
+    later_pages: int = 0
 
     def to_json(self) -> bytes:
         """The marker's bytes."""

@@ -561,6 +561,8 @@ class PartitionHarvest:
             finished_at=self.tools.now(),
             table_etag=self.table_etag or "",
             details=outcome.details | {"quarantined": outcome.quarantined},
+            answers=len(answers),
+            later_pages=sum(1 for entry in answers if entry.page > 1),
         )
         self._mark_finished(folder, finish)
         message = message_of(finish)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 from statistics import median
 from typing import Final
 
 from vendor_assets.harvest.landing import list_harvests, load_finish
-from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
-from vendor_assets.storage.parquet import read_table
 
 RUN_SECONDS: Final = 600.0
 """A run covers about this much of the quota."""
@@ -71,85 +68,3 @@ def cut(calls: Mapping[str, int], permitted_rate: float | None) -> list[list[str
         runs[-1].append(key)
         spent += seconds
     return runs
-
-
-@dataclass(frozen=True)
-class DayPlan:
-    """What harvesting one day will cost.
-
-    Attributes:
-        roster_from: The day whose roster was taken: the day's own where it is known, else the nearest; None
-            while no roster is known at all.
-        troops: Number of troops.
-        calls: Calls to come, by asset; estimates where the day has not been planned yet.
-        done: Requests that are answered already and cost nothing, by asset.
-        by_troop: Calls to come by troop's partition key, the largest first.
-    """
-
-    day: date
-    roster_from: date | None
-    troops: int
-    calls: dict[str, int]
-    done: dict[str, int]
-    by_troop: dict[str, int]
-
-    @property
-    def total(self) -> int:
-        """All calls to come."""
-        return sum(self.calls.values())
-
-
-def plan_day(store: ObjectStore, day: date, only: Sequence[str] = ()) -> DayPlan:
-    """Estimate a day's calls from the last known shape of the hierarchy and from what has landed.
-
-    Args:
-        only: Ids, partition keys or names of troops; none means all.
-    """
-    roster_from, rows = _roster_near(store, day)
-    chosen = [row for row in rows if not only or not {*row.values()}.isdisjoint(only)]
-    keys = [row["troop_key"] for row in chosen]
-    calls: dict[str, int] = dict.fromkeys(("troops", *CHAIN), 0)
-    done: dict[str, int] = dict.fromkeys(("troops", *CHAIN), 0)
-    finished = _requests(store, "troops", day, None)
-    calls["troops"], done["troops"] = (0, finished) if finished else (1, 0)
-    shapes = {asset: _shape(store, asset, day, keys) for asset in CHAIN}
-    by_troop = dict.fromkeys(keys, 0)
-    for asset, shape in shapes.items():
-        for key, (requests, is_done) in shape.items():
-            if is_done:
-                done[asset] += requests
-            else:
-                calls[asset] += requests
-                by_troop[key] += requests
-    ranked = dict(sorted(by_troop.items(), key=lambda item: -item[1]))
-    return DayPlan(day, roster_from, len(keys), calls, done, ranked)
-
-
-def _roster_near(store: ObjectStore, day: date) -> tuple[date | None, list[dict[str, str]]]:
-    names = [name for name in store.folders("processed/troops/") if name.startswith("day=")]
-    known = sorted(date.fromisoformat(name.removeprefix("day=")) for name in names)
-    if not known:
-        return None, []
-    nearest = min(known, key=lambda other: (abs((other - day).days), other > day))
-    table = read_table(store, layout.table_key("troops", nearest), columns=["troop_id", "troop_key", "name"])
-    rows: list[dict[str, str]] = table.to_pylist()
-    return nearest, rows
-
-
-def _shape(store: ObjectStore, asset: str, day: date, keys: Sequence[str]) -> dict[str, tuple[int, bool]]:
-    """Requests of each troop, and whether they are answered already, from the day itself or the nearest known."""
-    found: dict[str, tuple[int, bool]] = {}
-    nearby = [day] + [
-        day + timedelta(days=step * sign) for step in range(1, LOOK_BACK_DAYS + 1) for sign in (-1, 1)
-    ]
-    for other in nearby:
-        unknown = [key for key in keys if key not in found]
-        if not unknown:
-            break
-        there = set(store.folders(layout.harvest_prefix(asset, other)))
-        for key in unknown:
-            requests = _requests(store, asset, other, key) if f"troop={key}" in there else None
-            if requests is not None:
-                found[key] = (requests, other == day)
-    typical = int(median(count for count, _ in found.values())) if found else 1
-    return {key: found.get(key, (typical, False)) for key in keys}

@@ -14,9 +14,9 @@ from typing import Any, Final
 import dagster as dg
 
 from vendor_assets.budget import BudgetState
+from vendor_assets.days import duration_text
 from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.orchestration.backlog import duration_text
 from vendor_assets.orchestration.following import latest_storage_ids
 from vendor_assets.orchestration.freshness import Freshness
 from vendor_assets.orchestration.jobs import PUBLISH_JOB, ROSTER_JOB, planned_by

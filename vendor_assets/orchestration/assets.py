@@ -113,7 +113,7 @@ def report_outcomes(
     """
     seen: list[Outcome] = []
     opened = store.open()
-    permitted_rate = permitted_rate_of(settings)
+    permitted_rate = settings.permitted_rate
     budget = BudgetView(vendor_api.state)
     for outcome in outcomes:
         seen.append(outcome)
@@ -131,13 +131,6 @@ def report_outcomes(
         context.instance.add_run_tags(context.run.run_id, {RETRY_TAG: "true"})
     if failure is not None:
         raise failure
-
-
-def permitted_rate_of(settings: Settings) -> float | None:
-    """Calls per second that the vendor's quota and our share permit; None where the quota is not known."""
-    if settings.limits == "auto":
-        return None
-    return min(limit.amount / limit.period_seconds for limit in settings.limits) * settings.share
 
 
 def _spec(

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from vendor_assets.budget import Backlog, BudgetState, Sample, pace_at, totals
+from vendor_assets.days import duration_text
 from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.outcome import Progress
 
@@ -167,20 +168,6 @@ def progress_text(progress: Progress, sample: Sample, pace: float, why: str) -> 
     if sample.calls and pace:
         parts.append(f"about {duration_text(sample.calls / pace)} left")
     return "progress: " + ", ".join(parts)
-
-
-def duration_text(seconds: float) -> str:
-    """A duration as people say it: ``40 s``, ``12 min``, ``3 h 5 min``, ``2 d 4 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h" if hours else f"{days} d"
 
 
 def observation_of(

@@ -4,18 +4,28 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 
 from vendor_assets import vendors
 from vendor_assets.configuration import Settings
-from vendor_assets.errors import VendorAssetsError
+from vendor_assets.days import duration_text, last_complete_day
+from vendor_assets.errors import (
+    VendorAssetsError,
+    VendorThrottledError,
+    VendorUnauthorizedError,
+    VendorUnavailableError,
+)
+from vendor_assets.harvest.costs import DAY_SECONDS, Costs, quota_warning
 from vendor_assets.orchestration.partitions import TROOP, Partitions
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
 
 DAEMON_SECONDS = 120
 """A daemon whose heartbeat is older is not running."""
+CLOCK_SECONDS = 60
+"""Clocks may differ by this much; answers take time, and dates are whole seconds."""
 FREE_BYTES = 1 << 30
 """Less free space than this is worth a warning."""
 
@@ -33,11 +43,19 @@ def examine(
     settings: Settings, vendor_api: VendorApiResource, store: StoreResource, instance: dg.DagsterInstance
 ) -> Iterator[Finding]:
     """Try every part; a failing one does not keep the others from being tried."""
-    yield _try("vendor", lambda: _vendor(settings, vendor_api))
-    yield _try("quota", lambda: _quota(vendor_api))
-    yield _try("store", lambda: _store(store, settings.retention_days))
+    database = _try("database", lambda: _database(vendor_api))
+    yield database
+    if database.state == "failed":
+        text = "not tried: every call asks the budget's database first"
+        yield from (Finding(part, "failed", text) for part in ("vendor", "clock", "quota"))
+    else:
+        yield from _vendor(settings, vendor_api)
+        yield _try("quota", lambda: _quota(vendor_api))
+    found = _try("store", lambda: _store(store, settings.retention_days))
+    yield found
     yield _disk(settings)
-    yield _try("database", lambda: _database(vendor_api))
+    if found.state != "failed":
+        yield _demand(settings, store)
     yield _dagster(instance)
     yield _partitions(settings, instance)
 
@@ -49,13 +67,44 @@ def _try(part: str, check: Callable[[], str]) -> Finding:
         return Finding(part, "failed", str(error))
 
 
-def _vendor(settings: Settings, vendor_api: VendorApiResource) -> str:
+def _vendor(settings: Settings, vendor_api: VendorApiResource) -> Iterator[Finding]:
+    """Whether the vendor answers and takes the key, and whether its clock is ours."""
     vendor = vendors.load(settings.vendor.kind)()
-    with vendor_api.client() as client:
+    with vendor_api.client(max_attempts=1) as client:
         started = time.monotonic()
-        client.fetch(vendor.probe())
-    milliseconds = (time.monotonic() - started) * 1000
-    return f"{vendor.title} at {settings.vendor_url} answers in {milliseconds:.0f} ms and accepts the key"
+        try:
+            client.fetch(vendor.probe())
+        except VendorAssetsError as error:
+            yield Finding("vendor", "failed", f"{error}; {_what_to_do(error)}")
+        else:
+            milliseconds = (time.monotonic() - started) * 1000
+            key = " and accepts the key" if vendor.needs_api_key else ""
+            text = f"{vendor.title} at {settings.vendor_url} answers in {milliseconds:.0f} ms{key}"
+            yield Finding("vendor", "well", text)
+        yield _clock(client.vendor_ahead_seconds)
+
+
+def _what_to_do(error: VendorAssetsError) -> str:
+    if isinstance(error, VendorUnauthorizedError):
+        return "set VENDOR_API_KEY to a key that is valid, then restart the code location"
+    if isinstance(error, VendorUnavailableError):
+        return "is VENDOR_URL right, is the vendor up, does a firewall or proxy stand between?"
+    if isinstance(error, VendorThrottledError):
+        return "others use up the quota: wait, or lower VENDOR_SHARE"
+    return "is this the vendor's address (VENDOR_URL) and kind (VENDOR_KIND)?"
+
+
+def _clock(ahead_seconds: float | None) -> Finding:
+    if ahead_seconds is None:
+        return Finding("clock", "warning", "the vendor said no time, so ours could not be compared with it")
+    if abs(ahead_seconds) <= CLOCK_SECONDS:
+        return Finding("clock", "well", f"ours and the vendor's agree to {abs(ahead_seconds):.0f} s")
+    side = "behind" if ahead_seconds > 0 else "ahead of"
+    text = (
+        f"this machine's clock is {duration_text(abs(ahead_seconds))} {side} the vendor's: days would be harvested "
+        "too early or too late; set it, like with timedatectl set-ntp true"
+    )
+    return Finding("clock", "failed", text)
 
 
 def _quota(vendor_api: VendorApiResource) -> str:
@@ -76,6 +125,21 @@ def _store(store: StoreResource, days: int | None) -> str:
     opened.check()
     kept = "for ever" if days is None else f"for {days} days at least (the schedule landing_retention)"
     return f"{opened.url} is written, conditionally overwritten and read; answers are kept {kept}"
+
+
+def _demand(settings: Settings, store: StoreResource) -> Finding:
+    """Whether the quota is enough for every day's harvest."""
+    costs = Costs(store.open(), settings)
+    plan = costs.day(last_complete_day(datetime.now(UTC), settings.zone))
+    filters = f"; filters: {settings.filters}" if settings.filters else ""
+    if plan.shape_from is None:
+        return Finding("demand", "well", f"not known before the first harvest{filters}")
+    warning = quota_warning(plan, settings.permitted_rate, settings.resolution_seconds)
+    if warning:
+        return Finding("demand", "warning", warning)
+    rate = settings.permitted_rate
+    part = f", {plan.whole / (rate * DAY_SECONDS):.1%} of the quota" if rate else ""
+    return Finding("demand", "well", f"a day needs about {plan.whole:,} calls{part}{filters}")
 
 
 def _disk(settings: Settings) -> Finding:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +14,9 @@ import dagster as dg
 from vendor_assets.budget import Leases
 from vendor_assets.configuration import Settings
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
+from vendor_assets.harvest.costs import Costs, choose_troops
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut, estimate_calls
-from vendor_assets.orchestration.assets import permitted_rate_of
 from vendor_assets.orchestration.events import DAY_TAG, FOLLOW_TAG, TRIGGER_TAG
 from vendor_assets.orchestration.following import class_tags, day_is_decided
 from vendor_assets.orchestration.jobs import HARVEST_JOB, PUBLISH_JOB, ROSTER_JOB, harvest_config
@@ -78,6 +77,7 @@ class Summary:
 
     Attributes:
         states: Number of partitions by state.
+        calls_planned: Calls that were expected when a day's roster was known; None where a day's shape was not.
         problems: One line per partition that did not become complete.
         objects: Paths of tables, and of reports.
     """
@@ -85,6 +85,7 @@ class Summary:
     days: list[str] = field(default_factory=list)
     rows: int = 0
     calls_made: int = 0
+    calls_planned: int | None = None
     requests_made: int = 0
     requests_reused: int = 0
     throttled: int = 0
@@ -148,6 +149,7 @@ class Launcher:
         self._stopped = stopped
         self._partitions = Partitions.of(settings)
         self.summary = Summary()
+        self._planned: list[int | None] = []
 
     def bury_the_dead(self) -> None:
         """Show runs of this command as failed that were killed: still started, their lease lapsed."""
@@ -187,6 +189,7 @@ class Launcher:
             ConfigurationError: A troop is not on the day's roster.
         """
         self.summary.days.append(day.isoformat())
+        before = self.summary.calls_made
         tags = class_tags(work_class) | {FOLLOW_TAG: "self", DAY_TAG: day.isoformat()}
         if not replace:
             tags[TRIGGER_TAG] = "command"
@@ -195,7 +198,14 @@ class Launcher:
         chosen = self._choose(day, troops)
         new = sorted(set(chosen) - set(self._instance.get_dynamic_partitions(TROOP)))
         self._instance.add_dynamic_partitions(TROOP, new)
-        runs = cut(estimate_calls(self._store, day, chosen), permitted_rate_of(self._settings))
+        if not rebuild:
+            plan = Costs(self._store, self._settings).day(day, troops)
+            expected = plan.whole - plan.done["troops"] if replace else plan.total
+            asked = self.summary.calls_made - before
+            self._planned.append(None if plan.shape_from is None and plan.total else asked + expected)
+            known = [calls for calls in self._planned if calls is not None]
+            self.summary.calls_planned = sum(known) if len(known) == len(self._planned) else None
+        runs = cut(estimate_calls(self._store, day, chosen), self._settings.permitted_rate)
         for number, keys in enumerate(runs, 1):
             part = f" ({number} of {len(runs)})" if len(runs) > 1 else ""
             partitions = [str(day_troop_key(day, key)) for key in keys]
@@ -236,24 +246,7 @@ class Launcher:
             roster = read_table(self._store, layout.table_key("troops", day)).to_pylist()
         except ObjectNotFoundError:
             return []
-        filters = self._settings.filters
-        taken = [row for row in roster if filters.takes_troop(row)]
-        if not troops:
-            return [row["troop_key"] for row in taken]
-        chosen: list[str] = []
-        for wanted in troops:
-            hits = [
-                row["troop_key"]
-                for row in roster
-                if wanted in (row["troop_id"], row["troop_key"], row["name"])
-            ]
-            if not hits:
-                raise ConfigurationError(_unknown_troop(wanted, day, roster))
-            if not any(row["troop_key"] in hits for row in taken):
-                by = f"{filters.troops.setting}={filters.troops.text}"
-                raise ConfigurationError(f"troop {wanted!r} is left out by {by}; change that to harvest it")
-            chosen += [key for key in hits if key not in chosen]
-        return chosen
+        return [row["troop_key"] for row in choose_troops(roster, day, self._settings.filters, troops)]
 
     def _run(
         self,
@@ -324,9 +317,3 @@ def _why(result: dg.ExecuteInProcessResult) -> str:
         if event.is_failure and event.event_type == dg.DagsterEventType.RUN_FAILURE:
             return str(event.message)
     return "the run failed"
-
-
-def _unknown_troop(wanted: str, day: date, roster: Sequence[Mapping[str, Any]]) -> str:
-    known = sorted({str(row["name"]) for row in roster} | {row["troop_id"] for row in roster})
-    near = get_close_matches(wanted, known, 3) or known[:5]
-    return f"troop {wanted!r} is not on the roster of {day}; {len(roster)} are, like {', '.join(map(repr, near))}"

@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import Any, Final
 
@@ -11,7 +10,6 @@ import dagster as dg
 
 from vendor_assets.errors import ObjectNotFoundError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
-from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
@@ -60,22 +58,9 @@ def versions(store: ObjectStore) -> dict[str, str]:
     return {day: digest.hexdigest()[:12] for day, digest in found.items() if day}
 
 
-def of_day(store: ObjectStore, day: date) -> list[DeadPartition]:
-    """A day's partitions with dead letters, or with discarded ones."""
-    letters = DeadLetters(store)
-    wanted: list[tuple[str, str | None]] = []
-    for asset in ("troops", *CHAIN):
-        folder = layout.dead_letters_prefix(asset, day)
-        names = [info.key.removeprefix(folder).rpartition("/")[0] for info in store.list(folder)]
-        wanted += [(asset, name.removeprefix("troop=") or None) for name in names]
-    # After an outage there may be hundreds, each an object of its own.
-    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="letters") as pool:
-        return list(pool.map(lambda item: letters.load(item[0], day, item[1]), wanted))
-
-
 def events_of_day(store: ObjectStore, day: date) -> tuple[dg.AssetObservation, dg.AssetCheckEvaluation]:
     """What the UI shows of a day's dead letters: the table and the numbers, and the check."""
-    partitions = of_day(store, day)
+    partitions = DeadLetters(store).of_day(day)
     letters = [letter for partition in partitions for letter in partition.letters]
     transient = sum(1 for letter in letters if letter.retryable)
     discarded = sum(len(partition.discarded) for partition in partitions)

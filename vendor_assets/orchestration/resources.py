@@ -81,7 +81,7 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
         return Leases(self.database_url)
 
     @contextmanager
-    def client(self, stop: threading.Event | None = None) -> Iterator[VendorClient]:
+    def client(self, stop: threading.Event | None = None, *, max_attempts: int = 5) -> Iterator[VendorClient]:
         """A client for as long as the block lasts."""
         budget = self.budget()
         client = VendorClient(
@@ -90,6 +90,7 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
             vendor=vendors.load(self.kind)(),
             budget=budget,
             max_in_flight=self.max_in_flight,
+            max_attempts=max_attempts,
             stop=stop,
         )
         try:

@@ -16,7 +16,6 @@ from vendor_assets.configuration import Settings
 from vendor_assets.errors import ObjectNotFoundError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.orchestration.assets import permitted_rate_of
 from vendor_assets.orchestration.events import CLASS_TAG, DAY_TAG, FOLLOW_TAG, TRIGGER_TAG, TROOPS_TAG
 from vendor_assets.orchestration.following import (
     ACTIVE,
@@ -87,7 +86,7 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         jobs: The deployment's jobs.
     """
     harvest, roster = (next(job for job in jobs if job.name == name) for name in (HARVEST_JOB, ROSTER_JOB))
-    permitted_rate = permitted_rate_of(settings)
+    permitted_rate = settings.permitted_rate
 
     @dg.sensor(
         name="roster_sensor",

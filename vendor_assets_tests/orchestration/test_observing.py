@@ -11,9 +11,10 @@ import dagster as dg
 import pytest
 
 from vendor_assets.budget import Backlog, Sample, pace_at, totals
+from vendor_assets.days import duration_text
 from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.orchestration.backlog import Recorder, duration_text
+from vendor_assets.orchestration.backlog import Recorder
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.storage import layout
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday

@@ -1,0 +1,124 @@
+"""``demo``, ``dev`` and ``simulator``: what works with the embedded vendor, before there is another."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, NoReturn
+
+from vendor_assets.cli.harvest import exit_code, harvest_days, print_summary
+from vendor_assets.cli.progress import terminable
+from vendor_assets.cli.project import COMPLETE, FAILED, answers, open_project, simulator_process
+from vendor_assets.days import days_between, last_complete_day
+from vendor_assets.errors import ConfigurationError
+
+
+def add(commands: Any) -> None:
+    """Add the commands."""
+    demo = commands.add_parser(
+        "demo", help="harvest the embedded vendor's last days into a folder and show what came"
+    )
+    demo.add_argument("--days", type=int, default=3, help="how many days (default 3)")
+    demo.set_defaults(run=_demo)
+
+    dev = commands.add_parser("dev", help="start the embedded vendor and the UI, until Ctrl-C")
+    dev.add_argument("--port", type=int, default=3000, help="the UI's port (default 3000)")
+    dev.set_defaults(run=_dev)
+
+    commands.add_parser(
+        "simulator", help="the embedded vendor, a separate program (see: vendor-assets simulator --help)"
+    )
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from vendor_assets.configuration import NAMES, SIMULATOR_API_KEY
+
+    if options.days < 1 or options.days > 7:
+        raise ConfigurationError(f"--days {options.days} is not accepted; give 1 to 7")
+    project = open_project(without=[name for name in NAMES if name != "VENDOR_ASSETS_STORE"])
+    settings = project.settings
+    newest = last_complete_day(datetime.now(UTC), settings.zone)
+    days = days_between(newest - timedelta(days=options.days - 1), newest)
+    started = time.monotonic()
+    print("starting the embedded vendor: 1,000 calls a minute allowed, then 429", flush=True)
+    with simulator_process(SIMULATOR_API_KEY) as url, terminable() as stopped:
+        reachable = replace(project, settings=replace(settings, vendor_url=url))
+        summary = harvest_days(reachable, days, [], out=sys.stdout, stopped=stopped)
+        log = _control_log(url)
+    print_summary(summary)
+    print(
+        f"the vendor counted {log.get('requests', 0):,} calls, {log.get('violations', 0)} over its limit (429), "
+        f"at most {log.get('peak_in_flight', 0)} at once"
+    )
+    print(
+        f"tables:  {settings.store_url}/processed/  (Parquet; read them with DuckDB, pandas, Spark, Athena)"
+    )
+    print(f"took {time.monotonic() - started:.0f} s")
+    print("next:    make dev          opens the UI on http://127.0.0.1:3000")
+    print("         docs/tutorial.md  your first day; vendor_assets.env.example  your own vendor")
+    return exit_code(summary)
+
+
+def _control_log(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{url}/_control/log", timeout=10) as answer:
+        document: dict[str, Any] = json.load(answer)
+    return document
+
+
+def _dev(options: argparse.Namespace) -> int:
+    from vendor_assets.configuration import SIMULATOR_PORT, SIMULATOR_URL
+
+    project = open_project()
+    root, settings = project.root, project.settings
+    processes: list[subprocess.Popen[Any]] = []
+
+    def start(command: list[str]) -> None:
+        processes.append(subprocess.Popen([sys.executable, *command], cwd=root, env=project.environ))
+
+    with terminable():
+        try:
+            if settings.embedded and not answers(SIMULATOR_URL):
+                simulator = ["-m", "vendor_assets.simulator", "--port", str(SIMULATOR_PORT)]
+                start([*simulator, "--parent-pid", str(os.getpid()), "--api-key", settings.api_key])
+            # A project's workspace.yaml may name more than ours.
+            where = [] if (root / "workspace.yaml").is_file() else ["-m", "vendor_assets.definitions"]
+            serve = ["-m", "dagster", "dev", *where, "-h", "127.0.0.1", "-p", str(options.port)]
+            # The other command, dg dev, wants a project of its own form.
+            start(["-W", "ignore:Function `dev_command` is superseded", *serve, "--log-level", "warning"])
+            print(
+                f"the UI opens on http://127.0.0.1:{options.port}; Ctrl-C ends it and the vendor", flush=True
+            )
+            while all(process.poll() is None for process in processes):
+                time.sleep(0.5)
+            return FAILED
+        except KeyboardInterrupt:
+            return COMPLETE
+        finally:
+            _end(processes)
+
+
+def _end(processes: Sequence[subprocess.Popen[Any]]) -> None:
+    for process in reversed(processes):
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+    for process in processes:
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def run_simulator(arguments: list[str]) -> NoReturn:
+    """Become the embedded vendor."""
+    # By module name, as its own program: nothing of ours may share code or a process with the vendor.
+    os.execv(sys.executable, [sys.executable, "-m", "vendor_assets.simulator", *arguments])

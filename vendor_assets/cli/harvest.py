@@ -1,0 +1,129 @@
+"""``harvest``: a day or a range, through Dagster, in this process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from datetime import date
+from typing import Any
+
+from vendor_assets.cli.progress import ProgressLine, terminable
+from vendor_assets.cli.project import (
+    COMPLETE,
+    FAILED,
+    PARTIAL,
+    Project,
+    add_class,
+    add_days,
+    choose_days,
+    embedded_vendor,
+    open_project,
+)
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    harvest = commands.add_parser(
+        "harvest", help="harvest a day or a range, through Dagster, in this process"
+    )
+    add_days(harvest)
+    harvest.add_argument("--no-report", action="store_true", help="leave out the day's statistics and report")
+    finished = harvest.add_mutually_exclusive_group()
+    finished.add_argument("--replace", action="store_true", help="fetch finished partitions anew")
+    finished.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="make tables anew from what has landed, without a call for them",
+    )
+    add_class(harvest, "scheduled")
+    harvest.add_argument("--json", action="store_true", help="print the summary as JSON")
+    harvest.set_defaults(run=_harvest)
+
+
+def _harvest(options: argparse.Namespace) -> int:
+    project = open_project()
+    days = choose_days(options, project.settings)
+    with embedded_vendor(project.settings) as reachable, terminable() as stopped:
+        summary = harvest_days(
+            replace(project, settings=reachable), days, options.troop,
+            replaced=options.replace, rebuild=options.rebuild, work_class=options.work_class,
+            report=not options.no_report, out=sys.stderr if options.json else sys.stdout, stopped=stopped,
+        )  # fmt: skip
+    if options.json:
+        print(json.dumps(asdict(summary) | {"complete": summary.complete}, indent=1))
+    else:
+        print_summary(summary)
+    return exit_code(summary)
+
+
+def harvest_days(
+    project: Project,
+    days: Sequence[date],
+    troops: Sequence[str],
+    *,
+    replaced: bool = False,
+    rebuild: bool = False,
+    work_class: str = "scheduled",
+    report: bool = True,
+    out: Any,
+    stopped: Callable[[], bool],
+) -> Any:
+    """Bring days up to date; returns a summary of what came of it."""
+    from vendor_assets.harvest.harvester import Harvester
+    from vendor_assets.orchestration.deployment import build_definitions
+    from vendor_assets.orchestration.launching import Launcher, open_instance
+
+    settings = project.settings
+    definitions = build_definitions(settings)
+    store = definitions.resources["store"].open()  # type: ignore[index]
+    print(f"vendor {settings.vendor_url} ({settings.vendor.kind}), store {store.url}", file=out, flush=True)
+    if settings.filters:
+        print(f"filters {settings.filters}", file=out, flush=True)
+    started = time.monotonic()
+    with open_instance(project.root, project.environ) as instance, ProgressLine(out) as progress:
+        launcher = Launcher(definitions, settings, store, instance, progress.say, stopped)
+        launcher.bury_the_dead()
+        for day in days:
+            launcher.harvest_day(
+                day, troops=troops, replace=replaced, rebuild=rebuild, work_class=work_class, report=report
+            )
+        summary = launcher.summary
+    summary.seconds = round(time.monotonic() - started, 3)
+    permitted_rate = settings.permitted_rate
+    if permitted_rate and summary.calls_made:
+        permitted = Harvester.busy_stretches + permitted_rate * Harvester.busy_seconds
+        used = summary.calls_made / permitted
+        summary.share_of_permitted_rate = round(used, 4)
+    return summary
+
+
+def exit_code(summary: Any) -> int:
+    """0 where all is complete, 3 where some is, 1 where nothing is."""
+    if summary.complete:
+        return COMPLETE
+    return PARTIAL if any(summary.states.get(state) for state in ("complete", "empty", "partial")) else FAILED
+
+
+def print_summary(summary: Any) -> None:
+    """What came of some runs, for people."""
+    states = ", ".join(f"{count} {state}" for state, count in sorted(summary.states.items()))
+    print(f"{summary.rows:,} rows in {summary.seconds:.1f} s; partitions: {states or 'none'}")
+    planned = f" of {summary.calls_planned:,} planned" if summary.calls_planned else ""
+    print(
+        f"{summary.calls_made:,} calls made{planned}, {summary.requests_reused:,} requests reused, "
+        f"{summary.throttled} throttled, {summary.dead_letters} dead letters"
+    )
+    if summary.share_of_permitted_rate is not None:
+        print(
+            f"{summary.share_of_permitted_rate:.1%} of the permitted rate used while there was something to ask"
+        )
+    for problem in summary.problems[:20]:
+        print(f"  {problem}")
+    if len(summary.problems) > 20:
+        print(f"  and {len(summary.problems) - 20} more")
+    for report in summary.reports:
+        print(f"report: {report}")

@@ -1,0 +1,114 @@
+"""``backfill`` and ``sync``: what is said to a Dagster instance that runs elsewhere, or is new."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any, Final
+
+from vendor_assets.cli.project import COMPLETE, add_class, add_days, add_url, choose_days, open_project
+from vendor_assets.errors import VendorAssetsError
+
+
+def add(commands: Any) -> None:
+    """Add the commands."""
+    backfill = commands.add_parser("backfill", help="queue a range for Dagster's daemon, cut by quota")
+    add_days(backfill)
+    add_class(backfill, "backfill")
+    add_url(backfill)
+    backfill.add_argument("--json", action="store_true", help="print what was queued as JSON")
+    backfill.set_defaults(run=_backfill)
+
+    sync = commands.add_parser("sync", help="tell a new or lost Dagster instance what the store holds")
+    sync.set_defaults(run=_sync)
+
+
+_LAUNCH_BACKFILL: Final = """
+mutation Launch($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on Error { message }
+  }
+}
+"""
+
+
+def _backfill(options: argparse.Namespace) -> int:
+    project = open_project()
+    days = choose_days(options, project.settings)
+    tags = {
+        "vendor_assets/class": options.work_class,
+        "vendor_assets/trigger": "command",
+        "dagster/priority": "0" if options.work_class == "backfill" else "10",
+    }
+    if options.troop:
+        tags["vendor_assets/troops"] = json.dumps(options.troop)
+    params = {
+        "assetSelection": [{"path": ["troops"]}],
+        "partitionNames": [day.isoformat() for day in days],
+        "tags": [{"key": key, "value": value} for key, value in tags.items()],
+        "title": f"vendor-assets backfill {days[0]} to {days[-1]}",
+    }
+    answer = ask_dagster(options.url, _LAUNCH_BACKFILL, {"params": params})["launchPartitionBackfill"]
+    if answer["__typename"] != "LaunchBackfillSuccess":
+        raise VendorAssetsError(f"the backfill was refused: {answer.get('message', answer['__typename'])}")
+    queued = {
+        "backfill": answer["backfillId"],
+        "days": [day.isoformat() for day in days],
+        "troops": options.troop or "all",
+        "url": f"{options.url}/runs/b/{answer['backfillId']}",
+    }
+    if options.json:
+        print(json.dumps(queued, indent=1))
+    else:
+        print(f"queued backfill {queued['backfill']}: rosters of {len(days)} days, {days[0]} to {days[-1]}")
+        print(
+            "the sensors cut the troops of each day into runs of about ten minutes of quota, small ones first"
+        )
+        print(f"see {queued['url']}")
+    return COMPLETE
+
+
+def ask_dagster(
+    url: str, query: str, variables: Mapping[str, Any], *, timeout_seconds: float = 60.0
+) -> dict[str, Any]:
+    """Ask a running Dagster UI.
+
+    Raises:
+        VendorAssetsError: None answers there, or it refuses.
+    """
+    body = json.dumps({"query": query, "variables": variables}).encode()
+    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:
+            document = json.load(answer)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        message = (
+            f"no Dagster UI answers at {url} ({error}); start one with make dev, give --url, "
+            "or harvest in this process with: vendor-assets harvest --class backfill"
+        )
+        raise VendorAssetsError(message) from error
+    if document.get("errors"):
+        raise VendorAssetsError(f"Dagster at {url} refused: {document['errors'][0]['message']}")
+    data: dict[str, Any] = document["data"]
+    return data
+
+
+def _sync(options: argparse.Namespace) -> int:  # noqa: ARG001  every command takes its options
+    from vendor_assets.orchestration.launching import open_instance
+    from vendor_assets.orchestration.syncing import sync
+
+    project = open_project()
+    store = project.store()
+    print(f"store {store.url}", flush=True)
+    with open_instance(project.root, project.environ) as instance:
+        done = sync(store, instance, print, project.settings.filters)
+    print(
+        f"{done.materialized} partitions reported, {done.known_already} known already, "
+        f"{done.not_complete} not complete, {done.troops} troops added"
+    )
+    return COMPLETE

@@ -1,0 +1,191 @@
+"""``dead-letters``: what failed for good is listed, redriven or discarded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from vendor_assets.cli.harvest import exit_code, print_summary
+from vendor_assets.cli.progress import ProgressLine, terminable
+from vendor_assets.cli.project import COMPLETE, Project, embedded_vendor, open_project
+from vendor_assets.days import parse_day
+from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
+
+if TYPE_CHECKING:
+    from vendor_assets.harvest.dead_letters import DeadLetter, DeadPartition
+
+Chosen = list[tuple["DeadPartition", list["DeadLetter"]]]
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    letters = commands.add_parser("dead-letters", help="list, redrive or discard what failed for good")
+    letters.add_argument("action", choices=("list", "show", "redrive", "discard"))
+    letters.add_argument("--day", help="only of this day")
+    letters.add_argument("--troop", help="only of this troop: its id, its name or its partition key")
+    letters.add_argument(
+        "--asset",
+        choices=("troops", "warriors", "data_groups", "performance_data"),
+        metavar="ASSET",
+        help="only of this asset",
+    )
+    letters.add_argument("--reason", help="only those whose reason contains this text")
+    letters.add_argument("--status", type=int, help="only those with this HTTP status")
+    letters.add_argument("--why", help="why they are discarded; stays on record")
+    letters.add_argument(
+        "--discarded", action="store_true", help="list or show those that were discarded, by whom and why"
+    )
+    letters.add_argument("--json", action="store_true", help="print as JSON")
+    letters.set_defaults(run=_dead_letters)
+
+
+def _dead_letters(options: argparse.Namespace) -> int:
+    from vendor_assets.harvest.dead_letters import DeadLetters
+
+    if options.action == "discard" and not options.why:
+        raise ConfigurationError("discard needs --why: the reason stays on record")
+    if options.discarded and options.action in ("redrive", "discard"):
+        raise ConfigurationError(f"--discarded goes with list and show, not with {options.action}")
+    day = parse_day(options.day) if options.day else None
+    project = open_project()
+    store = project.store()
+    dead_letters = DeadLetters(store)
+    partitions = [
+        partition
+        for partition in dead_letters.all()
+        if (day is None or partition.day == day)
+        and (not options.asset or partition.asset == options.asset)
+        and (not options.troop or options.troop in _names(store, partition))
+    ]
+    if options.discarded:
+        _print_discarded(partitions, options)
+        return COMPLETE
+    chosen = [
+        (partition, letters)
+        for partition in partitions
+        if (letters := [letter for letter in partition.letters if _matches(letter, options)])
+    ]
+    if options.action in ("list", "show"):
+        _print_letters(chosen, as_json=options.json, whole=options.action == "show")
+        return COMPLETE
+    if options.action == "discard":
+        who = os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown"
+        now = datetime.now(UTC)
+        count = sum(
+            dead_letters.discard(
+                partition, {letter.request for letter in letters}, who=who, why=options.why, at=now
+            )
+            for partition, letters in chosen
+        )
+        said = f"discarded {count} dead letters; their partitions are reported anew, without a call"
+        print(said, file=sys.stderr if options.json else sys.stdout)
+    return _redrive(project, [partition for partition, _ in chosen], options)
+
+
+def _matches(letter: DeadLetter, options: argparse.Namespace) -> bool:
+    return (not options.reason or options.reason in letter.reason) and (
+        options.status is None or letter.status == options.status
+    )
+
+
+def _names(store: Any, partition: DeadPartition) -> set[str]:
+    """What a partition's troop is known by: partition key, id, name."""
+    if partition.troop_key is None:
+        return set()
+    names = {partition.troop_key}
+    for row in _roster(store, partition.day):
+        if row["troop_key"] == partition.troop_key:
+            names |= {row["troop_id"], row["name"]}
+    return names
+
+
+def _roster(store: Any, day: date) -> list[dict[str, Any]]:
+    from vendor_assets.storage import layout
+    from vendor_assets.storage.parquet import read_table
+
+    try:
+        table = read_table(store, layout.table_key("troops", day), columns=["troop_id", "troop_key", "name"])
+    except ObjectNotFoundError:
+        return []
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def _where(partition: DeadPartition) -> dict[str, Any]:
+    return {"asset": partition.asset, "day": partition.day.isoformat(), "troop": partition.troop_key}
+
+
+def _print_letters(chosen: Chosen, *, as_json: bool, whole: bool) -> None:
+    records = [
+        _where(partition)
+        | asdict(letter)
+        | {"first_at": letter.first_at.isoformat(), "last_at": letter.last_at.isoformat()}
+        for partition, letters in chosen
+        for letter in letters
+    ]
+    if as_json or whole:
+        print(json.dumps(records, indent=1))
+        return
+    for record in records:
+        kind = "transient" if record["retryable"] else "permanent"
+        print(
+            f"{record['day']} {record['troop'] or '-'} {record['asset']}: {kind}, status {record['status'] or '-'}, "
+            f"{record['attempts']} attempts, {len(record['leaves'])} leaves, {record['reason']}"
+        )
+    print(f"{len(records)} dead letters in {len(chosen)} partitions")
+
+
+def _print_discarded(partitions: Sequence[DeadPartition], options: argparse.Namespace) -> None:
+    records = [
+        _where(partition) | record
+        for partition in partitions
+        for record in partition.discarded
+        if (not options.reason or options.reason in record["letter"]["reason"])
+        and (options.status is None or record["letter"]["status"] == options.status)
+    ]
+    if options.json or options.action == "show":
+        print(json.dumps(records, indent=1))
+        return
+    for record in records:
+        print(
+            f"{record['day']} {record['troop'] or '-'} {record['asset']}: discarded by {record['who']} at "
+            f"{record['at'][:16]}: {record['why']} ({record['letter']['reason']})"
+        )
+    print(f"{len(records)} discarded dead letters")
+
+
+def _redrive(project: Project, partitions: Sequence[DeadPartition], options: argparse.Namespace) -> int:
+    from vendor_assets.orchestration.deployment import build_definitions
+    from vendor_assets.orchestration.launching import Launcher, open_instance
+
+    out = sys.stderr if options.json else sys.stdout
+    if not partitions:
+        print("no dead letters match", file=out)
+        return COMPLETE
+    with (
+        embedded_vendor(project.settings) as reachable,
+        terminable() as stopped,
+        open_instance(project.root, project.environ) as instance,
+    ):
+        store = replace(project, settings=reachable).store()
+        with ProgressLine(out) as progress:
+            launcher = Launcher(
+                build_definitions(reachable), reachable, store, instance, progress.say, stopped
+            )
+            launcher.bury_the_dead()
+            launcher.redrive(
+                [(item.asset, item.day, item.troop_key) for item in partitions],
+                rebuild=options.action == "discard",
+            )
+    summary = launcher.summary
+    if options.json:
+        print(json.dumps(asdict(summary) | {"complete": summary.complete}, indent=1))
+    else:
+        print_summary(summary)
+    return exit_code(summary)

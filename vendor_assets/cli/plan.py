@@ -1,0 +1,153 @@
+"""``plan``: what days will cost, before anything is launched."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from vendor_assets.cli.project import COMPLETE, Project, add_days, choose_days, open_project
+from vendor_assets.days import duration_text
+from vendor_assets.errors import BudgetError
+
+if TYPE_CHECKING:
+    from vendor_assets.harvest.costs import DayPlan
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    plan = commands.add_parser("plan", help="what a day or a range will cost, before anything is launched")
+    add_days(plan)
+    plan.add_argument("--json", action="store_true", help="print as JSON")
+    plan.set_defaults(run=_plan)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from vendor_assets.harvest.costs import Costs, quota_warning
+
+    project = open_project()
+    settings = project.settings
+    days = choose_days(options, settings)
+    costs = Costs(project.store(), settings)
+    plans = [costs.day(day, options.troop) for day in days]
+    total = sum(plan.total for plan in plans)
+    rate = settings.permitted_rate
+    seconds = None if rate is None else total / rate
+    at_work = _at_work(project)
+    warning = None if options.troop else quota_warning(plans[-1], rate, settings.resolution_seconds)
+    if options.json:
+        document = {
+            "days": [_as_json(plan) for plan in plans],
+            "calls": total,
+            "answered": sum(sum(plan.done.values()) for plan in plans),
+            "saved_by_filters": sum(plan.saved for plan in plans),
+            "filters": settings.filters.texts,
+            "seconds": seconds,
+            "done_at": _end(seconds, at_work),
+            "calls_at_work": at_work,
+            "quota_warning": warning,
+        }
+        print(json.dumps(document, indent=1))
+        return COMPLETE
+    _print_days(plans)
+    _print_costs(plans, project, seconds, at_work)
+    if settings.filters:
+        saved, left_out = sum(plan.saved for plan in plans), max(plan.left_out for plan in plans)
+        print(f"filters save {saved:,} calls and leave {left_out} troops out: {settings.filters}")
+    if warning:
+        print(f"warning: {warning}")
+    return COMPLETE
+
+
+def _as_json(plan: DayPlan) -> dict[str, Any]:
+    document = asdict(plan) | {"whole": plan.whole}
+    for name in ("day", "roster_from", "shape_from"):
+        document[name] = document[name] and str(document[name])
+    return document
+
+
+def _at_work(project: Project) -> int:
+    """Calls that runs which are harvesting now still have to make; 0 where the database does not say."""
+    from vendor_assets.budget import Backlog, totals
+
+    now = datetime.now(UTC)
+    try:
+        backlog = Backlog(project.settings.database_url)
+        try:
+            (total,) = totals(backlog.read(now - timedelta(minutes=5)), [now])
+        finally:
+            backlog.close()
+    except BudgetError:
+        return 0
+    return total.calls
+
+
+def _end(seconds: float | None, at_work: int) -> str | None:
+    """When all is done, where nothing else is at work."""
+    if seconds is None or at_work:
+        return None
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+
+
+def _print_days(plans: Sequence[DayPlan]) -> None:
+    print(
+        f"{'day':12}{'troops':>8}{'warriors':>10}{'groups':>8}{'data':>8}{'calls':>8}{'answered':>10}  known from"
+    )
+    for plan in plans:
+        calls = plan.calls
+        print(
+            f"{plan.day!s:12}{plan.troops:>8}{calls['warriors']:>10}{calls['data_groups']:>8}"
+            f"{calls['performance_data']:>8}{plan.total:>8}{sum(plan.done.values()):>10}  {_known(plan)}"
+        )
+
+
+def _known(plan: DayPlan) -> str:
+    """How old the knowledge is that an estimate is made of."""
+    if plan.roster_from is None:
+        return f"nothing: harvest one day first, like vendor-assets harvest --day {plan.day}"
+    source = plan.shape_from
+    if source is None:
+        return f"the roster of {plan.roster_from}; no troop was harvested yet: a guess"
+    apart = (plan.day - source).days
+    text = (
+        "the day itself"
+        if apart == 0
+        else f"{source}, {abs(apart)} days {'before' if apart > 0 else 'after'}"
+    )
+    return text + (f"; {plan.unknown} troops as the others" if plan.unknown else "")
+
+
+def _print_costs(plans: Sequence[DayPlan], project: Project, seconds: float | None, at_work: int) -> None:
+
+    settings = project.settings
+    total, answered = sum(plan.total for plan in plans), sum(sum(plan.done.values()) for plan in plans)
+    said = f"{total:,} calls to come, {answered:,} answered already"
+    rate = settings.permitted_rate
+    if seconds is None or rate is None:
+        print(
+            f"{said}; how long that takes is known once the vendor's capacity was found (VENDOR_RATE is auto)"
+        )
+    else:
+        quota = "" if settings.limits == "auto" else ", ".join(map(str, settings.limits))
+        end = datetime.now(settings.zone) + timedelta(seconds=seconds)
+        print(
+            f"{said}; at {settings.share:.0%} of {quota}: {duration_text(seconds)}, done {end:%Y-%m-%d %H:%M %Z}"
+        )
+        if at_work:
+            later = end + timedelta(seconds=at_work / rate)
+            print(
+                f"at work now: {at_work:,} calls, {duration_text(at_work / rate)}. As scheduled work (harvest) this "
+                f"shares the rate with them, as a backfill it goes after: both done {later:%Y-%m-%d %H:%M %Z}"
+            )
+        day = plans[-1].whole
+        if seconds > 86_400 and day:
+            print(
+                f"a day's own harvest needs {day:,} calls, {day / (rate * 86_400):.0%} of the quota, and goes before "
+                "a backfill: it takes so much longer"
+            )
+    largest = [f"{name} ({count:,})" for name, count in list(plans[-1].by_troop.items())[:3] if count]
+    if largest:
+        print(f"largest troops: {', '.join(largest)}")

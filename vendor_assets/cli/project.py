@@ -1,0 +1,177 @@
+"""What every command starts from: the project's folder and settings, the days that are meant, a vendor that answers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from vendor_assets.days import days_between, last_complete_day, parse_day
+from vendor_assets.errors import ConfigurationError, VendorAssetsError
+
+if TYPE_CHECKING:
+    from vendor_assets.configuration import Settings
+    from vendor_assets.storage.objects import ObjectStore
+
+COMPLETE: Final = 0
+FAILED: Final = 1
+WRONG_USE: Final = 2
+PARTIAL: Final = 3
+
+
+@dataclass(frozen=True)
+class Project:
+    """The project that a command works for.
+
+    Attributes:
+        root: Its folder; the working directory too.
+        environ: The environment, completed by the project's ``vendor_assets.env``.
+        settings: Read from it.
+    """
+
+    root: Path
+    environ: dict[str, str]
+    settings: Settings
+
+    def store(self) -> ObjectStore:
+        """Its object store."""
+        from vendor_assets.storage.objects import open_store
+
+        return open_store(self.settings.store_url)
+
+
+def open_project(*, without: Sequence[str] = ()) -> Project:
+    """Find the project and read its settings; what the environment has already goes before its file.
+
+    Args:
+        without: Settings that shall not count.
+    """
+    from dotenv import load_dotenv
+
+    from vendor_assets.configuration import project_root, read
+
+    root = project_root(os.environ, Path.cwd())
+    load_dotenv(root / "vendor_assets.env")
+    environ = {name: text for name, text in os.environ.items() if name not in without}
+    os.chdir(root)
+    return Project(root, environ, read(environ, root=root))
+
+
+def add_days(parser: argparse.ArgumentParser) -> None:
+    """Let a command take a day or a range of days, and troops."""
+    parser.add_argument("--day", help="one day, like 2026-11-20 (default: the last that is over)")
+    parser.add_argument("--from", dest="first", help="first day of a range")
+    parser.add_argument("--to", dest="last", help="last day of a range (default: the last that is over)")
+    parser.add_argument(
+        "--troop", action="append", default=[], help="id or name of a troop; may be repeated (default: all)"
+    )
+
+
+def add_class(parser: argparse.ArgumentParser, default: str) -> None:
+    """Let a command take the class of its work."""
+    parser.add_argument(
+        "--class",
+        dest="work_class",
+        choices=("scheduled", "backfill"),
+        default=default,
+        help=f"which goes first at the budget: scheduled before backfill (default {default})",
+    )
+
+
+def add_url(parser: argparse.ArgumentParser) -> None:
+    """Let a command take the address of Dagster's UI."""
+    parser.add_argument(
+        "--url", default="http://127.0.0.1:3000", help="where the UI answers (default http://127.0.0.1:3000)"
+    )
+
+
+def choose_days(options: argparse.Namespace, settings: Settings) -> list[date]:
+    """The days that a command's options name.
+
+    Raises:
+        ConfigurationError: Options exclude each other, or a day is not over, or before the first one.
+    """
+    newest = last_complete_day(datetime.now(UTC), settings.zone)
+    if options.day and (options.first or options.last):
+        raise ConfigurationError("--day and --from/--to exclude each other; give one of them")
+    if options.last and not options.first:
+        raise ConfigurationError("--to needs --from; give the first day too")
+    first = parse_day(options.day or options.first) if (options.day or options.first) else newest
+    last = parse_day(options.last) if options.last else (newest if options.first else first)
+    for day in (first, last):
+        if day > newest:
+            message = f"day {day} is not over in {settings.zone.key}; the last complete day is {newest}"
+            raise ConfigurationError(message)
+        if day < settings.start:
+            message = (
+                f"day {day} is before the first day {settings.start}; "
+                f"set VENDOR_ASSETS_START={day} or an earlier day to include it"
+            )
+            raise ConfigurationError(message)
+    return days_between(first, last)
+
+
+@contextmanager
+def embedded_vendor(settings: Settings) -> Iterator[Settings]:
+    """Settings that point at a running vendor: as they are, or at an embedded one started for as long as needed."""
+    from vendor_assets.configuration import SIMULATOR_URL
+
+    if not settings.embedded or answers(SIMULATOR_URL):
+        yield settings
+        return
+    with simulator_process(settings.api_key) as url:
+        yield replace(settings, vendor_url=url)
+
+
+def answers(url: str) -> bool:
+    """Whether an embedded vendor runs there."""
+    try:
+        with urllib.request.urlopen(f"{url}/_control/log", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+@contextmanager
+def simulator_process(api_key: str) -> Iterator[str]:
+    """An embedded vendor on a free port while the block lasts; its URL.
+
+    Raises:
+        VendorAssetsError: It did not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="vendor-assets-") as folder:
+        port_file = Path(folder) / "port"
+        command = [
+            sys.executable, "-m", "vendor_assets.simulator", "--port", "0", "--port-file", str(port_file),
+            "--parent-pid", str(os.getpid()), "--api-key", api_key,
+        ]  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            deadline = time.monotonic() + 20
+            while not port_file.exists() or not port_file.read_text().strip():
+                ended = process.poll() is not None
+                if ended or time.monotonic() > deadline:
+                    said = process.stderr.read().strip() if process.stderr and ended else ""
+                    raise VendorAssetsError(
+                        f"the embedded vendor did not start: {said or 'no answer in 20 s'}"
+                    )
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port_file.read_text().strip()}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,0 +1,233 @@
+"""``status``, ``doctor`` and ``budget``: how things are."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from vendor_assets.cli.instance import ask_dagster
+from vendor_assets.cli.project import (
+    COMPLETE,
+    FAILED,
+    Project,
+    add_url,
+    embedded_vendor,
+    open_project,
+)
+from vendor_assets.days import day_window, days_between, duration_text, last_complete_day
+from vendor_assets.errors import BudgetError, ConfigurationError, VendorAssetsError
+
+if TYPE_CHECKING:
+    from vendor_assets.harvest.standing import Standing
+
+_RUNS = """
+query Status {
+  runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED, CANCELING]}, limit: 1000) {
+    ... on Runs { results { status } }
+  }
+  instance { daemonHealth { allDaemonStatuses { required healthy } } }
+}
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the commands."""
+    status = commands.add_parser(
+        "status", help="the last days at a glance: what is in, what waits, what failed"
+    )
+    status.add_argument("--days", type=int, default=7, help="how many days (default 7)")
+    add_url(status)
+    status.add_argument("--json", action="store_true", help="print as JSON")
+    status.set_defaults(run=_status)
+
+    doctor = commands.add_parser("doctor", help="try every part that a harvest needs, a line each")
+    doctor.set_defaults(run=_doctor)
+
+    budget = commands.add_parser("budget", help="what the budget does now: rate, holds, who waits, and why")
+    budget.add_argument("--json", action="store_true", help="print as JSON")
+    budget.set_defaults(run=_budget)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from vendor_assets.harvest.costs import Costs, quota_warning
+    from vendor_assets.harvest.standing import standing_of
+
+    if not 1 <= options.days <= 366:
+        raise ConfigurationError(f"--days {options.days} is not accepted; give 1 to 366")
+    project = open_project()
+    settings, store = project.settings, project.store()
+    newest = last_complete_day(datetime.now(UTC), settings.zone)
+    first = max(settings.start, newest - timedelta(days=options.days - 1))
+    days = [standing_of(store, day, settings.filters) for day in days_between(first, newest)]
+    work = _work(project)
+    runs = _runs(options.url)
+    known = [each.day for each in days if each.roster]
+    warning = None
+    if known and settings.permitted_rate is not None:
+        plan = Costs(store, settings).day(known[-1])
+        warning = quota_warning(plan, settings.permitted_rate, settings.resolution_seconds)
+    if options.json:
+        document = {
+            "days": [_standing_as_json(each) for each in days],
+            "filters": settings.filters.texts,
+            "quota_warning": warning,
+            "dagster": runs,
+            **work,
+        }
+        print(json.dumps(document, indent=1))
+        return COMPLETE
+    _print_standings(days)
+    _print_work(work, runs, options.url)
+    if settings.filters:
+        print(f"filters    {settings.filters}")
+    if warning:
+        print(f"warning    {warning}")
+    return COMPLETE
+
+
+def _standing_as_json(standing: Standing) -> dict[str, Any]:
+    report = standing.report_at
+    return asdict(standing) | {
+        "day": standing.day.isoformat(),
+        "report_at": report and report.isoformat(timespec="seconds"),
+    }
+
+
+def _work(project: Project) -> dict[str, Any]:
+    """What harvests, how many calls were made today and how many wait; what the budget's database knows."""
+    from vendor_assets.budget import Backlog, Leases, totals
+
+    settings = project.settings
+    now = datetime.now(UTC)
+    today = day_window(now.astimezone(settings.zone).date(), settings.zone)
+    rate = settings.permitted_rate
+    found: dict[str, Any] = {"quota_of_the_day": rate and round(rate * today.seconds)}
+    try:
+        backlog = Backlog(settings.database_url)
+        try:
+            samples = backlog.read(today.start - timedelta(minutes=5))
+        finally:
+            backlog.close()
+        alive = [lease for lease in Leases(settings.database_url).all() if not lease.lapsed]
+    except BudgetError as error:
+        return found | {"problem": str(error)}
+    before = {each.source: each.calls_done for each in samples if each.time < today.start}
+    last = {each.source: each.calls_done for each in samples if each.time >= today.start}
+    (total,) = totals(samples, [now])
+    return found | {
+        "calls_today": sum(done - before.get(source, 0) for source, done in last.items()),
+        "calls_waiting": total.calls,
+        "seconds_to_drain": round(total.calls / rate, 1) if rate else None,
+        "runs_harvesting": len(alive),
+    }
+
+
+def _runs(url: str) -> dict[str, Any] | None:
+    """What Dagster's UI says of runs and daemons; None where none answers."""
+    try:
+        answer = ask_dagster(url, _RUNS, {}, timeout_seconds=1.0)
+    except VendorAssetsError:
+        return None
+    states = [run["status"] for run in answer["runsOrError"].get("results", [])]
+    daemons = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
+    queued = sum(state in ("QUEUED", "NOT_STARTED") for state in states)
+    return {
+        "runs_queued": queued,
+        "runs_under_way": len(states) - queued,
+        "daemons_alive": all(daemon["healthy"] for daemon in daemons if daemon["required"]),
+    }
+
+
+_STATES = ("complete", "partial", "failed", "unfinished", "missing", "left_out")
+
+
+def _print_standings(days: list[Standing]) -> None:
+    print(
+        f"{'day':12}"
+        + "".join(f"{name.replace('_', ' '):>11}" for name in _STATES)
+        + "  dead letters  report"
+    )
+    for each in days:
+        counts = asdict(each)
+        row = "".join(f"{counts[name]:>11}" for name in _STATES) if each.roster else f"{'no roster yet':>66}"
+        report = f"{each.report_at:%Y-%m-%d %H:%M} UTC" if each.report_at else "-"
+        print(f"{each.day!s:12}{row}{each.dead_letters:>14}  {report}")
+
+
+def _print_work(work: dict[str, Any], runs: dict[str, Any] | None, url: str) -> None:
+    quota = work["quota_of_the_day"]
+    if "problem" in work:
+        print(f"budget     {work['problem']}")
+    else:
+        of_quota = f" of {quota:,} ({work['calls_today'] / quota:.1%})" if quota else ""
+        print(f"today      about {work['calls_today']:,} calls{of_quota}")
+        drain = work["seconds_to_drain"]
+        lasts = f", {duration_text(drain)} at the permitted rate" if drain else ""
+        print(
+            f"now        {work['runs_harvesting']} runs are harvesting, {work['calls_waiting']:,} calls wait{lasts}"
+        )
+    if runs is None:
+        print(f"dagster    no UI answers at {url}")
+    else:
+        daemons = "alive" if runs["daemons_alive"] else "NOT ALIVE: sensors, schedules and queued runs wait"
+        print(
+            f"dagster    {runs['runs_under_way']} runs under way, {runs['runs_queued']} queued; daemons {daemons}"
+        )
+
+
+def _doctor(options: argparse.Namespace) -> int:  # noqa: ARG001  every command takes its options
+    from vendor_assets.orchestration.deployment import build_resources
+    from vendor_assets.orchestration.doctor import examine
+    from vendor_assets.orchestration.launching import open_instance
+
+    project = open_project()
+    failed = 0
+    with (
+        embedded_vendor(project.settings) as reachable,
+        open_instance(project.root, project.environ) as instance,
+    ):
+        resources = build_resources(reachable)
+        # Outside of a run nothing else resolves the key, which resources know by the name of its variable only.
+        vendor_api = resources["vendor_api"].process_config_and_initialize()
+        for finding in examine(reachable, vendor_api, resources["store"], instance):
+            failed += finding.state == "failed"
+            print(f"{finding.state:8} {finding.part:11} {finding.text}", flush=True)
+    return FAILED if failed else COMPLETE
+
+
+def _budget(options: argparse.Namespace) -> int:
+    from vendor_assets.orchestration.deployment import build_resources
+
+    settings = open_project().settings
+    state = build_resources(settings)["vendor_api"].state()
+    if options.json:
+        print(json.dumps(asdict(state), indent=1))
+        return COMPLETE
+    print(f"account    {state.account}, database {_without_password(settings.database_url)}")
+    limits = ", ".join(state.limits) or "not known: found by itself"
+    print(f"quota      {limits}; our share {state.share:.0%}: {_per_second(state.permitted_rate)} permitted")
+    print(f"now        {_per_second(state.rate)}: {state.why}")
+    hold = f"{state.hold_seconds:.0f} s left: {state.hold_reason}" if state.hold_seconds else "none"
+    print(f"hold       {hold}")
+    print(f"breaker    {state.breaker}")
+    print(f"waiting    {state.waiting} calls, a newcomer waits {state.ahead_seconds:.1f} s for the pace")
+    print(f"in flight  {state.in_flight} of {state.max_in_flight}")
+    for name, (used, permitted) in state.used.items():
+        print(f"counted    {name}: {used} of {permitted} calls")
+    for process in state.processes:
+        print(f"process    {process}")
+    return COMPLETE
+
+
+def _per_second(rate: float | None) -> str:
+    return "no pace" if rate is None else f"{rate:.3g} calls a second"
+
+
+def _without_password(url: str) -> str:
+    from urllib.parse import urlsplit
+
+    password = urlsplit(url).password
+    return url.replace(f":{password}@", ":…@") if password else url

@@ -1,0 +1,419 @@
+"""Costs: how many calls a day will take, from the last known shape of the hierarchy and from what has landed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from difflib import get_close_matches
+from itertools import groupby
+from statistics import median
+from typing import Any, Final, Protocol
+from zoneinfo import ZoneInfo
+
+from vendor_assets.days import Window, day_window
+from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
+from vendor_assets.harvest.filters import DATA_GROUPS, TROOPS, Filters
+from vendor_assets.harvest.landing import (
+    Finish,
+    HarvestFolder,
+    list_harvests,
+    load_finish,
+    load_plan,
+    read_index,
+)
+from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.harvest.sizing import UNKNOWN_CALLS
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.parquet import read_table
+from vendor_assets.vendors.base import Asset, DataGroup, Vendor
+
+DAY_SECONDS: Final = 86_400
+_NO_FILTERS: Final = Filters()
+
+
+@dataclass(frozen=True)
+class DayPlan:
+    """What harvesting one day will cost.
+
+    Attributes:
+        roster_from: The day whose roster was taken: the day's own where it is known, else the nearest; None
+            while no roster is known at all.
+        shape_from: The oldest of the days whose lists of warriors and data groups were taken for this one; None
+            where none is known of any troop.
+        troops: Number of troops that are asked for.
+        unknown: Those of them of which no list is known; they are taken to cost the median of the others.
+        left_out: Number of troops that a filter leaves out.
+        calls: Calls to come, by asset; estimates where the day has not been planned yet.
+        done: Calls that are answered already and cost nothing, by asset.
+        saved: Calls that the filters save.
+        by_troop: All calls of a troop's day, answered or not, by its name, the largest first.
+        to_come: Calls to come by troop's partition key, the largest first.
+    """
+
+    day: date
+    roster_from: date | None
+    shape_from: date | None
+    troops: int
+    unknown: int
+    left_out: int
+    calls: dict[str, int]
+    done: dict[str, int]
+    saved: int
+    by_troop: dict[str, int]
+    to_come: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """All calls to come."""
+        return sum(self.calls.values())
+
+    @property
+    def whole(self) -> int:
+        """All calls of the day, those that are answered included."""
+        return self.total + sum(self.done.values())
+
+
+class Wanted(Protocol):
+    """What of a vendor is asked for."""
+
+    @property
+    def vendor(self) -> Vendor:
+        """Builds the requests that are counted."""
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """Time zone of days."""
+
+    @property
+    def resolution_seconds(self) -> int:
+        """Wanted length of a timeslice."""
+
+    @property
+    def filters(self) -> Filters:
+        """What of the hierarchy is asked for."""
+
+
+@dataclass
+class _Troop:
+    """Calls of one troop's day."""
+
+    calls: dict[str, int] = field(default_factory=dict)
+    done: dict[str, int] = field(default_factory=dict)
+    saved: int = 0
+    known: bool = False
+
+
+class Costs:
+    """Estimates days; what it reads of the store it keeps, so that a year costs little more than a day.
+
+    Args:
+        store: Where tables and landing zone are.
+        wanted: What is asked for; the settings of a deployment say it.
+    """
+
+    def __init__(self, store: ObjectStore, wanted: Wanted) -> None:
+        self._store = store
+        self._vendor = wanted.vendor
+        self._zone = wanted.zone
+        self._resolution_seconds = wanted.resolution_seconds
+        self._filters = wanted.filters
+        self._days: dict[str, list[date]] = {}
+        self._folders: dict[str, set[str]] = {}
+        self._rosters: dict[date, list[dict[str, Any]]] = {}
+        self._finishes: dict[tuple[Asset, date, str | None], Finish | None] = {}
+        self._counted: dict[tuple[str, date, Filters, tuple[tuple[int, int], ...]], int] = {}
+
+    def day(self, day: date, only: Sequence[str] = ()) -> DayPlan:
+        """What one day will cost.
+
+        Args:
+            only: Ids, partition keys or names of troops; none means all.
+
+        Raises:
+            ConfigurationError: A troop is not on the roster, or left out.
+        """
+        roster_from, rows = self._roster(day)
+        taken = choose_troops(rows, roster_from or day, self._filters, only)
+        chosen = taken if only else rows
+        self._used: set[date] = set()
+        window = day_window(day, self._zone)
+        found = {row["troop_key"]: self._troop(row, day, window) for row in taken}
+        self._take_the_median(found)
+        calls: dict[str, int] = dict.fromkeys(("troops", *CHAIN), 0)
+        done: dict[str, int] = dict.fromkeys(("troops", *CHAIN), 0)
+        answered = self._answered("troops", day, None)
+        lists = self._pages("troops", roster_from, None)
+        calls["troops"], done["troops"] = (0, answered) if answered else (lists, 0)
+        for troop in found.values():
+            for asset in CHAIN:
+                calls[asset] += troop.calls[asset]
+                done[asset] += troop.done[asset]
+        names = {row["troop_key"]: str(row["name"] or row["troop_id"]) for row in chosen}
+        by_troop = Counter[str]()
+        for key, troop in found.items():
+            by_troop[names[key]] += sum(troop.calls.values()) + sum(troop.done.values())
+        to_come = Counter({key: sum(troop.calls.values()) for key, troop in found.items()})
+        return DayPlan(
+            day,
+            roster_from,
+            min(self._used, default=None),
+            troops=len(taken),
+            unknown=sum(1 for troop in found.values() if not troop.known),
+            left_out=len(chosen) - len(taken),
+            calls=calls,
+            done=done,
+            saved=sum(troop.saved for troop in found.values()) + self._of_left_out(chosen, window, found),
+            by_troop=dict(by_troop.most_common()),
+            to_come=dict(to_come.most_common()),
+        )
+
+    # One troop
+
+    def _troop(self, row: Mapping[str, Any], day: date, window: Window) -> _Troop:
+        key = row["troop_key"]
+        troop = _Troop()
+        for asset in CHAIN:
+            whole = self._whole(asset, row, day, window, self._filters)
+            troop.known |= whole is not None and asset != "warriors"
+            troop.done[asset] = answered = self._answered(asset, day, key)
+            troop.calls[asset] = self._left(asset, row, day, window, whole, answered)
+            if self._filters and whole is not None:
+                without = self._whole(asset, row, day, window, _NO_FILTERS)
+                troop.saved += max(0, (without or 0) - whole)
+        return troop
+
+    def _left(
+        self,
+        asset: Asset,
+        row: Mapping[str, Any],
+        day: date,
+        window: Window,
+        whole: int | None,
+        answered: int,
+    ) -> int:
+        """Calls to come; -1 where nothing is known of the troop."""
+        harvests = self._harvests(asset, day, row["troop_key"])
+        finished = [harvest for harvest in harvests if harvest.finish_etag]
+        if finished and finished[-1] is harvests[-1]:
+            then = load_plan(self._store, finished[-1].folder).filters
+            if then == self._filters.texts or whole is None:
+                return 0
+            before = self._whole(asset, row, day, window, Filters.parse(then)) or 0
+            return max(0, whole - before)
+        if harvests and harvests[-1].has_plan:
+            plan = load_plan(self._store, harvests[-1].folder)
+            if plan.filters == self._filters.texts:
+                return max(0, plan.request_count - answered)
+        return -1 if whole is None else max(0, whole - answered)
+
+    @staticmethod
+    def _take_the_median(found: Mapping[str, _Troop]) -> None:
+        """Troops of which nothing is known are taken to be as the others are."""
+        for asset in CHAIN:
+            known = [troop.calls[asset] + troop.done[asset] for troop in found.values() if troop.known]
+            default = UNKNOWN_CALLS if asset == "performance_data" else 1
+            typical = int(median(known)) if known else default
+            for troop in found.values():
+                if troop.calls[asset] < 0:
+                    troop.calls[asset] = typical
+
+    def _of_left_out(
+        self, chosen: Sequence[Mapping[str, Any]], window: Window, found: Mapping[str, _Troop]
+    ) -> int:
+        """Calls that troops would cost that are left out; the others' median where nothing is known of one."""
+        taken = [sum(troop.calls.values()) + sum(troop.done.values()) for troop in found.values()]
+        typical = int(median(taken)) if taken else UNKNOWN_CALLS
+        day = window.start.astimezone(self._zone).date()
+        saved = 0
+        for row in chosen:
+            if row["troop_key"] not in found:
+                counts = [self._whole(asset, row, day, window, _NO_FILTERS) for asset in CHAIN[1:]]
+                saved += 1 + sum(count or 0 for count in counts) if any(counts) else typical
+        return saved
+
+    # Requests by the last known shape
+
+    def _whole(
+        self, asset: Asset, row: Mapping[str, Any], day: date, window: Window, filters: Filters
+    ) -> int | None:
+        """Calls of a troop's asset on a day, by its nearest list; None where no list is known."""
+        key = row["troop_key"]
+        if asset == "warriors":
+            return self._pages("warriors", self._nearest("warriors", key, day), key)
+        upstream: Asset = "warriors" if asset == "data_groups" else "data_groups"
+        source = self._nearest(upstream, key, day)
+        if source is None:
+            return None
+        self._used.add(source)
+        signature = self._signature(window) if asset == "performance_data" else ()
+        known = (f"{asset} {key}", source, filters, signature)
+        if known not in self._counted:
+            count = self._lists if asset == "data_groups" else self._data
+            self._counted[known] = count(row, source, window, filters)
+        return self._counted[known]
+
+    def _lists(self, row: Mapping[str, Any], source: date, _window: Window, filters: Filters) -> int:
+        warriors = self._read("warriors", source, row["troop_key"], "warrior_id", "name")
+        taken = sum(1 for each in warriors if filters.warriors.takes(each["warrior_id"], each["name"]))
+        return self._pages("data_groups", source, row["troop_key"], lists=taken)
+
+    def _data(self, row: Mapping[str, Any], source: date, window: Window, filters: Filters) -> int:
+        requests = 0
+        names: dict[str, str] = {}
+        if filters.warriors:
+            warriors = self._read("warriors", source, row["troop_key"], "warrior_id", "name")
+            names = {each["warrior_id"]: each["name"] for each in warriors}
+        rows = self._read("data_groups", source, row["troop_key"], "warrior_id", "data_group", "value_names")
+        shapes: dict[tuple[DataGroup, ...], int] = {}
+        for warrior_id, of_warrior in groupby(rows, key=lambda each: str(each["warrior_id"])):
+            if filters.warriors and not filters.warriors.takes(warrior_id, names.get(warrior_id)):
+                continue
+            wholes = (DataGroup(each["data_group"], tuple(each["value_names"])) for each in of_warrior)
+            groups = tuple(group for whole in wholes if (group := filters.narrow(whole)) is not None)
+            # Warriors of a troop mostly have the same data groups: built once, counted for each.
+            if groups and groups not in shapes:
+                shapes[groups] = len(
+                    self._vendor.performance_data(
+                        row["troop_id"], warrior_id, groups, window, self._resolution_seconds
+                    )
+                )
+            requests += shapes.get(groups, 0)
+        return requests
+
+    def _signature(self, window: Window) -> tuple[tuple[int, int], ...]:
+        """How the vendor cuts this day: two days that are cut alike cost alike."""
+        probe = self._vendor.performance_data(
+            "0", "0", [DataGroup("x", ("x",))], window, self._resolution_seconds
+        )
+        start = int(window.start.timestamp())
+        return tuple(
+            (int(leaf.window.start.timestamp()) - start, int(leaf.window.end.timestamp()) - start)
+            for planned in probe
+            for leaf in planned.leaves
+            if leaf.window
+        )
+
+    def _pages(self, asset: Asset, source: date | None, key: str | None, *, lists: int = 1) -> int:
+        """Calls that some lists take, by the pages in which they came on another day."""
+        finish = self._finish(asset, source, key) if source else None
+        if finish is None or not finish.answers:
+            return lists
+        return round(lists * finish.answers / (finish.answers - finish.later_pages))
+
+    # What the store says
+
+    def _roster(self, day: date) -> tuple[date | None, list[dict[str, Any]]]:
+        for nearest in self._known_days("troops", day):
+            if nearest not in self._rosters:
+                key, columns = layout.table_key("troops", nearest), ["troop_id", "troop_key", "name"]
+                try:
+                    self._rosters[nearest] = read_table(self._store, key, columns=columns).to_pylist()
+                except ObjectNotFoundError:
+                    continue
+            return nearest, self._rosters[nearest]
+        return None, []
+
+    def _known_days(self, table: str, day: date) -> Iterator[date]:
+        """Days that have a table, the nearest first; of two the earlier."""
+        if table not in self._days:
+            names = self._names(layout.table_prefix(table))
+            self._days[table] = [date.fromisoformat(name.removeprefix("day=")) for name in names]
+        yield from sorted(self._days[table], key=lambda other: (abs((other - day).days), other > day))
+
+    def _nearest(self, table: Asset, key: str, day: date) -> date | None:
+        """The nearest day with a troop's list: one of which no filter left anything out, if there is one."""
+        nearest: date | None = None
+        for other in self._known_days(table, day):
+            if f"troop={key}" in self._names(layout.table_prefix(table, other)):
+                nearest = nearest or other
+                finish = self._finish(table, other, key)
+                if finish is None or not {"troops_left_out", "warriors_left_out"} & finish.details.keys():
+                    return other
+        return nearest
+
+    def _finish(self, asset: Asset, day: date, key: str | None) -> Finish | None:
+        """What came of a partition's newest finished harvest."""
+        if (asset, day, key) not in self._finishes:
+            finished = [each for each in self._harvests(asset, day, key) if each.finish_etag]
+            found = load_finish(self._store, finished[-1].folder) if finished else None
+            self._finishes[asset, day, key] = found
+        return self._finishes[asset, day, key]
+
+    def _names(self, prefix: str) -> set[str]:
+        if prefix not in self._folders:
+            self._folders[prefix] = {name for name in self._store.folders(prefix) if "=" in name}
+        return self._folders[prefix]
+
+    def _read(self, table: str, source: date, key: str, *columns: str) -> list[dict[str, Any]]:
+        found = read_table(self._store, layout.table_key(table, source, key), columns=list(columns))
+        rows: list[dict[str, Any]] = found.to_pylist()
+        return rows
+
+    def _harvests(self, asset: Asset, day: date, key: str | None) -> list[HarvestFolder]:
+        there = key is None or f"troop={key}" in self._names(layout.harvest_prefix(asset, day))
+        return list_harvests(self._store, asset, day, key) if there else []
+
+    def _answered(self, asset: Asset, day: date, key: str | None) -> int:
+        """Calls of a partition that have been answered and landed."""
+        harvests = self._harvests(asset, day, key)
+        finished = [each for each in harvests if each.finish_etag]
+        finish = load_finish(self._store, finished[-1].folder) if finished else None
+        if finish is not None and finished[-1] is harvests[-1]:
+            return finish.answers or finish.requests
+        chunks = [chunk for each in harvests for chunk in each.chunks]
+        return len({(entry.request, entry.page) for entry in read_index(self._store, chunks)})
+
+
+def choose_troops(
+    roster: Sequence[dict[str, Any]], day: date, filters: Filters, only: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The rows of a roster that are asked for: all that the filters take, or those that are named.
+
+    Raises:
+        ConfigurationError: A troop that is named is not on the roster, or left out.
+    """
+    taken = [row for row in roster if filters.takes_troop(row)]
+    if not only or not roster:
+        return taken
+    chosen: dict[str, dict[str, Any]] = {}
+    for wanted in only:
+        hits = [row for row in roster if wanted in (row["troop_id"], row["troop_key"], row["name"])]
+        if not hits:
+            known = sorted({str(row["name"]) for row in roster} | {row["troop_id"] for row in roster})
+            near = get_close_matches(wanted, known, 3) or known[:5]
+            message = (
+                f"troop {wanted!r} is not on the roster of {day}; {len(roster)} are, "
+                f"like {', '.join(map(repr, near))}"
+            )
+            raise ConfigurationError(message)
+        found = [row for row in hits if filters.takes_troop(row)]
+        if not found:
+            by = f"{filters.troops.setting}={filters.troops.text}"
+            raise ConfigurationError(f"troop {wanted!r} is left out by {by}; change that to harvest it")
+        chosen.update((row["troop_key"], row) for row in found)
+    return list(chosen.values())
+
+
+def quota_warning(plan: DayPlan, permitted_rate: float | None, resolution_seconds: int) -> str | None:
+    """What to change where one day's harvest needs more calls than the quota gives in a day; None where it does not.
+
+    Args:
+        plan: A day with all of its troops.
+        permitted_rate: Calls per second that quota and share permit; None where the quota is not known.
+        resolution_seconds: Wanted length of a timeslice.
+    """
+    if permitted_rate is None:
+        return None
+    given = permitted_rate * DAY_SECONDS
+    if plan.whole <= given:
+        return None
+    largest = ", ".join(f"{name} ({calls:,})" for name, calls in list(plan.by_troop.items())[:3])
+    return (
+        f"a day needs {plan.whole:,} calls, the quota gives {given:,.0f} a day "
+        f"({plan.whole / given:.0%}): the harvest falls behind every day. Largest troops: {largest}. "
+        f"Leave troops out ({TROOPS}), ask for fewer data groups ({DATA_GROUPS}) or for longer timeslices "
+        f"(VENDOR_ASSETS_RESOLUTION={resolution_seconds})"
+    )
