@@ -26,7 +26,9 @@ def line(values: Sequence[float | None], *, width: int = WIDTH, height: int = HE
         values: One for each equal part of the time; None, NaN and infinities where there is none.
     """
     known = [value for value in values if value is not None and math.isfinite(value)]
-    low, high = min(0.0, *known) if known else 0.0, max(0.0, *known) if known else 0.0
+    # In parts of the largest, so that neither the largest nor the smallest numbers overflow.
+    unit = max((abs(value) for value in known), default=0.0) or 1.0
+    low, high = min((0.0, *known)) / unit, max((0.0, *known)) / unit
     scale = (height - 3) / (high - low) if high > low else 0.0
     zero = _row(0.0, low, scale, height)
     rows = [bytearray(width) for _ in range(height)]
@@ -38,7 +40,7 @@ def line(values: Sequence[float | None], *, width: int = WIDTH, height: int = HE
             for row in rows:
                 row[x] = _GAP
             continue
-        at = _row(value, low, scale, height)
+        at = _row(value / unit, low, scale, height)
         for y in range(min(at, zero), max(at, zero) + 1):
             rows[y][x] = _AREA
         for y in range(
