@@ -9,7 +9,6 @@ import dagster as dg
 
 from vendor_assets.configuration import Settings
 from vendor_assets.days import last_complete_day
-from vendor_assets.orchestration.assets import permitted_rate_of
 from vendor_assets.orchestration.events import DAY_TAG, LOOK_BACK
 from vendor_assets.orchestration.following import class_tags, look_back_runs
 from vendor_assets.orchestration.jobs import HARVEST_JOB, RETENTION_JOB, ROSTER_JOB, SIGHTINGS_JOB
@@ -75,7 +74,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             for request in look_back_runs(
                 store.open(),
                 day,
-                permitted_rate=permitted_rate_of(settings),
+                permitted_rate=settings.permitted_rate,
                 run_key=f"{LOOK_BACK}:{newest}:{day}",
             )
         ]
