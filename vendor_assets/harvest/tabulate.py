@@ -1,6 +1,6 @@
 """Tabulate: landed responses become typed, sorted tables without one more call.
 
-Memory stays within bounds whatever the number of responses and rows: bodies are read a row group of a chunk at a time,
+Memory does not grow with the number of rows: bodies are read a row group of a chunk at a time,
 rows are sorted beyond memory (``storage/sorting.py``), what does not fit goes to a file. Only rosters are small enough
 to be whole in memory.
 """
