@@ -159,7 +159,7 @@ class PartitionHarvest:
 
     def _leave_out(self, current: HarvestFolder | None, finish: Finish | None) -> Outcome:
         """A troop that a filter leaves out: no call; what was harvested before stays as it is."""
-        if current is None or finish is None:
+        if current is None or finish is None or (current.removed and self.table_etag is None):
             return self._fetch_new("first", self._plan())
         kept = self._report("report", current, finish, tabulate_again=self.table_etag is None)
         note = f"{self._left_out_text()}; its table stays as it was"
