@@ -1,14 +1,17 @@
 """The assets: the vendor's hierarchy as partitioned tables, and what analysis makes of it."""
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import dagster as dg
 
 from vendor_assets.configuration import Settings
+from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, Outcome
 from vendor_assets.orchestration.backlog import BACKLOG, BACKLOG_TEXT, BudgetView
+from vendor_assets.orchestration.estimates import metadata_of_plan, plan_of, quota_check, within_quota
 from vendor_assets.orchestration.events import (
     COMPLETE,
     RETRY_TAG,
@@ -115,6 +118,7 @@ def report_outcomes(
     opened = store.open()
     permitted_rate = settings.permitted_rate
     budget = BudgetView(vendor_api.state)
+    costs = Costs(opened, settings)
     for outcome in outcomes:
         seen.append(outcome)
         say = context.log.info if outcome.succeeded else context.log.error
@@ -123,9 +127,14 @@ def report_outcomes(
             f"{where}: {outcome.state}, {outcome.rows} rows, {outcome.counts.calls} calls. {outcome.message}".rstrip()
         )
         extra = budget.metadata() | picture_of(opened, outcome, settings.zone)
+        plan = plan_of(costs, outcome.day) if outcome.asset == "troops" and outcome.succeeded else None
+        if plan is not None:
+            extra |= metadata_of_plan(plan, permitted_rate, datetime.now(UTC))
         yield from events_of(
             outcome, uri=opened.uri(outcome.table_key), permitted_rate=permitted_rate, extra=extra
         )
+        if plan is not None:
+            yield within_quota(plan, settings)
     failure = failure_of(seen)
     if may_pass(seen):
         context.instance.add_run_tags(context.run.run_id, {RETRY_TAG: "true"})
@@ -170,7 +179,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     @dg.multi_asset(
         name="harvest_troops",
         specs=[_spec("troops", TROOPS_TEXT, partitions.day, [])],
-        check_specs=_checks("troops", partitions.day, roster=True),
+        check_specs=[*_checks("troops", partitions.day, roster=True), quota_check(partitions.day)],
         can_subset=True,
         backfill_policy=policy,
     )
@@ -230,7 +239,8 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         backfill_policy=dg.BackfillPolicy.multi_run(1),
     )
     def daily_performance(context: dg.AssetExecutionContext, store: StoreResource) -> Any:
-        yield from publish_day(store.open(), split_key(context.partition_key)[0], settings)
+        day, _ = split_key(context.partition_key)
+        yield from publish_day(store.open(), day, settings, context.instance)
 
     @dg.asset(
         description=REPORT_TEXT,

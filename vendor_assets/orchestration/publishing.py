@@ -12,6 +12,7 @@ from vendor_assets.configuration import Settings
 from vendor_assets.days import day_window
 from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
 from vendor_assets.harvest.filters import Filters
+from vendor_assets.orchestration.estimates import compared
 from vendor_assets.orchestration.lineage import column_lineage
 from vendor_assets.orchestration.pictures import troops_picture
 from vendor_assets.storage import layout
@@ -57,7 +58,7 @@ def troop_states(store: ObjectStore, day: date, filters: Filters) -> dict[str, s
 
 
 def publish_day(
-    store: ObjectStore, day: date, settings: Settings
+    store: ObjectStore, day: date, settings: Settings, instance: dg.DagsterInstance
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
     """Compute and write ``daily_performance`` of a day; yields its checks and what it became.
 
@@ -71,13 +72,17 @@ def publish_day(
         if not unique.passed:
             # Sums and counts over them would be wrong, and nobody who reads them would know.
             raise dg.Failure(f"{day} is not published: {unique.description}", allow_retries=False)
-        yield _published(store, day, settings, states)
+        yield _published(store, day, settings, states, compared(instance, day, sorted(states)))
     except VendorAssetsError as error:
         raise dg.Failure(str(error), allow_retries=error.retryable) from error
 
 
 def _published(
-    store: ObjectStore, day: date, settings: Settings, states: Mapping[str, str]
+    store: ObjectStore,
+    day: date,
+    settings: Settings,
+    states: Mapping[str, str],
+    cost: Mapping[str, Any],
 ) -> dg.MaterializeResult[Any]:
     # Every run imports this module; DuckDB and the notebook's tools cost a second that only these two pay.
     from vendor_assets.analytics.warehouse import daily_performance
@@ -90,7 +95,8 @@ def _published(
     )
     return dg.MaterializeResult(
         metadata=metadata_of_day(store, day, states, published.rows, settings.filters)
-        | {"timeslices": published.timeslices, "seconds": round(published.seconds, 3)},
+        | {"timeslices": published.timeslices, "seconds": round(published.seconds, 3)}
+        | dict(cost),
         check_results=[troops_present(states), plausible(store, day, published.rows)],
     )
 

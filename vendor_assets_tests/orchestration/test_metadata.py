@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -12,8 +14,8 @@ from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.storage import layout
 from vendor_assets.storage.parquet import read_table, write_table
 from vendor_assets.tables import PERFORMANCE_DATA, TABLES
-from vendor_assets_tests.support.deployment import Deployment, yesterday
-from vendor_assets_tests.support.simulator import RunningSimulator
+from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
+from vendor_assets_tests.support.simulator import KEY, RunningSimulator
 
 DAY = yesterday()
 NUMBERS = {
@@ -104,6 +106,47 @@ def test_a_published_day_shows_whom_it_lacks(
     rows = [line for line in picture.splitlines() if "data:image/png" in line]
     assert len(rows) == len(vendor.world.troops_on(DAY, "UTC"))
     assert ["| 0.0% |" in row for row in rows] == [True] * (len(rows) - 1) + [False]
+
+
+def test_a_day_costs_what_was_planned(deployment: Deployment, vendor: RunningSimulator) -> None:
+    """Once the shape is known the roster tells the day's calls within 5 %, and the published day compares them."""
+    before = DAY - timedelta(days=1)
+    keys = {
+        day: [layout.encode_segment(troop.id) for troop in vendor.world.troops_on(day, "UTC")]
+        for day in (before, DAY)
+    }
+    deployment.instance.add_dynamic_partitions("troop", sorted({*keys[before], *keys[DAY]}))
+    for day, of_day in keys.items():
+        roster = deployment.materialize("troops", partition=day.isoformat())
+        at_first = vendor.calls()
+        for key in of_day:
+            assert deployment.materialize(*CHAIN, partition=f"{day}|{key}").success
+        made = vendor.calls() - at_first
+    planned = materialization(roster, "troops")
+    assert planned["planned_calls"] == pytest.approx(made, rel=0.05)
+    assert planned["planned_calls"] == sum(planned[f"planned_calls_{asset}"] for asset in CHAIN)
+    assert planned["planned_from_lists_of"] == before.isoformat()
+    assert planned["planned_seconds"] == pytest.approx(made / 400, rel=0.1)
+    assert checks(roster)["within_quota"].passed
+    published = deployment.materialize("daily_performance", partition=DAY.isoformat())
+    found = materialization(published, "daily_performance")
+    assert found["calls_made"] == made
+    assert found["calls_made_of_planned"] == pytest.approx(1, abs=0.05)
+
+
+def test_a_day_that_needs_more_than_the_quota_warns(
+    deployment: Deployment, vendor: RunningSimulator, tmp_path: Path
+) -> None:
+    """Before a call is made for it: which troops are the largest, and what to change."""
+    slow = {"VENDOR_URL": vendor.url, "VENDOR_API_KEY": KEY, "VENDOR_RATE": "1/h", "VENDOR_SHARE": "1"}
+    starved = deploy(tmp_path / "starved", deployment.instance, **slow)
+    roster = starved.materialize("troops", partition=DAY.isoformat())
+    assert roster.success
+    check = checks(roster)["within_quota"]
+    assert not check.passed
+    assert check.severity == dg.AssetCheckSeverity.WARN
+    assert "the quota gives 24 a day" in str(check.description)
+    assert any(troop.name in str(check.description) for troop in vendor.world.troops_on(DAY, "UTC"))
 
 
 def test_a_day_with_a_row_twice_is_not_published(deployment: Deployment, troop: str) -> None:

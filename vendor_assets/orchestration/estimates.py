@@ -1,0 +1,101 @@
+"""What a day was expected to cost, and what it cost."""
+
+import logging
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+
+import dagster as dg
+
+from vendor_assets.configuration import Settings
+from vendor_assets.days import duration_text
+from vendor_assets.errors import VendorAssetsError
+from vendor_assets.harvest.costs import Costs, DayPlan, quota_warning
+from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.orchestration.partitions import day_troop_key
+
+WITHIN_QUOTA: Final = "within_quota"
+MOST_EVENTS: Final = 10_000
+"""Events of an asset and day that are read for what it cost; Dagster gives no more at once."""
+
+log = logging.getLogger(__name__)
+
+
+def plan_of(costs: Costs, day: date) -> DayPlan | None:
+    """What a day will cost, by its roster; None where it cannot be told, which fails nothing."""
+    try:
+        return costs.day(day)
+    except VendorAssetsError as error:
+        log.warning("what %s will cost is not known: %s", day, error)
+        return None
+
+
+def metadata_of_plan(plan: DayPlan, permitted_rate: float | None, now: datetime) -> dict[str, Any]:
+    """What ``vendor-assets plan`` says of a day, for the materialization of its roster."""
+    metadata: dict[str, Any] = {
+        "planned_calls": plan.total,
+        **{f"planned_calls_{asset}": plan.calls[asset] for asset in CHAIN},
+        "planned_reused": sum(plan.done.values()),
+        "planned_from_lists_of": plan.shape_from.isoformat() if plan.shape_from else "no day yet: a guess",
+    }
+    if permitted_rate:
+        seconds = plan.total / permitted_rate
+        metadata |= {
+            "planned_share_of_day_quota": round(plan.whole / (permitted_rate * 86_400), 4),
+            "planned_seconds": round(seconds, 3),
+            "planned_duration": duration_text(seconds),
+            "planned_finish": dg.MetadataValue.timestamp(now + timedelta(seconds=seconds)),
+        }
+    return metadata
+
+
+def quota_check(partitions: dg.PartitionsDefinition[Any]) -> dg.AssetCheckSpec:
+    """The check on a day's roster that :func:`within_quota` evaluates."""
+    return dg.AssetCheckSpec(
+        WITHIN_QUOTA,
+        asset="troops",
+        description="What is asked for in a day fits into a day's quota; otherwise the harvest falls behind",
+        partitions_def=partitions,
+    )
+
+
+def within_quota(plan: DayPlan, settings: Settings) -> dg.AssetCheckEvaluation:
+    """The check that a day fits into a day's quota; it warns, naming the largest troops and what to change."""
+    warning = quota_warning(plan, settings.permitted_rate, settings.resolution_seconds)
+    rate = settings.permitted_rate
+    share = f", {plan.whole / (rate * 86_400):.2%} of what a day's quota gives" if rate else ""
+    known = plan.shape_from is not None
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("troops"),
+        check_name=WITHIN_QUOTA,
+        passed=warning is None,
+        partition=plan.day.isoformat(),
+        severity=dg.AssetCheckSeverity.WARN,
+        description=warning or f"a day needs {'' if known else 'perhaps '}{plan.whole:,} calls{share}",
+        metadata={"calls": plan.whole},
+    )
+
+
+def compared(instance: dg.DagsterInstance, day: date, troop_keys: Sequence[str]) -> dict[str, Any]:
+    """What a day was expected to cost when its roster came, and what it has cost since; empty where nobody said."""
+    wanted = dg.AssetRecordsFilter(dg.AssetKey("troops"), asset_partitions=[day.isoformat()])
+    rosters = instance.fetch_materializations(wanted, limit=1).records
+    materialization = rosters[0].asset_materialization if rosters else None
+    if materialization is None or "planned_calls" not in materialization.metadata:
+        return {}
+    planned = materialization.metadata["planned_calls"].value
+    keys = [day_troop_key(day, key) for key in troop_keys]
+    made = 0
+    for asset in CHAIN:
+        wanted = dg.AssetRecordsFilter(
+            dg.AssetKey(asset), asset_partitions=keys, after_storage_id=rosters[0].storage_id
+        )
+        for fetch in (instance.fetch_materializations, instance.fetch_observations):
+            for record in fetch(wanted, limit=MOST_EVENTS).records:
+                event = record.asset_materialization or record.asset_observation
+                if event is not None and "calls" in event.metadata:
+                    made += int(str(event.metadata["calls"].value))
+    found: dict[str, Any] = {"planned_calls": planned, "calls_made": made}
+    if isinstance(planned, int) and planned:
+        found["calls_made_of_planned"] = round(made / planned, 4)
+    return found
