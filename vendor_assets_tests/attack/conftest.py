@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """The marker of attacks that have no short form."""
     config.addinivalue_line("markers", "long: only with --long (make attack)")
-    path: Path | None = config.getoption("--results")
+    path: Path | None = config.getoption("--results", default=None)
     # Of several processes the one that hears of all tests writes.
     if path is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Table(path))
@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is too long for ``make test``; at length, hangs are given up later."""
-    if not config.getoption("--long"):
+    if not config.getoption("--long", default=False):
         left = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if not item.get_closest_marker("long")]
@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture
 def long(request: pytest.FixtureRequest) -> bool:
     """Whether the attack runs at full length."""
-    return bool(request.config.getoption("--long"))
+    return bool(request.config.getoption("--long", default=False))
 
 
 @pytest.fixture
