@@ -37,14 +37,14 @@ class Project:
     ui: DagsterPages
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def vendor() -> Iterator[RunningSimulator]:
     chromium()
     with simulator(world="demo", churn=False) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dev(vendor: RunningSimulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterDev]:
     folder = tmp_path_factory.mktemp("project")
     settings = {
@@ -69,13 +69,13 @@ def dev(vendor: RunningSimulator, tmp_path_factory: pytest.TempPathFactory) -> I
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where screenshots are kept."""
     return tmp_path_factory.mktemp("pictures")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chrome() -> Iterator[Browser]:
     with browser() as running:
         yield running
