@@ -195,7 +195,8 @@ def test_a_retry_pays_nothing_for_what_was_finished(
         # Small troops finish early: the largest is still being asked for its data.
         small = [f"{day}|{troop}" for troop in it.troops[1:]]
         it.dev.wait_for("performance_data", dict.fromkeys(small, "green"))
-        pid = it.under_way(run_id, day, 30)
+        finished = sum(len(vendor.world.warriors_on(troop, day)) for troop in it.troops[1:])
+        pid = it.under_way(run_id, day, finished + 20)
         lists = {name: vendor.calls(name) for name in ("hosts", "metrics")}
         it.kill(run_id, day, pid)
         retry = it.retry_of(run_id)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import signal
-from datetime import date
+from datetime import UTC, date, datetime, time
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 
 from vendor_assets.storage.objects import FolderStore, ObjectStore, S3Store
+from vendor_assets.vendors.new_relic import AGE_MARGIN, FINE_AGE
 from vendor_assets_tests.attack.conftest import Note
 from vendor_assets_tests.support.campaign import Campaign, Kill
 from vendor_assets_tests.support.command import Command
@@ -37,20 +39,25 @@ def judge(vendor: RunningSimulator, store: ObjectStore, kills: list[Kill], days:
     """Every row is true, no kill cost more than it may, the vendor was not harmed; tells the rows."""
     harvested = truth = 0
     for day in days:
-        rows, true = harvested_rows(store, day), true_rows(vendor.world, day)
+        # Days older than this are asked for in hours: the vendor keeps no finer ones.
+        old = datetime.combine(day, time(), UTC) < datetime.now(UTC) - FINE_AGE + AGE_MARGIN
+        resolution = 3600 if old else 1800
+        rows, true = harvested_rows(store, day), true_rows(vendor.world, day, resolution_seconds=resolution)
         assert rows == true, day
         harvested, truth = harvested + len(rows), truth + len(true)
-    assert not [kill for kill in kills if kill.twice > kill.bound]
+    # What a kill lost is asked for by the first run that comes so far, which may be a later one than the next.
+    lost = accumulate(kill.bound for kill in kills)
+    asked = accumulate(kill.twice for kill in kills)
+    assert all(twice <= bound for twice, bound in zip(asked, lost, strict=True)), kills
     assert vendor.log()["violations"] == 0
     return f"{harvested} of {truth}"
 
 
 def say(note: Note, attack: str, kills: list[Kill], days: list[date], rows: str) -> None:
     ages = [kill.after_seconds for kill in kills]
-    worst = max(kills, key=lambda kill: kill.twice)
     done = (
         f"{len(kills)} processes, {min(ages):.1f} to {max(ages):.1f} s old, over {len(days)} days; "
-        f"the worst kill cost {worst.twice} calls of {worst.bound}"
+        f"at most {max(kill.twice for kill in kills)} calls again in one run"
     )
     note(
         attack,

@@ -74,7 +74,7 @@ def test_the_second_run_is_refused_for_what_the_first_has(
     harvest = command(tmp_path, vendor)
     # One slow answer keeps the first at work until the second has asked.
     vendor.faults([{"kind": "latency", "seconds": 25, "count": 1, "match": f"/{big}/.*data.json"}])
-    first = harvest.start("harvest", "--day", DAY.isoformat(), "--troop", big)
+    first = harvest.start("harvest", "--day", DAY.isoformat(), "--troop", big, "--no-report")
     until_data(first, vendor, 3)
     holder = holder_of(tmp_path, big)["holder"]
     second = harvest.run("harvest", "--day", DAY.isoformat(), "--json", "--no-report")
@@ -100,7 +100,7 @@ def test_a_holder_that_wakes_up_late_commits_nothing(
     """Stopped for longer than its lease lasts, it is replaced; awake again, it changes nothing and ends saying so."""
     big = layout.encode_segment(vendor.world.troops_on(DAY, "UTC")[0].id)
     harvest = command(tmp_path, vendor)
-    sleeper = harvest.start("harvest", "--day", DAY.isoformat(), "--troop", big)
+    sleeper = harvest.start("harvest", "--day", DAY.isoformat(), "--troop", big, "--no-report")
     until_data(sleeper, vendor, 20)
     os.kill(sleeper.pid, signal.SIGSTOP)
     bound = int(RATE * PROMISED_SECONDS)

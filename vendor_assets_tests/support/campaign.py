@@ -18,7 +18,7 @@ PROMISED_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill and what the run after it asked for again.
+    """One kill and what the run after it asked for again; what that run did not come to is asked by a later one.
 
     Attributes:
         day: Which day was being harvested.
