@@ -32,7 +32,7 @@ from vendor_assets.days import Window
 from vendor_assets.errors import ObjectNotFoundError, RecordError
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
-from vendor_assets.storage.parquet import ONE_THREAD
+from vendor_assets.storage.parquet import read_whole
 from vendor_assets.tables import INSTANT
 from vendor_assets.vendors.base import Leaf, PlannedRequest, Request, Response
 
@@ -253,7 +253,7 @@ def read_index(store: ObjectStore, chunk_keys: Iterable[str]) -> list[LandedInde
     for key in chunk_keys:
         with store.open(key) as source:
             try:
-                table = pq.read_table(source, columns=_INDEX_COLUMNS, **ONE_THREAD)
+                table = read_whole(source, _INDEX_COLUMNS)
             except (pa.ArrowInvalid, OSError) as error:
                 message = f"landed chunk {store.uri(key)} cannot be read ({error}); delete it to have it fetched again"
                 raise RecordError(message) from error

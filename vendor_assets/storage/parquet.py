@@ -188,40 +188,38 @@ class TableWriter:
             self._parquet = None
 
 
-ONE_THREAD: Final = {"use_threads": False, "pre_buffer": False}
-"""For reads through a Python file object: a thread of Arrow that still holds one when the interpreter ends aborts the
-process (https://github.com/apache/arrow/issues/34314)."""
+def read_whole(source: Any, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some columns of it, in the calling thread alone.
+
+    A thread of Arrow that still holds a Python file object when the interpreter ends aborts the process
+    (https://github.com/apache/arrow/issues/34314), and ``pyarrow.parquet.read_table`` starts some whatever it is told.
+
+    Raises:
+        pyarrow.ArrowException: It is not a Parquet file, or a column does not exist.
+        OSError: It cannot be read.
+    """
+    file = pq.ParquetFile(source, pre_buffer=False)
+    if columns is None:
+        return file.read(use_threads=False)
+    missing = [name for name in columns if name not in file.schema_arrow.names]
+    if missing:
+        raise pa.ArrowInvalid(f"it has no column {', '.join(missing)}")
+    return file.read(columns=list(columns), use_threads=False).select(list(columns))
 
 
-def read_table(
-    store: ObjectStore,
-    key: str,
-    columns: Sequence[str] | None = None,
-    filters: Any = None,
-) -> pa.Table:
-    """Read a table, or some columns and rows of it; only what is needed is fetched.
+def read_table(store: ObjectStore, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a table, or some columns of it; only what is needed is fetched.
 
     Args:
         store: Where from.
         key: The object's key.
         columns: Names, in the order wanted.
-        filters: As in ``pyarrow.parquet.read_table``.
 
     Raises:
         ObjectNotFoundError: It is not there.
         StorageError: It is not a Parquet file, or the columns do not exist.
     """
-    table: pa.Table = _read(
-        store,
-        key,
-        lambda source: pq.read_table(
-            source,
-            columns=None if columns is None else list(columns),
-            filters=filters,
-            partitioning=None,
-            **ONE_THREAD,
-        ),
-    )
+    table: pa.Table = _read(store, key, lambda source: read_whole(source, columns))
     return table.replace_schema_metadata(None)
 
 

@@ -93,12 +93,12 @@ def test_an_empty_table_is_a_table(store: ObjectStore, spec: Table) -> None:
         assert (metadata["state"], rows) == ("empty", 0)
 
 
-def test_columns_and_rows_can_be_chosen(store: ObjectStore) -> None:
-    """Reading takes only the columns and rows asked for, columns in the order asked for."""
+def test_columns_can_be_chosen(store: ObjectStore) -> None:
+    """Reading takes only the columns asked for, in the order asked for."""
     write_table(store, KEY, _rows(100), PERFORMANCE_DATA)
-    table = read_table(store, KEY, columns=["value", "warrior_id"], filters=[("warrior_id", "=", "w3")])
+    table = read_table(store, KEY, columns=["value", "warrior_id"])
     assert table.column_names == ["value", "warrior_id"]
-    assert table.num_rows == 20
+    assert table.num_rows == 100
     assert read_table(store, KEY, columns=[]).num_rows in (0, 100)
 
 
