@@ -105,6 +105,7 @@ class PartitionHarvest:
         self.window = window
         self.ownership = ownership
         self.order = order
+        self.newest_id = ""
         head = self.store.head(base.table_key)
         self.table_etag = head.etag if head else None
 
@@ -115,6 +116,7 @@ class PartitionHarvest:
             VendorAssetsError: The harvest did not come to its end; what has landed stays, the next run resumes.
         """
         harvests = list_harvests(self.store, self.asset, self.day, self.troop_key)
+        self.newest_id = harvests[-1].harvest_id if harvests else ""
         finished = [harvest for harvest in harvests if harvest.finish_etag]
         current = finished[-1] if finished else None
         newer = harvests[harvests.index(current) + 1 :] if current else harvests
@@ -152,7 +154,8 @@ class PartitionHarvest:
     # The modes
 
     def _fetch_new(self, mode: Mode, plan: Plan) -> Outcome:
-        harvest_id = layout.new_ulid(self.tools.now())
+        # The newest is current, also where the clock of another machine is ahead of ours.
+        harvest_id = layout.new_ulid(self.tools.now(), after=self.newest_id)
         folder = layout.harvest_folder(self.asset, self.day, self.troop_key, harvest_id)
         self.store.put(layout.plan_key(folder), plan.packed, if_absent=True)
         return self._fetch(mode, folder, plan)

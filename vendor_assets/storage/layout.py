@@ -20,6 +20,7 @@ import hashlib
 import re
 import secrets
 from datetime import date, datetime
+from functools import reduce
 from typing import Final
 
 from vendor_assets.errors import StorageError
@@ -179,13 +180,24 @@ def report_key(day: date, suffix: str) -> str:
     return f"reports/day={day.isoformat()}/performance_report.{suffix.removeprefix('.')}"
 
 
-def new_ulid(now: datetime) -> str:
+def new_ulid(now: datetime, after: str = "") -> str:
     """A new identifier of 26 characters that sorts by time (milliseconds), then by chance.
+
+    Args:
+        now: The time.
+        after: An identifier that it sorts after, even if the clock that made that one was ahead.
 
     Source: the ULID specification, https://github.com/ulid/spec.
     """
-    number = int(now.timestamp() * 1000) << 80 | secrets.randbits(80)
+    milliseconds = int(now.timestamp() * 1000)
+    if after:
+        milliseconds = max(milliseconds, _milliseconds(after) + 1)
+    number = milliseconds << 80 | secrets.randbits(80)
     return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def _milliseconds(ulid: str) -> int:
+    return reduce(lambda number, letter: number << 5 | _CROCKFORD.index(letter), ulid[:10], 0)
 
 
 def _partition(day: date | None, troop: str | None) -> str:

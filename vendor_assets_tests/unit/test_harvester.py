@@ -184,6 +184,21 @@ def test_a_stopped_harvest_is_resumed_where_it_ended(bench: Bench) -> None:
     assert max(bench.client.calls.values()) == 1
 
 
+def test_the_newest_harvest_counts_whatever_the_clocks_say(bench: Bench) -> None:
+    """A replacement by a machine whose clock is an hour behind is resumed and becomes the current one."""
+    bench.troops(click("r1"))
+    bench.chain(click("r2"), "1")
+    bench.now -= timedelta(hours=1)
+    bench.client.factor = 2.0
+    bench.client.faults = {"/data/b": VendorUnauthorizedError("the key was refused", status=401)}
+    assert bench.chain(click("r3"), "1")["performance_data", "1"].state == "failed"
+    bench.client.faults = {}
+    resumed = bench.chain(click("r4", finished="reconcile"), "1")["performance_data", "1"]
+    assert resumed.mode == "resume"
+    again = bench.chain(click("r5", rebuild=True), "1", assets=("performance_data",))["performance_data", "1"]
+    assert [again.details[name] for name in ("rows_added", "rows_altered", "rows_removed")] == [0, 0, 0]
+
+
 def test_permanent_failures_become_dead_letters_and_are_redriven(bench: Bench) -> None:
     """A rejected request makes its partition partial, leaves its siblings alone, and a click asks only for it."""
     bench.troops(click("r1"))

@@ -173,6 +173,14 @@ def test_ulids_sort_by_time(milliseconds: int, later: int) -> None:
     assert re.fullmatch(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", earlier)
 
 
+@given(st.integers(0, 2**47), st.integers(0, 2**47))
+def test_a_ulid_sorts_after_the_one_it_follows(first: int, second: int) -> None:
+    """Whatever the two clocks say, what is made after another sorts after it."""
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    earlier = layout.new_ulid(epoch + timedelta(milliseconds=first))
+    assert layout.new_ulid(epoch + timedelta(milliseconds=second), after=earlier) > earlier
+
+
 def test_ulids_of_the_same_moment_differ() -> None:
     """Two harvests that begin in the same millisecond have different names."""
     now = datetime(2026, 11, 20, tzinfo=UTC)
