@@ -10,13 +10,14 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, metadata, packages_distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from dotenv import dotenv_values
+from packaging.specifiers import SpecifierSet
 
 import vendor_assets
 from vendor_assets import configuration, errors
@@ -229,6 +230,20 @@ def test_what_is_declared_is_pinned() -> None:
     pins = {_name(name): version for name, version in _pins().items()}
     assert {_name(each) for each in wanted} - {"vendor-assets"} <= set(pins)
     assert [version for version in pins.values() if not re.fullmatch(r"\d[\w.]*", version)] == []
+
+
+def test_what_is_pinned_runs_on_the_oldest_python() -> None:
+    """Debian's Python is not the newest of its minor version: each pin accepts the first one that we promise."""
+    oldest = _project()["project"]["requires-python"].removeprefix(">=") + ".0"
+    refused = []
+    for name in _pins():
+        try:
+            wanted = metadata(name).get("Requires-Python")
+        except PackageNotFoundError:
+            continue
+        if wanted and not SpecifierSet(wanted).contains(oldest):
+            refused.append(f"{name} wants Python {wanted}")
+    assert refused == []
 
 
 def test_the_template_names_every_setting() -> None:
