@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
 from difflib import get_close_matches
 from itertools import groupby
 from statistics import median
+from threading import RLock
 from typing import Any, Final, Protocol
 from zoneinfo import ZoneInfo
 
@@ -19,19 +21,23 @@ from vendor_assets.harvest.landing import (
     Finish,
     HarvestFolder,
     list_harvests,
+    list_harvests_of_day,
     load_finish,
     load_plan,
     read_index,
 )
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.harvest.sizing import UNKNOWN_CALLS
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.vendors.base import Asset, DataGroup, Vendor
 
 DAY_SECONDS: Final = 86_400
+UNKNOWN_CALLS: Final = 60
+"""What a troop is taken to cost while nothing is known of any troop."""
 _NO_FILTERS: Final = Filters()
+_READERS: Final = 16
+"""Troops whose shape is read at once: of a store far away each object takes a moment."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class DayPlan:
         done: Calls that are answered already and cost nothing, by asset.
         saved: Calls that the filters save.
         by_troop: All calls of a troop's day, answered or not, by its name, the largest first.
+        whole_by_key: The same by partition key and asset.
         to_come: Calls to come by troop's partition key, the largest first.
     """
 
@@ -63,6 +70,7 @@ class DayPlan:
     done: dict[str, int]
     saved: int
     by_troop: dict[str, int]
+    whole_by_key: dict[str, dict[str, int]]
     to_come: dict[str, int]
 
     @property
@@ -120,8 +128,10 @@ class Costs:
         self._zone = wanted.zone
         self._resolution_seconds = wanted.resolution_seconds
         self._filters = wanted.filters
+        self._listing = RLock()
         self._days: dict[str, list[date]] = {}
         self._folders: dict[str, set[str]] = {}
+        self._landed: dict[tuple[Asset, date], dict[str, list[HarvestFolder]]] = {}
         self._rosters: dict[date, list[dict[str, Any]]] = {}
         self._finishes: dict[tuple[Asset, date, str | None], Finish | None] = {}
         self._counted: dict[tuple[str, date, Filters, tuple[tuple[int, int], ...]], int] = {}
@@ -140,7 +150,9 @@ class Costs:
         chosen = taken if only else rows
         self._used: set[date] = set()
         window = day_window(day, self._zone)
-        found = {row["troop_key"]: self._troop(row, day, window) for row in taken}
+        with ThreadPoolExecutor(_READERS) as readers:
+            troops = readers.map(lambda row: self._troop(row, day, window), taken)
+            found = {row["troop_key"]: troop for row, troop in zip(taken, troops, strict=True)}
         self._take_the_median(found)
         calls: dict[str, int] = dict.fromkeys(("troops", *CHAIN), 0)
         done: dict[str, int] = dict.fromkeys(("troops", *CHAIN), 0)
@@ -152,9 +164,13 @@ class Costs:
                 calls[asset] += troop.calls[asset]
                 done[asset] += troop.done[asset]
         names = {row["troop_key"]: str(row["name"] or row["troop_id"]) for row in chosen}
+        whole: dict[str, dict[str, int]] = {
+            key: {asset: troop.calls[asset] + troop.done[asset] for asset in CHAIN}
+            for key, troop in found.items()
+        }
         by_troop = Counter[str]()
-        for key, troop in found.items():
-            by_troop[names[key]] += sum(troop.calls.values()) + sum(troop.done.values())
+        for key, of_troop in whole.items():
+            by_troop[names[key]] += sum(of_troop.values())
         to_come = Counter({key: sum(troop.calls.values()) for key, troop in found.items()})
         return DayPlan(
             day,
@@ -167,6 +183,7 @@ class Costs:
             done=done,
             saved=sum(troop.saved for troop in found.values()) + self._of_left_out(chosen, window, found),
             by_troop=dict(by_troop.most_common()),
+            whole_by_key=whole,
             to_come=dict(to_come.most_common()),
         )
 
@@ -318,9 +335,10 @@ class Costs:
 
     def _known_days(self, table: str, day: date) -> Iterator[date]:
         """Days that have a table, the nearest first; of two the earlier."""
-        if table not in self._days:
-            names = self._names(layout.table_prefix(table))
-            self._days[table] = [date.fromisoformat(name.removeprefix("day=")) for name in names]
+        with self._listing:
+            if table not in self._days:
+                names = self._names(layout.table_prefix(table))
+                self._days[table] = [date.fromisoformat(name.removeprefix("day=")) for name in names]
         yield from sorted(self._days[table], key=lambda other: (abs((other - day).days), other > day))
 
     def _nearest(self, table: Asset, key: str, day: date) -> date | None:
@@ -343,8 +361,9 @@ class Costs:
         return self._finishes[asset, day, key]
 
     def _names(self, prefix: str) -> set[str]:
-        if prefix not in self._folders:
-            self._folders[prefix] = {name for name in self._store.folders(prefix) if "=" in name}
+        with self._listing:
+            if prefix not in self._folders:
+                self._folders[prefix] = {name for name in self._store.folders(prefix) if "=" in name}
         return self._folders[prefix]
 
     def _read(self, table: str, source: date, key: str, *columns: str) -> list[dict[str, Any]]:
@@ -353,15 +372,18 @@ class Costs:
         return rows
 
     def _harvests(self, asset: Asset, day: date, key: str | None) -> list[HarvestFolder]:
-        there = key is None or f"troop={key}" in self._names(layout.harvest_prefix(asset, day))
-        return list_harvests(self._store, asset, day, key) if there else []
+        if key is None:
+            return list_harvests(self._store, asset, day, None)
+        with self._listing:
+            if (asset, day) not in self._landed:
+                self._landed[asset, day] = list_harvests_of_day(self._store, asset, day)
+        return self._landed[asset, day].get(key, [])
 
     def _answered(self, asset: Asset, day: date, key: str | None) -> int:
         """Calls of a partition that have been answered and landed."""
         harvests = self._harvests(asset, day, key)
-        finished = [each for each in harvests if each.finish_etag]
-        finish = load_finish(self._store, finished[-1].folder) if finished else None
-        if finish is not None and finished[-1] is harvests[-1]:
+        finish = self._finish(asset, day, key)
+        if finish is not None and harvests[-1].finish_etag:
             return finish.answers or finish.requests
         chunks = [chunk for each in harvests for chunk in each.chunks]
         return len({(entry.request, entry.page) for entry in read_index(self._store, chunks)})

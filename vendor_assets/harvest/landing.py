@@ -373,13 +373,25 @@ class HarvestFolder:
 
 def list_harvests(store: ObjectStore, asset: str, day: date, troop_key: str | None) -> list[HarvestFolder]:
     """All harvests of a partition, oldest first."""
-    prefix = layout.harvest_prefix(asset, day, troop_key)
+    return _harvests_below(store, layout.harvest_prefix(asset, day, troop_key))
+
+
+def list_harvests_of_day(store: ObjectStore, asset: str, day: date) -> dict[str, list[HarvestFolder]]:
+    """All harvests of a day's troops by partition key, oldest first: one listing for all of them."""
+    prefix = layout.harvest_prefix(asset, day)
+    found: dict[str, list[HarvestFolder]] = {}
+    for harvest in _harvests_below(store, prefix):
+        troop = harvest.folder.removeprefix(prefix).partition("/")[0]
+        found.setdefault(troop.removeprefix("troop="), []).append(harvest)
+    return found
+
+
+def _harvests_below(store: ObjectStore, prefix: str) -> list[HarvestFolder]:
     folders: dict[str, dict[str, str]] = {}
     for info in store.list(prefix):
-        rest = info.key.removeprefix(prefix)
-        name, slash, part = rest.partition("/")
-        if slash and name.startswith("h-"):
-            folders.setdefault(prefix + name + "/", {})[part] = info.etag
+        folder, _, part = info.key.rpartition("/")
+        if folder.rpartition("/")[2].startswith("h-"):
+            folders.setdefault(folder + "/", {})[part] = info.etag
     return [
         HarvestFolder(
             folder=folder,

@@ -7,9 +7,11 @@ from typing import Final
 import dagster as dg
 from dagster import AssetPartitionStatus
 
+from vendor_assets.configuration import Settings
+from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.harvest.sizing import cut, estimate_calls
+from vendor_assets.harvest.sizing import cut
 from vendor_assets.orchestration.events import CALLS_TAG, CLASS_TAG, DAY_TAG, LOOK_BACK, TRIGGER_TAG
 from vendor_assets.orchestration.jobs import (
     HARVEST_JOB,
@@ -58,10 +60,9 @@ def class_tags(work_class: str) -> dict[str, str]:
 
 def roster_runs(
     store: ObjectStore,
+    settings: Settings,
     day: date,
-    filters: Filters,
     *,
-    permitted_rate: float | None,
     run_key: str,
     work_class: str,
     only: Sequence[str] = (),
@@ -71,9 +72,9 @@ def roster_runs(
     Args:
         only: Ids, partition keys or names of troops; none means all.
     """
-    keys = roster_keys(store, day, filters, only)
-    calls = estimate_calls(store, day, keys)
-    runs = cut(calls, permitted_rate)
+    keys = roster_keys(store, day, settings.filters, only)
+    calls = Costs(store, settings).day(day, keys).to_come if keys else {}
+    runs = cut(calls, settings.permitted_rate)
     requests = [
         dg.RunRequest(
             job_name=HARVEST_JOB,
@@ -91,13 +92,12 @@ def roster_runs(
     return keys, requests
 
 
-def look_back_runs(
-    store: ObjectStore, day: date, *, permitted_rate: float | None, run_key: str
-) -> list[dg.RunRequest]:
+def look_back_runs(store: ObjectStore, settings: Settings, day: date, *, run_key: str) -> list[dg.RunRequest]:
     """Runs that fetch the performance data of a finished day anew, for late data; cut by quota, as backfills."""
     prefix = layout.table_prefix("performance_data", day)
-    keys = [name.removeprefix("troop=") for name in store.folders(prefix) if name.startswith("troop=")]
-    calls = estimate_calls(store, day, keys)
+    keys = {name.removeprefix("troop=") for name in store.folders(prefix)}
+    whole = Costs(store, settings).day(day).whole_by_key
+    calls = {key: of_troop["performance_data"] for key, of_troop in whole.items() if key in keys}
     return [
         dg.RunRequest(
             job_name=HARVEST_JOB,
@@ -110,7 +110,7 @@ def look_back_runs(
                 CALLS_TAG: str(sum(calls[key] for key in chosen)),
             },
         )
-        for number, chosen in enumerate(cut(calls, permitted_rate))
+        for number, chosen in enumerate(cut(calls, settings.permitted_rate))
     ]
 
 

@@ -16,7 +16,7 @@ from vendor_assets.configuration import Settings
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
 from vendor_assets.harvest.costs import Costs, choose_troops
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.harvest.sizing import cut, estimate_calls
+from vendor_assets.harvest.sizing import cut
 from vendor_assets.orchestration.events import DAY_TAG, FOLLOW_TAG, TRIGGER_TAG
 from vendor_assets.orchestration.following import class_tags, day_is_decided
 from vendor_assets.orchestration.jobs import HARVEST_JOB, PUBLISH_JOB, ROSTER_JOB, harvest_config
@@ -198,14 +198,17 @@ class Launcher:
         chosen = self._choose(day, troops)
         new = sorted(set(chosen) - set(self._instance.get_dynamic_partitions(TROOP)))
         self._instance.add_dynamic_partitions(TROOP, new)
+        plan = Costs(self._store, self._settings).day(day, troops)
         if not rebuild:
-            plan = Costs(self._store, self._settings).day(day, troops)
             expected = plan.whole - plan.done["troops"] if replace else plan.total
             asked = self.summary.calls_made - before
             self._planned.append(None if plan.shape_from is None and plan.total else asked + expected)
             known = [calls for calls in self._planned if calls is not None]
             self.summary.calls_planned = sum(known) if len(known) == len(self._planned) else None
-        runs = cut(estimate_calls(self._store, day, chosen), self._settings.permitted_rate)
+        calls = plan.to_come
+        if replace:
+            calls = {key: sum(of_troop.values()) for key, of_troop in plan.whole_by_key.items()}
+        runs = cut(calls, self._settings.permitted_rate)
         for number, keys in enumerate(runs, 1):
             part = f" ({number} of {len(runs)})" if len(runs) > 1 else ""
             partitions = [str(day_troop_key(day, key)) for key in keys]

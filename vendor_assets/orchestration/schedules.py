@@ -73,8 +73,8 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             if (day := newest - timedelta(days=back)) >= settings.start
             for request in look_back_runs(
                 store.open(),
+                settings,
                 day,
-                permitted_rate=settings.permitted_rate,
                 run_key=f"{LOOK_BACK}:{newest}:{day}",
             )
         ]

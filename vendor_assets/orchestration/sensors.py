@@ -86,7 +86,6 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         jobs: The deployment's jobs.
     """
     harvest, roster = (next(job for job in jobs if job.name == name) for name in (HARVEST_JOB, ROSTER_JOB))
-    permitted_rate = settings.permitted_rate
 
     @dg.sensor(
         name="roster_sensor",
@@ -112,9 +111,8 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
             try:
                 keys, runs = roster_runs(
                     store.open(),
+                    settings,
                     date.fromisoformat(day),
-                    settings.filters,
-                    permitted_rate=permitted_rate,
                     run_key=f"troops:{day}:{storage_id}",
                     work_class=_class_of(run),
                     only=json.loads(run.tags.get(TROOPS_TAG, "[]")),
