@@ -57,6 +57,7 @@ class Harvester:
         open_partitions: Partitions worked on at once.
         now: The time, an aware datetime.
         stop: Set it to end early; what has been answered is landed.
+        calls_planned: Calls that its work was planned to take; progress goes by it.
     """
 
     live: ClassVar[weakref.WeakSet[Harvester]] = weakref.WeakSet()
@@ -82,6 +83,7 @@ class Harvester:
         stop: threading.Event | None = None,
         flush_seconds: float = 2.0,
         filters: Filters | None = None,
+        calls_planned: int | None = None,
     ) -> None:
         self.store = store
         self.vendor = vendor
@@ -96,6 +98,7 @@ class Harvester:
         self._asked: Counter[str] = Counter()
         self._begun: Counter[str] = Counter()
         self._partitions_done = 0
+        self._calls_planned = calls_planned
         self._sightings: dict[date, list[LandedIndex]] = {}
         self._sightings_lock = threading.Lock()
         self._tools = Tools(
@@ -141,7 +144,16 @@ class Harvester:
         open_now = sum(1 for work, _, _ in works if not work.finished.is_set())
         partitions = sum(asked.values())
         return Progress(
-            planned, done, dead, open_now, partitions, partitions_done, asked, begun, leaves_waiting
+            planned,
+            done,
+            dead,
+            open_now,
+            partitions,
+            partitions_done,
+            asked,
+            begun,
+            leaves_waiting,
+            self._calls_planned,
         )
 
     def troops(self, days: Sequence[date], order: Order) -> Iterator[Outcome]:

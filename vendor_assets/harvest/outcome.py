@@ -104,6 +104,7 @@ class Progress:
         asked: Partitions to do, by asset.
         begun: Those of them whose harvest has begun.
         leaves_waiting: Leaves that have not landed, by asset, of harvests opened so far.
+        calls_planned: Requests that the whole work was planned to take, where somebody did.
     """
 
     planned: dict[str, int]
@@ -115,6 +116,7 @@ class Progress:
     asked: dict[str, int]
     begun: dict[str, int]
     leaves_waiting: dict[str, int]
+    calls_planned: int | None = None
 
     @property
     def waiting(self) -> int:
@@ -123,7 +125,14 @@ class Progress:
 
     @property
     def expected(self) -> int:
-        """Requests still to send; a partition that has not begun is taken to need what the others needed."""
+        """Requests still to send, exact once all partitions have begun.
+
+        Until then by the plan, or without one as if each other partition needed what those begun have needed.
+        """
+        if self.calls_planned is not None:
+            begun = all(self.begun.get(asset, 0) >= asked for asset, asked in self.asked.items())
+            left = 0 if begun else self.calls_planned - sum(self.done.values())
+            return max(self.waiting, left)
         unknown = sum(
             self.planned.get(asset, 0) / begun * (self.asked[asset] - begun)
             for asset, begun in self.begun.items()

@@ -48,7 +48,6 @@ class Recorder:
         source: The run's id.
         say: Takes a line for the run's log.
         budget: What the budget does now.
-        planned_calls: What the run was estimated to cost, where somebody did.
     """
 
     sample_seconds: ClassVar[float] = 5.0
@@ -64,14 +63,12 @@ class Recorder:
         source: str,
         say: Callable[[str], None],
         budget: Callable[[], BudgetState],
-        planned_calls: int | None = None,
     ) -> None:
         self._progress = progress
         self._backlog = backlog
         self._source = source
         self._say = say
         self._budget = budget
-        self._planned_calls = planned_calls
         self._said = (time.monotonic(), 0)
         self._sampled = False
         self._stop = threading.Event()
@@ -105,7 +102,7 @@ class Recorder:
                 say_at = passed + max(self.say_seconds, passed / 40)
 
     def _sample(self, *, last: bool = False) -> None:
-        sample = sample_of(self._progress(), self._source, self._planned_calls)
+        sample = sample_of(self._progress(), self._source)
         if last:
             # What a run leaves undone waits for nobody until the next run begins it.
             sample = Sample(sample.time, sample.source, dead=sample.dead, calls_done=sample.calls_done)
@@ -120,7 +117,7 @@ class Recorder:
         progress = self._progress()
         if not progress.partitions:
             return
-        now, sample = time.monotonic(), sample_of(progress, self._source, self._planned_calls)
+        now, sample = time.monotonic(), sample_of(progress, self._source)
         self._said = (now, sample.calls_done)
         try:
             why = self._budget().why
@@ -129,15 +126,8 @@ class Recorder:
         self._say(progress_text(progress, sample, (sample.calls_done - done) / (now - at), why))
 
 
-def sample_of(progress: Progress, source: str, planned_calls: int | None) -> Sample:
-    """A run's progress as a sample.
-
-    Args:
-        planned_calls: What the run was estimated to cost; counts until all of its partitions have begun.
-    """
-    done = sum(progress.done.values())
-    begun = all(progress.begun.get(asset, 0) >= asked for asset, asked in progress.asked.items())
-    estimated = 0 if begun or planned_calls is None else planned_calls - done
+def sample_of(progress: Progress, source: str) -> Sample:
+    """A run's progress as a sample."""
     listed = progress.leaves_waiting.get("warriors", 0)
     return Sample(
         datetime.now(UTC),
@@ -146,8 +136,8 @@ def sample_of(progress: Progress, source: str, planned_calls: int | None) -> Sam
         warriors=progress.leaves_waiting.get("data_groups", 0),
         data_groups=progress.leaves_waiting.get("performance_data", 0),
         dead=progress.dead,
-        calls=max(progress.expected, estimated),
-        calls_done=done,
+        calls=progress.expected,
+        calls_done=sum(progress.done.values()),
     )
 
 

@@ -17,7 +17,7 @@ from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
 from vendor_assets.harvest.costs import Costs, choose_troops
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut
-from vendor_assets.orchestration.events import DAY_TAG, FOLLOW_TAG, TRIGGER_TAG
+from vendor_assets.orchestration.events import CALLS_TAG, DAY_TAG, FOLLOW_TAG, TRIGGER_TAG
 from vendor_assets.orchestration.following import class_tags, day_is_decided
 from vendor_assets.orchestration.jobs import HARVEST_JOB, PUBLISH_JOB, ROSTER_JOB, harvest_config
 from vendor_assets.orchestration.partitions import TROOP, Partitions, day_troop_key
@@ -203,8 +203,8 @@ class Launcher:
             expected = plan.whole - plan.done["troops"] if replace else plan.total
             asked = self.summary.calls_made - before
             self._planned.append(None if plan.shape_from is None and plan.total else asked + expected)
-            known = [calls for calls in self._planned if calls is not None]
-            self.summary.calls_planned = sum(known) if len(known) == len(self._planned) else None
+            told = [count for count in self._planned if count is not None]
+            self.summary.calls_planned = sum(told) if len(told) == len(self._planned) else None
         calls = plan.to_come
         if replace:
             calls = {key: sum(of_troop.values()) for key, of_troop in plan.whole_by_key.items()}
@@ -213,7 +213,9 @@ class Launcher:
             part = f" ({number} of {len(runs)})" if len(runs) > 1 else ""
             partitions = [str(day_troop_key(day, key)) for key in keys]
             config = harvest_config(partitions, list(CHAIN), rebuild=rebuild)
-            self._run(HARVEST_JOB, f"{day} {len(keys)} troops{part}", tags, run_config=config)
+            known = plan.shape_from is not None and not rebuild
+            planned = {CALLS_TAG: str(sum(calls[key] for key in keys))} if known else {}
+            self._run(HARVEST_JOB, f"{day} {len(keys)} troops{part}", tags | planned, run_config=config)
         whole = self._choose(day, [])
         if report and day_is_decided(self._instance, self._partitions, day.isoformat(), whole):
             self._run(PUBLISH_JOB, f"{day} statistics and report", tags, partition_key=day.isoformat())

@@ -117,20 +117,20 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
         run_id = run.run_id if run else f"no-run-{id(self):x}"
         job = run.job_name if run else ""
         calls = run.tags.get(CALLS_TAG, "") if run else ""
-        with self.harvester(run_id, {"job": job}) as harvester:
+        planned = int(calls) if calls.isdecimal() else None
+        with self._harvester(run_id, {"job": job}, planned) as harvester:
             recorder = Recorder(
                 lambda: harvester.progress,
                 Backlog(self.vendor_api.database_url),
                 source=run_id,
                 say=context.log.info if context.log else print,
                 budget=self.vendor_api.state,
-                planned_calls=int(calls) if calls.isdecimal() else None,
             )
             with recorder:
                 yield harvester
 
     @contextmanager
-    def harvester(self, run_id: str, info: dict[str, str]) -> Iterator[Harvester]:
+    def _harvester(self, run_id: str, info: dict[str, str], calls_planned: int | None) -> Iterator[Harvester]:
         """A harvester that holds partitions in a run's name."""
         stop = threading.Event()
         leases = self.vendor_api.leases()
@@ -146,6 +146,7 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
                 filters=Filters.parse(self.filters),
                 threads=self.vendor_api.max_in_flight,
                 stop=stop,
+                calls_planned=calls_planned,
             )
             try:
                 yield harvester

@@ -23,7 +23,7 @@ from vendor_assets.errors import (
 from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
-from vendor_assets.harvest.outcome import CHAIN, Order, Outcome
+from vendor_assets.harvest.outcome import CHAIN, Order, Outcome, Progress
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import FolderStore
 from vendor_assets.storage.parquet import read_table
@@ -378,6 +378,28 @@ def test_quarantined_records_come_back_once_the_dialect_knows_them(
     assert (again.rows, again.quarantined, again.details["rows_added"]) == (96, 0, 48)
     assert bench.store.head(key) is None
     assert bench.calls() == calls
+
+
+@pytest.mark.parametrize(
+    ("calls_planned", "begun", "left"), [(None, 2, 15 + 8 * 10), (50, 2, 45), (12, 2, 15), (50, 10, 15)]
+)
+def test_what_is_left_goes_by_the_plan_until_all_has_begun(
+    calls_planned: int | None, begun: int, left: int
+) -> None:
+    """Without a plan the partitions to come are taken to be like those begun, which were the small ones."""
+    progress = Progress(
+        planned={"data_groups": 20},
+        done={"data_groups": 5},
+        dead=0,
+        open_partitions=2,
+        partitions=10,
+        partitions_done=0,
+        asked={"data_groups": 10},
+        begun={"data_groups": begun},
+        leaves_waiting={},
+        calls_planned=calls_planned,
+    )
+    assert progress.expected == left
 
 
 def test_an_entity_that_is_gone_is_counted_and_no_failure(bench: Bench) -> None:
