@@ -28,7 +28,13 @@ from vendor_assets.days import Window, days_between, parse_day
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError, StorageError
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore, open_store
-from vendor_assets.storage.parquet import TableWriter, duckdb_connection, read_metadata, read_table
+from vendor_assets.storage.parquet import (
+    TableWriter,
+    duckdb_connection,
+    duckdb_reason,
+    read_metadata,
+    read_table,
+)
 from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA, TABLES, Table
 
 if TYPE_CHECKING:
@@ -370,7 +376,7 @@ class Warehouse:
                     connection.sql(sql, params=dict(parameters or {})).to_arrow_table().to_pandas()
                 )
             except duckdb.Error as error:
-                message = f"a query of {spec.name} failed: {_one_line(error)}"
+                message = f"a query of {spec.name} failed: {duckdb_reason(error)}"
                 raise StorageError(message) from error
             return answer
 
@@ -500,7 +506,7 @@ def daily_performance(
                     writer.write(table.select(DAILY_PERFORMANCE.schema.names).cast(DAILY_PERFORMANCE.schema))
     except duckdb.Error as error:
         message = (
-            f"statistics of {day} failed: {_one_line(error)}; rebuild the partition if its file is broken"
+            f"statistics of {day} failed: {duckdb_reason(error)}; rebuild the partition if its file is broken"
         )
         raise StorageError(message) from error
     return Published(key, writer.rows, timeslices, len(partitions), writer.bytes, time.perf_counter() - began)
@@ -682,10 +688,6 @@ def _scan(spec: Table, uris: Sequence[str]) -> str:
     kinds = {"day": "DATE", "troop": "VARCHAR"}
     typed = ", ".join(f"'{name}': {kinds[name]}" for name in spec.partitioned_by)
     return f"read_parquet([{files}], hive_partitioning = true, hive_types = {{{typed}}})"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]
 
 
 def _parallel(function: Callable[[_In], _Out], items: Sequence[_In]) -> list[_Out]:

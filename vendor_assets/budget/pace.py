@@ -409,10 +409,6 @@ class Pace:
         self._follow(before, now)
         return True
 
-    def outstanding(self, now: float) -> int:
-        """How many slots lie ahead."""
-        return sum(1 for run in self.runs for n in range(run.count) if run.first + n * run.step > now)
-
     def inherit(self, lost: Pace, now: float) -> None:
         """Take over what was known from a document that was lost; all its slots are void."""
         shift = now - lost.at if lost.boot != self.boot else 0.0

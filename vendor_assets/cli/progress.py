@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn, Self
 
-from vendor_assets.days import duration_text
-
 QUIET_SECONDS: Final = 2.0
 """What is over sooner shows no progress."""
 LINE_SECONDS: Final = 30.0
@@ -73,38 +71,23 @@ class ProgressLine:
         if not live:
             return None
         state = live[-1].progress
-        done = sum(state.done.values())
+        done = state.calls_done
         if live[-1] is not self._run:
             self._run, self._past = live[-1], deque([(now, done)])
         self._past.append((now, done))
         while self._past[0][0] < now - RATE_SECONDS:
             self._past.popleft()
         since, before = self._past[0]
-        return progress_text(state, (done - before) / (now - since) if now > since else 0.0)
+        return _bar(state, (done - before) / (now - since) if now > since else 0.0)
 
 
-def progress_text(state: Any, rate: float) -> str | None:
-    """One line on how far a run is; None before anything is planned.
-
-    Args:
-        state: The harvester's progress.
-        rate: Calls per second lately.
-    """
-    done = sum(state.done.values())
-    expected = done + state.expected
+def _bar(progress: Any, pace: float) -> str | None:
+    """A bar and how far a run is; None before anything is planned."""
+    expected = progress.calls_done + progress.expected
     if not expected:
         return None
-    filled = int(24 * done / expected)
-    parts = [
-        f"[{'#' * filled}{'-' * (24 - filled)}] {done:,} of about {expected:,} calls",
-        f"{state.partitions_done} of {state.partitions} partitions",
-        f"{rate:.3g} calls/s",
-    ]
-    if state.dead:
-        parts.append(f"{state.dead} dead letters")
-    if rate and expected > done:
-        parts.append(f"about {duration_text((expected - done) / rate)} left")
-    return ", ".join(parts)
+    filled = int(24 * progress.calls_done / expected)
+    return f"[{'#' * filled}{'-' * (24 - filled)}] {progress.text(pace)}"
 
 
 @contextmanager

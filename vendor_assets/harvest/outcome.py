@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final, Literal
 
+from vendor_assets.days import duration_text
 from vendor_assets.harvest.fetching import Counts
 from vendor_assets.harvest.landing import Finish, list_harvests, load_finish
 from vendor_assets.storage import layout
@@ -121,7 +122,7 @@ class Progress:
     @property
     def waiting(self) -> int:
         """Planned requests that are not done."""
-        return sum(self.planned.values()) - sum(self.done.values())
+        return sum(self.planned.values()) - self.calls_done
 
     @property
     def expected(self) -> int:
@@ -131,7 +132,7 @@ class Progress:
         """
         if self.calls_planned is not None:
             begun = all(self.begun.get(asset, 0) >= asked for asset, asked in self.asked.items())
-            left = 0 if begun else self.calls_planned - sum(self.done.values())
+            left = 0 if begun else self.calls_planned - self.calls_done
             return max(self.waiting, left)
         unknown = sum(
             self.planned.get(asset, 0) / begun * (self.asked[asset] - begun)
@@ -139,6 +140,30 @@ class Progress:
             if begun
         )
         return self.waiting + round(unknown)
+
+    @property
+    def calls_done(self) -> int:
+        """Requests that are done."""
+        return sum(self.done.values())
+
+    def text(self, pace: float, why: str = "") -> str:
+        """One line on how far the work is.
+
+        Args:
+            pace: Calls per second lately.
+            why: What decides the pace.
+        """
+        left = self.expected
+        parts = [
+            f"{self.calls_done:,} of about {self.calls_done + left:,} calls",
+            f"{self.partitions_done} of {self.partitions} partitions",
+            f"{pace:.3g} calls/s" + (f" ({why})" if why else ""),
+        ]
+        if self.dead:
+            parts.append(f"{self.dead} dead letters")
+        if left and pace:
+            parts.append(f"about {duration_text(left / pace)} left")
+        return ", ".join(parts)
 
 
 def recorded(store: ObjectStore, asset: Asset, day: date, troop_key: str | None) -> Outcome | None:

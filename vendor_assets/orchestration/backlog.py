@@ -117,13 +117,13 @@ class Recorder:
         progress = self._progress()
         if not progress.partitions:
             return
-        now, sample = time.monotonic(), sample_of(progress, self._source)
-        self._said = (now, sample.calls_done)
+        now = time.monotonic()
+        self._said = (now, progress.calls_done)
         try:
             why = self._budget().why
         except VendorAssetsError as error:
             why = str(error)
-        self._say(progress_text(progress, sample, (sample.calls_done - done) / (now - at), why))
+        self._say("progress: " + progress.text((progress.calls_done - done) / (now - at), why))
 
 
 def sample_of(progress: Progress, source: str) -> Sample:
@@ -137,27 +137,8 @@ def sample_of(progress: Progress, source: str) -> Sample:
         data_groups=progress.leaves_waiting.get("performance_data", 0),
         dead=progress.dead,
         calls=progress.expected,
-        calls_done=sum(progress.done.values()),
+        calls_done=progress.calls_done,
     )
-
-
-def progress_text(progress: Progress, sample: Sample, pace: float, why: str) -> str:
-    """One line on how far a run is.
-
-    Args:
-        pace: Calls per second lately.
-        why: What decides the rate.
-    """
-    parts = [
-        f"{sample.calls_done:,} of about {sample.calls_done + sample.calls:,} calls",
-        f"{progress.partitions_done} of {progress.partitions} partitions",
-        f"{pace:.3g} calls/s ({why})",
-    ]
-    if progress.dead:
-        parts.append(f"{progress.dead} dead letters")
-    if sample.calls and pace:
-        parts.append(f"about {duration_text(sample.calls / pace)} left")
-    return "progress: " + ", ".join(parts)
 
 
 def observation_of(
