@@ -82,10 +82,10 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Keep a last sample: what is left."""
+        """Keep a last sample, of the shortest run too: what is left, and how many calls it made."""
         self._stop.set()
         self._thread.join()
-        if self._sampled:
+        if self._sampled or self._progress().calls_done:
             self._sample(last=True)
         self._backlog.close()
 
