@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from vendor_assets.cli.harvest import exit_code, print_summary
@@ -105,6 +106,7 @@ def _names(store: Any, partition: DeadPartition) -> set[str]:
     return names
 
 
+@cache
 def _roster(store: Any, day: date) -> list[dict[str, Any]]:
     from vendor_assets.storage import layout
     from vendor_assets.storage.parquet import read_table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from vendor_assets.errors import ObjectConflictError, ObjectNotFoundError, RecordError
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.objects import ObjectInfo, ObjectStore
 from vendor_assets.vendors.base import Asset
 
 
@@ -117,20 +117,26 @@ class DeadLetters:
                 continue
             return
 
-    def all(self) -> Iterator[DeadPartition]:
-        """Every partition that has dead letters."""
-        for info in self._store.list("dead_letters/"):
-            partition, _ = self._read(info.key)
-            if partition is not None:
-                yield partition
+    def all(self) -> list[DeadPartition]:
+        """Every partition that has dead letters, or discarded ones."""
+        return [partition for _, partition in self.changed({})]
+
+    def changed(self, versions: Mapping[str, str]) -> list[tuple[ObjectInfo, DeadPartition]]:
+        """Partitions that have dead letters, or discarded ones, each with its object.
+
+        Args:
+            versions: Object key to the etag of what is known already and is not read again.
+        """
+        listed = self._store.list(layout.dead_letters_prefix())
+        infos = [info for info in listed if versions.get(info.key) != info.etag]
+        found = self._read_all([info.key for info in infos])
+        return [(info, each) for info, each in zip(infos, found, strict=True) if each is not None]
 
     def of_day(self, day: date) -> list[DeadPartition]:
         """A day's partitions that have dead letters, or discarded ones."""
         prefixes = [layout.dead_letters_prefix(asset, day) for asset in get_args(Asset)]
         keys = [info.key for prefix in prefixes for info in self._store.list(prefix)]
-        # After an outage there may be hundreds, each an object of its own.
-        with ThreadPoolExecutor(max_workers=8, thread_name_prefix="letters") as pool:
-            return [found for found, _ in pool.map(self._read, keys) if found is not None]
+        return [found for found in self._read_all(keys) if found is not None]
 
     def discard(
         self, partition: DeadPartition, requests: set[str], *, who: str, why: str, at: datetime
@@ -155,6 +161,11 @@ class DeadLetters:
 
         self.change(partition, after)
         return count
+
+    def _read_all(self, keys: Sequence[str]) -> list[DeadPartition | None]:
+        # After an outage there may be hundreds, each an object of its own.
+        with ThreadPoolExecutor(max_workers=8, thread_name_prefix="letters") as pool:
+            return [found for found, _ in pool.map(self._read, keys)]
 
     def _read(self, key: str) -> tuple[DeadPartition | None, str | None]:
         try:

@@ -18,7 +18,6 @@ DEAD_LETTERS: Final = "dead_letters"
 NONE_OPEN: Final = "none_open"
 MOST_ROWS: Final = 200
 """Rows of the table in the UI; the command lists all."""
-PREFIX: Final = "dead_letters/"
 
 DEAD_LETTERS_TEXT: Final = """One partition a day: the requests of that day that will not succeed by themselves, each
 with its reason, until they are redriven or discarded.
@@ -51,7 +50,7 @@ _COLUMNS: Final = {
 def versions(store: ObjectStore) -> dict[str, str]:
     """A short text for each day that has dead letters, another one whenever they change; costs one listing."""
     found: dict[str, Any] = {}
-    for info in store.list(PREFIX):
+    for info in store.list(layout.dead_letters_prefix()):
         day = next((part for part in info.key.split("/") if part.startswith("day=")), "")
         digest = found.setdefault(day.removeprefix("day="), hashlib.sha256())
         digest.update(f"{info.key} {info.etag}\n".encode())

@@ -199,6 +199,9 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
                 )
         return dg.SensorResult(run_requests=requests, cursor=str(cursor))
 
+    # Object key to etag of partitions of which nothing is redriven until they change: not read at each tick.
+    quiet: dict[str, str] = {}
+
     @dg.sensor(
         name="redrive_sensor",
         jobs=[harvest, roster],
@@ -210,7 +213,12 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         context: dg.SensorEvaluationContext,  # noqa: ARG001  Dagster wants it first
         store: StoreResource,
     ) -> dg.SensorResult:
-        return dg.SensorResult(run_requests=_redrives(DeadLetters(store.open()).all(), datetime.now(UTC)))
+        found = DeadLetters(store.open()).changed(quiet)
+        quiet.update(
+            (info.key, info.etag) for info, partition in found if not any(map(_open, partition.letters))
+        )
+        partitions = [partition for _, partition in found]
+        return dg.SensorResult(run_requests=_redrives(partitions, datetime.now(UTC)))
 
     @dg.sensor(
         name="lapsed_runs_sensor",
@@ -263,7 +271,7 @@ def _redrives(partitions: Iterable[DeadPartition], now: datetime) -> list[dg.Run
     stamps: dict[str, str] = {}
     requests: list[dg.RunRequest] = []
     for partition in partitions:
-        due = [letter for letter in partition.letters if letter.retryable and _due(letter, now)]
+        due = [letter for letter in partition.letters if _due(letter, now)]
         if not due:
             continue
         day, newest = partition.day.isoformat(), max(letter.last_at for letter in due).isoformat()
@@ -286,8 +294,13 @@ def _redrives(partitions: Iterable[DeadPartition], now: datetime) -> list[dg.Run
     return requests
 
 
+def _open(letter: DeadLetter) -> bool:
+    """Whether a dead letter is redriven by itself, now or later."""
+    return letter.retryable and letter.redrives < LAST_REDRIVE
+
+
 def _due(letter: DeadLetter, now: datetime) -> bool:
-    if letter.redrives >= LAST_REDRIVE:
+    if not _open(letter):
         return False
     growth: int = 4**letter.redrives
     return now - letter.last_at >= FIRST_REDRIVE * growth

@@ -165,9 +165,9 @@ def dead_letters_key(asset: str, day: date, troop: str | None = None) -> str:
     return f"{dead_letters_prefix(asset, day)}{_partition(None, troop)}dead_letters.json"
 
 
-def dead_letters_prefix(asset: str, day: date) -> str:
-    """Prefix of a day's dead letters of an asset."""
-    return f"dead_letters/{asset}/{_partition(day, None)}"
+def dead_letters_prefix(asset: str | None = None, day: date | None = None) -> str:
+    """Prefix of the dead letters of an asset's day, or of an asset; without one, of all."""
+    return "dead_letters/" + ("" if asset is None else f"{asset}/{_partition(day, None)}")
 
 
 def quarantine_key(asset: str, day: date, troop: str | None = None) -> str:

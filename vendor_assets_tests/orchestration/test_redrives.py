@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -12,6 +14,7 @@ from vendor_assets.orchestration.events import RETRY_TAG
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.sensors import _redrives
 from vendor_assets.storage import layout
+from vendor_assets.storage.objects import FolderStore
 from vendor_assets_tests.support.deployment import Deployment, yesterday
 from vendor_assets_tests.support.simulator import RunningSimulator
 
@@ -55,6 +58,19 @@ def test_scattered_redrives_of_a_day_are_one_run() -> None:
     assert sorted(str(run.job_name) for run in runs) == ["harvest", "roster"]
     (harvest,) = [run for run in runs if run.job_name == "harvest"]
     assert harvest.run_config["ops"]["harvest_partitions"]["config"]["partitions"] == [f"{DAY}|1", f"{DAY}|7"]
+
+
+def test_what_has_not_changed_is_not_read_again(tmp_path: Path) -> None:
+    """Of hundreds of partitions that wait for a person a tick reads those that somebody has changed since."""
+    letters = DeadLetters(FolderStore(tmp_path))
+    for troop in "123":
+        letters.change(partition(troop=troop), lambda found: replace(found, letters=(letter(minutes=5),)))
+    known = {info.key: info.etag for info, _ in letters.changed({})}
+    assert (len(known), letters.changed(known)) == (3, [])
+    one = partition(letter(minutes=5), troop="2")
+    letters.discard(one, {one.letters[0].request}, who="ada", why="retired", at=NOW)
+    assert [found.troop_key for _, found in letters.changed(known)] == ["2"]
+    assert [found.troop_key for found in letters.all()] == ["1", "2", "3"]
 
 
 def test_a_redrive_asks_only_for_the_transient_ones(deployment: Deployment, vendor: RunningSimulator) -> None:
