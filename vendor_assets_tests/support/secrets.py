@@ -30,7 +30,11 @@ def files_with_secret(folder: Path, secret: str = SECRET) -> list[str]:
     wanted = forms(secret)
     found = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            # A database's files beside it go when the last process has closed it.
+            continue
         if any(form in piece for piece in (data, *_unpacked(data)) for form in wanted):
             found.append(str(path.relative_to(folder)))
     return found
