@@ -194,7 +194,7 @@ class Fetcher:
             if self._stopping():
                 self._fail(work, StoppedError("the run was stopped; the next one goes on where it ended"))
         try:
-            work.lander.flush()
+            work.lander.flush(final=True)
         except VendorAssetsError as error:
             work.failure = work.failure or error
 

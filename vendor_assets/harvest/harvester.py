@@ -112,6 +112,7 @@ class Harvester:
             watch=self._watch,
             sightings=self._day_sightings,
             filters=filters or Filters(),
+            stop=self.stop,
         )
         _share_freed_memory()
         Harvester.live.add(self)
@@ -246,6 +247,7 @@ class Harvester:
             self.store,
             lambda n: layout.sighting_key(day, sighting if n == 0 else f"{sighting}-{n:04d}"),
             max_seconds=30.0,
+            wait=self.stop.wait,
         )
         calls = 0
         troops = self._tools.work("troops", "", lander, _first_page(self.vendor.troops(window)), order)

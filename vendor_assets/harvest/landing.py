@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vendor_assets.days import Window
-from vendor_assets.errors import ObjectNotFoundError, RecordError
+from vendor_assets.errors import ObjectNotFoundError, RecordError, StorageUnavailableError
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_whole
@@ -54,8 +55,13 @@ _RESPONSES: Final = pa.schema(
         pa.field("body", pa.binary(), nullable=False),
     ]
 )
-PATIENCE_SECONDS: Final = 0.5
+LATE_SECONDS: Final = 0.5
 """How much older than it should be a buffered response becomes before its bringers write the chunk themselves."""
+PATIENCE_SECONDS: Final = 30.0
+"""How long a store that is away is waited for before what is buffered is given up."""
+_FIRST_DELAY_SECONDS: Final = 0.5
+_LONGEST_DELAY_SECONDS: Final = 5.0
+logger = logging.getLogger(__name__)
 _INDEX_COLUMNS: Final = ["request_key", "page", "next", "asset", "troop_id", "status", "fetched_at"]
 _PLANNED: Final = pa.schema(
     [
@@ -125,16 +131,19 @@ class Lander:
     """Buffers responses and lands them in chunks; thread-safe.
 
     A chunk is written when ``max_bytes`` have come together or ``max_seconds`` have passed since its first
-    response, whichever is first. A kill loses at most what is buffered: where the store is slow, those who bring
-    responses wait for it, and so ask for no more.
+    response, whichever is first. A kill loses at most what is buffered: where the store is slow or away, those who
+    bring responses wait for it, and so ask for no more. One that is away for longer than ``patience_seconds`` is
+    given up: from then on only ``flush(final=True)`` writes, once.
 
     Args:
         store: Where to land.
         key: Gives the object key of the n-th chunk, n counted from 0.
         max_bytes: Size of the buffered bodies at which a chunk is written.
         max_seconds: Age of the oldest buffered response at which a chunk is due.
+        patience_seconds: How long a store that is away is waited for.
         confirm: Called before each chunk; raises where landing has become somebody else's.
         monotonic: Clock in seconds.
+        wait: Waits some seconds, less once the run shall end; tells whether it shall.
     """
 
     def __init__(
@@ -144,15 +153,20 @@ class Lander:
         *,
         max_bytes: int = 8 << 20,
         max_seconds: float = 2.0,
+        patience_seconds: float = PATIENCE_SECONDS,
         confirm: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], bool],
     ) -> None:
         self._store = store
         self._key = key
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
+        self._patience_seconds = patience_seconds
         self._confirm = confirm
         self._monotonic = monotonic
+        self._wait = wait
+        self._given_up: StorageUnavailableError | None = None
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._rows: list[dict[str, Any]] = []
@@ -173,7 +187,7 @@ class Lander:
             self._rows.append(landed.row())
             self._bytes += len(landed.response.body)
             full = self._bytes >= self._max_bytes
-            late = self._monotonic() - self._since >= self._max_seconds + PATIENCE_SECONDS
+            late = self._monotonic() - self._since >= self._max_seconds + LATE_SECONDS
         if full or late:
             self.flush()
 
@@ -184,9 +198,18 @@ class Lander:
         if due:
             self.flush()
 
-    def flush(self) -> None:
-        """Write what is buffered as one chunk."""
+    def flush(self, *, final: bool = False) -> None:
+        """Write what is buffered as one chunk.
+
+        Args:
+            final: Try once more where the store was given up.
+
+        Raises:
+            StorageError: The chunk could not be written; what was buffered stays buffered.
+        """
         with self._writing:
+            if self._given_up is not None and not final:
+                raise self._given_up
             with self._lock:
                 rows, self._rows, size = self._rows, [], self._bytes
                 self._bytes = 0
@@ -195,8 +218,7 @@ class Lander:
                 return
             key = self._key(self._count)
             try:
-                self._confirm()
-                self._store.put(key, _encode_chunk(rows))
+                self._write(key, _encode_chunk(rows))
             except BaseException:
                 with self._lock:
                     self._rows = rows + self._rows
@@ -205,6 +227,25 @@ class Lander:
                 raise
             self._count += 1
             self.keys.append(key)
+
+    def _write(self, key: str, chunk: bytes) -> None:
+        until = self._monotonic() + (0.0 if self._given_up else self._patience_seconds)
+        delay = _FIRST_DELAY_SECONDS
+        while True:
+            try:
+                # Each time anew: while the store was away somebody else may have taken over.
+                self._confirm()
+                self._store.put(key, chunk)
+            except StorageUnavailableError as error:
+                left = until - self._monotonic()
+                if left <= 0 or self._wait(min(delay, left)):
+                    self._given_up = error
+                    raise
+                if delay == _FIRST_DELAY_SECONDS:
+                    logger.warning("answers wait for the store, for %.0f s at most: %s", left, error)
+                delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
+            else:
+                return
 
 
 def _encode_chunk(rows: Sequence[Mapping[str, Any]]) -> bytes:

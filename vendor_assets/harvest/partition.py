@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -56,6 +57,7 @@ class Tools:
         watch: Called with each piece of fetching that begins, for whoever shows progress.
         sightings: Everything that was sighted on a day.
         filters: What of the hierarchy is asked for.
+        stop: Set when the run shall end.
     """
 
     store: ObjectStore
@@ -68,6 +70,7 @@ class Tools:
     watch: Callable[[Work], None]
     sightings: Callable[[date], list[LandedIndex]]
     filters: Filters
+    stop: threading.Event
 
     @property
     def dead_letters(self) -> DeadLetters:
@@ -254,6 +257,7 @@ class PartitionHarvest:
             self.store,
             lambda n: layout.chunk_key(folder, writer, n),
             max_seconds=self.tools.flush_seconds,
+            wait=self.tools.stop.wait,
             # One that was stopped for a while and superseded notices here, before it pays for much.
             confirm=self.ownership.confirm,
         )
