@@ -188,7 +188,7 @@ def _url(text: str) -> str:
     if not text:
         return ""
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.netloc.endswith(":"):
         raise ConfigurationError(
             f"VENDOR_URL={text!r} is not an address; give one like https://api.newrelic.com"
         )
@@ -254,7 +254,12 @@ def _store(text: str, root: Path) -> str:
                 f"VENDOR_ASSETS_STORE={text!r} is not accepted; give a folder or s3://bucket/prefix"
             )
         return text.rstrip("/")
-    return str((root / Path(text).expanduser()).resolve())
+    folder = (root / Path(text).expanduser()).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(
+            f"VENDOR_ASSETS_STORE={text!r} is a file; give a folder or s3://bucket/prefix"
+        )
+    return str(folder)
 
 
 def _database(text: str, store: str, root: Path) -> str:

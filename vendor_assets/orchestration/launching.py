@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from vendor_assets import errors
 from vendor_assets.budget import Leases
 from vendor_assets.configuration import Settings
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
@@ -307,18 +308,26 @@ def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
 
 
 def _why(result: dg.ExecuteInProcessResult) -> str:
-    """The innermost reason of a failed run, one line."""
+    """The reason of a failed run, one line: what an error of ours says, else the innermost one."""
     for event in result.all_events:
         if event.is_step_failure:
             failure = event.step_failure_data
             if failure.user_failure_data and failure.user_failure_data.description:
                 return failure.user_failure_data.description
-            error = failure.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            if error is not None:
-                return error.message.strip().splitlines()[0]
+            if failure.error is not None:
+                return _said(failure.error)
     for event in result.all_events:
-        if event.is_failure and event.event_type == dg.DagsterEventType.RUN_FAILURE:
-            return str(event.message)
+        # Before the first step: a resource that cannot be made.
+        if event.event_type == dg.DagsterEventType.RUN_FAILURE and event.job_failure_data.error is not None:
+            return _said(event.job_failure_data.error)
     return "the run failed"
+
+
+def _said(error: Any) -> str:
+    """What an error that Dagster keeps says; of a chain of causes what ours says."""
+    chain = [error]
+    while chain[-1].cause is not None:
+        chain.append(chain[-1].cause)
+    ours = [each for each in chain if hasattr(errors, each.cls_name or "")]
+    message = str((ours or chain[-1:])[0].message).strip().splitlines()[0]
+    return message.partition(": ")[2] if ours else message
