@@ -1,8 +1,11 @@
 """Syncing: a new or lost Dagster instance learns from the store what was harvested."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
+from typing import Final
 
 import dagster as dg
 
@@ -20,6 +23,12 @@ from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.vendors.base import Asset
+
+_READERS: Final = 16
+"""Partitions whose harvests are looked up at once: of a store far away each object takes a moment."""
+_AHEAD: Final = 256
+SAY_SECONDS: Final = 10.0
+"""Time between lines that say how far it is."""
 
 
 @dataclass
@@ -46,13 +55,18 @@ def sync(
     for asset in assets:
         before = done.materialized
         known = instance.get_materialized_partitions(dg.AssetKey(asset))
-        for day, troop_key in _partitions(store, asset):
-            if troop_key is not None and not instance.has_dynamic_partition(TROOP, troop_key):
-                instance.add_dynamic_partitions(TROOP, [troop_key])
-                done.troops += 1
-            outcome = recorded(store, asset, day, troop_key)
+        partitions = _partitions(store, asset)
+        troops = {troop_key for _, troop_key in partitions if troop_key is not None}
+        new = sorted(troops - set(instance.get_dynamic_partitions(TROOP)))
+        instance.add_dynamic_partitions(TROOP, new)
+        done.troops += len(new)
+        said = time.monotonic()
+        for number, outcome in enumerate(_recorded(store, asset, partitions), 1):
             if outcome is not None:
                 _report(store, instance, outcome, known, done)
+            if time.monotonic() - said >= SAY_SECONDS:
+                said = time.monotonic()
+                say(f"{asset}: {number:,} of {len(partitions):,} partitions so far")
         say(f"{asset}: {done.materialized - before} partitions")
     for asset_name, prefix in (
         ("daily_performance", "processed/daily_performance/"),
@@ -71,6 +85,18 @@ def sync(
             done.materialized += bool(events)
         say(f"{asset_name}: {done.materialized - before} partitions")
     return done
+
+
+def _recorded(
+    store: ObjectStore, asset: Asset, partitions: Sequence[tuple[date, str | None]]
+) -> Iterator[Outcome | None]:
+    """What the store says of each partition, in order."""
+    for first in range(0, len(partitions), _AHEAD):
+        with ThreadPoolExecutor(_READERS) as readers:
+            some = [
+                readers.submit(recorded, store, asset, *key) for key in partitions[first : first + _AHEAD]
+            ]
+            yield from (each.result() for each in some)
 
 
 def _day_events(store: ObjectStore, day: date, filters: Filters) -> list[Event]:
