@@ -7,7 +7,6 @@ fetch, so that it can be sent to a colleague as it is.
 from __future__ import annotations
 
 import base64
-import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from vendor_assets import errors
 from vendor_assets.analytics.warehouse import Warehouse
 from vendor_assets.days import parse_time_zone
 from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
+from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
     from papermill import PapermillExecutionError
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 NOTEBOOK: Final = "performance_report.ipynb"
 CELL_SECONDS: Final = 600

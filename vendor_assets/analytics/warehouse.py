@@ -11,7 +11,6 @@ Only the files of these days and troops are opened, and only the columns that ar
 
 from __future__ import annotations
 
-import logging
 import re
 import tempfile
 import time
@@ -26,6 +25,7 @@ import pyarrow as pa
 
 from vendor_assets.days import Window, days_between, parse_day
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError, StorageError
+from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore, open_store
 from vendor_assets.storage.parquet import (
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import duckdb
     import pandas as pd
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 Day = date | str
 Days = Day | tuple[Day, Day] | list[Day]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import math
 import os
 import socket
@@ -48,8 +47,9 @@ from vendor_assets.errors import (
     BudgetUnavailableError,
     ConfigurationError,
 )
+from vendor_assets.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 WorkClass = Literal["scheduled", "backfill"]
 

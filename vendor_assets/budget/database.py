@@ -7,7 +7,6 @@ that is stopped or killed between the two blocks nobody.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import random
 import sys
@@ -24,6 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from vendor_assets.budget.clock import Clock, SystemClock
 from vendor_assets.errors import BudgetUnavailableError, ConfigurationError
+from vendor_assets.logs import get_logger
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 if sys.platform != "win32":
     import fcntl
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 T = TypeVar("T")
 
 PATIENCE_SECONDS: Final = 30.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database
 from vendor_assets.budget.database import leases as table
 from vendor_assets.errors import BudgetUnavailableError
+from vendor_assets.logs import get_logger
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True)

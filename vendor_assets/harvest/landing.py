@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ import pyarrow.parquet as pq
 
 from vendor_assets.days import Window
 from vendor_assets.errors import ObjectNotFoundError, RecordError, StorageUnavailableError
+from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_whole
@@ -61,7 +61,7 @@ PATIENCE_SECONDS: Final = 30.0
 """How long a store that is away is waited for before what is buffered is given up."""
 _FIRST_DELAY_SECONDS: Final = 0.5
 _LONGEST_DELAY_SECONDS: Final = 5.0
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 _INDEX_COLUMNS: Final = ["request_key", "page", "next", "asset", "troop_id", "status", "fetched_at"]
 _PLANNED: Final = pa.schema(
     [

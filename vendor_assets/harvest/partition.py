@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +35,7 @@ from vendor_assets.harvest.outcome import Mode, Order, Outcome, message_of, stat
 from vendor_assets.harvest.ownership import Ownership
 from vendor_assets.harvest.retention import removal_of
 from vendor_assets.harvest.tabulate import Tabulated, newest_answers, tabulate, tabulate_roster
+from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.changes import compare
 from vendor_assets.storage.objects import ObjectStore
@@ -43,7 +43,7 @@ from vendor_assets.storage.parquet import TableWriter, read_groups, read_metadat
 from vendor_assets.tables import TABLES
 from vendor_assets.vendors.base import Asset, DataGroup, PlannedRequest, Request, Vendor
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _ROWS_AT_ONCE: Final = 8192
 _CHANGES: Final = ("rows_added", "rows_altered", "rows_removed")

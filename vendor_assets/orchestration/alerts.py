@@ -4,7 +4,6 @@ What is wrong now is read from what Dagster and the budget know; what was said a
 """
 
 import json
-import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from vendor_assets.budget import BudgetState
 from vendor_assets.days import duration_text
 from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.logs import get_logger
 from vendor_assets.orchestration.following import latest_storage_ids
 from vendor_assets.orchestration.freshness import Freshness
 from vendor_assets.orchestration.jobs import PUBLISH_JOB, ROSTER_JOB, planned_by
@@ -40,7 +40,7 @@ _NUMBER: Final = re.compile(r"\d{4,}|\b[0-9a-f]{8,}\b")
 _ASSETS: Final = ("troops", *CHAIN, "daily_performance", "performance_report")
 _ASSETS_OF_JOB: Final = {ROSTER_JOB: ("troops",), PUBLISH_JOB: ("daily_performance",)}
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """The backlog: what a run still has to do, kept as samples and said in its log, and seen as an asset."""
 
 import base64
-import logging
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from vendor_assets.budget import Backlog, BudgetState, Sample, pace_at, totals
 from vendor_assets.days import duration_text
 from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.outcome import Progress
+from vendor_assets.logs import get_logger
 
 BACKLOG: Final = "backlog"
 KEEP: Final = timedelta(days=90)
@@ -34,7 +35,7 @@ as a plot, and what the budget does: the rate, a hold, who waits, and why.
 It counts what is known: a troop's warriors join the curve when its list has come, so a curve may rise before it falls.
 `dead_letters` counts those of the runs at work. Nothing to materialize: it costs no call."""
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Recorder:
@@ -123,7 +124,9 @@ class Recorder:
             why = self._budget().why
         except VendorAssetsError as error:
             why = str(error)
-        self._say("progress: " + progress.text((progress.calls_done - done) / (now - at), why))
+        # Dagster raises where it cannot keep a line; the next one comes.
+        with contextlib.suppress(Exception):
+            self._say("progress: " + progress.text((progress.calls_done - done) / (now - at), why))
 
 
 def sample_of(progress: Progress, source: str) -> Sample:

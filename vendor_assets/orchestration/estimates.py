@@ -1,6 +1,5 @@
 """What a day was expected to cost, and what it cost."""
 
-import logging
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Final
@@ -12,13 +11,14 @@ from vendor_assets.days import duration_text
 from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.costs import Costs, DayPlan, quota_warning
 from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.logs import get_logger
 from vendor_assets.orchestration.partitions import day_troop_key
 
 WITHIN_QUOTA: Final = "within_quota"
 MOST_EVENTS: Final = 10_000
 """Events of an asset and day that are read for what it cost; Dagster gives no more at once."""
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def plan_of(costs: Costs, day: date) -> DayPlan | None:

@@ -4,7 +4,6 @@ Each says something only when there is something new to say: an event costs, and
 """
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
@@ -14,6 +13,7 @@ import dagster as dg
 from vendor_assets.budget import Backlog, BudgetState, Sample, totals
 from vendor_assets.configuration import Settings
 from vendor_assets.errors import VendorAssetsError
+from vendor_assets.logs import get_logger
 from vendor_assets.orchestration import alerts, letters
 from vendor_assets.orchestration.backlog import KEEP, observation_of
 from vendor_assets.orchestration.checks import evaluation_of
@@ -23,7 +23,7 @@ from vendor_assets.orchestration.freshness import freshness
 from vendor_assets.orchestration.jobs import planned_by
 from vendor_assets.orchestration.resources import AlertResource, StoreResource, VendorApiResource
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 OBSERVE_EVERY: Final = timedelta(minutes=3)
 BUSY_SECONDS: Final = 300.0

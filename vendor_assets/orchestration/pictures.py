@@ -1,6 +1,5 @@
 """A partition's values as a small table with pictures, for the UI; cheap enough for each of thousands."""
 
-import logging
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -15,10 +14,11 @@ from vendor_assets.analytics import sparks
 from vendor_assets.days import Window, day_window
 from vendor_assets.errors import StorageError
 from vendor_assets.harvest.outcome import Outcome
+from vendor_assets.logs import get_logger
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MOST_ROWS: Final = 500_000
 """Of a larger table no picture is made: reading it again would cost more than the look is worth."""

@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import io
-import logging
 import os
 import threading
 import time
@@ -39,11 +38,12 @@ from vendor_assets.errors import (
     StorageError,
     StorageUnavailableError,
 )
+from vendor_assets.logs import get_logger
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # Inside the stores ``list`` is a method.
 Names = list[str]
