@@ -57,8 +57,6 @@ _RESPONSES: Final = pa.schema(
 )
 LATE_SECONDS: Final = 0.5
 """How much older than it should be a buffered response becomes before its bringers write the chunk themselves."""
-PATIENCE_SECONDS: Final = 30.0
-"""How long a store that is away is waited for before what is buffered is given up."""
 _FIRST_DELAY_SECONDS: Final = 0.5
 _LONGEST_DELAY_SECONDS: Final = 5.0
 logger = get_logger(__name__)
@@ -132,15 +130,14 @@ class Lander:
 
     A chunk is written when ``max_bytes`` have come together or ``max_seconds`` have passed since its first
     response, whichever is first. A kill loses at most what is buffered: where the store is slow or away, those who
-    bring responses wait for it, and so ask for no more. One that is away for longer than ``patience_seconds`` is
-    given up: from then on only ``flush(final=True)`` writes, once.
+    bring responses wait for it, and so ask for no more. One that is away for longer than its ``patience_seconds``
+    is given up: from then on only ``flush(final=True)`` writes, once.
 
     Args:
         store: Where to land.
         key: Gives the object key of the n-th chunk, n counted from 0.
         max_bytes: Size of the buffered bodies at which a chunk is written.
         max_seconds: Age of the oldest buffered response at which a chunk is due.
-        patience_seconds: How long a store that is away is waited for.
         confirm: Called before each chunk; raises where landing has become somebody else's.
         monotonic: Clock in seconds.
         wait: Waits some seconds, less once the run shall end; tells whether it shall.
@@ -153,7 +150,6 @@ class Lander:
         *,
         max_bytes: int = 8 << 20,
         max_seconds: float = 2.0,
-        patience_seconds: float = PATIENCE_SECONDS,
         confirm: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
         wait: Callable[[float], bool],
@@ -162,7 +158,6 @@ class Lander:
         self._key = key
         self._max_bytes = max_bytes
         self._max_seconds = max_seconds
-        self._patience_seconds = patience_seconds
         self._confirm = confirm
         self._monotonic = monotonic
         self._wait = wait
@@ -229,7 +224,7 @@ class Lander:
             self.keys.append(key)
 
     def _write(self, key: str, chunk: bytes) -> None:
-        until = self._monotonic() + (0.0 if self._given_up else self._patience_seconds)
+        until = self._monotonic() + (0.0 if self._given_up else self._store.patience_seconds)
         delay = _FIRST_DELAY_SECONDS
         while True:
             try:

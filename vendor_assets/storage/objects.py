@@ -101,9 +101,12 @@ class ObjectStore(ABC):
 
     Attributes:
         url: The folder or ``s3://bucket/prefix``, for people.
+        patience_seconds: How long it is worth waiting for it when it is away: a server comes back, a full disk or a
+            folder that is gone needs somebody.
     """
 
     url: str
+    patience_seconds: float = 0.0
 
     @abstractmethod
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
@@ -519,6 +522,8 @@ class S3Store(ObjectStore):
         bucket: The bucket; it must exist.
         prefix: Keys in the bucket begin with it.
     """
+
+    patience_seconds = 30.0
 
     def __init__(self, client: Any, bucket: str, prefix: str = "") -> None:
         self._bucket = _Bucket(client, bucket, _checked_prefix(prefix.strip("/")))

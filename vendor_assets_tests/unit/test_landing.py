@@ -17,7 +17,9 @@ from vendor_assets.vendors.base import Leaf, PlannedRequest, Request, Response
 
 
 class AwayStore(FolderStore):
-    """A folder that cannot be written until some moment."""
+    """A store that cannot be written until some moment."""
+
+    patience_seconds = 30.0
 
     def __init__(self, folder: Path, now: Callable[[], float], back_at: float) -> None:
         super().__init__(folder)
@@ -47,7 +49,6 @@ class Bench:
             self.store,
             lambda n: f"raw_data/chunk-{n}",
             max_seconds=0.0,
-            patience_seconds=30.0,
             confirm=self.confirm,
             monotonic=lambda: self.now,
             wait=self.wait,
