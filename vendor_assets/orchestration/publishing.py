@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 
 LEFT_OUT: Final = "left out"
+_READERS: Final = 16
 
 
 def troop_states(store: ObjectStore, day: date, filters: Filters) -> dict[str, str]:
@@ -44,17 +46,19 @@ def troop_states(store: ObjectStore, day: date, filters: Filters) -> dict[str, s
         raise dg.Failure(
             f"troops of {day} is not there; materialize it first", allow_retries=False
         ) from error
-    states: dict[str, str] = {}
-    for row in roster.to_pylist():
-        troop, taken = row["troop_key"], filters.takes_troop(row)
-        try:
-            metadata, rows = read_metadata(store, layout.table_key("performance_data", day, troop))
-        except ObjectNotFoundError:
-            states[troop] = "missing" if taken else LEFT_OUT
-        else:
-            state = metadata.get("state", "complete" if rows else "empty")
-            states[troop] = state if taken or rows else LEFT_OUT
-    return states
+    rows = roster.to_pylist()
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="states") as readers:
+        states = readers.map(lambda row: _state(store, day, row["troop_key"], filters.takes_troop(row)), rows)
+        return {row["troop_key"]: state for row, state in zip(rows, states, strict=True)}
+
+
+def _state(store: ObjectStore, day: date, troop_key: str, taken: bool) -> str:
+    try:
+        metadata, rows = read_metadata(store, layout.table_key("performance_data", day, troop_key))
+    except ObjectNotFoundError:
+        return "missing" if taken else LEFT_OUT
+    state = metadata.get("state", "complete" if rows else "empty")
+    return state if taken or rows else LEFT_OUT
 
 
 def publish_day(
