@@ -100,9 +100,8 @@ def test_s3_fails_for_a_while(
     assert not files_with_secret(tmp_path)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("vendor", [WORLD], indirect=True)
-@pytest.mark.parametrize("away", [0.0, 20.0])
+@pytest.mark.parametrize("away", [0.0, pytest.param(20.0, marks=pytest.mark.long)])
 def test_s3_is_killed_and_comes_back(
     tmp_path: Path, vendor: RunningSimulator, clean_aws_environment: None, note: Note, away: float
 ) -> None:
