@@ -4,7 +4,6 @@ import warnings
 from typing import Any
 
 import dagster as dg
-from dagster_aws.s3 import S3Resource
 
 from vendor_assets.configuration import SIMULATOR_API_KEY, Settings
 from vendor_assets.orchestration.assets import build_assets, observed_assets
@@ -29,7 +28,7 @@ def build_resources(settings: Settings, *, s3: dict[str, Any] | None = None) -> 
         settings: The checked settings.
         s3: Arguments for Dagster's ``S3Resource``; None leaves all to the standard AWS variables.
     """
-    store = StoreResource(url=settings.store_url, s3=S3Resource(**(s3 or {})))
+    store = _store(settings.store_url, s3 or {})
     vendor_api = VendorApiResource(
         kind=settings.vendor.kind,
         url=settings.vendor_url,
@@ -57,6 +56,16 @@ def build_resources(settings: Settings, *, s3: dict[str, Any] | None = None) -> 
         "io_manager": ParquetIOManager(store=store),
         "alert": AlertResource(url=dg.EnvVar("VENDOR_ASSETS_ALERT_URL") if settings.alert_url else ""),
     }
+
+
+def _store(url: str, s3: dict[str, Any]) -> StoreResource:
+    if not url.startswith("s3://"):
+        return StoreResource(url=url)
+    from dagster_aws.s3 import S3Resource
+
+    from vendor_assets.orchestration.s3 import S3StoreResource
+
+    return S3StoreResource(url=url, s3=S3Resource(**s3))
 
 
 def build_definitions(settings: Settings, *, s3: dict[str, Any] | None = None) -> dg.Definitions:

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import dagster as dg
-from dagster_aws.s3 import S3Resource
 from pydantic import Field
 
 from vendor_assets import vendors
@@ -21,19 +20,25 @@ from vendor_assets.storage.objects import ObjectStore, open_store
 
 
 class StoreResource(dg.ConfigurableResource[Any]):
-    """Where everything is kept: a folder, or a bucket on S3 or a server that speaks S3."""
+    """Where everything is kept: a folder. On S3 it is :class:`vendor_assets.orchestration.s3.S3StoreResource`."""
 
     url: str = Field(description="A folder's absolute path, or s3://bucket/prefix")
-    s3: dg.ResourceDependency[S3Resource]
 
     def open(self) -> ObjectStore:
-        """The object store; its S3 client is made once and kept."""
+        """The object store; made once and kept.
+
+        Raises:
+            ConfigurationError: The address is none that can be used.
+        """
         store: ObjectStore | None = self.__dict__.get("_opened")
         if store is None:
-            store = open_store(self.url, s3_client_factory=self.s3.get_client)
-            # Pydantic's frozen models take attributes only this way; making a client costs 0.3 s.
+            store = self._open()
+            # Pydantic's frozen models take attributes only this way.
             self.__dict__["_opened"] = store
         return store
+
+    def _open(self) -> ObjectStore:
+        return open_store(self.url)
 
 
 class AlertResource(dg.ConfigurableResource[Any]):

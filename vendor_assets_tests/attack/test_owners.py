@@ -64,7 +64,7 @@ def committed(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("vendor", [WORLD], indirect=True)
+@pytest.mark.parametrize("vendor", [WORLD | {"warriors": 60}], indirect=True)
 def test_the_second_run_is_refused_for_what_the_first_has(
     tmp_path: Path, vendor: RunningSimulator, note: Note
 ) -> None:
@@ -72,7 +72,7 @@ def test_the_second_run_is_refused_for_what_the_first_has(
     big, *others = [layout.encode_segment(troop.id) for troop in vendor.world.troops_on(DAY, "UTC")]
     harvest = command(tmp_path, vendor)
     # One slow answer keeps the first at work until the second has asked.
-    vendor.faults([{"kind": "latency", "seconds": 25, "count": 1, "match": f"/{big}/.*data.json"}])
+    vendor.faults([{"kind": "latency", "seconds": 20, "count": 1, "match": f"/{big}/.*data.json"}])
     first = harvest.start("harvest", "--day", DAY.isoformat(), "--troop", big, "--no-report")
     until_data(first, vendor, 3)
     holder = holder_of(tmp_path, big)["holder"]

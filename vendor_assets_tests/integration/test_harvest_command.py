@@ -126,9 +126,9 @@ def test_one_troop_of_many(tmp_path: Path) -> None:
         (["harvest"], {"VENDOR_SHAER": "1"}, 2, "VENDOR_SHAER"),
         (
             ["harvest"],
-            {"VENDOR_ASSETS_STORE": "/proc/nowhere"},
+            {"VENDOR_ASSETS_STORE": "/proc/version/data"},
             1,
-            "troops: the budget's database sqlite:////proc/nowhere/budget.db cannot be used",
+            "troops: the budget's database sqlite:////proc/version/data/budget.db cannot be used",
         ),
         (["harvest", "--day", "2999-01-01"], {}, 2, "2999-01-01"),
         (["harvest", "--day", "yesterday"], {}, 2, "yesterday"),

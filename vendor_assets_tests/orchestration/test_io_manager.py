@@ -15,6 +15,7 @@ from dagster_aws.s3 import S3Resource
 
 from vendor_assets.orchestration.io_managers import ParquetIOManager
 from vendor_assets.orchestration.resources import StoreResource
+from vendor_assets.orchestration.s3 import S3StoreResource
 from vendor_assets.storage import layout
 from vendor_assets.storage.parquet import read_table, write_table
 from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA
@@ -35,12 +36,14 @@ def store(
 ) -> Iterator[StoreResource]:
     """A store resource over either place."""
     if request.param == "folder":
-        yield StoreResource(url=str(tmp_path / "store"), s3=S3Resource())
+        yield StoreResource(url=str(tmp_path / "store"))
         return
     server: RunningS3 = request.getfixturevalue("s3_server")
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    yield StoreResource(url=f"s3://{server.make_bucket()}/lake", s3=S3Resource(endpoint_url=server.endpoint))
+    yield S3StoreResource(
+        url=f"s3://{server.make_bucket()}/lake", s3=S3Resource(endpoint_url=server.endpoint)
+    )
 
 
 def values(*numbers: float) -> pa.Table:

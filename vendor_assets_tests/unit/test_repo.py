@@ -117,6 +117,12 @@ def test_the_command_answers_before_anything_heavy_is_loaded() -> None:
     assert not heavy & _modules_after("import vendor_assets.cli")
 
 
+def test_a_run_on_a_folder_loads_nothing_for_s3_or_analysis() -> None:
+    """Every run imports the definitions: what only some need (S3, DuckDB, the notebook) would cost each seconds."""
+    heavy = {"boto3", "dagster_aws", "duckdb", "matplotlib", "nbclient", "pandas"}
+    assert not heavy & _modules_after("import vendor_assets.definitions")
+
+
 def _modules_after(statement: str) -> set[str]:
     code = f"import sys; before = set(sys.modules); {statement}; print(*set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
