@@ -6,7 +6,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 BIN := .venv/bin
 TIERS := unit contracts integration orchestration attack e2e
 TESTS ?= $(TIERS:%=vendor_assets_tests/%)
-WORKERS ?= 2
+# Tests that start servers and kill processes wait a good deal: three at once use two cores well.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo dev test check style layers types format bench attack clean
@@ -47,7 +48,7 @@ bench: .venv/installed-dev ## Measure; each benchmark says what is wanted
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 attack: .venv/installed-dev ## Kill it, starve it, lie to it, at length; make test has the short forms
-	@$(BIN)/pytest -n $(WORKERS) --dist worksteal --long --results vendor_assets_tests/attack/results.md \
+	@$(BIN)/pytest -n 2 --dist worksteal --long --results vendor_assets_tests/attack/results.md \
 	vendor_assets_tests/attack
 
 clean: ## Remove what was installed and cached; harvested data and Dagster's history stay
