@@ -18,11 +18,13 @@ from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.events import DAY_TAG, FOLLOW_TAG, TRIGGER_TAG
 from vendor_assets.orchestration.jobs import HARVEST_JOB, harvest_config
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.objects import FolderStore, S3Store
 from vendor_assets_tests.attack.conftest import Note
 from vendor_assets_tests.support.campaign import PROMISED_SECONDS
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.dagster_dev import DagsterDev, dagster_dev, project
+from vendor_assets_tests.support.proxy import faulty_proxy
+from vendor_assets_tests.support.s3 import RunningS3
 from vendor_assets_tests.support.secrets import SECRET, files_with_secret, logs_with_bodies
 from vendor_assets_tests.support.simulator import RunningSimulator
 from vendor_assets_tests.support.truth import harvested_rows, true_rows
@@ -106,11 +108,15 @@ class Deployment:
 
         return self.dev.wait("the run is over", status, seconds=PATIENCE_SECONDS)
 
-    def assert_whole(self, *days: date) -> str:
-        """Every partition green, every row true; tells how many."""
+    def wait_green(self, *days: date) -> None:
+        """Every partition is shown green."""
         wanted = {f"{day}|{troop}": "green" for day in days for troop in self.troops}
         for asset in CHAIN:
             self.dev.wait_for(asset, wanted)
+
+    def assert_whole(self, *days: date) -> str:
+        """Every partition green, every row true; tells how many."""
+        self.wait_green(*days)
         store, count = FolderStore(self.folder / "data"), 0
         for day in days:
             rows = harvested_rows(store, day)
@@ -132,13 +138,19 @@ def _of(day: date, target: str) -> bool:
 
 @pytest.fixture
 def environ(tmp_path: Path, vendor: RunningSimulator) -> dict[str, str]:
-    """A project whose rosters are there already, so that what is launched is under way at once."""
+    """The environment of a project on a folder."""
+    return made(tmp_path, vendor)
+
+
+def made(tmp_path: Path, vendor: RunningSimulator, **more: str) -> dict[str, str]:
+    """Make a project whose rosters are there already, so that what is launched is under way at once."""
     settings = {
         "VENDOR_URL": vendor.url,
         "VENDOR_API_KEY": SECRET,
         "VENDOR_RATE": f"{RATE}/s",
         "VENDOR_SHARE": "1",
         "VENDOR_ASSETS_SETTLING": "0",
+        **more,
     }
     environ = project(tmp_path / "project", settings)
     smallest = vendor.world.troops_on(DAYS[-1], "UTC")[-1]
@@ -279,6 +291,37 @@ def test_a_machine_that_restarts_goes_on(
         note("kill -9 of all processes", "dev started again; the run was retried", twice=it.twice(), bound=bound,
              rows=it.assert_whole(day))  # fmt: skip
         assert it.twice() <= bound
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("vendor", [WORLD], indirect=True)
+def test_a_run_that_lost_its_store_is_retried(
+    tmp_path: Path, vendor: RunningSimulator, s3_server: RunningS3, clean_aws_environment: None, note: Note
+) -> None:
+    """When S3 is away for longer than a run waits, Dagster retries the run, which goes on once S3 is back."""
+    bucket, (day, *_) = s3_server.make_bucket(), DAYS
+    with faulty_proxy(s3_server.endpoint) as proxy:
+        at = s3_server.environment | {
+            "VENDOR_ASSETS_STORE": f"s3://{bucket}/lake",
+            "AWS_ENDPOINT_URL": proxy.url,
+        }
+        environ = made(tmp_path, vendor, **at)
+        with deployed(tmp_path, environ, vendor) as it:
+            run_id = it.launch(day)
+            it.under_way(run_id, day, 40)
+            proxy.set("503")
+            assert it.over(run_id) == "FAILURE"
+            proxy.set("pass")
+            last, tried = run_id, 1
+            while it.over(last) != "SUCCESS":
+                last, tried = it.retry_of(last), tried + 1
+            it.wait_green(day)
+            twice, bound = it.twice(), int(RATE * PROMISED_SECONDS)
+    rows = harvested_rows(S3Store(s3_server.client(), bucket, "lake"), day)
+    assert rows == true_rows(vendor.world, day)
+    note("S3 away under dev", f"the run failed; retried by Dagster, attempt {tried} went through", twice=twice,
+         bound=bound, rows=f"{len(rows)} of {len(rows)}")  # fmt: skip
+    assert twice <= bound
 
 
 @pytest.mark.long
