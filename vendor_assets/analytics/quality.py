@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
 from statistics import median
@@ -17,6 +16,7 @@ from vendor_assets.errors import ObjectNotFoundError
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_groups, read_metadata, read_table
+from vendor_assets.storage.waiting import several_at_once
 from vendor_assets.tables import TABLES, Table
 
 LOOK_BACK_DAYS: Final = 14
@@ -103,8 +103,7 @@ def duplicates_of_day(store: ObjectStore, day: date, troop_keys: Sequence[str]) 
         asset, troop = item
         return duplicate_rows(store, layout.table_key(asset, day, troop), TABLES[asset])
 
-    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="quality") as pool:
-        counts = list(pool.map(count, wanted))
+    counts = several_at_once(count, wanted)
     found |= {f"{asset} of {troop}": number for (asset, troop), number in zip(wanted, counts, strict=True)}
     return {name: number for name, number in found.items() if number}
 
@@ -160,6 +159,5 @@ def usual_rows(store: ObjectStore, day: date) -> int | None:
             return None
         return count if metadata.get("state") == "complete" else None
 
-    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="quality") as pool:
-        known = [count for count in pool.map(rows, days) if count is not None]
+    known = [count for count in several_at_once(rows, days) if count is not None]
     return int(median(known)) if len(known) >= LEAST_DAYS else None

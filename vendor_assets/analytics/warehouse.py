@@ -14,12 +14,11 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import pyarrow as pa
 
@@ -35,6 +34,7 @@ from vendor_assets.storage.parquet import (
     read_metadata,
     read_table,
 )
+from vendor_assets.storage.waiting import several_at_once
 from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA, TABLES, Table
 
 if TYPE_CHECKING:
@@ -54,8 +54,6 @@ TROOP_FIELD: Final = pa.field(
     "troop", pa.string(), nullable=False, metadata={"description": "The troop's partition key, from the path"}
 )
 
-_READERS: Final = 8
-"""Files that are asked for at once: reading many small objects is waiting."""
 _FEW_TROOPS: Final = 4
 """Up to so many troops are asked for by name; for more, the day's folder is listed once."""
 _BATCH_ROWS: Final = 4_000_000
@@ -64,9 +62,6 @@ _MEMORY_LIMIT: Final = "512MB"
 """What DuckDB may use before it spills to disk."""
 
 _DAY_FOLDER: Final = re.compile(r"day=\d{4}-\d{2}-\d{2}$")
-
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True, order=True)
@@ -151,7 +146,7 @@ class Warehouse:
         found = self._listed(spec, wanted)
         there = {(partition.day, partition.troop) for partition in found}
         gaps: list[tuple[date, str | None]] = []
-        for day, roster in zip(wanted, _parallel(self.roster, wanted), strict=True):
+        for day, roster in zip(wanted, several_at_once(self.roster, wanted), strict=True):
             if roster.num_rows == 0 and not any(partition.day == day for partition in found):
                 gaps.append((day, None))
             gaps.extend(
@@ -180,7 +175,7 @@ class Warehouse:
 
         keys = sorted({*self.roster(day)["troop_key"].to_pylist(), *found})
         there = [key for key in keys if key in found]
-        known = dict(zip(there, _parallel(state, there), strict=True))
+        known = dict(zip(there, several_at_once(state, there), strict=True))
         return {key: known.get(key, "missing") for key in keys}
 
     @overload
@@ -275,7 +270,7 @@ class Warehouse:
             troops = ((info.key, _troop_of(info.key)) for info in infos)
             return [Partition(day, troop, key) for key, troop in troops if troop is not None]
 
-        return sorted(partition for found in _parallel(of_day, days) for partition in found)
+        return sorted(partition for found in several_at_once(of_day, days) for partition in found)
 
     def _of_troops(
         self, spec: Table, days: Sequence[date], troops: Iterable[str] | str
@@ -314,7 +309,7 @@ class Warehouse:
         )
 
     def _present(self, partitions: Sequence[Partition]) -> list[Partition]:
-        heads = _parallel(lambda partition: self.store.head(partition.key), partitions)
+        heads = several_at_once(lambda partition: self.store.head(partition.key), partitions)
         return [partition for partition, head in zip(partitions, heads, strict=True) if head is not None]
 
     def _say_missing(self, spec: Table, days: Sequence[date], found: Sequence[Partition]) -> None:
@@ -337,7 +332,7 @@ class Warehouse:
                 [columns[name].cast(schema.field(name).type) for name in names], schema=schema
             )
 
-        return pa.concat_tables([schema.empty_table(), *_parallel(load, partitions)])
+        return pa.concat_tables([schema.empty_table(), *several_at_once(load, partitions)])
 
     def query(
         self,
@@ -474,7 +469,7 @@ def daily_performance(
     began = time.perf_counter()
     key = layout.table_key(DAILY_PERFORMANCE.name, day)
     partitions = Warehouse(store).partitions("performance_data", day)
-    heads = _parallel(lambda partition: read_metadata(store, partition.key), partitions)
+    heads = several_at_once(lambda partition: read_metadata(store, partition.key), partitions)
     sizes = {partition: rows for partition, (_, rows) in zip(partitions, heads, strict=True)}
     partial = troops_missing > 0 or any(metadata.get("state") == "partial" for metadata, _ in heads)
     timeslices = sum(sizes.values())
@@ -688,11 +683,3 @@ def _scan(spec: Table, uris: Sequence[str]) -> str:
     kinds = {"day": "DATE", "troop": "VARCHAR"}
     typed = ", ".join(f"'{name}': {kinds[name]}" for name in spec.partitioned_by)
     return f"read_parquet([{files}], hive_partitioning = true, hive_types = {{{typed}}})"
-
-
-def _parallel(function: Callable[[_In], _Out], items: Sequence[_In]) -> list[_Out]:
-    """Results in order; several at once where there are several, since each is a wait for the store."""
-    if len(items) <= 1:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(min(_READERS, len(items))) as pool:
-        return list(pool.map(function, items))

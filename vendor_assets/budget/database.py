@@ -415,6 +415,8 @@ def _hopeless(error: Exception) -> bool:
     text = str(error)
     return (
         isinstance(error, PermissionError | NotADirectoryError | FileExistsError)
+        # A folder that cannot be made, though the one above is there; one that was deleted just now can be.
+        or (isinstance(error, FileNotFoundError) and Path(error.filename).parent.exists())
         or any(
             part in text
             for part in (

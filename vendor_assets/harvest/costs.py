@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
 from difflib import get_close_matches
@@ -30,6 +29,7 @@ from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
+from vendor_assets.storage.waiting import several_at_once
 from vendor_assets.vendors.base import Asset, DataGroup, Vendor
 
 DAY_SECONDS: Final = 86_400
@@ -150,9 +150,8 @@ class Costs:
         chosen = taken if only else rows
         self._used: set[date] = set()
         window = day_window(day, self._zone)
-        with ThreadPoolExecutor(_READERS) as readers:
-            troops = readers.map(lambda row: self._troop(row, day, window), taken)
-            found = {row["troop_key"]: troop for row, troop in zip(taken, troops, strict=True)}
+        troops = several_at_once(lambda row: self._troop(row, day, window), taken, at_once=_READERS)
+        found = {row["troop_key"]: troop for row, troop in zip(taken, troops, strict=True)}
         self._take_the_median(found)
         calls: dict[str, int] = dict.fromkeys(("troops", *CHAIN), 0)
         done: dict[str, int] = dict.fromkeys(("troops", *CHAIN), 0)

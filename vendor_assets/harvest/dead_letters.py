@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from typing import Any, get_args
@@ -12,6 +11,7 @@ from typing import Any, get_args
 from vendor_assets.errors import ObjectConflictError, ObjectNotFoundError, RecordError
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectInfo, ObjectStore
+from vendor_assets.storage.waiting import several_at_once
 from vendor_assets.vendors.base import Asset
 
 
@@ -164,8 +164,7 @@ class DeadLetters:
 
     def _read_all(self, keys: Sequence[str]) -> list[DeadPartition | None]:
         # After an outage there may be hundreds, each an object of its own.
-        with ThreadPoolExecutor(max_workers=8, thread_name_prefix="letters") as pool:
-            return [found for found, _ in pool.map(self._read, keys)]
+        return [found for found, _ in several_at_once(self._read, keys)]
 
     def _read(self, key: str) -> tuple[DeadPartition | None, str | None]:
         try:

@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
@@ -19,6 +18,7 @@ from vendor_assets.orchestration.pictures import troops_picture
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_metadata, read_table
+from vendor_assets.storage.waiting import several_at_once
 
 UNIQUE: Final = "grain_unique"
 PLAUSIBLE: Final = "plausible"
@@ -47,9 +47,10 @@ def troop_states(store: ObjectStore, day: date, filters: Filters) -> dict[str, s
             f"troops of {day} is not there; materialize it first", allow_retries=False
         ) from error
     rows = roster.to_pylist()
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="states") as readers:
-        states = readers.map(lambda row: _state(store, day, row["troop_key"], filters.takes_troop(row)), rows)
-        return {row["troop_key"]: state for row, state in zip(rows, states, strict=True)}
+    states = several_at_once(
+        lambda row: _state(store, day, row["troop_key"], filters.takes_troop(row)), rows, at_once=_READERS
+    )
+    return {row["troop_key"]: state for row, state in zip(rows, states, strict=True)}
 
 
 def _state(store: ObjectStore, day: date, troop_key: str, taken: bool) -> str:

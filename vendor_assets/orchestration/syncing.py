@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -22,6 +21,7 @@ from vendor_assets.orchestration.publishing import (
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
+from vendor_assets.storage.waiting import several_at_once
 from vendor_assets.vendors.base import Asset
 
 _READERS: Final = 16
@@ -92,11 +92,8 @@ def _recorded(
 ) -> Iterator[Outcome | None]:
     """What the store says of each partition, in order."""
     for first in range(0, len(partitions), _AHEAD):
-        with ThreadPoolExecutor(_READERS) as readers:
-            some = [
-                readers.submit(recorded, store, asset, *key) for key in partitions[first : first + _AHEAD]
-            ]
-            yield from (each.result() for each in some)
+        some = partitions[first : first + _AHEAD]
+        yield from several_at_once(lambda key: recorded(store, asset, *key), some, at_once=_READERS)
 
 
 def _day_events(store: ObjectStore, day: date, filters: Filters) -> list[Event]:

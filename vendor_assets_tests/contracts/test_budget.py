@@ -604,6 +604,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     budget.close()
 
 
+def test_a_folder_that_cannot_be_made_is_not_waited_for() -> None:
+    """Trying again makes no folder in /proc: it is said at once, without patience."""
+    clock = FakeClock()
+    before = clock.monotonic()
+    with pytest.raises(BudgetUnavailableError, match="/proc/nowhere"):
+        Database("sqlite:////proc/nowhere/budget.db", clock).read("a", "p")
+    assert clock.monotonic() == before
+
+
 def test_a_server_that_is_away_is_named(tmp_path: Path) -> None:
     """Where no server answers, the error says so without the password."""
     database = Database("postgresql://user:secret@127.0.0.1:1/none", FakeClock(), patience_seconds=2.0)

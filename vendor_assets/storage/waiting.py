@@ -1,0 +1,27 @@
+"""Waiting for many objects at once: of a store far away each takes a moment in which nothing else happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+def several_at_once(function: Callable[[_In], _Out], items: Sequence[_In], *, at_once: int = 8) -> list[_Out]:
+    """The function's results for all items, in their order.
+
+    Args:
+        function: Called in threads; mostly waits for the store.
+        items: What it is called with; a single one is done in the caller's thread.
+        at_once: How many calls at a time: fewer where each holds a table in memory.
+
+    Raises:
+        Exception: What the first call that failed raised.
+    """
+    if len(items) <= 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(at_once, len(items)), thread_name_prefix="store") as pool:
+        return list(pool.map(function, items))
