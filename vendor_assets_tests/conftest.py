@@ -8,11 +8,22 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from vendor_assets_tests.support.postgres import postgres_server
 from vendor_assets_tests.support.s3 import clean_aws_environment, s3_server, without_aws_environment
 
 __all__ = ["clean_aws_environment", "postgres_server", "s3_server"]
+
+# One profile for every property test. No example fails because a machine is busy, and in CI the same examples are
+# tried each time, so that nothing fails there by chance; anywhere else new ones are.
+settings.register_profile(
+    "vendor_assets",
+    deadline=None,
+    derandomize=os.environ.get("CI") == "true",
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("vendor_assets")
 
 _OURS_TO_SET = ("VENDOR_", "DAGSTER_", "PG")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vendor_assets.analytics.quality import duplicate_rows, duplicates_of_day, implausible_values, usual_rows
@@ -42,7 +42,6 @@ def rows(*keys: tuple[str, int]) -> pa.Table:
     )
 
 
-@settings(deadline=None)
 @given(
     keys=st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 5)), max_size=40),
     group=st.integers(1, 7),

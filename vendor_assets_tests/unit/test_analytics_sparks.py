@@ -8,7 +8,7 @@ import math
 import matplotlib.image
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vendor_assets.analytics import sparks
@@ -51,7 +51,6 @@ def test_a_bar_is_as_long_as_its_share(share: float, filled: int) -> None:
     assert [tuple(pixel) == LINE for pixel in image[0]].count(True) == filled
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.floats()), max_size=120))
 def test_any_values_give_a_small_picture(values: list[float | None]) -> None:
     """Negative, huge or missing values are drawn in a kilobyte, never an error."""
@@ -60,7 +59,6 @@ def test_any_values_give_a_small_picture(values: list[float | None]) -> None:
     assert len(png) < 6000
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_no_name_breaks_out_of_its_cell(text: str) -> None:
     """A vendor's name is text in a table: no pipe, no markup, no new line."""

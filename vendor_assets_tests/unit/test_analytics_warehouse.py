@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vendor_assets.analytics import Warehouse, read
@@ -238,7 +238,7 @@ _value = st.one_of(st.none(), st.just(math.nan), st.just(math.inf), st.floats(-1
 _weight = st.one_of(st.none(), st.just(math.nan), st.just(-1.0), st.floats(0, 1e4))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(st.lists(st.tuples(_value, _weight), min_size=1, max_size=48))
 def test_statistics_are_those_of_numpy(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[float | None, float | None]]

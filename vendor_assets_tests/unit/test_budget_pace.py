@@ -122,7 +122,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(steps=STEPS, rate=st.floats(1.0, 50.0), burst=st.integers(1, 4), seed=st.integers(0, 10_000))
 def test_any_window_holds_at_most_what_the_rate_permits(
     steps: list[tuple[str, object, object]], rate: float, burst: int, seed: int
@@ -160,7 +160,7 @@ def test_any_window_holds_at_most_what_the_rate_permits(
         assert not [at for at, _, _ in sends if start + NOTICE_SECONDS < at < end - 1e-9]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     asks=st.lists(
         st.tuples(st.sampled_from(["hosts", "data"]), st.integers(1, 3), st.floats(0, 0.3), st.booleans()),

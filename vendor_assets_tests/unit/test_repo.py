@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from dotenv import dotenv_values
+from hypothesis import settings
 from packaging.specifiers import SpecifierSet
 
 import vendor_assets
@@ -311,3 +312,16 @@ def test_the_package_is_typed_and_has_its_notebooks() -> None:
     data = _project()["tool"]["setuptools"]["package-data"]["vendor_assets"]
     assert [pattern for pattern in data if not list(PACKAGE.glob(pattern))] == []
     assert re.fullmatch(r"\d+\.\d+\.\d+", vendor_assets.__version__)
+
+
+def test_property_tests_have_one_profile() -> None:
+    """No property test fails because a machine is busy: deadlines are off in one place, and nobody sets one."""
+    assert settings.default is not None
+    assert settings.default.deadline is None
+    own = [
+        path.name
+        for path in (ROOT / "vendor_assets_tests").rglob("test_*.py")
+        if re.search(r"\bdeadline=|suppress_health_check=", path.read_text(encoding="utf-8"))
+        and path != Path(__file__)
+    ]
+    assert own == []

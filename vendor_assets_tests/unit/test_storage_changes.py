@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vendor_assets.storage.changes import Changes, compare
@@ -44,7 +44,6 @@ def pieces(version: Version, cuts: list[int]) -> Iterator[pa.Table]:
         yield table.slice(start, end - start)
 
 
-@settings(deadline=None)
 @given(versions, versions, st.lists(st.integers(0, 20), max_size=4), st.lists(st.integers(0, 20), max_size=4))
 def test_every_change_is_counted_once(
     old: Version, new: Version, old_cuts: list[int], new_cuts: list[int]

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vendor_assets.errors import StorageUnavailableError
@@ -65,7 +65,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(given=batches, data=st.data(), in_memory=st.sampled_from([1, 3, 7, 65_536]))
 def test_the_newest_row_of_each_key_is_left_in_order(
     given: list[list[Row]], data: st.DataObject, in_memory: int, temporary: Path

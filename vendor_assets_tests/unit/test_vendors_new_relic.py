@@ -116,7 +116,7 @@ def test_a_resolution_that_cannot_be_had_is_refused(resolution: int) -> None:
 _WORLD = World.preset("small", seed=1, churn=False)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     day=st.dates(date(2026, 3, 1), date(2026, 11, 20)),
     zone=st.sampled_from(
@@ -498,7 +498,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     asset=st.sampled_from(["troops", "warriors", "data_groups", "performance_data"]),
     content=st.dictionaries(

@@ -288,7 +288,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.sampled_from(["troops", "warriors", "data_groups", "performance_data"]), _JSON)
 def test_any_json_is_read_or_refused(asset: Asset, data: object) -> None:
     """Whatever JSON comes: columns of one length, or a protocol error; never another exception."""
