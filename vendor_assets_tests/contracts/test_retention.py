@@ -130,6 +130,17 @@ def test_what_is_not_complete_keeps_its_answers(bench: Bench) -> None:
     assert bench.chunks() == []
 
 
+def test_provisional_answers_stay(bench: Bench) -> None:
+    """A partition whose data may still have changed after they were fetched keeps its answers, however old."""
+    bench.now = datetime.fromisoformat("2026-11-21T00:05:00+00:00")
+    assert bench.harvest("r1")["performance_data", "1"].details["provisional_answers"] == 1
+    assert bench.remove().kept == {"provisional": 2}
+    assert {key.split("/")[1] for key in bench.chunks()} == {"warriors", "data_groups", "performance_data"}
+    bench.now = noon()
+    bench.harvest("r2", finished="reconcile")
+    assert bench.remove().kept == {}
+
+
 def test_sightings_wait_for_their_rosters(bench: Bench) -> None:
     """Until all rosters of a day are complete its sightings are all that knows who vanished."""
     bench.now = noon(DAY.isoformat())

@@ -50,14 +50,14 @@ class Bench:
         self.open: list[Harvester] = []
         self.filters = Filters()
 
-    def harvester(self) -> Harvester:
+    def harvester(self, threads: int = 4) -> Harvester:
         harvester = Harvester(
             store=self.store,
             vendor=self.vendor,
             client=self.client,
             liveness=self.alive,
             zone=ZoneInfo("UTC"),
-            threads=4,
+            threads=threads,
             now=lambda: self.now,
             flush_seconds=0.0,
             filters=self.filters,
