@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from vendor_assets.budget.budget import Budget, BudgetState, Slot, WorkClass
 from vendor_assets.budget.clock import Clock, SystemClock
-from vendor_assets.budget.headers import Quota, parse_quota, parse_retry_after
+from vendor_assets.budget.headers import (
+    Quota,
+    is_throttle,
+    parse_quota,
+    parse_retry_after,
+    retry_after_seconds,
+)
 from vendor_assets.budget.leases import Leases, LeaseState
 from vendor_assets.budget.limits import Limit
 from vendor_assets.budget.samples import Backlog, Sample, pace_at, totals
@@ -22,8 +28,10 @@ __all__ = [
     "Slot",
     "SystemClock",
     "WorkClass",
+    "is_throttle",
     "pace_at",
     "parse_quota",
     "parse_retry_after",
+    "retry_after_seconds",
     "totals",
 ]

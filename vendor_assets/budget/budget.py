@@ -22,9 +22,9 @@ from vendor_assets.budget.database import Database, Snapshot
 from vendor_assets.budget.headers import (
     LONGEST_HOLD_SECONDS,
     answer_time,
-    header,
+    is_throttle,
     parse_quota,
-    parse_retry_after,
+    retry_after_seconds,
 )
 from vendor_assets.budget.limits import Limit
 from vendor_assets.budget.pace import (
@@ -155,7 +155,13 @@ class Slot:
         self._budget.release()
 
     def observe(
-        self, *, status: int | None, headers: Mapping[str, str], seconds: float, error: bool = False
+        self,
+        *,
+        status: int | None,
+        headers: Mapping[str, str],
+        seconds: float,
+        error: bool = False,
+        throttled: bool | None = None,
     ) -> None:
         """Tell what came of the call; once for each attempt.
 
@@ -164,10 +170,14 @@ class Slot:
             headers: Of the answer.
             seconds: From sending to the end of the answer.
             error: Whether there was no answer that can be used: no connection, a timeout, a broken body.
+            throttled: Whether the vendor said that we were too fast, whatever the status; None: by the rule of
+                :func:`~vendor_assets.budget.headers.is_throttle`.
         """
         self._observed = True
+        if throttled is None:
+            throttled = is_throttle(status, headers)
         try:
-            self._budget.observe(self._grant, self.endpoint, status, headers, seconds, error)
+            self._budget.observe(self._grant, self.endpoint, status, headers, seconds, error, throttled)
         except BudgetUnavailableError as unavailable:
             # The answer is worth more than the note; nobody sends while the database is away.
             log.warning("what came of a call could not be told: %s", unavailable)
@@ -864,13 +874,13 @@ class Budget:
         headers: Mapping[str, str],
         seconds: float,
         error: bool,
+        throttled: bool,
     ) -> None:
         """What came of a call; for :class:`Slot`."""
         now = answer_time(headers, datetime.fromtimestamp(self._clock.wall(), UTC))
-        retry_after = header(headers, "Retry-After")
         quota = parse_quota(headers, now)
-        if status == 429 or (status == 503 and retry_after is not None):
-            asked = parse_retry_after(retry_after, now)
+        if throttled:
+            asked = retry_after_seconds(headers, now)
             if asked is None and quota is not None and quota.remaining < 1:
                 asked = min(quota.reset_seconds, LONGEST_HOLD_SECONDS)
             reason = f"the vendor answered {status}" + ("" if asked is None else f", wait {asked:g} s")

@@ -40,6 +40,16 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
     return min(max((moment - now).total_seconds(), 0.0), LONGEST_HOLD_SECONDS)
 
 
+def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
+    """How long an answer's headers ask to wait, in any form that :func:`parse_retry_after` reads; else None."""
+    return parse_retry_after(header(headers, "Retry-After"), now)
+
+
+def is_throttle(status: int | None, headers: Mapping[str, str]) -> bool:
+    """Whether an answer says that we were too fast: 429, or 503 or 403 with Retry-After."""
+    return status == 429 or (status in (403, 503) and header(headers, "Retry-After") is not None)
+
+
 @dataclass(frozen=True)
 class Quota:
     """What is left of the vendor's quota.

@@ -137,14 +137,25 @@ def test_the_share_is_ours(account: Account) -> None:
     assert budget.permitted_rate == 10.0
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [429, 503, 403])
 def test_a_hold_stops_everyone(account: Account, status: int) -> None:
-    """After a 429, or a 503 with Retry-After, nobody sends before the time the vendor named."""
+    """After a 429, or a 503 or 403 with Retry-After, nobody sends before the time the vendor named."""
     one, two = account.member(), account.member()
     account.call(two)
     held_at = account.call(one, status=status, headers={"retry-after": "3"})
     assert account.call(two) - held_at == pytest.approx(3.02, abs=0.01)
     assert two.state().hold_seconds == 0.0
+
+
+def test_a_throttle_is_what_the_client_calls_one(account: Account) -> None:
+    """Where the client knows better than the status, that counts: a 200 may be a throttle, and a 403 none."""
+    budget = account.member()
+    with budget.slot() as slot:
+        slot.observe(status=403, headers={"Retry-After": "30"}, seconds=0.0, throttled=False)
+    assert budget.state().hold_seconds == 0.0
+    with budget.slot() as slot:
+        slot.observe(status=200, headers={"Retry-After": "30"}, seconds=0.0, throttled=True)
+    assert budget.state().hold_seconds == pytest.approx(30.0, abs=0.1)
 
 
 def test_a_hold_is_shown_with_its_reason(account: Account) -> None:
