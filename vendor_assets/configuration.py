@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final, Literal
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from vendor_assets import vendors
-from vendor_assets.budget import Limit
+from vendor_assets.budget import Limit, seconds_for
 from vendor_assets.days import last_complete_day, parse_time_zone
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.harvest import filters
@@ -96,10 +96,14 @@ class Settings:
 
     @property
     def permitted_rate(self) -> float | None:
-        """Calls per second that the vendor's quota and our share permit; None where the quota is not known."""
+        """Calls per second that the vendor's quota and our share permit, day after day; None where it is not known."""
         if self.limits == "auto":
             return None
-        return min(limit.amount / limit.period_seconds for limit in self.limits) * self.share
+        return min(limit.rate for limit in self.limits) * self.share
+
+    def seconds_for(self, calls: int) -> float | None:
+        """How long so many calls take at least, by quota and share; None where the quota is not known."""
+        return None if self.limits == "auto" else seconds_for(calls, self.limits, self.share)
 
     def __repr__(self) -> str:
         """All but the secrets."""
@@ -209,17 +213,16 @@ def _alert_url(text: str) -> str:
 
 
 def _limits(text: str, vendor: Vendor) -> tuple[Limit, ...] | Literal["auto"]:
-    if text == "auto" or (not text and not vendor.documented_limits):
+    if text.lower() == "auto" or (not text and not vendor.documented_limits):
         return "auto"
     texts = text.split(",") if text else list(vendor.documented_limits)
     try:
-        limits = [Limit.parse(item.strip()) for item in texts]
-        if len(limits) == 1:
-            return tuple(limits)
-        # Several limits of one account are told apart by what they say.
-        return tuple({str(limit): replace(limit, name=str(limit)) for limit in limits}.values())
+        return Limit.parse_all(texts)
     except ConfigurationError as error:
-        raise ConfigurationError(f"VENDOR_RATE={text!r}: {error}") from error
+        message = (
+            f"VENDOR_RATE={text!r}: {error}; several with commas hold at once, auto finds what is permitted"
+        )
+        raise ConfigurationError(message) from error
 
 
 def _number(

@@ -12,7 +12,7 @@ from vendor_assets.budget.headers import (
     retry_after_seconds,
 )
 from vendor_assets.budget.leases import Leases, LeaseState
-from vendor_assets.budget.limits import Limit
+from vendor_assets.budget.limits import Limit, seconds_for
 from vendor_assets.budget.samples import Backlog, Sample, pace_at, totals
 
 __all__ = [
@@ -33,5 +33,6 @@ __all__ = [
     "parse_quota",
     "parse_retry_after",
     "retry_after_seconds",
+    "seconds_for",
     "totals",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Final
 
 from vendor_assets.errors import ConfigurationError
@@ -74,6 +76,20 @@ class Limit:
             )
         return cls(int(match[1]), _PERIODS[match[2].lower()])
 
+    @classmethod
+    def parse_all(cls, texts: Iterable[str]) -> tuple[Limit, ...]:
+        """Read the limits of one account, which hold at once; one that is written twice counts once.
+
+        A single one keeps the default name, several are told apart by what they say.
+
+        Raises:
+            ConfigurationError: One of them is none.
+        """
+        found = {str(limit): limit for limit in map(cls.parse, texts)}
+        if len(found) == 1:
+            return tuple(found.values())
+        return tuple(replace(limit, name=text) for text, limit in found.items())
+
     @property
     def rate(self) -> float:
         """Calls per second over the whole period."""
@@ -88,6 +104,10 @@ class Limit:
         """Whether a call to this endpoint counts."""
         return not self.endpoints or endpoint in self.endpoints
 
+    def calls(self, share: float) -> int:
+        """Our calls in one period; at least one."""
+        return max(1, math.floor(self.amount * share + 1e-9))
+
     def interval_seconds(self, share: float) -> float:
         """Seconds between two calls when our share of the quota is used evenly, jitter allowed for."""
         even = self.period_seconds / (share * self.amount)
@@ -99,3 +119,15 @@ class Limit:
         unit = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}.get(self.period_seconds)
         text = f"{self.amount}/{unit}" if unit else f"{self.amount} per {self.period_seconds:g} s"
         return f"{text} for {', '.join(self.endpoints)}" if self.endpoints else text
+
+
+def seconds_for(calls: int, limits: Iterable[Limit], share: float) -> float:
+    """How long so many calls take at least, when our share of every limit is used and nothing was used before."""
+    longest = 0.0
+    for limit in limits:
+        windows, rest, interval = 0, calls, 1 / (limit.rate * share)
+        if limit.counted:
+            windows, rest = divmod(max(0, calls - 1), limit.calls(share))
+            rest, interval = rest + (calls > 0), interval / COUNTED_PACE
+        longest = max(longest, windows * limit.period_seconds + rest * interval)
+    return longest

@@ -61,7 +61,7 @@ class Rule(NamedTuple):
     @property
     def calls(self) -> int:
         """Our calls in one period; at least one."""
-        return max(1, math.floor(self.limit.amount * self.share + 1e-9))
+        return self.limit.calls(self.share)
 
 
 class Ask(NamedTuple):

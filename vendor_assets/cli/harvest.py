@@ -93,9 +93,9 @@ def harvest_days(
             )
         summary = launcher.summary
     summary.seconds = round(time.monotonic() - started, 3)
-    permitted_rate = settings.permitted_rate
-    if permitted_rate and summary.calls_made:
-        permitted = Harvester.busy_stretches + permitted_rate * Harvester.busy_seconds
+    needed = settings.seconds_for(summary.calls_made)
+    if needed:
+        permitted = Harvester.busy_stretches + summary.calls_made / needed * Harvester.busy_seconds
         used = summary.calls_made / permitted
         summary.share_of_permitted_rate = round(used, 4)
     return summary

@@ -35,7 +35,7 @@ def _plan(options: argparse.Namespace) -> int:
     plans = [costs.day(day, options.troop) for day in days]
     total = sum(plan.total for plan in plans)
     rate = settings.permitted_rate
-    seconds = None if rate is None else total / rate
+    seconds = settings.seconds_for(total)
     at_work = _at_work(project)
     warning = None if options.troop else quota_warning(plans[-1], rate, settings.resolution_seconds)
     if options.json:

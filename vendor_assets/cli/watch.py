@@ -117,10 +117,11 @@ def _work(project: Project) -> dict[str, Any]:
     before = {each.source: each.calls_done for each in samples if each.time < today.start}
     last = {each.source: each.calls_done for each in samples if each.time >= today.start}
     (total,) = totals(samples, [now])
+    drained = settings.seconds_for(total.calls)
     return found | {
         "calls_today": sum(done - before.get(source, 0) for source, done in last.items()),
         "calls_waiting": total.calls,
-        "seconds_to_drain": round(total.calls / rate, 1) if rate else None,
+        "seconds_to_drain": None if drained is None else round(drained, 1),
         "runs_harvesting": len(alive),
     }
 

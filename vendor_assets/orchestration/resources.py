@@ -60,7 +60,7 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
 
     def budget(self) -> Budget:
         """The budget of this vendor account."""
-        limits: tuple[Limit, ...] | Literal["auto"] = tuple(map(Limit.parse, self.rates)) or "auto"
+        limits: tuple[Limit, ...] | Literal["auto"] = Limit.parse_all(self.rates) or "auto"
         return Budget(
             self.database_url,
             f"{self.kind}@{self.url}",

@@ -61,6 +61,21 @@ def test_two_harvests_at_once_share_one_budget(tmp_path: Path) -> None:
             assert harvested_rows(store, day) == true_rows(vendor.world, day)
 
 
+def test_several_limits_hold_at_once(tmp_path: Path) -> None:
+    """A second's, a minute's and a day's limit over sliding windows: none is refused, and all calls are counted."""
+    with simulator(world="small", limit=["50/s", "1500/min"], limit_kind="sliding", churn=False) as vendor:
+        running = command(tmp_path, vendor, VENDOR_RATE="50/s,1500/minute,100000/day", VENDOR_SHARE="0.9")
+        finished = running.run(
+            "harvest", "--no-report", "--day", DAY.isoformat(), "--troop", "200000000", "--json"
+        )
+        assert finished.code == 0, finished.out + finished.err
+        log = vendor.log(arrivals=True)
+        assert log["violations"] == 0
+        state = running.run("budget", "--json").json
+        assert state["limits"] == ["50/s", "1500/min", "100000/day"]
+        assert state["used"]["100000/day"] == [len(log["arrivals"]), 90_000]
+
+
 @pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_harvest_goes_on_where_it_ended(tmp_path: Path, stop_signal: signal.Signals) -> None:
     """After kill -9 at most five seconds' worth of calls is made twice, after SIGTERM none; nothing is lost."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vendor_assets.budget import Limit, Quota, parse_quota, parse_retry_after
+from vendor_assets.budget import Limit, Quota, parse_quota, parse_retry_after, seconds_for
 from vendor_assets.budget.headers import LONGEST_HOLD_SECONDS, answer_time
 from vendor_assets.errors import ConfigurationError
 
@@ -38,6 +38,29 @@ def test_wrong_rates_are_named(text: str) -> None:
     with pytest.raises(ConfigurationError, match="1000/min") as caught:
         Limit.parse(text)
     assert repr(text) in str(caught.value)
+
+
+def test_limits_of_one_account_are_told_apart() -> None:
+    """One limit has the default name, several are named by what they say, and one that is written twice counts once."""
+    assert [limit.name for limit in Limit.parse_all(["20/s"])] == ["account"]
+    assert [limit.name for limit in Limit.parse_all(["20/sec", "20/s"])] == ["account"]
+    several = Limit.parse_all(["1/s", "60/min", "86400/day", "1/second"])
+    assert [limit.name for limit in several] == ["1/s", "60/min", "86400/day"]
+
+
+@pytest.mark.parametrize(
+    ("calls", "texts", "seconds"),
+    [
+        (0, ["20/s"], 0.0),
+        (1000, ["20/s"], 100.0),
+        (1000, ["20/s", "60/min"], 2000.0),
+        (100, ["20/s", "100000/day"], 10.0),
+        (1000, ["960/day"], 2 * 86_400.0 + 40 * 7.5),
+    ],
+)
+def test_calls_take_what_the_slowest_limit_takes(calls: int, texts: list[str], seconds: float) -> None:
+    """With a share of a half: a short limit is spent evenly, a day's quota within an hour, the rest a day later."""
+    assert seconds_for(calls, Limit.parse_all(texts), 0.5) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("values", [(0, 1.0), (1, 0.0), (1, -1.0), (1, 1.0, "")])
