@@ -30,7 +30,9 @@ Exceptions of libraries are translated where the library is imported, with ``rai
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 
 
 class VendorAssetsError(Exception):
@@ -56,18 +58,24 @@ class VendorError(VendorAssetsError):
         excerpt: The beginning of the answer's body, without secrets.
 
     Attributes:
+        calls: Requests that were sent, which the vendor has counted; without attempts that met no server.
         throttled: Attempts that were answered with 429, or 503 and Retry-After.
         waited_seconds: Time waited for the budget, over all attempts.
         bytes: Bytes of bodies received, over all attempts.
         first_at: When the first attempt was sent, aware; None where none was.
         last_at: When the last one ended.
+        headers: Of one attempt's answer that broke off, as far as it came.
+        crossed: Whether one attempt's request met a server that was about to hang up on an idle connection.
     """
 
+    calls: int = 0
     throttled: int = 0
     waited_seconds: float = 0.0
     bytes: int = 0
     first_at: datetime | None = None
     last_at: datetime | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
+    crossed: bool = False
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Final, Generic, Literal, NoReturn, Protocol, TypeVar
 from urllib.parse import quote, quote_plus, urlencode, urljoin, urlsplit
 
-from vendor_assets.budget.headers import answer_time
+from vendor_assets.budget.headers import answer_time, header
 from vendor_assets.client.transport import Answer, Transport
 from vendor_assets.errors import (
     ConfigurationError,
@@ -277,7 +277,7 @@ class VendorClient:
         url = f"{self.base_url}{request.path}?{query}" if query else f"{self.base_url}{request.path}"
         for _ in range(MAX_REDIRECTS + 1):
             answer = self._call(url, request.endpoint, work_class, spent)
-            location = answer.headers.get("Location")
+            location = header(answer.headers, "Location")
             if answer.status not in _REDIRECTS or not location:
                 return answer
             url = self._redirected(url, location, answer.status)
@@ -315,16 +315,16 @@ class VendorClient:
             started = self._clock()
             answer: Answer | None = None
             status: int | None = None
+            headers: Mapping[str, str] = {}
             try:
                 answer = self._transport.send(url)
-                status = answer.status
+                status, headers = answer.status, answer.headers
             except VendorError as error:
-                status = error.status
+                status, headers = error.status, error.headers
                 raise
             finally:
                 # An answer of one's own making (too large, wrongly packed) is the vendor's trouble as well.
                 seconds = self._clock() - started
-                headers = {} if answer is None else answer.headers
                 slot.observe(status=status, headers=headers, seconds=seconds, error=answer is None)
                 self._count(endpoint, answer, spent)
         return answer
@@ -335,7 +335,7 @@ class VendorClient:
         spent.last_at = self._now()
         spent.bytes += size
         spent.throttled += throttled
-        if answer is not None and (date := answer.headers.get("Date")):
+        if answer is not None and (date := header(answer.headers, "Date")):
             self._dated = (date, spent.last_at)
         with self._lock:
             self._counts.calls += 1
@@ -380,7 +380,9 @@ def _origin(url: str) -> tuple[str, str, int]:
 
 
 def _throttles(answer: Answer) -> bool:
-    return answer.status == 429 or (answer.status == 503 and "Retry-After" in answer.headers)
+    return answer.status == 429 or (
+        answer.status == 503 and header(answer.headers, "Retry-After") is not None
+    )
 
 
 def _error_of(answer: Answer) -> VendorError:

@@ -1,110 +1,45 @@
 """One attempt over HTTP: sent as it is, read within a deadline and a size, failures translated.
 
-The only place that knows requests and urllib3. No redirects, no retries, no proxies, no netrc, no cookies.
+The only place that opens connections to the vendor. No redirects, no retries, no proxies, no netrc, no cookies.
 """
 
 from __future__ import annotations
 
-import http.client
-import io
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 from urllib.parse import urlsplit
 
-import requests
+import certifi
 import urllib3
-from requests.adapters import HTTPAdapter
-from requests.structures import CaseInsensitiveDict
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from vendor_assets import __version__
+from vendor_assets.client.connection import Answer, Connection
 from vendor_assets.errors import (
     ConfigurationError,
     VendorAssetsError,
-    VendorProtocolError,
+    VendorError,
     VendorUnavailableError,
 )
+from vendor_assets.logs import get_logger
 
-EXCERPT_BYTES: Final = 65_536
-"""How much of an error's body is read."""
+__all__ = ["Answer", "Transport", "check_url"]
 
-_CHUNK_BYTES: Final = 65_536
+log = get_logger(__name__)
 
-_attempt = threading.local()
-"""``deadline``: the monotonic time at which this thread's attempt ends."""
+REST_SECONDS: Final = 0.025
+"""A connection is not asked again before it was silent for so long: what a server sends after an answer, unasked,
+shows while nobody waits for another answer there."""
 
+KEEP_SECONDS: Final = 4.0
+"""A connection that idled for longer is closed: servers hang up after five seconds and more, and a question that
+crosses a server's goodbye is lost."""
 
-@dataclass(frozen=True)
-class Answer:
-    """What came back, complete; of an error's body at most its beginning.
-
-    Attributes:
-        status: HTTP status.
-        headers: All headers, whatever their case.
-        body: After transfer and content decoding.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class _DeadlineReader(io.RawIOBase):
-    """Reads a socket until the attempt's deadline, however slowly the bytes come."""
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
-        self._raw = raw
-        self._sock = sock
-        self._deadline: float = _attempt.deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        remaining = self._deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError("the attempt's time is over")
-        self._sock.settimeout(remaining)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _TimedResponse(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        raw = self.fp.detach()
-        self.fp = io.BufferedReader(_DeadlineReader(raw, sock), _CHUNK_BYTES)
-
-
-class _TimedConnection(HTTPConnection):
-    response_class = _TimedResponse
-
-
-class _TimedTlsConnection(HTTPSConnection):
-    response_class = _TimedResponse
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _TimedConnection
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TimedTlsConnection
-
-
-class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+_FEWEST_CONNECTIONS: Final = 8
+"""So many are opened before one that has not rested is waited for."""
 
 
 class Transport:
@@ -115,7 +50,7 @@ class Transport:
         headers: Sent with each request.
         pool_size: Connections that are kept.
         attempt_timeout_seconds: From sending to the last byte, all in all.
-        connect_timeout_seconds: For the connection alone, for each address that the host has.
+        connect_timeout_seconds: For the connection alone, over all addresses that the host has.
         max_body_bytes: Largest body that is read, after decoding.
         ca_bundle: Path of the certificates to trust; empty for those of certifi.
 
@@ -135,7 +70,13 @@ class Transport:
         ca_bundle: str = "",
     ) -> None:
         self.base_url = check_url(base_url)
+        parts = urlsplit(self.base_url)
+        self._tls = _trusting(ca_bundle) if parts.scheme == "https" else None
+        self._host = parts.hostname or ""
+        default = 80 if self._tls is None else 443
+        self._port = parts.port or default
         self._headers = {
+            "Host": _host_header(self._host, None if self._port == default else self._port),
             "User-Agent": f"vendor-assets/{__version__}",
             "Accept": "application/json",
             "Accept-Encoding": "gzip, deflate",
@@ -144,8 +85,11 @@ class Transport:
         self._seconds = attempt_timeout_seconds
         self._connect_seconds = min(connect_timeout_seconds, attempt_timeout_seconds)
         self._max_body_bytes = max_body_bytes
-        self._verify: bool | str = ca_bundle or True
-        self._adapter = _Adapter(pool_connections=1, pool_maxsize=pool_size, max_retries=0)
+        self._most = max(pool_size, _FEWEST_CONNECTIONS)
+        self._lock = threading.Lock()
+        self._idle: list[tuple[Connection, float]] = []
+        self._open = 0
+        self._trusted = True
 
     def send(self, url: str) -> Answer:
         """Ask for a URL of this host and read the answer.
@@ -155,90 +99,190 @@ class Transport:
             VendorProtocolError: A body that is too large or wrongly encoded.
             ConfigurationError: The host's certificate is not trusted.
         """
-        prepared = requests.PreparedRequest()
-        prepared.method = "GET"
-        prepared.url = url
-        prepared.headers = CaseInsensitiveDict(self._headers)
-        _attempt.deadline = time.monotonic() + self._seconds
-        status: int | None = None
+        deadline = time.monotonic() + self._seconds
+        while True:
+            connection = self._kept() or self._dial(deadline)
+            before = connection.asked
+            try:
+                return self._ask(connection, url, deadline)
+            except VendorError as error:
+                error.calls = connection.asked - before
+                error.headers = connection.headers
+                # A server may hang up on an idle connection at any time; what could not be sent there is sent anew.
+                if before == 0 or error.calls:
+                    error.crossed = before > 0 and not connection.heard
+                    raise
+            finally:
+                self._keep(connection)
+
+    def _ask(self, connection: Connection, url: str, deadline: float) -> Answer:
+        parts = urlsplit(url)
+        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        headers = self._headers if self._trusted else {**self._headers, "Connection": "close"}
         try:
-            response = self._adapter.send(
-                prepared, stream=True, timeout=(self._connect_seconds, self._seconds), verify=self._verify
+            return connection.ask(
+                target, list(headers.items()), deadline=deadline, max_body_bytes=self._max_body_bytes
             )
-            status = response.status_code
-            return Answer(status, response.headers, self._read(response.raw, whole=200 <= status < 300))
-        except (
-            requests.RequestException,
-            urllib3.exceptions.HTTPError,
-            http.client.HTTPException,
-            OSError,
-        ) as error:
-            raise self._translate(error, status) from _without_request(error)
-        except UnicodeError as error:
-            raise ConfigurationError(f"{self.base_url} is not an address: {error}") from error
+        except TimeoutError as error:
+            what = f"no complete answer within {self._seconds:g} s"
+            raise VendorUnavailableError(what, status=connection.status) from error
+        except ssl.SSLError as error:
+            raise VendorUnavailableError(
+                "the encrypted connection broke", status=connection.status
+            ) from error
+        except OSError as error:
+            what = "the connection was closed before the answer was complete"
+            raise VendorUnavailableError(what, status=connection.status) from error
 
     def close(self) -> None:
         """Close all idle connections."""
-        self._adapter.close()
+        with self._lock:
+            idle, self._idle = self._idle, []
+            self._open -= len(idle)
+        for connection, _ in idle:
+            connection.close()
 
     def __repr__(self) -> str:
         return f"Transport({self.base_url!r})"
 
-    def _read(self, raw: urllib3.BaseHTTPResponse, *, whole: bool) -> bytes:
-        body = bytearray()
-        try:
-            for chunk in raw.stream(_CHUNK_BYTES, decode_content=True):
-                body += chunk
-                if whole and len(body) > self._max_body_bytes:
-                    message = f"the body is larger than {self._max_body_bytes} bytes"
-                    raise VendorProtocolError(message, status=raw.status)
-                if not whole and len(body) >= EXCERPT_BYTES:
-                    break
+    # Connections
+
+    def _kept(self) -> Connection | None:
+        """A connection that is open, has rested and is silent; None where a new one shall be opened, and counts."""
+        while True:
+            now = time.monotonic()
+            with self._lock:
+                stale = [entry for entry in self._idle if now - entry[1] > KEEP_SECONDS or not self._trusted]
+                self._idle = self._idle[len(stale) :]
+                rested = [entry for entry in self._idle if now - entry[1] >= REST_SECONDS]
+                # The newest of them: the others may grow old and be closed.
+                found = rested[-1] if rested else None
+                if found is not None:
+                    self._idle.remove(found)
+                wait = 0.0
+                if found is None and self._idle and self._open - len(stale) >= self._most:
+                    wait = max(0.001, REST_SECONDS - (now - self._idle[0][1]))
+                elif found is None:
+                    self._open += 1
+            for connection, _ in stale:
+                self._drop(connection)
+            if found is not None:
+                if found[0].silent():
+                    return found[0]
+                self._drop(found[0])
+            elif wait:
+                time.sleep(wait)
             else:
-                return bytes(body)
-        except BaseException:
-            raw.close()
+                return None
+
+    def _keep(self, connection: Connection) -> None:
+        """Put a connection back, or close it."""
+        if connection.reusable and self._trusted:
+            with self._lock:
+                self._idle.append((connection, time.monotonic()))
+        else:
+            self._drop(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        connection.close()
+        with self._lock:
+            self._open -= 1
+            news = connection.polluted and self._trusted
+            self._trusted = self._trusted and not connection.polluted
+        if news:
+            log.warning(
+                "%s sends bytes that no request asked for; from now on each call has a connection of its own",
+                self.base_url,
+            )
+
+    def _dial(self, deadline: float) -> Connection:
+        """Open a connection.
+
+        Raises:
+            VendorUnavailableError: The host is not known, refuses, or does not answer in time.
+            ConfigurationError: Its certificate is not trusted, or its name is none.
+        """
+        until = min(deadline, time.monotonic() + self._connect_seconds)
+        log.debug("Starting new HTTP connection to %s", self.base_url)
+        try:
+            return Connection(self._connected(until))
+        except BaseException as error:
+            with self._lock:
+                self._open -= 1
+            if isinstance(error, OSError | ValueError):
+                raise self._unconnected(error) from error
             raise
-        raw.close()
-        return bytes(body[:EXCERPT_BYTES])
 
-    def _translate(self, error: Exception, status: int | None) -> VendorAssetsError:
-        """Our error for one of requests, urllib3, http.client or the socket."""
-        causes = list(_causes(error))
-
-        def caused_by(*kinds: type[BaseException]) -> bool:
-            return any(isinstance(cause, kinds) for cause in causes)
-
-        if caused_by(ssl.SSLCertVerificationError):
-            found = next(cause for cause in causes if isinstance(cause, ssl.SSLCertVerificationError))
-            message = (
-                f"the certificate of {self.base_url} is not trusted: {found.verify_message}; "
+    def _unconnected(self, error: OSError | ValueError) -> VendorAssetsError:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return ConfigurationError(
+                f"the certificate of {self.base_url} is not trusted: {error.verify_message}; "
                 "set VENDOR_URL to the host's true name, or give the certificates to trust"
             )
-            return ConfigurationError(message)
-        if caused_by(urllib3.exceptions.DecodeError):
-            return VendorProtocolError("the body cannot be decompressed", status=status)
-        if caused_by(requests.exceptions.InvalidURL, urllib3.exceptions.LocationParseError):
-            return ConfigurationError(f"{self.base_url} is not an address that can be asked")
-        if caused_by(socket.gaierror):
+        if not isinstance(error, OSError):
+            return ConfigurationError(f"{self.base_url} is not an address: {error}")
+        if isinstance(error, socket.gaierror):
             what = f"the name of {self.base_url} is not known"
-        elif caused_by(ConnectionRefusedError):
+        elif isinstance(error, ConnectionRefusedError):
             what = f"{self.base_url} refuses connections"
-        elif caused_by(requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError) and status is None:
+        elif isinstance(error, TimeoutError):
             what = f"no connection to {self.base_url} within {self._connect_seconds:g} s"
-        elif caused_by(requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError):
-            what = f"no complete answer within {self._seconds:g} s"
-        elif caused_by(http.client.IncompleteRead, urllib3.exceptions.IncompleteRead):
-            what = "the answer broke off before its end"
-        elif caused_by(ssl.SSLError):
+        elif isinstance(error, ssl.SSLError):
             what = "the encrypted connection broke"
-        elif caused_by(ConnectionError, http.client.RemoteDisconnected):
-            what = "the connection was closed before the answer was complete"
-        elif status is not None:
-            what = "the answer broke off before its end"
+        elif isinstance(error, ConnectionError):
+            what = f"{self.base_url} closed the connection while it was opened"
         else:
-            what = f"no answer in HTTP ({type(causes[-1]).__name__})"
-        return VendorUnavailableError(what, status=status)
+            what = f"no connection to {self.base_url} ({error.strerror or type(error).__name__})"
+        return VendorUnavailableError(what)
+
+    def _connected(self, until: float) -> socket.socket:
+        """A socket to the first of the host's addresses that answers, encrypted where it shall be."""
+        failure: OSError = TimeoutError()
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            self._host, self._port, type=socket.SOCK_STREAM
+        ):
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.settimeout(left)
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return sock if self._tls is None else self._encrypted(sock, self._tls, until)
+            except OSError as error:
+                sock.close()
+                failure = error
+                if isinstance(error, ssl.SSLError):
+                    break
+            except BaseException:
+                sock.close()
+                raise
+        raise failure
+
+    def _encrypted(self, sock: socket.socket, context: ssl.SSLContext, until: float) -> ssl.SSLSocket:
+        sock.settimeout(max(0.001, until - time.monotonic()))
+        return context.wrap_socket(sock, server_hostname=self._host)
+
+
+def _host_header(host: str, port: int | None) -> str:
+    if ":" in host:
+        host = f"[{host}]"
+    elif not host.isascii():
+        try:
+            host = host.encode("idna").decode()
+        except UnicodeError as error:
+            raise ConfigurationError(f"{host} is not the name of a host: {error}") from error
+    return host if port is None else f"{host}:{port}"
+
+
+def _trusting(ca_bundle: str) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca_bundle or certifi.where())
+    except OSError as error:
+        raise ConfigurationError(f"the certificates in {ca_bundle} cannot be read: {error}") from error
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def check_url(url: str) -> str:
@@ -265,24 +309,3 @@ def check_url(url: str) -> str:
             f"the vendor's URL {url!r} cannot be asked; give one like https://api.example.com"
         )
     return url.rstrip("/")
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception and those inside it, outermost first: libraries wrap in arguments, reasons, causes, contexts."""
-    waiting: list[object] = [error]
-    seen: set[int] = set()
-    while waiting:
-        found = waiting.pop(0)
-        if not isinstance(found, BaseException) or id(found) in seen:
-            continue
-        seen.add(id(found))
-        yield found
-        waiting += [*found.args, getattr(found, "reason", None), found.__cause__, found.__context__]
-
-
-def _without_request(error: Exception) -> Exception:
-    """The exception without the request, whose headers hold the key."""
-    for cause in _causes(error):
-        if isinstance(cause, requests.RequestException):
-            cause.request = cause.response = None
-    return error

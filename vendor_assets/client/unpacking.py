@@ -1,0 +1,141 @@
+"""Unpacking a body: ``Content-Encoding`` undone step by step, no further than what is wanted of it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+from vendor_assets.errors import VendorProtocolError
+
+STEP_BYTES: Final = 65_536
+"""What comes out of one step at most: between two steps time and size are looked at."""
+
+MAX_CODINGS: Final = 2
+"""Codings around a body, one in the other; nobody means more."""
+
+_GZIP: Final = 16 + zlib.MAX_WBITS
+_RAW: Final = -zlib.MAX_WBITS
+
+
+class _Decompressor(Protocol):
+    """What zlib makes; it has no name for it."""
+
+    @property
+    def unconsumed_tail(self) -> bytes: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    @property
+    def eof(self) -> bool: ...
+    def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
+
+
+class _Gzip:
+    """Members of gzip one after another (RFC 1952); zeros after the last one are padding."""
+
+    def __init__(self) -> None:
+        self._member: _Decompressor | None = None
+        self._begun = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self._member is None:
+                if self._begun and not data.strip(b"\0"):
+                    return
+                self._member, self._begun = zlib.decompressobj(_GZIP), True
+            yield self._member.decompress(data, STEP_BYTES)
+            data = self._member.unconsumed_tail
+            if self._member.eof:
+                data, self._member = self._member.unused_data, None
+
+    @property
+    def whole(self) -> bool:
+        return self._member is None
+
+
+class _Deflate:
+    """A zlib stream (RFC 1950), or the bare one that some servers send under the same name."""
+
+    def __init__(self) -> None:
+        self._stream: _Decompressor | None = None
+        self._head = b""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        if self._stream is None:
+            self._head = data = self._head + data
+            if len(data) < 2:
+                return
+            wrapped = data[0] & 0x0F == 8 and (data[0] * 256 + data[1]) % 31 == 0
+            self._stream = zlib.decompressobj(zlib.MAX_WBITS if wrapped else _RAW)
+            self._head = b""
+        while data and not self._stream.eof:
+            yield self._stream.decompress(data, STEP_BYTES)
+            data = self._stream.unconsumed_tail
+        if data or self._stream.unused_data:
+            raise zlib.error("something follows the end of the stream")
+
+    @property
+    def whole(self) -> bool:
+        return self._stream.eof if self._stream is not None else not self._head
+
+
+_CODINGS: Final[dict[str, Callable[[], _Gzip | _Deflate]]] = {
+    "gzip": _Gzip,
+    "x-gzip": _Gzip,
+    "deflate": _Deflate,
+}
+
+
+class Unpacker:
+    """Undoes the codings of one body.
+
+    Args:
+        codings: The text of ``Content-Encoding``.
+
+    Raises:
+        VendorProtocolError: A coding that was not asked for, or more of them than anybody means.
+    """
+
+    def __init__(self, codings: str) -> None:
+        names = [
+            name for text in codings.split(",") if (name := text.strip().lower()) not in ("", "identity")
+        ]
+        unknown = next((name for name in names if name not in _CODINGS), None)
+        if unknown is not None:
+            raise VendorProtocolError(
+                f"the body is packed as {unknown[:40]!r}; asked for was gzip or deflate"
+            )
+        if len(names) > MAX_CODINGS:
+            raise VendorProtocolError(f"the body is packed {len(names)} times over")
+        # The last one named was put on last.
+        self._layers = [_CODINGS[name]() for name in reversed(names)]
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Undo what can be undone so far, in pieces of :data:`STEP_BYTES` at most; empty pieces are steps too.
+
+        Raises:
+            VendorProtocolError: That is no data of its coding.
+        """
+        try:
+            yield from self._through(self._layers, data)
+        except zlib.error as error:
+            raise VendorProtocolError("the body cannot be decompressed") from error
+
+    def _through(self, layers: list[_Gzip | _Deflate], data: bytes) -> Iterator[bytes]:
+        if not layers:
+            yield data
+            return
+        for piece in layers[0].feed(data):
+            if piece:
+                yield from self._through(layers[1:], piece)
+            else:
+                yield b""
+
+    def finish(self) -> None:
+        """The body is over.
+
+        Raises:
+            VendorProtocolError: Its packing is not.
+        """
+        if not all(layer.whole for layer in self._layers):
+            raise VendorProtocolError("the body cannot be decompressed: its packing breaks off")
