@@ -5,9 +5,12 @@ from __future__ import annotations
 from vendor_assets.budget.budget import Budget, BudgetState, Slot, WorkClass
 from vendor_assets.budget.clock import Clock, SystemClock
 from vendor_assets.budget.headers import (
+    Policy,
     Quota,
     is_throttle,
+    parse_policies,
     parse_quota,
+    parse_quotas,
     parse_retry_after,
     retry_after_seconds,
 )
@@ -23,6 +26,7 @@ __all__ = [
     "LeaseState",
     "Leases",
     "Limit",
+    "Policy",
     "Quota",
     "Sample",
     "Slot",
@@ -30,7 +34,9 @@ __all__ = [
     "WorkClass",
     "is_throttle",
     "pace_at",
+    "parse_policies",
     "parse_quota",
+    "parse_quotas",
     "parse_retry_after",
     "retry_after_seconds",
     "seconds_for",

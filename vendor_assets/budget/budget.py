@@ -24,7 +24,7 @@ from vendor_assets.budget.headers import (
     answer_time,
     is_throttle,
     parse_quota,
-    retry_after_seconds,
+    wait_seconds,
 )
 from vendor_assets.budget.limits import Limit
 from vendor_assets.budget.pace import (
@@ -878,11 +878,8 @@ class Budget:
     ) -> None:
         """What came of a call; for :class:`Slot`."""
         now = answer_time(headers, datetime.fromtimestamp(self._clock.wall(), UTC))
-        quota = parse_quota(headers, now)
         if throttled:
-            asked = retry_after_seconds(headers, now)
-            if asked is None and quota is not None and quota.remaining < 1:
-                asked = min(quota.reset_seconds, LONGEST_HOLD_SECONDS)
+            asked = wait_seconds(headers, now)
             reason = f"the vendor answered {status}" + ("" if asked is None else f", wait {asked:g} s")
             report = self._take_report()
 
@@ -899,6 +896,7 @@ class Budget:
             elapsed = self._clock.monotonic() - self._told_at
         if (grant is not None and grant.probe) or (elapsed > _TELL_SECONDS and not answered):
             self._tell()
+        quota = parse_quota(headers, now)
         if quota is not None and self._interval > 0:
             remaining = quota.remaining - self._in_use + 1
             if remaining < (quota.reset_seconds - 1.0) / self._interval:

@@ -1,10 +1,41 @@
-"""What a vendor's answer says of its quota. Pure."""
+"""What a vendor's answer says of its quota, in every form that was found in use. Pure.
+
+Three things are read, whatever their names' case; a repeated header arrives joined with commas.
+
+How long to wait (:func:`retry_after_seconds`): ``Retry-After`` with seconds or a date of any of HTTP's three forms
+(RFC 9110, 5.6.7 and 10.2.3); fractions; durations like ``30s``, ``6m0s`` and ``PT30S``; ISO 8601 and JavaScript's
+dates; UNIX timestamps; ``X-Retry-After``, ``Retry-After-<limit>`` (NestJS), ``X-RateLimit-Retry-After`` (MailerLite),
+``X-Rate-Limit-Retry-After-Seconds`` (Bucket4j), ``X-Retry-In`` (Traefik), and in milliseconds ``Retry-After-Ms`` and
+``x-ms-retry-after-ms`` (Azure, OpenAI).
+
+What the limits are (:func:`parse_policies`), and what is left of them (:func:`parse_quotas`):
+
+- The IETF draft's present form, ``RateLimit-Policy: "name";q=100;w=60`` and ``RateLimit: "name";r=50;t=30``
+  (datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers, 08 to 11), with several policies, quota units and
+  partition keys; its form of draft 07, ``RateLimit: limit=100, remaining=50, reset=30`` with ``RateLimit-Policy:
+  100;w=60`` (docs.honeycomb.io/api); that of 03, ``RateLimit-Limit: 100, 100;w=60``
+  with ``-Remaining`` and ``-Reset`` (Envoy too, which names its policies).
+- ``X-RateLimit-*``, ``X-Rate-Limit-*`` and ``RateLimit-*`` with ``-Limit``, ``-Remaining`` and ``-Reset``: the reset in
+  seconds from now (Datadog, which tells ``-Period`` and ``-Name``; Reddit), as a UNIX timestamp in seconds (New Relic;
+  docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api; docs.x.com/x-api/fundamentals/rate-limits) or
+  finer units (Linear), as a date (GitLab's ``-ResetTime``, lemlist) or a duration (OpenAI's ``20ms``);
+  ``-Reset-After`` (discord.com/developers/docs/topics/rate-limits).
+- Several windows at once: ``X-RateLimit-Limit-Minute`` (developer.konghq.com/plugins/rate-limiting),
+  ``X-HubSpot-RateLimit-Secondly``, ``X-RateLimit-Limit-Requests`` (OpenAI), ``Anthropic-RateLimit-Requests-Limit``.
+- ``X-Shopify-Shop-Api-Call-Limit: 32/40`` is a bucket that leaks at least one call a second: it says something once
+  it is full.
+
+Where a text can be read in two ways, the one that asks for more patience is taken: a bare number is seconds, of several
+values the longest counts, and a quota that is used up and does not say until when is so for its whole period. Quotas
+of anything but calls (bytes, tokens) count only once they are used up. Texts that are none of this, and numbers that
+are not plain digits, say nothing.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -13,41 +44,53 @@ from typing import Final
 LONGEST_HOLD_SECONDS: Final = 3600.0
 """However long a vendor asks us to wait: after this, one call asks again."""
 
-_NUMBER: Final = re.compile(r"[+-]?(\d{1,15})(\.\d{1,9})?")
-_UNIX_TIMES_FROM: Final = 1_000_000_000.0
-_MILLISECONDS_FROM: Final = 100_000_000_000.0
+LONGEST_RESET_SECONDS: Final = 86_400.0
+"""A reset that is further away is taken to be so far away."""
 
+LONGEST_PERIOD_SECONDS: Final = 366 * 86_400.0
+"""A policy over a longer time is none."""
 
-def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Read ``Retry-After``: seconds, a fraction of them, or an HTTP date (RFC 9110, 10.2.3).
+_LONGEST_TEXT: Final = 1000
+_LONGEST_TIME: Final = 100
+_MOST_POLICIES: Final = 20
+_PLAUSIBLE_SECONDS: Final = 366 * 86_400.0
 
-    Args:
-        value: The header's text.
-        now: Aware; what a date is relative to. Better the answer's own ``Date`` than our clock.
+_NUMBER: Final = re.compile(r"[+-]?([0-9]{1,19})(\.[0-9]{1,9})?")
+_SECONDS: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(?:s|secs?|seconds?)", re.IGNORECASE)
+_DURATION: Final = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:d|h|ms|us|ns|m|s))+", re.IGNORECASE)
+_DURATION_PART: Final = re.compile(r"([0-9.]+)([a-z]+)", re.IGNORECASE)
+_UNITS: Final = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_ISO: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9].*")
+_MONTH: Final = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+_BETWEEN_VALUES: Final = re.compile(rf",(?!\s*[0-9]{{1,2}}[ -]{_MONTH})")
+"""A comma that is not the one after a date's weekday."""
+_UNIX_TIMES: Final = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3), (1e9, 1.0))
+"""From which number on a time is a UNIX timestamp, and in which unit."""
 
-    Returns:
-        Seconds from 0 (negative numbers and dates that have passed) to :data:`LONGEST_HOLD_SECONDS`
-        (anything longer, such as a year); None where it is missing or garbage.
-    """
-    if value is None:
-        return None
-    text = value.strip()
-    if _NUMBER.fullmatch(text):
-        return min(max(float(text), 0.0), LONGEST_HOLD_SECONDS)
-    moment = _http_date(text)
-    if moment is None:
-        return None
-    return min(max((moment - now).total_seconds(), 0.0), LONGEST_HOLD_SECONDS)
+_MEMBER: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^",])+')
+_PARAMETER: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^";])+')
 
-
-def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
-    """How long an answer's headers ask to wait, in any form that :func:`parse_retry_after` reads; else None."""
-    return parse_retry_after(header(headers, "Retry-After"), now)
-
-
-def is_throttle(status: int | None, headers: Mapping[str, str]) -> bool:
-    """Whether an answer says that we were too fast: 429, or 503 or 403 with Retry-After."""
-    return status == 429 or (status in (403, 503) and header(headers, "Retry-After") is not None)
+_LIMIT_WORDS: Final = frozenset(("limit", "max", "total"))
+_REMAINING_WORDS: Final = frozenset(("remaining", "left"))
+_RESET_WORDS: Final = frozenset(("reset", "resets", "resettime", "resetafter"))
+_PERIOD_WORDS: Final = frozenset(("period", "interval", "window"))
+_NAME_WORDS: Final = frozenset(("name", "bucket", "resource"))
+_MILLISECOND_WORDS: Final = frozenset(("ms", "millis", "milliseconds"))
+_FILLING_WORDS: Final = frozenset(("x", "after", "in", "at", "time", "date", "seconds", "per", "ratelimit"))
+_SAID_ELSEWHERE: Final = frozenset(("used", "observed", "cost", "scope", "global", "policy", "retry"))
+_FOREIGN_WORDS: Final = ("token", "byte", "concurren", "bandwidth", "complexity", "points")
+_PERIODS: Final = {
+    "second": 1.0,
+    "secondly": 1.0,
+    "minute": 60.0,
+    "minutely": 60.0,
+    "hour": 3600.0,
+    "hourly": 3600.0,
+    "day": 86_400.0,
+    "daily": 86_400.0,
+    "month": 30 * 86_400.0,
+    "monthly": 30 * 86_400.0,
+}
 
 
 @dataclass(frozen=True)
@@ -68,51 +111,110 @@ class Quota:
     period_seconds: float | None = None
     name: str = ""
 
+    @property
+    def rate(self) -> float:
+        """Calls per second until the reset."""
+        return self.remaining / max(self.reset_seconds, 1e-3)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A limit that the vendor tells: so many calls in each period."""
+
+    limit: float
+    period_seconds: float
+    name: str = ""
+
+
+def parse_retry_after(value: str | None, now: datetime) -> float | None:
+    """Read a wait: seconds, a fraction of them, a duration, a date, a timestamp; of several the longest.
+
+    Args:
+        value: The header's text.
+        now: Aware; what a date is relative to. Better the answer's own ``Date`` than our clock.
+
+    Returns:
+        Seconds from 0 (negative numbers and dates that have passed) to :data:`LONGEST_HOLD_SECONDS`
+        (anything longer, such as a year); None where it is missing or garbage.
+    """
+    seconds = _seconds_until(value, now)
+    return None if seconds is None else min(max(seconds, 0.0), LONGEST_HOLD_SECONDS)
+
+
+def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
+    """How long an answer's headers ask to wait, in any form that this module names; else None."""
+    found = []
+    for words, text in _retry_afters(headers):
+        seconds = _seconds_until(text, now, 1e-3 if _MILLISECOND_WORDS.intersection(words) else 1.0)
+        if seconds is not None:
+            found.append(min(max(seconds, 0.0), LONGEST_HOLD_SECONDS))
+    return max(found, default=None)
+
+
+def wait_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
+    """How long to wait after a throttle: what it asks for, else until what is used up is whole again; else None."""
+    asked = retry_after_seconds(headers, now)
+    if asked is not None:
+        return asked
+    empty = [quota.reset_seconds for quota in parse_quotas(headers, now) if quota.remaining < 1]
+    if not empty:
+        # A throttle need not say that nothing is left.
+        silent = (fields for fields in _fields(headers).values() if "remaining" not in fields)
+        empty = [reset for fields in silent if (reset := _reset_seconds(fields, now)) is not None]
+    return min(max(empty), LONGEST_HOLD_SECONDS) if empty else None
+
+
+def is_throttle(status: int | None, headers: Mapping[str, str]) -> bool:
+    """Whether an answer says that we were too fast: 429, or 503 or 403 that asks to come again later."""
+    return status == 429 or (status in (403, 503) and next(_retry_afters(headers), None) is not None)
+
 
 def parse_quota(headers: Mapping[str, str], now: datetime) -> Quota | None:
-    """Read rate-limit headers in New Relic's, Datadog's and the IETF draft's forms.
+    """The tightest of :func:`parse_quotas`; None where there is none."""
+    return min(
+        parse_quotas(headers, now),
+        key=lambda quota: (quota.rate if quota.remaining >= 1 else 0.0, -quota.reset_seconds),
+        default=None,
+    )
 
-    New Relic: ``X-RateLimit-Limit``, ``-Remaining``, ``-Reset`` as a UNIX timestamp. Datadog: the same names
-    with Reset in seconds from now, and ``-Period``, ``-Name``. The IETF draft (httpapi-ratelimit-headers)
-    drops the ``X-``. A Reset is taken as a timestamp where it could not be a duration.
+
+def parse_quotas(headers: Mapping[str, str], now: datetime) -> tuple[Quota, ...]:
+    """What an answer says is left, of each quota that it names.
 
     Args:
         headers: Of the answer; names in any case.
-        now: Aware; what a timestamp is relative to.
+        now: Aware; what a date or timestamp is relative to.
 
     Returns:
-        None where Remaining or Reset is missing or garbage.
+        Those whose remaining calls and reset are told, or can be bounded from above.
+    """
+    found = [_quota_of(fields, now) for fields in _fields(headers).values()]
+    found += _draft_quotas(headers)
+    found.append(_bucket(headers))
+    return tuple(quota for quota in found if quota is not None)[:_MOST_POLICIES]
+
+
+def parse_policies(headers: Mapping[str, str]) -> tuple[Policy, ...]:
+    """The limits that an answer tells, amount and period both, as calls.
+
+    Args:
+        headers: Of the answer; names in any case.
     """
     found = {
-        name.lower().removeprefix("x-").replace("rate-limit", "ratelimit"): text
-        for name, text in headers.items()
-        if "ratelimit" in name.lower() or "rate-limit" in name.lower()
+        Policy(limit, period, str(fields.get("name", "")))
+        for fields in _fields(headers).values()
+        if not fields.get("foreign")
+        if (limit := _positive(_number(fields.get("limit")))) is not None
+        if (period := _period_seconds(fields)) is not None
     }
-    if not found:
-        return None
-    remaining = _number(found.get("ratelimit-remaining"))
-    reset = _number(found.get("ratelimit-reset"))
-    if remaining is None or reset is None or remaining < 0:
-        return None
-    if reset >= _MILLISECONDS_FROM:
-        reset /= 1000.0
-    if reset >= _UNIX_TIMES_FROM:
-        reset -= now.timestamp()
-    return Quota(
-        remaining=remaining,
-        reset_seconds=min(max(reset, 0.0), 86_400.0),
-        limit=_positive(_number(found.get("ratelimit-limit"))),
-        period_seconds=_positive(_number(found.get("ratelimit-period"))),
-        name=found.get("ratelimit-name", "")[:100],
-    )
+    found.update(policy for policy, unit in _draft_policies(headers) if unit == "requests")
+    possible = (p for p in found if p.limit >= 1 and p.period_seconds <= LONGEST_PERIOD_SECONDS)
+    return tuple(sorted(possible, key=lambda p: (p.limit / p.period_seconds, p.name)))[:_MOST_POLICIES]
 
 
 def answer_time(headers: Mapping[str, str], default: datetime) -> datetime:
     """The answer's ``Date``, so that a wrong clock on either side does no harm; else the default."""
-    for name, text in headers.items():
-        if name.lower() == "date":
-            return _http_date(text.strip()) or default
-    return default
+    return _date(header(headers, "Date") or "") or default
 
 
 def header(headers: Mapping[str, str], name: str) -> str | None:
@@ -121,9 +223,240 @@ def header(headers: Mapping[str, str], name: str) -> str | None:
     return next((text for found, text in headers.items() if found.lower() == wanted), None)
 
 
-def _http_date(text: str) -> datetime | None:
+# -- headers of the older forms: one value each ----------------------------------------------------
+
+
+def _words(name: str) -> list[str]:
+    text = name.lower().replace("_", "-").replace("retryafter", "retry-after")
+    return text.replace("rate-limit", "ratelimit").split("-")
+
+
+def _retry_afters(headers: Mapping[str, str]) -> Iterator[tuple[list[str], str]]:
+    for name, text in headers.items():
+        words = _words(name[:_LONGEST_TIME])
+        if "retry" in words and words[words.index("retry") + 1 :][:1] in (["after"], ["in"]):
+            yield words, text
+
+
+def _fields(headers: Mapping[str, str]) -> dict[tuple[str, ...], dict[str, str]]:
+    """The headers with one value each, by what tells apart the limits of one answer (``minute``, ``requests``)."""
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for name, text in headers.items():
+        words = _words(name[:_LONGEST_TIME])
+        if "ratelimit" not in words or words[-1] == "ratelimit" or _SAID_ELSEWHERE.intersection(words):
+            continue
+        rest = [word for word in words if word not in _FILLING_WORDS and word not in _MILLISECOND_WORDS]
+        kind = next((kind for word in rest if (kind := _kind(word))), None)
+        if kind is None and rest and rest[-1] in _PERIODS:
+            kind = "limit"
+        if kind is None:
+            continue
+        group = tuple(word for word in rest if _kind(word) is None)
+        if len(found) >= _MOST_POLICIES and group not in found:
+            continue
+        fields = found.setdefault(group, {})
+        if kind == "reset" and ("after" in words or "resetafter" in words):
+            kind = "reset_after"
+        fields[kind] = text.strip()[:_LONGEST_TEXT]
+        if _MILLISECOND_WORDS.intersection(words):
+            fields[f"{kind}_unit"] = "ms"
+        if any(word.startswith(_FOREIGN_WORDS) for word in group):
+            fields["foreign"] = "yes"
+    for group, fields in found.items():
+        fields["name"] = (fields.get("name") or "-".join(group))[:_LONGEST_TIME]
+        window = next((word for word in group if word in _PERIODS), None)
+        if window is not None:
+            fields.setdefault("window", window)
+    shared = found.get((), {})
+    for fields in found.values():
+        # One reset that is not told for each window is that of the tightest one.
+        if "reset" not in fields and fields.get("remaining") == shared.get("remaining") and "reset" in shared:
+            fields["reset"] = shared["reset"]
+    return found
+
+
+def _kind(word: str) -> str | None:
+    for kind, words in (
+        ("limit", _LIMIT_WORDS),
+        ("remaining", _REMAINING_WORDS),
+        ("reset", _RESET_WORDS),
+        ("period", _PERIOD_WORDS),
+        ("name", _NAME_WORDS),
+    ):
+        if word in words:
+            return kind
+    return None
+
+
+def _quota_of(fields: Mapping[str, str], now: datetime) -> Quota | None:
+    remaining = _number(fields.get("remaining"))
+    if remaining is None or remaining < 0 or (fields.get("foreign") and remaining >= 1):
+        return None
+    period = _period_seconds(fields)
+    told = any(name in fields for name in ("reset", "reset_after"))
+    reset = _reset_seconds(fields, now) if told else (period if remaining < 1 else None)
+    if reset is None:
+        return None
+    if period is not None:
+        # A window ends after its period at the latest, whatever a clock or a unit makes of it.
+        reset = min(reset, period)
+    return Quota(
+        remaining=remaining,
+        reset_seconds=min(reset, LONGEST_RESET_SECONDS),
+        limit=_positive(_number(fields.get("limit"))),
+        period_seconds=period,
+        name=fields.get("name", ""),
+    )
+
+
+def _reset_seconds(fields: Mapping[str, str], now: datetime) -> float | None:
+    for name in ("reset_after", "reset"):
+        unit = 1e-3 if fields.get(f"{name}_unit") else 1.0
+        seconds = _seconds_until(fields.get(name), now, unit)
+        if seconds is not None:
+            return min(max(seconds, 0.0), LONGEST_RESET_SECONDS)
+    return None
+
+
+def _period_seconds(fields: Mapping[str, str]) -> float | None:
+    period = _positive(_number(fields.get("period")))
+    if period is None:
+        return _PERIODS.get(fields.get("window", ""))
+    return period * (1e-3 if fields.get("period_unit") else 1.0)
+
+
+def _bucket(headers: Mapping[str, str]) -> Quota | None:
+    text = next((text for name, text in headers.items() if name.lower().endswith("-api-call-limit")), "")
+    used, _, size = text[:_LONGEST_TIME].partition("/")
+    spent, limit = _number(used), _positive(_number(size))
+    full = spent is not None and limit is not None and spent >= limit
+    return Quota(0.0, 1.0, limit, name="bucket") if full else None
+
+
+# -- the IETF draft's structured fields ------------------------------------------------------------
+
+
+def _members(headers: Mapping[str, str], wanted: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The items of a structured list (RFC 9651): each a value and its parameters, quotes taken off."""
+    for name, text in headers.items():
+        if tuple(word for word in _words(name[:_LONGEST_TIME]) if word != "x") != wanted:
+            continue
+        for member in _MEMBER.findall(text[:_LONGEST_TEXT])[:_MOST_POLICIES]:
+            head, *rest = (part.strip() for part in _PARAMETER.findall(member) or [""])
+            parameters = {}
+            for part in rest:
+                key, _, value = part.partition("=")
+                parameters[key.strip().lower()] = _unquoted(value)
+            yield _unquoted(head), parameters
+
+
+def _draft_policies(headers: Mapping[str, str]) -> Iterator[tuple[Policy, str]]:
+    """Policies and the unit of their quotas."""
+    members = [*_members(headers, ("ratelimit", "policy")), *_members(headers, ("ratelimit", "limit"))]
+    for head, parameters in members:
+        amount = _number(head) if _number(head) is not None else _number(parameters.get("q"))
+        name = head if _number(head) is None else parameters.get("name", "")
+        limit, period = _positive(amount), _positive(_number(parameters.get("w")))
+        if limit is not None and period is not None:
+            unit = parameters.get("qu", "requests").lower()
+            yield Policy(limit, period, name[:_LONGEST_TIME]), unit
+
+
+def _draft_quotas(headers: Mapping[str, str]) -> list[Quota]:
+    policies = [*_draft_policies(headers)]
+    found: list[Quota] = []
+    pairs: dict[str, str] = {}
+    for head, parameters in _members(headers, ("ratelimit",)):
+        key, equals, value = head.partition("=")
+        if equals:
+            pairs |= {key.strip().lower(): _unquoted(value), **parameters}
+            continue
+        policy, unit = next(
+            ((p, u) for p, u in policies if p.name == head[:_LONGEST_TIME]), (None, "requests")
+        )
+        quota = _told(parameters.get("r"), parameters.get("t"), policy, head)
+        if quota is not None and (unit == "requests" or quota.remaining < 1):
+            found.append(quota)
+    if pairs:
+        limit = _positive(_number(pairs.get("limit")))
+        same = (p for p, _ in policies if p.limit == limit)
+        reset = pairs.get("reset")
+        quota = _told(pairs.get("remaining"), reset, next(same, None), pairs.get("policy", ""), limit)
+        if quota is not None:
+            found.append(quota)
+    return found
+
+
+def _told(
+    remaining: str | None, reset: str | None, policy: Policy | None, name: str, limit: float | None = None
+) -> Quota | None:
+    """What the draft tells: whole seconds, from now."""
+    left, seconds = _number(remaining), _number(reset)
+    period = policy.period_seconds if policy else None
+    if left is None or left < 0:
+        return None
+    if seconds is None or seconds < 0:
+        if reset is not None or period is None:
+            return None
+        seconds = period
+    return Quota(
+        remaining=left,
+        reset_seconds=min(seconds, LONGEST_RESET_SECONDS),
+        limit=policy.limit if policy else limit,
+        period_seconds=period,
+        name=name[:_LONGEST_TIME],
+    )
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        text = re.sub(r"\\(.)", r"\1", text[1:-1])
+    return text
+
+
+# -- times and numbers -----------------------------------------------------------------------------
+
+
+def _seconds_until(text: str | None, now: datetime, unit: float = 1.0) -> float | None:
+    """Seconds to a time in any form; below 0 where it has passed, infinite where it cannot be so far away."""
+    if text is None:
+        return None
+    texts = _BETWEEN_VALUES.split(text[:_LONGEST_TEXT])[:_MOST_POLICIES]
+    parts = (_one_time(part, now, unit) for part in texts)
+    return max((seconds for seconds in parts if seconds is not None), default=None)
+
+
+def _one_time(text: str, now: datetime, unit: float) -> float | None:
+    text = _unquoted(text.partition(";")[0])
+    if not text or len(text) > _LONGEST_TIME or not text.isascii():
+        return None
+    if _NUMBER.fullmatch(text):
+        number = float(text)
+        scale = next((scale for first, scale in _UNIX_TIMES if number >= first), None)
+        if scale is None:
+            return number * unit
+        seconds = number * scale - now.timestamp()
+        return seconds if abs(seconds) <= _PLAUSIBLE_SECONDS else math.inf
+    if match := _SECONDS.fullmatch(text):
+        return float(match[1])
+    duration = text[2:] if text.upper().startswith("PT") else text
+    if _DURATION.fullmatch(duration):
+        return sum(float(n) * _UNITS[u.lower()] for n, u in _DURATION_PART.findall(duration))
+    moment = _date(text)
+    return None if moment is None else (moment - now).total_seconds()
+
+
+def _date(text: str) -> datetime | None:
+    """A date in HTTP's three forms (RFC 9110, 5.6.7), ISO 8601, or JavaScript's; without a zone it is UTC."""
+    text = text.strip()
+    if len(text) > _LONGEST_TIME or not text.isascii():
+        return None
     try:
-        moment = parsedate_to_datetime(text)
+        if _ISO.fullmatch(text):
+            moment = datetime.fromisoformat(text)
+        else:
+            moment = parsedate_to_datetime(re.sub(r"(?:GMT|UTC)(?=[+-][0-9]{4})", "", text))
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
@@ -133,7 +466,7 @@ def _number(text: str | None) -> float | None:
     if text is None:
         return None
     # Some vendors and proxies repeat a header or append its policy: "100, 100;w=60".
-    match = _NUMBER.fullmatch(text.partition(",")[0].partition(";")[0].strip())
+    match = _NUMBER.fullmatch(_unquoted(text[:_LONGEST_TEXT].partition(",")[0].partition(";")[0]))
     return float(match[0]) if match else None
 
 

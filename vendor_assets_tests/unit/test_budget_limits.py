@@ -8,8 +8,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vendor_assets.budget import Limit, Quota, parse_quota, parse_retry_after, seconds_for
-from vendor_assets.budget.headers import LONGEST_HOLD_SECONDS, answer_time
+from vendor_assets.budget import (
+    Limit,
+    Policy,
+    Quota,
+    parse_policies,
+    parse_quota,
+    parse_quotas,
+    parse_retry_after,
+    retry_after_seconds,
+    seconds_for,
+)
+from vendor_assets.budget.headers import (
+    LONGEST_HOLD_SECONDS,
+    LONGEST_PERIOD_SECONDS,
+    LONGEST_RESET_SECONDS,
+    answer_time,
+    wait_seconds,
+)
 from vendor_assets.errors import ConfigurationError
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -95,12 +111,262 @@ def test_the_pace_leaves_room_for_jitter() -> None:
         ("inf", None),
         ("1e3", None),
         ("12 minutes", None),
+        ("30s", 30.0),
+        ("30 seconds", 30.0),
+        ("6m0s", 360.0),
+        ("20ms", 0.02),
+        ("PT1M30S", 90.0),
+        ('"7"', 7.0),
+        ("120, 120", 120.0),
+        ("2, 120", 120.0),
+        ("Fri, 20 Nov 2026 12:00:30 GMT, Fri, 20 Nov 2026 12:00:40 GMT", 40.0),
+        ("Friday, 20-Nov-26 12:00:30 GMT", 30.0),
+        ("Fri Nov 20 12:00:30 2026", 30.0),
+        ("2026-11-20T12:00:30Z", 30.0),
+        ("2026-11-20T13:00:30.5+01:00", 30.5),
+        ("Fri Nov 20 2026 13:00:30 GMT+0100 (Central European Standard Time)", 30.0),
+        (str(int(NOW.timestamp()) + 30), 30.0),
+        (str(int(NOW.timestamp()) + 30) + "000", 30.0),
+        ("\u0661\u0662", None),
+        ("\uff11", None),
+        ("0x10", None),
+        ("1_000", None),
+        ("9" * 400, None),
         (None, None),
     ],
 )
 def test_retry_after_is_read_and_bounded(text: str | None, seconds: float | None) -> None:
     """Seconds, fractions and dates are read; negative ones are none, a year is an hour, garbage is nothing."""
     assert parse_retry_after(text, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "3"}, 3.0),
+        ({"x-retry-after": "3"}, 3.0),
+        ({"Retry-After-Ms": "1500"}, 1.5),
+        ({"x-ms-retry-after-ms": "1500"}, 1.5),
+        ({"retry-after-ms": "1500", "Retry-After": "2"}, 2.0),
+        ({"X-Rate-Limit-Retry-After-Seconds": "3"}, 3.0),
+        ({"X-Rate-Limit-Retry-After-Milliseconds": "3000"}, 3.0),
+        ({"X-RateLimit-Retry-After": "3"}, 3.0),
+        ({"Retry-After-short": "3"}, 3.0),
+        ({"X-Retry-In": "500ms"}, 0.5),
+        ({"X-Retry-Count": "3"}, None),
+        ({"Retry-After": "soon"}, None),
+    ],
+)
+def test_every_way_of_asking_for_patience_is_read(headers: dict[str, str], seconds: float | None) -> None:
+    """Vendors write Retry-After under several names and in milliseconds; of several the longest counts."""
+    assert retry_after_seconds(headers, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "3", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "60"}, 3.0),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "60"}, 60.0),
+        ({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "90000"}, LONGEST_HOLD_SECONDS),
+        ({"RateLimit-Reset": "7"}, 7.0),
+        ({"RateLimit": '"a";r=5;t=3, "b";r=0;t=30'}, 30.0),
+        ({"X-RateLimit-Remaining": "5", "X-RateLimit-Reset": "60"}, None),
+        ({}, None),
+    ],
+)
+def test_a_throttle_says_how_long_by_its_quota_too(headers: dict[str, str], seconds: float | None) -> None:
+    """Without Retry-After the reset of what is used up counts, or one that stands alone."""
+    assert wait_seconds(headers, NOW) == seconds
+
+
+def three(limit: object, remaining: object, reset: object, prefix: str = "X-RateLimit") -> dict[str, str]:
+    """The three fields."""
+    return {
+        f"{prefix}-Limit": str(limit),
+        f"{prefix}-Remaining": str(remaining),
+        f"{prefix}-Reset": str(reset),
+    }
+
+
+UNIX = int(NOW.timestamp())
+
+
+@pytest.mark.parametrize(
+    ("headers", "quotas", "policies"),
+    [
+        (
+            {"RateLimit-Policy": '"default";q=100;w=60', "RateLimit": '"default";r=50;t=30'},
+            [Quota(50, 30, 100, 60, "default")],
+            [Policy(100, 60, "default")],
+        ),
+        (
+            {"RateLimit-Policy": "default;w=60;x=1;q=100", "RateLimit": "default;pk=:dHJ1:;t=30;r=50"},
+            [Quota(50, 30, 100, 60, "default")],
+            [Policy(100, 60, "default")],
+        ),
+        (
+            {
+                "ratelimit-policy": '"a, b;c";q=10;w=1, "day";q=1000;w=86400;pk=:QQ==:',
+                "ratelimit": '"a, b;c";r=9;t=1, "day";r=0;t=400',
+            },
+            [Quota(9, 1, 10, 1, "a, b;c"), Quota(0, 400, 1000, 86_400, "day")],
+            [Policy(1000, 86_400, "day"), Policy(10, 1, "a, b;c")],
+        ),
+        (
+            {"RateLimit-Policy": '"b";q=9;w=60;qu="content-bytes"', "RateLimit": '"b";r=5;t=30'},
+            [],
+            [],
+        ),
+        ({"RateLimit": '"default";r=50'}, [], []),
+        (
+            {"RateLimit-Policy": '"d";q=100;w=60', "RateLimit": '"d";r=50'},
+            [Quota(50, 60, 100, 60, "d")],
+            [Policy(100, 60, "d")],
+        ),
+        (
+            {"RateLimit": "limit=100, remaining=80, reset=54"},
+            [Quota(80, 54, 100)],
+            [],
+        ),
+        (
+            {"RateLimit": "limit=100, remaining=50, reset=30", "RateLimit-Policy": "100;w=60, 10000;w=86400"},
+            [Quota(50, 30, 100, 60)],
+            [Policy(10_000, 86_400), Policy(100, 60)],
+        ),
+        (
+            three("100, 100;w=60", 50, 30, "RateLimit"),
+            [Quota(50, 30, 100)],
+            [Policy(100, 60)],
+        ),
+        (
+            three('10, 10;w=1;name="s", 100;w=60;name="m"', 9, 1, "x-ratelimit"),
+            [Quota(9, 1, 10)],
+            [Policy(100, 60, "m"), Policy(10, 1, "s")],
+        ),
+        (three(1000, 12, UNIX + 25, "X-Rate-Limit"), [Quota(12, 25, 1000)], []),
+        (three(1000, 12, f"{UNIX + 25}.5"), [Quota(12, 25.5, 1000)], []),
+        (three(1000, 12, (UNIX + 25) * 1000), [Quota(12, 25, 1000)], []),
+        (three(1000, 12, "2026-11-20T12:00:25Z"), [Quota(12, 25, 1000)], []),
+        (three(1000, 12, "Fri, 20 Nov 2026 12:00:25 GMT"), [Quota(12, 25, 1000)], []),
+        (
+            {**three(5, 0, UNIX), "X-RateLimit-Reset-After": "1.250", "X-RateLimit-Bucket": "abcd"},
+            [Quota(0, 1.25, 5, None, "abcd")],
+            [],
+        ),
+        (
+            {**three(60, 0, UNIX + 9), "X-RateLimit-Used": "60", "X-RateLimit-Resource": "core"},
+            [Quota(0, 9, 60, None, "core")],
+            [],
+        ),
+        (
+            {
+                "x-ratelimit-limit-requests": "60",
+                "x-ratelimit-remaining-requests": "59",
+                "x-ratelimit-reset-requests": "6m0s",
+                "x-ratelimit-limit-tokens": "150000",
+                "x-ratelimit-remaining-tokens": "149984",
+                "x-ratelimit-reset-tokens": "20ms",
+            },
+            [Quota(59, 360, 60, None, "requests")],
+            [],
+        ),
+        (
+            {
+                "X-RateLimit-Limit-Minute": "100",
+                "X-RateLimit-Remaining-Minute": "7",
+                "X-RateLimit-Limit-Hour": "1000",
+                "X-RateLimit-Remaining-Hour": "0",
+                **three(100, 7, 30, "RateLimit"),
+            },
+            [
+                Quota(7, 30, 100, 60, "minute"),
+                Quota(0, 3600, 1000, 3600, "hour"),
+                Quota(7, 30, 100),
+            ],
+            [Policy(1000, 3600, "hour"), Policy(100, 60, "minute")],
+        ),
+        ({"X-RateLimit-Limit-second": "5"}, [], [Policy(5, 1, "second")]),
+        (
+            {
+                "X-HubSpot-RateLimit-Max": "100",
+                "X-HubSpot-RateLimit-Remaining": "98",
+                "X-HubSpot-RateLimit-Interval-Milliseconds": "10000",
+                "X-HubSpot-RateLimit-Daily": "1000",
+                "X-HubSpot-RateLimit-Daily-Remaining": "0",
+            },
+            [Quota(0, 86_400, 1000, 86_400, "hubspot-daily")],
+            [Policy(1000, 86_400, "hubspot-daily"), Policy(100, 10, "hubspot")],
+        ),
+        ({**three(100, 0, 60_000), "X-RateLimit-Period": "60"}, [Quota(0, 60, 100, 60)], [Policy(100, 60)]),
+        ({"X-Shopify-Shop-Api-Call-Limit": "32/40"}, [], []),
+        ({"X-Shopify-Shop-Api-Call-Limit": "40/40"}, [Quota(0, 1, 40, None, "bucket")], []),
+        (three("\u0661", "\u0660", "\u0662"), [], []),
+        (three("nan", "inf", "1e9"), [], []),
+        ({"RateLimit-Policy": '"d";q=0;w=60, "e";q=5;w=0, "f";q=-1;w=1, "g";q=1;w=999999999'}, [], []),
+    ],
+)
+def test_every_form_in_use_is_read(
+    headers: dict[str, str], quotas: list[Quota], policies: list[Policy]
+) -> None:
+    """What is left and what the limits are, in each form that the module names; what makes no sense is nothing."""
+    assert list(parse_quotas(headers, NOW)) == quotas
+    assert list(parse_policies(headers)) == policies
+
+
+NAMES = st.sampled_from(
+    [
+        "RateLimit",
+        "RateLimit-Policy",
+        "X-RateLimit-Limit",
+        "X-RateLimit-Remaining",
+        "X-RateLimit-Reset",
+        "X-RateLimit-Reset-After",
+        "X-RateLimit-Remaining-Minute",
+        "X-RateLimit-Period",
+        "Retry-After",
+        "Retry-After-Ms",
+        "Date",
+        "X-Shopify-Shop-Api-Call-Limit",
+    ]
+)
+PIECES = st.lists(
+    st.sampled_from(
+        [*'",;=\\:- /\u0661\u00b2.', *"0129e", "r", "t", "q", "w=", "nan", "inf", "99999999999", "limit="]
+    ),
+    max_size=60,
+).map("".join)
+TEXTS = st.one_of(st.text(max_size=60), PIECES, st.integers().map(str), st.floats().map(str))
+
+
+@given(st.dictionaries(st.one_of(NAMES, st.text(max_size=40)), TEXTS, max_size=8))
+def test_no_header_hurts(headers: dict[str, str]) -> None:
+    """Whatever the headers, what is read of them is finite and within its bounds."""
+    for quota in parse_quotas(headers, NOW):
+        assert 0 <= quota.remaining < 1e19
+        assert 0 <= quota.reset_seconds <= LONGEST_RESET_SECONDS
+    for policy in parse_policies(headers):
+        assert 1 <= policy.limit < 1e19
+        assert 0 < policy.period_seconds <= LONGEST_PERIOD_SECONDS
+    for seconds in (retry_after_seconds(headers, NOW), wait_seconds(headers, NOW)):
+        assert seconds is None or 0 <= seconds <= LONGEST_HOLD_SECONDS
+    assert answer_time(headers, NOW).tzinfo is not None
+
+
+@pytest.mark.parametrize(
+    "piece", ['"', '\\"', '"\\', ",", "a;", "1,", '"a";r=1;t=1,', "9", "Mon, 01 Jan 2026 "]
+)
+def test_endless_headers_are_cut(piece: str) -> None:
+    """A header of a megabyte costs no more than its beginning."""
+    long = piece * (1_000_000 // len(piece))
+    headers = {
+        "RateLimit": long,
+        "RateLimit-Policy": long,
+        "Retry-After": long,
+        "X-RateLimit-Remaining": long,
+    }
+    assert len(parse_quotas(headers, NOW)) <= 20
+    assert len(parse_policies(headers)) <= 20
+    retry_after_seconds(headers, NOW)
 
 
 @given(st.text())
