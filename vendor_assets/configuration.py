@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,15 +18,20 @@ from vendor_assets.days import last_complete_day, parse_time_zone
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.harvest import filters
 from vendor_assets.harvest.filters import Filters
+from vendor_assets.storage.source import EMBEDDED, Source, normal_address
 from vendor_assets.vendors.base import Vendor
 
 SIMULATOR_PORT: Final = 8731
 SIMULATOR_URL: Final = f"http://127.0.0.1:{SIMULATOR_PORT}"
 SIMULATOR_API_KEY: Final = "embedded-vendor-key"
+EMBEDDED_STORE: Final = "./demo_data"
+"""Where the embedded vendor's data are kept: never where those of a real vendor are."""
+_ACCOUNT: Final = re.compile(r"[A-Za-z0-9._+:/@-]{1,100}")
 
 NAMES: Final = (
     "VENDOR_KIND",
     "VENDOR_URL",
+    "VENDOR_ACCOUNT",
     "VENDOR_API_KEY",
     "VENDOR_RATE",
     "VENDOR_SHARE",
@@ -42,6 +48,20 @@ NAMES: Final = (
     *filters.SETTINGS,
 )
 """Every setting, by its name in the environment."""
+FIT_THE_EMBEDDED: Final = (
+    "VENDOR_RATE",
+    "VENDOR_SHARE",
+    "VENDOR_MAX_IN_FLIGHT",
+    "VENDOR_ASSETS_START",
+    "VENDOR_ASSETS_TIMEZONE",
+    "VENDOR_ASSETS_RESOLUTION",
+    "VENDOR_ASSETS_SETTLING",
+    "VENDOR_ASSETS_LOOK_BACK",
+    "VENDOR_ASSETS_RETENTION",
+    "VENDOR_ASSETS_ALERT_URL",
+    *filters.SETTINGS,
+)
+"""Settings that say nothing of which vendor is meant or where its data are kept; any other one needs an address."""
 SECRETS: Final = ("api_key", "alert_url")
 """Settings that are never printed."""
 
@@ -52,9 +72,9 @@ class Settings:
 
     Attributes:
         vendor: The vendor's dialect.
-        vendor_url: Where it is, without a trailing slash.
+        vendor_url: Where it is: host in lower case, without the scheme's own port and a trailing slash.
         api_key: The key; never printed.
-        embedded: Whether the vendor is the embedded simulator, because no other is configured.
+        embedded: Whether the vendor is the embedded simulator, because nothing is configured.
         limits: The vendor's quota, or ``auto``.
         share: Our part of the quota, above 0 to 1.
         max_in_flight: Calls at once, over all processes.
@@ -65,6 +85,7 @@ class Settings:
         resolution_seconds: Wanted length of a timeslice.
         settling_seconds: How long after its end a day's data may still change.
         filters: What of the hierarchy is asked for.
+        vendor_account: The account at the vendor, where several are harvested at one address; empty: it has no name.
         look_back_days: How many days before the newest one the schedule ``look_back`` fetches anew; 0 is none.
         retention_days: After how many days the schedule ``landing_retention`` removes the answers of complete
             partitions; None keeps all.
@@ -85,14 +106,24 @@ class Settings:
     resolution_seconds: int
     settling_seconds: int
     filters: Filters
+    vendor_account: str = ""
     look_back_days: int = 0
     retention_days: int | None = None
     alert_url: str = ""
 
     @property
     def account(self) -> str:
-        """Name of the vendor account in the budget: kind and place, so that two accounts never share a budget."""
-        return f"{self.vendor.kind}@{self.vendor_url}"
+        """Name of the vendor account in the budget: kind and address, and the account's name where it has one.
+
+        Two keys at one address share a budget where the accounts have no names: sharing too much harms nobody.
+        """
+        return str(Source(self.vendor.kind, self.vendor_url, self.vendor_account))
+
+    @property
+    def source(self) -> Source:
+        """Whose data the store holds; of the embedded vendor wherever it listens."""
+        address = EMBEDDED if self.embedded else self.vendor_url
+        return Source(self.vendor.kind, address, self.vendor_account)
 
     @property
     def permitted_rate(self) -> float | None:
@@ -129,15 +160,15 @@ def read(environ: Mapping[str, str], *, root: Path, now: datetime | None = None)
         vendor = vendors.load(values.get("VENDOR_KIND", "new_relic"))()
     url = _url(values.get("VENDOR_URL", ""))
     embedded = not url
-    if embedded and vendor.kind != "new_relic":
-        message = f"VENDOR_URL is not set; VENDOR_KIND={vendor.kind} needs the address of its server, like http://host:9090"
-        raise ConfigurationError(message)
     key = values.get("VENDOR_API_KEY", SIMULATOR_API_KEY if embedded else "")
     if vendor.needs_api_key and not key:
         raise ConfigurationError(f"VENDOR_API_KEY is not set; {vendor.title} at {url} needs a key")
     with _named("VENDOR_ASSETS_TIMEZONE"):
         zone = parse_time_zone(values.get("VENDOR_ASSETS_TIMEZONE", "UTC"))
-    store = _store(values.get("VENDOR_ASSETS_STORE", "./data"), root)
+    store = _store(values.get("VENDOR_ASSETS_STORE", EMBEDDED_STORE if embedded else "./data"), root)
+    database = _database(values.get("VENDOR_ASSETS_DB", ""), store, root)
+    if embedded:
+        _refuse_without_address(values)
     return Settings(
         vendor=vendor,
         vendor_url=url or SIMULATOR_URL,
@@ -147,7 +178,7 @@ def read(environ: Mapping[str, str], *, root: Path, now: datetime | None = None)
         share=_number(values, "VENDOR_SHARE", 0.8, lowest=0.0, highest=1.0, above=True),
         max_in_flight=int(_number(values, "VENDOR_MAX_IN_FLIGHT", 32, lowest=1, highest=10_000, whole=True)),
         store_url=store,
-        database_url=_database(values.get("VENDOR_ASSETS_DB", ""), store, root),
+        database_url=database,
         start=_start(values.get("VENDOR_ASSETS_START", ""), now, zone),
         zone=zone,
         resolution_seconds=_resolution(values, vendor),
@@ -158,6 +189,7 @@ def read(environ: Mapping[str, str], *, root: Path, now: datetime | None = None)
         retention_days=_retention(values),
         alert_url=_alert_url(values.get("VENDOR_ASSETS_ALERT_URL", "")),
         filters=Filters.parse(values),
+        vendor_account=_account(values.get("VENDOR_ACCOUNT", ""), key),
     )
 
 
@@ -188,11 +220,40 @@ def _refuse_misspelt(environ: Mapping[str, str]) -> None:
             raise ConfigurationError(f"{name} is not a setting; the settings are {', '.join(NAMES)}")
 
 
+def _refuse_without_address(values: Mapping[str, str]) -> None:
+    """The embedded vendor stands in where nothing is configured, never for a vendor whose address was forgotten."""
+    meant = [name for name in values if name not in FIT_THE_EMBEDDED]
+    if meant:
+        others = f"{', '.join(meant)} {'is' if len(meant) == 1 else 'are'}"
+        raise ConfigurationError(
+            f"VENDOR_URL is not set, but {others}; set VENDOR_URL to the vendor's address, like "
+            f"https://api.newrelic.com or http://prometheus:9090, or unset {'it' if len(meant) == 1 else 'them'} "
+            "to harvest the embedded vendor"
+        )
+
+
+def _account(text: str, key: str) -> str:
+    # The name is in the store, in the budget and in messages.
+    if text and text == key:
+        raise ConfigurationError("VENDOR_ACCOUNT holds the key; give the account's name or number")
+    if text and not _ACCOUNT.fullmatch(text):
+        raise ConfigurationError(
+            f"VENDOR_ACCOUNT={text[:100]!r} is not accepted; give the account's name or number: up to 100 letters, "
+            "digits and . _ - + : / @"
+        )
+    return text
+
+
 def _url(text: str) -> str:
     if not text:
         return ""
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.netloc.endswith(":"):
+    try:
+        parts = urlsplit(text)
+        address = parts.scheme in ("http", "https") and parts.hostname and not parts.netloc.endswith(":")
+        _ = parts.port  # which is read, and refused, only now
+    except ValueError:
+        address = ""
+    if not address:
         raise ConfigurationError(
             f"VENDOR_URL={text!r} is not an address; give one like https://api.newrelic.com"
         )
@@ -201,7 +262,7 @@ def _url(text: str) -> str:
         raise ConfigurationError(
             f"VENDOR_URL ({shown}) has credentials, a query or a fragment; give scheme, host and path only"
         )
-    return text.rstrip("/")
+    return normal_address(text)
 
 
 def _alert_url(text: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from vendor_assets import __version__
-from vendor_assets.cli import embedded, harvest, instance, letters, plan, watch
+from vendor_assets.cli import embedded, harvest, instance, letters, plan, store, watch
 from vendor_assets.cli.project import FAILED, WRONG_USE
 from vendor_assets.errors import ConfigurationError, VendorAssetsError
 
@@ -57,6 +57,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"vendor-assets {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for module in (harvest, instance, plan, watch, letters, embedded):
+    for module in (harvest, instance, plan, watch, letters, store, embedded):
         module.add(commands)
     return parser

@@ -40,11 +40,18 @@ def add(commands: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from vendor_assets.configuration import NAMES, SIMULATOR_API_KEY
+    from vendor_assets.configuration import SIMULATOR_API_KEY, read
 
     if options.days < 1 or options.days > 7:
         raise ConfigurationError(f"--days {options.days} is not accepted; give 1 to 7")
-    project = open_project(without=[name for name in NAMES if name != "VENDOR_ASSETS_STORE"])
+    project = open_project()
+    if not project.settings.embedded:
+        raise ConfigurationError(
+            f"demo harvests the embedded vendor, but {project.settings.source} is configured here, and both would show "
+            "in one UI; run it in another folder, without vendor_assets.env and VENDOR_… variables"
+        )
+    # As everybody's first try: what else is set does not count.
+    project = replace(project, settings=read({}, root=project.root))
     settings = project.settings
     newest = last_complete_day(datetime.now(UTC), settings.zone)
     days = days_between(newest - timedelta(days=options.days - 1), newest)

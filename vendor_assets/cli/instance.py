@@ -40,6 +40,7 @@ mutation Launch($params: LaunchBackfillParams!) {
 def _backfill(options: argparse.Namespace) -> int:
     project = open_project()
     days = choose_days(options, project.settings)
+    project.store()  # which is refused where it holds somebody else's data
     tags = {
         "vendor_assets/class": options.work_class,
         "vendor_assets/trigger": "command",

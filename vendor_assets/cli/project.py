@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
@@ -45,25 +45,28 @@ class Project:
     settings: Settings
 
     def store(self) -> ObjectStore:
-        """Its object store."""
-        from vendor_assets.storage.objects import open_store
+        """Its object store, which holds nobody else's data.
 
-        return open_store(self.settings.store_url)
+        Raises:
+            ConfigurationError: It does.
+            StorageUnavailableError: It cannot be read.
+        """
+        from vendor_assets.storage.marker import open_marked_store
+
+        store, claim = open_marked_store(self.settings.store_url, self.settings.source)
+        claim.compare()
+        return store
 
 
-def open_project(*, without: Sequence[str] = ()) -> Project:
-    """Find the project and read its settings; what the environment has already goes before its file.
-
-    Args:
-        without: Settings that shall not count.
-    """
+def open_project() -> Project:
+    """Find the project and read its settings; what the environment has already goes before its file."""
     from dotenv import load_dotenv
 
     from vendor_assets.configuration import project_root, read
 
     root = project_root(os.environ, Path.cwd())
     load_dotenv(root / "vendor_assets.env")
-    environ = {name: text for name, text in os.environ.items() if name not in without}
+    environ = dict(os.environ)
     os.chdir(root)
     return Project(root, environ, read(environ, root=root))
 

@@ -669,6 +669,7 @@ class PartitionHarvest:
             "gone": str(outcome.gone),
             "dead": str(outcome.dead),
             "vendor": self.vendor.kind,
+            "source": self.store.source,
         }
         spec = TABLES[self.asset]
         while True:

@@ -28,10 +28,11 @@ def build_resources(settings: Settings, *, s3: dict[str, Any] | None = None) -> 
         settings: The checked settings.
         s3: Arguments for Dagster's ``S3Resource``; None leaves all to the standard AWS variables.
     """
-    store = _store(settings.store_url, s3 or {})
+    store = _store(settings.store_url, str(settings.source), s3 or {})
     vendor_api = VendorApiResource(
         kind=settings.vendor.kind,
         url=settings.vendor_url,
+        account=settings.vendor_account,
         # By name, so that the key itself is in no run config, no launch and no page.
         api_key=dg.EnvVar("VENDOR_API_KEY")
         if settings.api_key not in ("", SIMULATOR_API_KEY)
@@ -58,14 +59,14 @@ def build_resources(settings: Settings, *, s3: dict[str, Any] | None = None) -> 
     }
 
 
-def _store(url: str, s3: dict[str, Any]) -> StoreResource:
+def _store(url: str, source: str, s3: dict[str, Any]) -> StoreResource:
     if not url.startswith("s3://"):
-        return StoreResource(url=url)
+        return StoreResource(url=url, source=source)
     from dagster_aws.s3 import S3Resource
 
     from vendor_assets.orchestration.s3 import S3StoreResource
 
-    return S3StoreResource(url=url, s3=S3Resource(**s3))
+    return S3StoreResource(url=url, source=source, s3=S3Resource(**s3))
 
 
 def build_definitions(settings: Settings, *, s3: dict[str, Any] | None = None) -> dg.Definitions:

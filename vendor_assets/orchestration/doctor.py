@@ -13,6 +13,7 @@ from vendor_assets import vendors
 from vendor_assets.configuration import Settings
 from vendor_assets.days import duration_text, last_complete_day
 from vendor_assets.errors import (
+    ConfigurationError,
     VendorAssetsError,
     VendorThrottledError,
     VendorUnauthorizedError,
@@ -48,6 +49,8 @@ def examine(
     if database.state == "failed":
         text = "not tried: every call asks the budget's database first"
         yield from (Finding(part, "failed", text) for part in ("vendor", "clock", "quota"))
+    elif _is_somebody_elses(store):
+        yield Finding("vendor", "failed", "not asked: see the store below")
     else:
         yield from _vendor(settings, vendor_api)
         yield _try("quota", lambda: _quota(vendor_api))
@@ -58,6 +61,16 @@ def examine(
         yield _demand(settings, store)
     yield _dagster(instance)
     yield _partitions(settings, instance)
+
+
+def _is_somebody_elses(store: StoreResource) -> bool:
+    try:
+        store.open()
+    except ConfigurationError:
+        return True
+    except VendorAssetsError:
+        return False
+    return False
 
 
 def _try(part: str, check: Callable[[], str]) -> Finding:

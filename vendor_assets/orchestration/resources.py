@@ -1,7 +1,7 @@
 """Resources: the object store, the rate-limited vendor API, and the harvester built on both."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -16,29 +16,44 @@ from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.orchestration.backlog import Recorder
 from vendor_assets.orchestration.events import CALLS_TAG
+from vendor_assets.storage.marker import Claim, open_marked_store
 from vendor_assets.storage.objects import ObjectStore, open_store
+from vendor_assets.storage.source import Source
 
 
 class StoreResource(dg.ConfigurableResource[Any]):
     """Where everything is kept: a folder. On S3 it is :class:`vendor_assets.orchestration.s3.S3StoreResource`."""
 
     url: str = Field(description="A folder's absolute path, or s3://bucket/prefix")
+    source: str = Field(
+        default="",
+        description="Whose data it holds, kind@address or kind@address#account; empty: not compared",
+    )
 
     def open(self) -> ObjectStore:
-        """The object store; made once and kept.
+        """The object store, which holds nobody else's data; made once and kept.
 
         Raises:
-            ConfigurationError: The address is none that can be used.
+            ConfigurationError: The address is none that can be used, or the store holds somebody else's data.
+            StorageUnavailableError: It cannot be read.
         """
-        store: ObjectStore | None = self.__dict__.get("_opened")
-        if store is None:
-            store = self._open()
+        opened: tuple[ObjectStore, Claim | None] | None = self.__dict__.get("_opened")
+        if opened is None:
+            factory = self._client_factory()
+            opened = (
+                open_marked_store(self.url, Source.parse(self.source), s3_client_factory=factory)
+                if self.source
+                else (open_store(self.url, s3_client_factory=factory), None)
+            )
             # Pydantic's frozen models take attributes only this way.
-            self.__dict__["_opened"] = store
+            self.__dict__["_opened"] = opened
+        store, claim = opened
+        if claim is not None:
+            claim.compare()
         return store
 
-    def _open(self) -> ObjectStore:
-        return open_store(self.url)
+    def _client_factory(self) -> Callable[[], Any] | None:
+        return None
 
 
 class AlertResource(dg.ConfigurableResource[Any]):
@@ -52,6 +67,7 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
 
     kind: str = Field(description="The vendor's dialect: new_relic, prometheus, or an entry point's name")
     url: str = Field(description="The vendor's address")
+    account: str = Field(default="", description="The account's name, where several are harvested there")
     api_key: str = Field(description="The key; give it as an environment variable")
     rates: list[str] = Field(description="The vendor's quota, like 1000/min; empty: found by itself")
     share: float = Field(description="Our part of the quota, above 0 to 1")
@@ -63,7 +79,7 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
         limits: tuple[Limit, ...] | Literal["auto"] = Limit.parse_all(self.rates) or "auto"
         return Budget(
             self.database_url,
-            f"{self.kind}@{self.url}",
+            str(Source(self.kind, self.url, self.account)),
             limits=limits,
             share=self.share,
             max_in_flight=self.max_in_flight,
@@ -138,10 +154,13 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
     def _harvester(self, run_id: str, info: dict[str, str], calls_planned: int | None) -> Iterator[Harvester]:
         """A harvester that holds partitions in a run's name."""
         stop = threading.Event()
+        store = self.store.open()
         leases = self.vendor_api.leases()
         with leases.hold(run_id, info=info), self.vendor_api.client(stop) as client:
+            # Before the vendor is asked for anything: what came could not be kept.
+            store.prepare()
             harvester = Harvester(
-                store=self.store.open(),
+                store=store,
                 vendor=vendors.load(self.vendor_api.kind)(),
                 client=client,
                 liveness=leases,

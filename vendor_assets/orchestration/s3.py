@@ -1,10 +1,12 @@
 """The store on S3, apart from the others: ``dagster_aws`` takes 0.8 seconds of CPU, which folders need not pay."""
 
+from collections.abc import Callable
+from typing import Any
+
 import dagster as dg
 from dagster_aws.s3 import S3Resource
 
 from vendor_assets.orchestration.resources import StoreResource
-from vendor_assets.storage.objects import ObjectStore, open_store
 
 
 class S3StoreResource(StoreResource):
@@ -12,5 +14,6 @@ class S3StoreResource(StoreResource):
 
     s3: dg.ResourceDependency[S3Resource]
 
-    def _open(self) -> ObjectStore:
-        return open_store(self.url, s3_client_factory=self.s3.get_client)
+    def _client_factory(self) -> Callable[[], Any]:
+        client: Callable[[], Any] = self.s3.get_client
+        return client

@@ -3,6 +3,7 @@
 What a vendor names is hostile input: it becomes a segment of a key only through :func:`encode_segment`.
 In all functions ``troop`` is a troop's partition key, which is such a segment already::
 
+    vendor_assets.json
     processed/<table>/day=2026-11-20/troop=<key>/data.parquet
     raw_data/<asset>/day=2026-11-20/troop=<key>/holder
     raw_data/<asset>/day=2026-11-20/troop=<key>/h-<ulid>/{plan, chunk-<writer>-<n>, finish, removed}
@@ -25,6 +26,8 @@ from typing import Final
 
 from vendor_assets.errors import StorageError
 
+MARKER_KEY: Final = "vendor_assets.json"
+"""Key of the marker that says whose data a store holds."""
 SEGMENT_BYTES: Final = 160
 """A segment is never longer."""
 

@@ -101,12 +101,46 @@ class ObjectStore(ABC):
 
     Attributes:
         url: The folder or ``s3://bucket/prefix``, for people.
+        source: Whose data it is written with, ``kind@address#account``; empty where nobody said so.
         patience_seconds: How long it is worth waiting for it when it is away: a server comes back, a full disk or a
             folder that is gone needs somebody.
     """
 
     url: str
+    source: str = ""
     patience_seconds: float = 0.0
+
+    def __init__(self) -> None:
+        self._before_write: Callable[[], None] | None = None
+        self._preparing = threading.RLock()
+        self._is_prepared = True
+
+    def before_first_write(self, prepare: Callable[[], None]) -> None:
+        """Have something done once, before anything is written; what it writes itself is written at once."""
+        self._before_write, self._is_prepared = prepare, False
+
+    def prepare(self) -> None:
+        """Do what is to be done before the first write, unless it is done; each write does so by itself.
+
+        Raises:
+            VendorAssetsError: It failed; it is tried again before the next write.
+        """
+        if self._is_prepared:
+            return
+        with self._unguarded() as prepare:
+            if prepare is not None and not self._is_prepared:
+                prepare()
+                self._is_prepared = True
+
+    @contextmanager
+    def _unguarded(self) -> Iterator[Callable[[], None] | None]:
+        """This thread writes at once while the block lasts, all others wait; gives what is to be done before."""
+        with self._preparing:
+            prepare, self._before_write = self._before_write, None
+            try:
+                yield prepare
+            finally:
+                self._before_write = prepare
 
     @abstractmethod
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
@@ -193,17 +227,30 @@ class ObjectStore(ABC):
         return sink.etag
 
     def check(self) -> None:
-        """Prove with a small object that the store can be read and written and that conditions hold.
+        """Prove with small objects that the store can be read and written and that conditions hold; they go again.
 
         Raises:
             StorageUnavailableError: What is wrong, on one line.
         """
+        with self._unguarded():
+            self._try_out()
+
+    def must_refuse(self, key: str, data: bytes) -> None:
+        """Prove that conditions hold, by two writes of an object as it is.
+
+        Raises:
+            StorageUnavailableError: One of them was not refused.
+        """
+        self._must_refuse(key, data, if_absent=True)
+        self._must_refuse(key, data, if_match="0" * 32)
+
+    def _try_out(self) -> None:
         key = f"probe-{uuid.uuid4().hex}"
         first = self.put(key, b"1", if_absent=True)
         try:
-            self._must_refuse(key, if_absent=True, condition="If-None-Match")
+            self._must_refuse(key, b"3", if_absent=True)
             second = self.put(key, b"2", if_match=first)
-            self._must_refuse(key, if_match=first, condition="If-Match")
+            self._must_refuse(key, b"3", if_match=first)
             data, etag = self.get_with_etag(key)
             listed = self.head(key)
             if data != b"2" or etag != second or listed is None or listed.etag != second:
@@ -214,10 +261,11 @@ class ObjectStore(ABC):
             self.delete(key)
 
     def _must_refuse(
-        self, key: str, *, if_absent: bool = False, if_match: str | None = None, condition: str
+        self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None
     ) -> None:
         with suppress(ObjectConflictError):
-            self.put(key, b"3", if_absent=if_absent, if_match=if_match)
+            self.put(key, data, if_absent=if_absent, if_match=if_match)
+            condition = "If-None-Match" if if_absent else "If-Match"
             raise StorageUnavailableError(
                 f"{self.url} ignores {condition}, so two writers could mix; use a store with conditional writes"
             )
@@ -298,6 +346,7 @@ class FolderStore(ObjectStore):
     """
 
     def __init__(self, root: str | Path) -> None:
+        super().__init__()
         self._root = Path(root).expanduser().absolute()
         self._hidden = self._root / ".store"
         self._prepared = False
@@ -343,9 +392,10 @@ class FolderStore(ObjectStore):
         self, key: str, *, if_absent: bool = False, if_match: str | None = None
     ) -> Iterator[ObjectWriter]:
         """See :meth:`ObjectStore.writer`."""
+        self.prepare()
         target = self._path(key)
         with self._translated(target):
-            self._prepare()
+            self._make_folders()
             temporary = self._hidden / "writing" / uuid.uuid4().hex
             # Not tempfile: the object must be as readable for others as their umask says.
             file = os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb")
@@ -388,7 +438,7 @@ class FolderStore(ObjectStore):
             return []
         return sorted(visible, key=lambda entry: entry.name + "/" if entry.is_dir() else entry.name)
 
-    def _prepare(self) -> None:
+    def _make_folders(self) -> None:
         for name in ("writing", "locks"):
             (self._hidden / name).mkdir(parents=True, exist_ok=True)
         if self._prepared:
@@ -402,7 +452,7 @@ class FolderStore(ObjectStore):
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         """Keep other writers of this key away, in this and in every process; the kernel frees it after a kill."""
-        self._prepare()
+        self._make_folders()
         name = f"{crc32(key.encode()) & 0xFF:02x}"
         handle = os.open(self._hidden / "locks" / name, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -526,6 +576,7 @@ class S3Store(ObjectStore):
     patience_seconds = 30.0
 
     def __init__(self, client: Any, bucket: str, prefix: str = "") -> None:
+        super().__init__()
         self._bucket = _Bucket(client, bucket, _checked_prefix(prefix.strip("/")))
         self.url = self._bucket.url
         self._sent = threading.local()
@@ -581,6 +632,7 @@ class S3Store(ObjectStore):
         self, key: str, *, if_absent: bool = False, if_match: str | None = None
     ) -> Iterator[ObjectWriter]:
         """See :meth:`ObjectStore.writer`."""
+        self.prepare()
         sink = _S3Writer(self._bucket, key, if_absent=if_absent, if_match=if_match)
         try:
             yield sink
@@ -605,9 +657,9 @@ class S3Store(ObjectStore):
         """See :meth:`ObjectStore.uri`."""
         return self._bucket.uri(key)
 
-    def check(self) -> None:
-        """See :meth:`ObjectStore.check`; multipart uploads are tried too."""
-        super().check()
+    def _try_out(self) -> None:
+        """Multipart uploads are tried too."""
+        super()._try_out()
         key = f"probe-{uuid.uuid4().hex}"
         self.put(key, b"1")
         sink = _S3Writer(self._bucket, key, if_absent=True, if_match=None)

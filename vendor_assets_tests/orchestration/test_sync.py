@@ -97,7 +97,8 @@ def test_the_command_tells_an_empty_instance(deployment: Deployment, tmp_path: P
     """``vendor-assets sync`` in an empty project does it, and says how much; the second time there is nothing."""
     deployment.materialize("troops", partition=DAY.isoformat())
     follow_roster(deployment)
-    command = Command(tmp_path / "new", {"VENDOR_ASSETS_STORE": deployment.store.url})
+    ours = {"VENDOR_URL": deployment.settings.vendor_url, "VENDOR_API_KEY": "any"}
+    command = Command(tmp_path / "new", ours | {"VENDOR_ASSETS_STORE": deployment.store.url})
     done, again = command.run("sync"), command.run("sync")
     assert (done.code, again.code) == (0, 0), done.err + again.err
     assert " 0 not complete" in done.out

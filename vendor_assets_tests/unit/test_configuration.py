@@ -10,6 +10,7 @@ import pytest
 from vendor_assets.configuration import SIMULATOR_API_KEY, SIMULATOR_URL, project_root, read
 from vendor_assets.errors import ConfigurationError
 
+REAL = {"VENDOR_URL": "https://api.example.com", "VENDOR_API_KEY": "secret-key"}
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 ROOT = Path("/project")
 
@@ -21,8 +22,8 @@ def test_everything_has_a_default() -> None:
     assert (settings.vendor_url, settings.api_key) == (SIMULATOR_URL, SIMULATOR_API_KEY)
     assert [str(limit) for limit in settings.limits] == ["1000/min"]
     assert (settings.share, settings.max_in_flight, settings.resolution_seconds) == (0.8, 32, 1800)
-    assert settings.store_url == "/project/data"
-    assert settings.database_url == "sqlite:////project/data/budget.db"
+    assert settings.store_url == "/project/demo_data"
+    assert settings.database_url == "sqlite:////project/demo_data/budget.db"
     assert (settings.start, settings.zone.key) == (date(2026, 10, 21), "UTC")
 
 
@@ -63,6 +64,17 @@ def test_the_finest_timeslice_is_the_vendors() -> None:
         ({"VENDOR_URL": "http://127.0.0.1:"}, "VENDOR_URL='http://127.0.0.1:' is not an address"),
         ({"VENDOR_URL": "https://u:secret@host"}, "VENDOR_URL .* credentials"),
         ({"VENDOR_URL": "https://api.newrelic.com"}, "VENDOR_API_KEY is not set"),
+        ({"VENDOR_URL": "https://host:99999"}, "VENDOR_URL='https://host:99999' is not an address"),
+        ({"VENDOR_URL": "http://[::1"}, "is not an address"),
+        ({"VENDOR_API_KEY": "secret"}, "VENDOR_URL is not set, but VENDOR_API_KEY is; set VENDOR_URL"),
+        ({"VENDOR_ASSETS_STORE": "s3://b/x"}, "VENDOR_URL is not set, but VENDOR_ASSETS_STORE is"),
+        (
+            {"VENDOR_ACCOUNT": "7", "VENDOR_KIND": "new_relic"},
+            "VENDOR_KIND, VENDOR_ACCOUNT are; .* unset them",
+        ),
+        ({"VENDOR_ASSETS_DB": "postgresql://u:secret@h/d"}, "VENDOR_ASSETS_DB is; set VENDOR_URL"),
+        (REAL | {"VENDOR_ACCOUNT": "a#b"}, "VENDOR_ACCOUNT='a#b' is not accepted"),
+        (REAL | {"VENDOR_ACCOUNT": "secret-key"}, "VENDOR_ACCOUNT holds the key"),
         ({"VENDOR_RATE": "fast"}, "VENDOR_RATE='fast'.* 20/s"),
         ({"VENDOR_RATE": "20/s,0/min"}, "VENDOR_RATE='20/s,0/min'"),
         ({"VENDOR_SHARE": "0"}, "VENDOR_SHARE='0' .* above 0 to 1"),
@@ -88,6 +100,37 @@ def test_a_wrong_value_is_one_line(environ: dict[str, str], message: str) -> Non
         read(environ, root=ROOT, now=NOW)
     assert "\n" not in str(raised.value)
     assert "secret" not in str(raised.value)
+
+
+def test_a_real_vendors_store_is_not_the_embedded_vendors() -> None:
+    """By default, each has a folder of its own."""
+    settings = read(REAL, root=ROOT, now=NOW)
+    assert settings.store_url == "/project/data"
+    assert str(settings.source) == "new_relic@https://api.example.com"
+    assert str(read({}, root=ROOT, now=NOW).source) == "new_relic@embedded"
+
+
+def test_accounts_have_budgets_of_their_own_where_they_are_named() -> None:
+    """Without a name the budget is that of kind and address, as ever; with one it is the account's."""
+    nameless, other = (read(REAL | {"VENDOR_API_KEY": key}, root=ROOT, now=NOW) for key in "ab")
+    assert nameless.account == other.account == "new_relic@https://api.example.com"
+    named = read(REAL | {"VENDOR_ACCOUNT": "7"}, root=ROOT, now=NOW)
+    assert named.account == str(named.source) == "new_relic@https://api.example.com#7"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("HTTPS://API.Example.com:443/", "https://api.example.com"),
+        ("http://host:80/API/v2//", "http://host/API/v2"),
+        ("http://host:8080", "http://host:8080"),
+        ("https://host:80", "https://host:80"),
+        ("http://[::1]:9090/", "http://[::1]:9090"),
+    ],
+)
+def test_an_address_has_one_spelling(written: str, meant: str) -> None:
+    """Two spellings of one address are one vendor, with one budget."""
+    assert read(REAL | {"VENDOR_URL": written}, root=ROOT, now=NOW).vendor_url == meant
 
 
 def test_the_key_is_never_shown() -> None:

@@ -1,0 +1,56 @@
+"""``store``: whose data the store holds, and that it is another's name from now on."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from vendor_assets.cli.project import COMPLETE, open_project
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    store = commands.add_parser(
+        "store", help="whose data the store holds; move: they are another address's from now on"
+    )
+    store.set_defaults(run=_show)
+    actions = store.add_subparsers(metavar="action")
+    moved = actions.add_parser(
+        "move",
+        help="keep the store for what is configured now",
+        description="Say that the store's data are those of the vendor that is configured now: the same account, "
+        "under another address, kind or name. Nothing else in the store changes, and nothing is asked of the vendor.",
+    )
+    moved.add_argument(
+        "--from",
+        dest="before",
+        required=True,
+        metavar="SOURCE",
+        help="whose data they are so far, as `vendor-assets store` shows it, like new_relic@https://api.newrelic.com; "
+        "unmarked or unreadable where it shows that",
+    )
+    moved.set_defaults(run=_move)
+
+
+def _show(options: argparse.Namespace) -> int:  # noqa: ARG001  every command takes its options
+    from vendor_assets.storage.marker import Marker
+    from vendor_assets.storage.objects import open_store
+
+    settings = open_project().settings
+    store = open_store(settings.store_url)
+    marker = Marker.read(store)
+    print(f"store       {store.url}")
+    print(f"holds       {f'{marker.source}, since {marker.written_at:%Y-%m-%d}' if marker else 'unmarked'}")
+    print(f"configured  {settings.source}")
+    return COMPLETE
+
+
+def _move(options: argparse.Namespace) -> int:
+    from vendor_assets.storage.marker import move
+    from vendor_assets.storage.objects import open_store
+
+    settings = open_project().settings
+    store = open_store(settings.store_url)
+    move(store, settings.source, options.before)
+    print(f"store {store.url} holds the data of {settings.source} from now on; it was {options.before}")
+    return COMPLETE

@@ -1,0 +1,275 @@
+"""The marker: whose data a store holds, written before its first object and compared before any work.
+
+Without it, a setting that was forgotten or mistyped would mix the data of two vendors, all of it green.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+from vendor_assets.errors import (
+    ConfigurationError,
+    ObjectConflictError,
+    ObjectNotFoundError,
+    StorageError,
+)
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import FolderStore, ObjectStore, open_store
+from vendor_assets.storage.parquet import read_metadata, read_table
+from vendor_assets.storage.source import EMBEDDED, Source
+
+UNMARKED: Final = "unmarked"
+UNREADABLE: Final = "unreadable"
+COMPARED_SECONDS: Final = 60.0
+"""For so long a process that lives long relies on having compared."""
+_FORMAT: Final = 1
+# The embedded vendor's world, see simulator/world.py; a test compares.
+_EMBEDDED_ID: Final = re.compile(r"200\d{6}")
+_EMBEDDED_NAMES: Final = frozenset(
+    {"Checkout | EU", "payments/api", "Kundenkonto (Ümlaut)", "recommendations, nightly", "Inventory & Stock"}
+)
+_LOOPBACK: Final = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What a store says of itself.
+
+    Attributes:
+        source: Whose data it holds.
+        written_at: When that was first said, or last changed.
+        etag: Of the object.
+    """
+
+    source: Source
+    written_at: datetime
+    etag: str
+
+    @classmethod
+    def read(cls, store: ObjectStore) -> Self | None:
+        """The marker of a store; None where it has none.
+
+        Raises:
+            ConfigurationError: It cannot be understood; the message says what to do.
+        """
+        try:
+            data, etag = store.get_with_etag(layout.MARKER_KEY)
+        except ObjectNotFoundError:
+            return None
+        uri = store.uri(layout.MARKER_KEY)
+        try:
+            document = json.loads(data)
+            written = document["format"]
+            if isinstance(written, int) and written > _FORMAT:
+                message = f"{uri} was written by a newer version (format {written}); update vendor_assets"
+                raise ConfigurationError(message)
+            texts = [document[name] for name in ("kind", "address", "account")]
+            if written != _FORMAT or not all(isinstance(text, str) and text.isprintable() for text in texts):
+                raise ValueError("not a marker")
+            written_at = datetime.fromisoformat(document["written_at"])
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise ConfigurationError(
+                f"{uri}, which says whose data the store holds, cannot be read; restore it, or, if the store surely "
+                f"holds the configured vendor's data, run: vendor-assets store move --from {UNREADABLE}"
+            ) from error
+        return cls(Source(*texts), written_at, etag)
+
+
+def _encoded(source: Source) -> bytes:
+    document = {
+        "format": _FORMAT,
+        "kind": source.kind,
+        "address": source.address,
+        "account": source.account,
+        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def open_marked_store(
+    url: str, source: Source, *, s3_client_factory: Callable[[], Any] | None = None
+) -> tuple[ObjectStore, Claim]:
+    """A store that is written only with the data of one source, and the claim that it holds nobody else's.
+
+    Raises:
+        ConfigurationError: As :func:`open_store`.
+    """
+    store = open_store(url, s3_client_factory=s3_client_factory)
+    store.source = str(source)
+    claim = Claim(store, source)
+    store.before_first_write(claim.settle)
+    return store, claim
+
+
+class Claim:
+    """The claim that a store holds the data of one source, and of no other.
+
+    Args:
+        store: The store.
+        source: Whose data are to be read and written.
+        monotonic: Clock in seconds.
+    """
+
+    def __init__(
+        self, store: ObjectStore, source: Source, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._compared_at: float | None = None
+
+    def compare(self) -> None:
+        """Make sure that the store does not hold somebody else's data; asks it at most once in a minute.
+
+        Raises:
+            ConfigurationError: It does, or does not say clearly whose; nothing was written.
+            StorageUnavailableError: The store cannot be read.
+        """
+        with self._lock:
+            now = self._monotonic()
+            if self._compared_at is None or now - self._compared_at >= COMPARED_SECONDS:
+                self._marker()
+                self._compared_at = now
+
+    def settle(self) -> None:
+        """Before the first write: compare, prove that conditions hold, and mark a store that has no marker.
+
+        A new store is tried at length, once; of a marked one on a server each process asks by two writes of the
+        marker itself, which must be refused: the server behind an address may be another one today.
+
+        Raises:
+            ConfigurationError: The store holds somebody else's data; nothing was written.
+            StorageUnavailableError: The store cannot be written, or ignores conditions.
+        """
+        marker = self._marker()
+        if marker is not None:
+            if not isinstance(self._store, FolderStore):
+                self._store.must_refuse(layout.MARKER_KEY, self._store.get(layout.MARKER_KEY))
+            return
+        self._store.check()
+        try:
+            self._store.put(layout.MARKER_KEY, _encoded(self._source), if_absent=True)
+        except ObjectConflictError:
+            # Somebody else was first: either for the same source, or this is refused.
+            self._marker()
+
+    def _marker(self) -> Marker | None:
+        marker = Marker.read(self._store)
+        if marker is None:
+            self._compare_with_data()
+        elif marker.source != self._source:
+            raise ConfigurationError(self._mismatch(str(marker.source)))
+        return marker
+
+    def _compare_with_data(self) -> None:
+        """What older versions wrote, and what lost its marker, is known by its tables."""
+        tables = list(_tables(self._store))
+        for source, kind in _told_by(self._store, tables):
+            if kind != self._source.kind or source not in (None, str(self._source)):
+                raise ConfigurationError(self._mismatch(source or kind, token=UNMARKED))
+            # Older versions named the kind alone.
+            if source is None and self._source.address == EMBEDDED and not _is_embedded(self._store, tables):
+                raise ConfigurationError(self._mismatch(kind, token=UNMARKED))
+        address = urlsplit(self._source.address)
+        # An embedded vendor that somebody started by hand, and configured, is on this machine.
+        somewhere_else = address.scheme and not _LOOPBACK.fullmatch(address.hostname or "")
+        if somewhere_else and _is_embedded(self._store, tables):
+            raise ConfigurationError(self._mismatch(str(Source(self._source.kind, EMBEDDED))))
+
+    def _mismatch(self, held: str, token: str = "") -> str:
+        said = (
+            f"store {self._store.url} holds the data of {_shown(Source.parse(held))}, "
+            f"but {_shown(self._source)} is configured; "
+        )
+        if EMBEDDED in (Source.parse(held).address, self._source.address):
+            return f"{said}set VENDOR_ASSETS_STORE to another place, or move what is there away"
+        return (
+            f"{said}correct VENDOR_KIND, VENDOR_URL, VENDOR_ACCOUNT or VENDOR_ASSETS_STORE, or, where it is the same "
+            f"account at a new address, run: vendor-assets store move --from {token or shlex.quote(held)}"
+        )
+
+
+def _shown(source: Source) -> str:
+    if source.address == EMBEDDED:
+        return "the embedded vendor"
+    return str(source) if source.address else f"a {source.kind} vendor"
+
+
+def move(store: ObjectStore, source: Source, before: str) -> None:
+    """Say that a store holds the data of another source from now on: the same account, at another address.
+
+    Args:
+        store: The store.
+        source: Whose data it is to hold.
+        before: Whose it holds now, as the marker says; ``unmarked`` where there is no marker, ``unreadable`` where
+            there is none that can be read.
+
+    Raises:
+        ConfigurationError: The marker says otherwise than ``before``; nothing was changed.
+        ObjectConflictError: Somebody else changed the marker at the same time.
+    """
+    etag: str | None = None
+    try:
+        marker = Marker.read(store)
+        found = UNMARKED if marker is None else str(marker.source)
+        etag = marker.etag if marker else None
+    except ConfigurationError:
+        if before != UNREADABLE:
+            raise
+        found = UNREADABLE
+        etag = store.get_with_etag(layout.MARKER_KEY)[1]
+    if found != before:
+        raise ConfigurationError(
+            f"store {store.url} is {found}, not {before}; nothing was changed"
+            if found == UNMARKED
+            else f"store {store.url} holds the data of {found}, not of {before}; nothing was changed"
+        )
+    if EMBEDDED in (source.address, Source.parse(found).address):
+        raise ConfigurationError(
+            "the embedded vendor's data cannot become those of a real vendor, or the reverse; nothing was changed"
+        )
+    store.put(layout.MARKER_KEY, _encoded(source), if_absent=etag is None, if_match=etag)
+
+
+def _tables(store: ObjectStore) -> Iterator[str]:
+    """Keys of a few tables that came from the vendor: of the oldest and the newest day."""
+    prefix = layout.table_prefix("troops")
+    days = [name for name in store.folders(prefix) if name.startswith("day=")]
+    for day in sorted({*days[:1], *days[-1:]}):
+        yield f"{prefix}{day}/data.parquet"
+        below = f"{layout.table_prefix('performance_data')}{day}/"
+        yield from (f"{below}{troop}/data.parquet" for troop in store.folders(below)[:1])
+
+
+def _told_by(store: ObjectStore, tables: Sequence[str]) -> Iterator[tuple[str | None, str]]:
+    """Source (None where an older version wrote it) and kind that tables name."""
+    for key in tables:
+        # One that cannot be read says nothing; whoever needs it will complain.
+        with suppress(StorageError):
+            metadata, _ = read_metadata(store, key)
+            source = metadata.get("source")
+            kind = Source.parse(source).kind if source else metadata.get("vendor")
+            if kind:
+                yield source, kind
+
+
+def _is_embedded(store: ObjectStore, tables: Sequence[str]) -> bool:
+    """Whether rosters name troops that only the embedded vendor has."""
+    for key in tables:
+        with suppress(StorageError):
+            roster = read_table(store, key, columns=["troop_id", "name"])
+            for row in roster.to_pylist():
+                if _EMBEDDED_ID.fullmatch(str(row["troop_id"])) and row["name"] in _EMBEDDED_NAMES:
+                    return True
+    return False

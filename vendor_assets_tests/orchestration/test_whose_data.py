@@ -1,0 +1,135 @@
+"""A store holds the data of one vendor: no run, click or command works on somebody else's, or calls the vendor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from vendor_assets.cli import main
+from vendor_assets.orchestration.jobs import (
+    PUBLISH_JOB,
+    RETENTION_JOB,
+    ROSTER_JOB,
+    SIGHTINGS_JOB,
+    harvest_config,
+)
+from vendor_assets.storage.marker import open_marked_store
+from vendor_assets.storage.source import Source
+from vendor_assets_tests.support.deployment import deploy, yesterday
+from vendor_assets_tests.support.simulator import RunningSimulator, simulator
+
+DAY = yesterday().isoformat()
+KEY = "whose-key"
+SOMEBODY = Source("new_relic", "https://somebody.example")
+
+
+@pytest.fixture(scope="module")
+def asked() -> object:
+    """A vendor that is not to be asked."""
+    with simulator(world="small", churn=False, api_key=KEY) as running:
+        yield running
+
+
+def taken(folder: Path) -> Path:
+    """A store that holds somebody else's data."""
+    store, _ = open_marked_store(str(folder / "data"), SOMEBODY)
+    store.put("processed/troops/day=2026-11-01/data.parquet", b"theirs")
+    return folder
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Everything in the store but the budget's database."""
+    return {
+        str(path): path.read_bytes()
+        for path in (folder / "data").rglob("*")
+        if path.is_file() and not path.name.startswith("budget.db") and ".store" not in path.parts
+    }
+
+
+def test_no_run_works_on_somebody_elses_store(
+    tmp_path: Path, asked: RunningSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each job and each asset fails with one line that names both, without a call and without a write."""
+    folder = taken(tmp_path)
+    before, calls = snapshot(folder), asked.log()["requests"]
+    monkeypatch.setenv("VENDOR_API_KEY", KEY)
+    with dg.DagsterInstance.ephemeral() as instance:
+        deployment = deploy(
+            folder, instance, VENDOR_URL=asked.url, VENDOR_API_KEY=KEY, VENDOR_ASSETS_RETENTION="1"
+        )
+        for job in (ROSTER_JOB, SIGHTINGS_JOB, RETENTION_JOB, PUBLISH_JOB, "harvest"):
+            config = harvest_config([f"{DAY}|1"], ["warriors"]) if job == "harvest" else {}
+            partition = DAY if job in (ROSTER_JOB, PUBLISH_JOB) else None
+            result = deployment.run(dg.RunRequest(job_name=job, run_config=config, partition_key=partition))
+            said = " ".join(str(event) for event in result.all_events)
+            assert not result.success, job
+            assert f"holds the data of {SOMEBODY}, but" in said, job
+        for sensor in ("roster_sensor", "redrive_sensor", "dead_letters_sensor"):
+            try:
+                outcome, _ = deployment.sensor(sensor)
+            except Exception as error:
+                assert f"holds the data of {SOMEBODY}" in str(error), sensor  # noqa: PT017  either way is right
+            else:
+                assert not (isinstance(outcome, dg.SensorResult) and outcome.run_requests), sensor
+    assert (snapshot(folder), asked.log()["requests"]) == (before, calls)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["harvest"],
+        ["harvest", "--rebuild"],
+        ["plan"],
+        ["status"],
+        ["sync"],
+        ["backfill"],
+        ["dead-letters", "list"],
+        ["dead-letters", "redrive"],
+        ["doctor"],
+        ["demo"],
+    ],
+    ids=" ".join,
+)
+def test_no_command_works_on_somebody_elses_store(
+    tmp_path: Path,
+    asked: RunningSimulator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+) -> None:
+    """Each command says whose data the store holds and what is configured, and asks the vendor nothing."""
+    folder = taken(tmp_path)
+    before, calls = snapshot(folder), asked.log()["requests"]
+    monkeypatch.chdir(folder)
+    for name, value in {"VENDOR_URL": asked.url, "VENDOR_API_KEY": KEY}.items():
+        monkeypatch.setenv(name, value)
+    code = main(arguments)
+    said = "".join(capsys.readouterr())
+    assert code != 0
+    assert "Traceback" not in said
+    if arguments == ["demo"]:
+        assert f"but new_relic@{asked.url} is configured here" in said
+    else:
+        assert f"holds the data of {SOMEBODY}, but new_relic@{asked.url} is configured" in said
+    assert (snapshot(folder), asked.log()["requests"]) == (before, calls)
+
+
+def test_a_store_is_moved_by_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``store`` shows what is held and configured; ``store move`` takes the present value and nothing else."""
+    folder = taken(tmp_path)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("VENDOR_URL", "https://new.example")
+    monkeypatch.setenv("VENDOR_API_KEY", KEY)
+    assert main(["store"]) == 0
+    shown = capsys.readouterr().out
+    assert f"holds       {SOMEBODY}, since" in shown
+    assert "configured  new_relic@https://new.example" in shown
+    assert main(["store", "move", "--from", "new_relic@https://new.example"]) == 2
+    assert "nothing was changed" in capsys.readouterr().err
+    assert main(["store", "move", "--from", str(SOMEBODY)]) == 0
+    assert main(["dead-letters", "list"]) == 0
+    assert KEY not in "".join(path.read_text(errors="replace") for path in folder.rglob("*.json"))
