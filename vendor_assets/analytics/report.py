@@ -7,7 +7,7 @@ fetch, so that it can be sent to a colleague as it is.
 from __future__ import annotations
 
 import base64
-import tempfile
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -23,6 +23,7 @@ from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -38,6 +39,15 @@ START_SECONDS: Final = 60
 
 _LONGEST_SOCKET_FOLDER: Final = 80
 """Characters; the system allows 107 for the whole path of a socket, on some systems 103."""
+_KERNEL_VARIABLES: Final = (
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_", "TZ", "TMPDIR", "XDG_", "LD_LIBRARY_PATH"),
+    *("PYTHON", "VIRTUAL_ENV", "JUPYTER", "MPL", "OPENBLAS", "OMP_", "MKL_"),
+)
+"""What the names of the variables begin with that any Python process with plots may need."""
+_S3_VARIABLES: Final = (
+    *("AWS_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("SSL_CERT_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+)
 _LOG: Final = "kernel.log"
 _HIDDEN: Final = frozenset({"about", "summary"})
 """Cells that are for Jupyter or for machines: not in the HTML."""
@@ -154,7 +164,7 @@ def _execute(parameters: Mapping[str, str]) -> NotebookNode:
 
     what = f"the report of {parameters['day']}"
     source = resources.files("vendor_assets.notebooks").joinpath(NOTEBOOK).read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory(prefix="vendor_assets-") as folder:
+    with temporary_folder() as folder:
         try:
             executed: NotebookNode = papermill.execute_notebook(
                 nbformat.reads(source, as_version=4),
@@ -164,7 +174,7 @@ def _execute(parameters: Mapping[str, str]) -> NotebookNode:
                 progress_bar=False,
                 start_timeout=START_SECONDS,
                 execution_timeout=CELL_SECONDS,
-                kernel_manager_class=_kernel_manager(Path(folder)),
+                kernel_manager_class=_kernel_manager(folder, parameters["store"]),
                 # People's own IPython start-up files and history are none of the report's business.
                 extra_arguments=[f"--IPKernelApp.ipython_dir={folder}"],
             )
@@ -177,7 +187,7 @@ def _execute(parameters: Mapping[str, str]) -> NotebookNode:
             )
             raise VendorAssetsError(message) from error
         except (DeadKernelError, RuntimeError) as error:
-            said = _last_words(Path(folder)) or str(error)
+            said = _last_words(folder) or str(error)
             message = f"{what}: its Python process died or did not start ({said}); is there enough memory?"
             raise VendorAssetsError(message) from error
 
@@ -191,18 +201,30 @@ def _failure(what: str, error: PapermillExecutionError) -> VendorAssetsError:
     return VendorAssetsError(f"{what} failed in cell {error.exec_count}: {error.ename}: {said}")
 
 
+def kernel_environment(environ: Mapping[str, str], store: str) -> dict[str, str]:
+    """What a report's process needs of the environment: no key, no address of an alert, no password of a database.
+
+    Args:
+        environ: This process's.
+        store: The store's address; credentials of AWS, proxies and certificates are handed on for one on S3 only.
+    """
+    kept = (*_KERNEL_VARIABLES, *_S3_VARIABLES) if store.startswith("s3://") else _KERNEL_VARIABLES
+    return {name: text for name, text in environ.items() if name.upper().startswith(kept)}
+
+
 def _last_words(folder: Path) -> str:
     lines = (folder / _LOG).read_text(errors="replace").split("\n") if (folder / _LOG).exists() else []
     return next((line.strip()[:500] for line in reversed(lines) if line.strip()), "")
 
 
-def _kernel_manager(folder: Path) -> type[Any]:
+def _kernel_manager(folder: Path, store: str) -> type[Any]:
     """A kernel manager that starts this interpreter, keeps its files in a folder and finds this package."""
     from jupyter_client.kernelspec import KernelSpecManager  # noqa: PLC0415
     from jupyter_client.manager import AsyncKernelManager  # noqa: PLC0415
 
     # The package's parent: where an uninstalled checkout is found, without changing this process's directory.
     root = Path(vendor_assets.__file__).absolute().parent.parent
+    environment = kernel_environment(os.environ, store)  # noqa: TID251 - so that less of it is handed on
 
     class OwnInterpreter(AsyncKernelManager):
         def __init__(self, **options: Any) -> None:
@@ -220,7 +242,8 @@ def _kernel_manager(folder: Path) -> type[Any]:
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             # What the kernel says outside of cells is for us alone: _last_words tells it if it dies.
             with (folder / _LOG).open("wb") as log:
-                await self._async_start_kernel(**({"cwd": str(root), "stderr": log} | options))
+                own = {"cwd": str(root), "stderr": log, "env": environment}
+                await self._async_start_kernel(**(own | options))
 
     return OwnInterpreter
 

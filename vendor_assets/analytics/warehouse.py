@@ -12,7 +12,6 @@ Only the files of these days and troops are opened, and only the columns that ar
 from __future__ import annotations
 
 import re
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from vendor_assets.storage.parquet import (
 )
 from vendor_assets.storage.waiting import several_at_once
 from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA, TABLES, Table
+from vendor_assets.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import duckdb
@@ -510,11 +510,11 @@ def daily_performance(
 @contextmanager
 def _aggregating(store: ObjectStore) -> Iterator[duckdb.DuckDBPyConnection]:
     with (
-        tempfile.TemporaryDirectory(prefix="vendor_assets-") as folder,
+        temporary_folder() as folder,
         duckdb_connection(store) as connection,
     ):
         connection.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
-        connection.execute("SET temp_directory = ?", [folder])
+        connection.execute("SET temp_directory = ?", [str(folder)])
         connection.execute("SET preserve_insertion_order = false")
         connection.execute("SET TimeZone = 'UTC'")
         yield connection

@@ -6,7 +6,6 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from vendor_assets.days import days_between, last_complete_day, parse_day
 from vendor_assets.errors import ConfigurationError, VendorAssetsError
+from vendor_assets.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from vendor_assets.configuration import Settings
@@ -153,8 +153,8 @@ def simulator_process(api_key: str) -> Iterator[str]:
     Raises:
         VendorAssetsError: It did not start.
     """
-    with tempfile.TemporaryDirectory(prefix="vendor-assets-") as folder:
-        port_file = Path(folder) / "port"
+    with temporary_folder() as folder:
+        port_file = folder / "port"
         command = [
             sys.executable, "-m", "vendor_assets.simulator", "--port", "0", "--port-file", str(port_file),
             "--parent-pid", str(os.getpid()), "--api-key", api_key,

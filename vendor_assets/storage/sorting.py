@@ -9,13 +9,11 @@ as a harvest's do, are read hardly more than once.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import threading
-import time
 from bisect import bisect_left
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -26,14 +24,13 @@ import pyarrow.parquet as pq
 
 from vendor_assets.errors import StorageUnavailableError
 from vendor_assets.tables import Table
+from vendor_assets.temporary import temporary_folder
 
 ROWS_IN_MEMORY: Final = 65_536
 _BYTES_IN_MEMORY: Final = 16 << 20
 _BATCHES_IN_MEMORY: Final = 2048
 _PIECES_OF_A_RUN: Final = 64
 _ORDER: Final = "_order"
-_PREFIX: Final = "vendor_assets-sort-"
-_STRAY_SECONDS: Final = 86_400.0
 
 Key = tuple[Any, ...]
 
@@ -76,6 +73,7 @@ class NewestRows:
         self._waiting_rows = self._waiting_bytes = 0
         self._given = 0
         self._folder: Path | None = None
+        self._kept = ExitStack()
         self._runs = 0
         self._pieces: list[_Piece] = []
         self._sorted: pa.Table | Path = spec.schema.empty_table()
@@ -93,8 +91,8 @@ class NewestRows:
         """Remove the temporary files."""
         self._waiting, self._pieces, self._sorted = [], [], self._spec.schema.empty_table()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+            self._kept.close()
             _one_large.release()
 
     def add(self, rows: pa.RecordBatch, order: int) -> None:
@@ -148,8 +146,7 @@ class NewestRows:
         if self._folder is None:
             _one_large.acquire()
             try:
-                _remove_strays()
-                self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+                self._folder = self._kept.enter_context(temporary_folder())
             except BaseException:
                 _one_large.release()
                 raise
@@ -211,14 +208,6 @@ class NewestRows:
 
     def _fitted(self, table: pa.Table) -> pa.Table:
         return table.select(self._spec.schema.names).cast(self._spec.schema).combine_chunks()
-
-
-def _remove_strays() -> None:
-    """Remove what killed processes left behind more than a day ago."""
-    for stray in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError):
-            if time.time() - stray.stat().st_mtime > _STRAY_SECONDS:
-                shutil.rmtree(stray, ignore_errors=True)
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import nullcontext
+import tempfile
+import threading
+from contextlib import nullcontext, suppress
 from datetime import date
 from html.parser import HTMLParser
 from importlib import resources
@@ -147,13 +149,45 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         _break(store)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    monkeypatch.setattr(module.tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     with pytest.raises(StorageError) if broken else nullcontext():
         render_report(store, DAY)
     assert list(temporary.iterdir()) == []
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
     lines = [Path(f"/proc/{child}/cmdline") for child in children]
     assert not [line for line in lines if line.exists() and b"ipykernel" in line.read_bytes()]
+
+
+def test_the_notebook_knows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report's process has neither the vendor's key nor the alert's address, and keys of AWS only for S3."""
+    for name in (
+        "VENDOR_API_KEY",
+        "VENDOR_ASSETS_ALERT_URL",
+        "VENDOR_ASSETS_DB",
+        "PGPASSWORD",
+        "AWS_SECRET_ACCESS_KEY",
+    ):
+        monkeypatch.setenv(name, f"secret of {name}")
+    asked: dict[str, bytes] = {}
+
+    def watch() -> None:
+        while not asked:
+            for entry in Path("/proc").glob("[0-9]*/environ"):
+                with suppress(OSError):
+                    if b"ipykernel" in entry.with_name("cmdline").read_bytes():
+                        asked["environ"] = entry.read_bytes()
+
+    store = FolderStore(tmp_path / "store")
+    _write(store, World.preset("small", seed=1))
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    render_report(store, DAY)
+    watcher.join(60)
+    assert asked["environ"]
+    assert b"secret of" not in asked["environ"]
+    on_s3 = module.kernel_environment(os.environ, "s3://bucket/prefix")
+    assert on_s3["AWS_SECRET_ACCESS_KEY"]
+    assert not ours & on_s3.keys()
 
 
 def test_a_day_without_statistics_is_refused_at_once(folder: FolderStore) -> None:

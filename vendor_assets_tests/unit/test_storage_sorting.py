@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -127,18 +126,6 @@ def test_rows_in_memory_do_not_grow_with_the_table(
         assert sum(batch.num_rows for batch in rows.batches()) == count
     assert max(held) <= 2_000
     assert sum(held) == 2 * count
-
-
-def test_what_killed_sorts_left_behind_is_removed(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Temporary files of a killed process go after a day; younger ones may belong to a live one."""
-    monkeypatch.setattr(sorting, "ROWS_IN_MEMORY", 1)
-    old, young = temporary / "vendor_assets-sort-old", temporary / "vendor_assets-sort-young"
-    for folder in (old, young):
-        folder.mkdir()
-        (folder / "run-000000.parquet").write_bytes(b"PAR1")
-    os.utime(old, (time.time() - 90_000,) * 2)
-    sort([(0, [("w", 1)])])
-    assert list(temporary.iterdir()) == [young]
 
 
 def test_a_full_disk_is_said_in_one_line(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
