@@ -17,6 +17,7 @@ from vendor_assets.orchestration.jobs import (
 )
 from vendor_assets.storage.marker import open_marked_store
 from vendor_assets.storage.source import Source
+from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.deployment import deploy, yesterday
 from vendor_assets_tests.support.simulator import RunningSimulator, simulator
 
@@ -87,7 +88,6 @@ def test_no_run_works_on_somebody_elses_store(
         ["backfill"],
         ["dead-letters", "list"],
         ["dead-letters", "redrive"],
-        ["doctor"],
         ["demo"],
     ],
     ids=" ".join,
@@ -113,6 +113,17 @@ def test_no_command_works_on_somebody_elses_store(
         assert f"but new_relic@{asked.url} is configured here" in said
     else:
         assert f"holds the data of {SOMEBODY}, but new_relic@{asked.url} is configured" in said
+    assert (snapshot(folder), asked.log()["requests"]) == (before, calls)
+
+
+def test_the_doctor_does_not_ask_for_somebody_elses_store(tmp_path: Path, asked: RunningSimulator) -> None:
+    """It says what is wrong with the store, and asks the vendor nothing."""
+    folder = taken(tmp_path)
+    before, calls = snapshot(folder), asked.log()["requests"]
+    found = Command(folder, {"VENDOR_URL": asked.url, "VENDOR_API_KEY": KEY}).run("doctor")
+    assert found.code == 1
+    assert "failed   vendor      not asked: see the store below" in found.out
+    assert f"failed   store       store {folder}/data holds the data of {SOMEBODY}, but" in found.out
     assert (snapshot(folder), asked.log()["requests"]) == (before, calls)
 
 
