@@ -6,7 +6,7 @@ The tree::
     ├── ConfigurationError             a setting, an argument or a file that a person must change
     ├── VendorError                    the vendor answered something else than data, or nothing
     │   ├── VendorUnavailableError     retryable: no connection, a timeout, a 5xx, a broken body
-    │   ├── VendorThrottledError       retryable: 429, or 503 with Retry-After
+    │   ├── VendorThrottledError       retryable: 429, or what else says that we were too fast
     │   ├── VendorRejectedError        a 4xx that asking again cannot change
     │   │   ├── VendorUnauthorizedError    401 or 403: the key
     │   │   └── VendorNotFoundError        404 or 410: the entity is gone
@@ -59,7 +59,7 @@ class VendorError(VendorAssetsError):
 
     Attributes:
         calls: Requests that were sent, which the vendor has counted; without attempts that met no server.
-        throttled: Attempts that were answered with 429, or 503 and Retry-After.
+        throttled: Attempts whose answer said that we were too fast.
         waited_seconds: Time waited for the budget, over all attempts.
         bytes: Bytes of bodies received, over all attempts.
         first_at: When the first attempt was sent, aware; None where none was.
@@ -68,7 +68,7 @@ class VendorError(VendorAssetsError):
         crossed: Whether one attempt's request met a server that was about to hang up on an idle connection.
     """
 
-    calls: int = 0
+    calls: int = 1
     throttled: int = 0
     waited_seconds: float = 0.0
     bytes: int = 0
@@ -98,7 +98,7 @@ class VendorUnavailableError(VendorError):
 
 
 class VendorThrottledError(VendorError):
-    """The vendor said 429, or 503 with Retry-After, after all retries."""
+    """The vendor said that we were too fast (429, or another status and a sign of it), after all retries."""
 
     retryable = True
 
@@ -108,7 +108,14 @@ class VendorRejectedError(VendorError):
 
 
 class VendorUnauthorizedError(VendorRejectedError):
-    """401 or 403: the API key is missing, wrong or not allowed to see this."""
+    """401 or 403: the API key is missing, wrong or not allowed to see this.
+
+    Attributes:
+        key_refused: Whether it is the key that is refused, so that no other request would get an answer either;
+            otherwise (a 403 alone) it is what was asked for.
+    """
+
+    key_refused: bool = False
 
 
 class VendorNotFoundError(VendorRejectedError):

@@ -46,6 +46,7 @@ from vendor_assets.errors import (
     BudgetError,
     BudgetUnavailableError,
     ConfigurationError,
+    StoppedError,
 )
 from vendor_assets.logs import get_logger
 
@@ -67,6 +68,8 @@ PROMOTION_SECONDS: Final = 10.0
 """A backfill call that has waited so long counts as scheduled."""
 
 _BEAT_SECONDS: Final = 0.5
+_LOOK_SECONDS: Final = 0.5
+"""A caller that waits looks so often whether it still wants to."""
 _SHORT_BEAT_SECONDS: Final = 0.2
 _IDLE_SECONDS: Final = 5.0
 _TELL_SECONDS: Final = 0.25
@@ -94,6 +97,7 @@ class _Waiter:
     started: float
     condition: threading.Condition
     deadline_seconds: float | None
+    stopped: Callable[[], bool] | None = None
     grant: Grant | None = None
     local_at: float = 0.0
     not_before: float = 0.0
@@ -131,10 +135,12 @@ class Slot:
         weight: int,
         work_class: WorkClass,
         deadline_seconds: float | None,
+        stopped: Callable[[], bool] | None = None,
     ) -> None:
         self._budget = budget
         self._weight = weight
         self._deadline_seconds = deadline_seconds
+        self._stopped = stopped
         self._grant: Grant | None = None
         self._observed = False
         self.waited_seconds = 0.0
@@ -143,7 +149,7 @@ class Slot:
 
     def __enter__(self) -> Self:
         ask = Ask(self._budget.known_endpoint(self.endpoint), self._weight, self.work_class == "backfill")
-        self._grant, self.waited_seconds = self._budget.acquire(ask, self._deadline_seconds)
+        self._grant, self.waited_seconds = self._budget.acquire(ask, self._deadline_seconds, self._stopped)
         return self
 
     def __exit__(
@@ -321,6 +327,7 @@ class Budget:
         weight: int = 1,
         work_class: WorkClass = "scheduled",
         deadline_seconds: float | None = None,
+        stopped: Callable[[], bool] | None = None,
     ) -> Slot:
         """A place for one call: ``with budget.slot(endpoint="hosts") as slot: ...``.
 
@@ -331,8 +338,11 @@ class Budget:
             weight: What the call counts.
             work_class: Scheduled work goes before backfills.
             deadline_seconds: The longest acceptable wait; None for any.
+            stopped: Whether nobody wants the slot any more; asked while waiting, every half second and at once after
+                :meth:`wake`.
 
         Raises:
+            StoppedError: On entry: ``stopped``; a slot that was reserved is lost.
             BudgetDeadlineError: On entry: the wait would be longer; nothing was taken.
             BudgetUnavailableError: On entry: the database cannot be reached.
             ConfigurationError: The weight can never fit into a limit.
@@ -342,7 +352,13 @@ class Budget:
         for rule in self._rules:
             if weight > rule.calls and rule.limit.concerns(endpoint):
                 raise ConfigurationError(f"a call of weight {weight} does not fit into {rule.limit}")
-        return Slot(self, endpoint, weight, work_class, deadline_seconds)
+        return Slot(self, endpoint, weight, work_class, deadline_seconds, stopped)
+
+    def wake(self) -> None:
+        """Let every caller of this process that waits see whether it still wants its slot."""
+        with self._mutex:
+            for waiter in self._waiters:
+                waiter.condition.notify()
 
     @property
     def permitted_rate(self) -> float:
@@ -420,14 +436,16 @@ class Budget:
 
     # -- acquiring ---------------------------------------------------------------------------------
 
-    def acquire(self, ask: Ask, deadline_seconds: float | None) -> tuple[Grant, float]:
+    def acquire(
+        self, ask: Ask, deadline_seconds: float | None, stopped: Callable[[], bool] | None = None
+    ) -> tuple[Grant, float]:
         """Block until the call may be sent; for :class:`Slot`.
 
         Returns:
             The slot, and the seconds waited for it.
         """
         started = self._clock.monotonic()
-        waiter = _Waiter(ask, started, threading.Condition(self._mutex), deadline_seconds)
+        waiter = _Waiter(ask, started, threading.Condition(self._mutex), deadline_seconds, stopped)
         with self._mutex:
             self._waiters.add(waiter)
         try:
@@ -493,6 +511,8 @@ class Budget:
             raise BudgetError(f"the budget of {self.account} was closed while a call waited for its slot")
         if waiter.deadline_seconds is not None and now - waiter.started > waiter.deadline_seconds:
             raise self._deadline_error(waiter.deadline_seconds, now - waiter.started)
+        if waiter.stopped is not None and waiter.stopped():
+            raise StoppedError(f"a call to {self.account} was given up while it waited for its slot")
 
     def _refuse_hopeless(self, waiter: _Waiter) -> None:
         """Raise at once where those before in this very process are enough to miss the deadline."""
@@ -512,7 +532,7 @@ class Budget:
 
     def _patience(self, waiter: _Waiter, now: float) -> float:
         """How long to wait before looking again; a notice comes earlier."""
-        times = [now + 1.0]
+        times = [now + _LOOK_SECONDS]
         if waiter.not_before > now:
             times.append(waiter.not_before)
         if self._in_use >= self._places or now >= self._places_until:
@@ -669,10 +689,12 @@ class Budget:
         """Wait until shortly before the slot."""
         with self._mutex:
             while not self._closed:
-                left = waiter.local_at - EARLY_SECONDS - self._clock.monotonic()
+                now = self._clock.monotonic()
+                left = waiter.local_at - EARLY_SECONDS - now
                 if left <= 0:
                     return
-                self._clock.wait(waiter.condition, left)
+                self._raise_what_ended(waiter, now)
+                self._clock.wait(waiter.condition, min(left, _LOOK_SECONDS) if waiter.stopped else left)
 
     def _confirm(self, waiter: _Waiter, grant: Grant) -> bool:
         """Whether the slot is still good, found out just before it; returns when it is time to send."""

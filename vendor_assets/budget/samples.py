@@ -31,7 +31,7 @@ class Sample:
         data_groups: Known data groups of warriors whose performance data have not landed.
         dead: Dead letters of the source's work so far.
         calls: Calls that the source still has to make; an estimate where its plan is not known yet.
-        calls_done: Planned calls that the source has made so far.
+        calls_done: Calls that the source has made so far, as the vendor counts them.
     """
 
     time: datetime

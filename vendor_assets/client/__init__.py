@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vendor_assets.client.fetching import Budget, Counts, Fetched, Slot, VendorClient
+from vendor_assets.client.fetching import Budget, Counts, Fetched, Slot, Spent, VendorClient
 from vendor_assets.errors import StoppedError
 
-__all__ = ["Budget", "Counts", "Fetched", "Slot", "StoppedError", "VendorClient"]
+__all__ = ["Budget", "Counts", "Fetched", "Slot", "Spent", "StoppedError", "VendorClient"]

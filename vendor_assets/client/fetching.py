@@ -6,15 +6,17 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final, Generic, Literal, NoReturn, Protocol, TypeVar
-from urllib.parse import quote, quote_plus, urlencode, urljoin, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from vendor_assets.budget.headers import answer_time, header
+from vendor_assets.client.redaction import Redaction
 from vendor_assets.client.transport import Answer, Transport
+from vendor_assets.client.wording import words_of
 from vendor_assets.errors import (
     ConfigurationError,
     StoppedError,
@@ -26,6 +28,7 @@ from vendor_assets.errors import (
     VendorUnauthorizedError,
     VendorUnavailableError,
 )
+from vendor_assets.presentable import presentable
 from vendor_assets.vendors.base import Request, Response, Vendor
 
 T = TypeVar("T")
@@ -36,8 +39,17 @@ BACKOFF_MOST_SECONDS: Final = 30.0
 MAX_REDIRECTS: Final = 3
 EXCERPT_CHARACTERS: Final = 2000
 
+STREAK: Final = 8
+"""After so many answers of 403 without any other one, whether the key is still accepted is asked again."""
+
 _TRANSIENT: Final = frozenset((408, 425))
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+
+_TENANT: Final = re.compile(r"org(ani[sz]ation)?.?id|tenant", re.IGNORECASE)
+_REGION: Final = re.compile(r"region|data.?cent(er|re)|wrong site", re.IGNORECASE)
+_KEY: Final = re.compile(
+    r"key|token|credential|password|authenti|login|log in|signature|expired|unauthori", re.IGNORECASE
+)
 
 
 class Slot(Protocol):
@@ -48,7 +60,15 @@ class Slot(Protocol):
         """How long the caller waited for it."""
         ...
 
-    def observe(self, *, status: int | None, headers: Mapping[str, str], seconds: float, error: bool) -> None:
+    def observe(
+        self,
+        *,
+        status: int | None,
+        headers: Mapping[str, str],
+        seconds: float,
+        error: bool,
+        throttled: bool | None = None,
+    ) -> None:
         """Tell what became of the call; ``error`` means that no complete answer came."""
         ...
 
@@ -57,9 +77,18 @@ class Budget(Protocol):
     """What the client needs of the shared budget."""
 
     def slot(
-        self, *, endpoint: str, work_class: WorkClass, deadline_seconds: float | None = None
+        self,
+        *,
+        endpoint: str,
+        work_class: WorkClass,
+        deadline_seconds: float | None = None,
+        stopped: Callable[[], bool] | None = None,
     ) -> AbstractContextManager[Slot]:
-        """Wait for permission; the call is in flight while the block lasts."""
+        """Wait for permission, unless ``stopped``; the call is in flight while the block lasts."""
+        ...
+
+    def wake(self) -> None:
+        """Let those that wait see at once whether they are stopped."""
         ...
 
 
@@ -70,8 +99,8 @@ class Fetched(Generic[T]):
     Attributes:
         response: The answer, status 200.
         value: What ``check`` made of it.
-        attempts: Calls sent, the first included.
-        throttled: Of these, those answered with 429, or with 503 and Retry-After.
+        attempts: How often it was tried, the first included.
+        throttled: Of these, those whose answer said that we were too fast.
         waited_seconds: Time waited for the budget.
         seconds: Time from the first wait to the answer.
         bytes: Bytes of bodies, over all attempts.
@@ -91,9 +120,9 @@ class Counts:
     """What a client has spent so far.
 
     Attributes:
-        calls: Attempts sent.
+        calls: Requests sent, as the vendor counts them.
         retries: Of these, those after a request's first.
-        throttled: Of these, those answered with 429, or with 503 and Retry-After.
+        throttled: Of these, those whose answer said that we were too fast.
         bytes: Bytes of bodies.
         paced_seconds: Time waited for the budget, summed over threads.
         by_endpoint: Calls per endpoint.
@@ -108,16 +137,36 @@ class Counts:
 
 
 @dataclass
-class _Spent:
-    """What one fetch has spent so far."""
+class Spent:
+    """What one fetch has cost so far; whoever passes it in knows that however the fetch ends.
 
-    started: float
+    Attributes:
+        attempts: How often it was tried, redirects included; also what met no server.
+        calls: Requests sent, as the vendor counts them.
+        throttled: Of these, those whose answer said that we were too fast.
+        waited_seconds: Time waited for the budget.
+        bytes: Bytes of bodies.
+        first_at: When the first attempt began, aware; None where none did.
+        last_at: When the last one ended.
+    """
+
     attempts: int = 0
+    calls: int = 0
     throttled: int = 0
     waited_seconds: float = 0.0
     bytes: int = 0
     first_at: datetime | None = None
     last_at: datetime | None = None
+
+
+@dataclass
+class _Fetch:
+    """One fetch on its way."""
+
+    request: Request
+    work_class: WorkClass
+    ended: Callable[[], bool]
+    spent: Spent
 
 
 class VendorClient:
@@ -170,9 +219,11 @@ class VendorClient:
                 "the API key has characters that a header cannot carry (blanks, line ends, others than ASCII)"
             )
             raise ConfigurationError(message)
+        secret_headers = vendor.auth_headers(api_key)
+        self._redaction = Redaction((api_key, *secret_headers.values()))
         self._transport = Transport(
             base_url,
-            vendor.auth_headers(api_key),
+            secret_headers,
             pool_size=max_in_flight,
             attempt_timeout_seconds=attempt_timeout_seconds,
             connect_timeout_seconds=connect_timeout_seconds,
@@ -190,10 +241,12 @@ class VendorClient:
         self._clock = clock
         self._now = now
         self._jitter = jitter
-        forms = sorted({api_key, quote(api_key, safe=""), quote_plus(api_key)} - {""}, key=len, reverse=True)
-        self._secret = re.compile("|".join(map(re.escape, forms)), re.IGNORECASE) if forms else None
         self._lock = threading.Lock()
         self._counts = Counts()
+        self._refused: VendorUnauthorizedError | None = None
+        self._doubt: VendorUnauthorizedError | None = None
+        self._doubt_lock = threading.Lock()
+        self._forbidden = self._forbidden_in_a_row = 0
         self._dated: tuple[str, datetime] | None = None
 
     def __repr__(self) -> str:
@@ -218,45 +271,61 @@ class VendorClient:
         self._transport.close()
 
     def fetch(
-        self, request: Request, *, work_class: str = "scheduled", check: Callable[[Response], T] | None = None
+        self,
+        request: Request,
+        *,
+        work_class: str = "scheduled",
+        check: Callable[[Response], T] | None = None,
+        ended: Callable[[], bool] | None = None,
+        spent: Spent | None = None,
     ) -> Fetched[T]:
         """Ask until there is an answer, as often and as fast as the budget and the rules of retrying permit.
 
-        Connection failures, timeouts, broken bodies, 408, 425, 429 and 5xx are tried again after a random part of
-        a doubling wait; an unreadable answer is tried once more; anything else is final.
+        Connection failures, timeouts, broken bodies, 408, 425, 5xx and what the vendor calls a throttle are tried
+        again after a random part of a doubling wait; an unreadable answer is tried once more; anything else is final.
+        A refusal of the key is final for this client: nothing more is sent, by whatever thread.
 
         Args:
             request: What to ask.
             work_class: ``backfill`` gives way where the budget is short; anything else counts as ``scheduled``.
             check: Reads the answer; a VendorProtocolError means that it cannot be understood. Called outside of the
                 budget's slot.
+            ended: Whether nobody wants the answer any more: nothing more is sent then.
+            spent: Grows by what the fetch costs, also where it raises.
 
         Raises:
-            VendorError: The subclass says why; status, attempts, throttled, waited_seconds, bytes, first_at, last_at
-                and an excerpt without the key are its attributes.
+            VendorError: The subclass says why; status, attempts, calls, throttled, waited_seconds, bytes, first_at,
+                last_at and an excerpt without the key are its attributes.
             ConfigurationError: The host's certificate is not trusted.
             BudgetError: The budget gave no slot.
-            StoppedError: ``stop`` was set before an attempt could be sent.
+            StoppedError: ``stop`` or ``ended`` before an attempt could be sent.
         """
-        spent = _Spent(self._clock())
         kind: WorkClass = "backfill" if work_class == "backfill" else "scheduled"
+        fetch = _Fetch(request, kind, ended or _never, spent or Spent())
+        spent = fetch.spent
+        started = self._clock()
         failures = unreadable = 0
+        crossed = False
         while True:
             excerpt = b""
             try:
-                answer = self._ask(request, kind, spent)
+                answer = self._ask(fetch)
                 excerpt = answer.body
                 if answer.status != 200:
-                    raise _error_of(answer)
+                    raise self._error_of(answer, fetch)
                 response = Response(answer.status, self._kept(answer), answer.body, self._now())
                 value = check(response) if check else None
             except VendorError as error:
+                if error.crossed and not crossed:
+                    # The server hung up on an idle connection just then, which is no failure of its.
+                    crossed = True
+                    continue
                 failures += 1
                 unreadable += isinstance(error, VendorProtocolError)
                 again = error.retryable and failures < self._max_attempts
                 again = again or (isinstance(error, VendorProtocolError) and unreadable == 1)
                 wait = self._jitter(min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** (failures - 1)))
-                busy = self._clock() - spent.started - spent.waited_seconds
+                busy = self._clock() - started - spent.waited_seconds
                 if not again or busy + wait > self._retry_budget_seconds:
                     self._fail(request, error, excerpt, spent)
                 self._sleep(wait)
@@ -267,16 +336,15 @@ class VendorClient:
                     attempts=spent.attempts,
                     throttled=spent.throttled,
                     waited_seconds=spent.waited_seconds,
-                    seconds=self._clock() - spent.started,
+                    seconds=self._clock() - started,
                     bytes=spent.bytes,
                 )
 
-    def _ask(self, request: Request, work_class: WorkClass, spent: _Spent) -> Answer:
+    def _ask(self, fetch: _Fetch) -> Answer:
         """One attempt, with the redirects that stay on the host."""
-        query = urlencode(request.params)
-        url = f"{self.base_url}{request.path}?{query}" if query else f"{self.base_url}{request.path}"
+        url = self._url(fetch.request)
         for _ in range(MAX_REDIRECTS + 1):
-            answer = self._call(url, request.endpoint, work_class, spent)
+            answer = self._call(url, fetch)
             location = header(answer.headers, "Location")
             if answer.status not in _REDIRECTS or not location:
                 return answer
@@ -284,6 +352,10 @@ class VendorClient:
         raise VendorRejectedError(
             f"the vendor redirected more than {MAX_REDIRECTS} times", status=answer.status
         )
+
+    def _url(self, request: Request) -> str:
+        query = urlencode(request.params)
+        return f"{self.base_url}{request.path}?{query}" if query else f"{self.base_url}{request.path}"
 
     def _redirected(self, url: str, location: str, status: int) -> str:
         try:
@@ -294,74 +366,220 @@ class VendorClient:
                 "the vendor redirected to something that is no address", status=status
             ) from error
         if origin != self._origin:
-            where = "{}://{}:{}".format(*origin)
+            where = presentable("{}://{}:{}".format(*origin))
             message = (
                 f"the vendor redirected to another host, {where}, which was not asked; is VENDOR_URL right?"
             )
-            raise VendorRejectedError(message[:500], status=status)
+            raise VendorRejectedError(message, status=status)
         return target
 
-    def _call(self, url: str, endpoint: str, work_class: WorkClass, spent: _Spent) -> Answer:
+    def _call(self, url: str, fetch: _Fetch) -> Answer:
         """One call: budget, send, observe."""
-        self._check_stop(spent)
-        with self._budget.slot(endpoint=endpoint, work_class=work_class, deadline_seconds=None) as slot:
-            waited = slot.waited_seconds
-            spent.waited_seconds += waited
-            with self._lock:
-                self._counts.paced_seconds += waited
-            self._check_stop(spent)
-            spent.attempts += 1
-            spent.first_at = spent.first_at or self._now()
-            started = self._clock()
-            answer: Answer | None = None
-            status: int | None = None
-            headers: Mapping[str, str] = {}
-            try:
-                answer = self._transport.send(url)
-                status, headers = answer.status, answer.headers
-            except VendorError as error:
-                status, headers = error.status, error.headers
-                raise
-            finally:
-                # An answer of one's own making (too large, wrongly packed) is the vendor's trouble as well.
+        while True:
+            self._check_ended(fetch)
+            with self._slot(fetch.request.endpoint, fetch) as slot:
+                self._check_ended(fetch)
+                if self._doubt is None:
+                    fetch.spent.attempts += 1
+                    fetch.spent.first_at = fetch.spent.first_at or self._now()
+                    return self._send(url, fetch.request.endpoint, slot, fetch.spent)
+                self._resolve(slot, fetch.spent)
+
+    @contextmanager
+    def _slot(
+        self, endpoint: str, fetch: _Fetch, unwanted: Callable[[], bool] | None = None
+    ) -> Iterator[Slot]:
+        """A slot; waiting for it ends as soon as it is of no use.
+
+        Raises:
+            VendorUnauthorizedError: The key was refused meanwhile.
+            StoppedError: Stopped meanwhile, or ``unwanted``.
+        """
+
+        def stopped() -> bool:
+            return (
+                self._stop.is_set()
+                or self._refused is not None
+                or fetch.ended()
+                or (unwanted is not None and unwanted())
+            )
+
+        try:
+            waiting = self._budget.slot(
+                endpoint=endpoint, work_class=fetch.work_class, deadline_seconds=None, stopped=stopped
+            )
+            with waiting as slot:
+                fetch.spent.waited_seconds += slot.waited_seconds
+                with self._lock:
+                    self._counts.paced_seconds += slot.waited_seconds
+                yield slot
+        except StoppedError:
+            self._check_ended(fetch)
+            raise
+
+    def _send(self, url: str, endpoint: str, slot: Slot, spent: Spent) -> Answer:
+        """Send within a slot, and tell the budget and the counts what came of it."""
+        started = self._clock()
+        answer: Answer | None = None
+        status: int | None = None
+        headers: Mapping[str, str] = {}
+        calls, told = 1, True
+        try:
+            received = self._transport.send(url)
+            answer = Answer(
+                received.status,
+                self._redaction.headers(received.headers),
+                self._redaction.body(received.body),
+            )
+            status, headers = answer.status, answer.headers
+        except VendorError as error:
+            # An answer of one's own making (too large, wrongly packed) is the vendor's trouble as well.
+            calls, status, headers = error.calls, error.status, error.headers
+            told = not error.crossed
+            raise
+        except ConfigurationError:
+            calls = 0
+            raise
+        finally:
+            throttled = self._throttles(status, headers, b"" if answer is None else answer.body)
+            if told:
                 seconds = self._clock() - started
-                slot.observe(status=status, headers=headers, seconds=seconds, error=answer is None)
-                self._count(endpoint, answer, spent)
+                slot.observe(
+                    status=status, headers=headers, seconds=seconds, error=answer is None, throttled=throttled
+                )
+            self._count(endpoint, calls, answer, spent, throttled=throttled)
         return answer
 
-    def _count(self, endpoint: str, answer: Answer | None, spent: _Spent) -> None:
+    def _throttles(self, status: int | None, headers: Mapping[str, str], body: bytes) -> bool:
+        if status is None or status == 200:
+            return False
+        lower = {name.lower(): text for name, text in headers.items()}
+        return self._vendor.throttled(status, lower, body)
+
+    def _count(
+        self, endpoint: str, calls: int, answer: Answer | None, spent: Spent, *, throttled: bool
+    ) -> None:
         size = 0 if answer is None else len(answer.body)
-        throttled = answer is not None and _throttles(answer)
         spent.last_at = self._now()
         spent.bytes += size
+        spent.calls += calls
         spent.throttled += throttled
         if answer is not None and (date := header(answer.headers, "Date")):
             self._dated = (date, spent.last_at)
         with self._lock:
-            self._counts.calls += 1
-            self._counts.retries += spent.attempts > 1
+            if answer is not None and answer.status != 403:
+                self._forbidden_in_a_row = 0
+            self._counts.calls += calls
+            self._counts.retries += calls if spent.calls > 1 else 0
             self._counts.throttled += throttled
             self._counts.bytes += size
-            self._counts.by_endpoint[endpoint] = self._counts.by_endpoint.get(endpoint, 0) + 1
+            self._counts.by_endpoint[endpoint] = self._counts.by_endpoint.get(endpoint, 0) + calls
 
-    def _check_stop(self, spent: _Spent) -> None:
-        if self._stop.is_set():
-            raise StoppedError(f"asked to stop; nothing more is sent (after {spent.attempts} attempts)")
+    # The key
+
+    def _check_ended(self, fetch: _Fetch) -> None:
+        """Raise where nothing more may be sent: the key was refused, or somebody wants it to end."""
+        refused = self._refused
+        if refused is not None:
+            error = VendorUnauthorizedError(str(refused), status=refused.status)
+            error.key_refused = True
+            raise error
+        if self._stop.is_set() or fetch.ended():
+            raise StoppedError(f"asked to stop; nothing more is sent (after {fetch.spent.attempts} attempts)")
+
+    def _refuse(self, error: VendorUnauthorizedError) -> None:
+        """From now on nothing is sent; who waits for a slot is told at once."""
+        error.key_refused = True
+        with self._lock:
+            self._refused = self._refused or error
+        self._budget.wake()
+
+    def _judge(self, error: VendorUnauthorizedError, fetch: _Fetch) -> VendorUnauthorizedError:
+        """Find out whether a refusal concerns the key: a 401 does, a 403 may be about one entity.
+
+        At the first 403, and again after twice as many or several in a row, the vendor's cheapest request tells:
+        where that one is refused too, it is the key. It goes into the very next slot, whoever got that.
+        """
+        probe = self._vendor.probe()
+        if error.status == 401 or fetch.request.path == probe.path:
+            self._refuse(error)
+            return error
+        with self._lock:
+            self._forbidden += 1
+            self._forbidden_in_a_row += 1
+            often = self._forbidden & (self._forbidden - 1) == 0
+            if self._doubt is None and (often or self._forbidden_in_a_row % STREAK == 0):
+                self._doubt = error
+        while self._doubt is not None and self._refused is None:
+            try:
+                with self._slot(probe.endpoint, fetch, lambda: self._doubt is None) as slot:
+                    self._resolve(slot, fetch.spent)
+            except VendorUnauthorizedError:
+                break
+            except StoppedError:
+                if self._doubt is not None:
+                    raise
+        error.key_refused = self._refused is not None
+        return error
+
+    def _resolve(self, slot: Slot, spent: Spent) -> None:
+        """Ask whether the key is accepted, unless another thread has."""
+        with self._doubt_lock:
+            doubt = self._doubt
+            if doubt is None or self._refused is not None or self._stop.is_set():
+                return
+            probe = self._vendor.probe()
+            try:
+                answer = self._send(self._url(probe), probe.endpoint, slot, spent)
+                throttled = self._throttles(answer.status, answer.headers, answer.body)
+                if answer.status in (401, 403) and not throttled:
+                    self._refuse(doubt)
+            except VendorError:
+                # That says nothing of the key; the next refusal asks again.
+                pass
+            finally:
+                self._doubt = None
+            self._budget.wake()
 
     def _kept(self, answer: Answer) -> dict[str, str]:
         return {name: answer.headers[name] for name in self._vendor.page_headers if name in answer.headers}
 
-    def _fail(self, request: Request, error: VendorError, body: bytes, spent: _Spent) -> NoReturn:
+    def _error_of(self, answer: Answer, fetch: _Fetch) -> VendorError:
+        """What a status other than 200 means; with what the vendor said of it."""
+        status = answer.status
+        words = words_of(answer.body)
+        said = f"(status {status})" + (f": {words}" if words else "")
+        if self._throttles(status, answer.headers, answer.body):
+            return VendorThrottledError(f"the vendor is throttling {said}", status=status)
+        if status >= 500 or status in _TRANSIENT:
+            return VendorUnavailableError(f"the vendor failed {said}", status=status)
+        if status in (401, 403):
+            judged = self._judge(VendorUnauthorizedError(_refusal(said, words), status=status), fetch)
+            if judged.key_refused:
+                return judged
+            return VendorUnauthorizedError(f"the vendor forbids this {said}", status=status)
+        if status in (404, 410):
+            return VendorNotFoundError(f"the vendor does not know this {said}", status=status)
+        if 200 <= status < 300:
+            return VendorProtocolError(
+                f"the vendor answered status {status}, where data comes with 200", status=status
+            )
+        return VendorRejectedError(f"the vendor rejects the request {said}", status=status)
+
+    def _fail(self, request: Request, error: VendorError, body: bytes, spent: Spent) -> NoReturn:
         """Raise the error with all that is known, and without the key."""
         times = "1 attempt" if spent.attempts == 1 else f"{spent.attempts} attempts"
-        message = self._redacted(f"GET {request.path[:200]}: {error} ({times})")
-        excerpt = self._redacted(body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace"))
+        message = self._redaction.message(f"GET {request.path[:200]}: {error} ({times})")
+        excerpt = self._redaction.message(body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace"))
         final = type(error)(
             message,
             status=error.status or (200 if isinstance(error, VendorProtocolError) and body else None),
             attempts=spent.attempts,
             excerpt=excerpt[:EXCERPT_CHARACTERS],
         )
+        if isinstance(error, VendorUnauthorizedError) and isinstance(final, VendorUnauthorizedError):
+            final.key_refused = error.key_refused
+        final.calls = spent.calls
         final.throttled = spent.throttled
         final.waited_seconds = spent.waited_seconds
         final.bytes = spent.bytes
@@ -369,8 +587,9 @@ class VendorClient:
         final.last_at = spent.last_at
         raise final from error
 
-    def _redacted(self, text: str) -> str:
-        return self._secret.sub("***", text) if self._secret else text
+
+def _never() -> bool:
+    return False
 
 
 def _origin(url: str) -> tuple[str, str, int]:
@@ -379,28 +598,14 @@ def _origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, (parts.hostname or "").lower(), port
 
 
-def _throttles(answer: Answer) -> bool:
-    return answer.status == 429 or (
-        answer.status == 503 and header(answer.headers, "Retry-After") is not None
-    )
-
-
-def _error_of(answer: Answer) -> VendorError:
-    """What a status other than 200 means."""
-    status = answer.status
-    if _throttles(answer):
-        return VendorThrottledError(f"the vendor is throttling (status {status})", status=status)
-    if status >= 500 or status in _TRANSIENT:
-        return VendorUnavailableError(f"the vendor failed (status {status})", status=status)
-    if status in (401, 403):
-        return VendorUnauthorizedError(
-            f"the vendor refuses the key (status {status}); check VENDOR_API_KEY and what it may read",
-            status=status,
-        )
-    if status in (404, 410):
-        return VendorNotFoundError(f"the vendor does not know this (status {status})", status=status)
-    if 200 <= status < 300:
-        return VendorProtocolError(
-            f"the vendor answered status {status}, where data comes with 200", status=status
-        )
-    return VendorRejectedError(f"the vendor rejects the request (status {status})", status=status)
+def _refusal(said: str, words: str) -> str:
+    """The message of a refusal: what the vendor said, and what to do where that is known."""
+    refused = "the key" if not words or _KEY.search(words) else "access"
+    message = f"the vendor refuses {refused} {said}"
+    if _TENANT.search(words):
+        return f"{message}; it wants to know the tenant (an X-Scope-OrgID header)"
+    if _REGION.search(words):
+        return f"{message}; is VENDOR_URL the address of the account's region?"
+    if refused == "access":
+        return message
+    return f"{message}; check VENDOR_API_KEY and what it may read"

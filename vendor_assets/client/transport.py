@@ -233,7 +233,9 @@ class Transport:
             what = f"{self.base_url} closed the connection while it was opened"
         else:
             what = f"no connection to {self.base_url} ({error.strerror or type(error).__name__})"
-        return VendorUnavailableError(what)
+        unsent = VendorUnavailableError(what)
+        unsent.calls = 0
+        return unsent
 
     def _connected(self, until: float) -> socket.socket:
         """A socket to the first of the host's addresses that answers, encrypted where it shall be."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from vendor_assets.client import Spent
 from vendor_assets.errors import (
     StoppedError,
     VendorAssetsError,
@@ -43,18 +44,24 @@ class FetchedLike(Protocol):
     response: Response
     value: Any
     attempts: int
-    throttled: int
-    waited_seconds: float
-    bytes: int
 
 
 class Client(Protocol):
     """The responsible HTTP client, as far as the harvest needs it."""
 
     def fetch(
-        self, request: Request, *, work_class: str = ..., check: Callable[[Response], Any] | None = ...
+        self,
+        request: Request,
+        *,
+        work_class: str = ...,
+        check: Callable[[Response], Any] | None = ...,
+        ended: Callable[[], bool] | None = ...,
+        spent: Spent | None = ...,
     ) -> FetchedLike:
-        """Send one request within the budget, with retries; raises a VendorError."""
+        """Send one request within the budget, with retries, unless ``ended``; raises a VendorError.
+
+        ``spent`` grows by what it costs, however it ends.
+        """
         ...
 
 
@@ -63,9 +70,9 @@ class Counts:
     """What a harvest cost, over the calls of this run. Thread-safe by the fetcher's lock.
 
     Attributes:
-        calls: Attempts sent to the vendor.
-        retries: Attempts after the first.
-        throttled: Attempts that were answered with 429 or 503 and Retry-After.
+        calls: Requests sent, as the vendor counts them.
+        retries: Of these, those after a request's first.
+        throttled: Of these, those whose answer said that we were too fast.
         paced_seconds: Time that the harvest's calls waited for the budget, summed over threads.
         bytes: Bytes of response bodies.
     """
@@ -264,22 +271,23 @@ class Fetcher:
         """Fetch one planned request with all its pages; ends in landed pages or a dead letter."""
         seen: set[int] = set()
         while True:
-            started = datetime.now(UTC)
+            started, spent = datetime.now(UTC), Spent()
             try:
                 fetched = self._client.fetch(
                     request,
                     work_class=work.work_class,
                     check=lambda response: self._vendor.parse(work.asset, planned, response),
+                    ended=lambda: work.failure is not None or self._stopping(),
+                    spent=spent,
                 )
             except VendorNotFoundError as error:
-                self._count(work, error)
                 self._land_gone(work, planned, page, request, error)
                 return
             except VendorError as error:
-                self._count(work, error)
                 self._judge(work, planned, error, started)
                 return
-            self._count(work, fetched)
+            finally:
+                self._count(work, spent)
             self._down = 0
             parsed: Parsed = fetched.value
             content = _content(work.asset, parsed)
@@ -307,7 +315,7 @@ class Fetcher:
 
     def _judge(self, work: Work, planned: PlannedRequest, error: VendorError, started: datetime) -> None:
         """A failed request becomes a dead letter, unless the failure is not this request's own."""
-        if isinstance(error, VendorUnauthorizedError) and error.status == 401:
+        if isinstance(error, VendorUnauthorizedError) and (error.status == 401 or error.key_refused):
             # Every other request would be refused too: do not spend calls on learning it again.
             raise error
         if isinstance(error, VendorUnavailableError):
@@ -348,13 +356,13 @@ class Fetcher:
         with self._condition:
             work.gone += len(planned.leaves)
 
-    def _count(self, work: Work, fetched: FetchedLike | VendorError) -> None:
+    def _count(self, work: Work, spent: Spent) -> None:
         with self._condition:
-            work.counts.calls += fetched.attempts
-            work.counts.retries += max(0, fetched.attempts - 1)
-            work.counts.throttled += fetched.throttled
-            work.counts.paced_seconds += fetched.waited_seconds
-            work.counts.bytes += fetched.bytes
+            work.counts.calls += spent.calls
+            work.counts.retries += max(0, spent.calls - 1)
+            work.counts.throttled += spent.throttled
+            work.counts.paced_seconds += spent.waited_seconds
+            work.counts.bytes += spent.bytes
 
 
 def _content(asset: Asset, parsed: Parsed) -> int:

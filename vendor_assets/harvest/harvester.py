@@ -32,9 +32,12 @@ from vendor_assets.harvest.ownership import Liveness, take
 from vendor_assets.harvest.partition import PartitionHarvest, Tools
 from vendor_assets.harvest.retention import Removal, Retention
 from vendor_assets.harvest.tabulate import newest_answers, tabulate_roster
+from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.vendors.base import Asset, PlannedRequest, Vendor
+
+logger = get_logger(__name__)
 
 _M_ARENA_MAX: Final = -8
 """glibc's name for the greatest number of heaps (``malloc.h``)."""
@@ -132,7 +135,7 @@ class Harvester:
         planned: dict[str, int] = {}
         done: dict[str, int] = {}
         leaves_waiting: dict[str, int] = {}
-        dead = 0
+        dead = calls_made = 0
         with self._progress_lock:
             works = list(self._works)
             asked, begun, partitions_done = dict(self._asked), dict(self._begun), self._partitions_done
@@ -142,6 +145,7 @@ class Harvester:
             waiting = 0 if work.finished.is_set() else leaves - work.leaves_done
             leaves_waiting[work.asset] = leaves_waiting.get(work.asset, 0) + waiting
             dead += len(work.dead)
+            calls_made += work.counts.calls
         open_now = sum(1 for work, _, _ in works if not work.finished.is_set())
         partitions = sum(asked.values())
         return Progress(
@@ -155,6 +159,7 @@ class Harvester:
             begun,
             leaves_waiting,
             self._calls_planned,
+            calls_made,
         )
 
     def troops(self, days: Sequence[date], order: Order) -> Iterator[Outcome]:
@@ -303,6 +308,8 @@ class Harvester:
         with self._progress_lock:
             self._begun[asset] += 1
         base = Outcome(asset, day, troop_key, "failed", table_key=layout.table_key(asset, day, troop_key))
+        # Grows while the partition is harvested: what it cost is told however it ends.
+        counts = base.counts
         try:
             if self.stop.is_set():
                 raise StoppedError("the run was stopped before this partition began")
@@ -325,10 +332,14 @@ class Harvester:
         except VendorAssetsError as error:
             state: State = "stopped" if self.stop.is_set() else "failed"
             outcome = replace(base, state=state, message=str(error), retryable=error.retryable)
+        except Exception as error:
+            logger.exception("%s of %s %s failed", asset, day, troop_key or "")
+            outcome = replace(base, message=f"failed unexpectedly: {error!r}")
         with self._progress_lock:
             self._partitions_done += 1
         return replace(
             outcome,
+            counts=counts,
             seconds=time.monotonic() - started,
             store_requests=self.store.requests_of_thread() - requests,
         )

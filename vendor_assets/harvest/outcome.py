@@ -106,6 +106,7 @@ class Progress:
         begun: Those of them whose harvest has begun.
         leaves_waiting: Leaves that have not landed, by asset, of harvests opened so far.
         calls_planned: Requests that the whole work was planned to take, where somebody did.
+        calls_made: Calls that the vendor has counted of this work.
     """
 
     planned: dict[str, int]
@@ -118,6 +119,7 @@ class Progress:
     begun: dict[str, int]
     leaves_waiting: dict[str, int]
     calls_planned: int | None = None
+    calls_made: int = 0
 
     @property
     def waiting(self) -> int:

@@ -77,9 +77,17 @@ class Tools:
         """The dead letters in the store."""
         return DeadLetters(self.store)
 
-    def work(self, asset: Asset, troop_id: str, lander: Lander, pending: Pending, order: Order) -> Work:
-        """What the fetcher shall do for one partition."""
-        work = Work(asset, troop_id, lander, pending, work_class=order.work_class)
+    def work(
+        self,
+        asset: Asset,
+        troop_id: str,
+        lander: Lander,
+        pending: Pending,
+        order: Order,
+        counts: Counts | None = None,
+    ) -> Work:
+        """What the fetcher shall do for one partition; ``counts`` grows by what it costs."""
+        work = Work(asset, troop_id, lander, pending, work_class=order.work_class, counts=counts or Counts())
         self.watch(work)
         return work
 
@@ -262,7 +270,7 @@ class PartitionHarvest:
             confirm=self.ownership.confirm,
         )
         pending = Pending(_items(todo(), _resume_at(index, answered)), count, leaves)
-        work = self.tools.work(self.asset, plan.troop_id, lander, pending, self.order)
+        work = self.tools.work(self.asset, plan.troop_id, lander, pending, self.order, self.base.counts)
         self.tools.fetcher.run(work)
         if work.failure is not None:
             raise work.failure
@@ -274,7 +282,6 @@ class PartitionHarvest:
             planned=plan.leaf_count,
             requests_made=count,
             requests_reused=plan.request_count - count,
-            counts=work.counts,
         )
         self._save_dead(letters, asked, work.dead)
         return self._publish(

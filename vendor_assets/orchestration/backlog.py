@@ -86,7 +86,7 @@ class Recorder:
         """Keep a last sample, of the shortest run too: what is left, and how many calls it made."""
         self._stop.set()
         self._thread.join()
-        if self._sampled or self._progress().calls_done:
+        if self._sampled or self._progress().calls_made:
             self._sample(last=True)
         self._backlog.close()
 
@@ -140,7 +140,7 @@ def sample_of(progress: Progress, source: str) -> Sample:
         data_groups=progress.leaves_waiting.get("performance_data", 0),
         dead=progress.dead,
         calls=progress.expected,
-        calls_done=progress.calls_done,
+        calls_done=progress.calls_made,
     )
 
 

@@ -7,6 +7,7 @@ import dagster as dg
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, DagsterEventType
 
 from vendor_assets.configuration import Settings
+from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.assets import report_outcomes
@@ -74,7 +75,11 @@ def build_jobs(settings: Settings) -> list[Any]:
 
     @dg.op(name="sight")
     def sight(context: dg.OpExecutionContext, harvester: dg.ResourceParam[Harvester]) -> None:
-        seen = harvester.sight(order_of(context.run))
+        try:
+            seen = harvester.sight(order_of(context.run))
+        except VendorAssetsError:
+            context.log.info(f"calls made: {harvester.progress.calls_made}")
+            raise
         context.log.info(f"saw {seen['troops']} troops and their warriors with {seen['calls']} calls")
 
     @dg.job(

@@ -7,17 +7,31 @@ troops, the warriors of a troop, the data groups of a warrior, the performance d
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Literal, TypeGuard
+from typing import Any, ClassVar, Final, Literal, TypeGuard
 from urllib.parse import quote, urlencode
 
 from vendor_assets.days import Window
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
 
 Asset = Literal["troops", "warriors", "data_groups", "performance_data"]
+
+
+_THROTTLES: Final = frozenset((420, 429, 509, 529))
+"""429, and what some send in its place: Twitter's 420, 509 (bandwidth), 529 (overloaded)."""
+_MAY_THROTTLE: Final = frozenset((403, 503))
+_USED_UP: Final = re.compile(
+    r"\s*(remaining\s*=\s*)?0+(\.0+)?\s*([,;].*)?|.*[;,\s](r|remaining)\s*=\s*0+\s*([,;].*)?"
+)
+_TOO_FAST: Final = re.compile(
+    r"rate.?limit|throttl|too many (requests|calls)|(quota|limit)s? (was |is |has been )?(exceeded|reached)"
+    r"|exceeded .{0,40}(quota|rate|limit)|slow down|overloaded",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -157,6 +171,26 @@ class Vendor(ABC):
                 f"resolution {resolution_seconds} s cannot be had; take 1 or more, like 60"
             )
 
+    def throttled(self, status: int, headers: Mapping[str, str], body: bytes) -> bool:
+        """Whether an answer says that we were too fast, so that it is no verdict on the request or the key.
+
+        Says yes to 420, 429, 509 and 529, and to a 403 or 503 with Retry-After, whose headers say that nothing is left
+        of the quota, or whose text says that it is exceeded. A dialect that knows better overrides it.
+
+        Args:
+            status: Of the answer, never 200.
+            headers: Names in lower case.
+            body: Its beginning.
+        """
+        if status in _THROTTLES or status not in _MAY_THROTTLE:
+            return status in _THROTTLES
+        if "retry-after" in headers:
+            return True
+        left = (text for name, text in headers.items() if _tells_what_is_left(name))
+        if any(_USED_UP.fullmatch(text) for text in left):
+            return True
+        return bool(_TOO_FAST.search(body[:2000].decode("utf-8", "replace")))
+
     @abstractmethod
     def probe(self) -> Request:
         """The cheapest request that shows that the vendor is there and the key is accepted."""
@@ -218,6 +252,11 @@ def read_object(response: Response) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise VendorProtocolError(f"the answer is a JSON {type(content).__name__}, not an object")
     return content
+
+
+def _tells_what_is_left(name: str) -> bool:
+    plain = name.lower().removeprefix("x-").replace("-", "").replace("_", "")
+    return plain == "ratelimit" or (plain.startswith("ratelimit") and "remaining" in plain)
 
 
 def is_name(value: object) -> TypeGuard[str]:

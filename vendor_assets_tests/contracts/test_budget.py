@@ -29,6 +29,7 @@ from vendor_assets.errors import (
     BudgetError,
     BudgetUnavailableError,
     ConfigurationError,
+    StoppedError,
 )
 from vendor_assets_tests.support.clock import FakeClock
 from vendor_assets_tests.support.postgres import PostgresServer, postgres_server, running_postgres
@@ -110,6 +111,19 @@ def test_late_calls_keep_their_distance(database_url: str, share: float) -> None
         sent = [account.call(budget) for _ in range(60)]
     assert min(b - a for a, b in itertools.pairwise(sent)) > 1 / limit.rate - 0.002
     assert len(sent) / (sent[-1] - sent[0]) > 0.9 * share * limit.rate
+
+
+def test_who_gives_up_waits_no_longer_and_takes_nothing_from_others(account: Account) -> None:
+    """A caller that is stopped while it waits ends within half a second; who comes later still gets the next slot."""
+    limit = Limit.parse("1/min")
+    budget = account.member(limits=[limit])
+    started = account.call(budget)
+    with pytest.raises(StoppedError, match="given up"):
+        account.call(budget, stopped=lambda: account.clock.now >= started + 3.0)
+    assert account.clock.now <= started + 3.6
+    # The slot that was reserved for it is lost.
+    assert account.call(budget) <= started + 2.1 / limit.rate
+    assert budget.state().in_flight == 0
 
 
 def test_accounts_do_not_share(account: Account) -> None:

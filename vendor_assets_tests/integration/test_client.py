@@ -418,6 +418,9 @@ class Ledger:
             with self.lock:
                 self.in_flight -= 1
 
+    def wake(self) -> None:
+        """Nobody waits here."""
+
     def observe(self, *, status: int | None, error: bool, **_: object) -> None:
         """Write down what became of the call."""
         with self.lock:

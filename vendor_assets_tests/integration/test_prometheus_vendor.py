@@ -39,6 +39,9 @@ class _Unlimited:
     def slot(self, **_: object) -> Iterator[_Slot]:
         yield _Slot()
 
+    def wake(self) -> None:
+        pass
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningPrometheus]:

@@ -200,7 +200,7 @@ def test_dead_letters_are_observed_when_they_changed(
     rows = [record.data for record in table.records]
     name = vendor.world.troops_on(DAY, "UTC")[0].name
     assert {row["request"] for row in rows} == {letter.request for letter in letters}
-    assert {row["reason"] for row in rows} == {"the vendor rejects the request"}
+    assert {row["reason"] for row in rows} == {"the vendor rejects the request: Bad Request"}
     assert {(row["status"], row["asset"], row["troop"]) for row in rows} == {
         ("400", "performance_data", f"{name} ({partition.partition('|')[2]})")
     }

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+from vendor_assets.client import Spent
 from vendor_assets.days import Window
-from vendor_assets.errors import VendorError, VendorProtocolError
+from vendor_assets.errors import StoppedError, VendorError, VendorProtocolError
 from vendor_assets.vendors.base import DataGroup, Leaf, Parsed, PlannedRequest, Request, Response, Vendor
 
 Hierarchy = dict[str, dict[str, list[str]]]
@@ -79,9 +80,6 @@ class Fetched:
     response: Response
     value: Any
     attempts: int = 1
-    throttled: int = 0
-    waited_seconds: float = 0.0
-    bytes: int = 0
 
 
 @dataclass
@@ -114,8 +112,14 @@ class ToyClient:
         *,
         work_class: str = "scheduled",
         check: Callable[[Response], Any] | None = None,
+        ended: Callable[[], bool] | None = None,
+        spent: Spent | None = None,
     ) -> Fetched:
+        if ended is not None and ended():
+            raise StoppedError("asked to stop")
         self.before(request)
+        spent = spent or Spent()
+        spent.calls += 1
         with self._lock:
             self.calls[request.key] += 1
             self.classes[work_class] += 1
@@ -124,7 +128,8 @@ class ToyClient:
                 raise error
         body = json.dumps(self._answer(request)).encode()
         response = Response(200, {}, body, self.now())
-        return Fetched(response, check(response) if check else None, bytes=len(body))
+        spent.bytes += len(body)
+        return Fetched(response, check(response) if check else None)
 
     def _answer(self, request: Request) -> dict[str, Any]:
         kind, _, rest = request.path.lstrip("/").partition("/")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vendor_assets.client import Fetched, StoppedError, VendorClient, fetching
+from vendor_assets.client import Fetched, Spent, StoppedError, VendorClient, fetching
+from vendor_assets.client.redaction import Redaction
 from vendor_assets.client.transport import Answer, check_url
 from vendor_assets.errors import (
     ConfigurationError,
@@ -59,13 +61,24 @@ class Ledger:
         self.asked: list[tuple[str, str]] = []
         self.observed: list[tuple[int | None, bool]] = []
         self.headers: list[Mapping[str, str]] = []
+        self.throttled: list[bool | None] = []
+        self.woken = 0
+        self.meanwhile: Callable[[], None] = lambda: None
 
     @contextmanager
     def slot(
-        self, *, endpoint: str, work_class: str, deadline_seconds: float | None = None
+        self,
+        *,
+        endpoint: str,
+        work_class: str,
+        deadline_seconds: float | None = None,
+        stopped: Callable[[], bool] | None = None,
     ) -> Iterator[Ledger]:
         """Give a slot."""
         assert deadline_seconds is None
+        self.meanwhile()
+        if stopped is not None and stopped():
+            raise StoppedError("nobody wants this slot")
         self.asked.append((endpoint, work_class))
         self.clock.seconds += self.waited_seconds
         self.open += 1
@@ -74,10 +87,23 @@ class Ledger:
         finally:
             self.open -= 1
 
-    def observe(self, *, status: int | None, headers: Mapping[str, str], seconds: float, error: bool) -> None:
+    def wake(self) -> None:
+        """Somebody thinks that waiting is over."""
+        self.woken += 1
+
+    def observe(
+        self,
+        *,
+        status: int | None,
+        headers: Mapping[str, str],
+        seconds: float,
+        error: bool,
+        throttled: bool | None = None,
+    ) -> None:
         """Write down what became of the call."""
         assert self.open == 1
         assert seconds >= 0
+        self.throttled.append(throttled)
         self.observed.append((status, error))
         self.headers.append(headers)
 
@@ -332,7 +358,266 @@ def test_a_failure_tells_what_it_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, _answer(404, b"gone"), wait=1.5)
     error = bench.fail(VendorNotFoundError)
     assert (error.waited_seconds, error.bytes, error.first_at, error.last_at) == (1.5, 4, NOW, NOW)
-    assert str(error) == "GET /v2/applications.json: the vendor does not know this (status 404) (1 attempt)"
+    assert (
+        str(error)
+        == "GET /v2/applications.json: the vendor does not know this (status 404): gone (1 attempt)"
+    )
+
+
+# The key
+
+ENTITY = Request("/v2/applications/7/hosts.json", (), "hosts")
+REFUSED = VendorUnauthorizedError
+
+
+def test_the_first_refusal_of_the_key_is_the_last_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a 401 nothing is sent for anybody, and those that wait for a slot are woken."""
+    bench = Bench(monkeypatch, _answer(401, b'{"error": {"title": "The API key provided is invalid"}}'))
+    first = bench.fail(VendorUnauthorizedError)
+    assert isinstance(first, REFUSED)
+    assert first.key_refused
+    assert bench.ledger.woken == 1
+    for request in (REQUEST, ENTITY):
+        with pytest.raises(VendorUnauthorizedError, match="API key provided is invalid") as raised:
+            bench.client.fetch(request)
+        assert (raised.value.key_refused, raised.value.status, raised.value.calls) == (True, 401, 0)
+    assert len(bench.script.urls) == len(bench.ledger.observed) == bench.client.counts.calls == 1
+
+
+def test_a_refusal_ends_the_wait_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that waits for its slot while the key is refused is not sent, and says why."""
+    bench = Bench(monkeypatch, _answer(401), _answer())
+    waited: list[str] = []
+
+    def meanwhile() -> None:
+        bench.ledger.meanwhile = lambda: None
+        with pytest.raises(VendorUnauthorizedError):
+            bench.client.fetch(ENTITY)
+        waited.append("refused")
+
+    bench.ledger.meanwhile = meanwhile
+    with pytest.raises(VendorUnauthorizedError) as raised:
+        bench.fetch()
+    assert raised.value.key_refused
+    assert waited == ["refused"]
+    assert len(bench.script.urls) == 1
+
+
+def test_a_request_that_nobody_wants_any_more_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``ended`` is asked before the wait for a slot, during it and after it."""
+    bench = Bench(monkeypatch, _answer())
+    with pytest.raises(StoppedError):
+        bench.client.fetch(REQUEST, ended=lambda: True)
+    assert bench.ledger.asked == []
+    over: list[int] = []
+    bench.ledger.meanwhile = lambda: over.append(1)
+    with pytest.raises(StoppedError):
+        bench.client.fetch(REQUEST, ended=lambda: bool(over))
+    assert (bench.script.urls, bench.ledger.observed) == ([], [])
+
+
+def test_a_403_of_one_entity_is_no_verdict_on_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the vendor's cheapest request is answered, the key is accepted, and work goes on."""
+    bench = Bench(monkeypatch, _answer(403, b"not yours"), _answer(), _answer())
+    spent = Spent()
+    with pytest.raises(VendorUnauthorizedError, match="not yours") as raised:
+        bench.client.fetch(ENTITY, spent=spent)
+    assert not raised.value.key_refused
+    assert bench.script.urls[1:] == [f"https://vendor.example/prefix{NewRelic().probe().key}"]
+    assert (raised.value.attempts, raised.value.calls, spent.calls) == (1, 2, 2)
+    assert bench.fetch().attempts == 1
+    assert bench.client.counts.calls == len(bench.script.urls) == 3
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_403_of_the_key_ends_the_run(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """Where the vendor's cheapest request is refused too, it is the key."""
+    bench = Bench(monkeypatch, _answer(403, b"Forbidden"), _answer(status, b"Forbidden"))
+    for _ in range(3):
+        with pytest.raises(VendorUnauthorizedError, match="refuses") as raised:
+            bench.client.fetch(ENTITY)
+        assert raised.value.key_refused
+    assert len(bench.script.urls) == 2
+
+
+def test_whether_the_key_is_accepted_is_asked_in_the_next_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that wait do not send what would be refused too: the first of them asks for the key."""
+    bench = Bench(monkeypatch, _answer(403), _answer(403), _answer())
+    depth: list[int] = []
+
+    def meanwhile() -> None:
+        depth.append(1)
+        if len(depth) == 2:
+            # The refused request waits to ask; another one's slot comes first.
+            with pytest.raises(VendorUnauthorizedError):
+                bench.client.fetch(REQUEST)
+
+    bench.ledger.meanwhile = meanwhile
+    with pytest.raises(VendorUnauthorizedError) as raised:
+        bench.client.fetch(ENTITY)
+    assert raised.value.key_refused
+    assert [url.rpartition("prefix")[2].partition("?")[0] for url in bench.script.urls] == [
+        ENTITY.path,
+        NewRelic().probe().path,
+    ]
+
+
+def test_forbidden_entities_cost_few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among a hundred that are forbidden and a hundred that are not, the key is asked for as often as they double."""
+    answers: list[Answer] = []
+    for number in range(1, 101):
+        answers += [_answer(403)] + [_answer()] * (number & (number - 1) == 0) + [_answer()]
+    bench = Bench(monkeypatch, *answers)
+    for _ in range(100):
+        with pytest.raises(VendorUnauthorizedError):
+            bench.client.fetch(ENTITY)
+        bench.client.fetch(ENTITY)
+    assert len(bench.script.urls) == 207
+
+
+def test_a_key_that_is_withdrawn_later_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several refusals in a row ask again, also where the key was accepted before."""
+    bench = Bench(monkeypatch, _answer(403), _answer())
+    with pytest.raises(VendorUnauthorizedError) as raised:
+        bench.client.fetch(ENTITY)
+    assert not raised.value.key_refused
+    bench.script.answers = [_answer(403)] * 40
+    calls = len(bench.script.urls)
+    for _ in range(30):
+        with pytest.raises(VendorUnauthorizedError) as raised:
+            bench.client.fetch(ENTITY)
+    assert raised.value.key_refused
+    assert len(bench.script.urls) - calls <= fetching.STREAK + 1
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        (403, {"Retry-After": "30"}, b""),
+        (403, {"X-RateLimit-Remaining": "0"}, b""),
+        (403, {"RateLimit": '"default";r=0;t=30'}, b""),
+        (403, {"RateLimit": "limit=100, remaining=0, reset=54"}, b""),
+        (403, {"x-rate-limit-remaining-minute": "0"}, b""),
+        (403, {}, b'{"message": "API rate limit exceeded for user"}'),
+        (403, {}, b"You have exceeded your quota"),
+        (420, {}, b""),
+        (429, {}, b""),
+        (509, {}, b""),
+        (529, {}, b""),
+        (503, {"Retry-After": "1"}, b""),
+    ],
+)
+def test_what_says_too_fast_is_a_throttle(
+    monkeypatch: pytest.MonkeyPatch, status: int, headers: dict[str, str], body: bytes
+) -> None:
+    """Whatever its status, a sign of throttling is tried again, told to the budget, and no verdict on the key."""
+    bench = Bench(monkeypatch, Answer(status, headers, body), _answer())
+    fetched = bench.client.fetch(ENTITY)
+    assert (fetched.attempts, fetched.throttled) == (2, 1)
+    assert bench.ledger.throttled == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ({"X-RateLimit-Remaining": "10"}, b"forbidden"),
+        ({"RateLimit": '"default";r=50;t=0'}, b""),
+        ({}, b"key refused"),
+    ],
+)
+def test_a_refusal_without_a_sign_of_throttling_is_one(
+    monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], body: bytes
+) -> None:
+    """A quota that is left over makes no throttle of a refused key."""
+    bench = Bench(monkeypatch, Answer(403, headers, body), _answer(403))
+    with pytest.raises(VendorUnauthorizedError) as raised:
+        bench.client.fetch(ENTITY)
+    assert raised.value.key_refused
+    assert bench.ledger.throttled == [False, False]
+
+
+def test_a_dialect_may_know_better_what_a_throttle_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vendor's own rule decides, in both directions."""
+    bench = Bench(monkeypatch, _answer(418), _answer())
+    monkeypatch.setattr(NewRelic, "throttled", lambda _, status, *__: status == 418)
+    assert bench.fetch().throttled == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "said", "advice"),
+    [
+        (b"no org id", "no org id", "X-Scope-OrgID"),
+        (b'{"errors": [{"message": "not valid in this region"}]}', "not valid in this region", "VENDOR_URL"),
+        (
+            b'{"error": {"title": "The API key provided is invalid"}}',
+            "API key provided is invalid",
+            "VENDOR_API_KEY",
+        ),
+        (b"<html><title>Blocked by policy</title><body>x</body></html>", "Blocked by policy", ""),
+        (b"", "", "VENDOR_API_KEY"),
+        (b"\x1b[2Jyour\x00 plan has\nended", "plan has ended", ""),
+    ],
+)
+def test_a_refusal_says_what_the_vendor_said(
+    monkeypatch: pytest.MonkeyPatch, body: bytes, said: str, advice: str
+) -> None:
+    """The vendor's own words are in the message, and what to check is what they are about."""
+    message = str(Bench(monkeypatch, _answer(401, body)).fail(VendorUnauthorizedError))
+    assert said in message
+    assert [name for name in ("X-Scope-OrgID", "VENDOR_URL", "VENDOR_API_KEY") if name in message] == (
+        [advice] if advice else []
+    )
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 429, 500, 503])
+def test_each_failure_says_what_the_vendor_said(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """Any 4xx and 5xx brings a short piece of the vendor's text, without the key."""
+    body = json.dumps({"message": f"bad {KEY} thing", "trace": "x" * 9000}).encode()
+    with pytest.raises(VendorError) as raised:
+        Bench(monkeypatch, *[_answer(status, body)] * 5).fetch()
+    message = str(raised.value)
+    assert f"(status {status}): bad *** thing" in message
+    assert len(message) < 400
+
+
+# What it cost
+
+
+def test_what_a_fetch_costs_is_known_however_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error, a bug and a certificate that is not trusted leave the same account as an answer."""
+    unsent = _unavailable()
+    unsent.calls = 0
+    endings: list[tuple[list[Answer | Exception], Any, type[BaseException], int]] = [
+        ([_answer(404)], None, VendorNotFoundError, 1),
+        ([_answer()], lambda _: 1 / 0, ZeroDivisionError, 1),
+        ([_answer(500), ConfigurationError("not trusted")], None, ConfigurationError, 1),
+        ([_answer(302, Location="/a"), _answer(302, Location="//other/")], None, VendorRejectedError, 2),
+        ([_answer(401)], None, VendorUnauthorizedError, 1),
+        ([unsent, _unavailable(), _answer(400)], None, VendorRejectedError, 2),
+        ([_answer(500), RuntimeError("a bug")], None, RuntimeError, 2),
+    ]
+    for answers, check, kind, calls in endings:
+        bench, spent = Bench(monkeypatch, *answers), Spent()
+        with pytest.raises(kind):
+            bench.client.fetch(REQUEST, check=check, spent=spent)
+        assert (spent.calls, bench.client.counts.calls) == (calls, calls)
+
+
+def test_a_goodbye_on_an_idle_connection_is_no_failure_of_the_vendor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that crossed it counts, and is sent again at once, but only once; the budget hears nothing of it."""
+
+    def crossed() -> VendorUnavailableError:
+        error = _unavailable()
+        error.crossed = True
+        return error
+
+    bench = Bench(monkeypatch, crossed(), _answer(), max_attempts=1)
+    assert bench.fetch().attempts == 2
+    assert bench.client.counts.calls == 2
+    assert (bench.ledger.observed, bench.clock.slept) == ([(200, False)], [])
+    bench = Bench(monkeypatch, crossed(), crossed(), max_attempts=1)
+    assert bench.fail(VendorUnavailableError).calls == 2
 
 
 # Redirects
@@ -390,6 +675,49 @@ def test_the_key_is_in_no_error(monkeypatch: pytest.MonkeyPatch, echo: str) -> N
     assert echo[:10] not in error.excerpt
     assert len(error.excerpt) <= 2000
     assert KEY not in repr(bench.client)
+
+
+FORMS = {
+    "plain": KEY,
+    "lower case": KEY.lower(),
+    "percent": "NRAK-s3cr3t%2B%2F%3D",
+    "percent, lower case": "NRAK-s3cr3t%2b%2f%3d",
+    "JSON": KEY.replace("/", "\\/"),
+    "base64": base64.b64encode(KEY.encode()).decode(),
+    "as in Basic": base64.b64encode(f"{KEY}:".encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_key_that_is_echoed_in_an_answer_stays_out(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """What was received is landed and read without the key, in whatever way it is written; the rest stays as it is."""
+    echo = FORMS[form]
+    answer = _answer(body=f'{{"name": "a {echo} b"}}'.encode(), link=f"<https://x/{echo}>; rel=next")
+    response = Bench(monkeypatch, answer).fetch().response
+    assert response.body == b'{"name": "a *** b"}'
+    assert response.headers == {"link": "<https://x/***>; rel=next"}
+
+
+def test_an_answer_without_the_key_is_not_touched() -> None:
+    """The usual body is looked at, not copied."""
+    body = b"x" * 1000
+    assert Redaction([KEY, f"Bearer {KEY}"]).body(body) is body
+    assert Redaction([""]).body(body) is body
+
+
+def test_each_part_of_a_header_that_is_secret_is_known() -> None:
+    """Token and password are secret without their scheme and user; a short word is data, except in a message."""
+    basic = "Basic " + base64.b64encode(b"grafana:correct horse").decode()
+    redaction = Redaction(["Bearer token-123456", basic, "demo"])
+    assert redaction.body(b"token-123456 correct horse demo grafana") == b"*** *** demo grafana"
+    assert redaction.message("demo TOKEN-123456") == "*** ***"
+
+
+def test_a_redirect_does_not_carry_the_key_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vendor that puts the key into the address where it redirects does not get it asked, logged or shown."""
+    bench = Bench(monkeypatch, _answer(302, Location=f"/login?key={KEY}"), _answer())
+    bench.fetch()
+    assert bench.script.urls[1] == "https://vendor.example/login?key=***"
 
 
 @pytest.mark.parametrize("key", ["a b", "a\r\nX-Other: 1", "a\n", "é", "\x00"])
