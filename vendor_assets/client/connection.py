@@ -98,14 +98,14 @@ class Connection:
         return True
 
     def ask(
-        self, target: str, headers: Sequence[tuple[str, str]], *, deadline: float, max_body_bytes: int
+        self, target: str, headers: Sequence[tuple[str, str]], *, until: float, max_body_bytes: int
     ) -> Answer:
         """Send a GET and read its answer.
 
         Args:
             target: Path and query, percent-encoded.
             headers: Sent as they are.
-            deadline: Monotonic; until the last byte.
+            until: Monotonic; the deadline of the last byte.
             max_body_bytes: Largest body that is read, packed and unpacked.
 
         Raises:
@@ -121,11 +121,11 @@ class Connection:
             request += self._http.send(h11.EndOfMessage())
         except (h11.LocalProtocolError, UnicodeError) as error:
             raise VendorProtocolError(f"a request that HTTP cannot carry: {error}") from error
-        self._sock.settimeout(_left(deadline))
+        self._sock.settimeout(_left(until))
         self._sock.sendall(request)
         self.asked += 1
         try:
-            return self._read(deadline, max_body_bytes)
+            return self._read(until, max_body_bytes)
         except h11.RemoteProtocolError as error:
             raise self._broken(error) from error
 
@@ -178,7 +178,7 @@ class Connection:
         raise VendorUnavailableError(f"more than {MAX_INTERIM_ANSWERS} interim answers, and no final one")
 
     def _body(self, deadline: float, most: int) -> bytes:
-        unpacker = Unpacker(self._headers.get("content-encoding", ""))
+        unpacker = Unpacker(self._headers.get("content-encoding", ""), most)
         body = bytearray()
         packed = 0
         while isinstance(event := self._event(deadline), h11.Data):

@@ -121,7 +121,7 @@ class Transport:
         headers = self._headers if self._trusted else {**self._headers, "Connection": "close"}
         try:
             return connection.ask(
-                target, list(headers.items()), deadline=deadline, max_body_bytes=self._max_body_bytes
+                target, list(headers.items()), until=deadline, max_body_bytes=self._max_body_bytes
             )
         except TimeoutError as error:
             what = f"no complete answer within {self._seconds:g} s"

@@ -91,12 +91,14 @@ class Unpacker:
 
     Args:
         codings: The text of ``Content-Encoding``.
+        max_bytes: What may come out of any of them.
 
     Raises:
         VendorProtocolError: A coding that was not asked for, or more of them than anybody means.
     """
 
-    def __init__(self, codings: str) -> None:
+    def __init__(self, codings: str, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         names = [
             name for text in codings.split(",") if (name := text.strip().lower()) not in ("", "identity")
         ]
@@ -109,12 +111,13 @@ class Unpacker:
             raise VendorProtocolError(f"the body is packed {len(names)} times over")
         # The last one named was put on last.
         self._layers = [_CODINGS[name]() for name in reversed(names)]
+        self._between = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Undo what can be undone so far, in pieces of :data:`STEP_BYTES` at most; empty pieces are steps too.
 
         Raises:
-            VendorProtocolError: That is no data of its coding.
+            VendorProtocolError: That is no data of its coding, or too much between two codings.
         """
         try:
             yield from self._through(self._layers, data)
@@ -126,10 +129,14 @@ class Unpacker:
             yield data
             return
         for piece in layers[0].feed(data):
-            if piece:
-                yield from self._through(layers[1:], piece)
-            else:
-                yield b""
+            if not piece or not layers[1:]:
+                yield piece
+                continue
+            # What is empty at last may be huge in between.
+            self._between += len(piece)
+            if self._between > self._max_bytes:
+                raise VendorProtocolError(f"the body is larger than {self._max_bytes} bytes")
+            yield from self._through(layers[1:], piece)
 
     def finish(self) -> None:
         """The body is over.

@@ -30,6 +30,8 @@ _NAMES: Final = (
 """Fields of errors in JSON, the most telling first (RFC 9457, RFC 6749, JSON:API, and what is found in the wild)."""
 _HOLDERS: Final = ("error", "errors", "fault", "status", "meta", "response")
 _DEEPEST: Final = 6
+_PAGE: Final = 4096
+"""A page says what it is about at its beginning."""
 
 _TITLE: Final = re.compile(r"<title[^>]*>([^<]{1,500})", re.IGNORECASE)
 _UNSEEN: Final = re.compile(r"<(script|style|head)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
@@ -48,6 +50,7 @@ def words_of(body: bytes) -> str:
         except (ValueError, RecursionError):
             return presentable(text, LONGEST)
     if text[:1] == "<":
+        text = text[:_PAGE]
         title = _TITLE.search(text)
         return presentable(
             html.unescape(title[1] if title else _TAG.sub(" ", _UNSEEN.sub(" ", text))), LONGEST
