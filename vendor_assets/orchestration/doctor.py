@@ -99,7 +99,7 @@ def _vendor(settings: Settings, vendor_api: VendorApiResource) -> Iterator[Findi
 
 def _what_to_do(error: VendorAssetsError) -> str:
     if isinstance(error, VendorUnauthorizedError):
-        return "set VENDOR_API_KEY to a key that is valid, then restart the code location"
+        return "once that is mended, restart the code location"
     if isinstance(error, VendorUnavailableError):
         return "is VENDOR_URL right, is the vendor up, does a firewall or proxy stand between?"
     if isinstance(error, VendorThrottledError):
