@@ -608,4 +608,4 @@ def _refusal(said: str, words: str) -> str:
         return f"{message}; is VENDOR_URL the address of the account's region?"
     if refused == "access":
         return message
-    return f"{message}; check VENDOR_API_KEY and what it may read"
+    return f"{message}; set VENDOR_API_KEY to a key that is valid and may read this"
