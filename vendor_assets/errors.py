@@ -11,6 +11,7 @@ The tree::
     │   │   ├── VendorUnauthorizedError    401 or 403: the key
     │   │   └── VendorNotFoundError        404 or 410: the entity is gone
     │   └── VendorProtocolError        an answer that cannot be understood
+    │       └── VendorTooLargeError        its body is larger than is read
     ├── BudgetError
     │   ├── BudgetDeadlineError        the wait would outlast the caller's deadline; nothing was taken
     │   └── BudgetUnavailableError     retryable: the budget's database cannot be reached
@@ -124,6 +125,10 @@ class VendorNotFoundError(VendorRejectedError):
 
 class VendorProtocolError(VendorError):
     """An answer that cannot be understood: wrong type, malformed or missing parts."""
+
+
+class VendorTooLargeError(VendorProtocolError):
+    """An answer whose body is larger than is read; asking again cannot change that, asking for less can."""
 
 
 class BudgetError(VendorAssetsError):

@@ -17,7 +17,12 @@ from typing import Final
 import h11
 
 from vendor_assets.client.unpacking import Unpacker
-from vendor_assets.errors import VendorError, VendorProtocolError, VendorUnavailableError
+from vendor_assets.errors import (
+    VendorError,
+    VendorProtocolError,
+    VendorTooLargeError,
+    VendorUnavailableError,
+)
 
 EXCERPT_BYTES: Final = 65_536
 """How much of an error's body is read."""
@@ -154,7 +159,7 @@ class Connection:
         except _TooLargeError as error:
             if whole:
                 message = f"the body is larger than {max_body_bytes} bytes"
-                raise VendorProtocolError(message, status=self._status) from error
+                raise VendorTooLargeError(message, status=self._status) from error
             return Answer(self._status, self._headers, error.beginning)
         except (VendorError, ConnectionError, h11.RemoteProtocolError) as error:
             if isinstance(error, VendorError):

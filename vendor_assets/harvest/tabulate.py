@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from vendor_assets.days import Window
 from vendor_assets.errors import ObjectNotFoundError, VendorProtocolError
-from vendor_assets.harvest.landing import LandedIndex, read_bodies
+from vendor_assets.harvest.landing import SPLIT_PAGE, LandedIndex, read_bodies
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.storage.sorting import NewestRows
@@ -98,6 +98,8 @@ def newest_answers(index: Iterable[LandedIndex]) -> list[LandedIndex]:
     """
     newest: dict[tuple[str, str, bytes, int], LandedIndex] = {}
     for entry in index:
+        if entry.page == SPLIT_PAGE:
+            continue
         key = (entry.asset, entry.troop_id, entry.request, entry.page)
         held = newest.get(key)
         if held is None or entry.fetched_at >= held.fetched_at:

@@ -222,6 +222,18 @@ class Vendor(ABC):
         timeslice's start.
         """
 
+    def split(self, planned: PlannedRequest) -> list[PlannedRequest]:  # noqa: ARG002  by default nothing is
+        """A request for performance data in smaller parts, two at best, for one that always fails as a whole.
+
+        By data groups, each leaf in one part, as long as there are several; then, since what fails may be too large,
+        by values or by time: then the parts have the same leaf, which has landed once all of them have. Parts may be
+        split again. Leaves are those of ``planned``, unchanged. ``parse`` reads the answer to each part.
+
+        Returns:
+            The parts; none where it cannot be split, also for lists.
+        """
+        return []
+
     @abstractmethod
     def parse(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
         """Read one answer (status 200).

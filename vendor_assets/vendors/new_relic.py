@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from math import ceil, isfinite
@@ -107,6 +107,7 @@ _FIELDS: Final[Mapping[str, frozenset[str]]] = {
 }
 """The fields of each kind of record as documented; others are reported as new."""
 
+_WEIGHT: Final = "call_count"
 _LINK: Final = re.compile(r'<([^>]*)>((?:\s*;\s*[^\s=;,]+\s*(?:=\s*(?:"[^"]*"|[^\s";,]*))?)*)')
 _RELATION: Final = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s";,]*))', re.IGNORECASE)
 
@@ -238,7 +239,7 @@ class NewRelic(Vendor):
         old = day.start < self._clock() - FINE_AGE + AGE_MARGIN
         cut = cut_day(day, resolution_seconds, old=old)
         path = f"{_host(troop_id, warrior_id)}/metrics/data.json"
-        planned = []
+        planned: list[PlannedRequest] = []
         for window, pieces in cut.ranges:
             times = (
                 ("from", window.start.isoformat()),
@@ -251,8 +252,68 @@ class NewRelic(Vendor):
                 names = tuple(("names[]", group.name) for group in batch)
                 values = tuple(("values[]", name) for name in _union(batch))
                 leaves = tuple(_leaf(warrior_id, group.name, piece) for piece in pieces for group in batch)
-                planned.append(PlannedRequest(Request(path, names + values + times, "data"), leaves))
+                whole = PlannedRequest(Request(path, names + values + times, "data"), leaves)
+                planned += self._within_bounds(whole)
         return planned
+
+    def _within_bounds(self, planned: PlannedRequest) -> Iterator[PlannedRequest]:
+        """One metric with so many values that no URL holds them takes several requests."""
+        request = planned.request
+        parts = (
+            self._by_values(planned)
+            if len(request.path) + 1 + len(urlencode(request.params)) > MAX_URL_CHARACTERS
+            else []
+        )
+        if not parts:
+            yield planned
+        for part in parts:
+            yield from self._within_bounds(part)
+
+    def split(self, planned: PlannedRequest) -> list[PlannedRequest]:
+        """Halves of a request for data: by metrics, else by values, else by time.
+
+        An average needs the call count beside it, so that each half asks for it. Only ranges that are answered with
+        timeslices of the wanted length are cut by time: not the one long range of an old day.
+        """
+        if planned.request.endpoint != "data":
+            return []
+        params = planned.request.params
+        names = [text for name, text in params if name == "names[]"]
+        if len(names) > 1:
+            halves = [set(half) for half in _halved(names)]
+            return [
+                PlannedRequest(
+                    _with(planned.request, "names[]", [name for name in names if name in half]),
+                    tuple(leaf for leaf in planned.leaves if leaf.data_group in half),
+                )
+                for half in halves
+            ]
+        return self._by_values(planned) or self._by_time(planned)
+
+    @staticmethod
+    def _by_values(planned: PlannedRequest) -> list[PlannedRequest]:
+        values = [text for name, text in planned.request.params if name == "values[]"]
+        common = [name for name in values if name == _WEIGHT]
+        own = [name for name in values if name != _WEIGHT]
+        return [
+            PlannedRequest(_with(planned.request, "values[]", [*half, *common]), planned.leaves)
+            for half in (_halved(own) if len(own) > 1 else [])
+        ]
+
+    @staticmethod
+    def _by_time(planned: PlannedRequest) -> list[PlannedRequest]:
+        told = dict(planned.request.params)
+        start, end = (int(datetime.fromisoformat(told[name]).timestamp()) for name in ("from", "to"))
+        period = int(told["period"])
+        middle = start + (end - start) // period // 2 * period
+        if end - start > OLD_RANGE or not start < middle < end:
+            return []
+        halves = []
+        for edges in ((start, middle), (middle, end)):
+            first, last = (_instant(edge).isoformat() for edge in edges)
+            request = _with(_with(planned.request, "from", [first]), "to", [last])
+            halves.append(PlannedRequest(request, planned.leaves))
+        return halves
 
     def parse(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
         """Read one answer.
@@ -289,6 +350,18 @@ def _leaf(warrior_id: str, group: str, piece: Window) -> Leaf:
     start, end = int(piece.start.timestamp()), int(piece.end.timestamp())
     key = f"{quote(warrior_id, safe='')}|{quote(group, safe='')}|{start}-{end}"
     return Leaf(key, warrior_id, group, piece)
+
+
+def _halved(texts: list[str]) -> tuple[list[str], list[str]]:
+    middle = len(texts) // 2
+    return texts[:middle], texts[middle:]
+
+
+def _with(request: Request, name: str, texts: Sequence[str]) -> Request:
+    """A request with other values for one of its parameters, at the place of the old ones."""
+    first = next(at for at, (each, _) in enumerate(request.params) if each == name)
+    others = [pair for pair in request.params if pair[0] != name]
+    return replace(request, params=(*others[:first], *((name, text) for text in texts), *others[first:]))
 
 
 def _union(groups: Sequence[DataGroup]) -> tuple[str, ...]:
@@ -495,7 +568,7 @@ class _Timeslices:
         self._values += numbers
         self._starts += [times[0]] * count
         self._ends += [times[1]] * count
-        calls = values.get("call_count")
+        calls = values.get(_WEIGHT)
         weight = float(calls) if calls is not None and calls >= 0 else None
         self._weights += [weight if average else None for average in _averages(names)]
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from math import isfinite, isnan
 from typing import Any, ClassVar, Final, Literal
@@ -47,6 +48,9 @@ LOOKBACK: Final = timedelta(minutes=5)
 _ANSWER_FIELDS: Final = frozenset(("status", "data", "warnings", "infos", "errorType", "error"))
 _YEAR_2000: Final = 946_684_800
 _YEAR_2100: Final = 4_102_444_800
+_NAMES: Final = re.compile(r'(.*[,{]__name__=~)"((?:\\.|[^"\\])*)"(\}[^"]*)', re.DOTALL)
+_ALTERNATIVES: Final = re.compile(r"(?:\\.|[^\\|])+", re.DOTALL)
+_LITERAL: Final = re.compile(r"\\(.)", re.DOTALL)
 _SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
 
 
@@ -105,7 +109,7 @@ class Prometheus(Vendor):
             ConfigurationError: The resolution is not a positive number of whole seconds.
         """
         self.check_resolution(resolution_seconds)
-        planned = []
+        planned: list[PlannedRequest] = []
         for window in _cut(day, resolution_seconds):
             last = window.end - timedelta(seconds=resolution_seconds)
             times = (
@@ -118,10 +122,15 @@ class Prometheus(Vendor):
                 labels = {"job": troop_id, "instance": warrior_id}
                 query = _selector(labels, "|".join(_pattern(group) for group in batch))
                 request = Request("/api/v1/query_range", (("query", query), *times), "query_range")
-                planned.append(
-                    PlannedRequest(request, tuple(_leaf(warrior_id, group, window) for group in batch))
-                )
+                leaves = tuple(_leaf(warrior_id, group, window) for group in batch)
+                planned += _within_bounds(PlannedRequest(request, leaves))
         return planned
+
+    def split(self, planned: PlannedRequest) -> list[PlannedRequest]:
+        """Halves of a range query: by groups, else by metrics where a filter names them, else by time."""
+        if planned.request.endpoint != "query_range":
+            return []
+        return _by_names(planned) or _by_time(planned)
 
     def parse(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
         """Read one answer. Warnings and infos of the server are not errors.
@@ -178,6 +187,68 @@ def _pattern(group: DataGroup) -> str:
 
 def _escaped(name: str) -> str:
     return _SPECIAL.sub(lambda found: "\\" + found[0], name)
+
+
+def _within_bounds(planned: PlannedRequest) -> Iterator[PlannedRequest]:
+    """One group of which a filter names so many metrics that no query holds them takes several requests."""
+    parts = _by_names(planned) if len(planned.request.key) > MAX_QUERY_CHARACTERS else []
+    if not parts:
+        yield planned
+    for part in parts:
+        yield from _within_bounds(part)
+
+
+def _by_names(planned: PlannedRequest) -> list[PlannedRequest]:
+    """Two halves of the regular expressions for names, between groups where there are several."""
+    told = dict(planned.request.params)
+    found = _NAMES.fullmatch(told["query"])
+    alternatives = _ALTERNATIVES.findall(_unquoted(found[2])) if found else []
+    if found is None or len(alternatives) < 2:
+        return []
+    of_group: dict[str, list[str]] = {leaf.data_group: [] for leaf in planned.leaves}
+    for each in alternatives:
+        name = _LITERAL.sub(r"\1", each.removesuffix("(_.*)?"))
+        of_group.setdefault(group_of(name), []).append(each)
+    groups = list(of_group)
+    if len(groups) == 1:
+        middle = len(alternatives) // 2
+        halves = [(groups, alternatives[:middle]), (groups, alternatives[middle:])]
+    else:
+        halves = [
+            (half, [each for group in half for each in of_group[group]])
+            for half in (groups[: len(groups) // 2], groups[len(groups) // 2 :])
+        ]
+    return [
+        PlannedRequest(
+            _with(planned.request, query=f"{found[1]}{_quoted('|'.join(names))}{found[3]}"),
+            tuple(leaf for leaf in planned.leaves if leaf.data_group in half),
+        )
+        for half, names in halves
+    ]
+
+
+def _by_time(planned: PlannedRequest) -> list[PlannedRequest]:
+    """Two halves of the points of time."""
+    told = dict(planned.request.params)
+    start, end = (datetime.fromtimestamp(float(told[name]), UTC) for name in ("start", "end"))
+    step = timedelta(seconds=int(told["step"]))
+    steps = (end - start) // step
+    if steps < 1:
+        return []
+    middle = start + steps // 2 * step
+    return [
+        PlannedRequest(_with(planned.request, start=_seconds(first), end=_seconds(last)), planned.leaves)
+        for first, last in ((start, middle), (middle + step, end))
+    ]
+
+
+def _with(request: Request, **changed: str) -> Request:
+    return replace(request, params=tuple((name, changed.get(name, text)) for name, text in request.params))
+
+
+def _unquoted(text: str) -> str:
+    """The text of a string literal of PromQL that :func:`_quoted` wrote."""
+    return _LITERAL.sub(lambda found: {"n": "\n", "r": "\r"}.get(found[1], found[1]), text)
 
 
 def _label_values(label: str, matching: Mapping[str, str], day: Window) -> Request:

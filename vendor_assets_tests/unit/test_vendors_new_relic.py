@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -531,3 +532,51 @@ def test_the_documented_dialect_of_the_simulator_has_no_new_fields() -> None:
         assert (parsed.rejected, parsed.new_fields) == ([], ())
         assert next(iter(parsed.columns.values()))
     assert parse_qsl(urlencode(VENDOR.probe().params))
+
+
+def _parts(planned: PlannedRequest) -> list[PlannedRequest]:
+    """All parts of a request, down to those that cannot be split."""
+    parts = VENDOR.split(planned)
+    assert not parts or {leaf for part in parts for leaf in part.leaves} == set(planned.leaves)
+    return [last for part in parts for last in _parts(part)] or [planned]
+
+
+@pytest.mark.parametrize(("day", "ranges"), [(DAY, 4), (OLD_DAY, 1)])
+def test_the_parts_of_a_request_ask_for_the_same(day: Window, ranges: int) -> None:
+    """Metrics, then values, then time are halved; each average keeps its call count, and an old day stays whole."""
+    values = ("average_response_time", "call_count", "min", "max")
+    groups = [DataGroup("Http", values), DataGroup("Mem", ("used", "free"))]
+    (whole,) = VENDOR.performance_data("1", "2", groups, day, 21_600)
+    asked: Counter[tuple[str, str, str]] = Counter()
+    for part in _parts(whole):
+        told = part.request.params
+        (name,) = (text for key, text in told if key == "names[]")
+        value, *others = (text for key, text in told if key == "values[]")
+        assert others == ["call_count"]
+        assert {leaf.data_group for leaf in part.leaves} == {name}
+        asked[name, value, dict(told)["from"]] += 1
+    assert set(asked.values()) == {1}
+    wanted = {"average_response_time", "min", "max", "used", "free"}
+    assert {(name, value) for name, value, _ in asked} == {
+        (name, value) for name in ("Http", "Mem") for value in wanted
+    }
+    assert len({start for _, _, start in asked}) == ranges
+
+
+def test_a_list_is_not_split() -> None:
+    """A list is one thing; there is nothing to ask for less of."""
+    assert VENDOR.split(_planned("warriors")) == []
+
+
+def test_one_metric_of_very_many_values_takes_several_requests() -> None:
+    """No URL is longer than others are, and all requests are of the same leaf."""
+    values = ("call_count", *(f"value_{number:04d}_{'x' * 30}" for number in range(200)))
+    planned = VENDOR.performance_data("1", "2", [DataGroup("Http", values)], DAY, 1800)
+    assert len(planned) > 3
+    assert (
+        max(len(part.request.path) + 1 + len(urlencode(part.request.params)) for part in planned)
+        <= MAX_URL_CHARACTERS
+    )
+    assert {leaf for part in planned for leaf in part.leaves} == set(planned[0].leaves)
+    asked = Counter(text for part in planned for key, text in part.request.params if key == "values[]")
+    assert asked == {name: len(planned) if name == "call_count" else 1 for name in values}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -298,3 +299,57 @@ def test_any_json_is_read_or_refused(asset: Asset, data: object) -> None:
         except VendorProtocolError:
             continue
         assert len({len(column) for column in parsed.columns.values()}) == 1
+
+
+def _parts(planned: PlannedRequest) -> list[PlannedRequest]:
+    """All parts of a request, down to those that cannot be split."""
+    parts = VENDOR.split(planned)
+    assert not parts or {leaf for part in parts for leaf in part.leaves} == set(planned.leaves)
+    return [last for part in parts for last in _parts(part)] or [planned]
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(
+        st.from_regex(r"[a-z:|\\\\.]{1,8}(_[a-z]{1,5}){0,3}", fullmatch=True),
+        unique=True,
+        min_size=1,
+        max_size=6,
+    ),
+    st.booleans(),
+    st.text(max_size=8),
+)
+def test_the_parts_of_a_query_ask_for_the_same(metrics: list[str], narrowed: bool, job: str) -> None:
+    """Split as far as it goes, a query asks for each metric at each point once, with the labels it had."""
+    groups: dict[str, list[str]] = {}
+    for metric in metrics:
+        groups.setdefault(group_of(metric), []).append(metric)
+    asked = [DataGroup(name, tuple(values), narrowed) for name, values in groups.items()]
+    (whole,) = VENDOR.performance_data(job, 'h",__name__=~', asked, DAY, 21_600)
+    head, _, names = dict(whole.request.params)["query"].rpartition('__name__=~"')
+    points: Counter[tuple[str, int]] = Counter()
+    for part in _parts(whole):
+        told = dict(part.request.params)
+        mine, _, name = told["query"].rpartition('__name__=~"')
+        assert mine == head
+        assert told["start"] == told["end"]
+        points[name.removesuffix('"}'), int(told["start"])] += 1
+    assert set(points.values()) == {1}
+    assert "|".join(dict.fromkeys(name for name, _ in points)) == names.removesuffix('"}')
+    assert {at for _, at in points} == {START + hour * 3600 for hour in (0, 6, 12, 18)}
+
+
+def test_a_list_is_not_split() -> None:
+    """A list is one thing; there is nothing to ask for less of."""
+    assert VENDOR.split(_planned("troops")) == VENDOR.split(_planned("data_groups")) == []
+
+
+def test_one_group_of_very_many_metrics_takes_several_queries() -> None:
+    """A filter that names hundreds of metrics of one group makes queries as short as any, all of one leaf."""
+    names = tuple(f"node_cpu_{number:04d}_{'x' * 30}" for number in range(400))
+    planned = VENDOR.performance_data("node", "h:9100", [DataGroup("node_cpu", names, True)], DAY, 1800)
+    assert len(planned) > 3
+    assert max(len(part.request.key) for part in planned) <= MAX_QUERY_CHARACTERS
+    assert {leaf.key for part in planned for leaf in part.leaves} == {planned[0].leaves[0].key}
+    queries = "|".join(dict(part.request.params)["query"].rpartition("=~")[2].strip('"}') for part in planned)
+    assert tuple(queries.split("|")) == names
