@@ -124,8 +124,9 @@ class Connection:
         try:
             request = self._http.send(h11.Request(method="GET", target=target, headers=list(headers)))
             request += self._http.send(h11.EndOfMessage())
-        except (h11.LocalProtocolError, UnicodeError) as error:
-            raise VendorProtocolError(f"a request that HTTP cannot carry: {error}") from error
+        except (h11.LocalProtocolError, UnicodeError):
+            # Its text may hold the key.
+            raise VendorProtocolError("the request has characters that HTTP cannot carry") from None
         self._sock.settimeout(_left(until))
         self._sock.sendall(request)
         self.asked += 1
