@@ -17,12 +17,7 @@ from typing import Final
 import h11
 
 from vendor_assets.client.unpacking import Unpacker
-from vendor_assets.errors import (
-    VendorError,
-    VendorProtocolError,
-    VendorTooLargeError,
-    VendorUnavailableError,
-)
+from vendor_assets.errors import VendorError, VendorProtocolError, VendorUnavailableError
 
 EXCERPT_BYTES: Final = 65_536
 """How much of an error's body is read."""
@@ -124,9 +119,8 @@ class Connection:
         try:
             request = self._http.send(h11.Request(method="GET", target=target, headers=list(headers)))
             request += self._http.send(h11.EndOfMessage())
-        except (h11.LocalProtocolError, UnicodeError):
-            # Its text may hold the key.
-            raise VendorProtocolError("the request has characters that HTTP cannot carry") from None
+        except (h11.LocalProtocolError, UnicodeError) as error:
+            raise VendorProtocolError(f"a request that HTTP cannot carry: {error}") from error
         self._sock.settimeout(_left(until))
         self._sock.sendall(request)
         self.asked += 1
@@ -160,7 +154,7 @@ class Connection:
         except _TooLargeError as error:
             if whole:
                 message = f"the body is larger than {max_body_bytes} bytes"
-                raise VendorTooLargeError(message, status=self._status) from error
+                raise VendorProtocolError(message, status=self._status) from error
             return Answer(self._status, self._headers, error.beginning)
         except (VendorError, ConnectionError, h11.RemoteProtocolError) as error:
             if isinstance(error, VendorError):
