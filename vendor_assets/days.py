@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from vendor_assets.errors import ConfigurationError
+
+_LONGEST_NAME: Final = 100
+"""No time zone's name is longer; zoneinfo recurses into longer ones."""
 
 
 @dataclass(frozen=True, order=True)
@@ -46,6 +50,8 @@ def parse_time_zone(name: str) -> ZoneInfo:
         ConfigurationError: No such zone.
     """
     try:
+        if len(name) > _LONGEST_NAME:
+            raise ValueError("no zone has such a name")
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         message = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vendor_assets.budget.budget import Budget, BudgetState, Slot, WorkClass
 from vendor_assets.budget.clock import Clock, SystemClock
+from vendor_assets.budget.database import check_database, database_place
 from vendor_assets.budget.headers import (
     Policy,
     Quota,
@@ -32,6 +33,8 @@ __all__ = [
     "Slot",
     "SystemClock",
     "WorkClass",
+    "check_database",
+    "database_place",
     "is_throttle",
     "pace_at",
     "parse_policies",

@@ -140,7 +140,7 @@ class Database:
         _open_databases.add(self)
 
     def __repr__(self) -> str:
-        return f"Database({self._url.render_as_string(hide_password=True)})"
+        return f"Database({_place(self._url)})"
 
     @property
     def boot(self) -> str:
@@ -238,7 +238,7 @@ class Database:
                 if _hopeless(error) or self.clock.monotonic() + pause > until:
                     raise BudgetUnavailableError(self._explain(error)) from error
                 if not said and pause > 0.5:
-                    log.warning("the budget's database does not answer, trying again: %s", _short(error))
+                    log.warning("the budget's database does not answer, trying again: %s", self._said(error))
                     said = True
             self.clock.sleep(pause)
             pause = min(pause * 2, 1.0)
@@ -340,11 +340,17 @@ class Database:
         return connection
 
     def _explain(self, error: Exception) -> str:
-        where = self._url.render_as_string(hide_password=True)
+        where = _place(self._url)
         todo = "see that its folder exists and can be written" if self.is_sqlite else "see that it runs"
-        return (
-            f"the budget's database {where} cannot be used ({_short(error)}); {todo}, or set VENDOR_ASSETS_DB"
-        )
+        return f"the budget's database {where} cannot be used ({self._said(error)}); {todo}, or set VENDOR_ASSETS_DB"
+
+    def _said(self, error: Exception) -> str:
+        """What an error says, without what of the address is a secret."""
+        text = _short(error)
+        for secret in (self._url.password, *self._url.query.values()):
+            if isinstance(secret, str) and len(secret) > 2:
+                text = text.replace(secret, "***")
+        return text
 
 
 _abandoned: list[Connection] = []
@@ -370,7 +376,26 @@ def _parse(text: str) -> URL:
             message = "PostgreSQL as the budget's database needs psycopg2: pip install psycopg2-binary"
             raise ConfigurationError(message) from error
         return url
-    raise ConfigurationError(_not_a_url(url.render_as_string(hide_password=True)))
+    raise ConfigurationError(_not_a_url(_place(url)))
+
+
+def check_database(url: str) -> None:
+    """Whether an address is a database's that can be used, without opening it.
+
+    Raises:
+        ConfigurationError: It is not; no password is in the message.
+    """
+    _parse(url)
+
+
+def database_place(url: str) -> str:
+    """A database's address for people, without what may be a secret: user, password and options."""
+    return _place(_parse(url))
+
+
+def _place(url: URL) -> str:
+    backend = url.get_backend_name()
+    return sa.URL.create(backend, host=url.host, port=url.port, database=url.database).render_as_string()
 
 
 def _not_a_url(shown: str) -> str:

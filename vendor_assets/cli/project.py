@@ -60,14 +60,16 @@ class Project:
 
 def open_project() -> Project:
     """Find the project and read its settings; what the environment has already goes before its file."""
-    from dotenv import load_dotenv
+    from vendor_assets.configuration import enter, read
 
-    from vendor_assets.configuration import project_root, read
-
-    root = project_root(os.environ, Path.cwd())
-    load_dotenv(root / "vendor_assets.env")
+    root = enter(os.environ)
     environ = dict(os.environ)
-    os.chdir(root)
+    try:
+        os.chdir(root)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the project's folder {root} cannot be entered: {error.strerror}"
+        ) from error
     return Project(root, environ, read(environ, root=root))
 
 

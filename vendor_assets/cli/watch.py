@@ -200,6 +200,7 @@ def _doctor(options: argparse.Namespace) -> int:  # noqa: ARG001  every command 
 
 
 def _budget(options: argparse.Namespace) -> int:
+    from vendor_assets.budget import database_place
     from vendor_assets.orchestration.deployment import build_resources
 
     settings = open_project().settings
@@ -207,7 +208,7 @@ def _budget(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(asdict(state), indent=1))
         return COMPLETE
-    print(f"account    {state.account}, database {_without_password(settings.database_url)}")
+    print(f"account    {state.account}, database {database_place(settings.database_url)}")
     limits = ", ".join(state.limits) or "not known: found by itself"
     print(f"quota      {limits}; our share {state.share:.0%}: {_per_second(state.permitted_rate)} permitted")
     print(f"now        {_per_second(state.rate)}: {state.why}")
@@ -225,10 +226,3 @@ def _budget(options: argparse.Namespace) -> int:
 
 def _per_second(rate: float | None) -> str:
     return "no pace" if rate is None else f"{rate:.3g} calls a second"
-
-
-def _without_password(url: str) -> str:
-    from urllib.parse import urlsplit
-
-    password = urlsplit(url).password
-    return url.replace(f":{password}@", ":…@") if password else url

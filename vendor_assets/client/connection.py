@@ -16,8 +16,14 @@ from typing import Final
 
 import h11
 
+from vendor_assets.client.network import Proxy
 from vendor_assets.client.unpacking import Unpacker
-from vendor_assets.errors import VendorError, VendorProtocolError, VendorUnavailableError
+from vendor_assets.errors import (
+    ConfigurationError,
+    VendorError,
+    VendorProtocolError,
+    VendorUnavailableError,
+)
 
 EXCERPT_BYTES: Final = 65_536
 """How much of an error's body is read."""
@@ -51,6 +57,7 @@ class Connection:
 
     Args:
         sock: Connected, and encrypted where it shall be.
+        via: The proxy that is to pass on each question; None where the connection leads to the vendor itself.
 
     Attributes:
         reusable: Whether the last answer ended where it should, and the server keeps the connection.
@@ -59,8 +66,9 @@ class Connection:
         heard: Whether a byte of the present answer has come.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, via: Proxy | None = None) -> None:
         self._sock = sock
+        self.via = via
         # Whoever forgets to close a client leaves no open socket behind.
         weakref.finalize(self, sock.close)
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
@@ -214,6 +222,66 @@ class Connection:
         if keeps and not (left or closed or ambiguous):
             self._http.start_next_cycle()
             self.reusable = True
+
+
+def tunnel(sock: socket.socket, proxy: Proxy, host: str, until: float) -> None:
+    """Have a proxy pass on everything to a host (RFC 9110, 9.3.6).
+
+    Args:
+        sock: Connected with the proxy.
+        proxy: Who it is.
+        host: Name or address, and port.
+        until: Monotonic; until the proxy has agreed.
+
+    Raises:
+        ConfigurationError: The proxy refuses.
+        VendorUnavailableError: It cannot reach the host, or does not speak HTTP.
+        TimeoutError: The time is over.
+        OSError: The connection broke.
+    """
+    where = f"the proxy {proxy.host}:{proxy.port}"
+    headers = [("Host", host)]
+    if proxy.authorization:
+        headers.append(("Proxy-Authorization", proxy.authorization))
+    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+    question = http.send(h11.Request(method="CONNECT", target=host, headers=headers))
+    sock.settimeout(_left(until))
+    sock.sendall((question or b"") + (http.send(h11.EndOfMessage()) or b""))
+    try:
+        for _ in range(MAX_INTERIM_ANSWERS + 1):
+            while (event := http.next_event()) is h11.NEED_DATA:
+                sock.settimeout(_left(until))
+                http.receive_data(sock.recv(_READ_BYTES))
+            if isinstance(event, h11.Response):
+                break
+        else:
+            raise VendorUnavailableError(f"{where} answers without an end")
+    except h11.RemoteProtocolError as error:
+        raise VendorUnavailableError(f"{where} does not speak HTTP ({error})") from error
+    refuse_proxy(event.status_code, where, host)
+    if http.trailing_data[0]:
+        raise VendorUnavailableError(f"{where} sends bytes that nobody asked for")
+
+
+def refuse_proxy(status: int, where: str, host: str) -> None:
+    """Raise what a proxy's answer means, unless it agrees.
+
+    Raises:
+        ConfigurationError: It wants to know who asks, or forbids it.
+        VendorUnavailableError: It cannot do it now.
+    """
+    if status == 407:
+        raise ConfigurationError(
+            f"{where} refuses us without another user or password (status 407); "
+            "set VENDOR_PROXY=http://user:password@host:port"
+        )
+    if status in (408, 425, 429) or status >= 500:
+        raise VendorUnavailableError(f"{where} cannot reach {host} (status {status})")
+    if status >= 300:
+        raise ConfigurationError(
+            f"{where} refuses to connect to {host} (status {status}); have that permitted, or set VENDOR_PROXY to "
+            "another proxy or to none"
+        )
 
 
 class _TooLargeError(Exception):

@@ -14,6 +14,8 @@ from typing import Final, Generic, Literal, NoReturn, Protocol, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from vendor_assets.budget.headers import answer_time, header
+from vendor_assets.client.credentials import Credentials, Login
+from vendor_assets.client.network import Network
 from vendor_assets.client.redaction import Redaction
 from vendor_assets.client.transport import Answer, Transport
 from vendor_assets.client.wording import words_of
@@ -29,6 +31,7 @@ from vendor_assets.errors import (
     VendorUnavailableError,
 )
 from vendor_assets.presentable import presentable
+from vendor_assets.secret import Secret
 from vendor_assets.vendors.base import Request, Response, Vendor
 
 T = TypeVar("T")
@@ -148,6 +151,7 @@ class Spent:
         bytes: Bytes of bodies.
         first_at: When the first attempt began, aware; None where none did.
         last_at: When the last one ended.
+        sent: Headers of the last one that say who asks; secrets.
     """
 
     attempts: int = 0
@@ -157,6 +161,7 @@ class Spent:
     bytes: int = 0
     first_at: datetime | None = None
     last_at: datetime | None = None
+    sent: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass
@@ -175,6 +180,8 @@ class VendorClient:
     Args:
         base_url: The vendor's address; the key is sent to this host only.
         api_key: Its key; never shown in an error, a log or a repr.
+        login: What is wanted besides the key.
+        network: The way to the vendor.
         vendor: Which headers carry the key, which headers of an answer are kept.
         budget: Asked before every attempt, told after it.
         max_in_flight: How many connections are kept.
@@ -183,7 +190,6 @@ class VendorClient:
         max_body_bytes: Largest body that is read, after decoding.
         max_attempts: The first included; one fresh try after an unreadable answer comes on top.
         retry_budget_seconds: After this long, without the time waited for the budget, no more retries.
-        ca_bundle: Path of the certificates to trust; empty for those of certifi.
         sleep: Waits between attempts; by default until the time is over or ``stop`` is set.
         clock: Monotonic seconds.
         now: The wall clock, aware.
@@ -198,7 +204,9 @@ class VendorClient:
         self,
         *,
         base_url: str,
-        api_key: str,
+        api_key: str | Secret,
+        login: Login | None = None,
+        network: Network | None = None,
         vendor: Vendor,
         budget: Budget,
         max_in_flight: int,
@@ -207,28 +215,22 @@ class VendorClient:
         max_body_bytes: int = 64 * 1024 * 1024,
         max_attempts: int = 5,
         retry_budget_seconds: float = 300.0,
-        ca_bundle: str = "",
         sleep: Callable[[float], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         jitter: Callable[[float], float] = lambda most: random.uniform(0, most),  # noqa: S311
         stop: threading.Event | None = None,
     ) -> None:
-        if any(not ("!" <= character <= "~") for character in api_key):
-            message = (
-                "the API key has characters that a header cannot carry (blanks, line ends, others than ASCII)"
-            )
-            raise ConfigurationError(message)
-        secret_headers = vendor.auth_headers(api_key)
-        self._redaction = Redaction((api_key, *secret_headers.values()))
+        key = api_key if isinstance(api_key, Secret) else Secret("VENDOR_API_KEY", api_key)
+        self._credentials = Credentials(key, login or Login(), vendor.auth_headers)
+        self._redacting: tuple[tuple[str, ...], Redaction] = ((), Redaction(()))
         self._transport = Transport(
             base_url,
-            secret_headers,
+            network=network,
             pool_size=max_in_flight,
             attempt_timeout_seconds=attempt_timeout_seconds,
             connect_timeout_seconds=connect_timeout_seconds,
             max_body_bytes=max_body_bytes,
-            ca_bundle=ca_bundle,
         )
         self.base_url = self._transport.base_url
         self._origin = _origin(self.base_url)
@@ -251,6 +253,16 @@ class VendorClient:
 
     def __repr__(self) -> str:
         return f"VendorClient({self.base_url!r}, {self._vendor.kind})"
+
+    @property
+    def _redaction(self) -> Redaction:
+        """Knows the secrets as they are now, and those that were renewed."""
+        secrets = self._credentials.secrets()
+        known, redaction = self._redacting
+        if secrets != known:
+            redaction = Redaction(secrets)
+            self._redacting = (secrets, redaction)
+        return redaction
 
     @property
     def counts(self) -> Counts:
@@ -345,6 +357,9 @@ class VendorClient:
         url = self._url(fetch.request)
         for _ in range(MAX_REDIRECTS + 1):
             answer = self._call(url, fetch)
+            if answer.status == 401 and self._credentials.outdated(fetch.spent.sent):
+                # A token was renewed while this call was under way: that is no refusal.
+                answer = self._call(url, fetch)
             location = header(answer.headers, "Location")
             if answer.status not in _REDIRECTS or not location:
                 return answer
@@ -425,11 +440,11 @@ class VendorClient:
         headers: Mapping[str, str] = {}
         calls, told = 1, True
         try:
-            received = self._transport.send(url)
+            spent.sent = self._credentials.headers()
+            received = self._transport.send(url, spent.sent)
+            redaction = self._redaction
             answer = Answer(
-                received.status,
-                self._redaction.headers(received.headers),
-                self._redaction.body(received.body),
+                received.status, redaction.headers(received.headers), redaction.body(received.body)
             )
             status, headers = answer.status, answer.headers
         except VendorError as error:

@@ -1,6 +1,6 @@
 """One attempt over HTTP: sent as it is, read within a deadline and a size, failures translated.
 
-The only place that opens connections to the vendor. No redirects, no retries, no proxies, no netrc, no cookies.
+The only place that opens connections to the vendor. No redirects, no retries, no netrc, no cookies.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
-import certifi
 import urllib3
 
 from vendor_assets import __version__
-from vendor_assets.client.connection import Answer, Connection
+from vendor_assets.client.connection import Answer, Connection, refuse_proxy, tunnel
+from vendor_assets.client.network import Network, Proxy
 from vendor_assets.errors import (
     ConfigurationError,
     VendorAssetsError,
@@ -52,26 +53,27 @@ class Transport:
         attempt_timeout_seconds: From sending to the last byte, all in all.
         connect_timeout_seconds: For the connection alone, over all addresses that the host has.
         max_body_bytes: Largest body that is read, after decoding.
-        ca_bundle: Path of the certificates to trust; empty for those of certifi.
+        network: The way to the host; by default straight there, trusting the certificates of certifi.
 
     Raises:
-        ConfigurationError: The URL is none that could be asked.
+        ConfigurationError: The URL is none that could be asked, or a certificate cannot be used.
     """
 
     def __init__(
         self,
         base_url: str,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str] = MappingProxyType({}),
         *,
         pool_size: int,
         attempt_timeout_seconds: float,
         connect_timeout_seconds: float,
         max_body_bytes: int,
-        ca_bundle: str = "",
+        network: Network | None = None,
     ) -> None:
         self.base_url = check_url(base_url)
         parts = urlsplit(self.base_url)
-        self._tls = _trusting(ca_bundle) if parts.scheme == "https" else None
+        self._network = network or Network()
+        self._tls = self._network.tls() if parts.scheme == "https" else None
         self._host = parts.hostname or ""
         default = 80 if self._tls is None else 443
         self._port = parts.port or default
@@ -91,20 +93,24 @@ class Transport:
         self._open = 0
         self._trusted = True
 
-    def send(self, url: str) -> Answer:
+    def send(self, url: str, headers: Mapping[str, str] = MappingProxyType({})) -> Answer:
         """Ask for a URL of this host and read the answer.
+
+        Args:
+            url: What to ask for.
+            headers: Sent with this request.
 
         Raises:
             VendorUnavailableError: No complete answer: connection, timeout, broken body.
             VendorProtocolError: A body that is too large or wrongly encoded.
-            ConfigurationError: The host's certificate is not trusted.
+            ConfigurationError: The host's certificate is not trusted, it wants another one of ours, or a proxy refuses.
         """
         deadline = time.monotonic() + self._seconds
         while True:
             connection = self._kept() or self._dial(deadline)
             before = connection.asked
             try:
-                return self._ask(connection, url, deadline)
+                return self._ask(connection, url, headers, deadline)
             except VendorError as error:
                 error.calls = connection.asked - before
                 error.headers = connection.headers
@@ -115,21 +121,32 @@ class Transport:
             finally:
                 self._keep(connection)
 
-    def _ask(self, connection: Connection, url: str, deadline: float) -> Answer:
+    def _ask(self, connection: Connection, url: str, more: Mapping[str, str], deadline: float) -> Answer:
         parts = urlsplit(url)
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        headers = self._headers if self._trusted else {**self._headers, "Connection": "close"}
+        headers = {
+            name: text for name, text in self._headers.items() if name.lower() not in map(str.lower, more)
+        }
+        headers |= more
+        if not self._trusted:
+            headers["Connection"] = "close"
+        via = connection.via
+        if via is not None:
+            target = f"http://{self._headers['Host']}{target}"
+            if via.authorization:
+                headers["Proxy-Authorization"] = via.authorization
         try:
-            return connection.ask(
+            answer = connection.ask(
                 target, list(headers.items()), until=deadline, max_body_bytes=self._max_body_bytes
             )
+            if via is not None and answer.status == 407:
+                refuse_proxy(answer.status, _place(via), self._headers["Host"])
+            return answer
         except TimeoutError as error:
             what = f"no complete answer within {self._seconds:g} s"
             raise VendorUnavailableError(what, status=connection.status) from error
         except ssl.SSLError as error:
-            raise VendorUnavailableError(
-                "the encrypted connection broke", status=connection.status
-            ) from error
+            raise self._unencrypted(error, connection.status) from error
         except OSError as error:
             what = "the connection was closed before the answer was complete"
             raise VendorUnavailableError(what, status=connection.status) from error
@@ -204,45 +221,61 @@ class Transport:
         """
         until = min(deadline, time.monotonic() + self._connect_seconds)
         log.debug("Starting new HTTP connection to %s", self.base_url)
+        proxy: Proxy | None = None
         try:
-            return Connection(self._connected(until))
+            proxy = self._network.way()
+            # What is not encrypted is passed on question by question; else the proxy sees no question.
+            return Connection(self._connected(proxy, until), proxy if self._tls is None else None)
         except BaseException as error:
             with self._lock:
                 self._open -= 1
+            if isinstance(error, VendorError):
+                error.calls = 0
             if isinstance(error, OSError | ValueError):
-                raise self._unconnected(error) from error
+                raise self._unconnected(error, proxy) from error
             raise
 
-    def _unconnected(self, error: OSError | ValueError) -> VendorAssetsError:
+    def _unconnected(self, error: OSError | ValueError, proxy: Proxy | None) -> VendorAssetsError:
         if isinstance(error, ssl.SSLCertVerificationError):
             return ConfigurationError(
-                f"the certificate of {self.base_url} is not trusted: {error.verify_message}; "
-                "set VENDOR_URL to the host's true name, or give the certificates to trust"
+                f"the certificate of {self.base_url} is not trusted: {error.verify_message}; set VENDOR_URL to the "
+                "host's true name, or give the certificates to trust as VENDOR_CA_BUNDLE"
             )
+        where = self.base_url if proxy is None else _place(proxy)
         if not isinstance(error, OSError):
-            return ConfigurationError(f"{self.base_url} is not an address: {error}")
+            return ConfigurationError(f"{where} is not an address: {error}")
         if isinstance(error, socket.gaierror):
-            what = f"the name of {self.base_url} is not known"
+            what = f"the name of {where} is not known"
         elif isinstance(error, ConnectionRefusedError):
-            what = f"{self.base_url} refuses connections"
+            what = f"{where} refuses connections"
         elif isinstance(error, TimeoutError):
-            what = f"no connection to {self.base_url} within {self._connect_seconds:g} s"
+            through = "" if proxy is None else f" through {where}"
+            what = f"no connection to {self.base_url}{through} within {self._connect_seconds:g} s"
         elif isinstance(error, ssl.SSLError):
-            what = "the encrypted connection broke"
+            return self._unencrypted(error, None)
         elif isinstance(error, ConnectionError):
-            what = f"{self.base_url} closed the connection while it was opened"
+            what = f"{where} closed the connection while it was opened"
         else:
-            what = f"no connection to {self.base_url} ({error.strerror or type(error).__name__})"
+            what = f"no connection to {where} ({error.strerror or type(error).__name__})"
         unsent = VendorUnavailableError(what)
         unsent.calls = 0
         return unsent
 
-    def _connected(self, until: float) -> socket.socket:
-        """A socket to the first of the host's addresses that answers, encrypted where it shall be."""
+    def _unencrypted(self, error: ssl.SSLError, status: int | None) -> VendorAssetsError:
+        reason = (error.reason or "").replace("_", " ").lower()
+        # The other side's alerts about our certificate (RFC 8446, 6.2).
+        if "alert" in reason and ("certificate" in reason or "unknown ca" in reason):
+            return ConfigurationError(
+                f"{self.base_url} does not accept who we are ({reason}); give the certificate that it wants as "
+                "VENDOR_CLIENT_CERT, and its key as VENDOR_CLIENT_KEY"
+            )
+        return VendorUnavailableError("the encrypted connection broke", status=status)
+
+    def _connected(self, proxy: Proxy | None, until: float) -> socket.socket:
+        """A socket to the first address of host or proxy that answers, encrypted where it shall be."""
         failure: OSError = TimeoutError()
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            self._host, self._port, type=socket.SOCK_STREAM
-        ):
+        host, port = (self._host, self._port) if proxy is None else (proxy.host, proxy.port)
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             left = until - time.monotonic()
             if left <= 0:
                 break
@@ -251,7 +284,11 @@ class Transport:
                 sock.settimeout(left)
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return sock if self._tls is None else self._encrypted(sock, self._tls, until)
+                if self._tls is None:
+                    return sock
+                if proxy is not None:
+                    tunnel(sock, proxy, _host_header(self._host, self._port), until)
+                return self._encrypted(sock, self._tls, until)
             except OSError as error:
                 sock.close()
                 failure = error
@@ -278,13 +315,8 @@ def _host_header(host: str, port: int | None) -> str:
     return host if port is None else f"{host}:{port}"
 
 
-def _trusting(ca_bundle: str) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=ca_bundle or certifi.where())
-    except OSError as error:
-        raise ConfigurationError(f"the certificates in {ca_bundle} cannot be read: {error}") from error
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+def _place(proxy: Proxy) -> str:
+    return f"the proxy {proxy.host}:{proxy.port}"
 
 
 def check_url(url: str) -> str:

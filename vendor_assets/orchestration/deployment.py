@@ -19,6 +19,7 @@ from vendor_assets.orchestration.resources import (
 )
 from vendor_assets.orchestration.schedules import build_schedules
 from vendor_assets.orchestration.sensors import build_sensors
+from vendor_assets.secret import Secret
 
 
 def build_resources(settings: Settings, *, s3: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -33,14 +34,22 @@ def build_resources(settings: Settings, *, s3: dict[str, Any] | None = None) -> 
         kind=settings.vendor.kind,
         url=settings.vendor_url,
         account=settings.vendor_account,
-        # By name, so that the key itself is in no run config, no launch and no page.
-        api_key=dg.EnvVar("VENDOR_API_KEY")
-        if settings.api_key not in ("", SIMULATOR_API_KEY)
-        else settings.api_key,
+        api_key=_reference(settings.key, SIMULATOR_API_KEY),
+        user=settings.login.user,
+        password=_reference(settings.login.password),
+        token=_reference(settings.login.token),
+        headers=_reference(settings.login.headers),
+        proxy=_reference(settings.network.proxy),
+        proxy_name=settings.network.proxy.name,
+        ca_bundle=settings.network.ca_bundle,
+        ca_name=settings.network.ca_name,
+        client_cert=settings.network.client_cert,
+        client_key=settings.network.client_key,
+        files={secret.name: secret.path for secret in settings.secrets if secret.path},
         rates=[] if settings.limits == "auto" else [str(limit) for limit in settings.limits],
         share=settings.share,
         max_in_flight=settings.max_in_flight,
-        database_url=settings.database_url,
+        database_url=_reference(settings.database, shown="sqlite:"),
     )
     harvester = HarvesterResource(
         vendor_api=vendor_api,
@@ -55,8 +64,21 @@ def build_resources(settings: Settings, *, s3: dict[str, Any] | None = None) -> 
         "vendor_api": vendor_api,
         "harvester": harvester,
         "io_manager": ParquetIOManager(store=store),
-        "alert": AlertResource(url=dg.EnvVar("VENDOR_ASSETS_ALERT_URL") if settings.alert_url else ""),
+        "alert": AlertResource(url=_reference(settings.alert), url_file=settings.alert.path),
     }
+
+
+def _reference(secret: Secret, shown: str = "\0") -> str:
+    """A secret by the name of its variable, so that it is in no run config, no launch and no page.
+
+    Args:
+        secret: What the settings hold.
+        shown: A text that begins like this is no secret.
+    """
+    if secret.path or not secret:
+        return ""
+    text = secret.read()
+    return text if text.startswith(shown) else dg.EnvVar(secret.name)
 
 
 def _store(url: str, source: str, s3: dict[str, Any]) -> StoreResource:

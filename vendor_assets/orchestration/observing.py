@@ -52,7 +52,7 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         runs = [run for run in context.instance.get_runs(dg.RunsFilter(statuses=ACTIVE)) if harvests(run)]
         if not runs and not cursor.get("waits"):
             return dg.SkipReason("nothing waits")
-        backlog = Backlog(vendor_api.database_url)
+        backlog = Backlog(vendor_api.database())
         try:
             queued = [run for run in runs if run.status in _NOT_BEGUN]
             if queued or cursor.get("queued"):
@@ -151,7 +151,7 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         text = alerts.message(memory, now, lambda day, keys: _names(store, day, keys))
         if text:
             log.warning("%s", text)
-            if alerts.send(alert.url, text):
+            if alerts.send(alert.address(), text):
                 alerts.told(memory, now)
         context.update_cursor(memory.dump())
         return dg.SkipReason(text or f"nothing new; {len(memory.open)} causes are open")

@@ -11,11 +11,14 @@ from pydantic import Field
 from vendor_assets import vendors
 from vendor_assets.budget import Backlog, Budget, BudgetState, Leases, Limit
 from vendor_assets.client import VendorClient
+from vendor_assets.client.credentials import Login
+from vendor_assets.client.network import Network
 from vendor_assets.days import parse_time_zone
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.orchestration.backlog import Recorder
 from vendor_assets.orchestration.events import CALLS_TAG
+from vendor_assets.secret import Secret
 from vendor_assets.storage.marker import Claim, open_marked_store
 from vendor_assets.storage.objects import ObjectStore, open_store
 from vendor_assets.storage.source import Source
@@ -59,7 +62,23 @@ class StoreResource(dg.ConfigurableResource[Any]):
 class AlertResource(dg.ConfigurableResource[Any]):
     """Where alerts go besides the log."""
 
-    url: str = Field(description="A webhook in Slack's form; give it as an environment variable; empty: none")
+    url: str = Field(
+        default="", description="A webhook in Slack's form; give it as an environment variable; empty: none"
+    )
+    url_file: str = Field(default="", description="Path of a file that holds the address instead")
+
+    def address(self) -> str:
+        """Where to; a secret; empty for nowhere.
+
+        Raises:
+            ConfigurationError: The file cannot be read.
+        """
+        return _secret("VENDOR_ASSETS_ALERT_URL", self.url, self.url_file).read()
+
+
+def _secret(name: str, text: str, path: str) -> Secret:
+    """What a field holds, or what the environment holds whose variable it names."""
+    return Secret(name, (text.get_value() or "") if isinstance(text, dg.EnvVar) else text, path)
 
 
 class VendorApiResource(dg.ConfigurableResource[Any]):
@@ -68,17 +87,47 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
     kind: str = Field(description="The vendor's dialect: new_relic, prometheus, or an entry point's name")
     url: str = Field(description="The vendor's address")
     account: str = Field(default="", description="The account's name, where several are harvested there")
-    api_key: str = Field(description="The key; give it as an environment variable")
+    api_key: str = Field(default="", description="The key; give it as an environment variable")
+    user: str = Field(default="", description="For basic authentication")
+    password: str = Field(default="", description="The user's; give it as an environment variable")
+    token: str = Field(
+        default="", description="For bearer authentication; give it as an environment variable"
+    )
+    headers: str = Field(
+        default="", description="Headers, like X-Scope-OrgID=team-a; give them as an environment variable"
+    )
+    proxy: str = Field(default="", description="An HTTP proxy; give it as an environment variable")
+    proxy_name: str = Field(default="VENDOR_PROXY", description="Which variable names the proxy")
+    ca_bundle: str = Field(default="", description="Certificates to trust: path of a file or a folder")
+    ca_name: str = Field(default="VENDOR_CA_BUNDLE", description="Which variable names the certificates")
+    client_cert: str = Field(default="", description="Path of our own certificate")
+    client_key: str = Field(default="", description="Path of its key")
+    files: dict[str, str] = Field(
+        default={}, description="Secrets that are in a file, read when used: setting to path"
+    )
     rates: list[str] = Field(description="The vendor's quota, like 1000/min; empty: found by itself")
     share: float = Field(description="Our part of the quota, above 0 to 1")
     max_in_flight: int = Field(description="Calls at once, over all processes")
-    database_url: str = Field(description="The budget's database")
+    database_url: str = Field(
+        default="", description="The budget's database; with a password as an environment variable"
+    )
+
+    def _secret(self, name: str, text: str) -> Secret:
+        return _secret(name, text, self.files.get(name, ""))
+
+    def database(self) -> str:
+        """Address of the budget's database; may hold a password.
+
+        Raises:
+            ConfigurationError: Its file cannot be read.
+        """
+        return self._secret("VENDOR_ASSETS_DB", self.database_url).read()
 
     def budget(self) -> Budget:
         """The budget of this vendor account."""
         limits: tuple[Limit, ...] | Literal["auto"] = Limit.parse_all(self.rates) or "auto"
         return Budget(
-            self.database_url,
+            self.database(),
             str(Source(self.kind, self.url, self.account)),
             limits=limits,
             share=self.share,
@@ -99,7 +148,7 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
 
     def leases(self) -> Leases:
         """Who is alive."""
-        return Leases(self.database_url)
+        return Leases(self.database())
 
     @contextmanager
     def client(self, stop: threading.Event | None = None, *, max_attempts: int = 5) -> Iterator[VendorClient]:
@@ -107,7 +156,20 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
         budget = self.budget()
         client = VendorClient(
             base_url=self.url,
-            api_key=self.api_key,
+            api_key=self._secret("VENDOR_API_KEY", self.api_key),
+            login=Login(
+                self.user,
+                self._secret("VENDOR_PASSWORD", self.password),
+                self._secret("VENDOR_TOKEN", self.token),
+                self._secret("VENDOR_HEADERS", self.headers),
+            ),
+            network=Network(
+                self._secret(self.proxy_name, self.proxy),
+                self.ca_bundle,
+                self.ca_name,
+                self.client_cert,
+                self.client_key,
+            ),
             vendor=vendors.load(self.kind)(),
             budget=budget,
             max_in_flight=self.max_in_flight,
@@ -142,7 +204,7 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
         with self._harvester(run_id, {"job": job}, planned) as harvester:
             recorder = Recorder(
                 lambda: harvester.progress,
-                Backlog(self.vendor_api.database_url),
+                Backlog(self.vendor_api.database()),
                 source=run_id,
                 say=context.log.info if context.log else print,
                 budget=self.vendor_api.state,

@@ -23,6 +23,7 @@ import pytest
 
 from vendor_assets.budget import Budget, Limit
 from vendor_assets.client import StoppedError, VendorClient
+from vendor_assets.client.network import Network
 from vendor_assets.client.transport import Answer, Transport
 from vendor_assets.days import day_window, last_complete_day, parse_time_zone
 from vendor_assets.errors import (
@@ -376,13 +377,17 @@ def test_an_unknown_certificate_is_refused_before_the_key_is_sent(certificate: P
         with pytest.raises(ConfigurationError, match=r"certificate of .* is not trusted"):
             _send(url)
         assert requests == []
-        assert _send(url, ca_bundle=str(certificate)).body == b"{}"
+        assert _send(url, network=Network(ca_bundle=str(certificate))).body == b"{}"
 
 
 def test_no_tls_on_a_tls_port_is_unavailable(certificate: Path) -> None:
     """A server that speaks no TLS, or breaks off while shaking hands, is unavailable."""
     with serving(answering(b"{}")) as (url, _), pytest.raises(VendorUnavailableError):
-        _send(url.replace("http:", "https:"), ca_bundle=str(certificate), attempt_timeout_seconds=1)
+        _send(
+            url.replace("http:", "https:"),
+            network=Network(ca_bundle=str(certificate)),
+            attempt_timeout_seconds=1,
+        )
 
 
 def test_a_slow_body_over_tls_ends_as_well(certificate: Path) -> None:
@@ -391,7 +396,7 @@ def test_a_slow_body_over_tls_ends_as_well(certificate: Path) -> None:
     context.load_cert_chain(certificate)
     slow = dripping(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
     with serving(slow, context) as (url, _), pytest.raises(VendorUnavailableError, match="within 1 s"):
-        _send(url, ca_bundle=str(certificate), attempt_timeout_seconds=1)
+        _send(url, network=Network(ca_bundle=str(certificate)), attempt_timeout_seconds=1)
 
 
 # The whole client

@@ -11,6 +11,8 @@ from urllib.parse import quote, quote_plus
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vendor_assets.configuration import SECRETS
+
 SECRET = "s3cr3t+attack/7f4c9e=="
 """A key that occurs nowhere by chance, and that looks different once a URL holds it."""
 
@@ -60,3 +62,37 @@ def _unpacked(data: bytes) -> Iterator[bytes]:
             for value in column.to_pylist():
                 if value is not None:
                     yield value.encode() if isinstance(value, str) else value
+
+
+def every_secret(folder: Path | None = None) -> tuple[dict[str, str], dict[str, str]]:
+    """Settings in which each that can be or hold a secret does, and the secrets by setting.
+
+    The list of settings is walked, so that a new secret is in it, or this fails.
+
+    Args:
+        folder: Secrets are in files there; None puts them into the settings themselves.
+    """
+    secrets = {
+        name: f"zq-{name.rpartition('_')[2].lower()}-5ecr3t/{number:04x}+="
+        for number, name in enumerate(SECRETS)
+    }
+    coded = {name: quote(text, safe="") for name, text in secrets.items()}
+    values = {
+        "VENDOR_API_KEY": secrets["VENDOR_API_KEY"],
+        "VENDOR_PASSWORD": secrets["VENDOR_PASSWORD"],
+        "VENDOR_HEADERS": f"X-Scope-OrgID=team-a,X-Gateway-Secret={coded['VENDOR_HEADERS']}",
+        "VENDOR_PROXY": f"http://user:{coded['VENDOR_PROXY']}@127.0.0.1:9",
+        "VENDOR_ASSETS_DB": f"postgresql://user:{coded['VENDOR_ASSETS_DB']}@127.0.0.1:9/budget",
+        "VENDOR_ASSETS_ALERT_URL": f"http://127.0.0.1:9/hook/{coded['VENDOR_ASSETS_ALERT_URL']}",
+    }
+    # A user and a token exclude each other.
+    secrets.pop("VENDOR_TOKEN")
+    assert values.keys() == secrets.keys(), "a new secret needs a value here"
+    environ = {"VENDOR_URL": "http://127.0.0.1:9", "VENDOR_USER": "user"}
+    for name, text in values.items():
+        if folder is None:
+            environ[name] = text
+        else:
+            (folder / name).write_text(f"{text}\n")
+            environ[f"{name}_FILE"] = str(folder / name)
+    return environ, secrets

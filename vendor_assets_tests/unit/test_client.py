@@ -114,11 +114,13 @@ class Script:
     def __init__(self, *answers: Answer | Exception) -> None:
         self.answers = list(answers)
         self.urls: list[str] = []
+        self.headers: list[Mapping[str, str]] = []
         self.base_url = "https://vendor.example/prefix"
 
-    def send(self, url: str) -> Answer:
+    def send(self, url: str, headers: Mapping[str, str]) -> Answer:
         """The next answer."""
         self.urls.append(url)
+        self.headers.append(headers)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -723,7 +725,7 @@ def test_a_redirect_does_not_carry_the_key_on(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("key", ["a b", "a\r\nX-Other: 1", "a\n", "é", "\x00"])
 def test_a_key_that_no_header_can_carry_is_refused(key: str) -> None:
     """A line end in the key cannot add a header; the message does not show the key."""
-    with pytest.raises(ConfigurationError, match="API key") as raised:
+    with pytest.raises(ConfigurationError, match="VENDOR_API_KEY") as raised:
         VendorClient(
             base_url="http://h", api_key=key, vendor=NewRelic(), budget=Ledger(Clock()), max_in_flight=1
         )
