@@ -7,11 +7,11 @@ The tree::
     ├── VendorError                    the vendor answered something else than data, or nothing
     │   ├── VendorUnavailableError     retryable: no connection, a timeout, a 5xx, a broken body
     │   ├── VendorThrottledError       retryable: 429, or what else says that we were too fast
-    │   ├── VendorIncompleteError      retryable: a success that is not all that was asked for
     │   ├── VendorRejectedError        a 4xx that asking again cannot change
     │   │   ├── VendorUnauthorizedError    401 or 403: the key
     │   │   └── VendorNotFoundError        404 or 410: the entity is gone
     │   └── VendorProtocolError        an answer that cannot be understood
+    │       └── VendorTooLargeError        its body is larger than is read
     ├── BudgetError
     │   ├── BudgetDeadlineError        the wait would outlast the caller's deadline; nothing was taken
     │   └── BudgetUnavailableError     retryable: the budget's database cannot be reached
@@ -104,12 +104,6 @@ class VendorThrottledError(VendorError):
     retryable = True
 
 
-class VendorIncompleteError(VendorError):
-    """An answer that the vendor calls a success and that is not all that was asked for, after all retries."""
-
-    retryable = True
-
-
 class VendorRejectedError(VendorError):
     """A 4xx that asking again cannot change."""
 
@@ -131,6 +125,10 @@ class VendorNotFoundError(VendorRejectedError):
 
 class VendorProtocolError(VendorError):
     """An answer that cannot be understood: wrong type, malformed or missing parts."""
+
+
+class VendorTooLargeError(VendorProtocolError):
+    """An answer whose body is larger than is read; asking again cannot change that, asking for less can."""
 
 
 class BudgetError(VendorAssetsError):

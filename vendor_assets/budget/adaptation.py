@@ -1,20 +1,27 @@
 """Adaptation: what the vendor bears, learnt from its answers. Pure.
 
-Three signs are read: throttles (429, or 503 with Retry-After), strain (timeouts, 5xx, latency far above its
-baseline), and, where no limit is known, the number of calls that queue at the vendor (Little's law over the
-latency above the baseline; the same idea as TCP Vegas).
+Three signs are read: throttles (429, or 503 with Retry-After), strain (latency far above its baseline), and, where
+no limit is known, the number of calls that queue at the vendor (Little's law over the latency above the baseline; the
+same idea as TCP Vegas).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from collections import Counter
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
 Mode = Literal["free", "search", "recover", "plateau", "probe"]
 
 START_RATE: Final = 2.0
 """Where a search starts, calls per second."""
+
+APPROACH: Final = 2.0 ** (1 / 7)
+"""A search grows by this factor a second while nothing is known: signs need time to show. Twice in seven seconds ..."""
+
+FURTHER: Final = 1.05
+"""... and by this one afterwards, above what was borne."""
 
 LOWEST_RATE: Final = 0.05
 HIGHEST_RATE: Final = 10_000.0
@@ -55,17 +62,41 @@ class Report:
         failed: Calls without one, or with a 5xx.
         failed_since_answer: Calls after the last answer that gave no sign of life.
         latencies: By endpoint: number and sum of seconds of answered calls.
+        sent: Calls by the quarter of a second in which they were sent, on the clock of whoever reports.
+        failures: Those of ``failed``, in the same way.
+        alive_at: When the last call was sent that gave a sign of life.
     """
 
     answered: int = 0
     failed: int = 0
     failed_since_answer: int = 0
     latencies: dict[str, list[float]] = field(default_factory=dict)
+    sent: Counter[int] = field(default_factory=Counter)
+    failures: Counter[int] = field(default_factory=Counter)
+    alive_at: float = -math.inf
 
-    def add(self, endpoint: str, seconds: float, *, alive: bool, answered: bool) -> None:
-        """Count one call: did the vendor give a sign of life, and an answer that can be used?"""
+    def send(self, now: float) -> None:
+        """Count a call that is sent now."""
+        self.sent[math.floor(4 * now)] += 1
+
+    def add(
+        self, endpoint: str, seconds: float, *, alive: bool, answered: bool, now: float = math.inf
+    ) -> None:
+        """Count what came of one call, which took some seconds until now.
+
+        Args:
+            endpoint: Where it went.
+            seconds: How long it took.
+            alive: Whether the vendor gave a sign of life ...
+            answered: ... and an answer that can be used.
+            now: The time.
+        """
+        sent_at = now - seconds
         if alive:
             self.failed_since_answer = 0
+            self.alive_at = max(self.alive_at, sent_at)
+        if not answered and math.isfinite(sent_at):
+            self.failures[math.floor(4 * sent_at)] += 1
         if answered:
             self.answered += 1
             sums = self.latencies.setdefault(endpoint, [0.0, 0.0])
@@ -75,8 +106,28 @@ class Report:
             self.failed += 1
             self.failed_since_answer += not alive
 
+    def moved(self, seconds: float) -> Report:
+        """The same on another clock."""
+        return replace(
+            self,
+            sent=Counter({quarter + round(4 * seconds): number for quarter, number in self.sent.items()}),
+            failures=Counter({quarter + round(4 * seconds): n for quarter, n in self.failures.items()}),
+            alive_at=self.alive_at + seconds,
+        )
+
+    def failed_after(self, moment: float) -> int:
+        """Failures of the last row that were sent after a moment."""
+        return min(
+            self.failed_since_answer,
+            self.failed
+            - sum(number for quarter, number in self.failures.items() if (quarter + 0.5) / 4 <= moment),
+        )
+
     def join(self, later: Report) -> None:
         """Append another report."""
+        self.sent += later.sent
+        self.failures += later.failures
+        self.alive_at = max(self.alive_at, later.alive_at)
         self.failed_since_answer = later.failed_since_answer + (
             0 if later.answered else self.failed_since_answer
         )
@@ -88,7 +139,7 @@ class Report:
             sums[1] += seconds
 
     def __bool__(self) -> bool:
-        return bool(self.answered or self.failed)
+        return bool(self.answered or self.failed or self.sent)
 
 
 @dataclass(slots=True)
@@ -221,7 +272,9 @@ class Tuning:
             self.low = self.before
             self.target = max(self.target, self.before)
 
-    def absorb(self, report: Report, now: float, ceiling: float, share: float) -> None:
+    def absorb(
+        self, report: Report, now: float, ceiling: float, share: float, permitted: float = math.inf
+    ) -> None:
         """Take in what came of some calls, and adapt the rate once a second.
 
         Args:
@@ -229,6 +282,7 @@ class Tuning:
             now: The time.
             ceiling: The rate that the limits permit; infinite where none is known.
             share: Our part of what is found where none is known.
+            permitted: The rate that is not passed since the vendor fell.
         """
         if report.answered:
             self.streak = 0
@@ -247,7 +301,7 @@ class Tuning:
         calls = self.answered + self.failed
         if passed < _WINDOW_SECONDS or (calls < _WINDOW_CALLS and passed < 5 * _WINDOW_SECONDS):
             return
-        self._tick(now, passed, ceiling, share)
+        self._tick(now, passed, ceiling, share, permitted)
         self.window_at = now
         self.answered = self.failed = 0
         self.window = {}
@@ -294,16 +348,14 @@ class Tuning:
             excess += max(0.0, seconds - base * number)
         return excess, calm
 
-    def _tick(self, now: float, passed: float, ceiling: float, share: float) -> None:
-        current = min(self.rate if self.rate is not None else HIGHEST_RATE, ceiling)
+    def _tick(self, now: float, passed: float, ceiling: float, share: float, permitted: float) -> None:
+        current = min(self.rate if self.rate is not None else HIGHEST_RATE, ceiling, permitted)
         excess, calm = self._measure()
         weight = min(1.0, passed / 3.0)
         self.queue += (excess / passed - self.queue) * weight
         self.delivered += (self.answered / passed - self.delivered) * weight
         offered = (self.answered + self.failed) / passed
-        if self.failed >= 3 and self.failed >= 0.25 * (self.answered + self.failed) and self.answered:
-            self.strain(now, current)
-        elif self.mode == "search":
+        if self.mode == "search":
             self._search(now, passed, current, offered, share)
         elif self._is_slow(excess, calm):
             self.strain(now, current)
@@ -353,9 +405,10 @@ class Tuning:
             drain = 0.75 if self.queue > 2 * _QUEUE_HIGH else 0.92
             self.rate = max(drain * found, LOWEST_RATE)
         elif self.queue < _QUEUE_LOW and offered >= 0.7 * current:
-            if current > 1.2 * self.delivered and not self.starting:
+            held = self.rate is not None and current < self.rate
+            if held or (current > 1.2 * self.delivered and not self.starting):
                 return
-            growth = 1.5 if self.starting else 1.05
+            growth = APPROACH if self.starting else FURTHER
             self.rate = min(current * math.pow(growth, min(passed, 1.5)), HIGHEST_RATE)
 
     def _be_free(self) -> None:

@@ -209,6 +209,8 @@ class BudgetState:
         max_in_flight: The cap on these.
         used: For counted limits, by name: calls in the window and calls permitted.
         processes: One line for each process that uses the budget.
+        ceiling: The rate that is not passed since the vendor fell, calls per second; None where it never did.
+        ceiling_reason: At which rate it fell and when, and how long the ceiling holds.
     """
 
     account: str
@@ -226,6 +228,8 @@ class BudgetState:
     max_in_flight: int
     used: dict[str, tuple[int, int]] = field(default_factory=dict)
     processes: tuple[str, ...] = ()
+    ceiling: float | None = None
+    ceiling_reason: str = ""
 
 
 class Budget:
@@ -411,7 +415,27 @@ class Budget:
                 f"{member.waiting} waiting"
                 for holder, member in sorted(live.items())
             ),
+            ceiling=pace.falls.height(now),
+            ceiling_reason=self._ceiling_reason(pace, now),
         )
+
+    def lift_ceiling(self) -> str:
+        """Forget how the vendor fell: somebody knows that it bears more.
+
+        Returns:
+            What was forgotten, as a sentence; empty where there was no ceiling.
+
+        Raises:
+            BudgetUnavailableError: The database cannot be reached.
+        """
+        lifted = [""]
+
+        def step(pace: Pace, now: float) -> None:
+            lifted[0] = self._ceiling_reason(pace, now)
+            pace.falls.forget()
+
+        self._change(step)
+        return lifted[0]
 
     def close(self) -> None:
         """Give back what this process holds; callers that wait get an error."""
@@ -464,7 +488,9 @@ class Budget:
             finally:
                 with self._mutex:
                     self._outstanding -= 1
-                    if not good:
+                    if good:
+                        self._report.send(self._clock.monotonic())
+                    else:
                         self._in_use -= 1
                         waiter.grant = None
                         self._drop_stale_spares()
@@ -797,13 +823,16 @@ class Budget:
     def _change(self, step: Callable[[Pace, float], object]) -> Snapshot:
         """Change the pace's document; what this process knows of it is then fresh."""
 
-        def whole(snapshot: Snapshot) -> tuple[str, tuple[Snapshot, Pace, str]]:
+        def whole(snapshot: Snapshot) -> tuple[str, tuple[Snapshot, Pace, str, bool]]:
             pace = self._load(snapshot)
+            known = pace.falls.number, pace.falls.fell_at
             step(pace, snapshot.now)
             body = pace.dump(snapshot.now, self._clock.wall())
-            return body, (snapshot, pace, body)
+            return body, (snapshot, pace, body, known != (pace.falls.number, pace.falls.fell_at))
 
-        snapshot, pace, body = self._database.change(self.account, _PACE, whole)
+        snapshot, pace, body, fell = self._database.change(self.account, _PACE, whole)
+        if fell and (reason := self._ceiling_reason(pace, snapshot.now)):
+            log.warning("%s: %s", self.account, reason)
         self._keep(_View(pace, body, snapshot.read_at))
         rate = min(pace.ceiling(self._rules, snapshot.now), pace.rate(snapshot.now) or math.inf)
         self._interval = 1.0 / rate
@@ -829,7 +858,11 @@ class Budget:
         """Tell the others what came of this process's calls."""
         report = self._take_report()
         if report:
-            self._change_with(report, lambda pace, now: pace.absorb(self._rules, self.share, report, now))
+            self._change_with(report, lambda pace, now: self._absorb(pace, report, now))
+
+    def _absorb(self, pace: Pace, report: Report, now: float) -> None:
+        """Let the pace take in a report, whose times are this machine's."""
+        pace.absorb(self._rules, self.share, report.moved(now - self._clock.monotonic()), now)
 
     def _reserve(self, asks: Sequence[Ask]) -> list[tuple[Grant | Later | TooLate, float]]:
         answers: list[Grant | Later | TooLate] = []
@@ -838,7 +871,7 @@ class Budget:
 
         def step(pace: Pace, now: float) -> None:
             answers.clear()
-            pace.absorb(self._rules, self.share, report, now)
+            self._absorb(pace, report, now)
             answers.extend(pace.reserve(self._rules, ask, now) for ask in asks)
 
         lead = max(0.0, 2 * self._lag - self._late_seconds)
@@ -906,7 +939,7 @@ class Budget:
             report = self._take_report()
 
             def step(pace: Pace, now: float) -> None:
-                pace.absorb(self._rules, self.share, report, now)
+                self._absorb(pace, report, now)
                 pace.throttle(self._rules, grant, asked, reason, now)
 
             self._change_with(report, step)
@@ -914,7 +947,8 @@ class Budget:
         alive = status is not None and status < 500
         answered = alive and not error and status != 408
         with self._mutex:
-            self._report.add(endpoint, seconds, alive=alive, answered=answered)
+            ended = self._clock.monotonic()
+            self._report.add(endpoint, seconds, alive=alive, answered=answered, now=ended)
             elapsed = self._clock.monotonic() - self._told_at
         if (grant is not None and grant.probe) or (elapsed > _TELL_SECONDS and not answered):
             self._tell()
@@ -954,6 +988,9 @@ class Budget:
             self._call_leader()
         return True
 
+    def _ceiling_reason(self, pace: Pace, now: float) -> str:
+        return pace.falls.reason(now, datetime.fromtimestamp(self._clock.wall(), UTC))
+
     def _why(self, pace: Pace, now: float) -> str:
         if pace.hold_until > now:
             return f"held: {pace.hold_reason}"
@@ -961,7 +998,14 @@ class Budget:
             return "the vendor is down: one call every few seconds asks whether it is back"
         if now < pace.told_until:
             return f"the vendor's headers leave {pace.told_rate:.3g} calls/s for the next {pace.told_until - now:.0f} s"
-        tuning = pace.tuning
+        tuning, permitted = pace.tuning, pace.falls.permitted(now)
+        if permitted is not None and permitted <= min(
+            pace.ceiling(self._rules, now), tuning.rate or math.inf
+        ):
+            reason = self._ceiling_reason(pace, now)
+            if not pace.falls.returning(now):
+                return reason
+            return "coming back gently after an outage" + (f": {reason}" if reason else "")
         if tuning.mode == "search":
             return "no limit is known: the rate follows what the vendor bears"
         if tuning.mode == "recover":

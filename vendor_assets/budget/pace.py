@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from vendor_assets.budget.adaptation import Report, Tuning
 from vendor_assets.budget.breaker import Breaker
+from vendor_assets.budget.falls import Falls
 from vendor_assets.budget.limits import JITTER_SECONDS, Limit
 
 FRESH_SECONDS: Final = 0.020
@@ -171,6 +172,7 @@ class Pace:
         last: The latest slot that has passed, and its weight.
         tuning: What was learnt of the vendor, and the adapted rate.
         breaker: Whether the vendor is down.
+        falls: How it fell, and the rate that is not approached again.
     """
 
     id: str
@@ -189,6 +191,7 @@ class Pace:
     last: tuple[float, int] = (-math.inf, 0)
     tuning: Tuning = field(default_factory=Tuning)
     breaker: Breaker = field(default_factory=Breaker)
+    falls: Falls = field(default_factory=Falls)
 
     @classmethod
     def new(cls, now: float, wall: float, boot: str) -> Pace:
@@ -219,6 +222,7 @@ class Pace:
             last=(_time(found["last"][0]), found["last"][1]),
             tuning=Tuning.load(found["tuning"]),
             breaker=Breaker(*found["breaker"]),
+            falls=Falls.load(found.get("falls", {})),
         )
         if pace.boot != boot or now < pace.at - 1.0:
             pace._rebase(now, wall, boot)
@@ -247,6 +251,7 @@ class Pace:
                 "last": [_text(self.last[0]), self.last[1]],
                 "tuning": self.tuning.dump(),
                 "breaker": astuple(self.breaker),
+                "falls": self.falls.dump(),
             },
             separators=(",", ":"),
             allow_nan=False,
@@ -330,7 +335,7 @@ class Pace:
     def rate(self, now: float) -> float | None:
         """The adapted rate, in calls per second; None while only the limits hold."""
         told = self.told_rate if now < self.told_until else None
-        rates = [rate for rate in (self.tuning.rate, told) if rate is not None]
+        rates = [rate for rate in (self.tuning.rate, told, self.falls.permitted(now)) if rate is not None]
         return min(rates) if rates else None
 
     def ceiling(self, rules: Sequence[Rule], now: float) -> float:
@@ -346,16 +351,13 @@ class Pace:
     def absorb(self, rules: Sequence[Rule], share: float, report: Report, now: float) -> None:
         """Take in what came of some calls."""
         before = self.rate(now)
-        if report:
-            opened_at = self.breaker.opened_at
-            if self.breaker.absorb(report.answered > 0, report.failed_since_answer, now):
-                self.void_all(now)
-                if opened_at is not None:
-                    self.tuning.undo_cut(opened_at - _OUTAGE_CUTS_SECONDS)
         ceiling = self.ceiling(rules, now)
+        if report:
+            self._see_falls(report, ceiling, now)
         if self.tuning.mode == "search" and not math.isinf(ceiling):
             self.tuning = Tuning(baseline=self.tuning.baseline)
-        self.tuning.absorb(report, now, ceiling, share)
+        permitted = self.falls.permitted(now)
+        self.tuning.absorb(report, now, ceiling, share, math.inf if permitted is None else permitted)
         self._follow(before, now)
 
     def throttle(
@@ -418,6 +420,12 @@ class Pace:
         if self.tuning.mode in ("free", "search"):
             self.tuning = lost.tuning
             self.tuning.shift(shift)
+        if self.falls.fell_at is None:
+            self.falls = lost.falls
+            self.falls.shift(shift)
+        if lost.breaker.open and not self.breaker.open:
+            self.breaker = lost.breaker
+            self.breaker.shift(shift)
         free_at = now + FRESH_SECONDS + GUARD_SECONDS
         for name, old in lost.tracks.items():
             track = self.tracks.setdefault(name, Track(free_at, old.interval, now))
@@ -428,6 +436,32 @@ class Pace:
             track.counts = sorted(known.items())
 
     # -- inside ------------------------------------------------------------------------------------
+
+    def _see_falls(self, report: Report, ceiling: float, now: float) -> None:
+        """Whether the vendor has fallen, or is back."""
+        known = not math.isinf(ceiling)
+        falls, opened_at = self.falls, self.breaker.opened_at
+        falls.count(report.sent, report.failures, now)
+        acted_at = -math.inf if falls.acted_at is None else falls.acted_at
+        fresh = report.answered if report.alive_at > acted_at else 0
+        # What was sent before an outage is answered in it, and what was sent in it fails after it: neither is news.
+        back = report.answered > 0 and (opened_at is None or report.alive_at >= opened_at)
+        if not self.breaker.absorb(back, report.failed_after(acted_at), now):
+            if opened_at is None:
+                falls.look(fresh, now, known=known)
+        elif opened_at is None:
+            self.void_all(now)
+            falls.fall(now, known=known)
+        else:
+            self.void_all(now)
+            self.tuning.undo_cut(opened_at - _OUTAGE_CUTS_SECONDS)
+            falls.come_back(now, min(self.tuning.rate or math.inf, ceiling))
+            if falls.ramp is not None:
+                # The one after the probe need not wait for the ramp.
+                self.tracks[_ADAPTED] = Track(now, 0.0, now)
+        if falls.ceiling is not None and self.tuning.mode == "search" and self.tuning.rate is not None:
+            self.tuning.starting = False
+            self.tuning.rate = min(self.tuning.rate, falls.height(now) or math.inf)
 
     def _concerned(self, rules: Sequence[Rule], ask: Ask, now: float) -> list[tuple[Rule | None, Track]]:
         found: list[tuple[Rule | None, Track]] = []
@@ -559,6 +593,7 @@ class Pace:
         self.told_until += shift
         self.tuning.shift(shift)
         self.breaker.shift(shift)
+        self.falls.shift(shift)
         self.boot = boot
         self.epoch += 1
 

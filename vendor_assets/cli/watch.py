@@ -48,6 +48,11 @@ def add(commands: Any) -> None:
 
     budget = commands.add_parser("budget", help="what the budget does now: rate, holds, who waits, and why")
     budget.add_argument("--json", action="store_true", help="print as JSON")
+    budget.add_argument(
+        "--lift-ceiling",
+        action="store_true",
+        help="forget at which rate the vendor fell, where you know that it bears more",
+    )
     budget.set_defaults(run=_budget)
 
 
@@ -204,7 +209,9 @@ def _budget(options: argparse.Namespace) -> int:
     from vendor_assets.orchestration.deployment import build_resources
 
     settings = open_project().settings
-    state = build_resources(settings)["vendor_api"].state()
+    vendor_api = build_resources(settings)["vendor_api"]
+    lifted = vendor_api.lift_ceiling() if options.lift_ceiling else ""
+    state = vendor_api.state()
     if options.json:
         print(json.dumps(asdict(state), indent=1))
         return COMPLETE
@@ -215,6 +222,11 @@ def _budget(options: argparse.Namespace) -> int:
     hold = f"{state.hold_seconds:.0f} s left: {state.hold_reason}" if state.hold_seconds else "none"
     print(f"hold       {hold}")
     print(f"breaker    {state.breaker}")
+    if state.ceiling is not None:
+        print(f"ceiling    {_per_second(state.ceiling)}: {state.ceiling_reason}")
+        print("           to lift it: vendor-assets budget --lift-ceiling")
+    elif options.lift_ceiling:
+        print(f"ceiling    lifted: {lifted}" if lifted else "ceiling    none, nothing to lift")
     print(f"waiting    {state.waiting} calls, a newcomer waits {state.ahead_seconds:.1f} s for the pace")
     print(f"in flight  {state.in_flight} of {state.max_in_flight}")
     for name, (used, permitted) in state.used.items():

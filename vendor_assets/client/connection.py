@@ -22,6 +22,7 @@ from vendor_assets.errors import (
     ConfigurationError,
     VendorError,
     VendorProtocolError,
+    VendorTooLargeError,
     VendorUnavailableError,
 )
 
@@ -127,8 +128,9 @@ class Connection:
         try:
             request = self._http.send(h11.Request(method="GET", target=target, headers=list(headers)))
             request += self._http.send(h11.EndOfMessage())
-        except (h11.LocalProtocolError, UnicodeError) as error:
-            raise VendorProtocolError(f"a request that HTTP cannot carry: {error}") from error
+        except (h11.LocalProtocolError, UnicodeError):
+            # Its text may hold the key.
+            raise VendorProtocolError("the request has characters that HTTP cannot carry") from None
         self._sock.settimeout(_left(until))
         self._sock.sendall(request)
         self.asked += 1
@@ -162,7 +164,7 @@ class Connection:
         except _TooLargeError as error:
             if whole:
                 message = f"the body is larger than {max_body_bytes} bytes"
-                raise VendorProtocolError(message, status=self._status) from error
+                raise VendorTooLargeError(message, status=self._status) from error
             return Answer(self._status, self._headers, error.beginning)
         except (VendorError, ConnectionError, h11.RemoteProtocolError) as error:
             if isinstance(error, VendorError):

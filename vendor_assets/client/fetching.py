@@ -290,6 +290,7 @@ class VendorClient:
         check: Callable[[Response], T] | None = None,
         ended: Callable[[], bool] | None = None,
         spent: Spent | None = None,
+        max_attempts: int | None = None,
     ) -> Fetched[T]:
         """Ask until there is an answer, as often and as fast as the budget and the rules of retrying permit.
 
@@ -304,6 +305,8 @@ class VendorClient:
                 budget's slot.
             ended: Whether nobody wants the answer any more: nothing more is sent then.
             spent: Grows by what the fetch costs, also where it raises.
+            max_attempts: Fewer than the client's, the first included; an unreadable answer is tried once more only
+                where there is more than one.
 
         Raises:
             VendorError: The subclass says why; status, attempts, calls, throttled, waited_seconds, bytes, first_at,
@@ -316,6 +319,7 @@ class VendorClient:
         fetch = _Fetch(request, kind, ended or _never, spent or Spent())
         spent = fetch.spent
         started = self._clock()
+        most = min(max_attempts or self._max_attempts, self._max_attempts)
         failures = unreadable = 0
         crossed = False
         while True:
@@ -334,8 +338,8 @@ class VendorClient:
                     continue
                 failures += 1
                 unreadable += isinstance(error, VendorProtocolError)
-                again = error.retryable and failures < self._max_attempts
-                again = again or (isinstance(error, VendorProtocolError) and unreadable == 1)
+                again = error.retryable and failures < most
+                again = again or (isinstance(error, VendorProtocolError) and unreadable == 1 and most > 1)
                 wait = self._jitter(min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** (failures - 1)))
                 busy = self._clock() - started - spent.waited_seconds
                 if not again or busy + wait > self._retry_budget_seconds:

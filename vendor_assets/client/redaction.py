@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import html
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Final
-from urllib.parse import quote, quote_plus
 
 MASK: Final = "***"
 
@@ -18,45 +17,52 @@ SHORTEST: Final = 8
 
 
 class Redaction:
-    """Knows the secrets of one client, in every form in which a server could repeat them.
+    """Knows the secrets of one client, in every way in which a server could write them.
+
+    Each character may be written as it is or escaped, as in JSON, in an address or in HTML, in whatever case; the whole
+    may be in base64, as in ``Authorization: Basic``.
 
     Args:
         secrets: The key, the headers that carry it; parts and words of them count as well.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        whole = {form for secret in secrets for part in _parts(secret) for form in _forms(part)}
+        parts = {part for secret in secrets for part in _parts(secret)}
         # The longest first: one may be part of another.
-        forms = sorted(whole, key=lambda form: (-len(form), form))
-        self._anywhere = re.compile("|".join(map(re.escape, forms)), re.IGNORECASE) if forms else None
-        long = [form for form in forms if len(form) >= SHORTEST]
-        self._texts = tuple(
-            dict.fromkeys(each for form in long for each in (form, form.lower(), form.upper()))
-        )
-        self._bytes = tuple(form.encode() for form in self._texts)
+        self._parts = sorted(parts, key=lambda part: (-len(part), part))
+        self._long = [part for part in self._parts if len(part) >= SHORTEST]
+        signs = (sign for part in self._long for sign in (*_signs(part), *_packed(part)))
+        self._signs = tuple(dict.fromkeys(signs))
+        self._signs_in_body = tuple(sign.encode() for sign in self._signs)
+
+    @cached_property
+    def _anywhere(self) -> re.Pattern[str] | None:
+        return re.compile(_patterns(self._parts), re.IGNORECASE) if self._parts else None
+
+    @cached_property
+    def _in_text(self) -> re.Pattern[str]:
+        return re.compile(_patterns(self._long), re.IGNORECASE)
+
+    @cached_property
+    def _in_body(self) -> re.Pattern[bytes]:
+        return re.compile(_patterns(self._long).encode(), re.IGNORECASE)
 
     def message(self, text: str) -> str:
-        """A text for people, without secrets in whatever case."""
+        """A text for people, without secrets however short."""
         return self._anywhere.sub(MASK, text) if self._anywhere else text
 
     def body(self, data: bytes) -> bytes:
-        """A body without secrets; the very same object where there are none."""
-        for form in self._bytes:
-            if form in data:
-                data = data.replace(form, MASK.encode())
-        return data
+        """A body without secrets; the very same object where nothing looks like one."""
+        if not any(sign in data for sign in self._signs_in_body):
+            return data
+        return self._in_body.sub(MASK.encode(), data)
 
     def headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         """Headers without secrets."""
         together = "\n".join(headers.values())
-        if not any(form in together for form in self._texts):
+        if not any(sign in together for sign in self._signs):
             return headers
-        return {name: self._text(value) for name, value in headers.items()}
-
-    def _text(self, text: str) -> str:
-        for form in self._texts:
-            text = text.replace(form, MASK)
-        return text
+        return {name: self._in_text.sub(MASK, value) for name, value in headers.items()}
 
 
 def _parts(secret: str) -> Iterator[str]:
@@ -76,19 +82,57 @@ def _parts(secret: str) -> Iterator[str]:
         yield from (part for part in (f"{user}:{password}", password) if part.strip(":"))
 
 
-def _forms(secret: str) -> Iterator[str]:
-    yield secret
-    percent = quote(secret, safe="")
-    yield percent
-    yield re.sub("%..", lambda code: code[0].lower(), percent)
-    yield quote_plus(secret)
-    yield html.escape(secret)
-    escaped = json.dumps(secret)[1:-1]
-    yield escaped
-    yield escaped.replace("/", "\\/")
-    yield html.escape(escaped)
-    for hidden in (secret, f"{secret}:", f":{secret}"):
-        packed = base64.b64encode(hidden.encode())
-        yield packed.decode()
-        yield packed.rstrip(b"=").decode()
-        yield base64.urlsafe_b64encode(hidden.encode()).decode()
+def _packed(secret: str) -> Iterator[str]:
+    """In base64, without the padding: by itself, as user or password, and what is the same behind any user."""
+    whole = secret.encode("utf-8", "surrogatepass")
+    forms = [whole, whole + b":", b":" + whole]
+    packed = [base64.b64encode(form).rstrip(b"=") for form in forms]
+    for shift in (1, 2):
+        # The characters at both ends hold bits of the neighbours.
+        packed.append(base64.b64encode(bytes(shift) + whole).rstrip(b"=")[shift + 1 : -1])
+    for form in sorted(packed, key=len, reverse=True):
+        yield from (form.decode(), form.translate(bytes.maketrans(b"+/", b"-_")).decode())
+
+
+def _patterns(secrets: Iterable[str]) -> str:
+    """Matches each secret with any of its characters escaped, also twice over, and in base64."""
+    written = ["".join(map(_character, secret)) for secret in secrets]
+    packed = [re.escape(form) + "={0,2}" for secret in secrets for form in _packed(secret)]
+    return "|".join([*written, *packed])
+
+
+def _character(character: str) -> str:
+    ways = [re.escape(character), *(re.escape(way) for way in _escapes(character))]
+    named = html.escape(character)
+    if named != character:
+        ways.append(re.escape(named))
+    codes = "".join(f"%(?:25)*{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+    prefix = "" if character.isalnum() else r"\\*"
+    return f"{prefix}(?:{'|'.join([*ways, codes])})"
+
+
+def _escapes(character: str) -> Iterator[str]:
+    """As JSON and HTML write it by its number."""
+    code = ord(character)
+    yield f"\\u{code:04x}"
+    yield f"&#{code};"
+    yield f"&#x{code:x};"
+
+
+def _signs(secret: str) -> Iterator[str]:
+    """Short texts of which one is there wherever the secret is.
+
+    Letters and digits are escaped all or none: the longest run of them is there, or the first one's escape.
+    """
+    longest = max(re.findall("[0-9A-Za-z]+", secret), key=len, default="")
+    yield from (longest, longest.lower(), longest.upper()) if longest else (secret[0],)
+    first = longest[:1] or secret[0]
+    codes = [f"{each:02x}" for each in first.encode("utf-8", "surrogatepass")]
+    code = f"{ord(first):x}"
+    for number in (code, code.upper()):
+        yield from (f"\\u{number:0>4}", f"&#x{number};", f"&#X{number};")
+    yield f"&#{ord(first)};"
+    for byte in (codes[0], codes[0].upper()):
+        yield from (f"%{byte}", f"%25{byte}")
+    if (named := html.escape(first)) != first:
+        yield named

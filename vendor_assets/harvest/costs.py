@@ -17,6 +17,7 @@ from vendor_assets.days import Window, day_window
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
 from vendor_assets.harvest.filters import DATA_GROUPS, TROOPS, Filters
 from vendor_assets.harvest.landing import (
+    SPLIT_PAGE,
     Finish,
     HarvestFolder,
     list_harvests,
@@ -385,7 +386,8 @@ class Costs:
         if finish is not None and harvests[-1].finish_etag:
             return finish.answers or finish.requests
         chunks = [chunk for each in harvests for chunk in each.chunks]
-        return len({(entry.request, entry.page) for entry in read_index(self._store, chunks)})
+        landed = read_index(self._store, chunks)
+        return len({(entry.request, entry.page) for entry in landed if entry.page != SPLIT_PAGE})
 
 
 def choose_troops(

@@ -150,8 +150,11 @@ class DeadLetters:
 
         def after(current: DeadPartition) -> DeadPartition:
             nonlocal count
-            gone = [letter for letter in current.letters if letter.request in requests]
-            kept = tuple(letter for letter in current.letters if letter.request not in requests)
+            named = [letter for letter in current.letters if letter.request in requests]
+            leaves = {leaf for letter in named for leaf in letter.leaves}
+            # Of a leaf that was asked for in parts, the others are of no use without this one.
+            gone = [letter for letter in current.letters if leaves.issuperset(letter.leaves)]
+            kept = tuple(letter for letter in current.letters if letter not in gone)
             records = tuple(
                 {"letter": _letter_to_json(letter), "who": who, "why": why, "at": at.isoformat()}
                 for letter in gone

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Protocol
 
 from vendor_assets.client import Spent
@@ -19,16 +19,20 @@ from vendor_assets.errors import (
     StoppedError,
     VendorAssetsError,
     VendorError,
-    VendorIncompleteError,
     VendorNotFoundError,
     VendorProtocolError,
+    VendorThrottledError,
+    VendorTooLargeError,
     VendorUnauthorizedError,
     VendorUnavailableError,
 )
 from vendor_assets.harvest.dead_letters import DeadLetter
-from vendor_assets.harvest.landing import Landed, Lander
+from vendor_assets.harvest.landing import Landed, Lander, split_record
+from vendor_assets.logs import get_logger
 from vendor_assets.tables import TABLES
 from vendor_assets.vendors.base import Asset, Parsed, PlannedRequest, Request, Response, Vendor
+
+logger = get_logger(__name__)
 
 MAX_PAGES = 10_000
 """Pages of one list after which it is taken for endless."""
@@ -40,8 +44,14 @@ VENDOR_DOWN_AFTER = 20
 """Requests in a row that fail for want of a vendor, without one success, after which a run gives up."""
 
 
-CONFIRMED_SECONDS = 30.0
-"""How long it counts that the vendor was found at its address."""
+PART_ATTEMPTS = 2
+"""Attempts of each part of a request that was split; the whole has had all of its attempts."""
+
+_NOT_ITS_OWN = frozenset((401, 402, 403, 404, 405, 406, 407, 410, 415, 429, 451, 501, 505))
+"""Statuses that asking for less cannot change. Source: RFC 9110, section 15.5."""
+_MAY_BE_SIZE = frozenset((400, 408, 413, 414, 422, 431, 503, 504))
+"""Statuses that may mean that even one leaf is too much at a time; Prometheus says 422 and 503 for a query that is too
+large or too slow."""
 
 
 class FetchedLike(Protocol):
@@ -63,6 +73,7 @@ class Client(Protocol):
         check: Callable[[Response], Any] | None = ...,
         ended: Callable[[], bool] | None = ...,
         spent: Spent | None = ...,
+        max_attempts: int | None = ...,
     ) -> FetchedLike:
         """Send one request within the budget, with retries, unless ``ended``; raises a VendorError.
 
@@ -129,6 +140,7 @@ class Work:
     Attributes:
         pending: What is still to be sent.
         dead: What failed for good.
+        parts: Parts of split requests that were asked.
         failure: What ended this harvest early: the key refused, the vendor down, the store full, a stop.
     """
 
@@ -139,6 +151,7 @@ class Work:
     work_class: str = "scheduled"
     counts: Counts = field(default_factory=Counts)
     dead: list[DeadLetter] = field(default_factory=list)
+    parts: int = 0
     gone: int = 0
     done: int = 0
     leaves_done: int = 0
@@ -147,8 +160,26 @@ class Work:
     finished: threading.Event = field(default_factory=threading.Event)
 
 
+@dataclass(frozen=True)
+class _Failed:
+    """A request that failed for good.
+
+    Attributes:
+        started: When its last page was first asked for.
+        alone: Whether the vendor has answered nothing else since.
+    """
+
+    planned: PlannedRequest
+    error: VendorError
+    started: datetime
+    alone: bool
+
+
 class Fetcher:
     """A pool of threads that fetches for several open harvests at once.
+
+    A request that fails for good is split into parts, down to the leaf, so that no leaf is lost for another's sake.
+    Not where the fault is not the request's own: the vendor is down, or it refuses whatever it is asked.
 
     Args:
         client: Sends requests.
@@ -169,9 +200,10 @@ class Fetcher:
         self._workers: list[threading.Thread] = []
         self._closed = False
         self._down = 0
-        self._refused: VendorAssetsError | None = None
-        self._confirming = threading.Lock()
-        self._confirmed_until = 0.0
+        self._answers: Counter[Asset] = Counter()
+        self._fruitless: dict[Asset, int] = {}
+        self._dead_at = -1
+        self._refused: VendorUnauthorizedError | None = None
         self._busy_since = 0.0
         self.busy_seconds = 0.0
         """Time during which there was something to fetch."""
@@ -252,7 +284,10 @@ class Fetcher:
             work, item = taken
             failure: VendorAssetsError | None = None
             try:
-                self._fetch_pages(work, *item)
+                failed = self._fetch_pages(work, *item)
+                if failed is not None:
+                    self._judge(failed.error)
+                    self._fetch_parts(work, failed)
             except VendorAssetsError as error:
                 failure = error
             except Exception as error:  # noqa: BLE001  a bug must end the harvest, not the thread
@@ -267,44 +302,57 @@ class Fetcher:
                 self._finish_if_over(work)
 
     def _give_up(self, work: Work, failure: VendorAssetsError) -> None:
-        """End one harvest early, or all where the key or the address is wrong: none would get an answer."""
-        for_all = isinstance(failure, VendorUnauthorizedError | VendorNotFoundError)
-        if for_all:
+        """End one harvest early, or all of them where the key is refused: none of the others would get an answer."""
+        if isinstance(failure, VendorUnauthorizedError):
             self._refused = failure
-        for each in list(self._open) if for_all else [work]:
+        for each in list(self._open) if isinstance(failure, VendorUnauthorizedError) else [work]:
             each.failure = each.failure or failure
             each.pending.clear()
             self._finish_if_over(each)
 
-    def _fetch_pages(self, work: Work, planned: PlannedRequest, page: int, request: Request) -> None:
-        """Fetch one planned request with all its pages; ends in landed pages or a dead letter."""
+    def _fetch_pages(
+        self,
+        work: Work,
+        planned: PlannedRequest,
+        page: int,
+        request: Request,
+        *,
+        max_attempts: int | None = None,
+    ) -> _Failed | None:
+        """Fetch one planned request with all its pages; ends in landed pages, or tells how it failed."""
         seen: set[int] = set()
+        before = self._answers.total()
+
+        def failed(error: VendorError) -> _Failed:
+            return _Failed(planned, error, started, alone=self._answers.total() == before)
+
         while True:
             started, spent = datetime.now(UTC), Spent()
             try:
                 fetched = self._client.fetch(
                     request,
                     work_class=work.work_class,
-                    check=partial(self._read, work.asset, planned, request),
+                    check=lambda response: self._vendor.parse(work.asset, planned, response),
                     ended=lambda: work.failure is not None or self._stopping(),
                     spent=spent,
+                    max_attempts=max_attempts,
                 )
             except VendorNotFoundError as error:
-                self._not_found(work, planned, page, request, error, started)
-                return
+                self._land_gone(work, planned, page, request, error)
+                return None
             except VendorError as error:
-                self._judge(work, planned, error, started)
-                return
+                return failed(error)
             finally:
                 self._count(work, spent)
             self._down = 0
+            with self._condition:
+                self._answers[work.asset] += 1
             parsed: Parsed = fetched.value
-            content = _content(work.asset, request, parsed)
+            content = _content(work.asset, parsed)
             if content in seen or page > MAX_PAGES:
                 what = f"page {page} of {planned.request.key} repeats an earlier page; the list never ends"
                 endless = VendorProtocolError(what, status=fetched.response.status, attempts=fetched.attempts)
-                self._bury(work, planned, endless, started)
-                return
+                return failed(endless)
             seen.add(content)
             work.lander.add(
                 Landed(
@@ -319,82 +367,11 @@ class Fetcher:
                 )
             )
             if parsed.next is None:
-                return
+                return None
             page, request = page + 1, parsed.next
 
-    def _read(self, asset: Asset, planned: PlannedRequest, request: Request, response: Response) -> Parsed:
-        """Read an answer.
-
-        Raises:
-            VendorProtocolError: It cannot be understood.
-            VendorIncompleteError: It is not all that was asked for.
-        """
-        if request != planned.request:
-            response = replace(response, asked=request)
-        parsed = self._vendor.parse(asset, planned, response)
-        if parsed.incomplete:
-            message = (
-                f"the vendor calls it a success, but it is not all that was asked for: {parsed.incomplete}"
-            )
-            raise VendorIncompleteError(message, status=response.status)
-        return parsed
-
-    def _not_found(
-        self,
-        work: Work,
-        planned: PlannedRequest,
-        page: int,
-        request: Request,
-        error: VendorNotFoundError,
-        started: datetime,
-    ) -> None:
-        """A 404 or 410: an entity that is gone lands; anything else is a failure, and nothing of it is kept.
-
-        Raises:
-            VendorNotFoundError: The vendor is not at its address.
-        """
-        try:
-            self._confirm_address(work)
-        except VendorNotFoundError:
-            raise
-        except VendorError as unsure:
-            self._judge(work, planned, unsure, started)
-            return
-        # The next page of a list is no entity that could be gone.
-        if page == 1 and self._vendor.says_gone(request, error.excerpt):
-            self._land_gone(work, planned, page, request, error)
-        else:
-            self._bury(work, planned, _not_gone(request, error), started)
-
-    def _confirm_address(self, work: Work) -> None:
-        """Make sure that the vendor is at its address, unless that was done just before.
-
-        Raises:
-            VendorError: It is not there (VendorNotFoundError), or that cannot be told now.
-        """
-        with self._confirming:
-            if time.monotonic() < self._confirmed_until:
-                return
-            spent = Spent()
-            try:
-                self._client.fetch(
-                    self._vendor.probe(),
-                    work_class=work.work_class,
-                    ended=lambda: work.failure is not None or self._stopping(),
-                    spent=spent,
-                )
-            except VendorNotFoundError as error:
-                message = (
-                    f"{self._vendor.title} is not at this address: {error}; is VENDOR_URL right? "
-                    "Nothing of this is kept, the next run asks again"
-                )
-                raise VendorNotFoundError(message, status=error.status, attempts=error.attempts) from error
-            finally:
-                self._count(work, spent)
-            self._confirmed_until = time.monotonic() + CONFIRMED_SECONDS
-
-    def _judge(self, work: Work, planned: PlannedRequest, error: VendorError, started: datetime) -> None:
-        """A failed request becomes a dead letter, unless the failure is not this request's own."""
+    def _judge(self, error: VendorError) -> None:
+        """End the harvest where the failure is not the request's own."""
         if isinstance(error, VendorUnauthorizedError) and (error.status == 401 or error.key_refused):
             # Every other request would be refused too: do not spend calls on learning it again.
             raise error
@@ -408,9 +385,82 @@ class Fetcher:
                 raise VendorUnavailableError(message, status=error.status, attempts=error.attempts) from error
         else:
             self._down = 0
-        self._bury(work, planned, error, started)
 
-    def _bury(self, work: Work, planned: PlannedRequest, error: VendorError, started: datetime) -> None:
+    def _fetch_parts(self, work: Work, failed: _Failed) -> None:
+        """Find what of a failed request fails: land the rest, and bury that.
+
+        The parts are asked one by one, the first down to its leaves before the second, so that as long as anything
+        succeeds a bad leaf costs two requests a level. Where nothing does, the search ends after a few levels.
+        """
+        patience = 4 + 2 * len(failed.planned.leaves).bit_length()
+        fruitless = 0
+        waiting = self._split(work, failed)
+        if not waiting:
+            self._bury(work, failed)
+        while waiting:
+            if work.failure is not None:
+                return  # the next run goes on with the parts that are left
+            part = waiting.pop()
+            if fruitless >= patience:
+                self._bury(work, replace(failed, planned=part))
+                continue
+            work.parts += 1
+            again = self._fetch_pages(work, part, 1, part.request, max_attempts=PART_ATTEMPTS)
+            if again is None:
+                fruitless = 0
+                continue
+            if isinstance(again.error, VendorUnauthorizedError):
+                self._judge(again.error)
+            fruitless += 1
+            # The vendor was there a moment ago: whether it still is, the patience tells.
+            failed = replace(again, alone=False)
+            parts = self._split(work, failed) if fruitless < patience else []
+            if parts:
+                waiting += parts
+            else:
+                self._bury(work, again)
+        if fruitless >= patience:
+            # Nothing else is split until the vendor has answered something of this kind again.
+            self._fruitless[work.asset] = self._answers[work.asset]
+
+    def _split(self, work: Work, failed: _Failed) -> list[PlannedRequest]:
+        """The parts to ask for in place of a failed request, the last one first; none where it shall be buried."""
+        planned, error = failed.planned, failed.error
+        if isinstance(error, VendorThrottledError) or error.status in _NOT_ITS_OWN or _is_redirect(error):
+            return []
+        if self._fruitless.get(work.asset) == self._answers[work.asset]:
+            return []
+        if len(planned.leaves) == 1 and not _may_be_size(error):
+            return []
+        parts = self._vendor.split(planned)
+        keys = {part.request.key for part in parts}
+        whole = {leaf.key for leaf in planned.leaves} == {leaf.key for part in parts for leaf in part.leaves}
+        if len(keys) < max(2, len(parts)) or planned.request.key in keys or not whole:
+            return []
+        if failed.alone and isinstance(error, VendorUnavailableError) and not self._is_there(work):
+            return []
+        work.lander.add(split_record(work.asset, work.troop_id, planned, parts))
+        return parts[::-1]
+
+    def _is_there(self, work: Work) -> bool:
+        """Whether the vendor answers at all, where nothing else tells; asked once for each time it may be down."""
+        with self._condition:
+            answered = self._answers.total()
+            if self._dead_at == answered:
+                return False
+            self._dead_at = answered
+        spent = Spent()
+        try:
+            self._client.fetch(self._vendor.probe(), work_class=work.work_class, spent=spent, max_attempts=1)
+        except VendorError:
+            return False
+        finally:
+            self._count(work, spent)
+        self._dead_at = -1
+        return True
+
+    def _bury(self, work: Work, failed: _Failed) -> None:
+        planned, error, started = failed.planned, failed.error, failed.started
         letter = DeadLetter(
             leaves=tuple(leaf.key for leaf in planned.leaves),
             request=planned.request.key,
@@ -445,20 +495,18 @@ class Fetcher:
             work.counts.bytes += spent.bytes
 
 
-def _content(asset: Asset, request: Request, parsed: Parsed) -> int:
+def _is_redirect(error: VendorError) -> bool:
+    return error.status is not None and 300 <= error.status < 400
+
+
+def _may_be_size(error: VendorError) -> bool:
+    """Whether a failure may mean that too much was asked for; a timeout has no status, or the broken answer's."""
+    if isinstance(error, VendorUnavailableError):
+        return error.status is None or error.status == 200 or error.status in _MAY_BE_SIZE
+    return isinstance(error, VendorTooLargeError) or error.status in _MAY_BE_SIZE
+
+
+def _content(asset: Asset, parsed: Parsed) -> int:
     """What a page is about: two pages of a list with the same entities are the same page twice."""
     keys = [parsed.columns[name] for name in TABLES[asset].key if name in parsed.columns]
-    return hash((request.endpoint, tuple(zip(*keys, strict=True)), str(parsed.rejected)))
-
-
-def _not_gone(request: Request, error: VendorNotFoundError) -> VendorUnavailableError:
-    """A 404 or 410 that is no verdict on an entity: it may be another answer once the address is right."""
-    message = (
-        f"the vendor is at this address, but answers status {error.status} to {request.path[:200]} in a way that it "
-        "never says that something is gone; is VENDOR_URL right, and nothing between that answers in its place?"
-    )
-    found = VendorUnavailableError(
-        message, status=error.status, attempts=error.attempts, excerpt=error.excerpt
-    )
-    found.first_at, found.last_at = error.first_at, error.last_at
-    return found
+    return hash((tuple(zip(*keys, strict=True)), str(parsed.rejected)))

@@ -68,6 +68,8 @@ _PLANNED: Final = pa.schema(
     ]
 )
 _PLANNED_AT_ONCE: Final = 1024
+SPLIT_PAGE: Final = 0
+"""Page number of what lands when a request is split: no answer, but the requests that stand for it from then on."""
 
 
 def encode_request(request: Request) -> str:
@@ -79,6 +81,15 @@ def decode_request(text: str) -> Request:
     """The request that :func:`encode_request` wrote."""
     path, params, endpoint = json.loads(text)
     return Request(path, tuple((name, value) for name, value in params), endpoint)
+
+
+def split_record(
+    asset: str, troop_id: str, planned: PlannedRequest, parts: Sequence[PlannedRequest]
+) -> Landed:
+    """What lands when a request is split, before any of its parts is asked: a later run does not ask it whole."""
+    body = json.dumps([[encode_request(part.request), _encode_leaves(part)] for part in parts]).encode()
+    response = Response(0, {}, body, datetime.now(UTC))
+    return Landed(asset, troop_id, planned, SPLIT_PAGE, planned.request, None, response, attempts=0)
 
 
 @dataclass(frozen=True)
@@ -314,17 +325,7 @@ def read_bodies(
     store: ObjectStore, wanted: Sequence[LandedIndex]
 ) -> Iterator[tuple[LandedIndex, PlannedRequest, Response]]:
     """The landed responses themselves and what they answer, chunk by chunk, one row group in memory at a time."""
-    columns = [
-        "page",
-        "planned",
-        "planned_leaves",
-        "path",
-        "params",
-        "status",
-        "headers",
-        "fetched_at",
-        "body",
-    ]
+    columns = ["planned", "planned_leaves", "status", "headers", "fetched_at", "body"]
     by_chunk: dict[str, dict[int, LandedIndex]] = {}
     for entry in wanted:
         by_chunk.setdefault(entry.chunk, {})[entry.row] = entry
@@ -337,22 +338,36 @@ def read_bodies(
                     if entry_here is None:
                         continue
                     record = {name: batch.column(name)[offset].as_py() for name in batch.schema.names}
-                    planned = PlannedRequest(
-                        decode_request(record["planned"]), _decode_leaves(record["planned_leaves"])
-                    )
-                    asked = None
-                    if record["page"] > 1:
-                        params = tuple((name, text) for name, text in json.loads(record["params"]))
-                        asked = Request(record["path"], params, planned.request.endpoint)
                     response = Response(
                         status=record["status"],
                         headers=json.loads(record["headers"]),
                         body=record["body"],
                         fetched_at=record["fetched_at"],
-                        asked=asked,
+                    )
+                    planned = PlannedRequest(
+                        decode_request(record["planned"]), _decode_leaves(record["planned_leaves"])
                     )
                     yield entry_here, planned, response
                 first += batch.num_rows
+
+
+def read_splits(store: ObjectStore, index: Sequence[LandedIndex]) -> dict[bytes, tuple[PlannedRequest, ...]]:
+    """The requests that were split, by their ids, with the parts that stand for each.
+
+    Raises:
+        RecordError: What has landed is damaged; the message names the chunk.
+    """
+    found: dict[bytes, tuple[PlannedRequest, ...]] = {}
+    for entry, _, response in read_bodies(store, [entry for entry in index if entry.page == SPLIT_PAGE]):
+        try:
+            found[entry.request] = tuple(
+                PlannedRequest(decode_request(request), _decode_leaves(leaves))
+                for request, leaves in json.loads(response.body)
+            )
+        except (ValueError, TypeError) as error:
+            message = f"landed chunk {store.uri(entry.chunk)} holds a split that cannot be read ({error!r}); delete it"
+            raise RecordError(message) from error
+    return found
 
 
 @dataclass(frozen=True)
@@ -500,14 +515,22 @@ class Plan:
         filters: Mapping[str, str],
         left_out: Mapping[str, int],
     ) -> Plan:
-        """Freeze some requests, first pages only, with their leaves; ``left_out`` may be counted on the way."""
+        """Freeze some requests, first pages only, with their leaves; ``left_out`` may be counted on the way.
+
+        Requests that share a leaf follow each other.
+        """
         request_count = leaf_count = 0
+        before: frozenset[str] = frozenset()
         sink = io.BytesIO()
         with pq.ParquetWriter(sink, _PLANNED, compression="zstd") as writer:
             left = iter(requests)
             while some := list(islice(left, _PLANNED_AT_ONCE)):
                 request_count += len(some)
-                leaf_count += sum(len(planned.leaves) for planned in some)
+                for planned in some:
+                    # A leaf that takes several requests is in one after the other, and counts once.
+                    here = frozenset(leaf.key for leaf in planned.leaves)
+                    leaf_count += len(here - before)
+                    before = here
                 rows = [
                     [encode_request(planned.request) for planned in some],
                     list(map(_encode_leaves, some)),

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, Final
 
 import pyarrow as pa
 
 from vendor_assets.days import Window
 from vendor_assets.errors import HarvestError, ObjectConflictError, ObjectNotFoundError, StorageError
+from vendor_assets.harvest.coverage import Coverage, resume_points
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.fetching import Counts, Fetcher, Item, Pending, Work
 from vendor_assets.harvest.filters import Filters, still_to_ask, values_known, with_values
@@ -24,7 +25,6 @@ from vendor_assets.harvest.landing import (
     LandedIndex,
     Lander,
     Plan,
-    decode_request,
     list_harvests,
     load_finish,
     load_plan,
@@ -203,7 +203,7 @@ class PartitionHarvest:
         waiting = (
             () if self.order.permanent_too else [letter for letter in dead.letters if not letter.retryable]
         )
-        left = frozenset(leaf for letter in waiting for leaf in letter.leaves)
+        left = frozenset(letter.request for letter in waiting)
         return self._fetch("redrive", current.folder, plan, before=finish, left=left)
 
     def _report(self, mode: Mode, current: HarvestFolder, finish: Finish, *, tabulate_again: bool) -> Outcome:
@@ -238,22 +238,25 @@ class PartitionHarvest:
         before: Finish | None = None,
         left: frozenset[str] = frozenset(),
     ) -> Outcome:
-        """Fetch what of a plan has not landed, except the leaves that are ``left`` alone, then publish."""
+        """Fetch what of a plan has not landed, except the requests that are ``left`` alone, then publish."""
         chunks = [
             info.key for info in self.store.list(folder) if info.key.removeprefix(folder).startswith("chunk-")
         ]
         index = self._index(plan.bases) + read_index(self.store, chunks)
         answered = self._answered(index, counted_at=None)
+        coverage = Coverage(self.store, index, answered)
         letters = self.tools.dead_letters.load(self.asset, self.day, self.troop_key)
-        settled = self._base_leaves(plan) | left | letters.discarded_leaves
+        settled = self._base_leaves(plan) | letters.discarded_leaves
 
         def todo() -> Iterator[PlannedRequest]:
-            for planned in plan.requests():
-                if request_id(planned.request.key) not in answered and _any_not_in(settled, planned):
+            for planned in chain.from_iterable(map(coverage.standing_for, plan.requests())):
+                left_alone = planned.request.key in left or coverage.is_answered(planned)
+                if not left_alone and _any_not_in(settled, planned):
                     yield planned
 
         known = {letter.request for letter in letters.letters}
-        asked: set[str] = set()
+        # Others stand for one that was split, also where a kill came before its dead letter was replaced by theirs.
+        asked = {request for request in known if coverage.is_split(request)}
         count = leaves = 0
         for planned in todo():
             count += 1
@@ -269,7 +272,7 @@ class PartitionHarvest:
             # One that was stopped for a while and superseded notices here, before it pays for much.
             confirm=self.ownership.confirm,
         )
-        pending = Pending(_items(todo(), _resume_at(index, answered)), count, leaves)
+        pending = Pending(_items(todo(), resume_points(index, answered)), count, leaves)
         work = self.tools.work(self.asset, plan.troop_id, lander, pending, self.order, self.base.counts)
         self.tools.fetcher.run(work)
         if work.failure is not None:
@@ -280,8 +283,8 @@ class PartitionHarvest:
             mode=mode,
             harvest_id=folder.rstrip("/").rsplit("/h-", 1)[-1],
             planned=plan.leaf_count,
-            requests_made=count,
-            requests_reused=plan.request_count - count,
+            requests_made=count + work.parts,
+            requests_reused=max(0, plan.request_count - count),
         )
         self._save_dead(letters, asked, work.dead)
         return self._publish(
@@ -453,8 +456,6 @@ class PartitionHarvest:
         answered: set[bytes] = set()
         pages: dict[bytes, dict[int, LandedIndex]] = {}
         for entry in newest_answers(index):
-            if entry.status != 200 and (entry.asset == "troops" or entry.page > 1):
-                continue  # An older version took a wrong address for a list that is gone.
             provisional = self.asset == "performance_data" and entry.fetched_at.timestamp() < settled
             if not provisional or (counted_at is not None and entry.chunk in counted_at):
                 pages.setdefault(entry.request, {})[entry.page] = entry
@@ -470,15 +471,15 @@ class PartitionHarvest:
         """Keys of the leaves whose answers have landed in older harvests."""
         if not bases:
             return set()
-        answered = self._answered(self._index(bases), counted_at=None)
+        index = self._index(bases)
+        coverage = Coverage(self.store, index, self._answered(index, counted_at=None))
         # Answers are removed only where all had landed.
         removed = {base for base in bases if self.store.head(layout.removed_key(base))}
         return {
-            leaf.key
+            state.leaf.key
             for base in bases
-            for planned in load_plan(self.store, base).requests()
-            if base in removed or request_id(planned.request.key) in answered
-            for leaf in planned.leaves
+            for state in coverage.leaves(load_plan(self.store, base).requests())
+            if base in removed or state.landed
         }
 
     # Publishing
@@ -498,34 +499,29 @@ class PartitionHarvest:
         counted = fresh | {entry.chunk for entry in index} if before is not None and not fresh else fresh
         letters = self.tools.dead_letters.load(self.asset, self.day, self.troop_key)
         answers = newest_answers(index)
-        coverage = self._coverage(plan, answers, self._answered(index, counted_at=counted), letters)
+        tally = self._tally(
+            plan, Coverage(self.store, index, self._answered(index, counted_at=counted)), letters
+        )
         with self._tabulate(plan, answers) as found:
-            return self._commit(outcome, found, folder, plan, answers, coverage, letters, counts, before)
+            return self._commit(outcome, found, folder, plan, answers, tally, letters, counts, before)
 
-    def _coverage(
-        self, plan: Plan, answers: Sequence[LandedIndex], answered: set[bytes], letters: DeadPartition
-    ) -> _Coverage:
+    def _tally(self, plan: Plan, coverage: Coverage, letters: DeadPartition) -> _Tally:
         """Count the leaves of a plan, and those of its bases that had landed there, by what became of them."""
         of_bases = self._base_leaves(plan)
         given_up = letters.discarded_leaves
-        gone_requests = {entry.request for entry in answers if entry.status in (404, 410)}
-        planned_leaves = landed = len(of_bases)
-        gone = discarded = 0
-        for planned in plan.requests():
-            request = request_id(planned.request.key)
-            leaves = [leaf.key for leaf in planned.leaves if leaf.key not in of_bases]
-            planned_leaves += len(leaves)
-            gone += len(leaves) if request in gone_requests else 0
-            if request in answered:
-                landed += len(leaves)
-            elif given_up:
-                discarded += sum(1 for key in leaves if key in given_up)
-        if gone_requests:
+        tally = _Tally(planned=len(of_bases), landed=len(of_bases))
+        for state in coverage.leaves(plan.requests()):
+            if state.leaf.key in of_bases:
+                continue
+            tally.planned += 1
+            tally.landed += state.landed
+            tally.gone += state.landed and state.gone
+            tally.discarded += not state.landed and state.leaf.key in given_up
+        if coverage.any_gone:
             for base in plan.bases:
-                for planned in load_plan(self.store, base).requests():
-                    if request_id(planned.request.key) in gone_requests:
-                        gone += len(planned.leaves)
-        return _Coverage(planned_leaves, landed, gone, discarded)
+                of_base = coverage.leaves(load_plan(self.store, base).requests())
+                tally.gone += sum(state.landed and state.gone for state in of_base)
+        return tally
 
     def _commit(
         self,
@@ -534,12 +530,12 @@ class PartitionHarvest:
         folder: str,
         plan: Plan,
         answers: Sequence[LandedIndex],
-        coverage: _Coverage,
+        tally: _Tally,
         letters: DeadPartition,
         counts: Counts,
         before: Finish | None,
     ) -> Outcome:
-        dead, rows = coverage.dead, found.rows
+        dead, rows = tally.dead, found.rows
         self.ownership.confirm()
         found.quarantine.publish(self.store, layout.quarantine_key(self.asset, self.day, self.troop_key))
         partial = bool(dead) or plan.upstream_partial
@@ -548,17 +544,17 @@ class PartitionHarvest:
             outcome,
             state="partial" if partial else "complete" if rows else "empty",
             rows=rows,
-            planned=coverage.planned,
-            landed=coverage.landed,
-            gone=coverage.gone,
+            planned=tally.planned,
+            landed=tally.landed,
+            gone=tally.gone,
             dead=dead,
             quarantined=found.quarantine.count,
             details=self._details(found, sample, answers, plan)
-            | ({"discarded_leaves": coverage.discarded} if coverage.discarded else {})
+            | ({"discarded_leaves": tally.discarded} if tally.discarded else {})
             | ({"first_dead_letter": letters.letters[0].reason} if dead and letters.letters else {}),
             sample=sample,
         )
-        nothing = bool(dead) and not coverage.landed
+        nothing = bool(dead) and not tally.landed
         keeps_old = partial and self.table_etag is not None and self._old_table_is_complete()
         if not nothing and not keeps_old:
             outcome = replace(outcome, details=outcome.details | self._changes(found))
@@ -607,7 +603,6 @@ class PartitionHarvest:
                 window=self.window,
                 previous=self.base.table_key,
                 troop_key=layout.encode_segment,
-                stopping=self.tools.stop.is_set,
             )
         return tabulate(
             self.asset,
@@ -616,7 +611,6 @@ class PartitionHarvest:
             answers=answers,
             troop_id=plan.troop_id,
             window=self.window,
-            stopping=self.tools.stop.is_set,
         )
 
     def _details(
@@ -733,14 +727,14 @@ class PartitionHarvest:
         return replace(outcome, table_bytes=head.size, rows=rows)
 
 
-@dataclass(frozen=True)
-class _Coverage:
+@dataclass
+class _Tally:
     """Leaves of a harvest by what became of them; ``gone`` ones have landed too."""
 
     planned: int
     landed: int
-    gone: int
-    discarded: int
+    gone: int = 0
+    discarded: int = 0
 
     @property
     def dead(self) -> int:
@@ -758,15 +752,3 @@ def _items(requests: Iterator[PlannedRequest], resume_at: dict[bytes, tuple[int,
         if resume_at:
             page, request = resume_at.get(request_id(planned.request.key), (page, request))
         yield planned, page, request
-
-
-def _resume_at(index: Sequence[LandedIndex], answered: set[bytes]) -> dict[bytes, tuple[int, Request]]:
-    """Where to go on with lists of which only the first pages have landed."""
-    at: dict[bytes, tuple[int, Request]] = {}
-    for entry in sorted(newest_answers(index), key=lambda item: (item.request, item.page)):
-        if entry.next is None or entry.request in answered:
-            continue
-        expected = at[entry.request][0] if entry.request in at else 1
-        if entry.page == expected:
-            at[entry.request] = (entry.page + 1, decode_request(entry.next))
-    return at

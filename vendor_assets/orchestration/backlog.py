@@ -202,6 +202,8 @@ def metadata_of_budget(state: BudgetState) -> dict[str, Any]:
         "callers_waiting": state.waiting,
         "calls_in_flight": state.in_flight,
     }
+    if state.ceiling is not None:
+        metadata["ceiling"] = state.ceiling_reason
     if state.rate is not None:
         metadata["rate"] = round(state.rate, 4)
     if state.permitted_rate is not None:

@@ -146,6 +146,18 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
         finally:
             budget.close()
 
+    def lift_ceiling(self) -> str:
+        """Forget at which rate the vendor fell; says what was forgotten, empty where nothing was.
+
+        Raises:
+            BudgetUnavailableError: Its database cannot be reached.
+        """
+        budget = self.budget()
+        try:
+            return budget.lift_ceiling()
+        finally:
+            budget.close()
+
     def leases(self) -> Leases:
         """Who is alive."""
         return Leases(self.database())

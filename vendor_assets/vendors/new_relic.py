@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from math import ceil, isfinite
@@ -18,7 +18,6 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from vendor_assets.days import Window
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
 from vendor_assets.vendors.base import (
-    REJECTED_KEPT,
     Asset,
     DataGroup,
     Leaf,
@@ -28,10 +27,10 @@ from vendor_assets.vendors.base import (
     Response,
     Vendor,
     as_attributes,
-    field_names,
     is_name,
     path_segment,
     read_object,
+    reject,
 )
 
 _MINUTE: Final = 60
@@ -108,6 +107,7 @@ _FIELDS: Final[Mapping[str, frozenset[str]]] = {
 }
 """The fields of each kind of record as documented; others are reported as new."""
 
+_WEIGHT: Final = "call_count"
 _LINK: Final = re.compile(r'<([^>]*)>((?:\s*;\s*[^\s=;,]+\s*(?:=\s*(?:"[^"]*"|[^\s";,]*))?)*)')
 _RELATION: Final = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s";,]*))', re.IGNORECASE)
 
@@ -239,7 +239,7 @@ class NewRelic(Vendor):
         old = day.start < self._clock() - FINE_AGE + AGE_MARGIN
         cut = cut_day(day, resolution_seconds, old=old)
         path = f"{_host(troop_id, warrior_id)}/metrics/data.json"
-        planned = []
+        planned: list[PlannedRequest] = []
         for window, pieces in cut.ranges:
             times = (
                 ("from", window.start.isoformat()),
@@ -252,12 +252,68 @@ class NewRelic(Vendor):
                 names = tuple(("names[]", group.name) for group in batch)
                 values = tuple(("values[]", name) for name in _union(batch))
                 leaves = tuple(_leaf(warrior_id, group.name, piece) for piece in pieces for group in batch)
-                planned.append(PlannedRequest(Request(path, names + values + times, "data"), leaves))
+                whole = PlannedRequest(Request(path, names + values + times, "data"), leaves)
+                planned += self._within_bounds(whole)
         return planned
 
-    def says_gone(self, request: Request, body: str) -> bool:
-        """Below ``/v2/applications/`` each path names an application or a host; an error is a JSON object."""
-        return request.path.startswith("/v2/applications/") and body.lstrip().startswith("{")
+    def _within_bounds(self, planned: PlannedRequest) -> Iterator[PlannedRequest]:
+        """One metric with so many values that no URL holds them takes several requests."""
+        request = planned.request
+        parts = (
+            self._by_values(planned)
+            if len(request.path) + 1 + len(urlencode(request.params)) > MAX_URL_CHARACTERS
+            else []
+        )
+        if not parts:
+            yield planned
+        for part in parts:
+            yield from self._within_bounds(part)
+
+    def split(self, planned: PlannedRequest) -> list[PlannedRequest]:
+        """Halves of a request for data: by metrics, else by values, else by time.
+
+        An average needs the call count beside it, so that each half asks for it. Only ranges that are answered with
+        timeslices of the wanted length are cut by time: not the one long range of an old day.
+        """
+        if planned.request.endpoint != "data":
+            return []
+        params = planned.request.params
+        names = [text for name, text in params if name == "names[]"]
+        if len(names) > 1:
+            halves = [set(half) for half in _halved(names)]
+            return [
+                PlannedRequest(
+                    _with(planned.request, "names[]", [name for name in names if name in half]),
+                    tuple(leaf for leaf in planned.leaves if leaf.data_group in half),
+                )
+                for half in halves
+            ]
+        return self._by_values(planned) or self._by_time(planned)
+
+    @staticmethod
+    def _by_values(planned: PlannedRequest) -> list[PlannedRequest]:
+        values = [text for name, text in planned.request.params if name == "values[]"]
+        common = [name for name in values if name == _WEIGHT]
+        own = [name for name in values if name != _WEIGHT]
+        return [
+            PlannedRequest(_with(planned.request, "values[]", [*half, *common]), planned.leaves)
+            for half in (_halved(own) if len(own) > 1 else [])
+        ]
+
+    @staticmethod
+    def _by_time(planned: PlannedRequest) -> list[PlannedRequest]:
+        told = dict(planned.request.params)
+        start, end = (int(datetime.fromisoformat(told[name]).timestamp()) for name in ("from", "to"))
+        period = int(told["period"])
+        middle = start + (end - start) // period // 2 * period
+        if end - start > OLD_RANGE or not start < middle < end:
+            return []
+        halves = []
+        for edges in ((start, middle), (middle, end)):
+            first, last = (_instant(edge).isoformat() for edge in edges)
+            request = _with(_with(planned.request, "from", [first]), "to", [last])
+            halves.append(PlannedRequest(request, planned.leaves))
+        return halves
 
     def parse(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
         """Read one answer.
@@ -296,6 +352,18 @@ def _leaf(warrior_id: str, group: str, piece: Window) -> Leaf:
     return Leaf(key, warrior_id, group, piece)
 
 
+def _halved(texts: list[str]) -> tuple[list[str], list[str]]:
+    middle = len(texts) // 2
+    return texts[:middle], texts[middle:]
+
+
+def _with(request: Request, name: str, texts: Sequence[str]) -> Request:
+    """A request with other values for one of its parameters, at the place of the old ones."""
+    first = next(at for at, (each, _) in enumerate(request.params) if each == name)
+    others = [pair for pair in request.params if pair[0] != name]
+    return replace(request, params=(*others[:first], *((name, text) for text in texts), *others[first:]))
+
+
 def _union(groups: Sequence[DataGroup]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for group in groups for name in group.value_names))
 
@@ -325,8 +393,6 @@ def _batches(groups: Sequence[DataGroup], room: int, most: int) -> Iterator[list
 
 def _records(content: Mapping[str, Any], name: str) -> list[Any]:
     records = content.get(name)
-    if records is None and name in content:
-        return []
     if not isinstance(records, list):
         raise VendorProtocolError(f"the answer has no list {name!r}; it has {_shown(content)}")
     return records
@@ -345,17 +411,17 @@ def _entities(records: list[Any], kind: str, id_column: str, name_field: str) ->
     new: set[str] = set()
     for record in records:
         if not isinstance(record, dict):
-            parsed.reject("the record is not an object", record)
+            parsed.rejected.append(reject("the record is not an object", record))
             continue
         identity = record.get("id")
         if isinstance(identity, int) and not isinstance(identity, bool):
             identity = str(identity)
         if not is_name(identity):
-            parsed.reject(f"id is {_state(record, 'id')}", record)
+            parsed.rejected.append(reject(f"id is {_state(record, 'id')}", record))
             continue
         name = record.get(name_field)
         if name_field not in record or not (name is None or name == "" or is_name(name)):
-            parsed.reject(f"{name_field} is {_state(record, name_field)}", record)
+            parsed.rejected.append(reject(f"{name_field} is {_state(record, name_field)}", record))
             continue
         ids.append(identity)
         names.append(name)
@@ -363,12 +429,8 @@ def _entities(records: list[Any], kind: str, id_column: str, name_field: str) ->
             as_attributes({key: record[key] for key in record if key not in ("id", name_field)})
         )
         new.update(record.keys() - _FIELDS[kind])
-    parsed.new_fields = field_names(new)
+    parsed.new_fields = tuple(sorted(new))
     return parsed
-
-
-def _iso(microseconds: int) -> str:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat()
 
 
 def _state(record: Mapping[str, Any], name: str) -> str:
@@ -390,19 +452,18 @@ def _groups(records: list[Any], warrior_id: str) -> Parsed:
     new: set[str] = set()
     for record in records:
         if not isinstance(record, dict):
-            parsed.reject("the record is not an object", record)
+            parsed.rejected.append(reject("the record is not an object", record))
             continue
-        name = record.get("name")
-        values = [] if record.get("values", "") is None else record.get("values")
+        name, values = record.get("name"), record.get("values")
         if not is_name(name):
-            parsed.reject(f"name is {_state(record, 'name')}", record)
+            parsed.rejected.append(reject(f"name is {_state(record, 'name')}", record))
         elif not isinstance(values, list) or not all(map(is_name, values)):
             what = (
                 "a list with something else than names"
                 if isinstance(values, list)
                 else _state(record, "values")
             )
-            parsed.reject(f"values is {what}", record)
+            parsed.rejected.append(reject(f"values is {what}", record))
         else:
             found[name] = list(dict.fromkeys(values))
             new.update(record.keys() - _FIELDS["metrics"])
@@ -411,7 +472,7 @@ def _groups(records: list[Any], warrior_id: str) -> Parsed:
         "data_group": list(found),
         "value_names": list(found.values()),
     }
-    parsed.new_fields = field_names(new)
+    parsed.new_fields = tuple(sorted(new))
     return parsed
 
 
@@ -422,9 +483,6 @@ class _Timeslices:
         self._warrior_id = planned.leaves[0].warrior_id
         self._asked = {leaf.data_group for leaf in planned.leaves}
         self._value_names = {text for name, text in planned.request.params if name == "values[]"}
-        single = dict(planned.request.params)
-        first, last = (int(datetime.fromisoformat(single[name]).timestamp()) for name in ("from", "to"))
-        self._asked_range = (first * 1_000_000, last * 1_000_000, int(single["period"]) * 1_000_000)
         self._new: set[str] = set()
         self._parsed = Parsed()
         self._groups: list[object] = []
@@ -436,8 +494,6 @@ class _Timeslices:
 
     def read(self, content: Mapping[str, Any]) -> Parsed:
         data = content.get("metric_data")
-        if data is None and "metric_data" in content:
-            data = {"metrics": None}
         if not isinstance(data, dict):
             raise VendorProtocolError(f"the answer has no object 'metric_data'; it has {_shown(content)}")
         missing = data.get("metrics_not_found") or []
@@ -447,7 +503,7 @@ class _Timeslices:
             self._metric(metric)
         parsed = self._parsed
         parsed.not_found = tuple(name for name in missing if name in self._asked)
-        parsed.new_fields = field_names(self._new)
+        parsed.new_fields = tuple(sorted(self._new))
         parsed.columns = {
             "warrior_id": [self._warrior_id] * len(self._values),
             "data_group": self._groups,
@@ -459,60 +515,39 @@ class _Timeslices:
         }
         return parsed
 
-    def _reject(self, reason: str, group: str, piece: Mapping[str, Any], **more: object) -> None:
-        full = len(self._parsed.rejected) >= REJECTED_KEPT
-        self._parsed.reject(reason, None if full else {"name": group, **piece, **more})
+    def _reject(self, reason: str, record: object) -> None:
+        self._parsed.rejected.append(reject(reason, record))
 
     def _metric(self, metric: object) -> None:
         if not isinstance(metric, dict):
-            self._parsed.reject("the metric is not an object", metric)
+            self._reject("the metric is not an object", metric)
             return
-        group = metric.get("name")
-        slices = [] if metric.get("timeslices", "") is None else metric.get("timeslices")
+        group, slices = metric.get("name"), metric.get("timeslices")
         if not is_name(group):
-            self._parsed.reject(f"name is {_state(metric, 'name')}", metric)
+            self._reject(f"name is {_state(metric, 'name')}", metric)
         elif group not in self._asked:
-            self._parsed.reject("the metric was not asked for", metric)
+            self._reject("the metric was not asked for", metric)
         elif not isinstance(slices, list):
-            self._parsed.reject(f"timeslices is {_state(metric, 'timeslices')}", metric)
+            self._reject(f"timeslices is {_state(metric, 'timeslices')}", metric)
         else:
             if len(metric) > 2:
                 self._new.update(metric.keys() - _FIELDS["metric_data"])
             before = len(self._values)
-            edges = {edge for piece in slices if (edge := self._slice(group, piece))}
-            self._parsed.incomplete = self._parsed.incomplete or self._misfit(edges)
+            for piece in slices:
+                self._slice(group, piece)
             self._groups.extend([group] * (len(self._values) - before))
 
-    def _misfit(self, edges: set[tuple[int, int]]) -> str:
-        """In which way timeslices are not those of the range that was asked for; they may be longer, or missing."""
-        first, last, period = self._asked_range
-        inside = not edges
-        until = 0
-        for start, end in sorted(edges):
-            length = end - start
-            on_grid = not ((start - first) % period and start % length and (start - first) % length)
-            # A neighbour at the edge does no harm.
-            if not on_grid or start < until or start > last or end < first:
-                return (
-                    f"there is a timeslice from {_iso(start)} to {_iso(end)}, where {_iso(first)} to {_iso(last)} was "
-                    f"asked for every {period // 1_000_000} s"
-                )
-            until = end
-            inside = inside or (end > first and start < last)
-        return "" if inside else "no timeslice is in the range that was asked for"
-
-    def _slice(self, group: str, piece: object) -> tuple[int, int] | None:
-        """Read a timeslice; returns its start and end where it has sound ones."""
+    def _slice(self, group: str, piece: object) -> None:
         if not isinstance(piece, dict):
-            self._reject("the timeslice is not an object", group, {"timeslice": piece})
-            return None
+            self._reject("the timeslice is not an object", {"name": group, "timeslice": piece})
+            return
         times, values = _times(piece), piece.get("values")
         if isinstance(times, str):
-            self._reject(times, group, piece)
-            return None
+            self._reject(times, {"name": group, **piece})
+            return
         if not isinstance(values, dict):
-            self._reject(f"values is {_state(piece, 'values')}", group, piece)
-            return times
+            self._reject(f"values is {_state(piece, 'values')}", {"name": group, **piece})
+            return
         if len(piece) > 3:
             self._new.update(piece.keys() - _FIELDS["timeslices"])
         if not values.keys() <= self._value_names:
@@ -533,10 +568,9 @@ class _Timeslices:
         self._values += numbers
         self._starts += [times[0]] * count
         self._ends += [times[1]] * count
-        calls = values.get("call_count")
+        calls = values.get(_WEIGHT)
         weight = float(calls) if calls is not None and calls >= 0 else None
         self._weights += [weight if average else None for average in _averages(names)]
-        return times
 
     def _each(
         self, group: str, piece: Mapping[str, Any], values: Mapping[str, Any]
@@ -558,7 +592,7 @@ class _Timeslices:
                     yield name, number
                     continue
                 reason = f"{name} is not a finite number"
-            self._reject(reason, group, piece, values={name: value})
+            self._reject(reason, {"name": group, **piece, "values": {name: value}})
 
 
 @lru_cache(maxsize=1024)

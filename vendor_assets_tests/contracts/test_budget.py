@@ -687,3 +687,26 @@ def test_impossible_settings_are_refused(tmp_path: Path, arguments: dict[str, An
     """A share outside 0 to 1, no place at all, and two limits of one name are refused."""
     with pytest.raises(ConfigurationError):
         Budget(f"sqlite:///{tmp_path}/b.db", "acme", **({"limits": [Limit.parse("20/s")]} | arguments))
+
+
+def test_a_ceiling_is_shown_holds_for_all_and_can_be_lifted(account: Account) -> None:
+    """How the vendor fell is known to every process and the next run, with its reason, until somebody lifts it."""
+    one = account.member(limits=[Limit.parse("40/s")])
+    for _ in range(60):
+        account.call(one)
+    for _ in range(12):
+        account.call(one, status=500)
+        one.beat()
+    one.close()
+    two = account.member(limits=[Limit.parse("40/s")])
+    state = two.state()
+    assert state.ceiling is not None
+    assert state.ceiling < 20
+    assert "the vendor stopped answering at" in state.ceiling_reason
+    account.clock.advance(PROBE_SECONDS)
+    sent = [account.call(two) for _ in range(3)]
+    assert sent[2] - sent[1] > 1.5 / state.ceiling
+    assert "at most" in two.state().why
+    assert two.lift_ceiling() != ""
+    assert two.lift_ceiling() == ""
+    assert two.state().ceiling is None

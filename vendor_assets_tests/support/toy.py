@@ -20,11 +20,18 @@ Hierarchy = dict[str, dict[str, list[str]]]
 
 
 class ToyVendor(Vendor):
-    """Speaks plain JSON; performance data come two data groups a request, one value an hour."""
+    """Speaks plain JSON; performance data come two data groups a request, one value an hour.
+
+    Attributes:
+        batch: Data groups a request.
+        halves: Whether a request for one data group can be cut by time.
+    """
 
     kind: ClassVar[str] = "toy"
     title: ClassVar[str] = "the toy vendor"
     needs_api_key: ClassVar[bool] = False
+    batch = 2
+    halves = False
 
     def auth_headers(self, api_key: str) -> dict[str, str]:
         return {"X-Toy": api_key}
@@ -50,16 +57,33 @@ class ToyVendor(Vendor):
         resolution_seconds: int,
     ) -> list[PlannedRequest]:
         planned = []
-        for first in range(0, len(groups), 2):
-            batch = groups[first : first + 2]
+        for first in range(0, len(groups), self.batch):
+            batch = groups[first : first + self.batch]
             names = ",".join(group.name for group in batch)
             params = (("names", names), ("from", day.start.isoformat()), ("to", day.end.isoformat()))
             leaves = tuple(Leaf(f"{warrior_id}/{group.name}", warrior_id, group.name, day) for group in batch)
             planned.append(PlannedRequest(Request(f"/data/{warrior_id}", params), leaves))
         return planned
 
-    def says_gone(self, request: Request, body: str) -> bool:
-        return request.path != "/troops" and not body.startswith("<")
+    def split(self, planned: PlannedRequest) -> list[PlannedRequest]:
+        told = dict(planned.request.params)
+        if "names" not in told:
+            return []
+        middle = len(planned.leaves) // 2
+        parts = []
+        if middle:
+            for leaves in (planned.leaves[:middle], planned.leaves[middle:]):
+                names = ",".join(leaf.data_group for leaf in leaves)
+                parts.append(PlannedRequest(_with(planned.request, names=names), leaves))
+            return parts
+        start, end = (datetime.fromisoformat(told[name]) for name in ("from", "to"))
+        if not self.halves or end - start <= timedelta(hours=1):
+            return []
+        at = (start + (end - start) / 2).isoformat()
+        return [
+            PlannedRequest(_with(planned.request, **cut), planned.leaves)
+            for cut in ({"to": at}, {"from": at})
+        ]
 
     def parse(self, asset: str, planned: PlannedRequest, response: Response) -> Parsed:
         try:
@@ -74,6 +98,10 @@ class ToyVendor(Vendor):
                 columns[name] = [datetime.fromisoformat(text) for text in columns[name]]
         following = Request(document["next"]) if document.get("next") else None
         return Parsed(columns=columns, next=following)
+
+
+def _with(request: Request, **changed: str) -> Request:
+    return Request(request.path, tuple((name, changed.get(name, text)) for name, text in request.params))
 
 
 @dataclass
@@ -93,6 +121,7 @@ class ToyClient:
         hierarchy: What exists.
         faults: Request path -> error to raise, as long as it is there.
         before: Called with each request before it is answered.
+        judge: Gives the error to raise for a request, if any.
         page_size: Troops on a page.
         factor: All values come out multiplied.
     """
@@ -101,6 +130,7 @@ class ToyClient:
     now: Callable[[], datetime]
     faults: dict[str, VendorError] = field(default_factory=dict)
     before: Callable[[Request], None] = lambda request: None
+    judge: Callable[[Request], VendorError | None] = lambda request: None
     page_size: int = 100
     factor: float = 1.0
     calls: Counter[str] = field(default_factory=Counter)
@@ -117,6 +147,7 @@ class ToyClient:
         check: Callable[[Response], Any] | None = None,
         ended: Callable[[], bool] | None = None,
         spent: Spent | None = None,
+        max_attempts: int | None = None,
     ) -> Fetched:
         if ended is not None and ended():
             raise StoppedError("asked to stop")
@@ -129,6 +160,8 @@ class ToyClient:
         for path, error in self.faults.items():
             if request.path.startswith(path):
                 raise error
+        if (error := self.judge(request)) is not None:
+            raise error
         body = json.dumps(self._answer(request)).encode()
         response = Response(200, {}, body, self.now())
         spent.bytes += len(body)
@@ -154,10 +187,10 @@ class ToyClient:
                 "rows": [{"warrior_id": rest, "data_group": name, "value_names": ["ms"]} for name in groups]
             }
         params = dict(request.params)
-        start = datetime.fromisoformat(params["from"])
+        start, end = (datetime.fromisoformat(params[name]) for name in ("from", "to"))
         rows = []
         for name in params["names"].split(","):
-            for hour in range(24):
+            for hour in range(int((end - start).total_seconds()) // 3600):
                 at = start + timedelta(hours=hour)
                 rows.append(
                     {

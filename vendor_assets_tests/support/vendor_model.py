@@ -101,6 +101,73 @@ class Outage:
         return self.vendor.arrive(now)
 
 
+class Fragile:
+    """Gives no sign: its latency is constant until more is offered than it bears, then it is down for a while.
+
+    Args:
+        bears: Calls per second that it bears, over the window.
+        window: How far it looks back, in seconds.
+        down: How long it is down, in seconds; 0 for as long as it is overrun.
+        latency: Of its answers, in seconds.
+        failing: The part of the calls that fail while it is down.
+        failure: Seconds until a failure; None lets a call hang until it times out.
+        looks: It looks at its load only so often, in seconds; 0 is at each call.
+        longer: Each outage is so many times as long as the one before.
+        timeout: When a caller gives up, in seconds.
+        outside: Outages that nobody here causes, as pairs of start and end.
+        seed: Of the calls that fail.
+
+    Attributes:
+        outages: Those that it was driven into, as pairs of start and end.
+    """
+
+    def __init__(
+        self,
+        bears: float,
+        window: float = 2.0,
+        down: float = 10.0,
+        *,
+        latency: float = 0.03,
+        failing: float = 1.0,
+        failure: float | None = 0.01,
+        looks: float = 0.0,
+        longer: float = 1.0,
+        timeout: float = 30.0,
+        outside: Sequence[tuple[float, float]] = (),
+        seed: int = 1,
+    ) -> None:
+        self.bears, self.window, self.down = bears, window, down
+        self.latency, self.failing, self.failure, self.looks = latency, failing, failure, looks
+        self.longer, self.timeout, self.outside = longer, timeout, outside
+        self.outages: list[list[float]] = []
+        self._arrivals: deque[float] = deque()
+        self._looked = 0.0
+        self._random = random.Random(seed)
+
+    def arrive(self, now: float) -> tuple[Outcome, float]:
+        """An answer after the latency, or a failure."""
+        self._arrivals.append(now)
+        while self._arrivals[0] <= now - self.window:
+            self._arrivals.popleft()
+        ends = self.outages[-1][1] if self.outages else 0.0
+        overrun = len(self._arrivals) > self.bears * self.window
+        if overrun and (now >= ends or not self.down) and now >= self._looked + self.looks:
+            length = self.down * self.longer ** len(self.outages)
+            if not self.down and self.outages and now < ends + 5.0:
+                self.outages[-1][1] = now
+            else:
+                self.outages.append([now, now + length])
+            ends = now + length
+        if self.looks and now >= self._looked + self.looks:
+            self._looked = now
+        suffers = now <= ends if self.outages else False
+        if any(start <= now < end for start, end in self.outside) or (
+            suffers and self._random.random() < self.failing
+        ):
+            return "failed", self.timeout if self.failure is None else self.failure
+        return "ok", self.latency
+
+
 @dataclass
 class Story:
     """What happened: times of calls by outcome, and the pace at the end."""
@@ -127,6 +194,7 @@ def play(
     pace: Pace | None = None,
     start: float = 0.0,
     at: Sequence[tuple[float, Callable[[], None]]] = (),
+    processes: int = 1,
 ) -> Story:
     """Let threads call a vendor as fast as the budget lets them.
 
@@ -139,6 +207,7 @@ def play(
         pace: The budget's state at the start.
         start: The time at the start.
         at: What changes, and when.
+        processes: The threads belong to so many; each tells what came of its calls every now and then.
     """
     pace = pace or Pace.new(start, start, "b")
     story = Story(pace)
@@ -147,6 +216,13 @@ def play(
 
     outstanding = [0]
     waiting: deque[Callable[[float], None]] = deque()
+    reports = [Report() for _ in range(processes)]
+    told = [start] * processes
+    turns = itertools.cycle(range(processes))
+
+    def tell(now: float, process: int) -> None:
+        report, reports[process], told[process] = reports[process], Report(), now
+        pace.absorb(rules, share, report, now)
 
     def plan(moment: float, what: Callable[[float], None]) -> None:
         heapq.heappush(events, (moment, next(order), what))
@@ -156,31 +232,37 @@ def play(
         if not returns and outstanding[0] >= max(1, AHEAD_SECONDS * rate):
             waiting.append(acquire)
             return
+        process = next(turns)
+        tell(now, process)
         answer = pace.reserve(rules, Ask(returns=returns), now)
         if isinstance(answer, Grant):
             outstanding[0] += 1
-            plan(answer.at, lambda later: send(later, answer))
+            plan(answer.at, lambda later: send(later, answer, process))
         elif isinstance(answer, Later):
             plan(max(answer.at, now + 0.001), acquire)
 
-    def send(now: float, grant: Grant) -> None:
+    def send(now: float, grant: Grant, process: int) -> None:
         outstanding[0] -= 1
         if pace.valid(grant) and waiting:
             plan(now, waiting.popleft())
         if not pace.valid(grant):
             acquire(now, returns=True)
             return
+        reports[process].send(now)
         outcome, delay = vendor.arrive(now)
         story.sent.append((now, outcome))
-        plan(now + delay, lambda later: finish(later, grant, outcome, later - now))
+        plan(now + delay, lambda later: finish(later, grant, outcome, later - now, process))
 
-    def finish(now: float, grant: Grant, outcome: Outcome, took: float) -> None:
-        report = Report()
+    def finish(now: float, grant: Grant, outcome: Outcome, took: float, process: int) -> None:
         if outcome == "throttled":
+            tell(now, process)
             pace.throttle(rules, grant, None, "429", now)
         else:
-            report.add("", took, alive=outcome == "ok", answered=outcome == "ok")
-        pace.absorb(rules, share, report, now)
+            ok = outcome == "ok"
+            reports[process].add("", took, alive=ok, answered=ok, now=now)
+            patience = 0.25 if outcome == "failed" and not grant.probe else 0.5
+            if processes == 1 or grant.probe or now - told[process] > patience:
+                tell(now, process)
         pace.dump(now, now)
         # A client backs off after a failure.
         plan(now + (0.0 if outcome == "ok" else 0.5), acquire)

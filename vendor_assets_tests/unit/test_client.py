@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vendor_assets.client import Fetched, Spent, StoppedError, VendorClient, fetching
-from vendor_assets.client.redaction import Redaction
+from vendor_assets.client.redaction import MASK, Redaction
 from vendor_assets.client.transport import Answer, check_url
 from vendor_assets.errors import (
     ConfigurationError,
@@ -685,6 +685,11 @@ FORMS = {
     "percent": "NRAK-s3cr3t%2B%2F%3D",
     "percent, lower case": "NRAK-s3cr3t%2b%2f%3d",
     "JSON": KEY.replace("/", "\\/"),
+    "JSON for HTML": KEY.replace("=", "\\u003d").replace("+", "\\u002B"),
+    "JSON by numbers": "".join(f"\\u{ord(character):04x}" for character in KEY),
+    "percent by numbers": "".join(f"%{ord(character):02X}" for character in KEY),
+    "percent, twice": "NRAK-s3cr3t%252B%252F%253D",
+    "HTML": KEY.replace("=", "&#61;"),
     "base64": base64.b64encode(KEY.encode()).decode(),
     "as in Basic": base64.b64encode(f"{KEY}:".encode()).decode(),
 }
@@ -698,6 +703,42 @@ def test_a_key_that_is_echoed_in_an_answer_stays_out(monkeypatch: pytest.MonkeyP
     response = Bench(monkeypatch, answer).fetch().response
     assert response.body == b'{"name": "a *** b"}'
     assert response.headers == {"link": "<https://x/***>; rel=next"}
+
+
+WAYS: list[Callable[[str], str]] = [
+    str,
+    lambda character: f"\\u{ord(character):04x}",
+    lambda character: f"%{ord(character):02X}",
+    lambda character: f"&#x{ord(character):X};",
+]
+
+
+@settings(max_examples=25)
+@given(
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=20),
+    st.sampled_from(WAYS),
+    st.lists(st.sampled_from(WAYS), min_size=20, max_size=20),
+)
+def test_no_way_to_write_a_key_is_overlooked(
+    key: str, letters: Callable[[str], str], others: list[Callable[[str], str]]
+) -> None:
+    """Letters and the other characters as they are, or escaped as in JSON, an address or HTML: nothing is left."""
+    written = "".join(
+        letters(character) if character.isalnum() else other(character)
+        for character, other in zip(key, others, strict=False)
+    )
+    redaction = Redaction([key])
+    assert redaction.body(f"[{written}]".encode()) == b"[***]"
+    assert redaction.headers({"link": f"[{written}]"}) == {"link": "[***]"}
+
+
+@pytest.mark.parametrize("user", ["", "a", "bc", "grafana"])
+def test_a_key_behind_any_user_in_base64_is_found(user: str) -> None:
+    """However its bytes fall, what is the same about it is taken out."""
+    packed = base64.b64encode(f"{user}:{KEY}".encode())
+    left = Redaction([KEY]).body(packed)
+    assert MASK.encode() in left
+    assert len(left) <= len(MASK) + len(base64.b64encode(user.encode())) + 6
 
 
 def test_an_answer_without_the_key_is_not_touched() -> None:

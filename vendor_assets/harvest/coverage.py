@@ -1,0 +1,105 @@
+"""Coverage: what of a plan has been answered, by what has landed alone.
+
+A planned request that failed for good may have been split. The split has landed as well, and from then on its parts
+stand for it, which may themselves have been split. A leaf has landed when every request that asks for it, or for a
+part of it, has been answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from vendor_assets.harvest.landing import LandedIndex, decode_request, read_splits, request_id
+from vendor_assets.harvest.tabulate import newest_answers
+from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.vendors.base import Leaf, PlannedRequest, Request
+
+_GONE: Final = (404, 410)
+
+
+@dataclass
+class LeafState:
+    """What has become of one leaf.
+
+    Attributes:
+        landed: Every request that asks for it has been answered.
+        gone: One of them with the vendor not knowing the entity any more.
+    """
+
+    leaf: Leaf
+    landed: bool
+    gone: bool
+
+
+class Coverage:
+    """What some landed responses answer.
+
+    Args:
+        store: Where they are.
+        index: All of them, of all the harvests that count.
+        answered: Ids of the requests that count as answered, with all their pages.
+    """
+
+    def __init__(self, store: ObjectStore, index: Sequence[LandedIndex], answered: set[bytes]) -> None:
+        self.answered = answered
+        self.splits = read_splits(store, index)
+        gone = {entry.request for entry in index if entry.status in _GONE}
+        # Most harvests have none, and the newest of all answers take memory to find.
+        newest = newest_answers(entry for entry in index if entry.request in gone)
+        self._gone = {entry.request for entry in newest if entry.status in _GONE}
+
+    @property
+    def any_gone(self) -> bool:
+        """Whether the vendor does not know an entity any more."""
+        return bool(self._gone)
+
+    def is_answered(self, planned: PlannedRequest) -> bool:
+        """Whether a request has been answered as it is."""
+        return request_id(planned.request.key) in self.answered
+
+    def is_split(self, request_key: str) -> bool:
+        """Whether others stand for a request."""
+        return request_id(request_key) in self.splits
+
+    def standing_for(self, planned: PlannedRequest) -> Iterator[PlannedRequest]:
+        """The requests that stand for a planned one: itself, or the last parts into which it was split."""
+        parts = self.splits.get(request_id(planned.request.key))
+        if parts is None or self.is_answered(planned):
+            yield planned
+            return
+        for part in parts:
+            yield from self.standing_for(part)
+
+    def leaves(self, requests: Iterable[PlannedRequest]) -> Iterator[LeafState]:
+        """Each leaf of some planned requests once; requests that share a leaf follow each other."""
+        shared: dict[str, LeafState] = {}
+        for planned in requests:
+            here = {leaf.key: LeafState(leaf, landed=True, gone=False) for leaf in planned.leaves}
+            for part in self.standing_for(planned):
+                answered, gone = self.is_answered(part), request_id(part.request.key) in self._gone
+                for leaf in part.leaves:
+                    state = here[leaf.key]
+                    state.landed &= answered
+                    state.gone |= gone
+            for key, before in shared.items():
+                if key not in here:
+                    yield before
+                else:
+                    here[key].landed &= before.landed
+                    here[key].gone |= before.gone
+            shared = here
+        yield from shared.values()
+
+
+def resume_points(index: Sequence[LandedIndex], answered: set[bytes]) -> dict[bytes, tuple[int, Request]]:
+    """Where to go on with lists of which only the first pages have landed."""
+    at: dict[bytes, tuple[int, Request]] = {}
+    for entry in sorted(newest_answers(index), key=lambda item: (item.request, item.page)):
+        if entry.next is None or entry.request in answered:
+            continue
+        expected = at[entry.request][0] if entry.request in at else 1
+        if entry.page == expected:
+            at[entry.request] = (entry.page + 1, decode_request(entry.next))
+    return at
