@@ -140,6 +140,7 @@ class Settings:
         retention_days: After how many days the schedule ``landing_retention`` removes the answers of complete
             partitions; None keeps all.
         alert: Where alerts are posted; not set for the log alone.
+        alert_network: How that is reached, by the environment alone.
     """
 
     vendor: Vendor
@@ -162,6 +163,7 @@ class Settings:
     login: Login = field(default_factory=Login)
     network: Network = field(default_factory=Network)
     alert: Secret = field(default_factory=lambda: Secret("VENDOR_ASSETS_ALERT_URL"))
+    alert_network: Network = field(default_factory=Network)
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
@@ -277,7 +279,8 @@ def _read(
         ),
         look_back_days=int(_number(values, "VENDOR_ASSETS_LOOK_BACK", 0, lowest=0, highest=60, whole=True)),
         retention_days=_retention(values),
-        alert=_alert(secrets["VENDOR_ASSETS_ALERT_URL"]),
+        alert=(alert := _alert(secrets["VENDOR_ASSETS_ALERT_URL"])),
+        alert_network=_network(environ, {}, Secret("VENDOR_PROXY"), alert.read(), root),
         filters=Filters.parse(values),
         vendor_account=_account(values.get("VENDOR_ACCOUNT", ""), secrets.values()),
     )

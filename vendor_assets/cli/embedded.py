@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,14 @@ from typing import Any, NoReturn
 
 from vendor_assets.cli.harvest import exit_code, harvest_days, print_summary
 from vendor_assets.cli.progress import terminable
-from vendor_assets.cli.project import COMPLETE, FAILED, answers, open_project, simulator_process
+from vendor_assets.cli.project import (
+    COMPLETE,
+    FAILED,
+    answers,
+    local_opener,
+    open_project,
+    simulator_process,
+)
 from vendor_assets.days import days_between, last_complete_day
 from vendor_assets.errors import ConfigurationError
 
@@ -76,7 +82,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _control_log(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{url}/_control/log", timeout=10) as answer:
+    with local_opener(url).open(f"{url}/_control/log", timeout=10) as answer:
         document: dict[str, Any] = json.load(answer)
     return document
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any, Final
 
-from vendor_assets.cli.project import COMPLETE, add_class, add_days, add_url, choose_days, open_project
+from vendor_assets.cli.project import (
+    COMPLETE,
+    add_class,
+    add_days,
+    add_url,
+    choose_days,
+    local_opener,
+    open_project,
+)
 from vendor_assets.errors import VendorAssetsError
 
 
@@ -83,18 +91,20 @@ def ask_dagster(
         VendorAssetsError: None answers there, or it refuses.
     """
     body = json.dumps({"query": query, "variables": variables}).encode()
-    request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:
+        request = urllib.request.Request(f"{url}/graphql", body, {"Content-Type": "application/json"})
+        with local_opener(url).open(request, timeout=timeout_seconds) as answer:
             document = json.load(answer)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+        if not isinstance(document, dict):
+            raise ValueError("it does not speak GraphQL")  # noqa: TRY004 - what it says, not what we did
+    except (http.client.HTTPException, OSError, ValueError) as error:
         message = (
             f"no Dagster UI answers at {url} ({error}); start one with make dev, give --url, "
             "or harvest in this process with: vendor-assets harvest --class backfill"
         )
         raise VendorAssetsError(message) from error
-    if document.get("errors"):
-        raise VendorAssetsError(f"Dagster at {url} refused: {document['errors'][0]['message']}")
+    if document.get("errors") or not isinstance(document.get("data"), dict):
+        raise VendorAssetsError(f"Dagster at {url} refused: {json.dumps(document)[:500]}")
     data: dict[str, Any] = document["data"]
     return data
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from vendor_assets.days import days_between, last_complete_day, parse_day
 from vendor_assets.errors import ConfigurationError, VendorAssetsError
@@ -139,10 +140,21 @@ def embedded_vendor(settings: Settings) -> Iterator[Settings]:
         yield replace(settings, vendor_url=url)
 
 
+def local_opener(url: str) -> urllib.request.OpenerDirector:
+    """Opens addresses without a proxy where this machine is meant, else as the environment says."""
+    from vendor_assets.client.network import is_loopback
+
+    try:
+        local = is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        local = False
+    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
+
+
 def answers(url: str) -> bool:
     """Whether an embedded vendor runs there."""
     try:
-        with urllib.request.urlopen(f"{url}/_control/log", timeout=2) as answer:
+        with local_opener(url).open(f"{url}/_control/log", timeout=2) as answer:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError, ValueError):
         return False

@@ -49,6 +49,12 @@ class Login:
         """Whether there is anything."""
         return bool(self.user or self.password or self.token or self.headers)
 
+    def __str__(self) -> str:
+        """What is wanted besides the key, for people: names alone."""
+        said = [f"the user {self.user!r}"] if self.user else ["a token"] if self.token else []
+        said += [f"the header {name}" for name in parse_headers(self.headers.read(), self.headers.name)]
+        return ", ".join(said)
+
     def read(self) -> dict[str, str]:
         """The headers to send now.
 

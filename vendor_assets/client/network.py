@@ -100,6 +100,17 @@ class Network:
         text = self.proxy.read()
         return Proxy.parse(text, self.proxy.name) if text else None
 
+    def __str__(self) -> str:
+        """The way for people: no password, no user of the proxy."""
+        said = []
+        if (proxy := self.way()) is not None:
+            said.append(f"through the proxy {proxy.host}:{proxy.port} ({self.proxy.name})")
+        if self.ca_bundle:
+            said.append(f"trusting {self.ca_bundle} ({self.ca_name})")
+        if self.client_cert:
+            said.append(f"showing the certificate {self.client_cert}")
+        return ", ".join(said) or "straight, trusting the public certificates"
+
     def tls(self) -> ssl.SSLContext:
         """What is trusted, and who we are.
 

@@ -7,32 +7,45 @@ from typing import Any, Final
 
 import requests
 
+from vendor_assets.client.network import Network
 from vendor_assets.errors import MessageError
 
 TIMEOUT_SECONDS: Final = 10.0
 
 
-def post(url: str, document: Mapping[str, Any], *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+def post(
+    url: str,
+    document: Mapping[str, Any],
+    *,
+    network: Network | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> None:
     """Send a document.
 
     Args:
         url: Where to; whoever knows it may write there, so it appears in no message.
         document: Becomes JSON.
+        network: The way there.
         timeout_seconds: For the connection, and for each part of the answer.
 
     Raises:
         MessageError: It did not arrive; says why, and never where to.
     """
     session = requests.Session()
-    # A proxy or a netrc of the machine has no business with it.
+    # A netrc of the machine has no business with it.
     session.trust_env = False
+    if network is not None and (proxy := network.proxy.read()):
+        address = proxy if "://" in proxy else f"http://{proxy}"
+        session.proxies = {"http": address, "https": address}
+    if network is not None and network.ca_bundle:
+        session.verify = network.ca_bundle
     try:
         answer = session.post(
             url, json=dict(document), timeout=timeout_seconds, allow_redirects=False, stream=True
         )
         status = answer.status_code
         answer.close()
-    except requests.RequestException as error:
+    except (requests.RequestException, OSError) as error:
         # Its text and its cause name the address.
         raise MessageError(
             f"the alert's webhook did not answer ({type(error).__name__}); is VENDOR_ASSETS_ALERT_URL right?"

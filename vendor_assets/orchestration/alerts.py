@@ -13,6 +13,7 @@ from typing import Any, Final
 import dagster as dg
 
 from vendor_assets.budget import BudgetState
+from vendor_assets.client.network import Network
 from vendor_assets.days import duration_text
 from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.outcome import CHAIN
@@ -324,7 +325,7 @@ def payload(text: str) -> Mapping[str, Any]:
     return {"text": escaped}
 
 
-def send(url: str, text: str) -> bool:
+def send(url: str, text: str, network: Network | None = None) -> bool:
     """Log a message, and post it where an address is set; whether it has arrived, or need not.
 
     A webhook that fails is logged and tried again at the next tick; nothing else fails with it.
@@ -334,7 +335,7 @@ def send(url: str, text: str) -> bool:
     from vendor_assets.client.webhook import post
 
     try:
-        post(url, payload(text))
+        post(url, payload(text), network=network)
     except VendorAssetsError as error:
         log.warning("an alert was not delivered: %s", error)
         return False

@@ -48,10 +48,11 @@ def examine(
     yield database
     if database.state == "failed":
         text = "not tried: every call asks the budget's database first"
-        yield from (Finding(part, "failed", text) for part in ("vendor", "clock", "quota"))
+        yield from (Finding(part, "failed", text) for part in ("network", "vendor", "clock", "quota"))
     elif _is_somebody_elses(store):
         yield Finding("vendor", "failed", "not asked: see the store below")
     else:
+        yield _try("network", lambda: _network(settings))
         yield from _vendor(settings, vendor_api)
         yield _try("quota", lambda: _quota(vendor_api))
     found = _try("store", lambda: _store(store, settings.retention_days))
@@ -78,6 +79,16 @@ def _try(part: str, check: Callable[[], str]) -> Finding:
         return Finding(part, "well", check())
     except VendorAssetsError as error:
         return Finding(part, "failed", str(error))
+
+
+def _network(settings: Settings) -> str:
+    """How the vendor is reached, and as whom."""
+    files = [f"{secret.name}_FILE" for secret in settings.secrets if secret.path]
+    who = f"; with {settings.login}" if settings.login else ""
+    read = (
+        f"; {', '.join(files)} {'is' if len(files) == 1 else 'are'} read anew when changed" if files else ""
+    )
+    return f"the vendor is asked {settings.network}{who}{read}"
 
 
 def _vendor(settings: Settings, vendor_api: VendorApiResource) -> Iterator[Finding]:

@@ -151,7 +151,7 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         text = alerts.message(memory, now, lambda day, keys: _names(store, day, keys))
         if text:
             log.warning("%s", text)
-            if alerts.send(alert.address(), text):
+            if alerts.send(alert.address(), text, settings.alert_network):
                 alerts.told(memory, now)
         context.update_cursor(memory.dump())
         return dg.SkipReason(text or f"nothing new; {len(memory.open)} causes are open")

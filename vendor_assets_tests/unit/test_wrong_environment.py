@@ -1,0 +1,70 @@
+"""Every command with every wrong environment: exit code 2 and one line, never a traceback."""
+
+from __future__ import annotations
+
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from vendor_assets.cli import main
+from vendor_assets.cli.project import local_opener
+
+COMMANDS = (
+    ("harvest",), ("backfill", "--troop", "x"), ("sync",), ("plan",), ("status",), ("doctor",), ("budget",), ("store",),
+    ("dead-letters", "list"), ("dead-letters", "redrive"), ("dead-letters", "discard", "--why", "x"), ("dev",),
+)  # fmt: skip
+SECRET = "zq-5ecr3t-77"
+REAL = {"VENDOR_URL": "https://api.example.com", "VENDOR_API_KEY": SECRET}
+WRONG = (
+    {"DAGSTER_HOME": "/not/there"},
+    {"DAGSTER_HOME": "relative"},
+    {"DAGSTER_HOME": __file__},
+    {"VENDOR_URL": "http://["},
+    {"VENDOR_API_KEY": SECRET},
+    {"VENDOR_APIKEY": SECRET},
+    {"VENDOR_SHARE": "nan"},
+    {"VENDOR_ASSETS_STORE": f"s3://key:{SECRET}@bucket"},
+    {"VENDOR_ASSETS_DB": f"postgresql://u:{SECRET}@h:port/d"},
+    REAL | {"VENDOR_PASSWORD_FILE": "/not/there", "VENDOR_USER": "u"},
+    REAL | {"VENDOR_CA_BUNDLE": "/not/there"},
+    REAL | {"REQUESTS_CA_BUNDLE": __file__},
+    REAL | {"VENDOR_CLIENT_CERT": __file__},
+    REAL | {"VENDOR_PROXY": f"socks5://u:{SECRET}@proxy:1080"},
+    REAL | {"HTTPS_PROXY": f"http://u:{SECRET}@proxy:port"},
+    REAL | {"AWS_CA_BUNDLE": "/not/there", "VENDOR_ASSETS_STORE": "s3://bucket"},
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_wrong_environment_is_one_line(
+    command: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The command ends with 2 and one line that names the variable and shows no secret."""
+    for environ in WRONG:
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            for name, text in environ.items():
+                patch.setenv(name, text)
+            code = main(command)
+        told = capfd.readouterr()
+        assert code == 2, (environ, told)
+        assert told.err.count("\n") == 1, (environ, told)
+        assert any(name in told.err for name in environ), (environ, told)
+        assert SECRET not in told.err + told.out, (environ, told)
+
+
+@pytest.mark.parametrize(
+    ("url", "direct"),
+    [("http://127.0.0.1:3000", True), ("http://localhost", True), ("http://[::1]:3000", True),
+     ("http://127.9.9.9", True),
+     ("http://dagster.example.com", False), ("http://[", False)],
+)  # fmt: skip
+def test_calls_to_this_machine_take_no_proxy(url: str, direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The UI and the embedded vendor on this machine are asked straight, whatever the environment says."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    proxies = [each for each in local_opener(url).handlers if isinstance(each, urllib.request.ProxyHandler)]
+    assert (not any(each.proxies for each in proxies)) is direct  # type: ignore[attr-defined]  typeshed lacks it
