@@ -31,18 +31,59 @@ Exceptions of libraries are translated where the library is imported, with ``rai
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
+from typing import Final
+
+from vendor_assets.presentable import presentable
+
+LONGEST_MESSAGE: Final = 4000
+"""Characters of a message; what a vendor, a store or a library says may be part of it."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why something failed, in parts, so that nobody takes a message apart.
+
+    Attributes:
+        kind: What kind of failure it is: :attr:`VendorAssetsError.kind`, or that of something else that failed.
+        status: The HTTP status, where there was one.
+        what: What happened, in words that are the same wherever it strikes: without the request and the attempts.
+    """
+
+    kind: str
+    status: int | None = None
+    what: str = ""
 
 
 class VendorAssetsError(Exception):
     """Base of every error raised on purpose.
 
     The message says what happened, with the values, then what to do, on one line.
+
+    Attributes:
+        kind: The name of the class in small letters, ``vendor_rejected``; it is stored, so a class keeps its name.
+        what: The message without what differs from case to case, where the error knows it.
     """
 
     retryable: bool = False
+    kind: str = "failed"
+    what: str = ""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.kind = re.sub(r"\B([A-Z])", r"_\1", cls.__name__.removesuffix("Error")).lower()
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(presentable(message, LONGEST_MESSAGE))
+
+    @property
+    def reason(self) -> Reason:
+        """Why, in parts."""
+        return Reason(self.kind, getattr(self, "status", None), self.what or str(self))
 
 
 class ConfigurationError(VendorAssetsError):

@@ -599,6 +599,7 @@ class VendorClient:
         if isinstance(error, VendorUnauthorizedError) and isinstance(final, VendorUnauthorizedError):
             final.key_refused = error.key_refused
         final.calls = spent.calls
+        final.what = error.what or self._redaction.message(str(error))
         final.throttled = spent.throttled
         final.waited_seconds = spent.waited_seconds
         final.bytes = spent.bytes

@@ -6,13 +6,16 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
-from vendor_assets.errors import ObjectConflictError, ObjectNotFoundError, RecordError
+from vendor_assets.errors import ObjectConflictError, ObjectNotFoundError, Reason, RecordError
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectInfo, ObjectStore
 from vendor_assets.storage.waiting import several_at_once
 from vendor_assets.vendors.base import Asset
+
+OLD: Final = "dead_letter"
+"""Kind of the dead letters that were kept before they had one."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class DeadLetter:
         last_at: When it last failed.
         excerpt: Beginning of the last answer's body, without secrets.
         redrives: How often it was redriven in vain.
+        kind: What kind of failure it is, as :attr:`vendor_assets.errors.Reason.kind`; empty on those of old.
+        what: The reason without the request and the attempts; empty on those of old.
     """
 
     leaves: tuple[str, ...]
@@ -42,6 +47,13 @@ class DeadLetter:
     last_at: datetime
     excerpt: str = ""
     redrives: int = 0
+    kind: str = ""
+    what: str = ""
+
+    @property
+    def why(self) -> Reason:
+        """The reason in parts."""
+        return Reason(self.kind or OLD, self.status, self.what or self.reason)
 
     def again(self, later: DeadLetter) -> DeadLetter:
         """This dead letter after it has failed once more."""

@@ -471,6 +471,8 @@ class Fetcher:
             first_at=error.first_at or started,
             last_at=error.last_at or datetime.now(UTC),
             excerpt=error.excerpt[:2000],
+            kind=error.kind,
+            what=error.reason.what,
         )
         with self._condition:
             # Where everything fails the first answers tell as much as all of them, which would fill the memory.

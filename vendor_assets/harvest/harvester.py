@@ -21,13 +21,14 @@ from vendor_assets.errors import (
     ConfigurationError,
     HarvestError,
     PartitionHeldError,
+    Reason,
     StoppedError,
     VendorAssetsError,
 )
 from vendor_assets.harvest.fetching import Client, Counts, Fetcher, Pending, Work
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.landing import LandedIndex, Lander, read_index
-from vendor_assets.harvest.outcome import CHAIN, Order, Outcome, Progress, State
+from vendor_assets.harvest.outcome import CHAIN, UNEXPECTED, UPSTREAM, Order, Outcome, Progress, State
 from vendor_assets.harvest.ownership import Liveness, take
 from vendor_assets.harvest.partition import PartitionHarvest, Tools
 from vendor_assets.harvest.retention import Removal, Retention
@@ -201,6 +202,7 @@ class Harvester:
                             counts=Counts(),
                             message=f"not started: {failed.asset} of {day} {troop_key} {failed.state}"
                             f" ({failed.message})",
+                            reason=Reason(UPSTREAM, what=f"{failed.asset} {failed.state}"),
                         )
                         with self._progress_lock:
                             self._begun[asset] += 1
@@ -326,15 +328,18 @@ class Harvester:
             finally:
                 ownership.release()
         except StoppedError as error:
-            outcome = replace(base, state="stopped", message=str(error), retryable=True)
+            outcome = replace(base, state="stopped", message=str(error), retryable=True, reason=error.reason)
         except PartitionHeldError as error:
-            outcome = replace(base, state="held", message=str(error), retryable=True)
+            outcome = replace(base, state="held", message=str(error), retryable=True, reason=error.reason)
         except VendorAssetsError as error:
             state: State = "stopped" if self.stop.is_set() else "failed"
-            outcome = replace(base, state=state, message=str(error), retryable=error.retryable)
+            outcome = replace(
+                base, state=state, message=str(error), retryable=error.retryable, reason=error.reason
+            )
         except Exception as error:
             logger.exception("%s of %s %s failed", asset, day, troop_key or "")
-            outcome = replace(base, message=f"failed unexpectedly: {error!r}")
+            reason = Reason(UNEXPECTED, what=f"{type(error).__name__}, which nobody expected")
+            outcome = replace(base, message=f"failed unexpectedly: {error!r}", reason=reason)
         with self._progress_lock:
             self._partitions_done += 1
         return replace(

@@ -8,6 +8,8 @@ from datetime import date
 from typing import Any, Final, Literal
 
 from vendor_assets.days import duration_text
+from vendor_assets.errors import Reason
+from vendor_assets.harvest.dead_letters import OLD
 from vendor_assets.harvest.fetching import Counts
 from vendor_assets.harvest.landing import Finish, list_harvests, load_finish
 from vendor_assets.storage import layout
@@ -16,6 +18,13 @@ from vendor_assets.vendors.base import Asset
 
 CHAIN: Final[tuple[Asset, ...]] = ("warriors", "data_groups", "performance_data")
 """The assets that are partitioned by day and troop, upstream first."""
+
+UPSTREAM: Final = "upstream"
+"""Kind of a failure that is another partition's: there is no cause of its own."""
+UNEXPECTED: Final = "unexpected"
+"""Kind of a failure that is a bug."""
+FAILURE: Final = "failure"
+"""Name of the first dead letter's reason among the details of a finish marker."""
 
 State = Literal["complete", "empty", "partial", "failed", "held", "stopped"]
 Mode = Literal["first", "resume", "report", "reconcile", "replace", "redrive", "rebuild"]
@@ -59,6 +68,7 @@ class Outcome:
         store_requests: Requests sent to the store for it, retries included; 0 where the store is a folder.
         sample: A few rows of the table.
         details: What else is worth showing: numbers and short texts.
+        reason: Why it did not succeed, in parts; of several dead letters the first one's.
     """
 
     asset: Asset
@@ -84,6 +94,7 @@ class Outcome:
     quarantined: int = 0
     sample: Sequence[dict[str, Any]] = ()
     details: dict[str, Any] = field(default_factory=dict)
+    reason: Reason | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -195,7 +206,10 @@ def recorded(store: ObjectStore, asset: Asset, day: date, troop_key: str | None)
         table_key=key,
         table_bytes=head.size if head else 0,
         quarantined=int(finish.details.get("quarantined", 0)),
-        details={name: value for name, value in finish.details.items() if name != "quarantined"},
+        details={
+            name: value for name, value in finish.details.items() if name not in ("quarantined", FAILURE)
+        },
+        reason=reason_of(finish),
     )
 
 
@@ -204,6 +218,15 @@ def state_of(finish: Finish) -> State:
     if finish.state == "partial":
         return "partial" if finish.landed or not finish.planned else "failed"
     return "complete" if finish.rows else "empty"
+
+
+def reason_of(finish: Finish) -> Reason | None:
+    """Why a harvest did not become complete, in parts; None where it did."""
+    if finish.dead:
+        return Reason(**finish.details.get(FAILURE, {"kind": OLD, "what": "leaves are dead letters"}))
+    if finish.state == "partial":
+        return Reason(UPSTREAM, what="the upstream table is partial")
+    return None
 
 
 def message_of(finish: Finish) -> str:

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from itertools import chain, groupby
 from typing import Any, Final
@@ -31,11 +31,12 @@ from vendor_assets.harvest.landing import (
     read_index,
     request_id,
 )
-from vendor_assets.harvest.outcome import Mode, Order, Outcome, message_of, state_of
+from vendor_assets.harvest.outcome import FAILURE, Mode, Order, Outcome, message_of, reason_of, state_of
 from vendor_assets.harvest.ownership import Ownership
 from vendor_assets.harvest.retention import removal_of
 from vendor_assets.harvest.tabulate import Tabulated, newest_answers, tabulate, tabulate_roster
 from vendor_assets.logs import get_logger
+from vendor_assets.presentable import MOST, presentable
 from vendor_assets.storage import layout
 from vendor_assets.storage.changes import compare
 from vendor_assets.storage.objects import ObjectStore
@@ -221,13 +222,16 @@ class PartitionHarvest:
                 name: value
                 for name, value in finish.details.items()
                 # What the finished harvest changed, this one does not change again.
-                if mode == "report" or name not in _CHANGES
+                if name not in (FAILURE, "quarantined") and (mode == "report" or name not in _CHANGES)
             },
+            quarantined=int(finish.details.get("quarantined", 0)),
         )
         if tabulate_again:
             index = self._index((*plan.bases, current.folder))
             return self._publish(outcome, current.folder, plan, index, Counts(), before=finish)
-        return self._with_table(replace(outcome, state=state_of(finish), message=message_of(finish)))
+        return self._with_table(
+            replace(outcome, state=state_of(finish), message=message_of(finish), reason=reason_of(finish))
+        )
 
     def _fetch(
         self,
@@ -551,7 +555,11 @@ class PartitionHarvest:
             quarantined=found.quarantine.count,
             details=self._details(found, sample, answers, plan)
             | ({"discarded_leaves": tally.discarded} if tally.discarded else {})
-            | ({"first_dead_letter": letters.letters[0].reason} if dead and letters.letters else {}),
+            | (
+                {"first_dead_letter": presentable(letters.letters[0].reason)}
+                if dead and letters.letters
+                else {}
+            ),
             sample=sample,
         )
         nothing = bool(dead) and not tally.landed
@@ -572,12 +580,15 @@ class PartitionHarvest:
             epoch=self.ownership.epoch,
             finished_at=self.tools.now(),
             table_etag=self.table_etag or "",
-            details=outcome.details | {"quarantined": outcome.quarantined},
+            details=outcome.details
+            | {"quarantined": outcome.quarantined}
+            | ({FAILURE: asdict(letters.letters[0].why)} if dead and letters.letters else {}),
             answers=len(answers),
             later_pages=sum(1 for entry in answers if entry.page > 1),
         )
         self._mark_finished(folder, finish)
         message = message_of(finish)
+        outcome = replace(outcome, reason=reason_of(finish))
         if nothing:
             outcome = replace(outcome, state="failed", message=message, rows=0, sample=())
         return self._with_table(replace(outcome, message=message))
@@ -622,9 +633,10 @@ class PartitionHarvest:
     ) -> dict[str, Any]:
         # The partition key is the vendor's id; people know a troop by its name.
         name = self._troop_name() if self.troop_key else ""
-        details: dict[str, Any] = {"troop": name} if name else {}
+        details: dict[str, Any] = {"troop": presentable(name)} if name else {}
         if found.new_fields:
-            details["new_fields"] = sorted(found.new_fields)
+            details["new_fields"] = [presentable(field, 100) for field in sorted(found.new_fields)[:MOST]]
+            details["new_fields_in_all"] = len(found.new_fields)
         if found.not_found:
             details["data_groups_unknown_to_the_vendor"] = len(found.not_found)
         if found.duplicates:

@@ -4,7 +4,6 @@ What is wrong now is read from what Dagster and the budget know; what was said a
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -15,13 +14,21 @@ import dagster as dg
 from vendor_assets.budget import BudgetState
 from vendor_assets.client.network import Network
 from vendor_assets.days import duration_text
-from vendor_assets.errors import VendorAssetsError
-from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.errors import (
+    ConfigurationError,
+    Reason,
+    VendorAssetsError,
+    VendorUnauthorizedError,
+    VendorUnavailableError,
+)
+from vendor_assets.harvest.outcome import CHAIN, UPSTREAM
 from vendor_assets.logs import get_logger
+from vendor_assets.orchestration.failures import not_complete, reason_from, reason_of_steps
 from vendor_assets.orchestration.following import latest_storage_ids
 from vendor_assets.orchestration.freshness import Freshness
 from vendor_assets.orchestration.jobs import PUBLISH_JOB, ROSTER_JOB, planned_by
 from vendor_assets.orchestration.partitions import split_key
+from vendor_assets.presentable import presentable
 
 BATCH: Final = 200
 """Failed runs that one tick looks at."""
@@ -32,11 +39,6 @@ MOST_CAUSES: Final = 8
 AGAIN: Final = timedelta(hours=6)
 """After so long a cause that has reached further days is told once more."""
 LONG_HOLD_SECONDS: Final = 600.0
-
-_FIRST: Final = re.compile(r"first [A-Z]+ \S+: (?P<why>.*)")
-_REQUEST: Final = re.compile(r"^[A-Z]+ /\S+: ")
-_ATTEMPTS: Final = re.compile(r" \(\d+ attempts?\)")
-_NUMBER: Final = re.compile(r"\d{4,}|\b[0-9a-f]{8,}\b")
 
 _ASSETS: Final = ("troops", *CHAIN, "daily_performance", "performance_report")
 _ASSETS_OF_JOB: Final = {ROSTER_JOB: ("troops",), PUBLISH_JOB: ("daily_performance",)}
@@ -124,11 +126,9 @@ class Memory:
         return json.dumps(asdict(self))
 
 
-def signature(why: str) -> str:
-    """What is the same about a reason wherever it strikes: without requests, ids and counts."""
-    first = _FIRST.search(why)
-    text = _REQUEST.sub("", (first["why"] if first else why).partition("; ")[0])
-    return _NUMBER.sub("…", _ATTEMPTS.sub("", text)).strip()
+def signature(reason: Reason) -> str:
+    """What is the same about a failure wherever it strikes: its kind, and the status where there was one."""
+    return reason.kind if reason.status is None else f"{reason.kind} {reason.status}"
 
 
 def look(
@@ -180,57 +180,56 @@ def _failed_runs(memory: Memory, instance: dg.DagsterInstance, now: datetime) ->
         run = instance.get_run_by_id(record.run_id)
         if run is None or run.tags.get("dagster/will_retry") == "true":
             continue
-        for asset, partition, why in _failures(instance, run, record):
-            key = signature(why)
-            cause = memory.open.setdefault(key, Cause(key, now.timestamp(), next_step=_next_step(why)))
+        for asset, partition, reason, letters in _failures(instance, run):
+            key = signature(reason)
+            cause = memory.open.get(key)
+            if cause is None:
+                next_step = _next_step(reason, dead_letters=letters)
+                cause = memory.open[key] = Cause(
+                    presentable(reason.what), now.timestamp(), next_step=next_step
+                )
             cause.add(asset, partition, record.storage_id)
 
 
-def _failures(
-    instance: dg.DagsterInstance, run: dg.DagsterRun, record: dg.EventLogRecord
-) -> list[tuple[str, str, str]]:
-    """Asset, partition and reason of everything that a failed run did not bring to its end."""
-    events = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
-    found: list[tuple[str, str, str]] = []
-    said = record.event_log_entry.user_message or "the run failed"
-    for event in events:
-        dagster_event = event.event_log_entry.dagster_event
-        data = dagster_event.step_failure_data if dagster_event else None
-        if data is None:
-            continue
-        failure = data.user_failure_data
-        listed = failure.metadata.get("not_complete") if failure else None
-        if isinstance(listed, dg.JsonMetadataValue) and isinstance(listed.value, list):
-            found += [
-                (str(item["asset"]), str(item["partition"]), str(item["why"]))
-                for item in listed.value
-                # A stop was asked for, another holder is at work, and what is below a failure is no failure of its own.
-                if item["state"] in ("failed", "partial") and not item["why"].startswith("not started: ")
-            ]
-            return found
-        if failure and failure.description:
-            said = failure.description
-        elif data.error:
-            said = data.error.message.strip().splitlines()[0] or said
+def _failures(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[tuple[str, str, Reason, bool]]:
+    """Asset, partition and reason of everything that a run did not bring to its end, and whether it is kept as dead."""
+    wanted = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+    records = instance.all_logs(run.run_id, of_type=wanted)
+    events = [entry.dagster_event for entry in records if entry.dagster_event is not None]
+    listed = not_complete(events)
+    if listed is not None:
+        return [
+            (str(item["asset"]), str(item["partition"]), reason_from(item), bool(item.get("dead_letters")))
+            for item in listed
+            # A stop was asked for, another holder is at work, and what is below a failure is no failure of its own.
+            if item["state"] in ("failed", "partial") and item.get("kind") != UPSTREAM
+        ]
+    reason, _ = reason_of_steps(events)
     assets, partitions = planned_by(run)
-    failed = [event.event_log_entry.step_key or "" for event in events]
+    failed = [event.step_key or "" for event in events]
     names = [name for name in [*assets, *failed, *_ASSETS_OF_JOB.get(run.job_name, ())] if name in _ASSETS]
     keys = partitions or [run.tags.get("dagster/partition", "")]
-    return [((names or [run.job_name])[0], key, said) for key in keys]
+    return [((names or [run.job_name])[0], key, reason, False) for key in keys]
 
 
-def _next_step(why: str) -> str:
-    low = why.lower()
-    if "401" in low or "403" in low or "api key" in low:
-        return "set a key that works (VENDOR_API_KEY), restart the code location, materialize the partitions again"
-    if "is down" in low or "no connection" in low or "timed out" in low:
-        return "once the vendor is back materialize again; what had been answered is kept"
-    if "dead letter" in low:
+_STEPS: Final = {
+    VendorUnauthorizedError.kind: (
+        "set a key that works (VENDOR_API_KEY), restart the code location, materialize the partitions again"
+    ),
+    VendorUnavailableError.kind: "once the vendor is back materialize again; what had been answered is kept",
+    ConfigurationError.kind: "change the setting that is named, restart the code location, materialize again",
+}
+
+
+def _next_step(reason: Reason, *, dead_letters: bool) -> str:
+    if reason.kind == VendorUnauthorizedError.kind and reason.status == 403:
+        return "let the key (VENDOR_API_KEY) read this, or leave it out with a filter; then materialize again"
+    if dead_letters and reason.kind != VendorUnauthorizedError.kind:
         return (
             "vendor-assets dead-letters list; transient ones are redriven by themselves, for the others repair the "
             "cause and materialize the partitions again"
         )
-    return "read the run's log, then materialize the partitions again"
+    return _STEPS.get(reason.kind, "read the run's log, then materialize the partitions again")
 
 
 def _repaired(memory: Memory, instance: dg.DagsterInstance, now: datetime) -> None:
@@ -250,12 +249,14 @@ def _repaired(memory: Memory, instance: dg.DagsterInstance, now: datetime) -> No
 
 
 def _latest(instance: dg.DagsterInstance, asset: str, partitions: Mapping[str, int]) -> Mapping[str, int]:
-    """Number of the event by which each partition is there; of a job that has none, of its last success."""
+    """Number of the event by which each partition is there; of a job that has none, above all once it succeeds."""
     if asset in _ASSETS:
         return latest_storage_ids(instance, asset, partitions)
-    succeeded = dg.RunStatusChangeRecordsFilter(dg.DagsterEventType.RUN_SUCCESS, job_names=[asset])
-    records = instance.fetch_run_status_changes(succeeded, limit=1).records
-    return dict.fromkeys(partitions, records[0].storage_id) if records else {}
+    ended = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
+    # Run status changes cannot be asked for by job on every storage; runs can.
+    newest = instance.get_runs(dg.RunsFilter(job_name=asset, statuses=ended), limit=1)
+    repaired = bool(newest) and newest[0].status == dg.DagsterRunStatus.SUCCESS
+    return {key: at + 1 for key, at in partitions.items()} if repaired else {}
 
 
 def _end(memory: Memory, key: str, now: datetime) -> None:
@@ -305,18 +306,14 @@ def _paragraph(cause: Cause, names: Callable[[str, Sequence[str]], Sequence[str]
             if troop is not None:
                 by_day.setdefault(partition.partition("|")[0], []).append(troop)
         for day, keys in by_day.items():
-            troops += [name for name in map(_one_line, names(day, keys)) if name not in troops]
+            troops += [
+                name for name in (presentable(name, 60) for name in names(day, keys)) if name not in troops
+            ]
     if troops:
         more = f" and {len(troops) - 5} more" if len(troops) > 5 else ""
         lines.append(f"{', '.join(troops[:5])}{more}")
     lines.append(f"next: {cause.next_step}")
     return "\n".join(lines)
-
-
-def _one_line(name: str) -> str:
-    """A troop's name, which is free text, as part of a line."""
-    line = " ".join(name.split())
-    return line if len(line) <= 60 else f"{line[:59]}…"
 
 
 def payload(text: str) -> Mapping[str, Any]:

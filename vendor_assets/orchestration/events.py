@@ -8,8 +8,10 @@ import dagster as dg
 import pyarrow as pa
 
 from vendor_assets.harvest.outcome import Order, Outcome
+from vendor_assets.orchestration.failures import NOT_COMPLETE, reason_json
 from vendor_assets.orchestration.lineage import column_lineage
 from vendor_assets.orchestration.partitions import day_troop_key
+from vendor_assets.presentable import presentable
 from vendor_assets.tables import TABLES
 
 COMPLETE = "complete"
@@ -34,6 +36,8 @@ RETRY_TAG = "dagster/retry_on_asset_or_op_failure"
 TROOPS_TAG = "vendor_assets/troops"
 """JSON list of troops (ids, keys or names) that shall follow a roster; absent: all of them."""
 
+LONGEST_WHY: Final = 1000
+"""Characters of why one of many partitions did not become complete."""
 RUNLESS_JOB: Final = "none"
 """Stands for the job in events that no run made."""
 
@@ -191,6 +195,10 @@ def metadata_of(
         metadata |= column_lineage(outcome.asset)
     if outcome.sample:
         metadata["sample"] = _sample(outcome.sample)
+    if outcome.reason is not None:
+        metadata["failure_kind"] = outcome.reason.kind
+        if outcome.reason.status is not None:
+            metadata["failure_status"] = outcome.reason.status
     for name, value in outcome.details.items():
         metadata[name] = ", ".join(value) if isinstance(value, list) else value
     return metadata
@@ -249,14 +257,16 @@ def failure_of(outcomes: Sequence[Outcome]) -> dg.Failure | None:
     return dg.Failure(
         f"{len(failed)} of {len(outcomes)} partitions did not become complete: {shown}{more}",
         metadata={
-            "not_complete": dg.MetadataValue.json(
+            NOT_COMPLETE: dg.MetadataValue.json(
                 [
                     {
                         "asset": item.asset,
                         "partition": partition_of(item),
                         "state": item.state,
-                        "why": item.message,
+                        "why": presentable(item.message, LONGEST_WHY),
+                        "dead_letters": item.dead,
                     }
+                    | (reason_json(item.reason) if item.reason else {})
                     for item in failed[:500]
                 ]
             )

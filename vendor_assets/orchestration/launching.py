@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import dagster as dg
 
-from vendor_assets import errors
 from vendor_assets.budget import Leases
 from vendor_assets.configuration import Settings
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
@@ -19,6 +18,7 @@ from vendor_assets.harvest.costs import Costs, choose_troops
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut
 from vendor_assets.orchestration.events import CALLS_TAG, DAY_TAG, FOLLOW_TAG, TRIGGER_TAG
+from vendor_assets.orchestration.failures import reason_of_steps
 from vendor_assets.orchestration.following import class_tags, day_is_decided
 from vendor_assets.orchestration.jobs import HARVEST_JOB, PUBLISH_JOB, ROSTER_JOB, harvest_config
 from vendor_assets.orchestration.partitions import TROOP, Partitions, day_troop_key
@@ -286,7 +286,7 @@ class Launcher:
                     f"{observation.metadata['state'].value}: {observation.description}"
                 )
         if not result.success and len(self.summary.problems) == problems:
-            self.summary.problems.append(f"{title}: {_why(result)}")
+            self.summary.problems.append(f"{title}: {reason_of_steps(result.all_events)[1]}")
         calls = self.summary.calls_made - before
         self._say(
             f"{title}: {'done' if result.success else 'NOT COMPLETE'}, {calls} calls (run {result.run_id[:8]})"
@@ -305,29 +305,3 @@ def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
     return any(
         error is not None and error.cls_name == "DagsterExecutionInterruptedError" for error in failures
     )
-
-
-def _why(result: dg.ExecuteInProcessResult) -> str:
-    """The reason of a failed run, one line: what an error of ours says, else the innermost one."""
-    for event in result.all_events:
-        if event.is_step_failure:
-            failure = event.step_failure_data
-            if failure.user_failure_data and failure.user_failure_data.description:
-                return failure.user_failure_data.description
-            if failure.error is not None:
-                return _said(failure.error)
-    for event in result.all_events:
-        # Before the first step: a resource that cannot be made.
-        if event.event_type == dg.DagsterEventType.RUN_FAILURE and event.job_failure_data.error is not None:
-            return _said(event.job_failure_data.error)
-    return "the run failed"
-
-
-def _said(error: Any) -> str:
-    """What an error that Dagster keeps says; of a chain of causes what ours says."""
-    chain = [error]
-    while chain[-1].cause is not None:
-        chain.append(chain[-1].cause)
-    ours = [each for each in chain if hasattr(errors, each.cls_name or "")]
-    message = str((ours or chain[-1:])[0].message).strip().splitlines()[0]
-    return message.partition(": ")[2] if ours else message

@@ -1,7 +1,6 @@
 """Dead letters as an asset: one partition a day, observed whenever its dead letters changed."""
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any, Final
@@ -9,7 +8,8 @@ from typing import Any, Final
 import dagster as dg
 
 from vendor_assets.errors import ObjectNotFoundError
-from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
+from vendor_assets.harvest.dead_letters import DeadLetters, DeadPartition
+from vendor_assets.presentable import presentable
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
@@ -27,11 +27,10 @@ Those called transient are redriven by themselves after 10, 40 and 160 minutes (
 for you: repair the cause, then materialize the partition of the asset that is named, or
 
     vendor-assets dead-letters redrive --day 2026-11-20
-    vendor-assets dead-letters discard --day 2026-11-20 --reason "404" --why "retired service"
+    vendor-assets dead-letters discard --day 2026-11-20 --status 404 --why "retired service"
 
 The tables are under *Events*, the days that have open ones under *Checks*. Nothing to materialize: it costs no call."""
 
-_OWN_COLUMN: Final = re.compile(r"^[A-Z]+ /\S+: | \(\d+ attempts?\)| \(status \d+\)")
 _COLUMNS: Final = {
     "day": "string",
     "troop": "string",
@@ -122,13 +121,13 @@ def _table(partitions: Iterable[DeadPartition], names: dict[str, str]) -> dg.Tab
             "troop": _troop(partition.troop_key, names),
             "asset": partition.asset,
             "status": str(letter.status or "none"),
-            "reason": _reason(letter),
+            "reason": presentable(letter.why.what),
             "transient": letter.retryable,
             "attempts": letter.attempts,
             "first": f"{letter.first_at:%Y-%m-%d %H:%M:%S}",
             "last": f"{letter.last_at:%Y-%m-%d %H:%M:%S}",
             "leaves": len(letter.leaves),
-            "request": letter.request,
+            "request": presentable(letter.request),
         }
         for partition in partitions
         for letter in partition.letters
@@ -139,13 +138,8 @@ def _table(partitions: Iterable[DeadPartition], names: dict[str, str]) -> dg.Tab
     return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in shown], schema)
 
 
-def _reason(letter: DeadLetter) -> str:
-    """The reason without what has a column of its own."""
-    return _OWN_COLUMN.sub("", letter.reason)
-
-
 def _troop(troop_key: str | None, names: dict[str, str]) -> str:
     if troop_key is None:
         return "all"
-    name = names.get(troop_key, "")
+    name = presentable(names.get(troop_key, ""))
     return f"{name} ({troop_key})" if name else troop_key

@@ -13,6 +13,7 @@ from vendor_assets.days import day_window
 from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.orchestration.estimates import compared
+from vendor_assets.orchestration.failures import failure_from
 from vendor_assets.orchestration.lineage import column_lineage
 from vendor_assets.orchestration.pictures import troops_picture
 from vendor_assets.storage import layout
@@ -79,7 +80,7 @@ def publish_day(
             raise dg.Failure(f"{day} is not published: {unique.description}", allow_retries=False)
         yield _published(store, day, settings, states, compared(instance, day, sorted(states)))
     except VendorAssetsError as error:
-        raise dg.Failure(str(error), allow_retries=error.retryable) from error
+        raise failure_from(error) from error
 
 
 def _published(
@@ -246,7 +247,7 @@ def publish_report(store: ObjectStore, day: date, zone: ZoneInfo) -> dg.Material
     try:
         report = render_report(store, day, timezone=zone.key)
     except VendorAssetsError as error:
-        raise dg.Failure(str(error), allow_retries=error.retryable) from error
+        raise failure_from(error) from error
     store.put(layout.report_key(day, "ipynb"), report.notebook)
     store.put(layout.report_key(day, "html"), report.html)
     return dg.MaterializeResult(metadata=metadata_of_report(store, day, report))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -20,12 +21,14 @@ from dagster._core.scheduler.instigation import (
 
 from vendor_assets.client.webhook import post
 from vendor_assets.configuration import read
-from vendor_assets.errors import ConfigurationError, MessageError
+from vendor_assets.errors import ConfigurationError, MessageError, Reason, VendorRejectedError
+from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration import alerts
 from vendor_assets.orchestration.freshness import Freshness, freshness, scheduled_since
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.storage import layout
+from vendor_assets.storage.objects import ObjectStore, open_store
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator
 from vendor_assets_tests.support.webhook import SECRET, Webhook, webhook
@@ -40,6 +43,11 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 def hook() -> Iterator[Webhook]:
     with webhook() as running:
         yield running
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return open_store(str(tmp_path / "store"))
 
 
 @dataclass
@@ -180,20 +188,61 @@ def test_the_address_is_a_secret(tmp_path: Path, hook: Webhook) -> None:
     assert "VENDOR_ASSETS_ALERT_URL" in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        (
-            f"12 of 12 {DEAD}/200000000/hosts/1{REJECTED} (1 attempt); see",
-            f"3 of 40 {DEAD}/7/hosts/2{REJECTED} (2 attempts)",
-        ),
-        ("GET /v2/x/1: the vendor refuses the key", "GET /v2/y/2: the vendor refuses the key"),
-    ],
-)
-def test_a_reason_is_the_same_wherever_it_strikes(one: str, other: str) -> None:
-    """Requests, ids and counts do not make another cause; another status does."""
-    assert alerts.signature(one) == alerts.signature(other)
-    assert alerts.signature(one.replace("400", "500").replace("key", "sender")) != alerts.signature(other)
+def test_a_reason_is_the_same_wherever_it_strikes() -> None:
+    """What the vendor says, and where, make no other cause; another kind or status does."""
+    one = Reason("vendor_rejected", 400, "the vendor rejects the request (status 400)")
+    assert alerts.signature(one) == alerts.signature(replace(one, what="another text"))
+    others = [replace(one, status=422), replace(one, status=None), replace(one, kind="vendor_unauthorized")]
+    assert len({alerts.signature(reason) for reason in [one, *others]}) == 4
+
+
+@pytest.mark.parametrize("text", ["401", "403", "api key", "is down", "timed out"])
+def test_no_text_decides_what_to_do(text: str) -> None:
+    """A rejection whose request or answer names another status is a rejection."""
+    reason = VendorRejectedError(f"GET /v2/applications/200040140/{text}.json: rejected", status=400).reason
+    assert "VENDOR_API_KEY" not in alerts._next_step(reason, dead_letters=False)
+    assert "VENDOR_API_KEY" not in alerts._next_step(reason, dead_letters=True)
+    assert "dead-letters" in alerts._next_step(reason, dead_letters=True)
+
+
+def test_a_rejection_of_an_id_that_looks_like_a_status_is_no_matter_of_the_key(
+    alerting: Alerting, vendor: RunningSimulator
+) -> None:
+    """Kind and status of the failure are fields from the client to dead letter, event and alert."""
+    troop = vendor.world.troops_on(DAY, "UTC")[0]
+    key = layout.encode_segment(troop.id)
+    alerting.tick()
+    vendor.faults([{"kind": "status", "status": 400, "match": "/hosts/.*data.json"}])
+    assert not alerting.harvest(key)
+    (text,) = alerting.tick()
+    assert "VENDOR_API_KEY" not in text
+    store = alerting.deployment.store
+    (partition,) = DeadLetters(store).of_day(DAY)
+    assert {(letter.kind, letter.status) for letter in partition.letters} == {("vendor_rejected", 400)}
+    assert all("attempt" not in letter.what and "GET" not in letter.what for letter in partition.letters)
+    records = alerting.deployment.instance.fetch_observations(
+        dg.AssetRecordsFilter(dg.AssetKey("performance_data")), limit=1
+    ).records
+    observed = records[0].event_log_entry.dagster_event
+    assert observed is not None
+    metadata = observed.asset_observation_data.asset_observation.metadata  # type: ignore[attr-defined]
+    assert metadata["failure_kind"].value == "vendor_rejected"
+    assert metadata["failure_status"].value == 400
+
+
+def test_dead_letters_of_old_are_read(store: ObjectStore) -> None:
+    """One that was kept before dead letters had a kind has none, and its reason still shows."""
+    at = datetime(2026, 11, 20, tzinfo=UTC)
+    letter = DeadLetter(("a",), "GET /x", "rejected (status 400)", False, 400, 1, at, at)
+    partition = DeadPartition("warriors", DAY, "1", (letter,))
+    DeadLetters(store).change(partition, lambda _: partition)
+    key = layout.dead_letters_key("warriors", DAY, "1")
+    document = json.loads(store.get(key))
+    for name in ("kind", "what"):
+        del document["letters"][0][name]
+    store.put(key, json.dumps(document).encode())
+    (read_again,) = DeadLetters(store).of_day(DAY)
+    assert read_again.letters[0].why == Reason("dead_letter", 400, "rejected (status 400)")
 
 
 def test_a_cause_that_reaches_further_days_is_told_again_later() -> None:

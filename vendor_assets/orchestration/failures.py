@@ -1,0 +1,89 @@
+"""Failures as Dagster keeps them: ours with their reason in parts, and read back from a run without reading texts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+import dagster as dg
+
+from vendor_assets import errors
+from vendor_assets.errors import LONGEST_MESSAGE, Reason, VendorAssetsError
+from vendor_assets.presentable import presentable
+
+NOT_COMPLETE: Final = "not_complete"
+"""Metadata of a run's failure: the partitions that did not become complete, each with its reason."""
+REASON: Final = "reason"
+"""Metadata of a run's failure that has one reason."""
+UNKNOWN: Final = "failed"
+"""Kind of a failure of which nothing is known."""
+
+
+def failure_from(error: VendorAssetsError) -> dg.Failure:
+    """An error of ours as Dagster's failure: retried where that may help, with its reason in parts."""
+    return dg.Failure(
+        str(error),
+        metadata={REASON: dg.MetadataValue.json(reason_json(error.reason))},
+        allow_retries=error.retryable,
+    )
+
+
+def reason_json(reason: Reason) -> dict[str, Any]:
+    """A reason as a document that may be shown."""
+    return asdict(reason) | {"what": presentable(reason.what)}
+
+
+def reason_from(document: Mapping[str, Any]) -> Reason:
+    """A reason as it was stored; those of older versions have no parts."""
+    status = document.get("status")
+    return Reason(
+        str(document.get("kind") or UNKNOWN),
+        status if isinstance(status, int) else None,
+        presentable(document.get("what") or document.get("why") or "the run failed"),
+    )
+
+
+def reason_of_info(error: Any) -> tuple[Reason, str]:
+    """The reason and the message of an error that Dagster has kept: of a chain of causes ours, else the innermost."""
+    chain = [error]
+    while chain[-1].cause is not None:
+        chain.append(chain[-1].cause)
+    named = [(each, vars(errors).get(each.cls_name or "")) for each in chain]
+    ours = [
+        (each, kind) for each, kind in named if isinstance(kind, type) and issubclass(kind, VendorAssetsError)
+    ]
+    shown, found = (ours or named[-1:])[0]
+    # Dagster keeps an error as Python prints it, the class before the message.
+    _, _, said = str(shown.message).partition(": ")
+    said = presentable(said if found and said else shown.message, LONGEST_MESSAGE)
+    kind = found.kind if isinstance(found, type) and issubclass(found, VendorAssetsError) else shown.cls_name
+    return Reason(presentable(kind or UNKNOWN), what=presentable(said)), said
+
+
+def reason_of_steps(events: Sequence[dg.DagsterEvent]) -> tuple[Reason, str]:
+    """The reason and the message of a failed run, by its events: a step's failure, else what let no step begin."""
+    for event in events:
+        if event.is_step_failure:
+            failure = event.step_failure_data
+            ours = failure.user_failure_data
+            if ours is not None and ours.description:
+                kept = ours.metadata.get(REASON)
+                document = kept.value if isinstance(kept, dg.JsonMetadataValue) else {}
+                said = presentable(ours.description, LONGEST_MESSAGE)
+                return reason_from({"what": said} | (document if isinstance(document, dict) else {})), said
+            if failure.error is not None:
+                return reason_of_info(failure.error)
+    for event in events:
+        # Before the first step: a resource that cannot be made.
+        if event.event_type == dg.DagsterEventType.RUN_FAILURE and event.job_failure_data.error is not None:
+            return reason_of_info(event.job_failure_data.error)
+    return Reason(UNKNOWN, what="the run failed"), "the run failed"
+
+
+def not_complete(events: Sequence[dg.DagsterEvent]) -> list[dict[str, Any]] | None:
+    """The partitions that a failed run lists as not complete; None where it lists none."""
+    for event in events:
+        failure = event.step_failure_data.user_failure_data if event.is_step_failure else None
+        listed = failure.metadata.get(NOT_COMPLETE) if failure else None
+        if isinstance(listed, dg.JsonMetadataValue) and isinstance(listed.value, list):
+            return [item for item in listed.value if isinstance(item, dict)]
+    return None
