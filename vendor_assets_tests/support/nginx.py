@@ -52,31 +52,44 @@ class RunningNginx:
 @contextmanager
 def nginx(upstream: str, *, rate: int) -> Iterator[RunningNginx]:
     """Let ``rate`` requests a second pass to ``upstream``, burst 0; what comes faster is answered with 429."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="nginx-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        with running(
+            folder, _CONFIGURATION.format(folder=folder, rate=rate, port=port, upstream=upstream), port
+        ):
+            yield RunningNginx(f"http://127.0.0.1:{port}", folder / "access.log")
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running(folder: Path, configuration: str, port: int) -> Iterator[None]:
+    """Run nginx with a configuration while the block lasts, which begins once it listens on a port."""
     program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     if program is None:
         reason = "nginx not found: apt-get install nginx-light"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="nginx-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        configuration = _CONFIGURATION.format(folder=folder, rate=rate, port=port, upstream=upstream)
-        (folder / "nginx.conf").write_text(configuration)
-        process = subprocess.Popen(
-            [program, "-p", name, "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
-        )
-        try:
-            while not _listens(port):
-                if process.poll() is not None:
-                    pytest.fail(f"nginx did not start: {(folder / 'error.log').read_text()}")
-                time.sleep(0.05)
-            yield RunningNginx(f"http://127.0.0.1:{port}", folder / "access.log")
-        finally:
-            process.terminate()
-            process.wait(20)
+    (folder / "nginx.conf").write_text(configuration)
+    process = subprocess.Popen(
+        [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
+    )
+    try:
+        while not _listens(port):
+            if process.poll() is not None:
+                pytest.fail(f"nginx did not start: {(folder / 'error.log').read_text()}")
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
 
 
 def _listens(port: int) -> bool:
