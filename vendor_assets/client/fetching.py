@@ -500,17 +500,21 @@ class VendorClient:
         """Raise where nothing more may be sent: the key was refused, or somebody wants it to end."""
         refused = self._refused
         if refused is not None:
+            # It was another request that was refused; this one is not sent.
             error = VendorUnauthorizedError(str(refused), status=refused.status)
             error.key_refused = True
+            error.calls = 0
             raise error
         if self._stop.is_set() or fetch.ended():
             raise StoppedError(f"asked to stop; nothing more is sent (after {fetch.spent.attempts} attempts)")
 
-    def _refuse(self, error: VendorUnauthorizedError) -> None:
-        """From now on nothing is sent; who waits for a slot is told at once."""
+    def _refuse(self, error: VendorUnauthorizedError, request: Request) -> None:
+        """From now on nothing is sent; who waits for a slot is told at once, with the request that was refused."""
         error.key_refused = True
         with self._lock:
-            self._refused = self._refused or error
+            self._refused = self._refused or VendorUnauthorizedError(
+                self._redaction.message(f"GET {request.path[:200]}: {error}"), status=error.status
+            )
         self._budget.wake()
 
     def _judge(self, error: VendorUnauthorizedError, fetch: _Fetch) -> VendorUnauthorizedError:
@@ -521,7 +525,7 @@ class VendorClient:
         """
         probe = self._vendor.probe()
         if error.status == 401 or fetch.request.path == probe.path:
-            self._refuse(error)
+            self._refuse(error, fetch.request)
             return error
         with self._lock:
             self._forbidden += 1
@@ -552,7 +556,7 @@ class VendorClient:
                 answer = self._send(self._url(probe), probe.endpoint, slot, spent)
                 throttled = self._throttles(answer.status, answer.headers, answer.body)
                 if answer.status in (401, 403) and not throttled:
-                    self._refuse(doubt)
+                    self._refuse(doubt, probe)
             except VendorError:
                 # That says nothing of the key; the next refusal asks again.
                 pass
@@ -588,7 +592,9 @@ class VendorClient:
     def _fail(self, request: Request, error: VendorError, body: bytes, spent: Spent) -> NoReturn:
         """Raise the error with all that is known, and without the key."""
         times = "1 attempt" if spent.attempts == 1 else f"{spent.attempts} attempts"
-        message = self._redaction.message(f"GET {request.path[:200]}: {error} ({times})")
+        message = str(error)
+        if not (isinstance(error, VendorUnauthorizedError) and error.calls == 0):
+            message = self._redaction.message(f"GET {request.path[:200]}: {message} ({times})")
         excerpt = self._redaction.message(body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace"))
         final = type(error)(
             message,

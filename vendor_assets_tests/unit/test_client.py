@@ -383,6 +383,9 @@ def test_the_first_refusal_of_the_key_is_the_last_call(monkeypatch: pytest.Monke
         with pytest.raises(VendorUnauthorizedError, match="API key provided is invalid") as raised:
             bench.client.fetch(request)
         assert (raised.value.key_refused, raised.value.status, raised.value.calls) == (True, 401, 0)
+        assert str(raised.value).startswith(
+            "GET /v2/applications.json: the vendor refuses the key (status 401): "
+        )
     assert len(bench.script.urls) == len(bench.ledger.observed) == bench.client.counts.calls == 1
 
 
