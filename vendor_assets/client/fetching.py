@@ -629,7 +629,7 @@ def _refusal(said: str, words: str) -> str:
     refused = "the key" if not words or _KEY.search(words) else "access"
     message = f"the vendor refuses {refused} {said}"
     if _TENANT.search(words):
-        return f"{message}; it wants to know the tenant (an X-Scope-OrgID header)"
+        return f"{message}; set the tenant, like VENDOR_HEADERS=X-Scope-OrgID=name"
     if _REGION.search(words):
         return f"{message}; is VENDOR_URL the address of the account's region?"
     if refused == "access":
