@@ -7,6 +7,7 @@ The tree::
     ├── VendorError                    the vendor answered something else than data, or nothing
     │   ├── VendorUnavailableError     retryable: no connection, a timeout, a 5xx, a broken body
     │   ├── VendorThrottledError       retryable: 429, or what else says that we were too fast
+    │   ├── VendorIncompleteError      retryable: a success that is not all that was asked for
     │   ├── VendorRejectedError        a 4xx that asking again cannot change
     │   │   ├── VendorUnauthorizedError    401 or 403: the key
     │   │   └── VendorNotFoundError        404 or 410: the entity is gone
@@ -141,6 +142,12 @@ class VendorUnavailableError(VendorError):
 
 class VendorThrottledError(VendorError):
     """The vendor said that we were too fast (429, or another status and a sign of it), after all retries."""
+
+    retryable = True
+
+
+class VendorIncompleteError(VendorError):
+    """An answer that the vendor calls a success and that is not all that was asked for, after all retries."""
 
     retryable = True
 

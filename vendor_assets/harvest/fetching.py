@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 from vendor_assets.client import Spent
@@ -19,6 +20,7 @@ from vendor_assets.errors import (
     StoppedError,
     VendorAssetsError,
     VendorError,
+    VendorIncompleteError,
     VendorNotFoundError,
     VendorProtocolError,
     VendorThrottledError,
@@ -52,6 +54,9 @@ _NOT_ITS_OWN = frozenset((401, 402, 403, 404, 405, 406, 407, 410, 415, 429, 451,
 _MAY_BE_SIZE = frozenset((400, 408, 413, 414, 422, 431, 503, 504))
 """Statuses that may mean that even one leaf is too much at a time; Prometheus says 422 and 503 for a query that is too
 large or too slow."""
+
+CONFIRMED_SECONDS = 30.0
+"""How long it counts that the vendor was found at its address."""
 
 
 class FetchedLike(Protocol):
@@ -203,7 +208,9 @@ class Fetcher:
         self._answers: Counter[Asset] = Counter()
         self._fruitless: dict[Asset, int] = {}
         self._dead_at = -1
-        self._refused: VendorUnauthorizedError | None = None
+        self._refused: VendorAssetsError | None = None
+        self._confirming = threading.Lock()
+        self._confirmed_until = 0.0
         self._busy_since = 0.0
         self.busy_seconds = 0.0
         """Time during which there was something to fetch."""
@@ -302,10 +309,11 @@ class Fetcher:
                 self._finish_if_over(work)
 
     def _give_up(self, work: Work, failure: VendorAssetsError) -> None:
-        """End one harvest early, or all of them where the key is refused: none of the others would get an answer."""
-        if isinstance(failure, VendorUnauthorizedError):
+        """End one harvest early, or all where the key or the address is wrong: none would get an answer."""
+        for_all = isinstance(failure, VendorUnauthorizedError | VendorNotFoundError)
+        if for_all:
             self._refused = failure
-        for each in list(self._open) if isinstance(failure, VendorUnauthorizedError) else [work]:
+        for each in list(self._open) if for_all else [work]:
             each.failure = each.failure or failure
             each.pending.clear()
             self._finish_if_over(each)
@@ -332,14 +340,14 @@ class Fetcher:
                 fetched = self._client.fetch(
                     request,
                     work_class=work.work_class,
-                    check=lambda response: self._vendor.parse(work.asset, planned, response),
+                    check=partial(self._read, work.asset, planned, request),
                     ended=lambda: work.failure is not None or self._stopping(),
                     spent=spent,
                     max_attempts=max_attempts,
                 )
             except VendorNotFoundError as error:
-                self._land_gone(work, planned, page, request, error)
-                return None
+                unsure = self._not_found(work, planned, page, request, error)
+                return failed(unsure) if unsure else None
             except VendorError as error:
                 return failed(error)
             finally:
@@ -348,7 +356,7 @@ class Fetcher:
             with self._condition:
                 self._answers[work.asset] += 1
             parsed: Parsed = fetched.value
-            content = _content(work.asset, parsed)
+            content = _content(work.asset, request, parsed)
             if content in seen or page > MAX_PAGES:
                 what = f"page {page} of {planned.request.key} repeats an earlier page; the list never ends"
                 endless = VendorProtocolError(what, status=fetched.response.status, attempts=fetched.attempts)
@@ -370,12 +378,79 @@ class Fetcher:
                 return None
             page, request = page + 1, parsed.next
 
+    def _read(self, asset: Asset, planned: PlannedRequest, request: Request, response: Response) -> Parsed:
+        """Read an answer.
+
+        Raises:
+            VendorProtocolError: It cannot be understood.
+            VendorIncompleteError: It is not all that was asked for.
+        """
+        if request != planned.request:
+            response = replace(response, asked=request)
+        parsed = self._vendor.parse(asset, planned, response)
+        if parsed.incomplete:
+            message = (
+                f"the vendor calls it a success, but it is not all that was asked for: {parsed.incomplete}"
+            )
+            raise VendorIncompleteError(message, status=response.status)
+        return parsed
+
+    def _not_found(
+        self, work: Work, planned: PlannedRequest, page: int, request: Request, error: VendorNotFoundError
+    ) -> VendorError | None:
+        """A 404 or 410: an entity that is gone lands; anything else is a failure, and nothing of it is kept.
+
+        Returns:
+            The failure.
+
+        Raises:
+            VendorNotFoundError: The vendor is not at its address.
+        """
+        try:
+            self._confirm_address(work)
+        except VendorNotFoundError:
+            raise
+        except VendorError as unsure:
+            return unsure
+        # The next page of a list is no entity that could be gone.
+        if page == 1 and self._vendor.says_gone(request, error.excerpt):
+            self._land_gone(work, planned, page, request, error)
+            return None
+        return _not_gone(request, error)
+
+    def _confirm_address(self, work: Work) -> None:
+        """Make sure that the vendor is at its address, unless that was done just before.
+
+        Raises:
+            VendorError: It is not there (VendorNotFoundError), or that cannot be told now.
+        """
+        with self._confirming:
+            if time.monotonic() < self._confirmed_until:
+                return
+            spent = Spent()
+            try:
+                self._client.fetch(
+                    self._vendor.probe(),
+                    work_class=work.work_class,
+                    ended=lambda: work.failure is not None or self._stopping(),
+                    spent=spent,
+                )
+            except VendorNotFoundError as error:
+                message = (
+                    f"{self._vendor.title} is not at this address: {error}; is VENDOR_URL right? "
+                    "Nothing of this is kept, the next run asks again"
+                )
+                raise VendorNotFoundError(message, status=error.status, attempts=error.attempts) from error
+            finally:
+                self._count(work, spent)
+            self._confirmed_until = time.monotonic() + CONFIRMED_SECONDS
+
     def _judge(self, error: VendorError) -> None:
         """End the harvest where the failure is not the request's own."""
         if isinstance(error, VendorUnauthorizedError) and (error.status == 401 or error.key_refused):
             # Every other request would be refused too: do not spend calls on learning it again.
             raise error
-        if isinstance(error, VendorUnavailableError):
+        if isinstance(error, VendorUnavailableError) and error.status not in (404, 410):
             self._down += 1
             if self._down >= VENDOR_DOWN_AFTER:
                 message = (
@@ -508,7 +583,20 @@ def _may_be_size(error: VendorError) -> bool:
     return isinstance(error, VendorTooLargeError) or error.status in _MAY_BE_SIZE
 
 
-def _content(asset: Asset, parsed: Parsed) -> int:
+def _content(asset: Asset, request: Request, parsed: Parsed) -> int:
     """What a page is about: two pages of a list with the same entities are the same page twice."""
     keys = [parsed.columns[name] for name in TABLES[asset].key if name in parsed.columns]
-    return hash((tuple(zip(*keys, strict=True)), str(parsed.rejected)))
+    return hash((request.endpoint, tuple(zip(*keys, strict=True)), str(parsed.rejected)))
+
+
+def _not_gone(request: Request, error: VendorNotFoundError) -> VendorUnavailableError:
+    """A 404 or 410 that is no verdict on an entity: it may be another answer once the address is right."""
+    message = (
+        f"the vendor is at this address, but answers status {error.status} to {request.path[:200]} in a way that it "
+        "never says that something is gone; is VENDOR_URL right, and nothing between that answers in its place?"
+    )
+    found = VendorUnavailableError(
+        message, status=error.status, attempts=error.attempts, excerpt=error.excerpt
+    )
+    found.first_at, found.last_at = error.first_at, error.last_at
+    return found

@@ -325,7 +325,17 @@ def read_bodies(
     store: ObjectStore, wanted: Sequence[LandedIndex]
 ) -> Iterator[tuple[LandedIndex, PlannedRequest, Response]]:
     """The landed responses themselves and what they answer, chunk by chunk, one row group in memory at a time."""
-    columns = ["planned", "planned_leaves", "status", "headers", "fetched_at", "body"]
+    columns = [
+        "page",
+        "planned",
+        "planned_leaves",
+        "path",
+        "params",
+        "status",
+        "headers",
+        "fetched_at",
+        "body",
+    ]
     by_chunk: dict[str, dict[int, LandedIndex]] = {}
     for entry in wanted:
         by_chunk.setdefault(entry.chunk, {})[entry.row] = entry
@@ -338,14 +348,19 @@ def read_bodies(
                     if entry_here is None:
                         continue
                     record = {name: batch.column(name)[offset].as_py() for name in batch.schema.names}
+                    planned = PlannedRequest(
+                        decode_request(record["planned"]), _decode_leaves(record["planned_leaves"])
+                    )
+                    asked = None
+                    if record["page"] > 1:
+                        params = tuple((name, text) for name, text in json.loads(record["params"]))
+                        asked = Request(record["path"], params, planned.request.endpoint)
                     response = Response(
                         status=record["status"],
                         headers=json.loads(record["headers"]),
                         body=record["body"],
                         fetched_at=record["fetched_at"],
-                    )
-                    planned = PlannedRequest(
-                        decode_request(record["planned"]), _decode_leaves(record["planned_leaves"])
+                        asked=asked,
                     )
                     yield entry_here, planned, response
                 first += batch.num_rows

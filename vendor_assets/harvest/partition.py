@@ -460,6 +460,8 @@ class PartitionHarvest:
         answered: set[bytes] = set()
         pages: dict[bytes, dict[int, LandedIndex]] = {}
         for entry in newest_answers(index):
+            if entry.status in (404, 410) and (entry.asset == "troops" or entry.page > 1):
+                continue  # An older version took a wrong address for a list that is gone.
             provisional = self.asset == "performance_data" and entry.fetched_at.timestamp() < settled
             if not provisional or (counted_at is not None and entry.chunk in counted_at):
                 pages.setdefault(entry.request, {})[entry.page] = entry
@@ -614,6 +616,7 @@ class PartitionHarvest:
                 window=self.window,
                 previous=self.base.table_key,
                 troop_key=layout.encode_segment,
+                stopping=self.tools.stop.is_set,
             )
         return tabulate(
             self.asset,
@@ -622,6 +625,7 @@ class PartitionHarvest:
             answers=answers,
             troop_id=plan.troop_id,
             window=self.window,
+            stopping=self.tools.stop.is_set,
         )
 
     def _details(

@@ -20,30 +20,51 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vendor_assets.days import Window
-from vendor_assets.errors import ObjectNotFoundError, VendorProtocolError
+from vendor_assets.errors import ObjectNotFoundError, StoppedError, VendorProtocolError
 from vendor_assets.harvest.landing import SPLIT_PAGE, LandedIndex, read_bodies
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.storage.sorting import NewestRows
 from vendor_assets.tables import TABLES, Table
-from vendor_assets.vendors.base import Asset, Parsed, PlannedRequest, Vendor
+from vendor_assets.vendors.base import (
+    RECORD_CHARACTERS,
+    REJECTED_KEPT,
+    Asset,
+    Parsed,
+    PlannedRequest,
+    Vendor,
+    field_names,
+)
 
 _NAMES_KEPT: Final = 1000
 """New fields that are remembered by name; a vendor that invents more of them is only counted among these."""
 _QUARANTINE_IN_MEMORY: Final = 1 << 20
 
+QUARANTINE_BYTES: Final = 16 << 20
+"""Size of a partition's quarantine beyond which records are only counted."""
+
 
 class Quarantine:
-    """Records that do not fit a table: JSON lines with ``reason``, ``record``, ``request``, in a temporary file."""
+    """Records that do not fit a table: JSON lines with ``reason``, ``record``, ``request``, in a temporary file.
+
+    Attributes:
+        count: How many there are, also of those that are not kept because there are too many.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self._kept = 0
         self._lines: IO[bytes] = tempfile.SpooledTemporaryFile(_QUARANTINE_IN_MEMORY)  # noqa: SIM115 (close)
 
     def add(self, reason: str, record: str, planned: PlannedRequest) -> None:
         """Put a record aside."""
         self.count += 1
-        line = {"reason": reason, "record": record, "request": planned.request.key}
+        if self._lines.tell() < QUARANTINE_BYTES:
+            self._kept += 1
+            self._write(reason[:RECORD_CHARACTERS], record[:RECORD_CHARACTERS], planned.request.key)
+
+    def _write(self, reason: str, record: str, request: str) -> None:
+        line = {"reason": reason, "record": record, "request": request}
         self._lines.write(json.dumps(line).encode() + b"\n")
 
     def publish(self, store: ObjectStore, key: str) -> None:
@@ -51,6 +72,9 @@ class Quarantine:
         if not self.count:
             store.delete(key)
             return
+        if self.count > self._kept:
+            self._write(f"{self.count - self._kept} more records were put aside and are only counted", "", "")
+            self._kept = self.count
         self._lines.seek(0)
         with store.writer(key) as sink:
             shutil.copyfileobj(self._lines, sink, 1 << 20)
@@ -116,12 +140,17 @@ def tabulate(
     answers: Sequence[LandedIndex],
     troop_id: str,
     window: Window,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Tabulated]:
     """Read landed answers of data groups or performance data into a table, which is there until the block ends.
 
     Args:
         answers: Oldest first: of two rows with the same key the one in the later answer counts.
         window: The day; performance data outside it are dropped.
+        stopping: Tells that the run shall end; asked before each answer.
+
+    Raises:
+        StoppedError: The run shall end; what has landed is tabulated by the next one.
     """
     spec = TABLES[asset]
     found = Tabulated()
@@ -129,6 +158,7 @@ def tabulate(
     with NewestRows(spec) as rows:
         try:
             for entry, planned, response in read_bodies(store, answers):
+                _check_stop(stopping)
                 if response.status != 200:
                     continue
                 try:
@@ -149,12 +179,18 @@ def tabulate(
             found.quarantine.close()
 
 
+def _check_stop(stopping: Callable[[], bool]) -> None:
+    if stopping():
+        raise StoppedError("the run was stopped; the next one makes the table of what has landed")
+
+
 def _note(found: Tabulated, parsed: Parsed, planned: PlannedRequest) -> None:
     if len(found.new_fields) < _NAMES_KEPT:
-        found.new_fields.update(parsed.new_fields)
+        found.new_fields.update(field_names(parsed.new_fields))
     found.not_found.update(parsed.not_found)
-    for rejected in parsed.rejected:
+    for rejected in parsed.rejected[:REJECTED_KEPT]:
         found.quarantine.add(rejected.reason, rejected.record, planned)
+    found.quarantine.count += len(parsed.rejected[REJECTED_KEPT:]) + parsed.more_rejected
 
 
 def _to_batch(spec: Table, parsed: Parsed, *, troop_id: str, observed_at: datetime) -> pa.RecordBatch:
@@ -190,6 +226,7 @@ def tabulate_roster(
     window: Window,
     previous: str,
     troop_key: Callable[[str], str],
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Tabulated]:
     """Read landed lists of troops or warriors, and the day's sightings, into a roster.
 
@@ -199,38 +236,43 @@ def tabulate_roster(
     Args:
         previous: Object key of the partition's present table; it need not exist.
         troop_key: Makes a partition key from a troop's id.
+        stopping: Tells that the run shall end; asked before each answer.
+
+    Raises:
+        StoppedError: The run shall end; what has landed is tabulated by the next one.
     """
     spec = TABLES[asset]
     id_column = spec.key[0]
     found = Tabulated()
     seen: dict[str, dict[str, Any]] = {}
     try:
-        for row in read_table(store, previous).to_pylist():
-            seen[row[id_column]] = row
-    except ObjectNotFoundError:
-        pass
-    for _, planned, response in read_bodies(store, answers):
-        if response.status != 200:
-            continue
         try:
-            parsed = vendor.parse(asset, planned, response)
-        except VendorProtocolError as error:
-            excerpt = response.body[:2000].decode("utf-8", "replace")
-            found.quarantine.add(str(error), excerpt, planned)
-            continue
-        _note(found, parsed, planned)
-        later = vendor.rosters == "current" and response.fetched_at >= window.end
-        for row in _rows(parsed.columns):
-            _observe(seen, row[id_column], row, response.fetched_at, later)
-    rows = [seen[key] for key in sorted(seen)]
-    for row in rows:
-        if asset == "troops":
-            row["troop_key"] = troop_key(row["troop_id"])
-        else:
-            row["troop_id"] = troop_id
-    batch = pa.RecordBatch.from_pylist(rows, schema=spec.schema)
-    found.rows, found.batches = len(rows), lambda: iter([batch])
-    try:
+            for row in read_table(store, previous).to_pylist():
+                seen[row[id_column]] = row
+        except ObjectNotFoundError:
+            pass
+        for _, planned, response in read_bodies(store, answers):
+            _check_stop(stopping)
+            if response.status != 200:
+                continue
+            try:
+                parsed = vendor.parse(asset, planned, response)
+            except VendorProtocolError as error:
+                excerpt = response.body[:2000].decode("utf-8", "replace")
+                found.quarantine.add(str(error), excerpt, planned)
+                continue
+            _note(found, parsed, planned)
+            later = vendor.rosters == "current" and response.fetched_at >= window.end
+            for row in _rows(parsed.columns):
+                _observe(seen, row[id_column], row, response.fetched_at, later)
+        rows = [seen[key] for key in sorted(seen)]
+        for row in rows:
+            if asset == "troops":
+                row["troop_key"] = troop_key(row["troop_id"])
+            else:
+                row["troop_id"] = troop_id
+        batch = pa.RecordBatch.from_pylist(rows, schema=spec.schema)
+        found.rows, found.batches = len(rows), lambda: iter([batch])
         yield found
     finally:
         found.quarantine.close()

@@ -9,14 +9,28 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from heapq import nsmallest
 from typing import Any, ClassVar, Final, Literal, TypeGuard
 from urllib.parse import quote, urlencode
 
 from vendor_assets.days import Window
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
+from vendor_assets.presentable import presentable
+
+REJECTED_KEPT: Final = 100
+"""Records of one answer that are kept when they do not fit; the others are counted."""
+
+RECORD_CHARACTERS: Final = 2000
+"""The part of such a record that is kept."""
+
+FIELDS_NAMED: Final = 100
+"""Unknown fields of one answer that are named."""
+
+_NAME_SHOWN: Final = 100
+_DEPTH_SHOWN: Final = 50
 
 Asset = Literal["troops", "warriors", "data_groups", "performance_data"]
 
@@ -64,12 +78,14 @@ class Response:
         headers: Only those that reading the answer needs; names in lower case.
         body: The exact bytes, after transfer decoding.
         fetched_at: When the last byte arrived, an aware datetime in UTC.
+        asked: What was asked for it, where that is a later page; None where it is the planned request.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     fetched_at: datetime
+    asked: Request | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +128,7 @@ class Rejected:
 
     reason: str
     record: str
-    """The record as JSON text, at most 2,000 characters."""
+    """The record as JSON text, its first 2,000 characters."""
 
 
 @dataclass
@@ -129,16 +145,28 @@ class Parsed:
             the same in one column), ``value, weight``.
         next: The request of the next page, where there is one.
         not_found: Data groups that were asked for and that the vendor does not know (any more).
-        rejected: Records that do not fit the table.
+        rejected: Records that do not fit the table, the first ones.
+        more_rejected: How many more there are; they are counted, not kept.
         new_fields: Names of fields that the vendor's dialect did not have when this was written; kept in
             ``attributes`` where the table has it.
+        incomplete: Why this is not all that was asked for, though the vendor calls it a success; empty where it is
+            all. Such an answer is asked for again, and is no answer in the end.
     """
 
     columns: dict[str, list[object]] = field(default_factory=dict)
     next: Request | None = None
     not_found: tuple[str, ...] = ()
     rejected: list[Rejected] = field(default_factory=list)
+    more_rejected: int = 0
     new_fields: tuple[str, ...] = ()
+    incomplete: str = ""
+
+    def reject(self, reason: str, record: object, count: int = 1) -> None:
+        """Put a record aside, or some that are alike; beyond the first of an answer they are only counted."""
+        if len(self.rejected) < REJECTED_KEPT:
+            self.rejected.append(reject(reason, record))
+            count -= 1
+        self.more_rejected += count
 
 
 class Vendor(ABC):
@@ -234,6 +262,18 @@ class Vendor(ABC):
         """
         return []
 
+    def says_gone(self, request: Request, body: str) -> bool:  # noqa: ARG002  by default no path names an entity
+        """Whether a 404 or 410 says that an entity is gone: the path names one, and the body is this vendor's.
+
+        Only then is it an answer. Elsewhere (a fixed path, the error page of a proxy) it tells that the address is
+        wrong. An entity is one that an earlier list named.
+
+        Args:
+            request: What was asked.
+            body: The beginning of the answer.
+        """
+        return False
+
     @abstractmethod
     def parse(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
         """Read one answer (status 200).
@@ -283,8 +323,40 @@ def is_name(value: object) -> TypeGuard[str]:
 
 
 def reject(reason: str, record: object) -> Rejected:
-    """Put a record aside, with its first 2,000 characters."""
-    return Rejected(reason, json.dumps(record)[:2000])
+    """Put a record aside, with its first 2,000 characters, in time that does not grow with it."""
+    kept: list[str] = []
+    room = RECORD_CHARACTERS
+    for piece in _pieces(record, _DEPTH_SHOWN):
+        kept.append(piece)
+        room -= len(piece)
+        if room <= 0:
+            break
+    return Rejected(reason, "".join(kept)[:RECORD_CHARACTERS])
+
+
+def _pieces(value: object, depth: int) -> Iterator[str]:
+    """A value's JSON text as ``json.dumps`` writes it, bit by bit; what lies too deep is left out."""
+    if isinstance(value, str):
+        yield json.dumps(value[:RECORD_CHARACTERS])
+    elif depth and isinstance(value, Mapping):
+        yield "{"
+        for number, (name, inner) in enumerate(value.items()):
+            yield f"{', ' if number else ''}{json.dumps(str(name)[:RECORD_CHARACTERS])}: "
+            yield from _pieces(inner, depth - 1)
+        yield "}"
+    elif depth and isinstance(value, list | tuple):
+        yield "["
+        for number, inner in enumerate(value):
+            yield ", " if number else ""
+            yield from _pieces(inner, depth - 1)
+        yield "]"
+    else:
+        yield json.dumps(value) if isinstance(value, int | float | None) else '"…"'
+
+
+def field_names(names: Iterable[object]) -> tuple[str, ...]:
+    """Names of unknown fields as they can be shown: sorted, not too many, not too long, each in valid Unicode."""
+    return tuple(nsmallest(FIELDS_NAMED, {presentable(name, _NAME_SHOWN) for name in names}))
 
 
 def as_attributes(fields: Mapping[str, object]) -> str:

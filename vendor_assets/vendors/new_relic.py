@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from vendor_assets.days import Window
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
 from vendor_assets.vendors.base import (
+    REJECTED_KEPT,
     Asset,
     DataGroup,
     Leaf,
@@ -27,10 +28,10 @@ from vendor_assets.vendors.base import (
     Response,
     Vendor,
     as_attributes,
+    field_names,
     is_name,
     path_segment,
     read_object,
-    reject,
 )
 
 _MINUTE: Final = 60
@@ -315,6 +316,10 @@ class NewRelic(Vendor):
             halves.append(PlannedRequest(request, planned.leaves))
         return halves
 
+    def says_gone(self, request: Request, body: str) -> bool:
+        """Below ``/v2/applications/`` each path names an application or a host; an error is a JSON object."""
+        return request.path.startswith("/v2/applications/") and body.lstrip().startswith("{")
+
     def parse(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
         """Read one answer.
 
@@ -393,6 +398,8 @@ def _batches(groups: Sequence[DataGroup], room: int, most: int) -> Iterator[list
 
 def _records(content: Mapping[str, Any], name: str) -> list[Any]:
     records = content.get(name)
+    if records is None and name in content:
+        return []
     if not isinstance(records, list):
         raise VendorProtocolError(f"the answer has no list {name!r}; it has {_shown(content)}")
     return records
@@ -411,17 +418,17 @@ def _entities(records: list[Any], kind: str, id_column: str, name_field: str) ->
     new: set[str] = set()
     for record in records:
         if not isinstance(record, dict):
-            parsed.rejected.append(reject("the record is not an object", record))
+            parsed.reject("the record is not an object", record)
             continue
         identity = record.get("id")
         if isinstance(identity, int) and not isinstance(identity, bool):
             identity = str(identity)
         if not is_name(identity):
-            parsed.rejected.append(reject(f"id is {_state(record, 'id')}", record))
+            parsed.reject(f"id is {_state(record, 'id')}", record)
             continue
         name = record.get(name_field)
         if name_field not in record or not (name is None or name == "" or is_name(name)):
-            parsed.rejected.append(reject(f"{name_field} is {_state(record, name_field)}", record))
+            parsed.reject(f"{name_field} is {_state(record, name_field)}", record)
             continue
         ids.append(identity)
         names.append(name)
@@ -429,8 +436,12 @@ def _entities(records: list[Any], kind: str, id_column: str, name_field: str) ->
             as_attributes({key: record[key] for key in record if key not in ("id", name_field)})
         )
         new.update(record.keys() - _FIELDS[kind])
-    parsed.new_fields = tuple(sorted(new))
+    parsed.new_fields = field_names(new)
     return parsed
+
+
+def _iso(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat()
 
 
 def _state(record: Mapping[str, Any], name: str) -> str:
@@ -452,18 +463,19 @@ def _groups(records: list[Any], warrior_id: str) -> Parsed:
     new: set[str] = set()
     for record in records:
         if not isinstance(record, dict):
-            parsed.rejected.append(reject("the record is not an object", record))
+            parsed.reject("the record is not an object", record)
             continue
-        name, values = record.get("name"), record.get("values")
+        name = record.get("name")
+        values = [] if record.get("values", "") is None else record.get("values")
         if not is_name(name):
-            parsed.rejected.append(reject(f"name is {_state(record, 'name')}", record))
+            parsed.reject(f"name is {_state(record, 'name')}", record)
         elif not isinstance(values, list) or not all(map(is_name, values)):
             what = (
                 "a list with something else than names"
                 if isinstance(values, list)
                 else _state(record, "values")
             )
-            parsed.rejected.append(reject(f"values is {what}", record))
+            parsed.reject(f"values is {what}", record)
         else:
             found[name] = list(dict.fromkeys(values))
             new.update(record.keys() - _FIELDS["metrics"])
@@ -472,7 +484,7 @@ def _groups(records: list[Any], warrior_id: str) -> Parsed:
         "data_group": list(found),
         "value_names": list(found.values()),
     }
-    parsed.new_fields = tuple(sorted(new))
+    parsed.new_fields = field_names(new)
     return parsed
 
 
@@ -483,6 +495,9 @@ class _Timeslices:
         self._warrior_id = planned.leaves[0].warrior_id
         self._asked = {leaf.data_group for leaf in planned.leaves}
         self._value_names = {text for name, text in planned.request.params if name == "values[]"}
+        single = dict(planned.request.params)
+        first, last = (int(datetime.fromisoformat(single[name]).timestamp()) for name in ("from", "to"))
+        self._asked_range = (first * 1_000_000, last * 1_000_000, int(single["period"]) * 1_000_000)
         self._new: set[str] = set()
         self._parsed = Parsed()
         self._groups: list[object] = []
@@ -494,6 +509,8 @@ class _Timeslices:
 
     def read(self, content: Mapping[str, Any]) -> Parsed:
         data = content.get("metric_data")
+        if data is None and "metric_data" in content:
+            data = {"metrics": None}
         if not isinstance(data, dict):
             raise VendorProtocolError(f"the answer has no object 'metric_data'; it has {_shown(content)}")
         missing = data.get("metrics_not_found") or []
@@ -503,7 +520,7 @@ class _Timeslices:
             self._metric(metric)
         parsed = self._parsed
         parsed.not_found = tuple(name for name in missing if name in self._asked)
-        parsed.new_fields = tuple(sorted(self._new))
+        parsed.new_fields = field_names(self._new)
         parsed.columns = {
             "warrior_id": [self._warrior_id] * len(self._values),
             "data_group": self._groups,
@@ -515,39 +532,60 @@ class _Timeslices:
         }
         return parsed
 
-    def _reject(self, reason: str, record: object) -> None:
-        self._parsed.rejected.append(reject(reason, record))
+    def _reject(self, reason: str, group: str, piece: Mapping[str, Any], **more: object) -> None:
+        full = len(self._parsed.rejected) >= REJECTED_KEPT
+        self._parsed.reject(reason, None if full else {"name": group, **piece, **more})
 
     def _metric(self, metric: object) -> None:
         if not isinstance(metric, dict):
-            self._reject("the metric is not an object", metric)
+            self._parsed.reject("the metric is not an object", metric)
             return
-        group, slices = metric.get("name"), metric.get("timeslices")
+        group = metric.get("name")
+        slices = [] if metric.get("timeslices", "") is None else metric.get("timeslices")
         if not is_name(group):
-            self._reject(f"name is {_state(metric, 'name')}", metric)
+            self._parsed.reject(f"name is {_state(metric, 'name')}", metric)
         elif group not in self._asked:
-            self._reject("the metric was not asked for", metric)
+            self._parsed.reject("the metric was not asked for", metric)
         elif not isinstance(slices, list):
-            self._reject(f"timeslices is {_state(metric, 'timeslices')}", metric)
+            self._parsed.reject(f"timeslices is {_state(metric, 'timeslices')}", metric)
         else:
             if len(metric) > 2:
                 self._new.update(metric.keys() - _FIELDS["metric_data"])
             before = len(self._values)
-            for piece in slices:
-                self._slice(group, piece)
+            edges = {edge for piece in slices if (edge := self._slice(group, piece))}
+            self._parsed.incomplete = self._parsed.incomplete or self._misfit(edges)
             self._groups.extend([group] * (len(self._values) - before))
 
-    def _slice(self, group: str, piece: object) -> None:
+    def _misfit(self, edges: set[tuple[int, int]]) -> str:
+        """In which way timeslices are not those of the range that was asked for; they may be longer, or missing."""
+        first, last, period = self._asked_range
+        inside = not edges
+        until = 0
+        for start, end in sorted(edges):
+            length = end - start
+            on_grid = not ((start - first) % period and start % length and (start - first) % length)
+            # A neighbour at the edge does no harm.
+            if not on_grid or start < until or start > last or end < first:
+                return (
+                    f"there is a timeslice from {_iso(start)} to {_iso(end)}, where {_iso(first)} to {_iso(last)} was "
+                    f"asked for every {period // 1_000_000} s"
+                )
+            until = end
+            inside = inside or (end > first and start < last)
+        return "" if inside else "no timeslice is in the range that was asked for"
+
+    def _slice(self, group: str, piece: object) -> tuple[int, int] | None:
+        """Read a timeslice; returns its start and end where it has sound ones."""
         if not isinstance(piece, dict):
-            self._reject("the timeslice is not an object", {"name": group, "timeslice": piece})
-            return
+            self._reject("the timeslice is not an object", group, {"timeslice": piece})
+            return None
         times, values = _times(piece), piece.get("values")
         if isinstance(times, str):
-            self._reject(times, {"name": group, **piece})
-            return
+            self._reject(times, group, piece)
+            return None
         if not isinstance(values, dict):
-            self._reject(f"values is {_state(piece, 'values')}", {"name": group, **piece})
-            return
+            self._reject(f"values is {_state(piece, 'values')}", group, piece)
+            return times
         if len(piece) > 3:
             self._new.update(piece.keys() - _FIELDS["timeslices"])
         if not values.keys() <= self._value_names:
@@ -571,6 +609,7 @@ class _Timeslices:
         calls = values.get(_WEIGHT)
         weight = float(calls) if calls is not None and calls >= 0 else None
         self._weights += [weight if average else None for average in _averages(names)]
+        return times
 
     def _each(
         self, group: str, piece: Mapping[str, Any], values: Mapping[str, Any]
@@ -592,7 +631,7 @@ class _Timeslices:
                     yield name, number
                     continue
                 reason = f"{name} is not a finite number"
-            self._reject(reason, {"name": group, **piece, "values": {name: value}})
+            self._reject(reason, group, piece, values={name: value})
 
 
 @lru_cache(maxsize=1024)

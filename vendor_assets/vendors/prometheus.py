@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode
 
 from vendor_assets.days import Window
 from vendor_assets.errors import VendorProtocolError
+from vendor_assets.presentable import presentable
 from vendor_assets.vendors.base import (
     Asset,
     DataGroup,
@@ -28,9 +29,9 @@ from vendor_assets.vendors.base import (
     Request,
     Response,
     Vendor,
+    field_names,
     is_name,
     read_object,
-    reject,
 )
 
 MAX_POINTS: Final = 11_000
@@ -43,9 +44,26 @@ MAX_METRIC_POINTS: Final = 50_000
 """Metrics times points in one answer: since a metric has many series, this keeps answers to some ten megabytes."""
 
 LOOKBACK: Final = timedelta(minutes=5)
-"""An instant query answers with a sample at most so old (``--query.lookback-delta``, by default)."""
+"""A selector finds a sample at most so old (``--query.lookback-delta``, by default)."""
 
-_ANSWER_FIELDS: Final = frozenset(("status", "data", "warnings", "infos", "errorType", "error"))
+MAX_NAMES: Final = 100_000
+"""A list of exactly so many names was cut: VictoriaMetrics' ``-search.maxTagValues``, which it does not tell."""
+
+WHOLE: Final = (("partial_response", "false"), ("deny_partial_response", "1"), ("nocache", "1"))
+"""Asks not to be answered with a part (Thanos; VictoriaMetrics), nor for other times than asked (VictoriaMetrics).
+
+Prometheus and Mimir ignore them. Sources: https://thanos.io/tip/components/query.md/#partial-response,
+https://docs.victoriametrics.com/victoriametrics/cluster-victoriametrics/#cluster-availability,
+https://docs.victoriametrics.com/victoriametrics/#prometheus-querying-api-enhancements.
+"""
+
+_ANSWER_FIELDS: Final = frozenset(
+    ("status", "data", "warnings", "infos", "errorType", "error", "isPartial", "stats", "trace")
+)
+_HARMLESS: Final = "PromQL info:"
+"""Begin of a warning that tells nothing of what is missing; before ``infos`` there were these among warnings."""
+_PLAIN_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_MISSING: Final = object()
 _YEAR_2000: Final = 946_684_800
 _YEAR_2100: Final = 4_102_444_800
 _NAMES: Final = re.compile(r'(.*[,{]__name__=~)"((?:\\.|[^"\\])*)"(\}[^"]*)', re.DOTALL)
@@ -57,13 +75,21 @@ _SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
 class Prometheus(Vendor):
     """The HTTP API of Prometheus and of what speaks like it.
 
-    Lists can be asked for a past day. They are asked from five minutes before it, since the values at its first
-    instant may be so old. The server looks names up per block of storage, so that a job or an instance that was
-    seen only shortly before or after the day may be on its list; it then has no data.
+    Lists can be asked for a past day. The server looks names up per block of storage, so that a job, an instance or a
+    metric that was seen only before or after the day may be on its list; it then has no data.
 
-    A timeslice [t, t + resolution) holds what an instant query at t answers: the newest sample at t, at most five
-    minutes old by the server's default. ``NaN`` becomes null; infinities are kept. A value's name is the metric's
-    with its labels but ``job`` and ``instance``: ``node_cpu_seconds_total{cpu="0",mode="idle"}``.
+    What has no label ``job`` belongs to a troop whose id is the empty text, and what has no ``instance`` to such a
+    warrior of its job: no label's value can be that, since an empty label is none. They are on a list only where
+    there is such a metric, which is asked for on the list's second page.
+
+    A timeslice [t, t + resolution) holds the newest sample in it (``last_over_time``), so that a series that is
+    scraped seldom has its values too; one shorter than five minutes holds the newest that is at most five minutes old
+    (the server's default) at its end. The server is asked at t + resolution for the samples up to a millisecond
+    before; up to Prometheus 2, one at a millisecond before t counts for t as well. ``NaN`` becomes null; infinities
+    are kept. A value's name is the metric's with its labels but ``job`` and ``instance``:
+    ``node_cpu_seconds_total{cpu="0",mode="idle"}``.
+
+    A success with warnings, for fewer stores than there are or for other times than those asked, is incomplete.
     """
 
     kind: ClassVar[str] = "prometheus"
@@ -103,7 +129,7 @@ class Prometheus(Vendor):
     ) -> list[PlannedRequest]:
         """``query_range`` for several groups of an instance at a time, the day cut by the limit of points.
 
-        Points lie at the day's start and every resolution after it, all before the day's end.
+        Timeslices start at the day's start and every resolution after it, all before the day's end.
 
         Raises:
             ConfigurationError: The resolution is not a positive number of whole seconds.
@@ -111,16 +137,16 @@ class Prometheus(Vendor):
         self.check_resolution(resolution_seconds)
         planned: list[PlannedRequest] = []
         for window in _cut(day, resolution_seconds):
-            last = window.end - timedelta(seconds=resolution_seconds)
             times = (
-                ("start", _seconds(window.start)),
-                ("end", _seconds(last)),
+                ("start", _seconds(window.start + timedelta(seconds=resolution_seconds))),
+                ("end", _seconds(window.end)),
                 ("step", str(resolution_seconds)),
+                *WHOLE,
             )
             points = int(window.seconds) // resolution_seconds
             for batch in _batches(groups, {"job": troop_id, "instance": warrior_id}, times, points):
                 labels = {"job": troop_id, "instance": warrior_id}
-                query = _selector(labels, "|".join(_pattern(group) for group in batch))
+                query = _newest(_selector(labels, "|".join(map(_pattern, batch))), resolution_seconds)
                 request = Request("/api/v1/query_range", (("query", query), *times), "query_range")
                 leaves = tuple(_leaf(warrior_id, group, window) for group in batch)
                 planned += _within_bounds(PlannedRequest(request, leaves))
@@ -133,27 +159,41 @@ class Prometheus(Vendor):
         return _by_names(planned) or _by_time(planned)
 
     def parse(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
-        """Read one answer. Warnings and infos of the server are not errors.
+        """Read one answer.
+
+        A query that is a plain selector is of a plan that an older version froze: its values are those at the
+        timeslice's start, and at most five minutes old.
 
         Raises:
             VendorProtocolError: No JSON, ``status`` is not ``success``, or ``data`` is of another kind.
         """
         content = read_object(response)
         if content.get("status") != "success":
-            kind, text = content.get("errorType"), content.get("error")
-            raise VendorProtocolError(
-                f"Prometheus answers status {content.get('status')!r}: {kind}: {text}"[:500]
-            )
-        data = content.get("data")
-        match asset:
-            case "troops" | "warriors":
-                parsed = _entities(_names(data), "troop_id" if asset == "troops" else "warrior_id")
-            case "data_groups":
-                parsed = _groups(_names(data), planned.leaves[0].warrior_id)
-            case "performance_data":
-                parsed = _series(data, planned)
-        parsed.new_fields = tuple(sorted(content.keys() - _ANSWER_FIELDS))
+            status, kind, text = (presentable(content.get(name)) for name in ("status", "errorType", "error"))
+            raise VendorProtocolError(f"Prometheus answers status {status}: {kind}: {text}")
+        parsed = Parsed()
+        data = content.get("data") if "data" in content else _MISSING
+        if asset == "performance_data":
+            _series(parsed, data, planned)
+        else:
+            names = _names(parsed, data)
+            warrior_id = planned.leaves[0].warrior_id
+            if asset == "data_groups":
+                _groups(parsed, names, warrior_id)
+            else:
+                _entities(parsed, asset, names, planned.request, response.asked)
+        parsed.new_fields = field_names(content.keys() - _ANSWER_FIELDS)
+        parsed.incomplete = _flag(content) or parsed.incomplete
         return parsed
+
+
+def _flag(content: Mapping[str, Any]) -> str:
+    """What an answer itself says of its being incomplete; nothing where it is whole."""
+    warnings = content.get("warnings") or []
+    for warning in warnings if isinstance(warnings, list) else [warnings]:
+        if not (isinstance(warning, str) and warning.startswith(_HARMLESS)):
+            return f"it warns: {presentable(warning)}"
+    return "it says isPartial" if content.get("isPartial") not in (None, False) else ""
 
 
 def group_of(metric: str) -> str:
@@ -162,8 +202,12 @@ def group_of(metric: str) -> str:
 
 
 def canonical(labels: Mapping[str, str]) -> str:
-    """Labels as Prometheus writes them, sorted by name: ``{cpu="0",mode="idle"}``; nothing where there are none."""
-    text = ",".join(f"{name}={_quoted(labels[name])}" for name in sorted(labels))
+    """Labels as Prometheus writes them, by name: ``{cpu="0","my.mode"="idle"}``; nothing where there are none."""
+    text = ",".join(
+        f"{name if _PLAIN_LABEL.fullmatch(name) else _quoted(name)}={_quoted(labels[name])}"
+        for name in sorted(labels)
+        if labels[name]
+    )
     return f"{{{text}}}" if text else ""
 
 
@@ -175,7 +219,22 @@ def _quoted(text: str) -> str:
 
 def _selector(labels: Mapping[str, str], names: str = "") -> str:
     matchers = [f"{name}={_quoted(text)}" for name, text in labels.items()]
-    return "{" + ",".join([*matchers, *([f"__name__=~{_quoted(names)}"] if names else [])]) + "}"
+    if names:
+        matchers.append(f"__name__=~{_quoted(names)}")
+    elif not any(labels.values()):
+        # A selector that would match the empty set of labels is refused.
+        matchers.append('__name__!=""')
+    return "{" + ",".join(matchers) + "}"
+
+
+def _newest(selector: str, step: int) -> str:
+    """The newest sample before the instant at which this is evaluated, from the timeslice that ends there.
+
+    In timeslices shorter than the server looks back by itself, most would be empty: it may be so old there.
+    """
+    if step < LOOKBACK.total_seconds():
+        return f"{selector} offset 1ms"
+    return f"last_over_time({selector}[{step}s] offset 1ms)"
 
 
 def _pattern(group: DataGroup) -> str:
@@ -258,7 +317,7 @@ def _label_values(label: str, matching: Mapping[str, str], day: Window) -> Reque
         ("start", _seconds(day.start - LOOKBACK)),
         ("end", _seconds(day.end - timedelta(milliseconds=1))),
     )
-    return Request(f"/api/v1/label/{label}/values", (*match, *times), "label_values")
+    return Request(f"/api/v1/label/{label}/values", (*match, *times, *WHOLE), "label_values")
 
 
 def _seconds(instant: datetime) -> str:
@@ -283,7 +342,9 @@ def _batches(
     groups: Sequence[DataGroup], labels: Mapping[str, str], times: tuple[tuple[str, str], ...], points: int
 ) -> Iterator[list[DataGroup]]:
     """Groups in order, cut where the query grows too long or the answer too large."""
-    fixed = len("/api/v1/query_range?") + len(urlencode((("query", _selector(labels, "|")), *times)))
+    fixed = len("/api/v1/query_range?") + len(
+        urlencode((("query", _newest(_selector(labels, "|"), 86_400)), *times))
+    )
     batch: list[DataGroup] = []
     used, metrics = fixed, 0
     for group in groups:
@@ -299,105 +360,165 @@ def _batches(
         yield batch
 
 
-def _names(data: object) -> list[Any]:
+def _names(parsed: Parsed, data: object) -> list[str]:
+    """The names in a list; null is an empty one, as Go writes it."""
+    if data is None:
+        return []
     if not isinstance(data, list):
-        raise VendorProtocolError(f"the answer's data is of type {type(data).__name__}, not a list of names")
-    return data
-
-
-def _entities(names: list[Any], id_column: str) -> Parsed:
-    good = [name for name in names if is_name(name)]
-    # An empty label is the same as none: nothing that could be asked for.
-    bad = [reject("the name is not text", name) for name in names if name != "" and not is_name(name)]
-    return Parsed({id_column: list(good), "name": list(good), "attributes": [None] * len(good)}, rejected=bad)
-
-
-def _groups(names: list[Any], warrior_id: str) -> Parsed:
-    found: dict[str, list[str]] = {}
-    parsed = Parsed()
-    for name in names:
+        what = "missing" if data is _MISSING else f"of type {type(data).__name__}"
+        raise VendorProtocolError(f"the answer's data is {what}, not a list of names")
+    if len(data) == MAX_NAMES:
+        parsed.incomplete = (
+            f"a list of exactly {MAX_NAMES} names was cut by the server, which does not say so"
+        )
+    names = []
+    for name in data:
         if is_name(name):
-            found.setdefault(group_of(name), []).append(name)
-        else:
-            parsed.rejected.append(reject("the metric's name is not text", name))
+            names.append(name)
+        elif name != "":  # an empty label is none
+            parsed.reject("the name is not text", name)
+    return names
+
+
+def _entities(parsed: Parsed, asset: Asset, names: list[str], first: Request, asked: Request | None) -> None:
+    """Jobs or instances; on the second page the metrics that have none, which make a nameless one."""
+    id_column, label = ("troop_id", "job") if asset == "troops" else ("warrior_id", "instance")
+    if asked is None:
+        parsed.next = _without(label, first)
+        ids, shown = names, names
+    else:
+        ids, shown = ([""], [f"(no {label})"]) if names else ([], [])
+    parsed.columns = {id_column: list(ids), "name": list(shown), "attributes": [None] * len(ids)}
+
+
+def _without(label: str, first: Request) -> Request:
+    """The request for the metrics that a list of a label's values leaves out, since they have no such label."""
+    matching = next((text for name, text in first.params if name == "match[]"), '{__name__!=""}')
+    others = tuple(pair for pair in first.params if pair[0] != "match[]")
+    match = f'{matching[:-1]},{label}=""}}'
+    return Request("/api/v1/label/__name__/values", (("match[]", match), *others), "names_without_label")
+
+
+def _groups(parsed: Parsed, names: list[str], warrior_id: str) -> None:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(group_of(name), []).append(name)
     parsed.columns = {
         "warrior_id": [warrior_id] * len(found),
         "data_group": list(found),
         "value_names": list(found.values()),
     }
-    return parsed
 
 
-def _series(data: object, planned: PlannedRequest) -> Parsed:
-    if (
-        not isinstance(data, dict)
-        or data.get("resultType") != "matrix"
-        or not isinstance(data.get("result"), list)
-    ):
-        raise VendorProtocolError("the answer's data is not a matrix with a list of results")
+def _series(parsed: Parsed, data: object, planned: PlannedRequest) -> None:
     asked = {leaf.data_group for leaf in planned.leaves}
-    step = int(dict(planned.request.params)["step"]) * 1_000_000
+    params = dict(planned.request.params)
+    step = int(params["step"]) * 1_000_000
+    first, last = (round(float(params[name]) * 1e6) for name in ("start", "end"))
+    grid = range(first, last + 1, step)
+    # A query for the newest sample is evaluated at the timeslice's end; a plain one was at its start.
+    before = 0 if params["query"].endswith("}") else step
     groups: list[object] = []
     names: list[object] = []
     starts: list[object] = []
-    ends: list[object] = []
     values: list[object] = []
-    parsed = Parsed()
-    for series in data["result"]:
+    for series in _matrix(data):
         parts = _parts(series)
         if isinstance(parts, str):
-            parsed.rejected.append(reject(parts, series))
+            parsed.reject(parts, series)
             continue
-        labels, points = parts
+        labels, points, histograms = parts
         metric = labels["__name__"]
         group = group_of(metric)
         if group not in asked:
-            parsed.rejected.append(reject("the metric was not asked for", series))
+            parsed.reject("the metric was not asked for", series)
             continue
-        try:
-            times, numbers = _read_points(points)
-        except (TypeError, ValueError, OverflowError):
-            times, numbers = [], []
-            for point in points:
-                try:
-                    (time,), (number,) = _read_points([point])
-                except (TypeError, ValueError, OverflowError):
-                    record = {"metric": labels, "value": point}
-                    parsed.rejected.append(reject("the point is not a time and a number as text", record))
-                else:
-                    times.append(time)
-                    numbers.append(number)
+        for histogram in histograms:
+            record = {"metric": labels, "histogram": histogram}
+            parsed.reject("native histograms cannot be kept as numbers", record)
+        times, numbers = _points(parsed, labels, points)
+        if not times:
+            continue
+        if not parsed.incomplete and (other := next((time for time in times if time not in grid), None)):
+            parsed.incomplete = (
+                f"it is for {_iso(other)}, where {_iso(first)} to {_iso(last)} was asked every {params['step']} s; a "
+                "server that moves times to multiples of the step needs a resolution of which the day's start is one"
+            )
         others = {name: text for name, text in labels.items() if name not in ("__name__", "job", "instance")}
         groups += [group] * len(times)
-        names += [metric + canonical(others)] * len(times)
-        starts += times
-        ends += [time + step for time in times]
+        names += [_value_name(metric, others)] * len(times)
+        starts += [time - before for time in times] if before else times
         values += numbers
     parsed.columns = {
         "warrior_id": [planned.leaves[0].warrior_id] * len(values),
         "data_group": groups,
         "value_name": names,
         "timeslice_start": starts,
-        "timeslice_end": ends,
+        "timeslice_end": [start + step for start in starts],  # type: ignore[operator]
         "value": values,
         "weight": [None] * len(values),
     }
-    return parsed
 
 
-def _parts(series: object) -> tuple[dict[str, str], list[Any]] | str:
-    """Labels and points of a series, or what is wrong with it."""
+def _value_name(metric: str, labels: Mapping[str, str]) -> str:
+    # A name with a brace could be taken for another metric with labels.
+    return (_quoted(metric) if "{" in metric else metric) + canonical(labels)
+
+
+def _iso(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat()
+
+
+def _matrix(data: object) -> list[Any]:
+    """The series of an answer; null is none, as Go writes it."""
+    if data is None:
+        return []
+    if isinstance(data, dict) and data.get("resultType") == "matrix" and "result" in data:
+        result = [] if data["result"] is None else data["result"]
+        if isinstance(result, list):
+            return result
+    raise VendorProtocolError("the answer's data is not a matrix with a list of results")
+
+
+def _parts(series: object) -> tuple[dict[str, str], list[Any], list[Any]] | str:
+    """Labels, points and histograms of a series, or what is wrong with it."""
     if not isinstance(series, dict) or not isinstance(labels := series.get("metric"), dict):
         return "the series has no labels"
     if not all(isinstance(text, str) and (text == "" or is_name(text)) for text in labels.values()):
         return "a label of the series is not text"
     if not is_name(labels.get("__name__")) or not all(map(is_name, labels)):
         return "the series has no name"
-    points = series.get("values")
+    points, histograms = series.get("values"), series.get("histograms")
+    if histograms is not None and not isinstance(histograms, list):
+        return "the series has no list of histograms"
+    if points is None and ("values" in series or histograms):
+        points = []
     if not isinstance(points, list):
         native = "histograms" in series
         return "native histograms cannot be kept as numbers" if native else "the series has no list of values"
-    return labels, points
+    return labels, points, histograms or []
+
+
+def _points(
+    parsed: Parsed, labels: Mapping[str, str], points: list[Any]
+) -> tuple[list[int], list[float | None]]:
+    """Times in microseconds since the epoch, and values; what is none is put aside."""
+    try:
+        return _read_points(points)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    times: list[int] = []
+    numbers: list[float | None] = []
+    for point in points:
+        try:
+            (time,), (number,) = _read_points([point])
+        except (TypeError, ValueError, OverflowError):
+            record = {"metric": labels, "value": point}
+            parsed.reject("the point is not a time and a number as text", record)
+        else:
+            times.append(time)
+            numbers.append(number)
+    return times, numbers
 
 
 def _read_points(points: list[Any]) -> tuple[list[int], list[float | None]]:
@@ -415,7 +536,9 @@ def _read_points(points: list[Any]) -> tuple[list[int], list[float | None]]:
         raise TypeError
     if "_" in "".join(texts):  # float() takes 1_0
         raise ValueError
-    instants = _instants(times, tuple(map(type, times)))
+    # All series of an answer mostly have the same times; a single one is not worth keeping, a huge number neither.
+    read = _instants if 1 < len(times) <= MAX_POINTS else _instants.__wrapped__
+    instants = read(times, tuple(map(type, times)))
     numbers = list(map(float, texts))
     if isfinite(sum(numbers)):
         return instants, list(numbers)
@@ -424,7 +547,7 @@ def _read_points(points: list[Any]) -> tuple[list[int], list[float | None]]:
 
 @lru_cache(maxsize=64)
 def _instants(times: tuple[Any, ...], kinds: tuple[type, ...]) -> list[int]:
-    """UNIX seconds as microseconds; all series of an answer mostly have the same times. Not to be changed."""
+    """UNIX seconds as microseconds. Not to be changed."""
     if not {int, float}.issuperset(kinds):
         raise TypeError
     if not _YEAR_2000 <= min(times) <= max(times) < _YEAR_2100:

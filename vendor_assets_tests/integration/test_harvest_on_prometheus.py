@@ -23,21 +23,22 @@ SERIES = 3000
 
 
 def direct_rows(server: RunningPrometheus, day: date) -> Rows:
-    """Every value of a day from one plain query per metric, by the table's grain without the data group."""
-    start = datetime.combine(day, time.min, UTC).timestamp()
-    window = (("start", str(start)), ("end", str(start + 86_400 - RESOLUTION)))
+    """Every value of a day from the raw samples of each metric, by the table's grain without the data group."""
+    start = int(datetime.combine(day, time.min, UTC).timestamp())
     found: Rows = {}
     for name in server.get(
-        "/api/v1/label/__name__/values", ("start", str(start - 300)), ("end", str(start + 86_399))
+        "/api/v1/label/__name__/values", ("start", str(start)), ("end", str(start + 86_399))
     ):
-        answer = server.get("/api/v1/query_range", ("query", name), *window, ("step", str(RESOLUTION)))
-        for series in answer["result"]:
+        query = (("query", f"{name}[86399s]"), ("time", str(start + 86_399)))
+        for series in server.get("/api/v1/query", *query)["result"]:
             labels = series["metric"]
             named = {key: text for key, text in labels.items() if key not in ("__name__", "job", "instance")}
             value_name = name + canonical(named)
             for at, text in series["values"]:
                 value = float(text)
-                key = (labels["job"], labels["instance"], value_name, datetime.fromtimestamp(at, UTC))
+                begin = datetime.fromtimestamp(start + (at - start) // RESOLUTION * RESOLUTION, UTC)
+                key = (labels.get("job", ""), labels.get("instance", ""), value_name, begin)
+                # Samples come in order: the newest of a timeslice is the last.
                 found[key] = None if math.isnan(value) else value
     return found
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ import pytest
 from vendor_assets.client import VendorClient
 from vendor_assets.days import day_window, parse_time_zone
 from vendor_assets.errors import VendorRejectedError
-from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Request
+from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Request, Response
 from vendor_assets.vendors.prometheus import Prometheus, canonical
 from vendor_assets_tests.support.prometheus import (
     JOBS,
@@ -60,36 +63,48 @@ def client(server: RunningPrometheus) -> Iterator[VendorClient]:
 
 
 def _fetch(client: VendorClient, asset: Asset, planned: PlannedRequest) -> Parsed:
-    fetched = client.fetch(planned.request, check=lambda response: VENDOR.parse(asset, planned, response))
-    assert fetched.value is not None
-    assert fetched.value.rejected == []
-    assert fetched.value.next is None
-    return fetched.value
+    """An answer with all its pages; each has to be whole."""
+    found = Parsed()
+    request: Request | None = planned.request
+    while request is not None:
+        asked = None if request is planned.request else request
+        fetched = client.fetch(request, check=partial(_read, asset, planned, asked))
+        parsed = fetched.value
+        assert parsed is not None
+        assert (parsed.rejected, parsed.incomplete) == ([], "")
+        for name, column in parsed.columns.items():
+            found.columns.setdefault(name, []).extend(column)
+        request = parsed.next
+    return found
+
+
+def _read(asset: Asset, planned: PlannedRequest, asked: Request | None, response: Response) -> Parsed:
+    return VENDOR.parse(asset, planned, replace(response, asked=asked))
 
 
 def _groups(parsed: Parsed) -> list[DataGroup]:
     pairs = zip(parsed.columns["data_group"], parsed.columns["value_names"], strict=True)
-    return [DataGroup(name, tuple(names)) for name, names in pairs]  # type: ignore[arg-type,misc]
+    return [DataGroup(name, tuple(names)) for name, names in pairs]  # type: ignore[arg-type]
 
 
 def _direct(
     server: RunningPrometheus, job: str, instance: str, start: datetime, resolution: int
 ) -> dict[Any, Any]:
-    """Every value of an instance over a day, metric by metric, from Prometheus itself."""
-    params = [
-        ("start", str(start.timestamp())),
-        ("end", str((start + timedelta(days=1)).timestamp() - resolution)),
-    ]
+    """Every value of an instance over a day from the raw samples: the newest in each timeslice."""
+    first, resolution_ms = round(start.timestamp() * 1000), resolution * 1000
+    end = (start + timedelta(days=1)).timestamp() - 0.001
     found: dict[Any, Any] = {}
     for metric in server.get("/api/v1/label/__name__/values"):
         # Another way to say it than the vendor's: one metric at a time, labels as JSON literals.
-        query = f"{metric}{{job={json.dumps(job)}, instance={json.dumps(instance)}}}"
-        answer = server.get("/api/v1/query_range", ("query", query), ("step", f"{resolution}s"), *params)
+        query = f"{metric}{{job={json.dumps(job)}, instance={json.dumps(instance)}}}[1d]"
+        answer = server.get("/api/v1/query", ("query", query), ("time", f"{end:.3f}"))
         for series in answer["result"]:
             labels = {k: v for k, v in series["metric"].items() if k not in ("__name__", "job", "instance")}
             for at, text in series["values"]:
                 value = float(text)
-                found[metric + canonical(labels), int(at * 1e6)] = None if math.isnan(value) else value
+                begin = (first + (round(at * 1000) - first) // resolution_ms * resolution_ms) * 1000
+                if at >= start.timestamp():
+                    found[metric + canonical(labels), begin] = None if math.isnan(value) else value
     return found
 
 
@@ -119,6 +134,27 @@ def test_every_value_equals_a_direct_query(
             assert harvested == _direct(server, job, str(instance), window.start, resolution)
             compared += len(harvested)
     assert compared > 10_000
+
+
+def test_the_hierarchy_covers_the_data(server: RunningPrometheus, client: VendorClient) -> None:
+    """What has no job, no instance or neither is on a list, and what is scraped seldom has its values."""
+    window = day_window(server.days[-1], parse_time_zone("UTC"))
+    troops = [str(troop) for troop in _fetch(client, "troops", VENDOR.troops(window)).columns["troop_id"]]
+    found: dict[tuple[str, str], list[DataGroup]] = {}
+    for troop in troops:
+        for warrior in _fetch(client, "warriors", VENDOR.warriors(troop, window)).columns["warrior_id"]:
+            listed = _fetch(client, "data_groups", VENDOR.data_groups(troop, str(warrior), window))
+            found[troop, str(warrior)] = _groups(listed)
+    reached = {name for groups in found.values() for group in groups for name in group.value_names}
+    edges = (("start", str(window.start.timestamp())), ("end", str(window.end.timestamp() - 1)))
+    assert reached == set(server.get("/api/v1/label/__name__/values", *edges))
+    for place in (("slow", "slow:1"), ("slow", ""), ("", ""), ("", "alone:1")):
+        assert all(group.value_names for group in found[place])
+        (planned,) = VENDOR.performance_data(*place, found[place], window, 1800)
+        columns = _fetch(client, "performance_data", planned).columns
+        per_value = Counter(columns["value_name"])
+        assert set(per_value.values()) == {48}, per_value
+    assert sorted(per_value) == ["no_job"]
 
 
 def test_rosters_know_the_past(server: RunningPrometheus, client: VendorClient) -> None:

@@ -36,6 +36,15 @@ JOBS = {"node": ("web-1:9100", "web-2:9100", "gone-early:9100"), ODD_JOB: ("../o
 WIDE = ("wide", "busy:9100", "requests_total")
 """Job, instance and metric of thousands of series, where they are asked for; each lives for two hours of a day."""
 
+LOOSE = (
+    ('slow_total{job="slow",instance="slow:1"}', 600),
+    ('job:rate5m{job="slow"}', 600),
+    ("duration_count", 1200),
+    ('cluster_cpu_ratio{kind="all"}', 240),
+    ('no_job{instance="alone:1"}', 240),
+)
+"""Series that are scraped seldom, or that have no job, no instance or neither, and the seconds between two samples."""
+
 COLLECTORS = ("cpu", "meminfo", "loadavg", "netdev", "stat")
 
 _SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$")
@@ -106,6 +115,7 @@ def prometheus(
         first = today - timedelta(days=days)
         with (folder / "past.om").open("w") as sink:
             _write_day_long(sink, scraped, int(first.timestamp()), days, every_seconds)
+            _write_loose(sink, int(first.timestamp()), days)
             last = int(first.timestamp()) + (days - 1) * 86_400
             _write_wide(sink, wide_series, last, every_seconds)
             sink.write("# EOF\n")
@@ -164,6 +174,15 @@ def _write_day_long(sink: TextIO, scraped: str, first: int, days: int, every_sec
                     sink.write(
                         f"{series} {now!r} {first + step * every_seconds}\n".replace(" inf ", " +Inf ")
                     )
+
+
+def _write_loose(sink: TextIO, first: int, days: int) -> None:
+    """The series in ``LOOSE`` over whole days."""
+    for number, (series, every_seconds) in enumerate(LOOSE):
+        for step in range(days * 86_400 // every_seconds):
+            # Not at the edge of a timeslice.
+            at = first + 7 + step * every_seconds
+            sink.write(f"{series} {_varied(number, 0, number, step)!r} {at}\n")
 
 
 def _write_wide(sink: TextIO, series: int, day: int, every_seconds: int) -> None:

@@ -85,6 +85,9 @@ class ToyVendor(Vendor):
             for cut in ({"to": at}, {"from": at})
         ]
 
+    def says_gone(self, request: Request, body: str) -> bool:
+        return request.path != "/troops" and not body.startswith("<")
+
     def parse(self, asset: str, planned: PlannedRequest, response: Response) -> Parsed:
         try:
             document = json.loads(response.body)

@@ -439,3 +439,123 @@ def test_a_response_costs_less_memory_than_its_body(bench: Bench) -> None:
 
     small, large = peak(600), peak(1800)
     assert (large - small) / 1200 < 1_500 < bodies[0]
+
+
+@pytest.mark.parametrize("path", ["/troops", ""])
+def test_a_404_of_a_list_is_a_failure_and_nothing_of_it_is_kept(bench: Bench, path: str) -> None:
+    """Behind a wrong base path everything is a 404: the run fails and asks for the address; the next one asks again."""
+    bench.client.faults = {path: VendorNotFoundError("no such path", status=404)}
+    outcome = bench.troops(click("r1"))
+    assert outcome.state == "failed"
+    assert "is VENDOR_URL right?" in outcome.message
+    bench.client.faults = {}
+    assert bench.troops(click("r2", finished="reconcile")).state == "complete"
+    # The list, whether the vendor is there at all (the toy asks the same), and the list again.
+    assert bench.calls() == 3
+
+
+def test_gone_is_believed_only_of_a_vendor_that_is_there(bench: Bench) -> None:
+    """Where the address broke after the roster was read, no warrior is gone, and all are asked for again."""
+    bench.troops(click("r1"))
+    bench.chain(click("r2"), "1", assets=("warriors",))
+    bench.client.faults = {"": VendorNotFoundError("no such path", status=404)}
+    outcomes = bench.chain(click("r3"), "1", assets=("data_groups", "performance_data"))
+    assert outcomes["data_groups", "1"].state == "failed"
+    assert "is VENDOR_URL right?" in outcomes["data_groups", "1"].message
+    bench.client.faults = {}
+    groups = bench.chain(click("r4", finished="reconcile"), "1")["data_groups", "1"]
+    assert (groups.state, groups.landed, groups.gone) == ("complete", 2, 0)
+
+
+def test_a_foreign_404_is_no_verdict(bench: Bench) -> None:
+    """The error page of a proxy says nothing about a warrior: its leaf is dead for now, and redriven by itself."""
+    page = VendorNotFoundError("no such host", status=404, excerpt="<html>")
+    bench.client.faults = {"/groups/a": page}
+    bench.troops(click("r1"))
+    groups = bench.chain(click("r2"), "1")["data_groups", "1"]
+    assert (groups.state, groups.landed, groups.gone, groups.dead) == ("partial", 1, 0, 1)
+    (letter,) = DeadLetters(bench.store).load("data_groups", DAY, "1").letters
+    assert (letter.retryable, letter.status) == (True, 404)
+
+
+def test_a_later_page_is_no_entity(bench: Bench) -> None:
+    """A list whose next page is not found is not over: it is a dead letter, and no roster with half of it."""
+    bench.client.page_size = 1
+    bench.client.faults = {"/troops/page2": VendorNotFoundError("no such page", status=404)}
+    outcome = bench.troops(click("r1"))
+    assert (outcome.state, outcome.dead, outcome.gone) == ("failed", 1, 0)
+    bench.client.faults = {}
+    assert bench.troops(click("r2", finished="reconcile")).rows == len(HIERARCHY)
+
+
+def test_a_success_that_is_not_all_is_a_dead_letter_for_now(bench: Bench) -> None:
+    """An answer with a flag of incompleteness is no answer: it is asked for again by itself, until the flag is gone."""
+
+    class Flagging(ToyVendor):
+        flag = "a store was away"
+
+        def parse(self, asset: str, planned: PlannedRequest, response: Response) -> Parsed:
+            parsed = super().parse(asset, planned, response)
+            if "a/http" in {leaf.key for leaf in planned.leaves}:
+                parsed.incomplete = self.flag
+            return parsed
+
+    bench.vendor = vendor = Flagging()
+    bench.troops(click("r1"))
+    data = bench.chain(click("r2"), "1")["performance_data", "1"]
+    assert (data.state, data.planned, data.dead) == ("partial", 4, 1)
+    assert "a store was away" in data.message
+    vendor.flag = ""
+    again = click("r3", finished="reconcile", permanent_too=False)
+    assert bench.chain(again, "1")["performance_data", "1"].state == "complete"
+
+
+def test_records_that_do_not_fit_are_bounded_and_counted(bench: Bench) -> None:
+    """However many records of an answer do not fit, few are kept, and the count is exact."""
+
+    class Spoiling(ToyVendor):
+        def parse(self, asset: str, planned: PlannedRequest, response: Response) -> Parsed:
+            parsed = super().parse(asset, planned, response)
+            for number in range(5000):
+                parsed.reject("no", number)
+            parsed.rejected += [reject("no", 1)] * 5000
+            return parsed
+
+    bench.vendor = Spoiling()
+    outcome = bench.troops(click("r1"))
+    assert outcome.quarantined == 10_000
+    kept = bench.store.get(layout.quarantine_key("troops", DAY)).splitlines()
+    assert len(kept) == 100 + 1
+    assert "9900 more records" in kept[-1].decode()
+
+
+def test_a_stop_ends_the_making_of_a_table(bench: Bench) -> None:
+    """A run that shall end makes no table to its end; the next one makes it without a call."""
+    harvester = bench.harvester()
+    bench.client.before = lambda request: harvester.stop.set()
+    outcome = next(iter(harvester.troops([DAY], click("r1"))))
+    bench.client.before = lambda request: None
+    assert outcome.state == "stopped"
+    calls = bench.calls()
+    assert bench.troops(click("r2")).state == "complete"
+    assert bench.calls() == calls
+
+
+def test_a_list_that_an_older_version_took_for_gone_is_asked_for_again(bench: Bench) -> None:
+    """What landed as gone under a wrong address is no answer: once the address is right, a harvest has the roster."""
+
+    class Believing(ToyVendor):
+        def says_gone(self, request: Request, body: str) -> bool:
+            return True
+
+        def probe(self) -> Request:
+            return Request("/groups/a")
+
+    right, bench.vendor = bench.vendor, Believing()
+    bench.client.faults = {"/troops": VendorNotFoundError("no such path", status=404)}
+    assert bench.troops(click("r1")).rows == 0
+    assert DeadLetters(bench.store).load("troops", DAY, None).letters == ()
+    bench.client.faults, bench.vendor = {}, right
+    bench.now = datetime.now(UTC)
+    outcome = bench.troops(click("r2", finished="reconcile"))
+    assert (outcome.state, outcome.rows) == ("complete", len(HIERARCHY))

@@ -14,7 +14,7 @@ import pytest
 from vendor_assets.days import day_window, parse_time_zone
 from vendor_assets.errors import VendorProtocolError
 from vendor_assets.tables import TABLES
-from vendor_assets.vendors.base import Asset, DataGroup, PlannedRequest, Response, Vendor
+from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Response, Vendor
 
 DAY = day_window(date(2026, 11, 20), parse_time_zone("UTC"))
 GUIDE = Path(__file__).parents[2] / "docs" / "vendors.md"
@@ -78,3 +78,21 @@ def test_the_guides_vendor_refuses_what_it_cannot_read(acme: Vendor) -> None:
     """Without its list, an answer says nothing."""
     with pytest.raises(VendorProtocolError):
         acme.parse("troops", acme.troops(DAY), Response(200, {}, b"{}", datetime(2026, 11, 22, tzinfo=UTC)))
+
+
+def test_the_guides_vendor_knows_nothing_partial_and_gone(acme: Vendor) -> None:
+    """Null is an empty list, a flag of truncation is told, and only a path with an id can be gone."""
+
+    def parse(content: dict[str, Any]) -> Parsed:
+        body = json.dumps(content).encode()
+        return acme.parse(
+            "troops", acme.troops(DAY), Response(200, {}, body, datetime(2026, 11, 22, tzinfo=UTC))
+        )
+
+    assert parse({"items": None}).columns["troop_id"] == []
+    assert (parse({"items": []}).incomplete, bool(parse({"items": [], "truncated": True}).incomplete)) == (
+        "",
+        True,
+    )
+    assert acme.says_gone(acme.warriors("a", DAY).request, "{}")
+    assert not acme.says_gone(acme.troops(DAY).request, "{}")

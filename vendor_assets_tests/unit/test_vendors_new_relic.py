@@ -271,7 +271,7 @@ def test_a_next_page_that_cannot_be_asked_for_is_an_error(target: str) -> None:
 
 @pytest.mark.parametrize("asset", ["troops", "warriors", "data_groups", "performance_data"])
 @pytest.mark.parametrize(
-    "content", [{}, {"error": {"title": "no"}}, {"applications": {}, "application_hosts": None}]
+    "content", [{}, {"error": {"title": "no"}}, {"applications": {}, "application_hosts": 7}]
 )
 def test_a_wrong_envelope_cannot_be_understood(asset: Asset, content: dict[str, Any]) -> None:
     """Without its list an answer says nothing, and nothing is not the same as an empty list."""
@@ -311,6 +311,65 @@ def test_a_bad_record_is_put_aside_and_its_neighbours_stay(record: object, reaso
     assert parsed.columns["troop_id"] == ["5"]
     assert [rejected.reason for rejected in parsed.rejected] == [reason]
     assert json.loads(parsed.rejected[0].record) == record
+
+
+@pytest.mark.parametrize(
+    ("asset", "content"),
+    [
+        ("troops", {"applications": None}),
+        ("warriors", {"application_hosts": None}),
+        ("data_groups", {"metrics": None}),
+        ("performance_data", {"metric_data": None}),
+        ("performance_data", {"metric_data": {"metrics": None, "metrics_not_found": None}}),
+        ("performance_data", {"metric_data": {"metrics": [{"name": "Http", "timeslices": None}]}}),
+    ],
+)
+def test_null_is_an_empty_list(asset: Asset, content: dict[str, Any]) -> None:
+    """A list that is there and null is empty, which is no failure."""
+    parsed = _parse(asset, content)
+    assert [len(column) for column in parsed.columns.values() if column] == []
+    assert (parsed.rejected, parsed.incomplete) == ([], "")
+
+
+def test_a_metric_with_null_for_its_values_has_none() -> None:
+    """A metric that has no values is on the list, as it is with an empty list of them."""
+    parsed = _parse("data_groups", {"metrics": [{"name": "M", "values": None}]})
+    assert (parsed.columns["value_names"], parsed.rejected) == ([[]], [])
+
+
+def test_gone_is_an_entity_by_the_vendors_own_word() -> None:
+    """A list of all applications is never gone; below it an error of the vendor's says so, and a page does not."""
+    host = VENDOR.data_groups("7", "9", DAY).request
+    assert VENDOR.says_gone(host, '{"error":{"title":"not found"}}')
+    assert not VENDOR.says_gone(host, "<html>404</html>")
+    assert not VENDOR.says_gone(host, "404 page not found")
+    assert not VENDOR.says_gone(VENDOR.troops(DAY).request, '{"error":{"title":"not found"}}')
+
+
+@pytest.mark.parametrize(
+    ("edges", "whole"),
+    [
+        (["00:00-00:30", "00:30-01:00"], True),
+        (["00:00-00:30", "05:00-05:30"], True),
+        (["00:00-01:00", "01:00-02:00"], True),
+        (["23:30-23:47"], True),
+        (["00:10-00:40"], False),
+        (["00:00-00:40", "00:30-01:00"], False),
+    ],
+)
+def test_timeslices_are_those_asked_for(edges: list[str], whole: bool) -> None:
+    """Longer or missing timeslices are what the vendor has; shifted or overlapping ones are another answer."""
+    pieces = []
+    for edge in edges:
+        start, end = (f"2026-11-20T{time}:00+00:00" for time in edge.split("-"))
+        pieces.append({"from": start, "to": end, "values": {"used": 1}})
+    assert (_parse("performance_data", _data(*pieces, name="Mem")).incomplete == "") == whole
+
+
+def test_another_days_timeslices_are_not_the_answer() -> None:
+    """Timeslices outside of the range that was asked for do not make it an empty day."""
+    other = _slice({"used": 1}, **{"from": "2026-11-22T00:00:00Z", "to": "2026-11-22T00:30:00Z"})
+    assert "2026-11-22" in _parse("performance_data", _data(other, name="Mem")).incomplete
 
 
 def test_a_new_field_is_kept_and_reported() -> None:

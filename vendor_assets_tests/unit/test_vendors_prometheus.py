@@ -16,11 +16,23 @@ from hypothesis import strategies as st
 
 from vendor_assets.days import day_window, parse_time_zone
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
-from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Response
+from vendor_assets.vendors.base import (
+    RECORD_CHARACTERS,
+    REJECTED_KEPT,
+    Asset,
+    DataGroup,
+    Leaf,
+    Parsed,
+    PlannedRequest,
+    Request,
+    Response,
+)
 from vendor_assets.vendors.prometheus import MAX_POINTS, MAX_QUERY_CHARACTERS, Prometheus, canonical, group_of
 
 DAY = day_window(date(2026, 11, 20), parse_time_zone("UTC"))
 START = 1_795_132_800
+END = START + 1800
+"""Where the first timeslice ends, which is where a query over it is evaluated."""
 VENDOR = Prometheus()
 GROUPS = (DataGroup("node_cpu", ("node_cpu_seconds_total",)), DataGroup("up", ("up",)))
 
@@ -64,17 +76,23 @@ def test_lists_are_asked_for_the_day() -> None:
         ("match[]", '{job="node"}'),
         ("start", str(START - 300)),
         ("end", f"{START + 86_399}.999"),
+        ("partial_response", "false"),
+        ("deny_partial_response", "1"),
+        ("nocache", "1"),
     )
 
 
 def test_several_groups_go_into_one_query() -> None:
-    """One query holds the groups of an instance; points lie inside the day, its end excluded."""
+    """One query holds the groups of an instance; each point is the newest in the timeslice that ends there."""
     (planned,) = VENDOR.performance_data("node", "h:9100", GROUPS, DAY, 1800)
     assert dict(planned.request.params) == {
-        "query": '{job="node",instance="h:9100",__name__=~"node_cpu(_.*)?|up"}',
-        "start": str(START),
-        "end": str(START + 86_400 - 1800),
+        "query": 'last_over_time({job="node",instance="h:9100",__name__=~"node_cpu(_.*)?|up"}[1800s] offset 1ms)',
+        "start": str(START + 1800),
+        "end": str(START + 86_400),
         "step": "1800",
+        "partial_response": "false",
+        "deny_partial_response": "1",
+        "nocache": "1",
     }
     assert [leaf.data_group for leaf in planned.leaves] == ["node_cpu", "up"]
 
@@ -84,7 +102,25 @@ def test_a_narrowed_group_is_asked_for_its_values_only() -> None:
     narrowed = DataGroup("node_cpu", ("node_cpu_seconds_total", "node_cpu.x"), narrowed=True)
     (planned,) = VENDOR.performance_data("node", "h:9100", [narrowed, *GROUPS[1:]], DAY, 1800)
     query = dict(planned.request.params)["query"]
-    assert query.endswith('__name__=~"node_cpu_seconds_total|node_cpu\\\\.x|up"}')
+    assert '__name__=~"node_cpu_seconds_total|node_cpu\\\\.x|up"}[1800s]' in query
+
+
+@pytest.mark.parametrize(
+    ("resolution", "query"),
+    [
+        (60, '{job="j",instance="i",__name__=~"up"} offset 1ms'),
+        (300, 'last_over_time({job="j",instance="i",__name__=~"up"}[300s] offset 1ms)'),
+    ],
+)
+def test_a_timeslice_shorter_than_the_server_looks_back_is_not_left_empty(
+    resolution: int, query: str
+) -> None:
+    """A longer one holds what was sampled in it, a shorter one what the server shows at its end."""
+    (planned,) = VENDOR.performance_data("j", "i", GROUPS[1:], DAY, resolution)
+    assert dict(planned.request.params)["query"] == query
+    body = json.dumps({"status": "success", "data": _matrix(_series([START + resolution, "1"]))}).encode()
+    parsed = VENDOR.parse("performance_data", planned, Response(200, {}, body, datetime.now(UTC)))
+    assert parsed.columns["timeslice_start"] == [START * 1_000_000]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +132,7 @@ def test_no_series_has_more_points_than_the_server_permits(resolution: int, quer
     points: list[int] = []
     for part in planned:
         params = dict(part.request.params)
-        mine = range(int(params["start"]), int(params["end"]) + 1, resolution)
+        mine = range(int(params["start"]) - resolution, int(params["end"]), resolution)
         assert len(mine) <= MAX_POINTS
         points += mine
     assert len(planned) == queries
@@ -135,7 +171,7 @@ def test_a_group_matches_its_own_metrics_only(one: str, other: str) -> None:
     """The expression for a group matches exactly the metrics that are sorted into it."""
     (planned,) = VENDOR.performance_data("j", "i", [DataGroup(group_of(one), (one,))], DAY, 1800)
     query = dict(planned.request.params)["query"]
-    pattern = json.loads(query.partition("__name__=~")[2].removesuffix("}"))
+    pattern = json.loads(query.partition("__name__=~")[2].rpartition("}")[0])
     assert re.fullmatch(pattern, one)
     assert bool(re.fullmatch(pattern, other)) == (group_of(other) == group_of(one))
 
@@ -172,7 +208,7 @@ def test_names_that_are_none_are_put_aside() -> None:
 
 def test_a_sample_becomes_a_row() -> None:
     """The value's name holds the remaining labels in canonical order; the timeslice is [t, t + step)."""
-    parsed = _parse("performance_data", _matrix(_series([START, "1.5"], mode="idle", cpu='0"')))
+    parsed = _parse("performance_data", _matrix(_series([END, "1.5"], mode="idle", cpu='0"')))
     assert parsed.columns == {
         "warrior_id": ["h:9100"],
         "data_group": ["up"],
@@ -189,31 +225,56 @@ def test_labels_have_one_spelling() -> None:
     assert canonical({}) == ""
     assert canonical({"b": "2", "a": "1\n"}) == '{a="1\\n",b="2"}'
     assert canonical({"a": '1",b="2'}) != canonical({"a": "1", "b": "2"})
+    assert canonical({"my.label": "1", "none": ""}) == '{"my.label"="1"}'
+    assert canonical({'a="1",b': "2"}) != canonical({"a": "1", "b": "2"})
+
+
+def test_a_metric_with_a_brace_in_its_name_is_no_other() -> None:
+    """Since names may be any text, one that looks like a metric with labels is quoted."""
+    name = 'up{a="1"}'
+    (planned,) = VENDOR.performance_data("node", "h:9100", [DataGroup(name, (name,))], DAY, 1800)
+    body = json.dumps({"status": "success", "data": _matrix(_series([END, "1"], __name__=name))}).encode()
+    parsed = VENDOR.parse("performance_data", planned, Response(200, {}, body, datetime.now(UTC)))
+    assert parsed.columns["value_name"] == ['"up{a=\\"1\\"}"']
 
 
 def test_nan_is_null_and_infinities_are_kept() -> None:
     """NaN means that there is no number; an infinite bound is one."""
     parsed = _parse(
-        "performance_data", _matrix(_series([START, "NaN"], [START + 1800, "+Inf"], [START + 3600, "-Inf"]))
+        "performance_data", _matrix(_series([END, "NaN"], [END + 1800, "+Inf"], [END + 3600, "-Inf"]))
     )
     assert parsed.columns["value"] == [None, math.inf, -math.inf]
 
 
-def test_fractions_of_a_second_are_kept() -> None:
-    """Times come as floats with milliseconds."""
-    parsed = _parse("performance_data", _matrix(_series([START + 0.123, "1"])))
-    assert parsed.columns["timeslice_start"] == [START * 1_000_000 + 123_000]
+@pytest.mark.parametrize("shift", [0.123, -900, 1, 86_400, -1800])
+def test_other_times_than_those_asked_are_not_the_answer(shift: float) -> None:
+    """A server that moves the range to multiples of the step leaves out a timeslice: that is no whole answer."""
+    parsed = _parse("performance_data", _matrix(_series([END, "1"], [END + shift, "1"])))
+    assert "where 2026-11-20T00:30:00+00:00 to 2026-11-21T00:00:00+00:00 was asked" in parsed.incomplete
+
+
+def test_a_plan_of_before_is_read_as_it_was_meant() -> None:
+    """A plan that was frozen before has plain queries: their values are those at the timeslice's start."""
+    times = (("start", str(START)), ("end", str(START + 84_600)), ("step", "1800"))
+    request = Request(
+        "/api/v1/query_range", (("query", '{job="node",__name__=~"up"}'), *times), "query_range"
+    )
+    planned = PlannedRequest(request, (Leaf("x", "h:9100", "up", DAY),))
+    body = json.dumps({"status": "success", "data": _matrix(_series([START, "1"], [START + 84_600, "2"]))})
+    parsed = VENDOR.parse("performance_data", planned, Response(200, {}, body.encode(), datetime.now(UTC)))
+    assert parsed.columns["timeslice_start"] == [START * 1_000_000, (START + 84_600) * 1_000_000]
+    assert parsed.incomplete == ""
 
 
 @pytest.mark.parametrize(
     "point",
     [
-        [START, 1],
-        [START, "one"],
-        [START, "1_0"],
-        [START, None],
-        [START],
-        [START, "1", "2"],
+        [END, 1],
+        [END, "one"],
+        [END, "1_0"],
+        [END, None],
+        [END],
+        [END, "1", "2"],
         ["x", "1"],
         [-5, "1"],
     ]
@@ -221,7 +282,7 @@ def test_fractions_of_a_second_are_kept() -> None:
 )
 def test_a_bad_point_is_put_aside_alone(point: object) -> None:
     """A point that is no time and number goes to quarantine; its neighbours stay."""
-    parsed = _parse("performance_data", _matrix(_series(point, [START, "2"])))
+    parsed = _parse("performance_data", _matrix(_series(point, [END, "2"])))
     assert parsed.columns["value"] == [2.0]
     assert [json.loads(rejected.record)["metric"]["job"] for rejected in parsed.rejected] == ["node"]
 
@@ -241,16 +302,114 @@ def test_a_bad_point_is_put_aside_alone(point: object) -> None:
 )
 def test_a_bad_series_is_put_aside(series: object, reason: str) -> None:
     """A series that cannot be named or read goes to quarantine as a whole."""
-    parsed = _parse("performance_data", _matrix(series, _series([START, "2"])))
+    parsed = _parse("performance_data", _matrix(series, _series([END, "2"])))
     assert parsed.columns["value"] == [2.0]
     assert reason in parsed.rejected[0].reason
 
 
-def test_warnings_are_no_errors() -> None:
-    """Warnings and infos leave the data as it is; an unknown field is reported."""
-    parsed = _parse("troops", ["a"], warnings=["slow"], infos=["x"], surprise=1)
+def test_infos_are_harmless() -> None:
+    """What a server tells of the query leaves the data as it is; an unknown field is reported."""
+    infos = ["PromQL info: metric might not be a counter"]
+    parsed = _parse("troops", ["a"], warnings=infos, infos=["x"], isPartial=False, surprise=1)
     assert parsed.columns["troop_id"] == ["a"]
     assert parsed.new_fields == ("surprise",)
+    assert parsed.incomplete == ""
+    assert _parse("troops", ["a"], warnings=None).incomplete == ""
+
+
+@pytest.mark.parametrize("asset", ["troops", "warriors", "data_groups", "performance_data"])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        {"warnings": ["PromQL info: x", "receive series from store: unavailable"]},
+        {"warnings": ["results truncated due to limit"]},
+        {"warnings": ["\ud800"]},
+        {"warnings": [7]},
+        {"warnings": "down"},
+        {"isPartial": True},
+    ],
+)
+def test_a_warning_means_that_something_is_missing(asset: Asset, flag: dict[str, Any]) -> None:
+    """A success for fewer stores than there are is no whole answer, of a list neither; the reason can be shown."""
+    parsed = _parse(asset, _matrix() if asset == "performance_data" else ["up"], **flag)
+    assert parsed.incomplete
+    parsed.incomplete.encode()
+
+
+def test_a_list_of_a_servers_limit_is_cut() -> None:
+    """A list that is exactly as long as a server's lists may be is not all of it."""
+    assert _parse("warriors", [str(number) for number in range(100_000)]).incomplete
+    assert not _parse("warriors", [str(number) for number in range(10_000)]).incomplete
+
+
+@pytest.mark.parametrize(
+    ("asset", "data"),
+    [
+        ("troops", None),
+        ("warriors", None),
+        ("data_groups", None),
+        ("performance_data", None),
+        ("performance_data", {"resultType": "matrix", "result": None}),
+        ("performance_data", _matrix({"metric": {"__name__": "up"}, "values": None})),
+    ],
+)
+def test_null_is_an_empty_list(asset: Asset, data: object) -> None:
+    """A list that is there and null is empty, which is no failure."""
+    parsed = _parse(asset, data)
+    assert [column for column in parsed.columns.values() if column] == []
+    assert (parsed.rejected, parsed.incomplete) == ([], "")
+
+
+def test_a_series_that_turns_into_histograms_keeps_its_numbers() -> None:
+    """A series with values first and native histograms later: the values are rows, each histogram is put aside."""
+    mixed = _series([END, "1"]) | {"histograms": [[END + 1800, {"count": "1"}], [END + 3600, {"count": "2"}]]}
+    parsed = _parse("performance_data", _matrix(mixed))
+    assert parsed.columns["value"] == [1.0]
+    assert [json.loads(rejected.record)["histogram"][0] for rejected in parsed.rejected] == [
+        END + 1800,
+        END + 3600,
+    ]
+
+
+def test_what_has_no_label_is_asked_for_on_a_second_page() -> None:
+    """Metrics without a job, or without an instance, belong to a nameless one, whose id no label can have."""
+    matches = []
+    for asset, planned in (
+        ("troops", _planned("troops")),
+        ("warriors", _planned("warriors")),
+        ("warriors", VENDOR.warriors("", DAY)),
+    ):
+        body = json.dumps({"status": "success", "data": ["up"]}).encode()
+        first = VENDOR.parse(asset, planned, Response(200, {}, body, datetime.now(UTC)))  # type: ignore[arg-type]
+        assert first.next is not None
+        matches.append(dict(first.next.params)["match[]"])
+        second = VENDOR.parse(
+            asset,  # type: ignore[arg-type]
+            planned,
+            Response(200, {}, body, datetime.now(UTC), first.next),
+        )
+        assert [column[0] for column in second.columns.values()][:1] == [""]
+        assert second.next is None
+        none = json.dumps({"status": "success", "data": []}).encode()
+        empty = VENDOR.parse(asset, planned, Response(200, {}, none, datetime.now(UTC), first.next))  # type: ignore[arg-type]
+        assert list(empty.columns.values()) == [[], [], []]
+    assert matches == [
+        '{__name__!="",job=""}',
+        '{job="node",instance=""}',
+        '{job="",__name__!="",instance=""}',
+    ]
+    assert (
+        dict(VENDOR.data_groups("", "", DAY).request.params)["match[]"] == '{job="",instance="",__name__!=""}'
+    )
+
+
+def test_records_that_do_not_fit_are_bounded() -> None:
+    """Of an answer with very many records that do not fit a few are kept, in parts, and all are counted."""
+    odd = {"metric": {"__name__": "up"}, "values": [[END, 1]] * 50_000, "histograms": [["x" * 1000]] * 1000}
+    parsed = _parse("performance_data", _matrix(odd))
+    assert len(parsed.rejected) + parsed.more_rejected == 51_000
+    assert len(parsed.rejected) == REJECTED_KEPT
+    assert max(len(rejected.record) for rejected in parsed.rejected) <= RECORD_CHARACTERS
 
 
 @pytest.mark.parametrize("asset", ["troops", "warriors", "data_groups", "performance_data"])
@@ -327,16 +486,17 @@ def test_the_parts_of_a_query_ask_for_the_same(metrics: list[str], narrowed: boo
     asked = [DataGroup(name, tuple(values), narrowed) for name, values in groups.items()]
     (whole,) = VENDOR.performance_data(job, 'h",__name__=~', asked, DAY, 21_600)
     head, _, names = dict(whole.request.params)["query"].rpartition('__name__=~"')
+    tail = '"}[21600s] offset 1ms)'
     points: Counter[tuple[str, int]] = Counter()
     for part in _parts(whole):
         told = dict(part.request.params)
         mine, _, name = told["query"].rpartition('__name__=~"')
         assert mine == head
         assert told["start"] == told["end"]
-        points[name.removesuffix('"}'), int(told["start"])] += 1
+        points[name.removesuffix(tail), int(told["start"])] += 1
     assert set(points.values()) == {1}
-    assert "|".join(dict.fromkeys(name for name, _ in points)) == names.removesuffix('"}')
-    assert {at for _, at in points} == {START + hour * 3600 for hour in (0, 6, 12, 18)}
+    assert "|".join(dict.fromkeys(name for name, _ in points)) == names.removesuffix(tail)
+    assert {at for _, at in points} == {START + hour * 3600 for hour in (6, 12, 18, 24)}
 
 
 def test_a_list_is_not_split() -> None:
@@ -351,5 +511,5 @@ def test_one_group_of_very_many_metrics_takes_several_queries() -> None:
     assert len(planned) > 3
     assert max(len(part.request.key) for part in planned) <= MAX_QUERY_CHARACTERS
     assert {leaf.key for part in planned for leaf in part.leaves} == {planned[0].leaves[0].key}
-    queries = "|".join(dict(part.request.params)["query"].rpartition("=~")[2].strip('"}') for part in planned)
-    assert tuple(queries.split("|")) == names
+    queries = [dict(part.request.params)["query"].rpartition('=~"')[2].partition('"')[0] for part in planned]
+    assert tuple("|".join(queries).split("|")) == names
