@@ -108,13 +108,17 @@ def _certificates(folder: Path) -> None:
 class Proxy:
     """An HTTP proxy in threads of the test, for CONNECT and for whole addresses.
 
+    Args:
+        login: The user and the password that it wants.
+
     Attributes:
         url: Where it listens.
         heads: The head of each request that it got.
         answer: What it says in place of passing on, if anything, like ``403 Forbidden``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, login: str = PROXY_LOGIN) -> None:
+        self._expected = f"Proxy-Authorization: Basic {base64.b64encode(login.encode()).decode()}\r\n"
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.heads: list[str] = []
@@ -139,8 +143,7 @@ class Proxy:
             head = data.decode("latin-1")
             self.heads.append(head)
             method, target, _ = head.split(" ", 2)
-            expected = f"Proxy-Authorization: Basic {base64.b64encode(PROXY_LOGIN.encode()).decode()}\r\n"
-            if self.answer or expected not in head:
+            if self.answer or self._expected not in head:
                 status = self.answer or "407 Proxy Authentication Required"
                 connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
                 return
@@ -149,7 +152,9 @@ class Proxy:
                 if method == "CONNECT":
                     connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 else:
-                    passed = head.replace(f"http://{parts.netloc}", "", 1).replace(expected, "")
+                    # One request a connection: the next one may be for another host.
+                    passed = head.replace(f"http://{parts.netloc}", "", 1)
+                    passed = passed.replace(self._expected, "Connection: close\r\n")
                     upstream.sendall(passed.encode("latin-1"))
                 back = threading.Thread(target=_pump, args=(upstream, connection), daemon=True)
                 back.start()
