@@ -2,6 +2,7 @@
 
     python -m benchmarks.budget pace            one case; --list names them all
     python -m benchmarks.budget all --write     every case; writes benchmarks/results/budget.md and .json
+    python -m benchmarks.budget falls --only hangs,brownout --at-once 4
 
 Callers are processes of their own that share nothing but the database. The embedded vendor, or nginx, is a
 process too, and its log is the judge. *used* is admitted / (burst + permitted rate x busy time), at share 1.
@@ -31,12 +32,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fragile_vendor import fragile_vendor
 from vendor_assets.budget import Budget, Limit
 from vendor_assets.errors import BudgetError
 from vendor_assets_tests.support.postgres import PostgresServer, running_postgres
@@ -79,9 +82,9 @@ def work(values: dict[str, Any]) -> None:
             with acquire() as slot:
                 at = time.monotonic()
                 status, headers = send()
-                slot.observe(
-                    status=status, headers=headers, seconds=time.monotonic() - at, error=status is None
-                )
+                seconds = time.monotonic() - at
+                if not values.get("deaf"):
+                    slot.observe(status=status, headers=headers, seconds=seconds, error=status is None)
             sent.append((at, str(status)))
             counts[str(status)] += 1
             if status == 200:
@@ -398,6 +401,8 @@ class Bench:
     folder: Path
     scale: float
     server: PostgresServer | None
+    only: Sequence[str] = ()
+    at_once: int = 1
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @contextmanager
@@ -629,6 +634,111 @@ def outage(bench: Bench) -> list[Row]:
     return rows
 
 
+FALLS: dict[str, dict[str, Any]] = {
+    "unknown": {},
+    "configured": {"limit": "500/s"},
+    "window of 1 s": {"window": 1},
+    "window of 10 s": {"window": 10},
+    "slow": {"latency": 0.2},
+    "hangs": {"mode": "hang"},
+    "reset": {"mode": "reset", "limit": "500/s"},
+    "two minutes": {"down": 120},
+    "longer": {"longer": 2},
+    "brownout": {"down": 0, "failing": 0.5, "mode": "500"},
+    "brownout of a minute": {"down": 60, "failing": 0.5, "limit": "500/s"},
+    "shrinks": {"shrinks": 105},
+    "killed": {"killed": True},
+    "unprotected": {"limit": "500/s", "deaf": True},
+}
+"""Vendors that bear 150 calls a second and give no sign before they go down for 10 s, and how each differs."""
+
+
+@case
+def falls(bench: Bench) -> list[Row]:
+    """No sign before it falls, at 150/s; ten minutes: at most one outage, a third used after a minute."""
+    wanted = [name for name in FALLS if not bench.only or name in bench.only]
+    runs = [(name, processes) for name in wanted for processes in (1, 8)]
+    runs += [("own", n) for n in (1, 8) if not bench.only or "own" in bench.only]
+    with ThreadPoolExecutor(bench.at_once) as pool:
+        return list(
+            pool.map(lambda each: _own(bench, each[1]) if each[0] == "own" else _fall(bench, *each), runs)
+        )
+
+
+def _fall(bench: Bench, name: str, processes: int) -> Row:
+    """Ten minutes with a vendor that falls at 150/s; it judges."""
+    values = {"bears": 150, "window": 2, "down": 10, "latency": 0.03} | FALLS[name]
+    limit, deaf, shrinks, killed = (values.pop(key, None) for key in ("limit", "deaf", "shrinks", "killed"))
+    seconds, half = 600 * bench.scale, 300 * bench.scale
+    calls: dict[str, Any] = {"limit": limit or "auto", "threads": 64 // processes, "in_flight": 64}
+    with bench.database() as url, fragile_vendor(**values) as judging:
+        calls |= {"database": url, "port": judging.port, "deaf": bool(deaf)}
+
+        def meanwhile(callers: list[Caller]) -> None:
+            started = time.monotonic()
+            if killed:
+                while not judging.get("/log")["outages"] and time.monotonic() < started + half:
+                    time.sleep(1)
+                fresh = Caller(name="fresh", **calls)
+                callers[0].process.kill()
+                callers[0].process.wait()
+                fresh.ready()
+                fresh.go()
+                callers.append(fresh)
+            time.sleep(max(0.0, started + half - time.monotonic()))
+            if shrinks:
+                judging.get(f"/bears/{shrinks}")
+            time.sleep(max(0.0, started + seconds - time.monotonic()))
+
+        run(seconds, processes, during=meanwhile, **calls)
+        log = judging.get("/log")
+    first = log["calls"][0][0]
+    start, end = first + 60 * bench.scale, first + seconds
+    possible = 150 * (end - start) - ((150 - shrinks) * half if shrinks else 0)
+    if name == "slow":
+        possible = min(possible, 64 / 0.2 * (end - start))
+    used = sum(1 for at, ok in log["calls"] if ok and start <= at < end) / possible
+    met = len(log["outages"]) <= 1 and used >= 1 / 3
+    return {
+        "scenario": name,
+        "VENDOR_RATE": calls["limit"],
+        "processes": processes,
+        "outages (bound 1)": len(log["outages"]),
+        "used after a minute (bound 0.333)": round(used, 3),
+        "calls that failed": sum(1 for _, ok in log["calls"] if not ok),
+        "met": "unprotected, for comparison" if deaf else "yes" if met else "NO",
+    }
+
+
+def _own(bench: Bench, processes: int) -> Row:
+    """A known limit of 50/s, borne for two minutes, and an outage of 30 s that is the vendor's own."""
+    with bench.database() as url, fragile_vendor(bears=1000) as judging:
+
+        def away(_: list[Caller]) -> None:
+            time.sleep(120 * bench.scale)
+            judging.get("/away/30")
+            time.sleep(90)
+
+        values: dict[str, Any] = {"limit": "50/s", "database": url, "port": judging.port}
+        run(0, processes, during=away, threads=32 // processes, **values)
+        calls = judging.get("/log")["calls"]
+    ok_at = [at for at, ok in calls if ok]
+    gone = max(itertools.pairwise(ok_at), key=lambda pair: pair[1] - pair[0])
+    back = gone[1]
+    rates = [sum(1 for at, ok in calls if ok and back + n <= at < back + n + 1) for n in range(30)]
+    before = sum(1 for at in ok_at if gone[0] - 10 <= at < gone[0]) / 10
+    full = next((n for n in range(20) if sum(rates[n : n + 5]) >= 5 * 0.95 * before), 99)
+    return {
+        "scenario": "own outage",
+        "VENDOR_RATE": "50/s",
+        "processes": processes,
+        "outages (bound 1)": 0,
+        "calls in the first second back": rates[0],
+        "seconds to the full rate (bound 10)": full,
+        "met": "yes" if full <= 10 and rates[0] < 25 else "NO",
+    }
+
+
 @case
 def kills(bench: Bench) -> list[Row]:
     """25 times kill -9 of a random process, one every six seconds; six processes, each replaced."""
@@ -832,6 +942,8 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="name the cases")
     parser.add_argument("--write", action="store_true", help="keep the results in benchmarks/results/")
     parser.add_argument("--json", action="store_true", help="print JSON lines")
+    parser.add_argument("--only", default="", help="of falls, only these scenarios, separated by commas")
+    parser.add_argument("--at-once", type=int, default=1, help="of falls, so many scenarios at once")
     parser.add_argument("--scale", type=float, default=1.0, help="multiply all durations")
     flags = parser.parse_args()
     if flags.list or not flags.cases:
@@ -845,7 +957,8 @@ def main() -> None:
         except FileNotFoundError as error:
             print(f"without PostgreSQL: {error}", file=sys.stderr)
             server = None
-        bench = Bench(Path(folder), flags.scale, server)
+        only = [name for name in flags.only.split(",") if name]
+        bench = Bench(Path(folder), flags.scale, server, only, flags.at_once)
         for name in names:
             rows = CASES[name](bench)
             print(

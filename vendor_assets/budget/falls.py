@@ -74,8 +74,8 @@ PERSISTENT_SECONDS: Final = 10.0
 _ANY_LOAD_SECONDS: Final = 300.0
 """Where it goes on for so long at the least rate, it is not the rate."""
 
-_MOST_PART: Final = 0.7
-_KEPT_SECONDS: Final = 90
+_KEPT_SECONDS: Final = 45
+_INSTANT_SECONDS: Final = 0.3
 _IDLE_SECONDS: Final = 10.0
 _GAP_SECONDS: Final = 5.0
 _FEWEST_CALLS: Final = 5
@@ -94,7 +94,9 @@ class Falls:
         since: The first failure of the present row, by its sending.
         last: The last one.
         noticed: When a failure was last heard of.
+        alive_at: When the last call was sent that gave a sign of life.
         borne: The highest rate that was sent for long without failures, since the last fall.
+        bore_at: In which second that was looked at last.
         ceiling: The rate that is not passed; None where there is none.
         until: When it starts to rise.
         rate: The rate at which the vendor fell last.
@@ -122,7 +124,9 @@ class Falls:
     since: float | None = None
     last: float = 0.0
     noticed: float = 0.0
+    alive_at: float = 0.0
     borne: float = 0.0
+    bore_at: int = 0
     ceiling: float | None = None
     until: float = 0.0
     rate: float = 0.0
@@ -156,6 +160,8 @@ class Falls:
         self.sent, self.failed = [], []
         self.since = None
         self.began += seconds
+        self.alive_at += seconds
+        self.noticed += seconds
         self.until += seconds
         self.ramp_at += seconds
         self.fell_at = None if self.fell_at is None else self.fell_at + seconds
@@ -220,14 +226,18 @@ class Falls:
 
     # -- what happened -----------------------------------------------------------------------------
 
-    def count(self, sent: Counter[int], failed: Counter[int], now: float) -> None:
+    def count(
+        self, sent: Counter[int], failed: Counter[int], now: float, alive_at: float = -math.inf
+    ) -> None:
         """Take in calls, and failures by the moment at which they were sent.
 
         Args:
             sent: Calls by quarter of a second.
             failed: Failures by that of their sending.
             now: The time.
+            alive_at: When the last of the calls was sent that gave a sign of life.
         """
+        self.alive_at = max(self.alive_at, min(alive_at, now))
         for quarter in sorted(sent):
             at = _middle(quarter, now)
             if not any(self.sent[-int(_IDLE_SECONDS) :]) or at > self.second + len(self.sent) + _IDLE_SECONDS:
@@ -280,8 +290,9 @@ class Falls:
             known: Whether there is a limit that the vendor told, or somebody set.
         """
         row = self._row()
-        if row is not None and row[1] < _MOST_PART:
-            part = row[1]
+        if row is not None and self.since is not None and self.alive_at > self.since + _INSTANT_SECONDS:
+            # A row of failures may be chance: others were answered.
+            part = min(part, row[1])
         onset = row[0] if row is not None else self.since if self.since is not None else now
         again = self.fell_at is not None and now - self.fell_at <= AGAIN_SECONDS
         calls, pace, rate = self._before(onset, now, abrupt=known and not again and self.ramp is None)
@@ -445,9 +456,10 @@ class Falls:
         return float(self.second + first)
 
     def _bear(self, now: float) -> None:
-        if self.began > now - BORNE_SECONDS - 1.0:
-            return
         end = math.floor(now)
+        if self.began > now - BORNE_SECONDS - 1.0 or end == self.bore_at:
+            return
+        self.bore_at = end
         sent = self._sum(self.sent, end - BORNE_SECONDS, end)
         failed = self._sum(self.failed, end - BORNE_SECONDS, end)
         if sent and failed <= 0.05 * sent:

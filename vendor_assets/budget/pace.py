@@ -441,7 +441,7 @@ class Pace:
         """Whether the vendor has fallen, or is back."""
         known = not math.isinf(ceiling)
         falls, opened_at = self.falls, self.breaker.opened_at
-        falls.count(report.sent, report.failures, now)
+        falls.count(report.sent, report.failures, now, report.alive_at)
         acted_at = -math.inf if falls.acted_at is None else falls.acted_at
         fresh = report.answered if report.alive_at > acted_at else 0
         # What was sent before an outage is answered in it, and what was sent in it fails after it: neither is news.
