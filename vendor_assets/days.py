@@ -61,19 +61,38 @@ def parse_time_zone(name: str) -> ZoneInfo:
 
 
 def day_window(day: date, zone: ZoneInfo) -> Window:
-    """The window [00:00, 24:00) of a local day: 23, 24 or 25 hours."""
-    start = datetime.combine(day, time.min, zone).astimezone(UTC)
-    end = datetime.combine(day + timedelta(days=1), time.min, zone).astimezone(UTC)
+    """The window [00:00, 24:00) of a local day: 23, 24 or 25 hours.
+
+    Raises:
+        ConfigurationError: The day does not exist there.
+    """
+    start, end = _edges(day, zone)
+    if not start < end:
+        message = f"day {day} does not exist in {zone.key}: the clocks there went past it; leave it out"
+        raise ConfigurationError(message)
     return Window(start, end)
+
+
+def day_exists(day: date, zone: ZoneInfo) -> bool:
+    """Whether a calendar has a day: Samoa went from 2011-12-29 to 2011-12-31."""
+    start, end = _edges(day, zone)
+    return start < end
+
+
+def _edges(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    # The first moment of a day may come after midnight where clocks go forward just then.
+    start, end = (datetime.combine(each, time.min, zone) for each in (day, day + timedelta(days=1)))
+    return start.astimezone(UTC), end.astimezone(UTC)
 
 
 def last_complete_day(now: datetime, zone: ZoneInfo) -> date:
     """The newest local day that is over at ``now``."""
-    return now.astimezone(zone).date() - timedelta(days=1)
+    day = now.astimezone(zone).date() - timedelta(days=1)
+    return day if day_exists(day, zone) else day - timedelta(days=1)
 
 
-def days_between(first: date, last: date) -> list[date]:
-    """All days from ``first`` to ``last``, both included.
+def days_between(first: date, last: date, zone: ZoneInfo | None = None) -> list[date]:
+    """All days from ``first`` to ``last``, both included; without those that do not exist, where a zone is given.
 
     Raises:
         ConfigurationError: ``first`` is after ``last``.
@@ -81,7 +100,8 @@ def days_between(first: date, last: date) -> list[date]:
     if first > last:
         message = f"the range {first} to {last} is empty; the first day must not be after the last"
         raise ConfigurationError(message)
-    return [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
+    days = [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
+    return [day for day in days if zone is None or day_exists(day, zone)]
 
 
 def duration_text(seconds: float) -> str:

@@ -60,7 +60,7 @@ def _demo(options: argparse.Namespace) -> int:
     project = replace(project, settings=read({}, root=project.root))
     settings = project.settings
     newest = last_complete_day(datetime.now(UTC), settings.zone)
-    days = days_between(newest - timedelta(days=options.days - 1), newest)
+    days = days_between(newest - timedelta(days=options.days - 1), newest, project.settings.zone)
     started = time.monotonic()
     print("starting the embedded vendor: 1,000 calls a minute allowed, then 429", flush=True)
     with simulator_process(SIMULATOR_API_KEY) as url, terminable() as stopped:

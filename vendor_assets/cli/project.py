@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from vendor_assets.days import days_between, last_complete_day, parse_day
+from vendor_assets.days import day_window, days_between, last_complete_day, parse_day
 from vendor_assets.errors import ConfigurationError, VendorAssetsError
 from vendor_assets.temporary import temporary_folder
 
@@ -106,7 +106,8 @@ def choose_days(options: argparse.Namespace, settings: Settings) -> list[date]:
     """The days that a command's options name.
 
     Raises:
-        ConfigurationError: Options exclude each other, or a day is not over, or before the first one.
+        ConfigurationError: Options exclude each other, or a day is not over, or before the first one, or there is
+            no such day.
     """
     newest = last_complete_day(datetime.now(UTC), settings.zone)
     if options.day and (options.first or options.last):
@@ -116,6 +117,7 @@ def choose_days(options: argparse.Namespace, settings: Settings) -> list[date]:
     first = parse_day(options.day or options.first) if (options.day or options.first) else newest
     last = parse_day(options.last) if options.last else (newest if options.first else first)
     for day in (first, last):
+        day_window(day, settings.zone)
         if day > newest:
             message = f"day {day} is not over in {settings.zone.key}; the last complete day is {newest}"
             raise ConfigurationError(message)
@@ -125,7 +127,10 @@ def choose_days(options: argparse.Namespace, settings: Settings) -> list[date]:
                 f"set VENDOR_ASSETS_START={day} or an earlier day to include it"
             )
             raise ConfigurationError(message)
-    return days_between(first, last)
+    days = days_between(first, last, settings.zone)
+    if missing := sorted(set(days_between(first, last)) - set(days)):
+        print(f"left out, no such day in {settings.zone.key}: {', '.join(map(str, missing))}", file=sys.stderr)
+    return days
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def _status(options: argparse.Namespace) -> int:
     settings, store = project.settings, project.store()
     newest = last_complete_day(datetime.now(UTC), settings.zone)
     first = max(settings.start, newest - timedelta(days=options.days - 1))
-    days = [standing_of(store, day, settings.filters) for day in days_between(first, newest)]
+    days = [standing_of(store, day, settings.filters) for day in days_between(first, newest, settings.zone)]
     work = _work(project)
     runs = _runs(options.url)
     known = [each.day for each in days if each.roster]

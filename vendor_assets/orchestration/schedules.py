@@ -8,7 +8,7 @@ from datetime import timedelta
 import dagster as dg
 
 from vendor_assets.configuration import Settings
-from vendor_assets.days import last_complete_day
+from vendor_assets.days import day_exists, last_complete_day
 from vendor_assets.orchestration.events import DAY_TAG, LOOK_BACK
 from vendor_assets.orchestration.following import class_tags, look_back_runs
 from vendor_assets.orchestration.jobs import HARVEST_JOB, RETENTION_JOB, ROSTER_JOB, SIGHTINGS_JOB
@@ -70,7 +70,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         requests = [
             request
             for back in range(1, settings.look_back_days + 1)
-            if (day := newest - timedelta(days=back)) >= settings.start
+            if (day := newest - timedelta(days=back)) >= settings.start and day_exists(day, settings.zone)
             for request in look_back_runs(
                 store.open(),
                 settings,
