@@ -28,7 +28,10 @@ from vendor_assets.cli.project import (
 def add(commands: Any) -> None:
     """Add the command."""
     harvest = commands.add_parser(
-        "harvest", help="harvest a day or a range, through Dagster, in this process"
+        "harvest",
+        help="harvest a day or a range, through Dagster, in this process",
+        epilog="Exit codes: 0 all is complete; 3 some of it is not, or records are in quarantine; 2 wrong use, "
+        "a setting too; 1 nothing is complete, or anything else.",
     )
     add_days(harvest)
     harvest.add_argument("--no-report", action="store_true", help="leave out the day's statistics and report")
@@ -102,7 +105,7 @@ def harvest_days(
 
 
 def exit_code(summary: Any) -> int:
-    """0 where all is complete, 3 where some is, 1 where nothing is."""
+    """0 where all is complete and nothing is in quarantine, 3 where some is complete, 1 where nothing is."""
     if summary.complete:
         return COMPLETE
     return PARTIAL if any(summary.states.get(state) for state in ("complete", "empty", "partial")) else FAILED
@@ -116,6 +119,7 @@ def print_summary(summary: Any) -> None:
     print(
         f"{summary.calls_made:,} calls made{planned}, {summary.requests_reused:,} requests reused, "
         f"{summary.throttled} throttled, {summary.dead_letters} dead letters"
+        + (f", {summary.quarantined_records} records in quarantine" if summary.quarantined_records else "")
     )
     if summary.share_of_permitted_rate is not None:
         print(

@@ -129,7 +129,9 @@ def choose_days(options: argparse.Namespace, settings: Settings) -> list[date]:
             raise ConfigurationError(message)
     days = days_between(first, last, settings.zone)
     if missing := sorted(set(days_between(first, last)) - set(days)):
-        print(f"left out, no such day in {settings.zone.key}: {', '.join(map(str, missing))}", file=sys.stderr)
+        print(
+            f"left out, no such day in {settings.zone.key}: {', '.join(map(str, missing))}", file=sys.stderr
+        )
     return days
 
 

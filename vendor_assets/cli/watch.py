@@ -147,6 +147,7 @@ def _runs(url: str) -> dict[str, Any] | None:
     }
 
 
+_PROBLEMS_SHOWN = 20
 _STATES = ("complete", "partial", "failed", "unfinished", "missing", "left_out")
 
 
@@ -161,6 +162,11 @@ def _print_standings(days: list[Standing]) -> None:
         row = "".join(f"{counts[name]:>11}" for name in _STATES) if each.roster else f"{'no roster yet':>66}"
         report = f"{each.report_at:%Y-%m-%d %H:%M} UTC" if each.report_at else "-"
         print(f"{each.day!s:12}{row}{each.dead_letters:>14}  {report}")
+    problems = [f"{each.day} {problem}" for each in days for problem in each.problems]
+    for problem in problems[-_PROBLEMS_SHOWN:]:
+        print(f"problem    {problem}")
+    if len(problems) > _PROBLEMS_SHOWN:
+        print(f"problem    and {len(problems) - _PROBLEMS_SHOWN} older ones; --json shows all")
 
 
 def _print_work(work: dict[str, Any], runs: dict[str, Any] | None, url: str) -> None:

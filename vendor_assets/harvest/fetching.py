@@ -51,7 +51,7 @@ PART_ATTEMPTS = 2
 
 _NOT_ITS_OWN = frozenset((401, 402, 403, 404, 405, 406, 407, 410, 415, 429, 451, 501, 505))
 """Statuses that asking for less cannot change. Source: RFC 9110, section 15.5."""
-_MAY_BE_SIZE = frozenset((400, 408, 413, 414, 422, 431, 503, 504))
+_MAY_BE_SIZE = frozenset((408, 413, 414, 422, 431, 503, 504))
 """Statuses that may mean that even one leaf is too much at a time; Prometheus says 422 and 503 for a query that is too
 large or too slow."""
 

@@ -25,11 +25,12 @@ from vendor_assets.errors import (
     StoppedError,
     VendorAssetsError,
 )
+from vendor_assets.harvest import failures
 from vendor_assets.harvest.fetching import Client, Counts, Fetcher, Pending, Work
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.landing import LandedIndex, Lander, read_index
 from vendor_assets.harvest.outcome import CHAIN, UNEXPECTED, UPSTREAM, Order, Outcome, Progress, State
-from vendor_assets.harvest.ownership import Liveness, take
+from vendor_assets.harvest.ownership import Liveness, Ownership, take
 from vendor_assets.harvest.partition import PartitionHarvest, Tools
 from vendor_assets.harvest.retention import Removal, Retention
 from vendor_assets.harvest.tabulate import newest_answers, tabulate_roster
@@ -312,6 +313,7 @@ class Harvester:
         base = Outcome(asset, day, troop_key, "failed", table_key=layout.table_key(asset, day, troop_key))
         # Grows while the partition is harvested: what it cost is told however it ends.
         counts = base.counts
+        ownership: Ownership | None = None
         try:
             if self.stop.is_set():
                 raise StoppedError("the run was stopped before this partition began")
@@ -323,10 +325,7 @@ class Harvester:
                 raise ConfigurationError(message)
             prefix = layout.harvest_prefix(asset, day, troop_key)
             ownership = take(self.store, prefix, order.run_id, self._liveness, stop=self.stop.is_set)
-            try:
-                outcome = PartitionHarvest(self._tools, base, window, ownership, order).run()
-            finally:
-                ownership.release()
+            outcome = PartitionHarvest(self._tools, base, window, ownership, order).run()
         except StoppedError as error:
             outcome = replace(base, state="stopped", message=str(error), retryable=True, reason=error.reason)
         except PartitionHeldError as error:
@@ -339,7 +338,19 @@ class Harvester:
         except Exception as error:
             logger.exception("%s of %s %s failed", asset, day, troop_key or "")
             reason = Reason(UNEXPECTED, what=f"{type(error).__name__}, which nobody expected")
-            outcome = replace(base, message=f"failed unexpectedly: {error!r}", reason=reason)
+            short = "no memory was left; give the process more, or let it open fewer partitions at once"
+            what = short if isinstance(error, MemoryError) else f"failed unexpectedly: {error!r}"
+            outcome = replace(base, message=what, reason=reason)
+        except BaseException:
+            if ownership is not None:
+                ownership.release()
+            raise
+        if ownership is not None:
+            failures.note(self.store, outcome, self._now())
+            try:
+                ownership.release()
+            except VendorAssetsError as error:
+                logger.warning("%s of %s is held until this run's lease lapses: %s", asset, day, error)
         with self._progress_lock:
             self._partitions_done += 1
         return replace(

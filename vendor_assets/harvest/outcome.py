@@ -231,13 +231,28 @@ def reason_of(finish: Finish) -> Reason | None:
 
 def message_of(finish: Finish) -> str:
     """What a person should know of a finished harvest; empty when there is nothing to say."""
+    aside = quarantine_text(int(finish.details.get("quarantined", 0)), finish.rows)
     if finish.dead:
         first = finish.details.get("first_dead_letter")
         why = f", first {first}" if first else ""
-        return (
+        said = (
             f"{finish.dead} of {finish.planned} leaves are dead letters{why}; "
             "see them with: vendor-assets dead-letters list; materialize the partition again to redrive them"
         )
-    if finish.state == "partial":
+        return f"{said}; {aside}" if aside else said
+    if finish.state == "partial" and not aside:
         return "the upstream table is partial: redrive its dead letters first"
-    return str(finish.details.get("note", ""))
+    return aside or str(finish.details.get("note", ""))
+
+
+def quarantine_text(count: int, rows: int) -> str:
+    """What a person should know of records that do not fit their table; empty where there are none."""
+    if not count:
+        return ""
+    what = (
+        f"{count} records do not fit the table and are"
+        if count > 1
+        else "1 record does not fit the table and is"
+    )
+    also = "" if rows else ", and there are no others"
+    return f"{what} in quarantine{also}; rebuild once the schema knows them"

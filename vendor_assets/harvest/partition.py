@@ -544,7 +544,8 @@ class PartitionHarvest:
         dead, rows = tally.dead, found.rows
         self.ownership.confirm()
         found.quarantine.publish(self.store, layout.quarantine_key(self.asset, self.day, self.troop_key))
-        partial = bool(dead) or plan.upstream_partial
+        nothing_fits = bool(found.quarantine.count) and not rows
+        partial = bool(dead) or plan.upstream_partial or nothing_fits
         sample = found.sample()
         outcome = replace(
             outcome,

@@ -1,17 +1,23 @@
-"""Standing: how far days are, from listings of the store alone."""
+"""Standing: how far days are, from what is in the store alone."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import Any, Final
 
 from vendor_assets.errors import ObjectNotFoundError
 from vendor_assets.harvest.dead_letters import DeadLetters
+from vendor_assets.harvest.failures import Failure, failures_of
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
-from vendor_assets.storage.parquet import read_table
+from vendor_assets.storage.parquet import read_metadata, read_table
+from vendor_assets.storage.waiting import several_at_once
+
+_READERS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -20,14 +26,16 @@ class Standing:
 
     Attributes:
         roster: Whether the day's troops are known.
-        complete: Troops with performance data and no dead letter.
-        partial: Troops with performance data and dead letters.
-        failed: Troops without performance data, with dead letters.
-        unfinished: Troops whose harvest has begun, without performance data or dead letters so far.
+        complete: Troops with all their performance data.
+        partial: Troops with performance data of which something is missing.
+        failed: Troops whose newest harvest failed, whatever is there from before; and those with nothing but dead
+            letters.
+        unfinished: Troops whose harvest has begun, without performance data so far, or was stopped.
         missing: Troops of which nothing has been asked.
         left_out: Troops that a filter leaves out and that have no data from before.
         dead_letters: Open ones.
         report_at: When the day's report was made.
+        problems: How the newest harvests ended that did not succeed, the roster's too, a line each.
     """
 
     day: date
@@ -40,41 +48,114 @@ class Standing:
     left_out: int = 0
     dead_letters: int = 0
     report_at: datetime | None = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TroopStanding:
+    """How one troop's day stands; whoever tells it, the command, the UI or a report, asks :func:`standing_of_troops`.
+
+    Attributes:
+        state: ``complete``, ``empty``, ``partial``, ``failed``, ``unfinished``, ``missing`` or ``left_out``.
+        published: Whether there is a table of performance data.
+    """
+
+    state: str
+    published: bool
+
+
+def standing_of_troops(
+    store: ObjectStore,
+    day: date,
+    filters: Filters,
+    failures: Mapping[str | None, Sequence[Failure]] | None = None,
+    dead: Collection[str | None] | None = None,
+) -> dict[str, TroopStanding]:
+    """How each troop of a day's roster stands, by partition key.
+
+    Args:
+        failures: :func:`failures_by_troop`, where the caller knows them.
+        dead: Troops with open dead letters, where the caller knows them.
+
+    Raises:
+        ObjectNotFoundError: The day has no roster.
+    """
+    columns = ["troop_id", "troop_key", "name"]
+    roster = read_table(store, layout.table_key("troops", day), columns=columns).to_pylist()
+    failed = failures_by_troop(store, day) if failures is None else failures
+    if dead is None:
+        dead = {each.troop_key for each in DeadLetters(store).of_day(day) if each.letters}
+    there = _troops(store, layout.table_prefix("performance_data", day))
+    begun = {troop for asset in CHAIN for troop in _troops(store, layout.harvest_prefix(asset, day))}
+
+    def stands(row: dict[str, Any]) -> TroopStanding:
+        key = row["troop_key"]
+        ends = {failure.state for failure in failed.get(key, ())}
+        table = _table_state(store, day, key) if key in there else None
+        taken = filters.takes_troop(row)
+        if table == "empty" and not taken:
+            state = "left_out"
+        elif "failed" in ends:
+            state = "failed"
+        elif table is not None:
+            state = "partial" if ends or key in dead else table
+        elif not taken:
+            state = "left_out"
+        elif "partial" in ends or key in dead:
+            state = "failed"
+        else:
+            state = "unfinished" if key in begun else "missing"
+        return TroopStanding(state, published=table is not None)
+
+    found = several_at_once(stands, roster, at_once=_READERS)
+    return {row["troop_key"]: each for row, each in zip(roster, found, strict=True)}
+
+
+def failures_by_troop(store: ObjectStore, day: date) -> dict[str | None, list[Failure]]:
+    """How the newest harvests of a day ended that did not succeed, by troop; None is the roster."""
+    found: dict[str | None, list[Failure]] = {}
+    for asset in ("troops", *CHAIN):
+        for failure in failures_of(store, asset, day):
+            found.setdefault(failure.troop_key, []).append(failure)
+    return found
+
+
+def _table_state(store: ObjectStore, day: date, troop_key: str) -> str | None:
+    try:
+        metadata, rows = read_metadata(store, layout.table_key("performance_data", day, troop_key))
+    except ObjectNotFoundError:
+        return None
+    return metadata.get("state", "complete" if rows else "empty")
 
 
 def standing_of(store: ObjectStore, day: date, filters: Filters) -> Standing:
-    """How far a day is; costs a few listings, however many troops there are."""
+    """How far a day is; costs a few listings, and the end of each troop's table."""
     open_letters: dict[str | None, int] = {}
     letters = DeadLetters(store)
     for partition in letters.of_day(day):
         count = len(partition.letters)
         open_letters[partition.troop_key] = open_letters.get(partition.troop_key, 0) + count
     report = store.head(layout.report_key(day, "html"))
+    failures = failures_by_troop(store, day)
+    problems = tuple(
+        f"{failure.asset} {failure.troop_key or ''}".rstrip() + f" {failure.state}: {failure.message}"
+        for ends in failures.values()
+        for failure in ends
+    )
+    dead = {troop for troop, count in open_letters.items() if count}
     try:
-        columns = ["troop_id", "troop_key", "name"]
-        roster = read_table(store, layout.table_key("troops", day), columns=columns).to_pylist()
+        troops = standing_of_troops(store, day, filters, failures, dead)
     except ObjectNotFoundError:
-        return Standing(day, roster=False, dead_letters=sum(open_letters.values()))
-    there = _troops(store, layout.table_prefix("performance_data", day))
-    begun = {troop for asset in CHAIN for troop in _troops(store, layout.harvest_prefix(asset, day))}
+        return Standing(day, roster=False, dead_letters=sum(open_letters.values()), problems=problems)
     counts = dict.fromkeys(("complete", "partial", "failed", "unfinished", "missing", "left_out"), 0)
-    for row in roster:
-        key = row["troop_key"]
-        dead = open_letters.get(key, 0)
-        if key in there:
-            state = "partial" if dead else "complete"
-        elif not filters.takes_troop(row):
-            state = "left_out"
-        elif dead:
-            state = "failed"
-        else:
-            state = "unfinished" if key in begun else "missing"
-        counts[state] += 1
+    for troop in troops.values():
+        counts["complete" if troop.state == "empty" else troop.state] += 1
     return Standing(
         day,
         roster=True,
         dead_letters=sum(open_letters.values()),
         report_at=report.modified if report else None,
+        problems=problems,
         **counts,
     )
 

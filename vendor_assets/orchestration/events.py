@@ -7,7 +7,7 @@ from uuid import uuid4
 import dagster as dg
 import pyarrow as pa
 
-from vendor_assets.harvest.outcome import Order, Outcome
+from vendor_assets.harvest.outcome import Order, Outcome, quarantine_text
 from vendor_assets.orchestration.failures import NOT_COMPLETE, reason_json
 from vendor_assets.orchestration.lineage import column_lineage
 from vendor_assets.orchestration.partitions import day_troop_key
@@ -127,7 +127,7 @@ def events_of(
         passed=not outcome.quarantined and not new_fields,
         severity=dg.AssetCheckSeverity.ERROR if outcome.quarantined else dg.AssetCheckSeverity.WARN,
         partition=partition,
-        description=_schema_text(outcome.quarantined, new_fields),
+        description=_schema_text(outcome.quarantined, outcome.rows, new_fields),
         metadata={"quarantined": outcome.quarantined, "new_fields": len(new_fields)},
     )
     if "observed_later" in outcome.details:
@@ -146,9 +146,9 @@ def events_of(
         )
 
 
-def _schema_text(quarantined: int, new_fields: Sequence[str]) -> str:
+def _schema_text(quarantined: int, rows: int, new_fields: Sequence[str]) -> str:
     if quarantined:
-        return f"{quarantined} records do not fit the table; they are in quarantine, rebuild once the schema knows them"
+        return quarantine_text(quarantined, rows)
     if new_fields:
         return f"the vendor sends new fields, kept but not in columns: {', '.join(new_fields[:10])}"
     return "every record fits the table"

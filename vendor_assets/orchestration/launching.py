@@ -79,7 +79,7 @@ class Summary:
     Attributes:
         states: Number of partitions by state.
         calls_planned: Calls that were expected when a day's roster was known; None where a day's shape was not.
-        problems: One line per partition that did not become complete.
+        problems: One line per partition that did not become complete, or has records in quarantine.
         objects: Paths of tables, and of reports.
     """
 
@@ -92,6 +92,7 @@ class Summary:
     throttled: int = 0
     retries: int = 0
     dead_letters: int = 0
+    quarantined_records: int = 0
     paced_seconds: float = 0.0
     seconds: float = 0.0
     share_of_permitted_rate: float | None = None
@@ -112,7 +113,9 @@ class Summary:
         self.states[state] = self.states.get(state, 0) + 1
         self.rows += value.get("dagster/row_count", 0) if "calls" in value else 0
         self.calls_made += value.get("calls", 0)
-        for name in ("requests_made", "requests_reused", "throttled", "retries", "dead_letters"):
+        for name in (
+            "requests_made", "requests_reused", "throttled", "retries", "dead_letters", "quarantined_records",
+        ):  # fmt: skip
             setattr(self, name, getattr(self, name) + value.get(name, 0))
         self.paced_seconds += value.get("paced_seconds", 0.0)
         if "path" in value:
@@ -277,7 +280,13 @@ class Launcher:
         problems = len(self.summary.problems)
         for event in result.all_events:
             if event.is_step_materialization:
-                self.summary.add(event.step_materialization_data.materialization.metadata)
+                made = event.step_materialization_data.materialization
+                self.summary.add(made.metadata)
+                aside = made.metadata.get("quarantined_records")
+                if aside is not None and aside.value:
+                    self.summary.problems.append(
+                        f"{made.asset_key.to_user_string()} {made.partition}: {made.description}"
+                    )
             elif event.event_type == dg.DagsterEventType.ASSET_OBSERVATION:
                 observation = event.asset_observation_data.asset_observation
                 self.summary.add(observation.metadata)
@@ -288,9 +297,8 @@ class Launcher:
         if not result.success and len(self.summary.problems) == problems:
             self.summary.problems.append(f"{title}: {reason_of_steps(result.all_events)[1]}")
         calls = self.summary.calls_made - before
-        self._say(
-            f"{title}: {'done' if result.success else 'NOT COMPLETE'}, {calls} calls (run {result.run_id[:8]})"
-        )
+        whole = result.success and len(self.summary.problems) == problems
+        self._say(f"{title}: {'done' if whole else 'NOT COMPLETE'}, {calls} calls (run {result.run_id[:8]})")
         return bool(result.success)
 
 

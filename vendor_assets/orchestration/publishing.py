@@ -12,14 +12,14 @@ from vendor_assets.configuration import Settings
 from vendor_assets.days import day_window
 from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
 from vendor_assets.harvest.filters import Filters
+from vendor_assets.harvest.standing import standing_of_troops
 from vendor_assets.orchestration.estimates import compared
 from vendor_assets.orchestration.failures import failure_from
 from vendor_assets.orchestration.lineage import column_lineage
 from vendor_assets.orchestration.pictures import troops_picture
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
-from vendor_assets.storage.parquet import read_metadata, read_table
-from vendor_assets.storage.waiting import several_at_once
+from vendor_assets.storage.parquet import read_table
 
 UNIQUE: Final = "grain_unique"
 PLAUSIBLE: Final = "plausible"
@@ -29,38 +29,27 @@ if TYPE_CHECKING:
 
 
 LEFT_OUT: Final = "left out"
-_READERS: Final = 16
 
 
 def troop_states(store: ObjectStore, day: date, filters: Filters) -> dict[str, str]:
     """State of each troop's performance data on a day, by partition key.
 
-    ``complete``, ``empty``, ``partial``, ``missing``; or ``left out``, where a filter leaves the troop out and no
-    rows are there from before.
+    ``complete``, ``empty``, ``partial``, ``failed`` (there are data from before, but the newest harvest failed),
+    ``missing``; or ``left out``, where a filter leaves the troop out and no rows are there from before.
 
     Raises:
         dagster.Failure: The day has no roster.
     """
     try:
-        roster = read_table(store, layout.table_key("troops", day), columns=["troop_id", "troop_key", "name"])
+        troops = standing_of_troops(store, day, filters)
     except ObjectNotFoundError as error:
         raise dg.Failure(
             f"troops of {day} is not there; materialize it first", allow_retries=False
         ) from error
-    rows = roster.to_pylist()
-    states = several_at_once(
-        lambda row: _state(store, day, row["troop_key"], filters.takes_troop(row)), rows, at_once=_READERS
-    )
-    return {row["troop_key"]: state for row, state in zip(rows, states, strict=True)}
-
-
-def _state(store: ObjectStore, day: date, troop_key: str, taken: bool) -> str:
-    try:
-        metadata, rows = read_metadata(store, layout.table_key("performance_data", day, troop_key))
-    except ObjectNotFoundError:
-        return "missing" if taken else LEFT_OUT
-    state = metadata.get("state", "complete" if rows else "empty")
-    return state if taken or rows else LEFT_OUT
+    return {
+        key: LEFT_OUT if troop.state == "left_out" else troop.state if troop.published else "missing"
+        for key, troop in troops.items()
+    }
 
 
 def publish_day(
@@ -123,7 +112,7 @@ def _coverage(store: ObjectStore, day: date, states: Mapping[str, str]) -> dg.Ma
     def named(row: Mapping[str, str]) -> str:
         state = states.get(row["troop_key"], "")
         return (row["name"] or row["troop_id"]) + (
-            f" ({state})" if state in ("missing", "partial", "empty", LEFT_OUT) else ""
+            f" ({state})" if state in ("missing", "partial", "failed", "empty", LEFT_OUT) else ""
         )
 
     return troops_picture((named(row), *found.get(row["troop_id"], (0, 0, 0.0))) for row in roster)
@@ -171,14 +160,15 @@ def metadata_of_day(
 def troops_present(states: Mapping[str, str]) -> dg.AssetCheckResult:
     """The check that says which troops a published day lacks."""
     missing, partial = _not_complete(states)
+    failed = sorted(troop for troop, state in states.items() if state == "failed")
     said = [
         f"{len(troops)} {word}: {', '.join(troops[:10])}"
-        for word, troops in (("missing", missing), ("partial", partial))
+        for word, troops in (("missing", missing), ("partial", partial), ("failed", failed))
         if troops
     ]
     return dg.AssetCheckResult(
         check_name="troops_present",
-        passed=not missing and not partial,
+        passed=not said,
         description="; ".join(said) or _all_in(states),
         metadata={"troops_missing": len(missing), "troops_partial": len(partial)},
     )

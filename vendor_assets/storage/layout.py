@@ -9,6 +9,7 @@ In all functions ``troop`` is a troop's partition key, which is such a segment a
     raw_data/<asset>/day=2026-11-20/troop=<key>/h-<ulid>/{plan, chunk-<writer>-<n>, finish, removed}
     raw_data/sightings/day=2026-11-20/s-<ulid>.parquet
     dead_letters/<asset>/day=2026-11-20/troop=<key>/dead_letters.json
+    failures/<asset>/day=2026-11-20/troop=<key>/failure.json
     quarantine/<asset>/day=2026-11-20/troop=<key>/quarantine.jsonl
     reports/day=2026-11-20/performance_report.{ipynb,html}
 
@@ -171,6 +172,16 @@ def dead_letters_key(asset: str, day: date, troop: str | None = None) -> str:
 def dead_letters_prefix(asset: str | None = None, day: date | None = None) -> str:
     """Prefix of the dead letters of an asset's day, or of an asset; without one, of all."""
     return "dead_letters/" + ("" if asset is None else f"{asset}/{_partition(day, None)}")
+
+
+def failure_key(asset: str, day: date, troop: str | None = None) -> str:
+    """Key of how a partition's newest harvest failed."""
+    return f"{failures_prefix(asset, day)}{_partition(None, troop)}failure.json"
+
+
+def failures_prefix(asset: str, day: date) -> str:
+    """Prefix of the failures of an asset's day."""
+    return f"failures/{asset}/{_partition(day, None)}"
 
 
 def quarantine_key(asset: str, day: date, troop: str | None = None) -> str:

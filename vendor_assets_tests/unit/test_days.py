@@ -32,7 +32,9 @@ def test_a_day_is_as_long_as_its_clocks_say(zone: str, day: date, hours: float) 
     assert day_exists(day, ZoneInfo(zone))
 
 
-@pytest.mark.parametrize(("zone", "day"), [("Pacific/Apia", MISSING), ("Pacific/Kwajalein", date(1993, 8, 21))])
+@pytest.mark.parametrize(
+    ("zone", "day"), [("Pacific/Apia", MISSING), ("Pacific/Kwajalein", date(1993, 8, 21))]
+)
 def test_a_day_that_does_not_exist_is_refused(zone: str, day: date) -> None:
     """It has no window, and a range leaves it out."""
     assert not day_exists(day, ZoneInfo(zone))

@@ -1,0 +1,127 @@
+"""How a day stands: one truth, whoever asks, and no failure that looks like a success."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from vendor_assets.errors import VendorUnauthorizedError
+from vendor_assets.harvest.filters import Filters
+from vendor_assets.harvest.harvester import Harvester
+from vendor_assets.harvest.outcome import CHAIN, Order, Outcome
+from vendor_assets.harvest.standing import Standing, standing_of
+from vendor_assets.orchestration.publishing import troop_states, troops_present
+from vendor_assets.storage.objects import FolderStore
+from vendor_assets.vendors.base import Parsed, PlannedRequest, Response, reject
+from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon
+
+DAY = date(2026, 11, 20)
+
+
+class Picky(ToyVendor):
+    """Puts every row of some assets aside."""
+
+    def __init__(self) -> None:
+        self.rejects: set[str] = set()
+
+    def parse(self, asset: str, planned: PlannedRequest, response: Response) -> Parsed:
+        parsed = super().parse(asset, planned, response)
+        if asset not in self.rejects:
+            return parsed
+        count = len(next(iter(parsed.columns.values()), []))
+        return Parsed({name: [] for name in parsed.columns}, rejected=[reject("odd", {})] * count)
+
+
+class Stage:
+    """A store and a vendor with two troops."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = FolderStore(folder)
+        self.client = ToyClient({"1": {"a": ["cpu"]}, "2": {"b": ["cpu"]}}, noon)
+        self.vendor = Picky()
+
+    def harvest(self, run: str, *troops: str, **order: object) -> list[Outcome]:
+        """Bring troops, or else the roster and all troops, up to date."""
+        harvester = Harvester(
+            store=self.store,
+            vendor=self.vendor,
+            client=self.client,
+            liveness=Alive(),
+            zone=ZoneInfo("UTC"),
+            threads=1,
+            now=noon,
+            flush_seconds=0.0,
+        )
+        asked = Order(run, run, **order)  # type: ignore[arg-type]
+        try:
+            found = [] if troops else list(harvester.troops([DAY], asked))
+            partitions = [(DAY, troop) for troop in troops or ("1", "2")]
+            return found + list(harvester.chain(CHAIN, partitions, asked))
+        finally:
+            harvester.close()
+
+    def standing(self) -> Standing:
+        """What the status says."""
+        return standing_of(self.store, DAY, Filters())
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    return Stage(tmp_path / "store")
+
+
+def test_a_refused_key_is_told_until_a_success(stage: Stage) -> None:
+    """Tables from before do not hide that the newest harvest failed: not in the status, nor in the day's check."""
+    stage.harvest("r1")
+    assert (stage.standing().complete, stage.standing().problems) == (2, ())
+    stage.client.judge = lambda _: VendorUnauthorizedError("the vendor refuses the key", status=401)
+    assert {outcome.state for outcome in stage.harvest("r2", "1", "2")} == {"failed"}
+    standing = stage.standing()
+    assert (standing.complete, standing.failed) == (0, 2)
+    assert all("refuses the key" in problem for problem in standing.problems)
+    check = troops_present(troop_states(stage.store, DAY, Filters()))
+    assert not check.passed
+    assert check.description == "2 failed: 1, 2"
+    stage.client.judge = lambda _: None
+    stage.harvest("r3", "1", "2")
+    assert (stage.standing().complete, stage.standing().problems) == (2, ())
+    assert troops_present(troop_states(stage.store, DAY, Filters())).passed
+
+
+def test_a_roster_that_failed_is_told(stage: Stage) -> None:
+    """Where not even the roster is there, the status still says why."""
+    stage.client.judge = lambda _: VendorUnauthorizedError("the vendor refuses the key", status=401)
+    stage.harvest("r1")
+    standing = stage.standing()
+    assert not standing.roster
+    assert [problem for problem in standing.problems if problem.startswith("troops failed:")]
+
+
+@pytest.mark.parametrize("asset", CHAIN)
+def test_where_no_record_fits_nothing_is_green(stage: Stage, asset: str) -> None:
+    """An answer of which every record is put aside leaves a partial partition, not an empty one, and so below it."""
+    stage.vendor.rejects = {asset}
+    outcomes = {outcome.asset: outcome for outcome in stage.harvest("r1") if outcome.troop_key == "1"}
+    bad = outcomes[asset]
+    assert (bad.state, bad.rows, bad.quarantined > 0) == ("partial", 0, True)
+    assert "in quarantine, and there are no others" in bad.message
+    assert outcomes["performance_data"].state == "partial"
+    assert stage.standing().partial == 2
+    assert not troops_present(troop_states(stage.store, DAY, Filters())).passed
+    stage.vendor.rejects = set()
+    again = {
+        outcome.state for outcome in stage.harvest("r2", "1", "2", rebuild=True) if outcome.asset == asset
+    }
+    assert again == {"complete"}
+
+
+def test_a_table_is_not_replaced_by_nothing_that_fits(stage: Stage) -> None:
+    """The complete table of before stays where all records of a new answer are put aside."""
+    stage.harvest("r1")
+    stage.vendor.rejects = {"performance_data"}
+    outcome = stage.harvest("r2", "1")[-1]
+    assert (outcome.state, outcome.rows) == ("partial", 24)
