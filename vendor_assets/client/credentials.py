@@ -85,14 +85,21 @@ class Credentials(AuthBase):
         api_key: The vendor's key.
         login: What is wanted besides.
         auth_headers: The vendor's: from a key to the headers that carry it.
+        optional: Whether the vendor may do without a key.
 
     Raises:
         ConfigurationError: Something cannot be sent, or contradicts something else.
     """
 
     def __init__(
-        self, api_key: Secret, login: Login, auth_headers: Callable[[str], Mapping[str, str]]
+        self,
+        api_key: Secret,
+        login: Login,
+        auth_headers: Callable[[str], Mapping[str, str]],
+        *,
+        optional: bool = False,
     ) -> None:
+        self._optional = optional
         self._login = login
         self._auth_headers = auth_headers
         self._sources = (api_key, login.password, login.token, login.headers)
@@ -103,6 +110,17 @@ class Credentials(AuthBase):
         """The request with its headers."""
         request.headers.update(self.headers())
         return request
+
+    @property
+    def advice(self) -> str:
+        """What to set where the vendor refuses who asks."""
+        if self._login.user:
+            return "set VENDOR_USER and VENDOR_PASSWORD to a login that is valid and may read this"
+        if self._login.token:
+            return "set VENDOR_TOKEN to a token that is valid and may read this, or renew its file"
+        if self._sources[0] or not self._optional:
+            return "set VENDOR_API_KEY to a key that is valid and may read this"
+        return "set what it wants to know us by: VENDOR_API_KEY, VENDOR_TOKEN, or VENDOR_USER and VENDOR_PASSWORD"
 
     def headers(self) -> Mapping[str, str]:
         """The headers to send now.

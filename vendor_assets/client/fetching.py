@@ -51,7 +51,8 @@ _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 _TENANT: Final = re.compile(r"org(ani[sz]ation)?.?id|tenant", re.IGNORECASE)
 _REGION: Final = re.compile(r"region|data.?cent(er|re)|wrong site", re.IGNORECASE)
 _KEY: Final = re.compile(
-    r"key|token|credential|password|authenti|login|log in|signature|expired|unauthori", re.IGNORECASE
+    r"key|token|credential|password|authenti|login|log in|signature|expired|authori[sz]ation|unauthori",
+    re.IGNORECASE,
 )
 
 
@@ -222,7 +223,9 @@ class VendorClient:
         stop: threading.Event | None = None,
     ) -> None:
         key = api_key if isinstance(api_key, Secret) else Secret("VENDOR_API_KEY", api_key)
-        self._credentials = Credentials(key, login or Login(), vendor.auth_headers)
+        self._credentials = Credentials(
+            key, login or Login(), vendor.auth_headers, optional=not vendor.needs_api_key
+        )
         self._redacting: tuple[tuple[str, ...], Redaction] = ((), Redaction(()))
         self._transport = Transport(
             base_url,
@@ -577,7 +580,9 @@ class VendorClient:
         if status >= 500 or status in _TRANSIENT:
             return VendorUnavailableError(f"the vendor failed {said}", status=status)
         if status in (401, 403):
-            judged = self._judge(VendorUnauthorizedError(_refusal(said, words), status=status), fetch)
+            judged = self._judge(
+                VendorUnauthorizedError(_refusal(said, words, self._credentials.advice), status=status), fetch
+            )
             if judged.key_refused:
                 return judged
             return VendorUnauthorizedError(f"the vendor forbids this {said}", status=status)
@@ -624,7 +629,7 @@ def _origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, (parts.hostname or "").lower(), port
 
 
-def _refusal(said: str, words: str) -> str:
+def _refusal(said: str, words: str, advice: str) -> str:
     """The message of a refusal: what the vendor said, and what to do where that is known."""
     refused = "the key" if not words or _KEY.search(words) else "access"
     message = f"the vendor refuses {refused} {said}"
@@ -634,4 +639,4 @@ def _refusal(said: str, words: str) -> str:
         return f"{message}; is VENDOR_URL the address of the account's region?"
     if refused == "access":
         return message
-    return f"{message}; set VENDOR_API_KEY to a key that is valid and may read this"
+    return f"{message}; {advice}"

@@ -91,7 +91,7 @@ def test_a_healthy_deployment_is_well_in_every_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        (VendorUnauthorizedError("the key was refused", status=401), "VENDOR_API_KEY"),
+        (VendorUnauthorizedError("the key was refused", status=401), "restart the code location"),
         (VendorUnavailableError("refuses connections"), "VENDOR_URL right"),
         (VendorThrottledError("429", status=429), "VENDOR_SHARE"),
         (VendorNotFoundError("404", status=404), "VENDOR_URL"),
