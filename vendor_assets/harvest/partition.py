@@ -559,6 +559,11 @@ class PartitionHarvest:
             details=self._details(found, sample, answers, plan)
             | ({"discarded_leaves": tally.discarded} if tally.discarded else {})
             | (
+                {"data_groups_without_rows": quiet}
+                if (quiet := self._without_rows(found, plan, tally))
+                else {}
+            )
+            | (
                 {"first_dead_letter": presentable(letters.letters[0].reason)}
                 if dead and letters.letters
                 else {}
@@ -665,6 +670,18 @@ class PartitionHarvest:
                 length = sample[0]["timeslice_end"] - sample[0]["timeslice_start"]
                 details["resolution_seconds"] = int(length.total_seconds())
         return details
+
+    def _without_rows(self, found: Tabulated, plan: Plan, tally: _Tally) -> int:
+        """How many data groups were listed and answered, and have no row on the whole day.
+
+        Not told where that has another reason: some are dead or gone, or others were answered in an older harvest.
+        """
+        if self.asset != "performance_data" or tally.dead or tally.gone or tally.discarded or plan.bases:
+            return 0
+        # Both are in the order of warriors, so that neither is in memory as a whole.
+        leaves = (leaf for planned in plan.requests() for leaf in planned.leaves)
+        of_warrior = groupby(leaves, key=lambda leaf: leaf.warrior_id)
+        return sum(len({leaf.data_group for leaf in group}) for _, group in of_warrior) - found.data_groups()
 
     def _changes(self, found: Tabulated) -> dict[str, int]:
         """What changes in the performance data of a partition that has a table already: late data, for the most."""

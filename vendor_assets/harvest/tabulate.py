@@ -113,6 +113,18 @@ class Tabulated:
             return found
         return []
 
+    def data_groups(self) -> int:
+        """How many data groups of warriors have rows; they are sorted by both."""
+        count, last = 0, None
+        for batch in self.batches():
+            if batch.num_rows:
+                pairs = pa.Table.from_batches([batch.select(["warrior_id", "data_group"])])
+                count += pairs.group_by(pairs.column_names, use_threads=False).aggregate([]).num_rows
+                (first,) = pairs.slice(0, 1).to_pylist()
+                count -= first == last
+                (last,) = pairs.slice(batch.num_rows - 1).to_pylist()
+        return count
+
 
 def newest_answers(index: Iterable[LandedIndex]) -> list[LandedIndex]:
     """For each request and page the newest landed answer, oldest first.

@@ -510,14 +510,17 @@ def _points(
     times: list[int] = []
     numbers: list[float | None] = []
     for point in points:
-        try:
-            (time,), (number,) = _read_points([point])
-        except (TypeError, ValueError, OverflowError):
-            record = {"metric": labels, "value": point}
-            parsed.reject("the point is not a time and a number as text", record)
-        else:
-            times.append(time)
-            numbers.append(number)
+        # Looked at before, since an exception for each of millions would take long.
+        if isinstance(point, list) and len(point) == 2 and isinstance(point[1], str):
+            try:
+                (time,), (number,) = _read_points([point])
+            except (TypeError, ValueError, OverflowError):
+                pass
+            else:
+                times.append(time)
+                numbers.append(number)
+                continue
+        parsed.reject("the point is not a time and a number as text", {"metric": labels, "value": point})
     return times, numbers
 
 

@@ -559,3 +559,24 @@ def test_a_list_that_an_older_version_took_for_gone_is_asked_for_again(bench: Be
     bench.now = datetime.now(UTC)
     outcome = bench.troops(click("r2", finished="reconcile"))
     assert (outcome.state, outcome.rows) == ("complete", len(HIERARCHY))
+
+
+def test_a_listed_data_group_without_a_row_is_told(bench: Bench) -> None:
+    """What was listed, asked for and has not one row on the day is counted, where nothing else explains it."""
+
+    class Silent(ToyVendor):
+        silent = "sql"
+
+        def parse(self, asset: str, planned: PlannedRequest, response: Response) -> Parsed:
+            parsed = super().parse(asset, planned, response)
+            if "timeslice_start" in parsed.columns:
+                kept = [at for at, name in enumerate(parsed.columns["data_group"]) if name != self.silent]
+                parsed.columns = {name: [held[at] for at in kept] for name, held in parsed.columns.items()}
+            return parsed
+
+    bench.vendor = vendor = Silent()
+    bench.troops(click("r1"))
+    assert bench.chain(click("r2"), "1")["performance_data", "1"].details["data_groups_without_rows"] == 1
+    vendor.silent = ""
+    again = bench.chain(click("r3", rebuild=True), "1", assets=("performance_data",))
+    assert "data_groups_without_rows" not in again["performance_data", "1"].details
