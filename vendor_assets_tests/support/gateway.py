@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -63,9 +64,16 @@ class Gateway:
     certificate: str
     plain: str
 
-    def heard(self) -> list[list[str]]:
-        """Of each request: status, the certificate's name, tenant, user, proxy's authorization."""
-        return [line.split("|") for line in (self.folder / "access.log").read_text().splitlines()]
+    def heard(self, after: int = 0, requests: int = 0) -> list[list[str]]:
+        """Of each request: status, the certificate's name, tenant, user, proxy's authorization.
+
+        Args:
+            after: So many requests are left out.
+            requests: So many are waited for, since nginx writes its log after it has answered.
+        """
+        while len(lines := (self.folder / "access.log").read_text().splitlines()) < after + requests:
+            time.sleep(0.01)
+        return [line.split("|") for line in lines[after:]]
 
 
 @contextmanager
