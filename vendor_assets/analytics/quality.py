@@ -12,7 +12,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vendor_assets.errors import ObjectNotFoundError
+from vendor_assets.errors import ObjectNotFoundError, StorageError, StorageUnavailableError
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_groups, read_metadata, read_table
@@ -155,7 +155,9 @@ def usual_rows(store: ObjectStore, day: date) -> int | None:
     def rows(other: date) -> int | None:
         try:
             metadata, count = read_metadata(store, layout.table_key("daily_performance", other))
-        except ObjectNotFoundError:
+        except StorageUnavailableError:
+            raise
+        except StorageError:  # it is not there, or it is damaged: this day's check can do without
             return None
         return count if metadata.get("state") == "complete" else None
 

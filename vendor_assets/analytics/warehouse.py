@@ -11,7 +11,6 @@ Only the files of these days and troops are opened, and only the columns that ar
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,8 +60,6 @@ _BATCH_ROWS: Final = 4_000_000
 _MEMORY_LIMIT: Final = "512MB"
 """What DuckDB may use before it spills to disk."""
 
-_DAY_FOLDER: Final = re.compile(r"day=\d{4}-\d{2}-\d{2}$")
-
 
 @dataclass(frozen=True, order=True)
 class Partition:
@@ -94,9 +91,8 @@ class Warehouse:
     def days(self, table: str) -> list[date]:
         """The days of which a table has at least one partition, in order."""
         prefix = layout.table_prefix(_table(table).name)
-        return sorted(
-            date.fromisoformat(name[4:]) for name in self.store.folders(prefix) if _DAY_FOLDER.match(name)
-        )
+        days = map(layout.day_of_folder, self.store.folders(prefix))
+        return sorted(day for day in days if day is not None)
 
     def partitions(
         self, table: str, days: Days | None = None, troops: Iterable[str] | str | None = None

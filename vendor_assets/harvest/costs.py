@@ -14,7 +14,13 @@ from typing import Any, Final, Protocol
 from zoneinfo import ZoneInfo
 
 from vendor_assets.days import Window, day_window
-from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
+from vendor_assets.errors import (
+    ConfigurationError,
+    ObjectNotFoundError,
+    RecordError,
+    StorageError,
+    StorageUnavailableError,
+)
 from vendor_assets.harvest.filters import DATA_GROUPS, TROOPS, Filters
 from vendor_assets.harvest.landing import (
     SPLIT_PAGE,
@@ -27,11 +33,14 @@ from vendor_assets.harvest.landing import (
     read_index,
 )
 from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.storage.waiting import several_at_once
 from vendor_assets.vendors.base import Asset, DataGroup, Vendor
+
+logger = get_logger(__name__)
 
 DAY_SECONDS: Final = 86_400
 UNKNOWN_CALLS: Final = 60
@@ -190,6 +199,15 @@ class Costs:
     # One troop
 
     def _troop(self, row: Mapping[str, Any], day: date, window: Window) -> _Troop:
+        try:
+            return self._known_troop(row, day, window)
+        except StorageUnavailableError:
+            raise
+        except (StorageError, RecordError) as error:
+            logger.warning("nothing is known of troop %s, as of a new one: %s", row["troop_key"], error)
+            return _Troop(calls=dict.fromkeys(CHAIN, -1), done=dict.fromkeys(CHAIN, 0))
+
+    def _known_troop(self, row: Mapping[str, Any], day: date, window: Window) -> _Troop:
         key = row["troop_key"]
         troop = _Troop()
         for asset in CHAIN:
@@ -337,8 +355,8 @@ class Costs:
         """Days that have a table, the nearest first; of two the earlier."""
         with self._listing:
             if table not in self._days:
-                names = self._names(layout.table_prefix(table))
-                self._days[table] = [date.fromisoformat(name.removeprefix("day=")) for name in names]
+                days = map(layout.day_of_folder, self._names(layout.table_prefix(table)))
+                self._days[table] = [day for day in days if day is not None]
         yield from sorted(self._days[table], key=lambda other: (abs((other - day).days), other > day))
 
     def _nearest(self, table: Asset, key: str, day: date) -> date | None:

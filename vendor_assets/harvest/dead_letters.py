@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final, get_args
 
 from vendor_assets.errors import ObjectConflictError, ObjectNotFoundError, Reason, RecordError
+from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectInfo, ObjectStore
+from vendor_assets.storage.reading import json_object, understanding
 from vendor_assets.storage.waiting import several_at_once
 from vendor_assets.vendors.base import Asset
 
 OLD: Final = "dead_letter"
 """Kind of the dead letters that were kept before they had one."""
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -179,28 +182,51 @@ class DeadLetters:
 
     def _read_all(self, keys: Sequence[str]) -> list[DeadPartition | None]:
         # After an outage there may be hundreds, each an object of its own.
-        return [found for found, _ in several_at_once(self._read, keys)]
+        return several_at_once(self._shown, keys)
+
+    def _shown(self, key: str) -> DeadPartition | None:
+        """A partition's dead letters; of an object that cannot be read, one that says so and stops nobody else's."""
+        try:
+            return self._read(key)[0]
+        except RecordError as error:
+            names = layout.parse_dead_letters_key(key)
+            if names is None:
+                logger.warning("%s", error)
+                return None
+            asset, day, troop_key = names
+            head = self._store.head(key)
+            at = head.modified if head else datetime.now(UTC)
+            letter = DeadLetter(
+                leaves=(),
+                request=key,
+                reason=str(error),
+                retryable=False,
+                status=None,
+                attempts=0,
+                first_at=at,
+                last_at=at,
+            )
+            return DeadPartition(asset, day, troop_key, (letter,))
 
     def _read(self, key: str) -> tuple[DeadPartition | None, str | None]:
         try:
             data, etag = self._store.get_with_etag(key)
         except ObjectNotFoundError:
             return None, None
-        try:
-            document = json.loads(data)
-            return (
-                DeadPartition(
-                    asset=document["asset"],
-                    day=date.fromisoformat(document["day"]),
-                    troop_key=document["troop_key"],
-                    letters=tuple(_letter_from_json(item) for item in document["letters"]),
-                    discarded=tuple(document["discarded"]),
-                ),
-                etag,
+        with understanding(self._store, key, "dead letters", "restore or delete the object"):
+            document = json_object(data, asset=str, day=str, letters=list, discarded=list)
+            partition = DeadPartition(
+                asset=document["asset"],
+                day=date.fromisoformat(document["day"]),
+                troop_key=document["troop_key"],
+                letters=tuple(_letter_from_json(item) for item in document["letters"]),
+                discarded=tuple(document["discarded"]),
             )
-        except (ValueError, KeyError, TypeError) as error:
-            message = f"dead letters {self._store.uri(key)} cannot be read ({error!r}); restore or delete the object"
-            raise RecordError(message) from error
+            if layout.dead_letters_key(partition.asset, partition.day, partition.troop_key) != key:
+                raise ValueError("they are those of another partition")
+            for record in partition.discarded:
+                _letter_from_json(record["letter"])
+            return partition, etag
 
 
 def _encoded(partition: DeadPartition) -> Iterator[bytes]:
@@ -225,5 +251,16 @@ def _letter_to_json(letter: DeadLetter) -> dict[str, Any]:
 
 
 def _letter_from_json(document: dict[str, Any]) -> DeadLetter:
+    if not all(isinstance(leaf, str) for leaf in document["leaves"]):
+        raise ValueError("a leaf is no text")
     times = {name: datetime.fromisoformat(document[name]) for name in ("first_at", "last_at")}
-    return DeadLetter(**document | times | {"leaves": tuple(document["leaves"])})
+    letter = DeadLetter(**document | times | {"leaves": tuple(document["leaves"])})
+    texts = (letter.request, letter.reason, letter.excerpt, letter.kind, letter.what)
+    counts = (letter.attempts, letter.redrives)
+    if not all(isinstance(text, str) for text in texts) or not all(
+        isinstance(count, int) for count in counts
+    ):
+        raise ValueError("a member of a letter is of another type")
+    if not all(time.tzinfo for time in times.values()) or not isinstance(letter.status, int | None):
+        raise ValueError("a time or a status of a letter is none")
+    return letter

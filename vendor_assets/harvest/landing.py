@@ -34,6 +34,7 @@ from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_whole
+from vendor_assets.storage.reading import json_object, understanding
 from vendor_assets.tables import INSTANT
 from vendor_assets.vendors.base import Leaf, PlannedRequest, Request, Response
 
@@ -70,6 +71,7 @@ _PLANNED: Final = pa.schema(
 _PLANNED_AT_ONCE: Final = 1024
 SPLIT_PAGE: Final = 0
 """Page number of what lands when a request is split: no answer, but the requests that stand for it from then on."""
+_FETCH_AGAIN: Final = "delete it to have it fetched again"
 
 
 def encode_request(request: Request) -> str:
@@ -79,8 +81,16 @@ def encode_request(request: Request) -> str:
 
 def decode_request(text: str) -> Request:
     """The request that :func:`encode_request` wrote."""
-    path, params, endpoint = json.loads(text)
-    return Request(path, tuple((name, value) for name, value in params), endpoint)
+    try:
+        path, params, endpoint = json.loads(text)
+        if not all(
+            isinstance(part, str) for part in (path, endpoint, *(part for pair in params for part in pair))
+        ):
+            raise ValueError("not a request")
+        return Request(path, tuple((name, value) for name, value in params), endpoint)
+    except (ValueError, TypeError, RecursionError) as error:
+        message = f"a request that was kept cannot be read ({text[:80]!r}); delete the object that holds it"
+        raise RecordError(message) from error
 
 
 def split_record(
@@ -298,12 +308,12 @@ def read_index(store: ObjectStore, chunk_keys: Iterable[str]) -> list[LandedInde
     """
     found: list[LandedIndex] = []
     for key in chunk_keys:
-        with store.open(key) as source:
-            try:
-                table = read_whole(source, _INDEX_COLUMNS)
-            except (pa.ArrowInvalid, OSError) as error:
-                message = f"landed chunk {store.uri(key)} cannot be read ({error}); delete it to have it fetched again"
-                raise RecordError(message) from error
+        with store.open(key) as source, understanding(store, key, "landed chunk", _FETCH_AGAIN):
+            table = read_whole(source, _INDEX_COLUMNS)
+            for field_ in table.schema:
+                wanted = _RESPONSES.field(field_.name)
+                if field_.type != wanted.type or (not wanted.nullable and table[field_.name].null_count):
+                    raise ValueError(f"its column {field_.name} is none of ours")
         found += [
             LandedIndex(
                 chunk=key,
@@ -340,7 +350,11 @@ def read_bodies(
     for entry in wanted:
         by_chunk.setdefault(entry.chunk, {})[entry.row] = entry
     for chunk, rows in by_chunk.items():
-        with store.open(chunk) as source, pq.ParquetFile(source, pre_buffer=False) as file:
+        with (
+            store.open(chunk) as source,
+            understanding(store, chunk, "landed chunk", _FETCH_AGAIN),
+            pq.ParquetFile(source, pre_buffer=False) as file,
+        ):
             first = 0
             for batch in file.iter_batches(batch_size=512, columns=columns, use_threads=False):
                 for offset in range(batch.num_rows):
@@ -430,10 +444,27 @@ class Finish:
 
     @classmethod
     def from_json(cls, data: bytes) -> Finish:
-        """Read a marker."""
-        document = json.loads(data)
-        document["finished_at"] = datetime.fromisoformat(document["finished_at"])
-        return cls(**document)
+        """Read a marker; members that a newer version added are left aside.
+
+        Raises:
+            ValueError: It is none.
+        """
+        numbers = ("planned", "landed", "gone", "dead", "requests", "calls", "rows", "epoch")
+        document = json_object(data, state=str, root_run=str, finished_at=str, **dict.fromkeys(numbers, int))
+        known = {name: value for name, value in document.items() if name in cls.__dataclass_fields__}
+        finish: Any = cls(**known | {"finished_at": datetime.fromisoformat(document["finished_at"])})
+        details = finish.details
+        if (
+            finish.finished_at.tzinfo is None
+            or finish.state not in ("complete", "empty", "partial")
+            or not isinstance(details, dict)
+            or not isinstance(details.get("quarantined", 0), int)
+            or not isinstance(finish.table_etag, str)
+            or not all(isinstance(count, int) for count in (finish.answers, finish.later_pages))
+        ):
+            raise ValueError("not a finish marker")
+        marker: Finish = finish
+        return marker
 
 
 @dataclass(frozen=True)
@@ -583,9 +614,24 @@ class Plan:
 
     @classmethod
     def unpack(cls, data: bytes) -> Plan:
-        """Read a frozen plan."""
+        """Read a frozen plan.
+
+        Raises:
+            Exception: It is none; which one, depends.
+        """
         metadata = pq.read_metadata(pa.BufferReader(data))
-        header = json.loads(metadata.metadata[b"plan"])
+        if metadata.schema.to_arrow_schema().names != _PLANNED.names:
+            raise ValueError("its columns are not those of a plan")
+        texts = {"asset": str, "day": str, "troop_id": str, "created_at": str}
+        header = json_object((metadata.metadata or {})[b"plan"], resolution_seconds=int, bases=list, **texts)
+        for name, kind in (("filters", str), ("left_out", int)):
+            members = header.get(name, {})
+            if not isinstance(members, dict) or not all(isinstance(each, kind) for each in members.values()):
+                raise ValueError(f"{name} is {str(members)[:40]!r}")
+        if not all(isinstance(each, str) for each in header["bases"]) or not isinstance(
+            header.get("leaves", 0), int
+        ):
+            raise ValueError("its bases or its leaves are none")
         plan = cls(
             asset=header["asset"],
             day=date.fromisoformat(header["day"]),
@@ -629,27 +675,51 @@ def _encode_leaves(planned: PlannedRequest) -> str:
 
 
 def _decode_leaves(text: str) -> tuple[Leaf, ...]:
-    return tuple(
-        Leaf(
-            key,
-            warrior_id,
-            data_group,
-            Window(datetime.fromtimestamp(window[0], UTC), datetime.fromtimestamp(window[1], UTC))
-            if window
-            else None,
+    try:
+        return tuple(
+            Leaf(
+                key,
+                warrior_id,
+                data_group,
+                Window(datetime.fromtimestamp(window[0], UTC), datetime.fromtimestamp(window[1], UTC))
+                if window
+                else None,
+            )
+            for key, warrior_id, data_group, window in json.loads(text)
         )
-        for key, warrior_id, data_group, window in json.loads(text)
-    )
+    except (ValueError, TypeError, LookupError, RecursionError, OverflowError, OSError) as error:
+        message = f"leaves that were kept cannot be read ({text[:80]!r}); delete the object that holds them"
+        raise RecordError(message) from error
 
 
 def load_plan(store: ObjectStore, folder: str) -> Plan:
-    """The frozen plan of a harvest."""
-    return Plan.unpack(store.get(layout.plan_key(folder)))
+    """The frozen plan of a harvest.
+
+    Raises:
+        ObjectNotFoundError: It has none.
+        RecordError: It is damaged, or that of another partition.
+    """
+    key = layout.plan_key(folder)
+    data = store.get(key)
+    with understanding(store, key, "plan", "delete its harvest's folder to have the partition asked anew"):
+        plan = Plan.unpack(data)
+        if not folder.startswith(layout.harvest_prefix(plan.asset, plan.day, plan.troop_key)):
+            raise ValueError("it is that of another partition")
+        return plan
 
 
 def load_finish(store: ObjectStore, folder: str) -> Finish | None:
-    """The finish marker of a harvest; None while it is unfinished."""
+    """The finish marker of a harvest; None while it is unfinished.
+
+    Raises:
+        RecordError: It is damaged.
+    """
+    key = layout.finish_key(folder)
     try:
-        return Finish.from_json(store.get(layout.finish_key(folder)))
+        data = store.get(key)
     except ObjectNotFoundError:
         return None
+    with understanding(
+        store, key, "finish marker", "delete it to have the harvest finished from what has landed"
+    ):
+        return Finish.from_json(data)

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from vendor_assets.errors import ObjectConflictError, ObjectNotFoundError, PartitionHeldError
+from vendor_assets.errors import ObjectConflictError, ObjectNotFoundError, PartitionHeldError, RecordError
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.reading import json_object, understanding
 
 
 class Liveness(Protocol):
@@ -41,7 +42,7 @@ class Ownership:
             PartitionHeldError: Somebody has; nothing may be committed any more.
         """
         try:
-            record = json.loads(self.store.get(self.key))
+            record, _ = _read(self.store, self.key)
         except ObjectNotFoundError:
             record = {"epoch": -1, "holder": "nobody"}
         if record["epoch"] != self.epoch or record["holder"] != self.holder:
@@ -54,11 +55,10 @@ class Ownership:
     def release(self) -> None:
         """Let go, so that the next run need not watch a lease. Losing the race to do so is fine."""
         try:
-            data, etag = self.store.get_with_etag(self.key)
-            record = json.loads(data)
+            record, etag = _read(self.store, self.key)
             if record["epoch"] == self.epoch and record["holder"] == self.holder:
                 self.store.put(self.key, _encode(record | {"released": True}), if_match=etag)
-        except (ObjectConflictError, ObjectNotFoundError):
+        except (ObjectConflictError, ObjectNotFoundError, RecordError):
             pass
 
 
@@ -77,14 +77,14 @@ def take(
 
     Raises:
         PartitionHeldError: Its holder is alive; the message names it.
+        RecordError: The holder's record is damaged.
     """
     key = layout.holder_key(partition_prefix)
     while True:
         etag: str | None
         record: dict[str, Any]
         try:
-            data, etag = store.get_with_etag(key)
-            record = json.loads(data)
+            record, etag = _read(store, key)
         except ObjectNotFoundError:
             etag, record = None, {"epoch": 0, "holder": "", "released": True}
         if not record["released"] and record["holder"] != holder and liveness.watch(record["holder"], stop):
@@ -104,6 +104,12 @@ def take(
         except ObjectConflictError:
             continue
         return Ownership(store, key, holder, epoch)
+
+
+def _read(store: ObjectStore, key: str) -> tuple[dict[str, Any], str]:
+    data, etag = store.get_with_etag(key)
+    with understanding(store, key, "holder", "delete it once no run is harvesting this partition"):
+        return json_object(data, epoch=int, holder=str, released=bool), etag
 
 
 def _encode(record: dict[str, Any]) -> bytes:

@@ -14,7 +14,13 @@ from typing import Any, Final
 import pyarrow as pa
 
 from vendor_assets.days import Window
-from vendor_assets.errors import HarvestError, ObjectConflictError, ObjectNotFoundError, StorageError
+from vendor_assets.errors import (
+    HarvestError,
+    ObjectConflictError,
+    ObjectNotFoundError,
+    StorageError,
+    StorageUnavailableError,
+)
 from vendor_assets.harvest.coverage import Coverage, resume_points
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.fetching import Counts, Fetcher, Item, Pending, Work
@@ -747,7 +753,13 @@ class PartitionHarvest:
             return
 
     def _old_table_is_complete(self) -> bool:
-        metadata, _ = read_metadata(self.store, self.base.table_key)
+        try:
+            metadata, _ = read_metadata(self.store, self.base.table_key)
+        except StorageUnavailableError:
+            raise
+        except StorageError as error:
+            logger.warning("The present table is replaced: %s", error)
+            return False
         return metadata.get("state") in ("complete", "empty")
 
     def _with_table(self, outcome: Outcome) -> Outcome:

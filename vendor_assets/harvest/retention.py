@@ -13,15 +13,19 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from vendor_assets.errors import ObjectNotFoundError, PartitionHeldError, StoppedError
+from vendor_assets.errors import ObjectNotFoundError, PartitionHeldError, RecordError, StoppedError
 from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.landing import HarvestFolder, list_harvests, load_finish
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.ownership import Liveness, take
+from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
+from vendor_assets.storage.reading import json_object, understanding
 from vendor_assets.vendors.base import Asset
+
+logger = get_logger(__name__)
 
 
 @dataclass
@@ -110,7 +114,8 @@ class Retention:
     def _old_days(self, prefix: str) -> Iterator[date]:
         """Days with something that may be old: nothing lands before its day begins."""
         for name in self._store.folders(prefix):
-            if name.startswith("day=") and (day := date.fromisoformat(name[4:])) <= self._before.date():
+            day = layout.day_of_folder(name)
+            if day is not None and day <= self._before.date():
                 yield day
 
     def _old_partitions(self, asset: Asset, day: date) -> set[str | None]:
@@ -119,16 +124,20 @@ class Retention:
         found: set[str | None] = set()
         for info in self._store.list(prefix):
             *troop, _harvest, name = ("", *info.key.removeprefix(prefix).split("/"))
-            if name.startswith("chunk-") and info.modified < self._before:
-                found.add(troop[-1].removeprefix("troop=") or None)
+            if troop and name.startswith("chunk-") and info.modified < self._before:
+                found.add(layout.troop_of_folder(troop[-1]))
         return found
 
     def _chain(self, assets: tuple[Asset, ...], day: date, troop_key: str | None) -> None:
         """Remove the answers of one troop's day, or keep those of all its assets: they are rebuilt together."""
-        reasons = (self._why_kept(asset, day, troop_key) for asset in assets)
-        reason = next((why for why in reasons if why), "")
-        for asset in assets if not reason else ():
-            reason = reason or self._partition(asset, day, troop_key)
+        try:
+            reasons = (self._why_kept(asset, day, troop_key) for asset in assets)
+            reason = next((why for why in reasons if why), "")
+            for asset in assets if not reason else ():
+                reason = reason or self._partition(asset, day, troop_key)
+        except RecordError as error:
+            logger.warning("answers of %s %s are kept: %s", day, troop_key or "", error)
+            reason = "damaged"
         if reason:
             self._removal.kept[reason] += 1
 
@@ -220,8 +229,11 @@ class Retention:
 
 def removal_of(store: ObjectStore, harvest: HarvestFolder) -> str:
     """When a harvest's answers were removed, and by which setting."""
+    key = layout.removed_key(harvest.folder)
     try:
-        record = json.loads(store.get(layout.removed_key(harvest.folder)))
-    except ObjectNotFoundError:
+        data = store.get(key)
+        with understanding(store, key, "record", ""):
+            record = json_object(data, removed_at=str, retention_days=int)
+    except (ObjectNotFoundError, RecordError):
         return "were removed"
     return f"were removed on {record['removed_at'][:10]} (VENDOR_ASSETS_RETENTION={record['retention_days']})"

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 
-from vendor_assets.errors import ObjectNotFoundError
+from vendor_assets.errors import ObjectNotFoundError, RecordError, StorageError, StorageUnavailableError
 from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.failures import Failure, failures_of
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_metadata, read_table
 from vendor_assets.storage.waiting import several_at_once
+
+logger = get_logger(__name__)
 
 _READERS: Final = 16
 
@@ -125,6 +128,11 @@ def _table_state(store: ObjectStore, day: date, troop_key: str) -> str | None:
         metadata, rows = read_metadata(store, layout.table_key("performance_data", day, troop_key))
     except ObjectNotFoundError:
         return None
+    except StorageUnavailableError:
+        raise
+    except StorageError as error:
+        logger.warning("%s", error)
+        return "failed"  # a damaged table is nobody's success
     return metadata.get("state", "complete" if rows else "empty")
 
 
@@ -136,7 +144,10 @@ def standing_of(store: ObjectStore, day: date, filters: Filters) -> Standing:
         count = len(partition.letters)
         open_letters[partition.troop_key] = open_letters.get(partition.troop_key, 0) + count
     report = store.head(layout.report_key(day, "html"))
-    failures = failures_by_troop(store, day)
+    try:
+        failures = failures_by_troop(store, day)
+    except RecordError as error:
+        return Standing(day, roster=False, dead_letters=sum(open_letters.values()), problems=(str(error),))
     problems = tuple(
         f"{failure.asset} {failure.troop_key or ''}".rstrip() + f" {failure.state}: {failure.message}"
         for ends in failures.values()
@@ -146,6 +157,11 @@ def standing_of(store: ObjectStore, day: date, filters: Filters) -> Standing:
     try:
         troops = standing_of_troops(store, day, filters, failures, dead)
     except ObjectNotFoundError:
+        return Standing(day, roster=False, dead_letters=sum(open_letters.values()), problems=problems)
+    except StorageUnavailableError:
+        raise
+    except (StorageError, RecordError) as error:
+        problems = (*problems, str(error))
         return Standing(day, roster=False, dead_letters=sum(open_letters.values()), problems=problems)
     counts = dict.fromkeys(("complete", "partial", "failed", "unfinished", "missing", "left_out"), 0)
     for troop in troops.values():
@@ -162,4 +178,4 @@ def standing_of(store: ObjectStore, day: date, filters: Filters) -> Standing:
 
 def _troops(store: ObjectStore, prefix: str) -> set[str]:
     names = store.folders(prefix)
-    return {name.removeprefix("troop=") for name in names if name.startswith("troop=")}
+    return {key for key in map(layout.troop_of_folder, names) if key is not None}

@@ -20,8 +20,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vendor_assets.days import Window
-from vendor_assets.errors import ObjectNotFoundError, StoppedError, VendorProtocolError
+from vendor_assets.errors import (
+    ObjectNotFoundError,
+    StoppedError,
+    StorageError,
+    StorageUnavailableError,
+    VendorProtocolError,
+)
 from vendor_assets.harvest.landing import SPLIT_PAGE, LandedIndex, read_bodies
+from vendor_assets.logs import get_logger
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.storage.sorting import NewestRows
@@ -35,6 +42,8 @@ from vendor_assets.vendors.base import (
     Vendor,
     field_names,
 )
+
+logger = get_logger(__name__)
 
 _NAMES_KEPT: Final = 1000
 """New fields that are remembered by name; a vendor that invents more of them is only counted among these."""
@@ -259,10 +268,15 @@ def tabulate_roster(
     seen: dict[str, dict[str, Any]] = {}
     try:
         try:
-            for row in read_table(store, previous).to_pylist():
+            for row in read_table(store, previous, columns=spec.schema.names).to_pylist():
                 seen[row[id_column]] = row
         except ObjectNotFoundError:
             pass
+        except StorageUnavailableError:
+            raise
+        except StorageError as error:
+            # It is made anew, which is what its message advises; who vanished is on the sightings, if anywhere.
+            logger.warning("the present roster counts for nothing: %s", error)
         for _, planned, response in read_bodies(store, answers):
             _check_stop(stopping)
             if response.status != 200:

@@ -95,7 +95,7 @@ def roster_runs(
 def look_back_runs(store: ObjectStore, settings: Settings, day: date, *, run_key: str) -> list[dg.RunRequest]:
     """Runs that fetch the performance data of a finished day anew, for late data; cut by quota, as backfills."""
     prefix = layout.table_prefix("performance_data", day)
-    keys = {name.removeprefix("troop=") for name in store.folders(prefix)}
+    keys = {key for key in map(layout.troop_of_folder, store.folders(prefix)) if key is not None}
     whole = Costs(store, settings).day(day).whole_by_key
     calls = {key: of_troop["performance_data"] for key, of_troop in whole.items() if key in keys}
     return [

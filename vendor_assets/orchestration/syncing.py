@@ -8,6 +8,7 @@ from typing import Final
 
 import dagster as dg
 
+from vendor_assets.errors import RecordError
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN, Outcome, recorded
 from vendor_assets.orchestration.events import Event, events_of, partition_of, report
@@ -93,7 +94,16 @@ def _recorded(
     """What the store says of each partition, in order."""
     for first in range(0, len(partitions), _AHEAD):
         some = partitions[first : first + _AHEAD]
-        yield from several_at_once(lambda key: recorded(store, asset, *key), some, at_once=_READERS)
+        yield from several_at_once(lambda key: _outcome(store, asset, *key), some, at_once=_READERS)
+
+
+def _outcome(store: ObjectStore, asset: Asset, day: date, troop_key: str | None) -> Outcome | None:
+    """What the store says of a partition; one of which something is damaged has failed, and stops no other."""
+    try:
+        return recorded(store, asset, day, troop_key)
+    except RecordError as error:
+        key = layout.table_key(asset, day, troop_key)
+        return Outcome(asset, day, troop_key, "failed", mode="report", message=str(error), table_key=key)
 
 
 def _day_events(store: ObjectStore, day: date, filters: Filters) -> list[Event]:
@@ -154,15 +164,10 @@ def _partitions(store: ObjectStore, asset: str) -> list[tuple[date, str | None]]
             found.append((day, None))
             continue
         prefix = layout.harvest_prefix(asset, day)
-        found += [
-            (day, name.removeprefix("troop=")) for name in store.folders(prefix) if name.startswith("troop=")
-        ]
+        keys = map(layout.troop_of_folder, store.folders(prefix))
+        found += [(day, key) for key in keys if key is not None]
     return found
 
 
 def _days(store: ObjectStore, prefix: str) -> list[date]:
-    return [
-        date.fromisoformat(name.removeprefix("day="))
-        for name in store.folders(prefix)
-        if name.startswith("day=")
-    ]
+    return [day for day in map(layout.day_of_folder, store.folders(prefix)) if day is not None]

@@ -42,6 +42,10 @@ _ESCAPE: Final = re.compile(rb"~([0-9A-F]{2})")
 _SEGMENT: Final = re.compile(
     r"~|(?:[A-Za-z0-9_-]|~[0-9A-F]{2})(?:[A-Za-z0-9_.-]|~[0-9A-F]{2})*(?:~~[0-9a-f]{32})?"
 )
+_DAY_FOLDER: Final = re.compile(r"day=\d{4}-\d{2}-\d{2}")
+_LETTERS_KEY: Final = re.compile(
+    r"dead_letters/(?P<asset>[a-z_]+)/(?P<day>day=[^/]+)/(?:troop=(?P<troop>[^/]+)/)?dead_letters\.json"
+)
 _TABLE_KEY: Final = re.compile(
     r"processed/(?P<table>[a-z0-9_]+)/day=(?P<day>\d{4}-\d{2}-\d{2})/(?:troop=(?P<troop>[^/]+)/)?data\.parquet"
 )
@@ -91,6 +95,25 @@ def decode_segment(text: str) -> str:
     if encode_segment(decoded) != text:
         raise StorageError(f"{text!r} is not an encoded segment; build segments with encode_segment")
     return decoded
+
+
+def is_segment(text: str) -> bool:
+    """Whether a text is one that :func:`encode_segment` gives, such as a troop's partition key."""
+    return _SEGMENT.fullmatch(text) is not None
+
+
+def day_of_folder(name: str) -> date | None:
+    """The day of a folder ``day=2026-11-20``; None for what others have put there."""
+    try:
+        return date.fromisoformat(name.removeprefix("day=")) if _DAY_FOLDER.fullmatch(name) else None
+    except ValueError:
+        return None
+
+
+def troop_of_folder(name: str) -> str | None:
+    """The partition key of a folder ``troop=42``; None for what others have put there."""
+    key = name.removeprefix("troop=")
+    return key if name.startswith("troop=") and is_segment(key) else None
 
 
 def table_key(table: str, day: date | None = None, troop: str | None = None) -> str:
@@ -182,6 +205,15 @@ def failure_key(asset: str, day: date, troop: str | None = None) -> str:
 def failures_prefix(asset: str, day: date) -> str:
     """Prefix of the failures of an asset's day."""
     return f"failures/{asset}/{_partition(day, None)}"
+
+
+def parse_dead_letters_key(key: str) -> tuple[str, date, str | None] | None:
+    """Asset, day and troop of a partition's dead letters; None for what others have put there."""
+    match = _LETTERS_KEY.fullmatch(key)
+    day = day_of_folder(match["day"]) if match else None
+    if match is None or day is None or not is_segment(match["troop"] or "-"):
+        return None
+    return match["asset"], day, match["troop"]
 
 
 def quarantine_key(asset: str, day: date, troop: str | None = None) -> str:

@@ -311,10 +311,17 @@ def _default_s3_client() -> Any:
     return boto3.client("s3", config=config)
 
 
+def _is_key(key: str) -> bool:
+    """Whether a text can be a key; objects under other names are foreign, and are not listed."""
+    return not any(
+        not segment or segment.startswith(".") or "\\" in segment or not segment.isprintable()
+        for segment in key.split("/")
+    )
+
+
 def _checked(key: str) -> str:
-    for segment in key.split("/"):
-        if not segment or segment.startswith(".") or "\\" in segment or not segment.isprintable():
-            raise StorageError(f"object key {key!r} is not accepted; build keys with storage/layout.py")
+    if not _is_key(key):
+        raise StorageError(f"object key {key!r} is not accepted; build keys with storage/layout.py")
     return key
 
 
@@ -372,7 +379,7 @@ class FolderStore(ObjectStore):
             if entry.is_dir():
                 yield from self.list(prefix + entry.name)
                 continue
-            with suppress(FileNotFoundError):
+            with self._translated(Path(entry.path)), suppress(FileNotFoundError):
                 yield _info(prefix + entry.name, entry.stat())
 
     def folders(self, prefix: str) -> Names:
@@ -433,7 +440,7 @@ class FolderStore(ObjectStore):
         path = self._root / prefix
         try:
             with self._reading(path), os.scandir(path) as found:
-                visible = [entry for entry in found if not entry.name.startswith(".")]
+                visible = [entry for entry in found if _is_key(entry.name) and not _is_loop(entry)]
         except ObjectNotFoundError:
             return []
         return sorted(visible, key=lambda entry: entry.name + "/" if entry.is_dir() else entry.name)
@@ -510,10 +517,27 @@ class FolderStore(ObjectStore):
                 return f"{path} would exceed the size that a file may have here; raise the limit (ulimit -f)"
             case errno.EXDEV:
                 return f"{path} and {self._hidden} are on different file systems; keep the store on one"
+            case errno.ELOOP:
+                return f"{error.filename or path} is a loop of links; remove it"
             case errno.ENOTDIR | errno.EISDIR | errno.EEXIST | errno.ENOTEMPTY:
                 return f"{error.filename or path} is in the way ({error.strerror}); move it, or choose another folder"
             case _:
                 return f"{path} cannot be read or written: {_one_line(error)}; check the disk of {self._root}"
+
+
+def _is_loop(entry: os.DirEntry[str]) -> bool:
+    """Whether a link leads nowhere, or back to a folder that it is in; such a one is said, and listed no further."""
+    if not entry.is_symlink():
+        return False
+    try:
+        target = os.path.realpath(entry.path, strict=True)
+    except OSError:
+        logger.warning("%s is a link that leads nowhere; remove it", entry.path)
+        return True
+    back = Path(target).is_dir() and Path(entry.path).parent.resolve().is_relative_to(target)
+    if back:
+        logger.warning("%s is a link that leads back to %s; remove it", entry.path, target)
+    return back
 
 
 class _FolderWriter(ObjectWriter):
@@ -609,7 +633,7 @@ class S3Store(ObjectStore):
             ObjectInfo(item["Key"][start:], item["Size"], _unquoted(item["ETag"]), item["LastModified"])
             for page in self._bucket.pages(prefix)
             for item in page.get("Contents", [])
-            if not item["Key"].endswith("/")
+            if _is_key(item["Key"][start:])
         ]
         # Not every server lists in the order of keys.
         yield from sorted(found, key=lambda info: info.key)
@@ -621,7 +645,7 @@ class S3Store(ObjectStore):
             for page in self._bucket.pages(prefix, Delimiter="/")
             for item in page.get("CommonPrefixes", [])
         ]
-        return sorted(found)
+        return sorted(name for name in found if _is_key(name))
 
     def delete(self, key: str) -> None:
         """See :meth:`ObjectStore.delete`."""

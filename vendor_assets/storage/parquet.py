@@ -19,13 +19,15 @@ import pyarrow.parquet as pq
 
 from vendor_assets.errors import ObjectConflictError, RecordError, StorageError
 from vendor_assets.storage.objects import FolderStore, ObjectStore, filesystem
-from vendor_assets.tables import Table
+from vendor_assets.tables import TABLES, Table
 
 if TYPE_CHECKING:
     import duckdb
 
 ROW_GROUP_ROWS: Final = 131_072
 _ROW_GROUP_BYTES: Final = 64 << 20
+# What pyarrow raises for a file that is garbled: texts that are none, too, and lengths that no memory holds.
+_DAMAGED: Final = (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError)
 _NOT_OURS: Final = frozenset({"ARROW:schema", "pandas"})
 
 
@@ -201,9 +203,7 @@ def read_whole(source: Any, columns: Sequence[str] | None = None) -> pa.Table:
     file = pq.ParquetFile(source, pre_buffer=False)
     if columns is None:
         return file.read(use_threads=False)
-    missing = [name for name in columns if name not in file.schema_arrow.names]
-    if missing:
-        raise pa.ArrowInvalid(f"it has no column {', '.join(missing)}")
+    _must_have(file, columns)
     return file.read(columns=list(columns), use_threads=False).select(list(columns))
 
 
@@ -219,7 +219,7 @@ def read_table(store: ObjectStore, key: str, columns: Sequence[str] | None = Non
         ObjectNotFoundError: It is not there.
         StorageError: It is not a Parquet file, or the columns do not exist.
     """
-    table: pa.Table = _read(store, key, lambda source: read_whole(source, columns))
+    table: pa.Table = _read(store, key, lambda source: _expected(key, read_whole(source, columns)))
     return table.replace_schema_metadata(None)
 
 
@@ -233,9 +233,10 @@ def read_groups(store: ObjectStore, key: str, columns: Sequence[str]) -> Iterato
     try:
         with store.open(key) as source:
             file = pq.ParquetFile(source, pre_buffer=False)
+            _must_have(file, columns)
             for number in range(file.num_row_groups):
-                yield file.read_row_group(number, columns=list(columns), use_threads=False)
-    except (pa.ArrowException, OSError) as error:
+                yield _expected(key, file.read_row_group(number, columns=list(columns), use_threads=False))
+    except _DAMAGED as error:
         raise _unreadable(store, key, error) from error
 
 
@@ -247,7 +248,10 @@ def read_metadata(store: ObjectStore, key: str) -> tuple[dict[str, str], int]:
         StorageError: It is not a Parquet file.
     """
     found: pq.FileMetaData = _read(store, key, pq.read_metadata)
-    texts = {name.decode(): text.decode() for name, text in (found.metadata or {}).items()}
+    texts = {
+        name.decode(errors="replace"): text.decode(errors="replace")
+        for name, text in (found.metadata or {}).items()
+    }
     return {name: text for name, text in texts.items() if name not in _NOT_OURS}, found.num_rows
 
 
@@ -293,8 +297,29 @@ def _read(store: ObjectStore, key: str, read: Any) -> Any:
         except ObjectConflictError:
             # Replaced while it was read in pieces: the new version, in one piece.
             return read(io.BytesIO(store.get(key)))
-    except (pa.ArrowException, OSError) as error:
+    except _DAMAGED as error:
         raise _unreadable(store, key, error) from error
+
+
+def _must_have(file: pq.ParquetFile, columns: Sequence[str]) -> None:
+    missing = [name for name in columns if name not in file.schema_arrow.names]
+    if missing:
+        raise pa.ArrowInvalid(f"it has no column {', '.join(missing)}")
+
+
+def _expected(key: str, table: pa.Table) -> pa.Table:
+    """A table as it is, if its texts and lists are such: what others put there would be noticed late and badly."""
+    name = key.removeprefix("processed/").partition("/")[0]
+    for field in TABLES[name].schema if name in TABLES and key.startswith("processed/") else ():
+        if field.name not in table.schema.names:
+            continue
+        column = table.column(field.name)
+        for kind in (pa.types.is_string, pa.types.is_list):
+            if kind(field.type) and not kind(column.type):
+                raise pa.ArrowInvalid(f"its column {field.name} is {column.type} in place of {field.type}")
+        if column.null_count and not field.nullable:
+            raise pa.ArrowInvalid(f"its column {field.name} has nulls")
+    return table
 
 
 def _unreadable(store: ObjectStore, key: str, error: Exception) -> StorageError:
