@@ -18,6 +18,7 @@ import errno
 import fcntl
 import io
 import os
+import re
 import threading
 import time
 import uuid
@@ -56,6 +57,28 @@ _TAIL_BYTES: Final = 256 << 10
 _READ_BYTES: Final = 1 << 20
 _READ_ATTEMPTS: Final = 3
 _STRAY_SECONDS: Final = 86_400.0
+_WHEN_REQUIRED: Final = (
+    "AWS_REQUEST_CHECKSUM_CALCULATION=when_required and AWS_RESPONSE_CHECKSUM_VALIDATION=when_required"
+)
+_SENDING: Final = frozenset({"PutObject", "UploadPart", "CreateMultipartUpload", "CompleteMultipartUpload"})
+# What servers say that do not know the checksums, or the trailers after a body, that boto3 sends since 1.36.
+_CHECKSUM_CODES: Final = frozenset(
+    {
+        "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "ContentSHA256Mismatch", "InvalidDigest",
+        "BadDigest", "MissingContentLength", "NotImplemented", "SignatureDoesNotMatch", "IncompleteBody",
+    }
+)  # fmt: skip
+_CHECKSUM_WORDS: Final = re.compile(
+    r"checksum|x-amz-sdk|x-amz-trailer|aws-chunked|sha256|crc|trailer", re.IGNORECASE
+)
+_HELD: Final = {
+    "get_object": ("ETag",),
+    "head_object": ("ETag", "ContentLength", "LastModified"),
+    "put_object": ("ETag",),
+    "upload_part": ("ETag",),
+    "complete_multipart_upload": ("ETag",),
+    "create_multipart_upload": ("UploadId",),
+}
 _CREDENTIAL_CODES: Final = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired"})
 
 
@@ -629,12 +652,13 @@ class S3Store(ObjectStore):
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See :meth:`ObjectStore.list`."""
         start = len(self._bucket.prefix)
-        found = [
-            ObjectInfo(item["Key"][start:], item["Size"], _unquoted(item["ETag"]), item["LastModified"])
-            for page in self._bucket.pages(prefix)
-            for item in page.get("Contents", [])
-            if _is_key(item["Key"][start:])
-        ]
+        with self._bucket.translated(prefix):
+            found = [
+                ObjectInfo(item["Key"][start:], item["Size"], _unquoted(item["ETag"]), item["LastModified"])
+                for page in self._bucket.pages(prefix)
+                for item in page.get("Contents", [])
+                if _is_key(item["Key"][start:])
+            ]
         # Not every server lists in the order of keys.
         yield from sorted(found, key=lambda info: info.key)
 
@@ -721,8 +745,14 @@ class _Bucket:
     def call(self, operation: str, key: str, **arguments: Any) -> Any:
         """Send one request about one object."""
         place = self.prefix + _checked(key)
-        with self._translated(key):
-            return getattr(self._client, operation)(Bucket=self._name, Key=place, **arguments)
+        with self.translated(key):
+            answer = getattr(self._client, operation)(Bucket=self._name, Key=place, **arguments)
+        missing = [
+            name for name in _HELD.get(operation, ()) if not answer.get(name) and answer.get(name) != 0
+        ]
+        if missing:
+            raise StorageUnavailableError(self._no_s3(f"{operation} without {', '.join(missing)}"))
+        return answer
 
     def fetch(self, key: str, **arguments: str) -> tuple[Any, bytes]:
         """Get an object, or a range of it, with its bytes."""
@@ -736,7 +766,7 @@ class _Bucket:
             response = self.call("get_object", key, **arguments)
             return response, response["Body"].read()
 
-        with self._translated(key):
+        with self.translated(key):
             # boto3 repeats requests, but not the reading of a body that breaks off.
             for _ in range(_READ_ATTEMPTS - 1):
                 with suppress(IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
@@ -758,12 +788,14 @@ class _Bucket:
         """The pages of a listing."""
         place = self.prefix + _checked_prefix(prefix)
         paginator = self._client.get_paginator("list_objects_v2")
-        with self._translated(prefix):
+        with self.translated(prefix):
             yield from paginator.paginate(Bucket=self._name, Prefix=place, **arguments)
 
     @contextmanager
-    def _translated(self, key: str) -> Iterator[None]:
+    def translated(self, key: str) -> Iterator[None]:
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 (see above)
+        from botocore.parsers import ResponseParserError  # noqa: PLC0415 (see above)
+        from urllib3.exceptions import HTTPError  # noqa: PLC0415 (see above)
 
         try:
             yield
@@ -771,6 +803,15 @@ class _Bucket:
             raise self._answered(key, error) from error
         except BotoCoreError as error:
             raise StorageUnavailableError(self._unanswered(error)) from error
+        except (ResponseParserError, HTTPError, LookupError, ValueError, TypeError, AttributeError) as error:
+            # boto3's parsers raise what they like for an answer that is none of S3.
+            raise StorageUnavailableError(self._no_s3(_one_line(error) or type(error).__name__)) from error
+
+    def _no_s3(self, what: str) -> str:
+        return (
+            f"{self._endpoint} answers otherwise than S3 does ({what}); "
+            "correct AWS_ENDPOINT_URL, or use another store"
+        )
 
     def _answered(self, key: str, error: Any) -> StorageError:
         reason = error.response.get("Error", {})
@@ -781,6 +822,11 @@ class _Bucket:
             return StorageUnavailableError(
                 f"bucket {self._name} does not exist at {self._endpoint}; "
                 "create it, or correct the store's address"
+            )
+        hint = self._checksum_hint(error.operation_name, code, status, said)
+        if hint:
+            return StorageUnavailableError(
+                f"{self._endpoint} failed at {error.operation_name} on {self.uri(key)} ({said}); {hint}"
             )
         if status in (401, 403) or code in _CREDENTIAL_CODES:
             return StorageUnavailableError(
@@ -799,8 +845,26 @@ class _Bucket:
             "check the server, then run again"
         )
 
+    def _checksum_hint(self, operation: str, code: str, status: int, said: str) -> str:
+        """What to do where a server seems not to know the checksums of boto3; empty where it is something else."""
+        suspect = (
+            code in _CHECKSUM_CODES
+            or status in (411, 501)
+            or (400 <= status < 500 and status not in (404, 409, 412) and _CHECKSUM_WORDS.search(said))
+        )
+        if operation not in _SENDING or not suspect:
+            return ""
+        if getattr(self._client.meta.config, "request_checksum_calculation", None) == "when_required":
+            if code == "NotImplemented" or status == 501:
+                return "it seems not to know conditional writes, which are needed; use another store"
+            return ""
+        other = ", or correct AWS_SECRET_ACCESS_KEY" if code == "SignatureDoesNotMatch" else ""
+        return f"it may not know the checksums that boto3 sends: set {_WHEN_REQUIRED}{other}, then run again"
+
     def _unanswered(self, error: Exception) -> str:
         from botocore.exceptions import (  # noqa: PLC0415 (see above)
+            AwsChunkedWrapperError,
+            FlexibleChecksumError,
             NoCredentialsError,
             ParamValidationError,
             PartialCredentialsError,
@@ -811,6 +875,11 @@ class _Bucket:
                 return (
                     f"no complete credentials for {self.url} ({_one_line(error)}); "
                     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+                )
+            case FlexibleChecksumError() | AwsChunkedWrapperError():
+                return (
+                    f"{self._endpoint} and boto3 disagree about a checksum of {self.url} ({_one_line(error)}); "
+                    f"set {_WHEN_REQUIRED}, then run again"
                 )
             case ParamValidationError():
                 return f"{self.url} is not accepted ({_one_line(error)}); correct the store's address"

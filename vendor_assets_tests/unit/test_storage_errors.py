@@ -14,8 +14,10 @@ import boto3
 import botocore.exceptions as foreign
 import pytest
 from botocore.config import Config
+from botocore.parsers import ResponseParserError
 from botocore.response import StreamingBody
 from botocore.stub import ANY, Stubber
+from urllib3.exceptions import HTTPError
 
 from vendor_assets.errors import (
     ObjectConflictError,
@@ -225,3 +227,98 @@ def test_parts_that_cannot_be_thrown_away_hide_no_error(client: Any, stub: Stubb
     with pytest.raises(ZeroDivisionError), S3Store(client, "bucket").writer("key") as sink:
         sink.write(b"x" * (9 << 20))
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (400, "XAmzContentSHA256Mismatch", "The provided 'x-amz-content-sha256' header does not match"),
+        (400, "InvalidDigest", "The Content-MD5 you specified is not valid."),
+        (411, "MissingContentLength", "You must provide the Content-Length HTTP header."),
+        (501, "NotImplemented", "A header you provided implies functionality that is not implemented."),
+        (403, "SignatureDoesNotMatch", "The request signature we calculated does not match"),
+        (400, "InvalidArgument", "x-amz-checksum-crc32 is not supported"),
+        (400, "InvalidRequest", "unsupported x-amz-trailer"),
+    ],
+)
+def test_a_server_that_does_not_know_checksums_is_told_how_to_do_without(
+    client: Any, stub: Stubber, status: int, code: str, message: str
+) -> None:
+    """What such servers answer to a write names the two variables, not credentials or the address."""
+    stub.add_client_error("put_object", code, message, http_status_code=status)
+    with pytest.raises(StorageUnavailableError) as raised:
+        S3Store(client, "bucket").put("a", b"1")
+    assert "AWS_REQUEST_CHECKSUM_CALCULATION=when_required" in str(raised.value)
+    assert "AWS_RESPONSE_CHECKSUM_VALIDATION=when_required" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_wrong_secret_is_no_question_of_checksums(client: Any, stub: Stubber) -> None:
+    """A signature that is refused on a read is the credentials'."""
+    stub.add_client_error("get_object", "SignatureDoesNotMatch", http_status_code=403)
+    with pytest.raises(StorageUnavailableError, match="check AWS_ACCESS_KEY_ID") as raised:
+        S3Store(client, "bucket").get("a")
+    assert "CHECKSUM" not in str(raised.value)
+
+
+def test_without_checksums_a_501_is_about_conditions(session: boto3.session.Session) -> None:
+    """Where the variables are set already, the next suspect is named."""
+    config = Config(request_checksum_calculation="when_required", retries={"max_attempts": 0})
+    keys = {"aws_access_key_id": "key", "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
+    client = session.client("s3", endpoint_url=ENDPOINT, config=config, **keys)
+    with Stubber(client) as stubber:
+        stubber.add_client_error("put_object", "NotImplemented", http_status_code=501)
+        with pytest.raises(StorageUnavailableError, match="conditional writes"):
+            S3Store(client, "bucket").put("a", b"1", if_absent=True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ResponseParserError("Unable to parse response (no element found), invalid XML received: b'<html>'"),
+        HTTPError("chunk of a negative size"),
+        KeyError("Buckets"),
+        ValueError("time data 'soon' does not match"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_answer_that_is_no_s3_is_one_line(
+    client: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What boto3's parsers raise for a web page or garbage names the endpoint and what to correct."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(client, "_make_api_call", fail)
+    store = S3Store(client, "bucket")
+    for ask in (
+        lambda: store.get("a"),
+        lambda: store.put("a", b"1"),
+        lambda: list(store.list("")),
+        lambda: store.head("a"),
+    ):
+        with pytest.raises(
+            StorageUnavailableError, match=r"otherwise than S3 does .*; correct AWS_ENDPOINT_URL"
+        ):
+            ask()
+
+
+def test_an_answer_without_an_etag_is_one_line(client: Any, stub: Stubber) -> None:
+    """Conditions cannot hold without one."""
+    stub.add_response("put_object", {})
+    with pytest.raises(StorageUnavailableError, match="put_object without ETag"):
+        S3Store(client, "bucket").put("a", b"1")
+
+
+def test_a_checksum_that_boto3_does_not_find_is_no_question_of_the_address(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A response whose checksum does not hold names the variables."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise foreign.FlexibleChecksumError(error_msg="Expected checksum x did not match")
+
+    monkeypatch.setattr(client, "_make_api_call", fail)
+    with pytest.raises(StorageUnavailableError, match="AWS_RESPONSE_CHECKSUM_VALIDATION=when_required"):
+        S3Store(client, "bucket").get("a")
