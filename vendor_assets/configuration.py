@@ -549,7 +549,7 @@ def _store(text: str, root: Path) -> str:
     try:
         folder = (root / Path(text).expanduser()).resolve()
         a_file = folder.exists() and not folder.is_dir()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigurationError(
             f"VENDOR_ASSETS_STORE={text!r} cannot be used ({reason}); {accepted}"

@@ -19,6 +19,7 @@ from vendor_assets.storage.marker import open_marked_store
 from vendor_assets.storage.source import Source
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.deployment import deploy, yesterday
+from vendor_assets_tests.support.ignorant_s3 import ignorant_s3
 from vendor_assets_tests.support.simulator import RunningSimulator, simulator
 
 DAY = yesterday().isoformat()
@@ -125,6 +126,36 @@ def test_the_doctor_does_not_ask_for_somebody_elses_store(tmp_path: Path, asked:
     assert "failed   vendor      not asked: see the store below" in found.out
     assert f"failed   store       store {folder}/data holds the data of {SOMEBODY}, but" in found.out
     assert (snapshot(folder), asked.log()["requests"]) == (before, calls)
+
+
+def test_a_store_that_ignores_conditions_gets_nothing(
+    tmp_path: Path, asked: RunningSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is refused before its first write and its first call, on a new store and where the server was changed."""
+    calls = asked.log()["requests"]
+    with ignorant_s3() as server, dg.DagsterInstance.ephemeral() as instance:
+        for name, value in (server.environment | {"VENDOR_API_KEY": KEY}).items():
+            monkeypatch.setenv(name, value)
+        environ = {"VENDOR_ASSETS_STORE": "s3://bucket/lake", "VENDOR_URL": asked.url, "VENDOR_API_KEY": KEY}
+        deployment = deploy(tmp_path, instance, **environ)
+
+        def refused() -> str:
+            result = deployment.run(dg.RunRequest(job_name=SIGHTINGS_JOB))
+            assert not result.success
+            return " ".join(str(event) for event in result.all_events)
+
+        assert "ignores If-None-Match, so two writers could mix" in refused()
+        assert server.objects == {}
+        server.keeps_conditions = True
+        store, _ = open_marked_store(environ["VENDOR_ASSETS_STORE"], deployment.settings.source)
+        store.put("a", b"1")
+        before = dict(server.objects)
+        assert len(before) == 2
+        # The store is known to keep them, and another server has taken its place.
+        server.keeps_conditions = False
+        assert "ignores If-None-Match, so two writers could mix" in refused()
+        assert server.objects == before
+    assert asked.log()["requests"] == calls
 
 
 def test_a_store_is_moved_by_its_command(
