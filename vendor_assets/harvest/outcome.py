@@ -223,7 +223,14 @@ def state_of(finish: Finish) -> State:
 def reason_of(finish: Finish) -> Reason | None:
     """Why a harvest did not become complete, in parts; None where it did."""
     if finish.dead:
-        return Reason(**finish.details.get(FAILURE, {"kind": OLD, "what": "leaves are dead letters"}))
+        found = finish.details.get(FAILURE)
+        if (
+            isinstance(found, dict)
+            and isinstance(found.get("kind"), str)
+            and found.keys() <= {"kind", "status", "what"}
+        ):
+            return Reason(**found)
+        return Reason(OLD, what="leaves are dead letters")
     if finish.state == "partial":
         return Reason(UPSTREAM, what="the upstream table is partial")
     return None
