@@ -24,12 +24,22 @@ from vendor_assets.errors import (
     Reason,
     StoppedError,
     VendorAssetsError,
+    VendorUnauthorizedError,
 )
 from vendor_assets.harvest import failures
 from vendor_assets.harvest.fetching import Client, Counts, Fetcher, Pending, Work
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.landing import LandedIndex, Lander, read_index
-from vendor_assets.harvest.outcome import CHAIN, UNEXPECTED, UPSTREAM, Order, Outcome, Progress, State
+from vendor_assets.harvest.outcome import (
+    CHAIN,
+    KEY_REFUSED,
+    UNEXPECTED,
+    UPSTREAM,
+    Order,
+    Outcome,
+    Progress,
+    State,
+)
 from vendor_assets.harvest.ownership import Liveness, Ownership, take
 from vendor_assets.harvest.partition import PartitionHarvest, Tools
 from vendor_assets.harvest.retention import Removal, Retention
@@ -335,6 +345,8 @@ class Harvester:
             outcome = replace(
                 base, state=state, message=str(error), retryable=error.retryable, reason=error.reason
             )
+            if isinstance(error, VendorUnauthorizedError) and error.key_refused:
+                outcome = replace(outcome, details={KEY_REFUSED: True})
         except Exception as error:
             logger.exception("%s of %s %s failed", asset, day, troop_key or "")
             reason = Reason(UNEXPECTED, what=f"{type(error).__name__}, which nobody expected")

@@ -26,6 +26,9 @@ UNEXPECTED: Final = "unexpected"
 FAILURE: Final = "failure"
 """Name of the first dead letter's reason among the details of a finish marker."""
 
+KEY_REFUSED: Final = "key_refused"
+"""Among the details of an outcome: the vendor refused the key, so that no other partition would fare better."""
+
 State = Literal["complete", "empty", "partial", "failed", "held", "stopped"]
 Mode = Literal["first", "resume", "report", "reconcile", "replace", "redrive", "rebuild"]
 

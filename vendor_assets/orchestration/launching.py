@@ -15,7 +15,7 @@ from vendor_assets.budget import Leases
 from vendor_assets.configuration import Settings
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
 from vendor_assets.harvest.costs import Costs, choose_troops
-from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.harvest.outcome import CHAIN, KEY_REFUSED
 from vendor_assets.harvest.sizing import cut
 from vendor_assets.orchestration.events import CALLS_TAG, DAY_TAG, FOLLOW_TAG, TRIGGER_TAG
 from vendor_assets.orchestration.failures import reason_of_steps
@@ -153,6 +153,7 @@ class Launcher:
         self._stopped = stopped
         self._partitions = Partitions.of(settings)
         self.summary = Summary()
+        self._refused = False
         self._planned: list[int | None] = []
 
     def bury_the_dead(self) -> None:
@@ -266,6 +267,9 @@ class Launcher:
         partition_key: str | None = None,
         run_config: Mapping[str, Any] | None = None,
     ) -> bool:
+        if self._refused:
+            self.summary.problems.append(f"{title}: not started: the vendor refused the key")
+            return False
         job = self._definitions.resolve_job_def(job_name)
         result = job.execute_in_process(
             instance=self._instance,
@@ -290,6 +294,7 @@ class Launcher:
             elif event.event_type == dg.DagsterEventType.ASSET_OBSERVATION:
                 observation = event.asset_observation_data.asset_observation
                 self.summary.add(observation.metadata)
+                self._refused = self._refused or KEY_REFUSED in observation.metadata
                 self.summary.problems.append(
                     f"{observation.asset_key.to_user_string()} {observation.partition}: "
                     f"{observation.metadata['state'].value}: {observation.description}"

@@ -122,7 +122,7 @@ def test_one_troop_of_many(tmp_path: Path) -> None:
     ("arguments", "environ", "code", "said"),
     [
         (["harvest"], {"VENDOR_URL": "http://127.0.0.1:9"}, 1, "127.0.0.1:9"),
-        (["harvest"], {"VENDOR_API_KEY": "wrong"}, 1, "401"),
+        (["harvest", "--from", str(DAY - timedelta(days=9))], {"VENDOR_API_KEY": "wrong"}, 1, "401"),
         (["harvest"], {"VENDOR_RATE": "fast"}, 2, "VENDOR_RATE"),
         (["harvest"], {"VENDOR_SHAER": "1"}, 2, "VENDOR_SHAER"),
         (
@@ -151,3 +151,7 @@ def test_bad_input_gets_one_clear_line(
         assert said in everything
         assert "Traceback" not in everything
         assert KEY not in everything
+        if "wrong" in environ.values():
+            # Ten days, and the first refusal is the last call.
+            assert vendor.calls() == 1
+            assert "1 calls made" in everything
