@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
@@ -65,6 +66,7 @@ class Report:
         sent: Calls by the quarter of a second in which they were sent, on the clock of whoever reports.
         failures: Those of ``failed``, in the same way.
         alive_at: When the last call was sent that gave a sign of life.
+        against: By quota, and whether firmly: answers that contradict what the vendor tells of it.
     """
 
     answered: int = 0
@@ -74,6 +76,7 @@ class Report:
     sent: Counter[int] = field(default_factory=Counter)
     failures: Counter[int] = field(default_factory=Counter)
     alive_at: float = -math.inf
+    against: dict[tuple[str, bool], int] = field(default_factory=dict)
 
     def send(self, now: float) -> None:
         """Count a call that is sent now."""
@@ -125,6 +128,12 @@ class Report:
             - sum(number for quarter, number in self.failures.items() if (quarter + 0.5) / 4 <= moment),
         )
 
+    def add_against(self, quotas: Sequence[str], firmly: Sequence[str]) -> None:
+        """Count an answer that contradicts what the vendor tells of its quotas."""
+        for quota in quotas:
+            key = (quota, quota in firmly)
+            self.against[key] = self.against.get(key, 0) + 1
+
     def join(self, later: Report) -> None:
         """Append another report."""
         self.sent += later.sent
@@ -135,6 +144,8 @@ class Report:
         )
         self.answered += later.answered
         self.failed += later.failed
+        for quota, times in later.against.items():
+            self.against[quota] = self.against.get(quota, 0) + times
         for endpoint, (number, seconds) in later.latencies.items():
             sums = self.latencies.setdefault(endpoint, [0.0, 0.0])
             sums[0] += number

@@ -20,10 +20,10 @@ from vendor_assets.budget.adaptation import Report
 from vendor_assets.budget.clock import Clock, SystemClock
 from vendor_assets.budget.database import Database, Snapshot
 from vendor_assets.budget.headers import (
-    LONGEST_HOLD_SECONDS,
     answer_time,
     is_throttle,
-    parse_quota,
+    parse_policies,
+    parse_quotas,
     wait_seconds,
 )
 from vendor_assets.budget.limits import Limit
@@ -32,6 +32,7 @@ from vendor_assets.budget.pace import (
     FRESH_SECONDS,
     GUARD_SECONDS,
     LATE_SECONDS,
+    NOTHING_LEFT,
     QUICK_SECONDS,
     Ask,
     Grant,
@@ -41,6 +42,7 @@ from vendor_assets.budget.pace import (
     TooLate,
 )
 from vendor_assets.budget.places import TTL_SECONDS, Member, Places
+from vendor_assets.budget.told import Listener, Said
 from vendor_assets.errors import (
     BudgetDeadlineError,
     BudgetError,
@@ -64,6 +66,9 @@ BLOCK_SECONDS: Final = 0.25
 EARLY_SECONDS: Final = 0.003
 """The epochs are looked at this long before a slot, so that the look does not make the call late."""
 
+LOOK_SECONDS: Final = 1.0
+"""Who waits for longer than this looks so often whether the slot was taken back."""
+
 PROMOTION_SECONDS: Final = 10.0
 """A backfill call that has waited so long counts as scheduled."""
 
@@ -84,6 +89,9 @@ _IMMEDIATE_SECONDS: Final = 0.003
 _LARGEST_LAG_SECONDS: Final = 0.1
 _FIRST_BLOCK: Final = 4
 _LARGEST_BLOCK: Final = 1000
+_DRAGGED_BEFORE_SECONDS: Final = 60.0
+_LONG_AGO_SECONDS: Final = 300.0
+_SAY_AGAIN_SECONDS: Final = 60.0
 _PACE: Final = "pace"
 _PLACES: Final = "places"
 _numbers = itertools.count()
@@ -143,6 +151,7 @@ class Slot:
         self._stopped = stopped
         self._grant: Grant | None = None
         self._observed = False
+        self._entered_at = 0.0
         self.waited_seconds = 0.0
         self.work_class: WorkClass = work_class
         self.endpoint = endpoint
@@ -150,6 +159,7 @@ class Slot:
     def __enter__(self) -> Self:
         ask = Ask(self._budget.known_endpoint(self.endpoint), self._weight, self.work_class == "backfill")
         self._grant, self.waited_seconds = self._budget.acquire(ask, self._deadline_seconds, self._stopped)
+        self._entered_at = self._budget.monotonic()
         return self
 
     def __exit__(
@@ -183,7 +193,9 @@ class Slot:
         if throttled is None:
             throttled = is_throttle(status, headers)
         try:
-            self._budget.observe(self._grant, self.endpoint, status, headers, seconds, error, throttled)
+            self._budget.observe(
+                self._grant, self._entered_at, self.endpoint, status, headers, seconds, error, throttled
+            )
         except BudgetUnavailableError as unavailable:
             # The answer is worth more than the note; nobody sends while the database is away.
             log.warning("what came of a call could not be told: %s", unavailable)
@@ -211,6 +223,7 @@ class BudgetState:
         processes: One line for each process that uses the budget.
         ceiling: The rate that is not passed since the vendor fell, calls per second; None where it never did.
         ceiling_reason: At which rate it fell and when, and how long the ceiling holds.
+        slowed: Since when and why the pace is far below the configured limit; empty where it is not.
     """
 
     account: str
@@ -230,6 +243,7 @@ class BudgetState:
     processes: tuple[str, ...] = ()
     ceiling: float | None = None
     ceiling_reason: str = ""
+    slowed: str = ""
 
 
 class Budget:
@@ -299,6 +313,8 @@ class Budget:
         self._processes = 1
         self._interval = 0.0
         self._report = Report()
+        self._listener = Listener()
+        self._said_cause, self._said_at = "", -math.inf
         self._told_at = 0.0
         self._spares: deque[tuple[Ask, Grant, float]] = deque()
         self._spare_limit = 0
@@ -390,7 +406,7 @@ class Budget:
             if found.now - member.renewed_at <= TTL_SECONDS
         }
         rate = min(pace.ceiling(self._rules, now), pace.rate(now) or math.inf)
-        hold = max(0.0, pace.hold_until - now)
+        hold = max(0.0, pace.held_until(now) - now)
         return BudgetState(
             account=self.account,
             limits=tuple(map(str, self.limits)) or ("auto",),
@@ -399,7 +415,7 @@ class Budget:
             rate=None if math.isinf(rate) else rate,
             why=self._why(pace, now),
             hold_seconds=hold,
-            hold_reason=pace.hold_reason if hold else "",
+            hold_reason=(pace.hold_reason if now < pace.hold_until else NOTHING_LEFT) if hold else "",
             breaker="open" if pace.breaker.open else "closed",
             ahead_seconds=max([0.0, *(track.arrival - now for track in pace.tracks.values())]),
             waiting=sum(member.waiting for member in live.values()),
@@ -417,6 +433,7 @@ class Budget:
             ),
             ceiling=pace.falls.height(now),
             ceiling_reason=self._ceiling_reason(pace, now),
+            slowed=self._slowed(pace, now),
         )
 
     def lift_ceiling(self) -> str:
@@ -455,8 +472,14 @@ class Budget:
         self._database.close()
 
     def known_endpoint(self, endpoint: str) -> str:
-        """The endpoint where some limit names it, else none; for :class:`Slot`."""
-        return endpoint if any(endpoint in limit.endpoints for limit in self.limits) else ""
+        """The endpoint where some limit names it or the vendor tells of one, else none; for :class:`Slot`."""
+        view = self._view
+        told = view is not None and endpoint in view.pace.narrow_endpoints()
+        return endpoint if told or any(endpoint in limit.endpoints for limit in self.limits) else ""
+
+    def monotonic(self) -> float:
+        """The time by which the budget sleeps; for :class:`Slot`."""
+        return self._clock.monotonic()
 
     # -- acquiring ---------------------------------------------------------------------------------
 
@@ -483,7 +506,7 @@ class Budget:
             grant = self._await_grant(waiter, ask)
             good = False
             try:
-                self._sleep(waiter)
+                self._sleep(waiter, grant)
                 good = self._confirm(waiter, grant)
             finally:
                 with self._mutex:
@@ -711,16 +734,28 @@ class Budget:
         elif self._lacks_places(now):
             next(waiter for queue in self._queues for waiter in queue).condition.notify()
 
-    def _sleep(self, waiter: _Waiter) -> None:
-        """Wait until shortly before the slot."""
+    def _sleep(self, waiter: _Waiter, grant: Grant) -> None:
+        """Wait until shortly before the slot, or until it was taken back."""
         with self._mutex:
             while not self._closed:
                 now = self._clock.monotonic()
                 left = waiter.local_at - EARLY_SECONDS - now
-                if left <= 0:
+                if left <= 0 or (left > LOOK_SECONDS and not self._worth_waiting(grant)):
                     return
                 self._raise_what_ended(waiter, now)
-                self._clock.wait(waiter.condition, min(left, _LOOK_SECONDS) if waiter.stopped else left)
+                look = _LOOK_SECONDS if waiter.stopped else LOOK_SECONDS
+                self._clock.wait(waiter.condition, min(left, look))
+
+    def _worth_waiting(self, grant: Grant) -> bool:
+        """Whether a slot that is far ahead was not taken back; called with the mutex, released for a look."""
+        view = self._view
+        if view is not None and self._clock.monotonic() - view.at > LOOK_SECONDS:
+            self._mutex.release()
+            try:
+                view = self._look()
+            finally:
+                self._mutex.acquire()
+        return view is not None and view.pace.valid(grant)
 
     def _confirm(self, waiter: _Waiter, grant: Grant) -> bool:
         """Whether the slot is still good, found out just before it; returns when it is time to send."""
@@ -836,6 +871,7 @@ class Budget:
         self._keep(_View(pace, body, snapshot.read_at))
         rate = min(pace.ceiling(self._rules, snapshot.now), pace.rate(snapshot.now) or math.inf)
         self._interval = 1.0 / rate
+        self._say_what_slows(pace, snapshot.now)
         return snapshot
 
     def _change_with(self, report: Report, step: Callable[[Pace, float], object]) -> Snapshot:
@@ -924,6 +960,7 @@ class Budget:
     def observe(
         self,
         grant: Grant | None,
+        entered_at: float,
         endpoint: str,
         status: int | None,
         headers: Mapping[str, str],
@@ -940,7 +977,7 @@ class Budget:
 
             def step(pace: Pace, now: float) -> None:
                 self._absorb(pace, report, now)
-                pace.throttle(self._rules, grant, asked, reason, now)
+                pace.throttle(self._rules, grant, asked, reason, now, endpoint)
 
             self._change_with(report, step)
             return
@@ -952,12 +989,28 @@ class Budget:
             elapsed = self._clock.monotonic() - self._told_at
         if (grant is not None and grant.probe) or (elapsed > _TELL_SECONDS and not answered):
             self._tell()
-        quota = parse_quota(headers, now)
-        if quota is not None and self._interval > 0:
-            remaining = quota.remaining - self._in_use + 1
-            if remaining < (quota.reset_seconds - 1.0) / self._interval:
-                reset = min(quota.reset_seconds, LONGEST_HOLD_SECONDS)
-                self._change(lambda pace, now: pace.tell(self._rules, remaining, reset, now))
+        quotas, policies = parse_quotas(headers, now), parse_policies(headers)
+        if grant is not None and (quotas or policies):
+            admitted = answered and status is not None and status < 400
+            said = Said(endpoint, grant.at, max(0, self._in_use - 1), quotas, policies)
+            self._hear(said, grant, admitted, grant.at + self._clock.monotonic() - entered_at)
+
+    def _hear(self, said: Said, grant: Grant, admitted: bool, now: float) -> None:
+        """Tell the others what an answer tells of the vendor's quotas, where that changes anything."""
+        view = self._view
+        with self._mutex:
+            known = {} if view is None else view.pace.quotas
+            said = self._listener.compare(said, known, trial=grant.trial, admitted=admitted, now=now)
+            self._report.add_against(said.against, said.firmly)
+        if not (grant.trial or view is None or view.pace.hears(self._rules, self.share, said, now)):
+            return
+        report = self._take_report()
+
+        def step(pace: Pace, now: float) -> None:
+            self._absorb(pace, report, now)
+            pace.hear(self._rules, self.share, said, now)
+
+        self._change_with(report, step)
 
     # -- heart -------------------------------------------------------------------------------------
 
@@ -991,13 +1044,36 @@ class Budget:
     def _ceiling_reason(self, pace: Pace, now: float) -> str:
         return pace.falls.reason(now, datetime.fromtimestamp(self._clock.wall(), UTC))
 
+    def _slowed(self, pace: Pace, now: float) -> str:
+        """Since when the pace is far below the configured limit, and why; empty where it is not."""
+        if pace.dragged_since is None or now - pace.drag_at > _LONG_AGO_SECONDS:
+            return ""
+        seconds = now - pace.dragged_since + _DRAGGED_BEFORE_SECONDS
+        return (
+            f"for {seconds / 60:.0f} min the pace has been below half of the permitted "
+            f"{self.permitted_rate:.3g} calls/s: {pace.drag_reason or self._why(pace, now)}"
+        )
+
+    def _say_what_slows(self, pace: Pace, now: float) -> None:
+        """Say once what holds the pace far below the limit, again when that changes, and when it is over."""
+        slowed = self._slowed(pace, now)
+        cause = pace.drag_cause if slowed else ""
+        if cause == self._said_cause or (cause and now - self._said_at < _SAY_AGAIN_SECONDS):
+            return
+        self._said_cause, self._said_at = cause, now
+        if slowed:
+            log.warning("calls to %s are slow: %s", self.account, slowed)
+        else:
+            log.info("calls to %s are at the pace of the limit again", self.account)
+
     def _why(self, pace: Pace, now: float) -> str:
         if pace.hold_until > now:
             return f"held: {pace.hold_reason}"
         if pace.breaker.open:
             return "the vendor is down: one call every few seconds asks whether it is back"
-        if now < pace.told_until:
-            return f"the vendor's headers leave {pace.told_rate:.3g} calls/s for the next {pace.told_until - now:.0f} s"
+        told = pace.tightest(self._rules, now)
+        if told is not None:
+            return told
         tuning, permitted = pace.tuning, pace.falls.permitted(now)
         if permitted is not None and permitted <= min(
             pace.ceiling(self._rules, now), tuning.rate or math.inf

@@ -13,13 +13,14 @@ import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Final, NamedTuple
 
 from vendor_assets.budget.adaptation import Report, Tuning
 from vendor_assets.budget.breaker import Breaker
 from vendor_assets.budget.falls import Falls
 from vendor_assets.budget.limits import JITTER_SECONDS, Limit
+from vendor_assets.budget.told import FORGET_SECONDS, TRIAL_SECONDS, Said, Told, key_of
 
 FRESH_SECONDS: Final = 0.020
 """A scheduled call is sent on a look at the epochs that is at most this old."""
@@ -43,6 +44,15 @@ STRICTEST_SECONDS: Final = 60.0
 
 _WINDOW_PARTS: Final = 60
 _ADAPTED: Final = "~adapted"
+NOTHING_LEFT: Final = "the vendor says that its quota is used up"
+_POLICY: Final = "~policy "
+_LEFT: Final = "~left "
+_MOST_QUOTAS: Final = 20
+_DRAG_SECONDS: Final = 60.0
+_DRAG_STEP_SECONDS: Final = 0.1
+_DRAG_BEGINS: Final = 0.6
+_DRAG_ENDS: Final = 0.3
+_LOOK_AGAIN_SECONDS: Final = 60.0
 _BREAKER_LOOK_SECONDS: Final = 0.5
 _STALE_SECONDS: Final = 0.5
 _OUTAGE_CUTS_SECONDS: Final = 15.0
@@ -93,12 +103,14 @@ class Grant(NamedTuple):
         epoch: Of holds, cuts and the breaker.
         backfill_epoch: Of backfills; None for scheduled work.
         probe: Whether this is the one call that finds out whether the vendor is back.
+        trial: The quota that this call goes ahead of, to find out whether it holds.
     """
 
     at: float
     epoch: int
     backfill_epoch: int | None
     probe: bool = False
+    trial: str = ""
 
 
 class Later(NamedTuple):
@@ -165,14 +177,18 @@ class Pace:
         void_after: Backfill slots of the epoch before are void after this moment.
         hold_until: Nobody sends before.
         hold_reason: Why.
-        told_rate: What the vendor's headers leave per second ...
-        told_until: ... until then.
+        quotas: What the vendor tells of its quotas, and how far that is believed.
         tracks: By the limit's name.
         runs: Slots that lie ahead.
         last: The latest slot that has passed, and its weight.
         tuning: What was learnt of the vendor, and the adapted rate.
         breaker: Whether the vendor is down.
         falls: How it fell, and the rate that is not approached again.
+        drag: The part of the last minute in which we went far below the limits ...
+        drag_at: ... up to then.
+        dragged_since: Since when that is most of the time; None while it is not.
+        drag_cause: What does it: a word ...
+        drag_reason: ... and a sentence.
     """
 
     id: str
@@ -184,14 +200,19 @@ class Pace:
     void_after: float = -math.inf
     hold_until: float = -math.inf
     hold_reason: str = ""
-    told_rate: float = 0.0
-    told_until: float = -math.inf
+    quotas: dict[str, Told] = field(default_factory=dict)
     tracks: dict[str, Track] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
     last: tuple[float, int] = (-math.inf, 0)
     tuning: Tuning = field(default_factory=Tuning)
     breaker: Breaker = field(default_factory=Breaker)
     falls: Falls = field(default_factory=Falls)
+    drag: float = 0.0
+    drag_at: float = -math.inf
+    held_at: float = -math.inf
+    dragged_since: float | None = None
+    drag_cause: str = ""
+    drag_reason: str = ""
 
     @classmethod
     def new(cls, now: float, wall: float, boot: str) -> Pace:
@@ -213,8 +234,7 @@ class Pace:
             void_after=_time(found["void_after"]),
             hold_until=_time(found["hold_until"]),
             hold_reason=found["hold_reason"],
-            told_rate=found["told"][0],
-            told_until=_time(found["told"][1]),
+            quotas={key: Told.load(values) for key, values in found.get("quotas", {}).items()},
             tracks={name: Track(*values) for name, values in found["tracks"].items()},
             runs=[
                 Run(first, step, count, weight, bool(b)) for first, step, count, weight, b in found["runs"]
@@ -224,6 +244,10 @@ class Pace:
             breaker=Breaker(*found["breaker"]),
             falls=Falls.load(found.get("falls", {})),
         )
+        drag = found.get("drag", (0.0, None, None, "", ""))
+        pace.drag, drag_at, pace.dragged_since, pace.drag_cause, pace.drag_reason = drag
+        pace.drag_at = _time(drag_at)
+        pace.held_at = pace.held_until(pace.at)
         if pace.boot != boot or now < pace.at - 1.0:
             pace._rebase(now, wall, boot)
         return pace
@@ -242,7 +266,15 @@ class Pace:
                 "void_after": _text(self.void_after),
                 "hold_until": _text(self.hold_until),
                 "hold_reason": self.hold_reason,
-                "told": [self.told_rate, _text(self.told_until)],
+                "told": [0.0, None],  # where an earlier version reads it
+                "quotas": {key: told.dump() for key, told in self.quotas.items()},
+                "drag": [
+                    self.drag,
+                    _text(self.drag_at),
+                    self.dragged_since,
+                    self.drag_cause,
+                    self.drag_reason,
+                ],
                 "tracks": {
                     n: [t.arrival, t.interval, t.interval_at, t.burst, t.wide, t.counts]
                     for n, t in self.tracks.items()
@@ -274,7 +306,9 @@ class Pace:
                 if ask.patience_seconds is not None and free_at - now > ask.patience_seconds:
                     return TooLate(free_at - now)
                 return Later(min(free_at, now + _BREAKER_LOOK_SECONDS), "the vendor is down")
-        concerned = self._concerned(rules, ask, now)
+        self._note_drag(rules, now)
+        trial, tried_at = self._trial(rules, ask, now)
+        concerned = self._concerned(rules, ask, now, without=trial)
         for rule, track in concerned:
             if rule is not None and rule.limit.counted:
                 free_at = _count(track, rule, ask.weight, now, returns=ask.returns)
@@ -289,18 +323,29 @@ class Pace:
         if 0.0 < step < QUICK_SECONDS and not ask.lead_seconds:
             floor = max(now - GRACE_SECONDS, self.hold_until)
         wide = narrow = floor
+        if trial and self._is_wide(self.quotas[trial]):
+            wide = max(wide, tried_at)
+        else:
+            narrow = max(narrow, tried_at)
         for rule, track in concerned:
             start = track.arrival - (track.burst - 1) * track.interval
-            if rule is not None and rule.limit.endpoints:
-                narrow = max(narrow, start)
-            else:
+            if track.wide and not (rule is not None and rule.limit.endpoints):
                 wide = max(wide, start)
+            else:
+                narrow = max(narrow, start)
+        for key, told in self.quotas.items():
+            if key != trial and told.rate(now) == 0 and self._concerns(told, ask.endpoint):
+                if self._is_wide(told):
+                    wide = max(wide, told.until)
+                else:
+                    narrow = max(narrow, told.until)
         at = max(wide, narrow)
         if ask.patience_seconds is not None and at - now > ask.patience_seconds:
             return TooLate(at - now)
-        if narrow > wide and narrow - wide > 0.001 and any(not r.limit.endpoints for r, _ in concerned if r):
+        if narrow > wide and narrow - wide > 0.001 and any(track.wide for _, track in concerned):
             # Reserved now, it would leave a hole in what all endpoints share.
-            return Later(now + narrow - wide, "the endpoint's own limit")
+            # What the vendor tells of an endpoint may be taken back sooner.
+            return Later(now + min(narrow - wide, _LOOK_AGAIN_SECONDS), "the endpoint's own limit")
         for rule, track in concerned:
             track.arrival = max(track.arrival, at) + ask.weight * track.interval
             if rule is not None and rule.limit.counted:
@@ -308,7 +353,13 @@ class Pace:
         self._remember(at, ask, step)
         if self.breaker.open:
             self.breaker.probe(at)
-        return Grant(at, self.epoch, self.backfill_epoch if ask.backfill else None, self.breaker.open)
+        for key, told in self.quotas.items():
+            if self._concerns(told, ask.endpoint):
+                self.quotas[key] = told.sent(0 if ask.returns else ask.weight, at)
+        if trial:
+            self.quotas[trial] = replace(self.quotas[trial], next_trial=at + TRIAL_SECONDS)
+        backfill_epoch = self.backfill_epoch if ask.backfill else None
+        return Grant(at, self.epoch, backfill_epoch, self.breaker.open, trial)
 
     def valid(self, grant: Grant) -> bool:
         """Whether a slot that was given may still be used."""
@@ -334,12 +385,23 @@ class Pace:
 
     def rate(self, now: float) -> float | None:
         """The adapted rate, in calls per second; None while only the limits hold."""
-        told = self.told_rate if now < self.told_until else None
-        rates = [rate for rate in (self.tuning.rate, told, self.falls.permitted(now)) if rate is not None]
-        return min(rates) if rates else None
+        told = (told.rate(now) for told in self.quotas.values() if self._is_wide(told))
+        return min([rate for rate in (self._learnt(now), *told) if rate], default=None)
 
-    def ceiling(self, rules: Sequence[Rule], now: float) -> float:
-        """The rate that the limits permit, in calls per second; infinite where none is known."""
+    def _learnt(self, now: float) -> float | None:
+        """The rate that was learnt from answers, in calls per second; None where nothing was."""
+        rates = (self.tuning.rate, self.falls.permitted(now))
+        return min((rate for rate in rates if rate is not None), default=None)
+
+    def ceiling(self, rules: Sequence[Rule], now: float, *, told: bool = True) -> float:
+        """The rate that the limits permit, in calls per second; infinite where none is known.
+
+        Args:
+            rules: The caller's.
+            now: The time.
+            told: Whether limits that the vendor tells count.
+        """
+        rules = [*rules, *(self._policies(now) if told else ())]
         intervals = [track.interval for track in self._others(rules, now)]
         for rule in rules:
             if not rule.limit.endpoints:
@@ -348,9 +410,20 @@ class Pace:
                 intervals.append(max(rule.interval_seconds, track.interval if track and seen else 0.0))
         return 1.0 / max(intervals) if intervals else math.inf
 
+    def held_until(self, now: float) -> float:
+        """Until when nobody sends: by a hold, or since the vendor tells that nothing is left for anybody."""
+        told = (told.until for told in self.quotas.values() if told.rate(now) == 0 and self._is_wide(told))
+        return max([self.hold_until, *told])
+
     def absorb(self, rules: Sequence[Rule], share: float, report: Report, now: float) -> None:
         """Take in what came of some calls."""
         before = self.rate(now)
+        self._note_drag(rules, now)
+        for (key, firmly), answers in report.against.items():
+            if key in self.quotas:
+                configured = self.ceiling(rules, now, told=False)
+                told = self.quotas[key].contradicted(answers, now, configured, firmly=firmly)
+                self._believe(key, told, now)
         ceiling = self.ceiling(rules, now)
         if report:
             self._see_falls(report, ceiling, now)
@@ -361,7 +434,13 @@ class Pace:
         self._follow(before, now)
 
     def throttle(
-        self, rules: Sequence[Rule], grant: Grant | None, asked_seconds: float | None, reason: str, now: float
+        self,
+        rules: Sequence[Rule],
+        grant: Grant | None,
+        asked_seconds: float | None,
+        reason: str,
+        now: float,
+        endpoint: str = "",
     ) -> None:
         """The vendor refused a call.
 
@@ -372,6 +451,7 @@ class Pace:
             asked_seconds: How long the vendor asks to wait; None or 0 where it does not.
             reason: For people.
             now: The time.
+            endpoint: Where the call went.
         """
         fresh = grant is None or grant.epoch == self.epoch
         wait = asked_seconds + JITTER_SECONDS if asked_seconds else None
@@ -383,33 +463,80 @@ class Pace:
                 current = self.tuning.rate or 1.0
             default = self.tuning.throttle(now, current)
             wait = wait if wait is not None else default
+            for key, told in self.quotas.items():
+                if endpoint in told.endpoints:
+                    self.quotas[key] = told.refused(now)
         if wait is not None:
             self.hold(now + wait, reason, now)
         self._follow(before, now)
 
-    def tell(self, rules: Sequence[Rule], remaining: float, reset_seconds: float, now: float) -> bool:
-        """The vendor says how many calls are left until its quota is whole again.
+    def tightest(self, rules: Sequence[Rule], now: float) -> str | None:
+        """What the vendor tells that slows us most, for people; None where nothing does."""
+        sayings: list[tuple[float, str]] = []
+        for told in self.quotas.values():
+            rate, left = told.rate(now), told.until - now
+            where = "" if self._is_wide(told) else f" ({', '.join(told.endpoints)})"
+            if rate == 0:
+                sayings.append((0.0, f"held: {NOTHING_LEFT}{where}, for {left:.0f} s"))
+            elif rate is not None and now < told.until:
+                sayings.append(
+                    (rate, f"the vendor's headers leave {rate:.3g} calls/s{where} for the next {left:.0f} s")
+                )
+            elif told.limit and not told.dared:
+                share = f"{told.share:g} of " if told.share < 1 else ""
+                limit = Limit(int(told.limit), told.period)
+                text = f"the vendor's headers tell its limit: {share}{limit}{where}"
+                sayings.append((1 / limit.interval_seconds(told.share), text))
+        rate, text = min(sayings, default=(math.inf, ""))
+        slows = rate < min(self._learnt(now) or math.inf, self.ceiling(rules, now, told=False))
+        return text if slows else None
 
-        Acts only where our pace would use up more than that; the second by which a reset may be rounded
-        does not count.
+    def hears(self, rules: Sequence[Rule], share: float, said: Said, now: float) -> dict[str, Told]:
+        """What changes by what an answer tells of the vendor's quotas; nothing is changed yet.
 
-        Returns:
-            Whether it changed anything.
+        Args:
+            rules: The caller's limits.
+            share: Our part of a limit that is told.
+            said: What the answer tells.
+            now: The time.
         """
-        before = self.rate(now)
-        current = min(before if before is not None else math.inf, self.ceiling(rules, now))
-        if math.isinf(current) or remaining >= current * (reset_seconds - 1.0):
-            return False
-        until = now + reset_seconds + JITTER_SECONDS
-        if remaining < 1:
-            self.hold(until, "the vendor says that its quota is used up", now)
-            return True
-        rate = remaining / reset_seconds
-        if now < self.told_until and rate > 0.9 * self.told_rate:
-            return False
-        self.told_rate, self.told_until = rate, until
-        self._follow(before, now)
-        return True
+        found: dict[str, Told] = {}
+        for policy in said.policies:
+            key = key_of(policy.name, policy.limit)
+            told = self.quotas.get(key, Told()).hear_policy(policy, share, said.endpoint, now)
+            if told is not None:
+                found[key] = told
+        permitted = min(self._learnt(now) or math.inf, self.ceiling(rules, now, told=False))
+        if math.isinf(permitted):
+            permitted = self.ceiling(rules, now)
+        for quota in said.quotas:
+            key = key_of(quota.name, quota.limit)
+            told = found.get(key, self.quotas.get(key, Told()))
+            told = told.hear(
+                quota,
+                said.endpoint,
+                sent_at=said.sent_at,
+                now=now,
+                in_flight=said.in_flight,
+                permitted=permitted,
+                trial=key in said.confirms,
+            )
+            if told is not None and not math.isinf(permitted):
+                found[key] = told
+        return found
+
+    def hear(self, rules: Sequence[Rule], share: float, said: Said, now: float) -> None:
+        """Take in what an answer tells of the vendor's quotas; arguments as those of :meth:`hears`."""
+        narrow = self.narrow_endpoints()
+        for key, told in self.hears(rules, share, said, now).items():
+            self._believe(key, told, now)
+        if self.narrow_endpoints() != narrow:
+            # What was given waits for quotas that do not concern it.
+            self.tracks = {name: track for name, track in self.tracks.items() if not name.startswith(_LEFT)}
+            self.void_all(now)
+        if len(self.quotas) > _MOST_QUOTAS:
+            newest = sorted(self.quotas, key=lambda key: self.quotas[key].at)[-_MOST_QUOTAS:]
+            self.quotas = {key: self.quotas[key] for key in newest}
 
     def inherit(self, lost: Pace, now: float) -> None:
         """Take over what was known from a document that was lost; all its slots are void."""
@@ -417,6 +544,7 @@ class Pace:
         self.void_all(now)
         self.hold_until = max(self.hold_until, lost.hold_until + shift)
         self.hold_reason = self.hold_reason or lost.hold_reason
+        self.quotas = {key: told.shift(shift) for key, told in lost.quotas.items()} | self.quotas
         if self.tuning.mode in ("free", "search"):
             self.tuning = lost.tuning
             self.tuning.shift(shift)
@@ -463,10 +591,14 @@ class Pace:
             self.tuning.starting = False
             self.tuning.rate = min(self.tuning.rate, falls.height(now) or math.inf)
 
-    def _concerned(self, rules: Sequence[Rule], ask: Ask, now: float) -> list[tuple[Rule | None, Track]]:
+    def _concerned(
+        self, rules: Sequence[Rule], ask: Ask, now: float, *, without: str = ""
+    ) -> list[tuple[Rule | None, Track]]:
+        """The limits that a call has to wait for; without those of a quota that it is to try."""
         found: list[tuple[Rule | None, Track]] = []
+        rules = [*rules, *self._policies(now)]
         for rule in rules:
-            if not rule.limit.concerns(ask.endpoint):
+            if not rule.limit.concerns(ask.endpoint) or rule.limit.name == _POLICY + without:
                 continue
             interval = rule.interval_seconds
             track = self.tracks.get(rule.limit.name)
@@ -483,18 +615,126 @@ class Pace:
         found += [(None, track) for track in others]
         if not others and all(rule.limit.endpoints for rule in rules) and self.tuning.rate is None:
             self.tuning.start_search()
-        rate = self.rate(now)
-        if rate is not None:
-            track = self.tracks.get(_ADAPTED)
-            if track is None:
-                latest = max([run.last + run.weight / rate for run in self.runs], default=-math.inf)
-                passed = self.last[0] + self.last[1] / rate
-                track = self.tracks[_ADAPTED] = Track(max(now, passed, latest), 0.0, now)
-            track.interval = 1.0 / rate
-            found.append((None, track))
-        else:
-            self.tracks.pop(_ADAPTED, None)
+        self._follow_rate(_ADAPTED, self._learnt(now), found, now)
+        for key, told in self.quotas.items():
+            if key != without and self._concerns(told, ask.endpoint):
+                self._follow_rate(_LEFT + key, told.rate(now), found, now, wide=self._is_wide(told))
         return found
+
+    def _follow_rate(
+        self,
+        name: str,
+        rate: float | None,
+        found: list[tuple[Rule | None, Track]],
+        now: float,
+        *,
+        wide: bool = True,
+    ) -> None:
+        """Pace by a rate that changes, while there is one."""
+        if not rate:
+            self.tracks.pop(name, None)
+            return
+        track = self.tracks.get(name)
+        if track is None:
+            track = self.tracks[name] = Track(max(now, self._after_last(rate)), 0.0, now)
+        track.interval = 1.0 / rate
+        track.wide = wide
+        found.append((None, track))
+
+    def _policies(self, now: float) -> list[Rule]:
+        """The limits that the vendor tells and that are believed."""
+        return [
+            Rule(
+                Limit(
+                    int(told.limit), told.period, _POLICY + key, () if self._is_wide(told) else told.endpoints
+                ),
+                told.share,
+            )
+            for key, told in self.quotas.items()
+            if told.limit and not told.dared and now - told.at < FORGET_SECONDS
+        ]
+
+    def _is_wide(self, told: Told) -> bool:
+        """Whether a quota concerns every endpoint whose answers tell of quotas."""
+        return all(set(other.endpoints) <= set(told.endpoints) for other in self.quotas.values())
+
+    def _concerns(self, told: Told, endpoint: str) -> bool:
+        return endpoint in told.endpoints or self._is_wide(told)
+
+    def narrow_endpoints(self) -> set[str]:
+        """Endpoints that have quotas of their own, as the vendor tells."""
+        narrow = (told for told in self.quotas.values() if not self._is_wide(told))
+        return {endpoint for told in narrow for endpoint in told.endpoints}
+
+    def _trial(self, rules: Sequence[Rule], ask: Ask, now: float) -> tuple[str, float]:
+        """The quota that this call may go ahead of, and when; none where all are believed."""
+        configured = self.ceiling(rules, now, told=False) if self.quotas else math.inf
+        for key, told in self.quotas.items():
+            if self._concerns(told, ask.endpoint):
+                at = told.tried_at(now, configured)
+                if at < told.until and at < self._free_at(key, told, now):
+                    return key, at
+        return "", -math.inf
+
+    def _free_at(self, key: str, told: Told, now: float) -> float:
+        """When a quota lets the next call go."""
+        rate, track = told.rate(now), self.tracks.get(_LEFT + key)
+        if not rate:
+            return told.until
+        return track.arrival if track else self._after_last(rate)
+
+    def _after_last(self, rate: float) -> float:
+        """When the next call fits behind all that were given, at a rate."""
+        latest = (run.last + run.weight / rate for run in self.runs)
+        return max([self.last[0] + self.last[1] / rate, *latest])
+
+    def _believe(self, key: str, told: Told, now: float) -> None:
+        """Keep what is known of a quota; what was given at a higher rate is void, at a far lower one as well."""
+        old = self.quotas.get(key, Told()).rate(now)
+        self.quotas[key] = told
+        new = told.rate(now)
+        lower = new is not None and (old is None or new < old)
+        higher = old is not None and (new is None or new > 1.25 * old)
+        if higher:
+            # Its next call was put off at the old rate.
+            self.tracks.pop(_LEFT + key, None)
+        if lower or (higher and self.runs and self.runs[-1].last > now + _STALE_SECONDS):
+            self.void_all(now)
+
+    def _name_drag(self, rules: Sequence[Rule], now: float) -> None:
+        told = self.tightest(rules, now)
+        if self.breaker.open:
+            self.drag_cause, self.drag_reason = "outage", "the vendor is down"
+        elif now < self.hold_until:
+            self.drag_cause, self.drag_reason = "throttled", self.hold_reason
+        elif told:
+            self.drag_cause, self.drag_reason = "headers", told
+        elif self.tuning.mode != "free":
+            self.drag_cause, self.drag_reason = "learnt", "what the vendor bore so far, by its answers"
+
+    def _note_drag(self, rules: Sequence[Rule], now: float) -> None:
+        """Keep in mind how much of the last minute we went far below what is configured."""
+        passed = now - self.drag_at
+        if passed < _DRAG_STEP_SECONDS:
+            return
+        if passed < math.inf:
+            configured = self.ceiling(rules, now, told=False)
+            rate = min(self.rate(now) or math.inf, self.ceiling(rules, now))
+            slow = self.breaker.open or (rate < 0.5 * configured < math.inf)
+            held = passed if slow else min(passed, max(0.0, self.held_at - self.drag_at))
+            if held:
+                self._name_drag(rules, now)
+            kept = math.exp(-passed / _DRAG_SECONDS)
+            self.drag = self.drag * kept + (1 - kept) * held / passed
+        self.drag_at = now
+        self.held_at = self.held_until(now)
+        if self.held_at > now:
+            self._name_drag(rules, now)
+        if self.drag > _DRAG_BEGINS and self.dragged_since is None:
+            self.dragged_since = now
+        elif self.drag < _DRAG_ENDS:
+            self.dragged_since = None
+            self.drag_cause = self.drag_reason = ""
 
     def _others(self, rules: Sequence[Rule], now: float) -> list[Track]:
         """Limits that only other processes know, seen of late."""
@@ -503,7 +743,7 @@ class Pace:
             track
             for name, track in self.tracks.items()
             if name not in own
-            and name != _ADAPTED
+            and not name.startswith("~")
             and track.wide
             and now - track.interval_at <= STRICTEST_SECONDS
         ]
@@ -590,7 +830,10 @@ class Pace:
             track.counts = [(start + shift, number) for start, number in track.counts]
         for run in self.runs:
             run.first += shift
-        self.told_until += shift
+        self.quotas = {key: told.shift(shift) for key, told in self.quotas.items()}
+        self.drag_at += shift
+        self.held_at += shift
+        self.dragged_since = None if self.dragged_since is None else self.dragged_since + shift
         self.tuning.shift(shift)
         self.breaker.shift(shift)
         self.falls.shift(shift)

@@ -103,7 +103,7 @@ def _standing_as_json(standing: Standing) -> dict[str, Any]:
 
 def _work(project: Project) -> dict[str, Any]:
     """What harvests, how many calls were made today and how many wait; what the budget's database knows."""
-    from vendor_assets.budget import Backlog, Leases, totals
+    from vendor_assets.budget import Backlog, Budget, Leases, totals
 
     settings = project.settings
     now = datetime.now(UTC)
@@ -116,6 +116,17 @@ def _work(project: Project) -> dict[str, Any]:
             samples = backlog.read(today.start - timedelta(minutes=5))
         finally:
             backlog.close()
+        budget = Budget(
+            settings.database_url,
+            settings.account,
+            limits=settings.limits,
+            share=settings.share,
+            max_in_flight=settings.max_in_flight,
+        )
+        try:
+            slowed = budget.state().slowed
+        finally:
+            budget.close()
         alive = [lease for lease in Leases(settings.database_url).all() if not lease.lapsed]
     except BudgetError as error:
         return found | {"problem": str(error)}
@@ -128,6 +139,7 @@ def _work(project: Project) -> dict[str, Any]:
         "calls_waiting": total.calls,
         "seconds_to_drain": None if drained is None else round(drained, 1),
         "runs_harvesting": len(alive),
+        "slowed": slowed,
     }
 
 
@@ -181,6 +193,8 @@ def _print_work(work: dict[str, Any], runs: dict[str, Any] | None, url: str) -> 
         print(
             f"now        {work['runs_harvesting']} runs are harvesting, {work['calls_waiting']:,} calls wait{lasts}"
         )
+        if work["slowed"]:
+            print(f"slow       {work['slowed']}")
     if runs is None:
         print(f"dagster    no UI answers at {url}")
     else:
@@ -227,6 +241,8 @@ def _budget(options: argparse.Namespace) -> int:
     print(f"now        {_per_second(state.rate)}: {state.why}")
     hold = f"{state.hold_seconds:.0f} s left: {state.hold_reason}" if state.hold_seconds else "none"
     print(f"hold       {hold}")
+    if state.slowed:
+        print(f"slow       {state.slowed}")
     print(f"breaker    {state.breaker}")
     if state.ceiling is not None:
         print(f"ceiling    {_per_second(state.ceiling)}: {state.ceiling_reason}")

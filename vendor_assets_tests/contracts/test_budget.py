@@ -207,6 +207,35 @@ def test_remaining_calls_steer(account: Account) -> None:
     assert "headers" in two.state().why
 
 
+def test_what_holds_the_pace_down_is_said(account: Account, caplog: pytest.LogCaptureFixture) -> None:
+    """A pace far below the limit is told with its reason: in the log once, and in the state, until it is over."""
+    budget, other = account.member(), account.member()
+    start = account.clock.now
+    for n in range(150):
+        passed = account.clock.now - start
+        account.call(budget, headers={"RateLimit": f'"d";r={600 - n};t={600 - passed:.0f}'})
+    state = other.state()
+    assert "below half of the permitted 20 calls/s: the vendor's headers leave" in state.slowed
+    warnings = [record.getMessage() for record in caplog.records if "are slow" in record.getMessage()]
+    assert len(warnings) == 1, warnings
+    assert "the vendor's headers leave" in warnings[0]
+    account.clock.sleep(700.0)
+    account.call(budget)
+    account.clock.sleep(1.0)
+    account.call(budget)
+    assert other.state().slowed == ""
+
+
+def test_a_policy_that_is_told_is_a_limit(account: Account) -> None:
+    """Our share of what the vendor says of its limit is kept by every process, without a limit of its own too."""
+    one, two, unknowing = (account.member(share=0.5, **more) for more in ({}, {}, {"limits": "auto"}))
+    account.call(one, headers={"RateLimit-Policy": '"a";q=60;w=60, "b";q=9;w=1'})
+    sent = [account.call(budget) for budget in (two, unknowing, one, two)]
+    assert [b - a for a, b in itertools.pairwise(sent)] == pytest.approx([2.0] * 3, rel=0.01)
+    assert "its limit: 0.5 of 60/min" in two.state().why
+    assert unknowing.state().rate == pytest.approx(0.5, rel=0.01)
+
+
 def test_a_deadline_is_told_at_once(account: Account) -> None:
     """Who would wait longer than acceptable learns it without waiting, and takes nothing."""
     budget = account.member(limits=[Limit.parse("6/min")])

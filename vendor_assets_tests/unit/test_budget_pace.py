@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vendor_assets.budget.headers import Quota
 from vendor_assets.budget.limits import Limit
 from vendor_assets.budget.pace import (
     BACKFILL_FRESH_SECONDS,
@@ -25,6 +26,7 @@ from vendor_assets.budget.pace import (
     Rule,
     TooLate,
 )
+from vendor_assets.budget.told import Said
 
 NOTICE_SECONDS = FRESH_SECONDS + GUARD_SECONDS
 """How long a change takes to reach everyone."""
@@ -352,22 +354,31 @@ def test_lost_state_is_inherited() -> None:
     assert sum(number for _, number in new.tracks["hour"].counts) == 1
 
 
+def told(pace: Pace, rules: list[Rule], remaining: float, reset_seconds: float, now: float = 0.0) -> None:
+    """An answer that tells what is left."""
+    pace.hear(rules, 1.0, Said("", now, 0, (Quota(remaining, reset_seconds),)), now)
+
+
 def test_headers_steer_before_a_429() -> None:
     """Where the vendor's remaining calls would not last until its reset, the pace is what is left over the time."""
     rules, pace = [limit(20.0)], Pace.new(0.0, 0.0, "b")
-    assert pace.tell(rules, remaining=50, reset_seconds=50.0, now=0.0)
+    told(pace, rules, 50, 50.0)
     assert pace.rate(0.0) == pytest.approx(1.0)
     assert pace.rate(51.0) is None
 
 
 def test_enough_remaining_changes_nothing() -> None:
     """Headers that leave more than our pace uses do not slow it down."""
-    pace = Pace.new(0.0, 0.0, "b")
-    assert not pace.tell([limit(20.0)], remaining=1000, reset_seconds=50.0, now=0.0)
+    rules, pace = [limit(20.0)], Pace.new(0.0, 0.0, "b")
+    told(pace, rules, 1000, 50.0)
+    assert pace.rate(0.0) is None
+    assert reserve(pace, rules, 0.0).at == 0.0
 
 
 def test_nothing_remaining_holds() -> None:
     """No call left: nobody sends until the reset."""
-    pace = Pace.new(0.0, 0.0, "b")
-    assert pace.tell([limit(20.0)], remaining=0, reset_seconds=30.0, now=0.0)
-    assert pace.hold_until == pytest.approx(30.02)
+    rules, pace = [limit(20.0)], Pace.new(0.0, 0.0, "b")
+    told(pace, rules, 600, 30.0)
+    told(pace, rules, 0, 30.0)
+    assert pace.held_until(0.0) == pytest.approx(30.02)
+    assert reserve(pace, rules, 0.0).at == pytest.approx(30.02)
