@@ -90,7 +90,8 @@ def _packed(secret: str) -> Iterator[str]:
     for shift in (1, 2):
         # The characters at both ends hold bits of the neighbours.
         packed.append(base64.b64encode(bytes(shift) + whole).rstrip(b"=")[shift + 1 : -1])
-    for form in sorted(packed, key=len, reverse=True):
+    # Of a secret of one or two characters little or nothing is left, which would be found everywhere.
+    for form in sorted((form for form in packed if len(form) >= 4), key=len, reverse=True):
         yield from (form.decode(), form.translate(bytes.maketrans(b"+/", b"-_")).decode())
 
 

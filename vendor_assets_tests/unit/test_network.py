@@ -9,6 +9,7 @@ import pytest
 
 from vendor_assets.client.credentials import Credentials, Login, parse_headers
 from vendor_assets.client.network import completed, is_loopback, proxy_named_by
+from vendor_assets.client.redaction import Redaction
 from vendor_assets.configuration import read
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.secret import Secret
@@ -134,3 +135,10 @@ def test_a_renewed_file_counts_at_once(tmp_path: Path) -> None:
         broken()
         assert credentials.headers() == {"Authorization": "Bearer second-token"}
     assert {"first-token", "second-token"} <= set(credentials.secrets())
+
+
+def test_a_short_password_blots_out_itself_alone() -> None:
+    """A password of one character leaves a message readable."""
+    assert (
+        Redaction(("q", "Basic dTpx")).message("GET /v2: the proxy refuses") == "GET /v2: the proxy refuses"
+    )
