@@ -42,6 +42,11 @@ def add(commands: Any) -> None:
         action="store_true",
         help="make tables anew from what has landed, without a call for them",
     )
+    harvest.add_argument(
+        "--accept-empty-roster",
+        action="store_true",
+        help="let an account that had troops have none any more; otherwise that is a failure",
+    )
     add_class(harvest, "scheduled")
     harvest.add_argument("--json", action="store_true", help="print the summary as JSON")
     harvest.set_defaults(run=_harvest)
@@ -54,6 +59,7 @@ def _harvest(options: argparse.Namespace) -> int:
         summary = harvest_days(
             replace(project, settings=reachable), days, options.troop,
             replaced=options.replace, rebuild=options.rebuild, work_class=options.work_class,
+            accept_empty=options.accept_empty_roster,
             report=not options.no_report, out=sys.stderr if options.json else sys.stdout, stopped=stopped,
         )  # fmt: skip
     if options.json:
@@ -70,6 +76,7 @@ def harvest_days(
     *,
     replaced: bool = False,
     rebuild: bool = False,
+    accept_empty: bool = False,
     work_class: str = "scheduled",
     report: bool = True,
     out: Any,
@@ -92,7 +99,13 @@ def harvest_days(
         launcher.bury_the_dead()
         for day in days:
             launcher.harvest_day(
-                day, troops=troops, replace=replaced, rebuild=rebuild, work_class=work_class, report=report
+                day,
+                troops=troops,
+                replace=replaced,
+                rebuild=rebuild,
+                accept_empty=accept_empty,
+                work_class=work_class,
+                report=report,
             )
         summary = launcher.summary
     summary.seconds = round(time.monotonic() - started, 3)

@@ -44,6 +44,7 @@ class Order:
             not there before (sensors, the command).
         rebuild: Make tables anew from what has landed, without a call.
         work_class: ``scheduled`` or ``backfill``.
+        accept_empty: Whether an account that had troops may have none any more.
         permanent_too: Whether a redrive asks for permanent dead letters too; a person's does, a sensor's not.
     """
 
@@ -53,6 +54,7 @@ class Order:
     rebuild: bool = False
     work_class: str = "scheduled"
     permanent_too: bool = True
+    accept_empty: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from itertools import chain, groupby
 from typing import Any, Final
 
@@ -53,6 +53,9 @@ from vendor_assets.vendors.base import Asset, DataGroup, PlannedRequest, Request
 logger = get_logger(__name__)
 
 _ROWS_AT_ONCE: Final = 8192
+_ROSTERS_BEFORE: Final = 10
+_ROSTER_SHARE: Final = 0.1
+"""With less of the troops of the day before, a roster is worth a word."""
 _CHANGES: Final = ("rows_added", "rows_altered", "rows_removed")
 
 
@@ -124,6 +127,7 @@ class PartitionHarvest:
         self.ownership = ownership
         self.order = order
         self.newest_id = ""
+        self._roster_refused = False
         head = self.store.head(base.table_key)
         self.table_etag = head.etag if head else None
 
@@ -189,7 +193,13 @@ class PartitionHarvest:
     def _resume(self, folder: str) -> Outcome:
         plan = load_plan(self.store, folder)
         if plan.filters == self.tools.filters.texts:
-            return self._fetch("resume", folder, plan)
+            try:
+                return self._fetch("resume", folder, plan)
+            except HarvestError:
+                if not self._roster_refused or self.base.counts.calls:
+                    raise
+            # The list that was refused is an old one: it is read again, the key may see more by now.
+            return self._fetch_new("first", self._plan())
         # Frozen under other filters: planned anew, and what has landed under them counts.
         return self._fetch_new("resume", self._plan((*plan.bases, folder)))
 
@@ -515,6 +525,8 @@ class PartitionHarvest:
             plan, Coverage(self.store, index, self._answered(index, counted_at=counted)), letters
         )
         with self._tabulate(plan, answers) as found:
+            if self.asset == "troops" and not found.rows and not found.quarantine.count:
+                self._refuse_an_empty_roster()
             return self._commit(outcome, found, folder, plan, answers, tally, letters, counts, before)
 
     def _tally(self, plan: Plan, coverage: Coverage, letters: DeadPartition) -> _Tally:
@@ -607,6 +619,54 @@ class PartitionHarvest:
             outcome = replace(outcome, state="failed", message=message, rows=0, sample=())
         return self._with_table(replace(outcome, message=message))
 
+    def _refuse_an_empty_roster(self) -> None:
+        """End the harvest where an account that had troops has none: most likely the key sees nothing any more.
+
+        Raises:
+            HarvestError: It is so, and nobody has accepted it.
+        """
+        day, before = self._roster_before()
+        if not before or self.order.accept_empty or self.order.rebuild:
+            return
+        self._roster_refused = True
+        message = (
+            f"the vendor lists no troop for {self.day}, but on {day} there were {before}: nothing is published; check "
+            f"what VENDOR_API_KEY may see, or accept it: vendor-assets harvest --day {self.day} --accept-empty-roster"
+        )
+        raise HarvestError(message)
+
+    def _roster_before(self) -> tuple[date, int]:
+        """Of the last ten rosters before this day the newest that was not empty: its day, and how many were on it."""
+        keys = {
+            layout.parse_table_key(info.key)[1]: info.key
+            for info in self.store.list(layout.table_prefix("troops"))
+        }
+        for day in sorted((day for day in keys if day < self.day), reverse=True)[:_ROSTERS_BEFORE]:
+            _, rows = read_metadata(self.store, keys[day])
+            if rows:
+                return day, rows
+        return self.day, 0
+
+    def _roster_note(self, rows: int) -> str:
+        """What is odd about how many there are; empty where nothing is."""
+        if self.asset == "warriors":
+            if rows or self.troop_key is None:
+                return ""
+            try:
+                yesterday = layout.table_key("warriors", self.day - timedelta(days=1), self.troop_key)
+                _, before = read_metadata(self.store, yesterday)
+            except ObjectNotFoundError:
+                return ""
+            return f"the troop has no warrior on {self.day}, the day before it had {before}" if before else ""
+        day, before = self._roster_before()
+        if not rows and not before:
+            return (
+                "the account has no troop, nothing is harvested: does VENDOR_API_KEY see the right account?"
+            )
+        if rows < _ROSTER_SHARE * before:
+            return f"{rows} troops on {self.day}, on {day} there were {before}: check what VENDOR_API_KEY may see"
+        return ""
+
     def _base_leaves(self, plan: Plan) -> set[str]:
         """Leaves of the plan's bases that had landed there: a reconcile's table has them too."""
         return self._leaves_of(plan.bases)
@@ -667,6 +727,9 @@ class PartitionHarvest:
             details["note"] = self._left_out_text()
         elif self.asset == "warriors" and not plan.request_count:
             details["note"] = f"troop {self.troop_key} was not on the roster of {self.day}: 0 rows, no calls"
+        if self.asset in ("troops", "warriors") and not details.get("note"):
+            note = self._roster_note(found.rows)
+            details |= {"note": note} if note else {}
         if self.asset == "performance_data":
             settled = self.window.end.timestamp() + self.tools.settling_seconds
             early = sum(1 for entry in answers if entry.fetched_at.timestamp() < settled)

@@ -29,6 +29,8 @@ DAY_TAG = "vendor_assets/day"
 """The day that a run works for."""
 FOLLOW_TAG = "vendor_assets/follow"
 """``self`` on runs whose launcher brings the downstream partitions up to date by itself."""
+ACCEPT_EMPTY_TAG = "vendor_assets/accept_empty_roster"
+"""``true`` on runs that may find that an account which had troops has none any more."""
 CALLS_TAG = "vendor_assets/calls"
 """Calls that a run was estimated to make when it was requested."""
 RETRY_TAG = "dagster/retry_on_asset_or_op_failure"
@@ -54,6 +56,7 @@ def order_of(run: dg.DagsterRun, *, rebuild: bool = False) -> Order:
         finished="reconcile" if tags.get(TRIGGER_TAG, LOOK_BACK) != LOOK_BACK else "replace",
         rebuild=rebuild,
         work_class=work_class,
+        accept_empty=tags.get(ACCEPT_EMPTY_TAG) == "true",
         permanent_too=tags.get(TRIGGER_TAG) not in ("sensor", LOOK_BACK),
     )
 

@@ -17,7 +17,7 @@ from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
 from vendor_assets.harvest.costs import Costs, choose_troops
 from vendor_assets.harvest.outcome import CHAIN, KEY_REFUSED
 from vendor_assets.harvest.sizing import cut
-from vendor_assets.orchestration.events import CALLS_TAG, DAY_TAG, FOLLOW_TAG, TRIGGER_TAG
+from vendor_assets.orchestration.events import ACCEPT_EMPTY_TAG, CALLS_TAG, DAY_TAG, FOLLOW_TAG, TRIGGER_TAG
 from vendor_assets.orchestration.failures import reason_of_steps
 from vendor_assets.orchestration.following import class_tags, day_is_decided
 from vendor_assets.orchestration.jobs import HARVEST_JOB, PUBLISH_JOB, ROSTER_JOB, harvest_config
@@ -179,6 +179,7 @@ class Launcher:
         work_class: str,
         report: bool,
         rebuild: bool = False,
+        accept_empty: bool = False,
     ) -> None:
         """Bring one day up to date: roster, chain, and its publication when all troops are decided.
 
@@ -189,6 +190,7 @@ class Launcher:
             work_class: ``scheduled`` or ``backfill``.
             report: Whether to make the day's statistics and report when all of its troops are in.
             rebuild: Make the chain's tables anew from what has landed, without a call.
+            accept_empty: Let an account that had troops have none any more.
 
         Raises:
             ConfigurationError: A troop is not on the day's roster.
@@ -198,7 +200,8 @@ class Launcher:
         tags = class_tags(work_class) | {FOLLOW_TAG: "self", DAY_TAG: day.isoformat()}
         if not replace:
             tags[TRIGGER_TAG] = "command"
-        if not self._run(ROSTER_JOB, f"{day} troops", tags, partition_key=day.isoformat()):
+        accepts = {ACCEPT_EMPTY_TAG: "true"} if accept_empty else {}
+        if not self._run(ROSTER_JOB, f"{day} troops", tags | accepts, partition_key=day.isoformat()):
             return
         chosen = self._choose(day, troops)
         new = sorted(set(chosen) - set(self._instance.get_dynamic_partitions(TROOP)))

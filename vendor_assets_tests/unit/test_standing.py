@@ -43,6 +43,7 @@ class Stage:
         self.store = FolderStore(folder)
         self.client = ToyClient({"1": {"a": ["cpu"]}, "2": {"b": ["cpu"]}}, noon)
         self.vendor = Picky()
+        self.runs = 0
 
     def harvest(self, run: str, *troops: str, **order: object) -> list[Outcome]:
         """Bring troops, or else the roster and all troops, up to date."""
@@ -61,6 +62,25 @@ class Stage:
             found = [] if troops else list(harvester.troops([DAY], asked))
             partitions = [(DAY, troop) for troop in troops or ("1", "2")]
             return found + list(harvester.chain(CHAIN, partitions, asked))
+        finally:
+            harvester.close()
+
+    def roster(self, day: date, **order: object) -> Outcome:
+        """Bring a day's roster up to date, by a run of its own."""
+        self.runs += 1
+        harvester = Harvester(
+            store=self.store,
+            vendor=self.vendor,
+            client=self.client,
+            liveness=Alive(),
+            zone=ZoneInfo("UTC"),
+            threads=1,
+            now=lambda: noon("2026-11-22"),
+            flush_seconds=0.0,
+        )
+        run = f"roster-{self.runs}"
+        try:
+            return next(iter(harvester.troops([day], Order(run, run, **order))))  # type: ignore[arg-type]
         finally:
             harvester.close()
 
@@ -125,3 +145,43 @@ def test_a_table_is_not_replaced_by_nothing_that_fits(stage: Stage) -> None:
     stage.vendor.rejects = {"performance_data"}
     outcome = stage.harvest("r2", "1")[-1]
     assert (outcome.state, outcome.rows) == ("partial", 24)
+
+
+def test_an_empty_roster_after_a_full_one_fails(stage: Stage) -> None:
+    """Nothing is published of it, each run reads the list anew, and a person can accept it."""
+    stage.client.now = lambda: noon("2026-11-22")
+    before, after = DAY, date(2026, 11, 21)
+    assert stage.roster(before).state == "complete"
+    full, stage.client.hierarchy = stage.client.hierarchy, {}
+    first = stage.roster(after)
+    assert (first.state, first.rows) == ("failed", 0)
+    assert "no troop for 2026-11-21, but on 2026-11-20 there were 2" in first.message
+    assert not standing_of(stage.store, after, Filters()).roster
+    calls = stage.client.calls.total()
+    assert stage.roster(after).state == "failed"
+    assert stage.client.calls.total() == calls + 1
+    stage.client.hierarchy = full
+    assert (stage.roster(after).state, stage.roster(after).rows) == ("complete", 2)
+
+
+def test_an_empty_roster_can_be_accepted(stage: Stage) -> None:
+    """Where an account really has no troop any more, the day is empty and green; a first one that is empty says so."""
+    hierarchy, stage.client.hierarchy = stage.client.hierarchy, {}
+    assert "the account has no troop" in stage.roster(date(2026, 11, 18)).message
+    stage.client.hierarchy = hierarchy
+    assert stage.roster(date(2026, 11, 19)).state == "complete"
+    stage.client.hierarchy = {}
+    assert stage.roster(DAY).state == "failed"
+    assert stage.roster(DAY, accept_empty=True).state == "empty"
+
+
+def test_a_roster_that_lost_nearly_all_says_so(stage: Stage) -> None:
+    """Less than a tenth of the troops of before is worth a word."""
+    stage.client.hierarchy = {str(number): {} for number in range(30)}
+    assert stage.roster(date(2026, 11, 19)).message == ""
+    stage.client.hierarchy = {"1": {}, "2": {}}
+    outcome = stage.roster(DAY)
+    assert (outcome.state, "2 troops on 2026-11-20, on 2026-11-19 there were 30" in outcome.message) == (
+        "complete",
+        True,
+    )
