@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from vendor_assets.client import Spent
 from vendor_assets.errors import (
+    HarvestError,
     StoppedError,
     VendorAssetsError,
     VendorError,
@@ -237,8 +238,17 @@ class Fetcher:
             wanted = min(self._threads, len(self._workers) + len(work.pending))
             while len(self._workers) < wanted:
                 worker = threading.Thread(target=self._work, name=f"fetch-{len(self._workers)}", daemon=True)
+                try:
+                    worker.start()
+                except (RuntimeError, MemoryError) as error:
+                    # A limit on memory or processes: those that there are do the work, more slowly.
+                    if not self._workers:
+                        work.failure = _no_thread(error)
+                        work.pending.clear()
+                        self._finish_if_over(work)
+                    logger.warning("%d threads fetch, no more can be started: %s", len(self._workers), error)
+                    break
                 self._workers.append(worker)
-                worker.start()
             self._condition.notify_all()
         while not work.finished.wait(flush_every_seconds):
             try:
@@ -247,6 +257,10 @@ class Fetcher:
                 self._fail(work, error)
             if self._stopping():
                 self._fail(work, StoppedError("the run was stopped; the next one goes on where it ended"))
+            if not all(worker.is_alive() for worker in self._workers):
+                # What it had taken is done by nobody, and nobody would say so.
+                self._fail(work, _no_thread(MemoryError("a thread ended")))
+                work.finished.set()
         try:
             work.lander.flush(final=True)
         except VendorAssetsError as error:
@@ -570,6 +584,13 @@ class Fetcher:
             work.counts.throttled += spent.throttled
             work.counts.paced_seconds += spent.waited_seconds
             work.counts.bytes += spent.bytes
+
+
+def _no_thread(error: Exception) -> VendorAssetsError:
+    return HarvestError(
+        f"no thread can fetch ({str(error) or 'out of memory'}); permit the process more memory or threads (ulimit -v, "
+        "ulimit -u, the container's limits); what had been answered is landed, the next run goes on from there"
+    )
 
 
 def _is_redirect(error: VendorError) -> bool:

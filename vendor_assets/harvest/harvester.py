@@ -230,8 +230,16 @@ class Harvester:
         expected = len(chosen) * len(partitions)
         pool = ThreadPoolExecutor(max_workers=self._open_partitions, thread_name_prefix="partition")
         try:
-            for day, troop_key in partitions:
-                pool.submit(descend, day, troop_key)
+            for number, (day, troop_key) in enumerate(partitions):
+                try:
+                    pool.submit(descend, day, troop_key)
+                except RuntimeError as error:
+                    # What is submitted waits for a thread that there is; without one it would wait for ever.
+                    if not number:
+                        message = (
+                            f"no thread can be started ({error}); permit the process more memory or threads"
+                        )
+                        raise HarvestError(message) from error
             while expected:
                 # A wait without a timeout would not notice an interrupt on every platform.
                 try:
