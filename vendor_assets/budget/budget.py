@@ -977,7 +977,7 @@ class Budget:
 
             def step(pace: Pace, now: float) -> None:
                 self._absorb(pace, report, now)
-                pace.throttle(self._rules, grant, asked, reason, now, endpoint)
+                pace.throttle(self._rules, grant, asked, reason, now, endpoint, unavailable=status == 503)
 
             self._change_with(report, step)
             return

@@ -281,19 +281,21 @@ class Falls:
         elif (row := self._row()) is not None and now - row[0] >= FAILING_SECONDS:
             self.fall(now, row[1], known=known)
 
-    def fall(self, now: float, part: float = 1.0, *, known: bool) -> None:
+    def fall(self, now: float, part: float = 1.0, *, known: bool, onset: float | None = None) -> None:
         """The vendor has fallen: learn at which rate, and what to do when it is back.
 
         Args:
             now: The time.
             part: The part of the calls that failed.
             known: Whether there is a limit that the vendor told, or somebody set.
+            onset: When it began, by the sending of the first call that failed; None: as counted.
         """
         row = self._row()
         if row is not None and self.since is not None and self.alive_at > self.since + _INSTANT_SECONDS:
             # A row of failures may be chance: others were answered.
             part = min(part, row[1])
-        onset = row[0] if row is not None else self.since if self.since is not None else now
+        if onset is None:
+            onset = row[0] if row is not None else self.since if self.since is not None else now
         again = self.fell_at is not None and now - self.fell_at <= AGAIN_SECONDS
         calls, pace, rate = self._before(onset, now, abrupt=known and not again and self.ramp is None)
         # Where part of the calls goes on to fail, a row of failures may be chance.

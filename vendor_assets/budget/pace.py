@@ -56,6 +56,7 @@ _LOOK_AGAIN_SECONDS: Final = 60.0
 _BREAKER_LOOK_SECONDS: Final = 0.5
 _STALE_SECONDS: Final = 0.5
 _OUTAGE_CUTS_SECONDS: Final = 15.0
+_AWAY_AGAIN_SECONDS: Final = 60.0
 
 
 class Rule(NamedTuple):
@@ -441,6 +442,8 @@ class Pace:
         reason: str,
         now: float,
         endpoint: str = "",
+        *,
+        unavailable: bool = False,
     ) -> None:
         """The vendor refused a call.
 
@@ -452,6 +455,8 @@ class Pace:
             reason: For people.
             now: The time.
             endpoint: Where the call went.
+            unavailable: Whether it said that it is away, not that we were too fast. Where it says so again after
+                the time it asked for, or within a minute, it has fallen.
         """
         fresh = grant is None or grant.epoch == self.epoch
         wait = asked_seconds + JITTER_SECONDS if asked_seconds else None
@@ -461,7 +466,13 @@ class Pace:
             current = min(before if before is not None else math.inf, self.ceiling(rules, now))
             if math.isinf(current):
                 current = self.tuning.rate or 1.0
+            first = self.tuning.throttled_at
             default = self.tuning.throttle(now, current)
+            again = first is not None and now - first < _AWAY_AGAIN_SECONDS and self.tuning.streak <= 2
+            if unavailable and asked_seconds and again:
+                onset = first if self.tuning.streak == 2 else now
+                self.falls.fall(now, known=not math.isinf(self.ceiling(rules, now)), onset=onset)
+                self._learn(now)
             wait = wait if wait is not None else default
             for key, told in self.quotas.items():
                 if endpoint in told.endpoints:
@@ -587,9 +598,14 @@ class Pace:
             if falls.ramp is not None:
                 # The one after the probe need not wait for the ramp.
                 self.tracks[_ADAPTED] = Track(now, 0.0, now)
-        if falls.ceiling is not None and self.tuning.mode == "search" and self.tuning.rate is not None:
+        self._learn(now)
+
+    def _learn(self, now: float) -> None:
+        """A search does not go past the ceiling."""
+        height = self.falls.height(now)
+        if height is not None and self.tuning.mode == "search" and self.tuning.rate is not None:
             self.tuning.starting = False
-            self.tuning.rate = min(self.tuning.rate, falls.height(now) or math.inf)
+            self.tuning.rate = min(self.tuning.rate, height)
 
     def _concerned(
         self, rules: Sequence[Rule], ask: Ask, now: float, *, without: str = ""

@@ -14,7 +14,7 @@ from vendor_assets.budget.adaptation import Report
 from vendor_assets.budget.budget import AHEAD_SECONDS
 from vendor_assets.budget.pace import Ask, Grant, Later, Pace, Rule
 
-Outcome = Literal["ok", "throttled", "failed"]
+Outcome = Literal["ok", "throttled", "failed", "unavailable"]
 
 
 class Model(Protocol):
@@ -114,6 +114,7 @@ class Fragile:
         looks: It looks at its load only so often, in seconds; 0 is at each call.
         longer: Each outage is so many times as long as the one before.
         timeout: When a caller gives up, in seconds.
+        retry_after: Failures are answers that ask to wait for so long, in seconds; None where they do not.
         outside: Outages that nobody here causes, as pairs of start and end.
         seed: Of the calls that fail.
 
@@ -133,12 +134,13 @@ class Fragile:
         looks: float = 0.0,
         longer: float = 1.0,
         timeout: float = 30.0,
+        retry_after: float | None = None,
         outside: Sequence[tuple[float, float]] = (),
         seed: int = 1,
     ) -> None:
         self.bears, self.window, self.down = bears, window, down
         self.latency, self.failing, self.failure, self.looks = latency, failing, failure, looks
-        self.longer, self.timeout, self.outside = longer, timeout, outside
+        self.longer, self.timeout, self.retry_after, self.outside = longer, timeout, retry_after, outside
         self.outages: list[list[float]] = []
         self._arrivals: deque[float] = deque()
         self._looked = 0.0
@@ -164,6 +166,8 @@ class Fragile:
         if any(start <= now < end for start, end in self.outside) or (
             suffers and self._random.random() < self.failing
         ):
+            if self.retry_after is not None:
+                return "unavailable", self.failure or 0.0
             return "failed", self.timeout if self.failure is None else self.failure
         return "ok", self.latency
 
@@ -257,6 +261,9 @@ def play(
         if outcome == "throttled":
             tell(now, process)
             pace.throttle(rules, grant, None, "429", now)
+        elif outcome == "unavailable" and isinstance(vendor, Fragile):
+            tell(now, process)
+            pace.throttle(rules, grant, vendor.retry_after, "503", now, unavailable=True)
         else:
             ok = outcome == "ok"
             reports[process].add("", took, alive=ok, answered=ok, now=now)

@@ -62,6 +62,18 @@ def test_a_vendor_that_gives_no_sign_falls_once(rate: str, kind: str, options: d
     assert used > 1 / 3, kind
 
 
+@pytest.mark.parametrize("retry_after", [2.0, 10.0])
+@pytest.mark.parametrize("rate", ["auto", "20/s"])
+def test_a_vendor_that_asks_to_wait_while_it_is_down_falls_twice_at_most(
+    rate: str, retry_after: float
+) -> None:
+    """Where 503 with Retry-After comes again it is no limit that was met, but a vendor that fell."""
+    vendor = Fragile(BEARS, retry_after=retry_after)
+    _, used = live(vendor, rate)
+    assert len(vendor.outages) <= 2
+    assert used > 0.1
+
+
 def test_a_configured_limit_far_too_high_falls_once() -> None:
     """Ten times what the vendor bears brings it down once."""
     vendor = Fragile(BEARS)
