@@ -21,13 +21,13 @@ from vendor_assets.errors import (
     VendorUnauthorizedError,
     VendorUnavailableError,
 )
-from vendor_assets.harvest.outcome import CHAIN, UPSTREAM
+from vendor_assets.harvest.outcome import UPSTREAM
 from vendor_assets.logs import get_logger
 from vendor_assets.orchestration.failures import not_complete, reason_from, reason_of_steps
 from vendor_assets.orchestration.following import latest_storage_ids
 from vendor_assets.orchestration.freshness import Freshness
-from vendor_assets.orchestration.jobs import PUBLISH_JOB, ROSTER_JOB, planned_by
 from vendor_assets.orchestration.partitions import split_key
+from vendor_assets.orchestration.runs import ASSETS, About
 from vendor_assets.presentable import presentable
 
 BATCH: Final = 200
@@ -40,8 +40,6 @@ AGAIN: Final = timedelta(hours=6)
 """After so long a cause that has reached further days is told once more."""
 LONG_HOLD_SECONDS: Final = 600.0
 
-_ASSETS: Final = ("troops", *CHAIN, "daily_performance", "performance_report")
-_ASSETS_OF_JOB: Final = {ROSTER_JOB: ("troops",), PUBLISH_JOB: ("daily_performance",)}
 
 log = get_logger(__name__)
 
@@ -205,11 +203,11 @@ def _failures(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[tuple[st
             if item["state"] in ("failed", "partial") and item.get("kind") != UPSTREAM
         ]
     reason, _ = reason_of_steps(events)
-    assets, partitions = planned_by(run)
-    failed = [event.step_key or "" for event in events]
-    names = [name for name in [*assets, *failed, *_ASSETS_OF_JOB.get(run.job_name, ())] if name in _ASSETS]
-    keys = partitions or [run.tags.get("dagster/partition", "")]
-    return [((names or [run.job_name])[0], key, reason, False) for key in keys]
+    about = About(run)
+    failed = {event.step_key for event in events if event.is_step_failure}
+    # Of several the one whose step failed, which in a job of assets has its name.
+    names = [name for name in about.assets if name in failed] or list(about.assets) or [run.job_name]
+    return [(names[0], key, reason, False) for key in about.partitions or ("",)]
 
 
 _STEPS: Final = {
@@ -250,7 +248,7 @@ def _repaired(memory: Memory, instance: dg.DagsterInstance, now: datetime) -> No
 
 def _latest(instance: dg.DagsterInstance, asset: str, partitions: Mapping[str, int]) -> Mapping[str, int]:
     """Number of the event by which each partition is there; of a job that has none, above all once it succeeds."""
-    if asset in _ASSETS:
+    if asset in ASSETS:
         return latest_storage_ids(instance, asset, partitions)
     ended = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
     # Run status changes cannot be asked for by job on every storage; runs can.

@@ -238,7 +238,11 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         check_specs=day_checks(partitions.day),
         backfill_policy=dg.BackfillPolicy.multi_run(1),
     )
-    def daily_performance(context: dg.AssetExecutionContext, store: StoreResource) -> Any:
+    def daily_performance(
+        context: dg.AssetExecutionContext,
+        store: StoreResource,
+        run_lease: dg.ResourceParam[str],  # noqa: ARG001  held while the run lives
+    ) -> Any:
         day, _ = split_key(context.partition_key)
         yield from publish_day(store.open(), day, settings, context.instance)
 
@@ -251,7 +255,11 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         owners=OWNERS,
         backfill_policy=dg.BackfillPolicy.multi_run(1),
     )
-    def performance_report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    def performance_report(
+        context: dg.AssetExecutionContext,
+        store: StoreResource,
+        run_lease: dg.ResourceParam[str],  # noqa: ARG001  held while the run lives
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         return publish_report(store.open(), split_key(context.partition_key)[0], settings.zone)
 
     return [troops, chain, daily_performance, performance_report]

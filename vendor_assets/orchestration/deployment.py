@@ -14,6 +14,7 @@ from vendor_assets.orchestration.observing import build_observing_sensors
 from vendor_assets.orchestration.resources import (
     AlertResource,
     HarvesterResource,
+    RunLeaseResource,
     StoreResource,
     VendorApiResource,
 )
@@ -63,6 +64,9 @@ def build_resources(settings: Settings, *, s3: dict[str, Any] | None = None) -> 
         "store": store,
         "vendor_api": vendor_api,
         "harvester": harvester,
+        "run_lease": RunLeaseResource(
+            database_url=_reference(settings.database, shown="sqlite:"), database_file=settings.database.path
+        ),
         "io_manager": ParquetIOManager(store=store),
         "alert": AlertResource(url=_reference(settings.alert), url_file=settings.alert.path),
     }

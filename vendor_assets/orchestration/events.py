@@ -11,6 +11,7 @@ from vendor_assets.harvest.outcome import Order, Outcome, quarantine_text
 from vendor_assets.orchestration.failures import NOT_COMPLETE, reason_json
 from vendor_assets.orchestration.lineage import column_lineage
 from vendor_assets.orchestration.partitions import day_troop_key
+from vendor_assets.orchestration.runs import ACCEPT_EMPTY_TAG, TRIGGER_TAG, About
 from vendor_assets.presentable import presentable
 from vendor_assets.tables import TABLES
 
@@ -19,24 +20,9 @@ SCHEMA = "schema"
 SEEN = "seen_on_its_day"
 FRESH = "fresh"
 
-TRIGGER_TAG = "vendor_assets/trigger"
-"""``sensor`` or ``command`` on runs that bring partitions up to date, ``look_back`` on those that fetch finished ones
-anew by schedule; absent on a person's click."""
 LOOK_BACK = "look_back"
-CLASS_TAG = "vendor_assets/class"
-"""``scheduled`` or ``backfill``: which goes first at the vendor's budget and in the run queue."""
-DAY_TAG = "vendor_assets/day"
-"""The day that a run works for."""
-FOLLOW_TAG = "vendor_assets/follow"
-"""``self`` on runs whose launcher brings the downstream partitions up to date by itself."""
-ACCEPT_EMPTY_TAG = "vendor_assets/accept_empty_roster"
-"""``true`` on runs that may find that an account which had troops has none any more."""
-CALLS_TAG = "vendor_assets/calls"
-"""Calls that a run was estimated to make when it was requested."""
 RETRY_TAG = "dagster/retry_on_asset_or_op_failure"
 """Dagster's own: set on runs that failed for nothing but what passes by itself, so that Dagster retries them."""
-TROOPS_TAG = "vendor_assets/troops"
-"""JSON list of troops (ids, keys or names) that shall follow a roster; absent: all of them."""
 
 LONGEST_WHY: Final = 1000
 """Characters of why one of many partitions did not become complete."""
@@ -49,13 +35,12 @@ Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 def order_of(run: dg.DagsterRun, *, rebuild: bool = False) -> Order:
     """What a run asks for, by its tags."""
     tags = run.tags
-    work_class = tags.get(CLASS_TAG) or ("backfill" if "dagster/backfill" in tags else "scheduled")
     return Order(
         run_id=run.run_id,
         root_run_id=run.root_run_id or run.run_id,
         finished="reconcile" if tags.get(TRIGGER_TAG, LOOK_BACK) != LOOK_BACK else "replace",
         rebuild=rebuild,
-        work_class=work_class,
+        work_class=About(run).work_class,
         accept_empty=tags.get(ACCEPT_EMPTY_TAG) == "true",
         permanent_too=tags.get(TRIGGER_TAG) not in ("sensor", LOOK_BACK),
     )

@@ -12,28 +12,22 @@ from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut
-from vendor_assets.orchestration.events import CALLS_TAG, CLASS_TAG, DAY_TAG, LOOK_BACK, TRIGGER_TAG
-from vendor_assets.orchestration.jobs import (
+from vendor_assets.orchestration.events import LOOK_BACK
+from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.partitions import TROOP, Partitions, day_troop_key, split_key
+from vendor_assets.orchestration.runs import (
+    CALLS_TAG,
+    CLASS_TAG,
+    DAY_TAG,
     HARVEST_JOB,
     PUBLISH_JOB,
-    RETENTION_JOB,
-    SIGHTINGS_JOB,
-    harvest_config,
-    planned_by,
+    TRIGGER_TAG,
 )
-from vendor_assets.orchestration.partitions import TROOP, Partitions, day_troop_key, split_key
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
 
 PRIORITY_TAG: Final = "dagster/priority"
-ACTIVE: Final = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 def roster_keys(store: ObjectStore, day: date, filters: Filters, only: Sequence[str] = ()) -> list[str]:
@@ -117,48 +111,6 @@ def look_back_runs(store: ObjectStore, settings: Settings, day: date, *, run_key
 def downstream_of(asset: str) -> tuple[str, ...]:
     """The assets of the chain below one of them."""
     return CHAIN[CHAIN.index(asset) + 1 :]
-
-
-def selected_by(run: dg.DagsterRun) -> set[str]:
-    """Names of the assets that a run was meant to materialize."""
-    assets, _ = planned_by(run)
-    return set(assets) | {key.to_user_string() for key in run.asset_selection or ()}
-
-
-def harvests(run: dg.DagsterRun) -> bool:
-    """Whether a run holds a lease: those that harvest or remove answers do, those that only compute do not."""
-    return run.job_name in (HARVEST_JOB, SIGHTINGS_JOB, RETENTION_JOB) or not selected_by(run).isdisjoint(
-        ("troops", *CHAIN)
-    )
-
-
-def days_of(run: dg.DagsterRun) -> set[str]:
-    """Days that a run works for, as far as its tags and config tell."""
-    _, partitions = planned_by(run)
-    tags = run.tags
-    named = [
-        tags.get(DAY_TAG, ""),
-        tags.get("dagster/partition/day", ""),
-        tags.get("dagster/partition", ""),
-        tags.get("dagster/asset_partition_range_start", ""),
-        tags.get("dagster/asset_partition_range_end", ""),
-        *partitions,
-    ]
-    return {name.partition("|")[0] for name in named if name}
-
-
-def active_days(instance: dg.DagsterInstance) -> set[str]:
-    """Days for which a run is queued or under way, or a failed one will be retried."""
-    runs = instance.get_runs(dg.RunsFilter(statuses=ACTIVE))
-    retried = instance.get_runs(
-        dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={"dagster/will_retry": "true"}), limit=50
-    )
-    waiting = [run for run in retried if "dagster/auto_retry_run_id" not in run.tags]
-    days: set[str] = set()
-    for run in [*runs, *waiting]:
-        if "daily_performance" not in selected_by(run):
-            days |= days_of(run)
-    return days
 
 
 def day_is_decided(

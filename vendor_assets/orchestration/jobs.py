@@ -1,7 +1,7 @@
 """Jobs: the day's roster, scattered partitions in one run, sightings, and the day's publication."""
 
 from datetime import date
-from typing import Any, Final
+from typing import Any
 
 import dagster as dg
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, DagsterEventType
@@ -14,12 +14,14 @@ from vendor_assets.orchestration.assets import report_outcomes
 from vendor_assets.orchestration.events import FRESH, order_of
 from vendor_assets.orchestration.partitions import day_troop_key, split_keys
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
-
-ROSTER_JOB: Final = "roster"
-HARVEST_JOB: Final = "harvest"
-SIGHTINGS_JOB: Final = "sightings"
-RETENTION_JOB: Final = "retention"
-PUBLISH_JOB: Final = "publish"
+from vendor_assets.orchestration.runs import (
+    ASSETS_OF_JOB,
+    HARVEST_JOB,
+    PUBLISH_JOB,
+    RETENTION_JOB,
+    ROSTER_JOB,
+    SIGHTINGS_JOB,
+)
 
 
 class HarvestPartitionsConfig(dg.Config):
@@ -40,13 +42,6 @@ def harvest_config(partitions: list[str], assets: list[str], *, rebuild: bool = 
     """The run config that makes the harvest job do exactly these partitions."""
     config = {"partitions": partitions, "assets": assets, "rebuild": rebuild}
     return {"ops": {"harvest_partitions": {"config": config}}}
-
-
-def planned_by(run: dg.DagsterRun) -> tuple[list[str], list[str]]:
-    """Assets and partition keys that a run of the harvest job was told to do; empty for other runs."""
-    ops = run.run_config.get("ops", {}) if isinstance(run.run_config, dict) else {}
-    config = ops.get("harvest_partitions", {}).get("config", {})
-    return list(config.get("assets", [])), list(config.get("partitions", []))
 
 
 def build_jobs(settings: Settings) -> list[Any]:
@@ -108,10 +103,12 @@ def build_jobs(settings: Settings) -> list[Any]:
 
     # Whether days arrive is a sensor's question; a step for it in each run would answer nothing.
     fresh = dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey("daily_performance"), FRESH))
-    roster = dg.define_asset_job(ROSTER_JOB, ["troops"], description="List the troops of a day that is over.")
+    roster = dg.define_asset_job(
+        ROSTER_JOB, list(ASSETS_OF_JOB[ROSTER_JOB]), description="List the troops of a day that is over."
+    )
     publish = dg.define_asset_job(
         PUBLISH_JOB,
-        dg.AssetSelection.assets("daily_performance", "performance_report") - fresh,
+        dg.AssetSelection.assets(*ASSETS_OF_JOB[PUBLISH_JOB]) - fresh,
         description="Compute a day's statistics and its report from what has been harvested.",
     )
     return [roster, harvest, sightings, retention, publish]

@@ -17,11 +17,20 @@ from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
 from vendor_assets.harvest.costs import Costs, choose_troops
 from vendor_assets.harvest.outcome import CHAIN, KEY_REFUSED
 from vendor_assets.harvest.sizing import cut
-from vendor_assets.orchestration.events import ACCEPT_EMPTY_TAG, CALLS_TAG, DAY_TAG, FOLLOW_TAG, TRIGGER_TAG
 from vendor_assets.orchestration.failures import reason_of_steps
 from vendor_assets.orchestration.following import class_tags, day_is_decided
-from vendor_assets.orchestration.jobs import HARVEST_JOB, PUBLISH_JOB, ROSTER_JOB, harvest_config
+from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.partitions import TROOP, Partitions, day_troop_key
+from vendor_assets.orchestration.runs import (
+    ACCEPT_EMPTY_TAG,
+    CALLS_TAG,
+    DAY_TAG,
+    FOLLOW_TAG,
+    HARVEST_JOB,
+    PUBLISH_JOB,
+    ROSTER_JOB,
+    TRIGGER_TAG,
+)
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table

@@ -17,11 +17,10 @@ from vendor_assets.logs import get_logger
 from vendor_assets.orchestration import alerts, letters
 from vendor_assets.orchestration.backlog import KEEP, observation_of
 from vendor_assets.orchestration.checks import evaluation_of
-from vendor_assets.orchestration.events import CALLS_TAG, DAY_TAG, report
-from vendor_assets.orchestration.following import ACTIVE, active_days, days_of, harvests
+from vendor_assets.orchestration.events import report
 from vendor_assets.orchestration.freshness import freshness
-from vendor_assets.orchestration.jobs import planned_by
 from vendor_assets.orchestration.resources import AlertResource, StoreResource, VendorApiResource
+from vendor_assets.orchestration.runs import ACTIVE, DAY_TAG, About, active_days
 
 log = get_logger(__name__)
 
@@ -49,7 +48,9 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     ) -> dg.SensorResult | dg.SkipReason:
         now = datetime.now(UTC)
         cursor: dict[str, Any] = json.loads(context.cursor or "{}")
-        runs = [run for run in context.instance.get_runs(dg.RunsFilter(statuses=ACTIVE)) if harvests(run)]
+        runs = [
+            run for run in context.instance.get_runs(dg.RunsFilter(statuses=ACTIVE)) if About(run).harvests
+        ]
         if not runs and not cursor.get("waits"):
             return dg.SkipReason("nothing waits")
         backlog = Backlog(vendor_api.database())
@@ -77,7 +78,7 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
             zone=settings.zone,
             runs=len(runs) - len(queued),
             queued=len(queued),
-            days=sorted({day for run in runs for day in days_of(run)}),
+            days=sorted({day for run in runs for day in About(run).days}),
         )
         cursor |= {"observed": now.timestamp(), "waits": bool(runs)}
         return dg.SensorResult(asset_events=[observation], cursor=json.dumps(cursor))
@@ -176,18 +177,18 @@ def _observed(seen: Mapping[str, tuple[str, float]], day: str) -> float:
 def _latest_run(instance: dg.DagsterInstance, day: str) -> str:
     """Id of the newest run that worked for a day, as far as its tags tell; empty if there is none."""
     runs = instance.get_runs(dg.RunsFilter(tags={DAY_TAG: day}), limit=1)
-    runs = runs or [run for run in instance.get_runs(limit=20) if day in days_of(run)]
+    runs = runs or [run for run in instance.get_runs(limit=20) if day in About(run).days]
     return runs[0].run_id if runs else ""
 
 
 def _queue(queued: Sequence[dg.DagsterRun], now: datetime) -> Sample:
     """What waits in the run queue: troops by name, calls as they were estimated."""
-    planned = [planned_by(run) for run in queued]
+    waiting = [About(run) for run in queued]
     return Sample(
         now,
         QUEUE,
-        troops=sum(len(partitions) for assets, partitions in planned if "warriors" in assets),
-        calls=sum(int(run.tags.get(CALLS_TAG, "0")) for run in queued),
+        troops=sum(len(about.partitions) for about in waiting if "warriors" in about.assets),
+        calls=sum(about.calls or 0 for about in waiting),
     )
 
 

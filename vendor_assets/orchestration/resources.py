@@ -17,7 +17,7 @@ from vendor_assets.days import parse_time_zone
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.orchestration.backlog import Recorder
-from vendor_assets.orchestration.events import CALLS_TAG
+from vendor_assets.orchestration.runs import About
 from vendor_assets.secret import Secret
 from vendor_assets.storage.marker import Claim, open_marked_store
 from vendor_assets.storage.objects import ObjectStore, open_store
@@ -195,6 +195,24 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
             budget.close()
 
 
+class RunLeaseResource(dg.ConfigurableResource[Any]):
+    """The lease of a run that does not harvest: what lets everybody see that it is alive. Needs no vendor."""
+
+    database_url: str = Field(default="", description="The budget's database, as the vendor's API has it")
+    database_file: str = Field(default="", description="Path of a file that holds its address instead")
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Any]:
+        """Hold the lease while the run lives."""
+        run = context.run
+        if run is None:
+            yield None
+            return
+        database = _secret("VENDOR_ASSETS_DB", self.database_url, self.database_file).read()
+        with Leases(database).hold(run.run_id, info={"job": run.job_name}):
+            yield run.run_id
+
+
 class HarvesterResource(dg.ConfigurableResource[Any]):
     """The harvester of one run; its lease is renewed while the run lives."""
 
@@ -211,8 +229,7 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
         run = context.run
         run_id = run.run_id if run else f"no-run-{id(self):x}"
         job = run.job_name if run else ""
-        calls = run.tags.get(CALLS_TAG, "") if run else ""
-        planned = int(calls) if calls.isdecimal() else None
+        planned = About(run).calls if run else None
         with self._harvester(run_id, {"job": job}, planned) as harvester:
             recorder = Recorder(
                 lambda: harvester.progress,

@@ -9,10 +9,10 @@ import dagster as dg
 
 from vendor_assets.configuration import Settings
 from vendor_assets.days import day_exists, last_complete_day
-from vendor_assets.orchestration.events import DAY_TAG, LOOK_BACK
+from vendor_assets.orchestration.events import LOOK_BACK
 from vendor_assets.orchestration.following import class_tags, look_back_runs
-from vendor_assets.orchestration.jobs import HARVEST_JOB, RETENTION_JOB, ROSTER_JOB, SIGHTINGS_JOB
 from vendor_assets.orchestration.resources import StoreResource
+from vendor_assets.orchestration.runs import DAY_TAG, HARVEST_JOB, RETENTION_JOB, ROSTER_JOB, SIGHTINGS_JOB
 
 LOOK_BACK_HOURS = 6
 """Hours between the newest day's harvest and looking back at those before."""

@@ -16,29 +16,30 @@ from vendor_assets.configuration import Settings
 from vendor_assets.errors import ObjectNotFoundError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.orchestration.events import CLASS_TAG, DAY_TAG, FOLLOW_TAG, TRIGGER_TAG, TROOPS_TAG
 from vendor_assets.orchestration.following import (
-    ACTIVE,
-    active_days,
     class_tags,
     day_is_decided,
     downstream_of,
-    harvests,
     latest_storage_ids,
     publish_run,
     roster_keys,
     roster_runs,
-    selected_by,
     split_by_day,
 )
-from vendor_assets.orchestration.jobs import (
+from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.partitions import Partitions, day_troop_key, troop_partitions
+from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
+from vendor_assets.orchestration.runs import (
+    ACTIVE,
+    DAY_TAG,
     HARVEST_JOB,
     PUBLISH_JOB,
     ROSTER_JOB,
-    harvest_config,
+    TRIGGER_TAG,
+    About,
+    active_days,
 )
-from vendor_assets.orchestration.partitions import Partitions, day_troop_key, troop_partitions
-from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
+from vendor_assets.presentable import presentable
 
 BATCH: Final = 500
 """Materializations that one tick looks at."""
@@ -75,10 +76,6 @@ def _new_records(
     return found, after
 
 
-def _class_of(run: dg.DagsterRun) -> str:
-    return run.tags.get(CLASS_TAG) or ("backfill" if "dagster/backfill" in run.tags else "scheduled")
-
-
 def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
     """All sensors of a deployment; they are on from the start.
 
@@ -100,7 +97,7 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         records, cursor = _new_records(context.instance, "troops", int(context.cursor or 0))
         newest: dict[str, tuple[int, dg.DagsterRun]] = {}
         for record, run in records:
-            if record.partition_key and run.tags.get(FOLLOW_TAG) != "self":
+            if record.partition_key and not About(run).follows_itself:
                 newest[record.partition_key] = (record.storage_id, run)
         if not newest:
             context.update_cursor(str(cursor))
@@ -114,11 +111,14 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
                     settings,
                     date.fromisoformat(day),
                     run_key=f"troops:{day}:{storage_id}",
-                    work_class=_class_of(run),
-                    only=json.loads(run.tags.get(TROOPS_TAG, "[]")),
+                    work_class=About(run).work_class,
+                    only=About(run).troops,
                 )
             except ObjectNotFoundError as error:
                 context.log.warning(f"the roster of {day} was materialized but is not in the store: {error}")
+                continue
+            except ValueError as error:
+                context.log.warning(f"nothing follows the roster of {day}: {presentable(error)}")
                 continue
             troops.update(keys)
             requests += runs
@@ -159,8 +159,8 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         for asset in ("troops", "performance_data"):
             records, cursor[asset] = _new_records(context.instance, asset, cursor.get(asset, 0))
             for record, run in records:
-                if record.partition_key and run.tags.get(FOLLOW_TAG) != "self":
-                    pending[record.partition_key.partition("|")[0]] = (_class_of(run), 0)
+                if record.partition_key and not About(run).follows_itself:
+                    pending[record.partition_key.partition("|")[0]] = (About(run).work_class, 0)
         busy = active_days(context.instance) if pending else set()
         requests: list[dg.RunRequest] = []
         for day in sorted(set(pending) - busy):
@@ -185,7 +185,7 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         requests = []
         for record, run in records:
             day = record.partition_key
-            if day is None or "performance_report" in selected_by(run) or run.tags.get(FOLLOW_TAG) == "self":
+            if day is None or "performance_report" in About(run).assets or About(run).follows_itself:
                 continue
             newer = latest_storage_ids(context.instance, "performance_report", [day]).get(day, 0)
             if newer < record.storage_id:
@@ -194,7 +194,7 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
                         run_key=f"daily_performance:{day}:{record.storage_id}",
                         partition_key=day,
                         asset_selection=[dg.AssetKey("performance_report")],
-                        tags=class_tags(_class_of(run)) | {TRIGGER_TAG: "sensor", DAY_TAG: day},
+                        tags=class_tags(About(run).work_class) | {TRIGGER_TAG: "sensor", DAY_TAG: day},
                     )
                 )
         return dg.SensorResult(run_requests=requests, cursor=str(cursor))
@@ -236,7 +236,7 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
             for record in context.instance.get_run_records(
                 dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
             )
-            if harvests(record.dagster_run)
+            if About(record.dagster_run).ours
             and record.start_time is not None
             and datetime.now(UTC).timestamp() - record.start_time > START_SECONDS
             and _lapsed(leases.holder(record.dagster_run.run_id))
@@ -312,11 +312,11 @@ def _downstream_runs(
     newest: dict[tuple[str, tuple[str, ...]], dict[str, int]] = {}
     classes: dict[str, str] = {}
     for record, run in records:
-        below = tuple(name for name in downstream_of(asset) if name not in selected_by(run))
+        below = tuple(name for name in downstream_of(asset) if name not in About(run).assets)
         # A run that was meant to do what follows has done it, or has failed at it and shows so.
-        if record.partition_key and below == downstream_of(asset) and run.tags.get(FOLLOW_TAG) != "self":
+        if record.partition_key and below == downstream_of(asset) and not About(run).follows_itself:
             newest.setdefault((run.run_id, below), {})[record.partition_key] = record.storage_id
-            classes[run.run_id] = _class_of(run)
+            classes[run.run_id] = About(run).work_class
     requests: list[dg.RunRequest] = []
     for (run_id, below), storage_ids in newest.items():
         latest = latest_storage_ids(instance, below[0], storage_ids)

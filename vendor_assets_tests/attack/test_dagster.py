@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.orchestration.events import DAY_TAG, FOLLOW_TAG, TRIGGER_TAG
-from vendor_assets.orchestration.jobs import HARVEST_JOB, harvest_config
+from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.runs import DAY_TAG, FOLLOW_TAG, HARVEST_JOB, TRIGGER_TAG
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import FolderStore, S3Store
 from vendor_assets_tests.attack.conftest import Note

@@ -14,7 +14,7 @@ from vendor_assets.configuration import Settings, read
 from vendor_assets.errors import ObjectNotFoundError
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.orchestration.events import CALLS_TAG, CLASS_TAG, DAY_TAG, LOOK_BACK, TRIGGER_TAG
+from vendor_assets.orchestration.events import LOOK_BACK
 from vendor_assets.orchestration.following import (
     PRIORITY_TAG,
     day_is_decided,
@@ -26,6 +26,7 @@ from vendor_assets.orchestration.following import (
     split_by_day,
 )
 from vendor_assets.orchestration.partitions import TROOP, Partitions, day_troop_key
+from vendor_assets.orchestration.runs import CALLS_TAG, CLASS_TAG, DAY_TAG, TRIGGER_TAG
 from vendor_assets_tests.support.toy import ToyVendor
 from vendor_assets_tests.unit.test_harvester import DAY, Bench, click
 

@@ -8,13 +8,8 @@ import dagster as dg
 import pytest
 
 from vendor_assets.cli import main
-from vendor_assets.orchestration.jobs import (
-    PUBLISH_JOB,
-    RETENTION_JOB,
-    ROSTER_JOB,
-    SIGHTINGS_JOB,
-    harvest_config,
-)
+from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.runs import PUBLISH_JOB, RETENTION_JOB, ROSTER_JOB, SIGHTINGS_JOB
 from vendor_assets.storage.marker import open_marked_store
 from vendor_assets.storage.source import Source
 from vendor_assets_tests.support.command import Command

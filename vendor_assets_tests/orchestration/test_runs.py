@@ -1,0 +1,186 @@
+"""What a run is about, however it was started; and that every run of ours holds a lease, also of jobs yet to come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from vendor_assets.budget import Leases
+from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.runs import (
+    ASSETS,
+    CALLS_TAG,
+    DAY_TAG,
+    HARVEST_JOB,
+    PUBLISH_JOB,
+    RETENTION_JOB,
+    ROSTER_JOB,
+    SIGHTINGS_JOB,
+    TROOPS_TAG,
+    About,
+    active_days,
+)
+from vendor_assets_tests.support.deployment import Deployment, deploy
+
+CLICK = "__ASSET_JOB"
+START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+@pytest.fixture
+def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployment]:
+    """A deployment whose vendor is not asked."""
+    monkeypatch.setenv("VENDOR_API_KEY", "k")
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield deploy(
+            tmp_path, instance, VENDOR_URL="http://127.0.0.1:9", VENDOR_API_KEY="k", VENDOR_RATE="9/s"
+        )
+
+
+def run(job: str, *assets: str, config: Any = None, **tags: str) -> dg.DagsterRun:
+    chosen = frozenset(map(dg.AssetKey, assets)) or None
+    return dg.DagsterRun(job, run_config=config or {}, asset_selection=chosen, tags=tags)
+
+
+def all_jobs(deployment: Deployment) -> list[Any]:
+    return list(deployment.definitions.get_repository_def().get_all_jobs())
+
+
+def test_every_job_of_ours_holds_a_lease(quiet: Deployment) -> None:
+    """Whatever step a run has, it needs the harvester or the lease; only one that does no more than check does not."""
+    jobs = all_jobs(quiet)
+    assert {job.name for job in jobs} >= {
+        ROSTER_JOB,
+        HARVEST_JOB,
+        SIGHTINGS_JOB,
+        RETENTION_JOB,
+        PUBLISH_JOB,
+        CLICK,
+    }
+    bare = {
+        (job.name, node.name)
+        for job in jobs
+        for node in job.all_node_defs
+        if isinstance(node, dg.OpDefinition) and not {"harvester", "run_lease"} & node.required_resource_keys
+    }
+    assert {name for _, name in bare} <= {"daily_performance_fresh", "dead_letters_none_open"}
+
+
+def test_the_assets_of_a_job_are_those_that_it_makes(quiet: Deployment) -> None:
+    """A run of a job names no assets: what it is about is what the job is made of, for every job of assets."""
+    for job in all_jobs(quiet):
+        if job.name == HARVEST_JOB:
+            continue
+        made = set()
+        if job.name not in (SIGHTINGS_JOB, RETENTION_JOB):
+            made = {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
+        about = About(run(job.name))
+        assert set(about.assets) == made, job.name
+        assert about.ours, job.name
+        assert about.harvests == (job.name != PUBLISH_JOB), job.name
+
+
+@pytest.mark.parametrize(
+    ("of", "assets", "days"),
+    [
+        (run(ROSTER_JOB, **{"dagster/partition": "2026-11-20"}), ("troops",), {"2026-11-20"}),
+        (run(CLICK, "warriors", **{"dagster/partition": "2026-11-20|a|b"}), ("warriors",), {"2026-11-20"}),
+        (
+            run(CLICK, "performance_data", "warriors", **{START: "2026-11-20|1", END: "2026-11-23|9"}),
+            ("warriors", "performance_data"),
+            {"2026-11-20", "2026-11-21", "2026-11-22", "2026-11-23"},
+        ),
+        (run(CLICK, "troops", "daily_performance"), ("troops", "daily_performance"), set()),
+        (run(CLICK), ASSETS, set()),
+        (
+            run(HARVEST_JOB, config=harvest_config(["2026-11-20|1", "2026-11-22|1"], ["warriors"])),
+            ("warriors",),
+            {"2026-11-20", "2026-11-22"},
+        ),
+        (run(SIGHTINGS_JOB), (), set()),
+        (
+            run(PUBLISH_JOB, **{DAY_TAG: "2026-11-20"}),
+            ("daily_performance", "performance_report"),
+            {"2026-11-20"},
+        ),
+        (run(PUBLISH_JOB, "performance_report"), ("performance_report",), set()),
+        (run(CLICK, "their_own"), (), set()),
+        (run("their_job"), (), set()),
+    ],
+)
+def test_what_a_run_is_about(of: dg.DagsterRun, assets: tuple[str, ...], days: set[str]) -> None:
+    """Assets and days are the same however a run was started; all days of a range count, not its ends alone."""
+    about = About(of)
+    assert (about.assets, set(about.days)) == (assets, days)
+    assert about.ours == (of.job_name != "their_job" and "their_own" not in str(of.asset_selection))
+
+
+@pytest.mark.parametrize("config", [{"ops": None}, {"ops": {"harvest_partitions": 3}}, {"ops": []}])
+def test_what_nobody_of_us_wrote_ends_no_tick(config: Any) -> None:
+    """Run config and tags are anybody's to write; what cannot be read says nothing."""
+    about = About(run(HARVEST_JOB, config=config, **{CALLS_TAG: "many", START: "x", END: "2026-11-20"}))
+    assert (about.assets, about.calls) == ((), None)
+    with pytest.raises(ValueError, match="troops"):
+        _ = About(run(ROSTER_JOB, **{TROOPS_TAG: "{}"})).troops
+
+
+def started(instance: dg.DagsterInstance, of: dg.DagsterRun, ago: timedelta = timedelta(minutes=5)) -> str:
+    """Put a run into an instance that began a while ago; its id."""
+    instance.add_run(of._replace(status=dg.DagsterRunStatus.STARTING))
+    event = dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, of.job_name)
+    instance.run_storage.handle_run_event(of.run_id, event, datetime.now(UTC) - ago)
+    return of.run_id
+
+
+def test_a_run_of_ours_whose_lease_is_gone_is_failed(quiet: Deployment) -> None:
+    """Whatever its job and selection; one whose lease is renewed is alive, and a run of others is none of ours."""
+    leases = Leases(quiet.settings.database_url)
+    dead = [
+        started(quiet.instance, of)
+        for of in (
+            run(ROSTER_JOB),
+            run(PUBLISH_JOB),
+            run(SIGHTINGS_JOB),
+            run(CLICK, "performance_report"),
+            run(CLICK, "troops"),
+            run(HARVEST_JOB, config=harvest_config(["2026-11-20|1"], ["warriors"])),
+        )
+    ]
+    alive, theirs = started(quiet.instance, run(ROSTER_JOB)), started(quiet.instance, run(CLICK, "their_own"))
+    young = started(quiet.instance, run(ROSTER_JOB), timedelta(seconds=1))
+    with leases.hold(alive, info={}):
+        _, cursor = quiet.sensor("lapsed_runs_sensor")
+        quiet.sensor("lapsed_runs_sensor", cursor)
+    statuses = {one.run_id: one.status for one in quiet.instance.get_runs()}
+    assert {statuses[run_id] for run_id in dead} == {dg.DagsterRunStatus.FAILURE}
+    assert {statuses[run_id] for run_id in (alive, theirs, young)} == {dg.DagsterRunStatus.STARTED}
+
+
+def test_a_run_that_publishes_is_seen_to_live(quiet: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds a lease in its own name while it runs, also where it fails."""
+    held: list[str] = []
+    hold = Leases.hold
+
+    def watched(self: Leases, holder: str, *, info: Any) -> Any:
+        held.append(holder)
+        return hold(self, holder, info=info)
+
+    monkeypatch.setattr(Leases, "hold", watched)
+    # What publishes asks no vendor, and needs no key of one.
+    monkeypatch.delenv("VENDOR_API_KEY")
+    result = quiet.run(dg.RunRequest(job_name=PUBLISH_JOB, partition_key="2026-11-20"))
+    assert held == [result.run_id]
+    assert Leases(quiet.settings.database_url).holder(result.run_id) is None
+
+
+def test_every_run_of_ours_makes_its_days_busy(quiet: Deployment) -> None:
+    """A day that is published, harvested or read anew is at work, so that nothing is started for it a second time."""
+    started(quiet.instance, run(PUBLISH_JOB, **{"dagster/partition": "2026-11-20"}))
+    started(quiet.instance, run(CLICK, "daily_performance", **{"dagster/partition": "2026-11-21"}))
+    started(quiet.instance, run(ROSTER_JOB, **{"dagster/partition": "2026-11-22"}))
+    started(quiet.instance, run(CLICK, "their_own", **{"dagster/partition": "2026-11-23"}))
+    assert active_days(quiet.instance) == {"2026-11-20", "2026-11-21", "2026-11-22"}
