@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, Final
+
+from vendor_assets.errors import LONGEST_MESSAGE
+from vendor_assets.presentable import presentable, visible
+
+MOST_FRAMES: Final = 20
+"""Frames of a traceback that are logged, the innermost ones."""
+LONGEST_TRACE: Final = 20_000
+"""Characters of a traceback that are logged."""
 
 
 class Logger(logging.LoggerAdapter[logging.Logger]):
@@ -19,7 +30,26 @@ class Logger(logging.LoggerAdapter[logging.Logger]):
         kwargs.setdefault("stacklevel", 2)
         # There is no better place to tell it.
         with contextlib.suppress(Exception):
-            super().log(level, msg, *args, **kwargs)
+            if self.isEnabledFor(level):
+                told = [
+                    argument if isinstance(argument, int | float) else _shown(argument) for argument in args
+                ]
+                error = kwargs.pop("exc_info", None)
+                super().log(level, msg if not error else _traced(msg, error, told), *told, **kwargs)
+
+
+def _shown(argument: Any) -> str:
+    return presentable(argument, LONGEST_MESSAGE)
+
+
+def _traced(msg: object, error: Any, told: Sequence[object]) -> str:
+    """A line with the way to an error below it, which may tell what somebody else wrote."""
+    if not isinstance(error, BaseException):
+        error = sys.exc_info()[1]
+    way = "".join(traceback.format_exception(error, limit=-MOST_FRAMES)) if error is not None else ""
+    shown = visible(way[:LONGEST_TRACE])
+    # With arguments the whole is a format.
+    return f"{msg}\n{shown.replace('%', '%%') if told else shown}"
 
 
 def get_logger(name: str) -> Logger:

@@ -39,6 +39,15 @@ def presentable(text: object, longest: int = LONGEST) -> str:
     return line if not cut else f"{line[: max(0, longest - 1)]}…"
 
 
+def visible(text: str) -> str:
+    """Text of any length and of many lines in which everything is seen; line ends and tabs stay."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else _escaped(letter) for letter in text
+    )
+
+
 def presentable_names(names: Iterable[object], most: int = 10, longest: int = 60) -> str:
     """Names with commas between, the first ``most`` of them, and how many there are beside."""
     every = list(names)

@@ -15,6 +15,7 @@ from vendor_assets.analytics.metrics import Stretch
 from vendor_assets.analytics.warehouse import Warehouse
 from vendor_assets.days import day_window, parse_day, parse_time_zone
 from vendor_assets.errors import ObjectNotFoundError
+from vendor_assets.presentable import presentable
 from vendor_assets.storage import layout
 
 WEEKS: Final = 4
@@ -353,7 +354,7 @@ class DayView:
         name = self.names.get(troop_id, troop_id)
         times = " to ".join(self.times(stretch))
         text = f"{name}: {data_group} {value_name} was {stretch.change} from {times} {self.timezone}"
-        return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+        return presentable(text)
 
     def times(self, stretch: Stretch) -> tuple[str, str]:
         """Start and end of a stretch as times of the day; the day's end is 24:00."""

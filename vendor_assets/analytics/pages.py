@@ -10,6 +10,7 @@ from typing import Final
 from vendor_assets.analytics import metrics
 from vendor_assets.analytics.day import DayView, each
 from vendor_assets.analytics.plots import DASH, quantity
+from vendor_assets.presentable import presentable
 
 MOST_ROWS: Final = 50
 """Rows of a table at most."""
@@ -40,7 +41,9 @@ def heading(view: DayView) -> str:
         f"{_count(facts['troops'], 'troop')}, {_count(facts['warriors'], 'warrior')}, "
         f"{_count(facts['series'], 'series', 'series')}, {_count(facts['timeslices'], 'value')}; {compared}"
     )
-    caveats = "".join(f"<li>{escape(text[0].upper() + text[1:])}.</li>" for text in view.caveats)
+    caveats = "".join(
+        f"<li>{escape(presentable(text[0].upper() + text[1:], 1000))}.</li>" for text in view.caveats
+    )
     return (
         f"<h1>Performance of {view.day:%A} {view.day.day} {view.day:%B %Y} "
         f'<span class="badge {badge}">{escape(word)}</span></h1>'
@@ -163,7 +166,7 @@ def _name(text: str) -> str:
     short = _cut(text, _LONGEST)
     # Names have no spaces to break a line at; after these they may.
     shown = re.sub(r"([/._·|])(?=\w)", r"\1<wbr>", escape(short))
-    return shown if short == text else f'<span title="{escape(text)}">{shown}</span>'
+    return shown if short == text else f'<span title="{escape(presentable(text))}">{shown}</span>'
 
 
 def _value(data_group: object, value_name: object) -> str:
@@ -175,7 +178,7 @@ def _value(data_group: object, value_name: object) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return presentable(text, most)
 
 
 def _state(state: str) -> str:

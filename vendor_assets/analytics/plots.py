@@ -30,6 +30,7 @@ from matplotlib.ticker import FuncFormatter
 
 from vendor_assets.analytics import metrics
 from vendor_assets.analytics.day import DayView, each
+from vendor_assets.presentable import LONGEST
 
 MOST_TROOPS: Final = 12
 """Panels of the latency figure at most: the busiest troops."""
@@ -297,6 +298,7 @@ def to_png(figure: Figure) -> bytes:
 def label(text: str, most: int) -> str:
     """A name as it may be drawn: one line, at most so many characters, nothing that reads as markup or has no glyph."""
     glyphs = _glyphs()
+    text = text if len(text) <= 2 * LONGEST else f"{text[:LONGEST]}{text[-LONGEST:]}"
     line = " ".join(
         "".join(
             " " if unicodedata.category(character) in ("Cc", "Zl", "Zp") else character

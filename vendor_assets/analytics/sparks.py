@@ -13,6 +13,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Final
 
+from vendor_assets.presentable import presentable
+
 WIDTH: Final = 192
 HEIGHT: Final = 28
 _PALETTE: Final = bytes.fromhex("ffffffd5e9ef1f6f8bf3d9d1")
@@ -69,8 +71,9 @@ def image(png: bytes, text: str) -> str:
 
 def cell(text: str, most: int = 60) -> str:
     """Any text as a table's cell in Markdown: one line, shortened, nothing that reads as markup."""
-    flat = " ".join(text.split())
-    shown = flat if len(flat) <= most else f"{flat[: most - 1]}…"
+    flat = " ".join(text[: 10 * most].split())
+    # Cut first: what is shown as an escape is longer than what it stands for.
+    shown = presentable(flat if len(flat) <= most else f"{flat[: most - 1]}…", 10 * most)
     return "".join(
         character if character.isalnum() or character in " …" else f"&#{ord(character)};"
         for character in shown

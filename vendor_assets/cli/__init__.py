@@ -15,6 +15,7 @@ from typing import NoReturn
 from vendor_assets import __version__
 from vendor_assets.cli import embedded, harvest, instance, letters, plan, store, watch
 from vendor_assets.cli.project import FAILED, WRONG_USE
+from vendor_assets.cli.terminal import visible_output
 from vendor_assets.errors import ConfigurationError, VendorAssetsError
 
 
@@ -30,6 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["simulator"]:
         embedded.run_simulator(arguments[1:])
+    with visible_output():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn, Self
 
+from vendor_assets.presentable import visible
+
 QUIET_SECONDS: Final = 2.0
 """What is over sooner shows no progress."""
 LINE_SECONDS: Final = 30.0
@@ -23,7 +25,8 @@ class ProgressLine:
     """A bar on a terminal, a plain line every half minute elsewhere; silent below two seconds."""
 
     def __init__(self, stream: Any) -> None:
-        self._stream = stream
+        # The bar moves the cursor, nothing else may.
+        self._stream = getattr(stream, "plain", stream)
         self._terminal = stream.isatty()
         self._stop = threading.Event()
         self._started = time.monotonic()
@@ -46,7 +49,7 @@ class ProgressLine:
     def say(self, line: str) -> None:
         """Print one line above the bar."""
         with self._lock:
-            self._stream.write(("\r\033[K" if self._terminal else "") + line + "\n")
+            self._stream.write(("\r\033[K" if self._terminal else "") + visible(line) + "\n")
             self._stream.flush()
 
     def _show(self) -> None:
@@ -59,7 +62,7 @@ class ProgressLine:
                 continue
             if self._terminal:
                 with self._lock:
-                    self._stream.write("\r\033[K" + text)
+                    self._stream.write("\r\033[K" + visible(text))
                     self._stream.flush()
             elif passed >= next_line:
                 next_line = passed + LINE_SECONDS

@@ -7,6 +7,7 @@ from typing import Any, Final
 import dagster as dg
 
 from vendor_assets.configuration import Settings
+from vendor_assets.errors import LONGEST_MESSAGE
 from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, Outcome
@@ -29,6 +30,7 @@ from vendor_assets.orchestration.partitions import Partitions, split_key, split_
 from vendor_assets.orchestration.pictures import picture_of
 from vendor_assets.orchestration.publishing import day_checks, publish_day, publish_report
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
+from vendor_assets.presentable import presentable
 
 OWNERS: Final = ["team:performance-data"]
 MAX_PARTITIONS: Final = 200
@@ -122,10 +124,9 @@ def report_outcomes(
     for outcome in outcomes:
         seen.append(outcome)
         say = context.log.info if outcome.succeeded else context.log.error
+        said = presentable(outcome.message, LONGEST_MESSAGE)
         where = f"{outcome.asset} {outcome.day} {outcome.troop_key or ''}".rstrip()
-        say(
-            f"{where}: {outcome.state}, {outcome.rows} rows, {outcome.counts.calls} calls. {outcome.message}".rstrip()
-        )
+        say(f"{where}: {outcome.state}, {outcome.rows} rows, {outcome.counts.calls} calls. {said}".rstrip())
         extra = budget.metadata() | picture_of(opened, outcome, settings.zone)
         plan = plan_of(costs, outcome.day) if outcome.asset == "troops" and outcome.succeeded else None
         if plan is not None:

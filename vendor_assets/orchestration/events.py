@@ -7,12 +7,13 @@ from uuid import uuid4
 import dagster as dg
 import pyarrow as pa
 
+from vendor_assets.errors import LONGEST_MESSAGE
 from vendor_assets.harvest.outcome import Order, Outcome, quarantine_text
 from vendor_assets.orchestration.failures import NOT_COMPLETE, reason_json
 from vendor_assets.orchestration.lineage import column_lineage
 from vendor_assets.orchestration.partitions import day_troop_key
 from vendor_assets.orchestration.runs import ACCEPT_EMPTY_TAG, TRIGGER_TAG, About
-from vendor_assets.presentable import presentable
+from vendor_assets.presentable import MOST, presentable, presentable_names, presentable_values
 from vendor_assets.tables import TABLES
 
 COMPLETE = "complete"
@@ -24,6 +25,8 @@ LOOK_BACK = "look_back"
 RETRY_TAG = "dagster/retry_on_asset_or_op_failure"
 """Dagster's own: set on runs that failed for nothing but what passes by itself, so that Dagster retries them."""
 
+LONGEST_CELL: Final = 120
+"""Characters of a value in a sample's table."""
 LONGEST_WHY: Final = 1000
 """Characters of why one of many partitions did not become complete."""
 RUNLESS_JOB: Final = "none"
@@ -85,13 +88,12 @@ def events_of(
     """
     key = dg.AssetKey(outcome.asset)
     partition = partition_of(outcome)
+    said = presentable(outcome.message, LONGEST_MESSAGE)
     metadata = metadata_of(outcome, uri=uri, permitted_rate=permitted_rate, extra=extra or {})
     if outcome.succeeded:
-        yield dg.AssetMaterialization(
-            key, partition=partition, metadata=metadata, description=outcome.message
-        )
+        yield dg.AssetMaterialization(key, partition=partition, metadata=metadata, description=said)
     else:
-        yield dg.AssetObservation(key, partition=partition, metadata=metadata, description=outcome.message)
+        yield dg.AssetObservation(key, partition=partition, metadata=metadata, description=said)
     if outcome.state in ("held", "stopped") or not outcome.harvest_id:
         return
     yield dg.AssetCheckEvaluation(
@@ -99,7 +101,7 @@ def events_of(
         check_name=COMPLETE,
         passed=outcome.succeeded,
         partition=partition,
-        description=outcome.message or f"{outcome.landed} of {outcome.planned} leaves landed",
+        description=said or f"{outcome.landed} of {outcome.planned} leaves landed",
         metadata={
             "planned": outcome.planned,
             "landed": outcome.landed,
@@ -109,6 +111,7 @@ def events_of(
         },
     )
     new_fields = outcome.details.get("new_fields", [])
+    many = outcome.details.get("new_fields_in_all", len(new_fields))
     yield dg.AssetCheckEvaluation(
         asset_key=key,
         check_name=SCHEMA,
@@ -116,7 +119,7 @@ def events_of(
         severity=dg.AssetCheckSeverity.ERROR if outcome.quarantined else dg.AssetCheckSeverity.WARN,
         partition=partition,
         description=_schema_text(outcome.quarantined, outcome.rows, new_fields),
-        metadata={"quarantined": outcome.quarantined, "new_fields": len(new_fields)},
+        metadata={"quarantined": outcome.quarantined, "new_fields": many},
     )
     if "observed_later" in outcome.details:
         later = outcome.details["observed_later"]
@@ -138,7 +141,7 @@ def _schema_text(quarantined: int, rows: int, new_fields: Sequence[str]) -> str:
     if quarantined:
         return quarantine_text(quarantined, rows)
     if new_fields:
-        return f"the vendor sends new fields, kept but not in columns: {', '.join(new_fields[:10])}"
+        return f"the vendor sends new fields, kept but not in columns: {presentable_names(new_fields)}"
     return "every record fits the table"
 
 
@@ -188,22 +191,34 @@ def metadata_of(
         if outcome.reason.status is not None:
             metadata["failure_status"] = outcome.reason.status
     for name, value in outcome.details.items():
-        metadata[name] = ", ".join(value) if isinstance(value, list) else value
-    return metadata
+        metadata[presentable(name, 100)] = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return {name: _metadata_value(value) for name, value in metadata.items()}
+
+
+def _metadata_value(value: Any) -> Any:
+    """A value as it may be shown: texts presentable, documents too; numbers and what Dagster has made stay."""
+    if isinstance(value, str):
+        return presentable(value, LONGEST_WHY)
+    return presentable_values(value) if isinstance(value, dict) else value
 
 
 def _sample(rows: Sequence[dict[str, Any]]) -> dg.TableMetadataValue:
     records = [
         dg.TableRecord(
             {
-                name: value if isinstance(value, (int, float, bool)) else str(value)
-                for name, value in row.items()
+                presentable(name, 100): value
+                if isinstance(value, (int, float, bool))
+                else presentable(value, LONGEST_CELL)
+                for name, value in list(row.items())[:MOST]
             }
         )
         for row in rows
     ]
     schema = dg.TableSchema(
-        [dg.TableColumn(name, str(pa.scalar(value).type)) for name, value in rows[0].items()]
+        [
+            dg.TableColumn(presentable(name, 100), str(pa.scalar(value).type))
+            for name, value in list(rows[0].items())[:MOST]
+        ]
     )
     return dg.MetadataValue.table(records, schema)
 
@@ -239,7 +254,8 @@ def failure_of(outcomes: Sequence[Outcome]) -> dg.Failure | None:
     if not failed:
         return None
     shown = "; ".join(
-        f"{item.asset} {partition_of(item)}: {item.state} ({item.message})" for item in failed[:5]
+        f"{item.asset} {partition_of(item)}: {item.state} ({presentable(item.message, LONGEST_WHY)})"
+        for item in failed[:5]
     )
     more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
     return dg.Failure(

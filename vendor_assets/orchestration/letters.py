@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from vendor_assets.errors import ObjectNotFoundError
+from vendor_assets.errors import LONGEST_MESSAGE, ObjectNotFoundError
 from vendor_assets.harvest.dead_letters import DeadLetters, DeadPartition
 from vendor_assets.presentable import presentable
 from vendor_assets.storage import layout
@@ -127,7 +127,7 @@ def _table(partitions: Iterable[DeadPartition], names: dict[str, str]) -> dg.Tab
             "first": f"{letter.first_at:%Y-%m-%d %H:%M:%S}",
             "last": f"{letter.last_at:%Y-%m-%d %H:%M:%S}",
             "leaves": len(letter.leaves),
-            "request": presentable(letter.request),
+            "request": presentable(letter.request, LONGEST_MESSAGE),
         }
         for partition in partitions
         for letter in partition.letters

@@ -17,6 +17,7 @@ from vendor_assets.orchestration.estimates import compared
 from vendor_assets.orchestration.failures import failure_from
 from vendor_assets.orchestration.lineage import column_lineage
 from vendor_assets.orchestration.pictures import troops_picture
+from vendor_assets.presentable import presentable, presentable_names, presentable_values
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
@@ -162,7 +163,7 @@ def troops_present(states: Mapping[str, str]) -> dg.AssetCheckResult:
     missing, partial = _not_complete(states)
     failed = sorted(troop for troop, state in states.items() if state == "failed")
     said = [
-        f"{len(troops)} {word}: {', '.join(troops[:10])}"
+        f"{len(troops)} {word}: {presentable_names(troops)}"
         for word, troops in (("missing", missing), ("partial", partial), ("failed", failed))
         if troops
     ]
@@ -200,7 +201,8 @@ def plausible(store: ObjectStore, day: date, rows: int) -> dg.AssetCheckResult:
     usual = quality.usual_rows(store, day)
     low, high = quality.USUAL
     said = [
-        f"{item.value_name} is {item.rule} in {item.series} series, like {item.worst:.4g} in {item.example}"
+        f"{presentable(item.value_name, 60)} is {item.rule} in {item.series} series, "
+        f"like {item.worst:.4g} in {presentable(item.example)}"
         for item in broken[:5]
     ]
     if usual and not low * usual <= rows <= high * usual:
@@ -251,4 +253,5 @@ def metadata_of_report(store: ObjectStore, day: date, report: "Report") -> dict[
         "notebook": dg.MetadataValue.notebook(store.uri(layout.report_key(day, "ipynb"))),
         "plot": dg.MetadataValue.md(f"![{day}](data:image/png;base64,{plot})"),
     }
-    return metadata | dict(report.summary)
+    summary: dict[str, Any] = presentable_values(dict(report.summary))
+    return metadata | summary
