@@ -35,6 +35,7 @@ from vendor_assets.secret import Secret
 from vendor_assets.vendors.base import Request, Response, Vendor
 
 T = TypeVar("T")
+E = TypeVar("E", bound=VendorError)
 WorkClass = Literal["scheduled", "backfill"]
 
 BACKOFF_FIRST_SECONDS: Final = 0.5
@@ -574,25 +575,30 @@ class VendorClient:
         """What a status other than 200 means; with what the vendor said of it."""
         status = answer.status
         words = words_of(answer.body)
-        said = f"(status {status})" + (f": {words}" if words else "")
         if self._throttles(status, answer.headers, answer.body):
-            return VendorThrottledError(f"the vendor is throttling {said}", status=status)
+            return self._worded(VendorThrottledError, "the vendor is throttling", status, words)
         if status >= 500 or status in _TRANSIENT:
-            return VendorUnavailableError(f"the vendor failed {said}", status=status)
+            return self._worded(VendorUnavailableError, "the vendor failed", status, words)
         if status in (401, 403):
-            judged = self._judge(
-                VendorUnauthorizedError(_refusal(said, words, self._credentials.advice), status=status), fetch
-            )
+            refused, advice = _refusal(words, self._credentials.advice)
+            judged = self._judge(self._worded(VendorUnauthorizedError, refused, status, words, advice), fetch)
             if judged.key_refused:
                 return judged
-            return VendorUnauthorizedError(f"the vendor forbids this {said}", status=status)
+            return self._worded(VendorUnauthorizedError, "the vendor forbids this", status, words)
         if status in (404, 410):
-            return VendorNotFoundError(f"the vendor does not know this {said}", status=status)
+            return self._worded(VendorNotFoundError, "the vendor does not know this", status, words)
         if 200 <= status < 300:
             return VendorProtocolError(
                 f"the vendor answered status {status}, where data comes with 200", status=status
             )
-        return VendorRejectedError(f"the vendor rejects the request {said}", status=status)
+        return self._worded(VendorRejectedError, "the vendor rejects the request", status, words)
+
+    def _worded(self, kind: type[E], what: str, status: int, words: str, advice: str = "") -> E:
+        """An error of this kind: what happened, what the vendor said of it, and what to do where that is known."""
+        told = (f": {words}" if words else "") + (f"; {advice}" if advice else "")
+        error = kind(f"{what} (status {status}){told}", status=status)
+        error.what = self._redaction.message(f"{what}{told}")
+        return error
 
     def _fail(self, request: Request, error: VendorError, body: bytes, spent: Spent) -> NoReturn:
         """Raise the error with all that is known, and without the key."""
@@ -629,14 +635,13 @@ def _origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, (parts.hostname or "").lower(), port
 
 
-def _refusal(said: str, words: str, advice: str) -> str:
-    """The message of a refusal: what the vendor said, and what to do where that is known."""
+def _refusal(words: str, advice: str) -> tuple[str, str]:
+    """What a refusal means by what the vendor said, and what to do where that is known."""
     refused = "the key" if not words or _KEY.search(words) else "access"
-    message = f"the vendor refuses {refused} {said}"
     if _TENANT.search(words):
-        return f"{message}; set the tenant, like VENDOR_HEADERS=X-Scope-OrgID=name"
-    if _REGION.search(words):
-        return f"{message}; is VENDOR_URL the address of the account's region?"
-    if refused == "access":
-        return message
-    return f"{message}; {advice}"
+        advice = "set the tenant, like VENDOR_HEADERS=X-Scope-OrgID=name"
+    elif _REGION.search(words):
+        advice = "is VENDOR_URL the address of the account's region?"
+    elif refused == "access":
+        advice = ""
+    return f"the vendor refuses {refused}", advice

@@ -183,9 +183,7 @@ def _failed_runs(memory: Memory, instance: dg.DagsterInstance, now: datetime) ->
             cause = memory.open.get(key)
             if cause is None:
                 next_step = _next_step(reason, dead_letters=letters)
-                cause = memory.open[key] = Cause(
-                    presentable(reason.what), now.timestamp(), next_step=next_step
-                )
+                cause = memory.open[key] = Cause(_why(reason), now.timestamp(), next_step=next_step)
             cause.add(asset, partition, record.storage_id)
 
 
@@ -208,6 +206,11 @@ def _failures(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[tuple[st
     # Of several the one whose step failed, which in a job of assets has its name.
     names = [name for name in about.assets if name in failed] or list(about.assets) or [run.job_name]
     return [(names[0], key, reason, False) for key in about.partitions or ("",)]
+
+
+def _why(reason: Reason) -> str:
+    status = "" if reason.status is None else f" (status {reason.status})"
+    return presentable(reason.what) + status
 
 
 _STEPS: Final = {
