@@ -36,6 +36,8 @@ MOST_PARTITIONS: Final = 500
 """Partitions of a cause that are watched until they are there."""
 MOST_CAUSES: Final = 8
 """Causes that one message tells; further ones are counted."""
+MOST_OVER: Final = 20
+"""Lines on causes that are over in one message; further ones are counted."""
 AGAIN: Final = timedelta(hours=6)
 """After so long a cause that has reached further days is told once more."""
 LONG_HOLD_SECONDS: Final = 600.0
@@ -278,7 +280,10 @@ def message(memory: Memory, now: datetime, names: Callable[[str, Sequence[str]],
     paragraphs = [_paragraph(cause, names) for cause in new[:MOST_CAUSES]]
     if len(new) > MOST_CAUSES:
         paragraphs.append(f"and {len(new) - MOST_CAUSES} more causes; see the failed runs")
-    return "\n\n".join([*paragraphs, *memory.over])
+    over = memory.over[:MOST_OVER]
+    if len(memory.over) > MOST_OVER:
+        over.append(f"and {len(memory.over) - MOST_OVER} more are over")
+    return "\n\n".join([*paragraphs, *over])
 
 
 def told(memory: Memory, now: datetime) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -176,7 +178,54 @@ def test_what_nobody_listens_to_says_no_address() -> None:
         post(url, {"text": "x"})
     assert SECRET not in repr(failed.value)
     assert failed.value.__cause__ is None
-    assert failed.value.__suppress_context__
+    assert failed.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"http://{'a' * 300}.example/{SECRET}",
+        f"http://[::1/{SECRET}",
+        f"http://host:99999999/{SECRET}",
+        f"gopher://host/{SECRET}",
+        f"http://a..b/{SECRET}",
+        f"http://\ud800/{SECRET}",
+        f"http:///{SECRET}",
+    ],
+)
+def test_an_address_that_is_none_is_one_line(url: str) -> None:
+    """Whatever an address is, the error is ours, on one line, and does not repeat it."""
+    with pytest.raises(MessageError) as failed:
+        post(url, {"text": "x"})
+    assert SECRET not in str(failed.value)
+    assert len(str(failed.value)) < 200
+
+
+def test_a_webhook_that_drips_does_not_hold_up_the_sensor() -> None:
+    """A server that sends a byte now and then is given up after the whole time, and is not asked twice at once."""
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                while not ended.wait(0.02):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/{SECRET}"
+        try:
+            with pytest.raises(MessageError, match="nothing whole"):
+                post(url, {"text": "x"}, whole_seconds=0.2)
+            with pytest.raises(MessageError, match="has not finished"):
+                post(url, {"text": "x"}, whole_seconds=0.2)
+        finally:
+            ended.set()
+            thread.join()
+    for sending in [each for each in threading.enumerate() if each.name == "webhook"]:
+        sending.join()
 
 
 def test_the_address_is_a_secret(tmp_path: Path, hook: Webhook) -> None:
