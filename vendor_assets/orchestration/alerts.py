@@ -86,6 +86,9 @@ class Cause:
         """What is concerned, in a few words."""
         if self.subject:
             return self.subject
+        if not self.days:
+            # Jobs without partitions.
+            return f"{' and '.join(sorted(self.partitions)) or 'a run'} failed"
         days = (
             self.days[0]
             if len(self.days) == 1

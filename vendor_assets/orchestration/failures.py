@@ -73,9 +73,14 @@ def reason_of_steps(events: Sequence[dg.DagsterEvent]) -> tuple[Reason, str]:
             if failure.error is not None:
                 return reason_of_info(failure.error)
     for event in events:
-        # Before the first step: a resource that cannot be made.
-        if event.event_type == dg.DagsterEventType.RUN_FAILURE and event.job_failure_data.error is not None:
-            return reason_of_info(event.job_failure_data.error)
+        if event.event_type == dg.DagsterEventType.RUN_FAILURE:
+            # Before the first step: a resource that cannot be made. Or somebody else says that the run is over.
+            data = event.event_specific_data
+            error = getattr(data, "error", None)
+            if error is not None:
+                return reason_of_info(error)
+            said = presentable(event.message or "the run failed", LONGEST_MESSAGE)
+            return Reason(UNKNOWN, what=said), said
     return Reason(UNKNOWN, what="the run failed"), "the run failed"
 
 
