@@ -16,7 +16,8 @@ from vendor_assets.cli.harvest import exit_code, print_summary
 from vendor_assets.cli.progress import ProgressLine, terminable
 from vendor_assets.cli.project import COMPLETE, Project, embedded_vendor, open_project
 from vendor_assets.days import parse_day
-from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
+from vendor_assets.errors import LONGEST_MESSAGE, ConfigurationError, ObjectNotFoundError
+from vendor_assets.presentable import presentable
 
 if TYPE_CHECKING:
     from vendor_assets.harvest.dead_letters import DeadLetter, DeadPartition
@@ -138,7 +139,8 @@ def _print_letters(chosen: Chosen, *, as_json: bool, whole: bool) -> None:
         kind = "transient" if record["retryable"] else "permanent"
         print(
             f"{record['day']} {record['troop'] or '-'} {record['asset']}: {kind}, status {record['status'] or '-'}, "
-            f"{record['attempts']} attempts, {len(record['leaves'])} leaves, {record['reason']}"
+            f"{record['attempts']} attempts, {len(record['leaves'])} leaves, "
+            f"{presentable(record['reason'], LONGEST_MESSAGE)}"
         )
     print(f"{len(records)} dead letters in {len(chosen)} partitions")
 
@@ -156,8 +158,9 @@ def _print_discarded(partitions: Sequence[DeadPartition], options: argparse.Name
         return
     for record in records:
         print(
-            f"{record['day']} {record['troop'] or '-'} {record['asset']}: discarded by {record['who']} at "
-            f"{record['at'][:16]}: {record['why']} ({record['letter']['reason']})"
+            f"{record['day']} {record['troop'] or '-'} {record['asset']}: discarded by {presentable(record['who'])} at "
+            f"{record['at'][:16]}: {presentable(record['why'])} "
+            f"({presentable(record['letter']['reason'], LONGEST_MESSAGE)})"
         )
     print(f"{len(records)} discarded dead letters")
 

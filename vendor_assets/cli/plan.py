@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vendor_assets.cli.project import COMPLETE, Project, add_days, choose_days, open_project
 from vendor_assets.days import duration_text
 from vendor_assets.errors import BudgetError
+from vendor_assets.presentable import presentable
 
 if TYPE_CHECKING:
     from vendor_assets.harvest.costs import DayPlan
@@ -148,6 +149,10 @@ def _print_costs(plans: Sequence[DayPlan], project: Project, seconds: float | No
                 f"a day's own harvest needs {day:,} calls, {day / (rate * 86_400):.0%} of the quota, and goes before "
                 "a backfill: it takes so much longer"
             )
-    largest = [f"{name} ({count:,})" for name, count in list(plans[-1].by_troop.items())[:3] if count]
+    largest = [
+        f"{presentable(name, 60)} ({count:,})"
+        for name, count in list(plans[-1].by_troop.items())[:3]
+        if count
+    ]
     if largest:
         print(f"largest troops: {', '.join(largest)}")

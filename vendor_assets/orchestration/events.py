@@ -8,7 +8,7 @@ import dagster as dg
 import pyarrow as pa
 
 from vendor_assets.errors import LONGEST_MESSAGE
-from vendor_assets.harvest.outcome import Order, Outcome, quarantine_text
+from vendor_assets.harvest.outcome import UPSTREAM, Order, Outcome, quarantine_text
 from vendor_assets.orchestration.failures import NOT_COMPLETE, reason_json
 from vendor_assets.orchestration.lineage import column_lineage
 from vendor_assets.orchestration.partitions import day_troop_key
@@ -94,7 +94,19 @@ def events_of(
         yield dg.AssetMaterialization(key, partition=partition, metadata=metadata, description=said)
     else:
         yield dg.AssetObservation(key, partition=partition, metadata=metadata, description=said)
-    if outcome.state in ("held", "stopped") or not outcome.harvest_id:
+    if outcome.state in ("held", "stopped"):
+        return
+    if not outcome.harvest_id:
+        # Nothing was harvested. What may pass says nothing on what is there; what will not is a finding.
+        if outcome.reason is not None and outcome.reason.kind != UPSTREAM and not outcome.retryable:
+            yield dg.AssetCheckEvaluation(
+                asset_key=key,
+                check_name=COMPLETE,
+                passed=False,
+                partition=partition,
+                description=said,
+                metadata={"failure_kind": outcome.reason.kind},
+            )
         return
     yield dg.AssetCheckEvaluation(
         asset_key=key,

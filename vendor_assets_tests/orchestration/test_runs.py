@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ import dagster as dg
 import pytest
 
 from vendor_assets.budget import Leases
+from vendor_assets.errors import Reason
+from vendor_assets.harvest.outcome import Outcome
+from vendor_assets.orchestration.events import events_of
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.runs import (
     ASSETS,
@@ -184,3 +187,19 @@ def test_every_run_of_ours_makes_its_days_busy(quiet: Deployment) -> None:
     started(quiet.instance, run(ROSTER_JOB, **{"dagster/partition": "2026-11-22"}))
     started(quiet.instance, run(CLICK, "their_own", **{"dagster/partition": "2026-11-23"}))
     assert active_days(quiet.instance) == {"2026-11-20", "2026-11-21", "2026-11-22"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "retryable", "shown"), [("harvest", False, True), ("upstream", False, False), ("x", True, False)]
+)
+def test_what_will_not_pass_by_itself_fails_a_check(kind: str, retryable: bool, shown: bool) -> None:
+    """An empty roster after a full one, for instance; an outage or a failure upstream says nothing on what is there."""
+    outcome = Outcome(
+        "troops", date(2026, 11, 20), None, "failed", message="why", retryable=retryable, reason=Reason(kind)
+    )
+    checks = [
+        event
+        for event in events_of(outcome, uri="/x", permitted_rate=None)
+        if isinstance(event, dg.AssetCheckEvaluation)
+    ]
+    assert [(check.check_name, check.passed) for check in checks] == [("complete", False)] * shown
