@@ -97,19 +97,20 @@ def _packed(secret: str) -> Iterator[str]:
 
 def _patterns(secrets: Iterable[str]) -> str:
     """Matches each secret with any of its characters escaped, also twice over, and in base64."""
-    written = ["".join(map(_character, secret)) for secret in secrets]
+    # A backslash at the end may be doubled, as in JSON; anywhere else the next character ends the doubling.
+    written = [
+        "".join(map(_character, secret)) + (r"\\*" if secret.endswith("\\") else "") for secret in secrets
+    ]
     packed = [re.escape(form) + "={0,2}" for secret in secrets for form in _packed(secret)]
     return "|".join([*written, *packed])
 
 
 def _character(character: str) -> str:
-    ways = [re.escape(character), *(re.escape(way) for way in _escapes(character))]
-    named = html.escape(character)
-    if named != character:
-        ways.append(re.escape(named))
+    # As it stands comes last: a backslash, a percent sign and an ampersand begin their own escapes.
     codes = "".join(f"%(?:25)*{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
-    prefix = "" if character.isalnum() else r"\\*"
-    return f"{prefix}(?:{'|'.join([*ways, codes])})"
+    ways = [*_escapes(character), html.escape(character), character]
+    prefix = "" if character.isalnum() else r"\\*?"
+    return f"{prefix}(?:{'|'.join([codes, *map(re.escape, dict.fromkeys(ways))])})"
 
 
 def _escapes(character: str) -> Iterator[str]:
