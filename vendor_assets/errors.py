@@ -79,7 +79,11 @@ class VendorAssetsError(Exception):
         cls.kind = re.sub(r"\B([A-Z])", r"_\1", cls.__name__.removesuffix("Error")).lower()
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(presentable(message, LONGEST_MESSAGE))
+        text = message if isinstance(message, str) else presentable(message, LONGEST_MESSAGE)
+        if len(text) > LONGEST_MESSAGE:
+            # What to do stands at the end.
+            text = f"{text[: LONGEST_MESSAGE // 2]}…{text[1 - LONGEST_MESSAGE // 2 :]}"
+        super().__init__(presentable(text, 4 * LONGEST_MESSAGE))
 
     @property
     def reason(self) -> Reason:

@@ -825,8 +825,9 @@ class _Bucket:
             )
         hint = self._checksum_hint(error.operation_name, code, status, said)
         if hint:
+            did = "refuses" if status in (401, 403) else "failed at"
             return StorageUnavailableError(
-                f"{self._endpoint} failed at {error.operation_name} on {self.uri(key)} ({said}); {hint}"
+                f"{self._endpoint} {did} {error.operation_name} on {self.uri(key)} ({said}); {hint}"
             )
         if status in (401, 403) or code in _CREDENTIAL_CODES:
             return StorageUnavailableError(
@@ -858,8 +859,8 @@ class _Bucket:
             if code == "NotImplemented" or status == 501:
                 return "it seems not to know conditional writes, which are needed; use another store"
             return ""
-        other = ", or correct AWS_SECRET_ACCESS_KEY" if code == "SignatureDoesNotMatch" else ""
-        return f"it may not know the checksums that boto3 sends: set {_WHEN_REQUIRED}{other}, then run again"
+        first = "check AWS_SECRET_ACCESS_KEY; if it is right, " if code == "SignatureDoesNotMatch" else ""
+        return f"{first}it may not know the checksums that boto3 sends: set {_WHEN_REQUIRED}, then run again"
 
     def _unanswered(self, error: Exception) -> str:
         from botocore.exceptions import (  # noqa: PLC0415 (see above)

@@ -32,7 +32,18 @@ def test_the_doctor_names_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
         well = Command(tmp_path, good).run("doctor")
         assert well.code == 0, well.out + well.err
         found = findings(well)
-        parts = ["database", "vendor", "clock", "quota", "store", "disk", "demand", "dagster", "partitions"]
+        parts = [
+            "database",
+            "network",
+            "vendor",
+            "clock",
+            "quota",
+            "store",
+            "disk",
+            "demand",
+            "dagster",
+            "partitions",
+        ]
         assert list(found) == parts
         assert {state for state, _ in found.values()} == {"well", "warning"}
         assert "no daemon is running" in found["dagster"][1]
@@ -122,15 +133,16 @@ def test_status_and_dead_letters_follow_a_day(tmp_path: Path) -> None:
         assert not before["roster"]
         counts = {name: day[name] for name in ("complete", "partial", "failed", "missing", "left_out")}
         assert counts == {"complete": 1, "partial": 1, "failed": 0, "missing": 0, "left_out": 1}
-        assert day["dead_letters"] == 1
+        # Each of the four data groups of the warrior that is refused is dead by itself.
+        assert day["dead_letters"] == 4
         assert day["report_at"]
         assert status["dagster"] is None
         midnight_came = datetime.now(UTC).date() - DAY > timedelta(days=1)
         assert status["calls_today"] == vendor.calls() or midnight_came
         assert status["filters"] == {"VENDOR_ASSETS_TROOPS": "!200020000"}
 
-        (letter,) = command.run("dead-letters", "show", "--status", "400", "--troop", "200000000").json
-        assert letter["asset"] == "performance_data"
+        letters = command.run("dead-letters", "show", "--status", "400", "--troop", "200000000").json
+        assert [letter["asset"] for letter in letters] == ["performance_data"] * 4
         assert "0 dead letters" in command.run("dead-letters", "list", "--status", "404").out
         calls = vendor.calls()
         gone = command.run("dead-letters", "discard", "--reason", "400", "--why", "retired", "--json")

@@ -112,8 +112,7 @@ def test_a_partial_partition_is_not_shown_green(deployment: Deployment, vendor: 
     """Dead letters survive the loss of the instance: no materialization, failing checks, also of the day."""
     deployment.materialize("troops", partition=DAY.isoformat())
     troop = vendor.world.troops_on(DAY, "UTC")[0]
-    data = f"/applications/{troop.id}/hosts/.*data.json"
-    vendor.faults([{"kind": "status", "status": 400, "match": data, "count": 1}])
+    vendor.faults([{"kind": "status", "status": 400, "match": "hosts/100000000100000/metrics/data.json"}])
     follow_roster(deployment)
     publish(deployment)
     key = f"{DAY}|{layout.encode_segment(troop.id)}"
