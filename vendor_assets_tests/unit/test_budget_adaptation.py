@@ -194,3 +194,21 @@ def test_tuning_survives_its_dump() -> None:
     assert Tuning.load(tuning.dump()) == tuning
     assert Tuning().dump() == {}
     assert HIGHEST_RATE > 1000
+
+
+@pytest.mark.parametrize(("cut_at", "undone"), [(95.0, True), (99.5, True), (80.0, False)])
+def test_a_cut_just_before_an_outage_is_taken_back(cut_at: float, undone: bool) -> None:
+    """What looked like strain was the beginning of an outage: once the vendor is back the rate is as before the cut."""
+    pace = Pace.new(0.0, 0.0, "boot")
+    pace.tuning.strain(cut_at, 40.0)
+    cut = pace.tuning.rate or 0.0
+    assert cut < 30.0
+    pace.breaker.opened_at = 100.0
+    pace.breaker.success_at = 99.0
+    answer = Report()
+    answer.send(103.5)
+    answer.add("", 0.05, alive=True, answered=True, now=103.55)
+    pace.absorb(believed("40/s"), 1.0, answer, 103.6)
+    assert not pace.breaker.open
+    assert pace.tuning.rate == pytest.approx(40.0 if undone else cut, rel=0.1)
+    assert pace.tuning.low == pytest.approx(40.0 if undone else cut, rel=0.1)
