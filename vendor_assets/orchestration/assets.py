@@ -15,6 +15,7 @@ from vendor_assets.orchestration.backlog import BACKLOG, BACKLOG_TEXT, BudgetVie
 from vendor_assets.orchestration.estimates import metadata_of_plan, plan_of, quota_check, within_quota
 from vendor_assets.orchestration.events import (
     COMPLETE,
+    LISTED,
     RETRY_TAG,
     SCHEMA,
     SEEN,
@@ -164,6 +165,8 @@ def _checks(name: str, partitions: dg.PartitionsDefinition[Any], *, roster: bool
         COMPLETE: "Every planned leaf has landed; none is a dead letter",
         SCHEMA: "Every record fits the table, and the vendor sends no field that we do not know",
     }
+    if name == "performance_data":
+        texts[LISTED] = "Every data group that was listed has a row on the day"
     if roster:
         texts[SEEN] = "The roster was read on the day itself, not only later"
     return [

@@ -19,6 +19,7 @@ from vendor_assets.tables import TABLES
 COMPLETE = "complete"
 SCHEMA = "schema"
 SEEN = "seen_on_its_day"
+LISTED = "listed_have_rows"
 FRESH = "fresh"
 
 LOOK_BACK = "look_back"
@@ -133,6 +134,21 @@ def events_of(
         description=_schema_text(outcome.quarantined, outcome.rows, new_fields),
         metadata={"quarantined": outcome.quarantined, "new_fields": many},
     )
+    if outcome.asset == "performance_data":
+        silent = int(outcome.details.get("data_groups_without_rows", 0))
+        yield dg.AssetCheckEvaluation(
+            asset_key=key,
+            check_name=LISTED,
+            passed=not silent,
+            severity=dg.AssetCheckSeverity.WARN,
+            partition=partition,
+            description=(
+                f"{silent} of the data groups that the vendor listed have not one row on this day"
+                if silent
+                else "no data group that was listed and answered is without rows"
+            ),
+            metadata={"data_groups_without_rows": silent},
+        )
     if "observed_later" in outcome.details:
         later = outcome.details["observed_later"]
         yield dg.AssetCheckEvaluation(

@@ -203,3 +203,20 @@ def test_what_will_not_pass_by_itself_fails_a_check(kind: str, retryable: bool, 
         if isinstance(event, dg.AssetCheckEvaluation)
     ]
     assert [(check.check_name, check.passed) for check in checks] == [("complete", False)] * shown
+
+
+@pytest.mark.parametrize("silent", [0, 2])
+def test_listed_data_groups_without_rows_are_warned_of(silent: int) -> None:
+    """A complete partition stays green, and a check warns of what was listed and has not one row."""
+    details = {"data_groups_without_rows": silent} if silent else {}
+    outcome = Outcome(
+        "performance_data", date(2026, 11, 20), "1", "complete", harvest_id="h", rows=24, details=details
+    )
+    events = list(events_of(outcome, uri="/x", permitted_rate=None))
+    assert isinstance(events[0], dg.AssetMaterialization)
+    (check,) = [
+        event
+        for event in events
+        if isinstance(event, dg.AssetCheckEvaluation) and event.check_name == "listed_have_rows"
+    ]
+    assert (check.passed, check.severity) == (not silent, dg.AssetCheckSeverity.WARN)
