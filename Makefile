@@ -6,6 +6,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 BIN := .venv/bin
 TIERS := unit contracts integration orchestration attack e2e
 TESTS ?= $(TIERS:%=vendor_assets_tests/%)
+# Tests of other tiers that have cases at length.
+LONG := $(patsubst %,vendor_assets_tests/unit/test_%.py,budget_falls budget_told damaged_objects)
 # Tests that start servers and kill processes wait a good deal: three at once use two cores well.
 WORKERS ?= 3
 
@@ -49,7 +51,7 @@ bench: .venv/installed-dev ## Measure; each benchmark says what is wanted
 
 attack: .venv/installed-dev ## Kill it, starve it, lie to it, at length; make test has the short forms
 	@$(BIN)/pytest -n 2 --dist worksteal --long --results vendor_assets_tests/attack/results.md \
-	vendor_assets_tests/attack
+	vendor_assets_tests/attack $(LONG)
 
 clean: ## Remove what was installed and cached; harvested data and Dagster's history stay
 	rm -rf .venv *.egg-info build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -83,7 +83,7 @@ class VendorAssetsError(Exception):
         if len(text) > LONGEST_MESSAGE:
             # What to do stands at the end.
             text = f"{text[: LONGEST_MESSAGE // 2]}…{text[1 - LONGEST_MESSAGE // 2 :]}"
-        super().__init__(presentable(text, 4 * LONGEST_MESSAGE))
+        super().__init__(presentable(text, LONGEST_MESSAGE))
 
     @property
     def reason(self) -> Reason:

@@ -34,8 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marker of attacks that have no short form."""
-    config.addinivalue_line("markers", "long: only with --long (make attack)")
+    """The table of results, where one is wanted."""
     path: Path | None = config.getoption("--results", default=None)
     # Of several processes the one that hears of all tests writes.
     if path is not None and not hasattr(config, "workerinput"):

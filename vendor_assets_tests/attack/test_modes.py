@@ -32,7 +32,8 @@ def test_each_mode_makes_the_calls_that_it_may(trial: Trial, note: Note) -> None
         counted[name] = calls()
         assert (name, counted[name]) == (name, wanted)
 
-    vendor.faults([{"kind": "400", "match": f"/{troop}/.*data.json", "count": 2}])
+    # A refusal that asking for less cannot change, so that nothing is split.
+    vendor.faults([{"kind": "status", "status": 405, "match": f"/{troop}/.*data.json", "count": 2}])
     assert not all(run.success for run in trial.harvest())
     mode("first", 1 + 3 + 9 + 9)
     # What failed for good is asked again, and only that.

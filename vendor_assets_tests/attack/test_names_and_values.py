@@ -96,7 +96,11 @@ def test_odd_values_go_to_quarantine(trial: Trial, note: Note) -> None:
         [{"kind": kind, "match": f"/applications/{troop}/.*/data.json"} for troop, kind in bad.items()]
     )
     runs = trial.harvest()
-    assert all(run.success for run in runs)
+    assert runs[0].success
+    for troop in bad:
+        # Where not one record fits, nothing is green.
+        numbers = trial.numbers("performance_data", troop)
+        assert (numbers["state"] == "complete") == (numbers["dagster/row_count"] > 0)
     checks = {
         (check.partition or "").partition("|")[2]
         for run in runs
@@ -116,7 +120,8 @@ def test_odd_values_go_to_quarantine(trial: Trial, note: Note) -> None:
         if troop not in bad:
             continue
         records = [json.loads(line) for line in quarantine.read_text().splitlines()]
-        assert len(records) == trial.numbers("performance_data", troop)["quarantined_records"] > 0
+        # Of very many the first are kept, and all are counted.
+        assert 0 < len(records) <= trial.numbers("performance_data", troop)["quarantined_records"]
         assert all(record["reason"] for record in records)
         of_troop = [key for key in truth if key[0] == layout.decode_segment(troop)]
         assert len([key for key in of_troop if key in harvested]) < len(of_troop)

@@ -101,10 +101,17 @@ def test_a_wrong_answer_that_lasts_concerns_its_own_troop_only(trial: Trial, not
     assert set(letters) == {(answer.asset, troop) for troop, answer in bad.items()}
     arrivals = [target for _, target, _ in trial.vendor.log(arrivals=True)["arrivals"]]
     for troop, answer in bad.items():
-        (letter,) = letters[answer.asset, troop]
+        letter, *more = letters[answer.asset, troop]
         hit = [target for target in arrivals if f"/{troop}/" in target and answer.match in target]
         numbers = trial.numbers(answer.asset, troop)
-        assert (answer.name, len(hit), letter.retryable) == (answer.name, answer.calls, answer.transient)
+        assert (answer.name, letter.retryable) == (answer.name, answer.transient)
+        if more:
+            # Three data groups of one request, which was split in search of the one that fails: by groups, and
+            # where the vendor may mean that it is too much, by time.
+            assert answer.asset == "performance_data", answer.name
+            assert answer.calls < len(hit) <= 40, answer.name
+        else:
+            assert (answer.name, len(hit)) == (answer.name, answer.calls)
         assert (answer.name, numbers["state"]) == (answer.name, answer.state)
         assert answer.says in letter.reason, answer.name
         assert answer.says in numbers["message"], answer.name
@@ -195,10 +202,14 @@ def test_an_entity_that_is_gone_is_no_failure(trial: Trial, note: Note) -> None:
     assert all(run.success for run in trial.harvest())
     assert set(trial.states().values()) == {"green"}
     assert not trial.letters()
+    calls = []
     for troop, (_, path) in gone.items():
         asset = {WARRIORS: "warriors", GROUPS: "data_groups", DATA: "performance_data"}[path]
         numbers = trial.numbers(asset, troop)
-        assert (numbers["state"], numbers["calls"], numbers["leaves_gone"] > 0) == ("empty", 1, True)
+        assert (numbers["state"], numbers["leaves_gone"] > 0) == ("empty", True)
+        calls.append(numbers["calls"])
+    # Before the first one is believed, one more call asks whether the vendor is at this address.
+    assert sorted(calls) == [1] * (len(gone) - 1) + [2]
     trial.vendor.clear_faults()
     for troop in gone:
         for asset in ("warriors", "data_groups", "performance_data"):

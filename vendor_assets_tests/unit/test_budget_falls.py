@@ -34,7 +34,7 @@ def live(
     return story, story.count("ok", 60.0) / possible
 
 
-@pytest.mark.parametrize("rate", ["auto", "20/s"])
+@pytest.mark.parametrize("rate", ["auto", pytest.param("20/s", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
@@ -72,6 +72,12 @@ def test_a_vendor_that_asks_to_wait_while_it_is_down_falls_twice_at_most(
     _, used = live(vendor, rate)
     assert len(vendor.outages) <= 2
     assert used > 0.1
+
+
+@pytest.mark.parametrize("options", [{"window": 1.0}, {"down": 60.0, "failing": 0.5, "processes": 8}])
+def test_a_configured_limit_that_is_too_high_falls_once(options: dict[str, Any]) -> None:
+    """The same with a configured limit; the other kinds of vendors are tried at length."""
+    test_a_vendor_that_gives_no_sign_falls_once("20/s", "configured", options)
 
 
 def test_a_configured_limit_far_too_high_falls_once() -> None:

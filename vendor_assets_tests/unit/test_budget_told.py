@@ -269,7 +269,11 @@ FOUR = ["next whole second", "nothing, for an hour", "a policy"]
 
 
 @pytest.mark.parametrize(
-    ("shape", "processes"), [*((shape, 1) for shape in MISLEADING), *((shape, 4) for shape in FOUR)]
+    ("shape", "processes"),
+    [
+        *((shape, 1) for shape in MISLEADING),
+        *(pytest.param(shape, 4, marks=pytest.mark.long) for shape in FOUR),
+    ],
 )
 def test_what_is_admitted_is_a_sign_too(shape: str, processes: int) -> None:
     """A vendor that admits 10 a second, whatever its headers tell, is used to 90 % after a minute, by all processes."""
@@ -303,7 +307,11 @@ TRUE = {
 
 @pytest.mark.parametrize(
     ("world", "processes"),
-    [*((world, 1) for world in TRUE), ("others use most of a minute", 4), ("configured too high", 4)],
+    [
+        *((world, 1) for world in TRUE),
+        ("others use most of a minute", 4),
+        pytest.param("configured too high", 4, marks=pytest.mark.long),
+    ],
 )
 def test_true_signs_are_believed(world: str, processes: int) -> None:
     """Where the headers are true, at most one call is refused, and what they leave is used."""
