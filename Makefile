@@ -4,12 +4,15 @@
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
-TIERS := unit contracts integration orchestration attack e2e
+# Those that take longest come first, so that no process is left alone with one of them at the end.
+TIERS := attack e2e integration orchestration contracts unit
 TESTS ?= $(TIERS:%=vendor_assets_tests/%)
 # Tests of other tiers that have cases at length.
-LONG := $(patsubst %,vendor_assets_tests/unit/test_%.py,budget_falls budget_told damaged_objects)
-# Tests that start servers and kill processes wait a good deal: three at once use two cores well.
-WORKERS ?= 3
+LONG := $(patsubst %,vendor_assets_tests/%.py,unit/test_budget_falls unit/test_budget_told unit/test_damaged_objects \
+	unit/test_harvester integration/test_plan integration/test_harvest_on_prometheus integration/test_harvest_on_s3 \
+	e2e/test_ui)
+# Tests that start servers and kill processes wait a good deal: four at once use two cores well.
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help demo dev test check style layers types format bench attack clean
@@ -25,7 +28,7 @@ dev: .venv/installed ## Start the embedded vendor and Dagster's UI, until Ctrl-C
 
 test: .venv/installed-dev ## Run all tests; some of them: make test TESTS=vendor_assets_tests/unit
 	@echo "testing: $(TESTS)"
-	@$(BIN)/pytest -n $(WORKERS) --dist worksteal $(TESTS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(TESTS)
 
 check: style layers types ## Check style, layers and types; all of them even so: make -k check
 
@@ -50,7 +53,7 @@ bench: .venv/installed-dev ## Measure; each benchmark says what is wanted
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 attack: .venv/installed-dev ## Kill it, starve it, lie to it, at length; make test has the short forms
-	@$(BIN)/pytest -n 2 --dist worksteal --long --results vendor_assets_tests/attack/results.md \
+	@$(BIN)/pytest -n 2 --dist loadgroup --long --results vendor_assets_tests/attack/results.md \
 	vendor_assets_tests/attack $(LONG)
 
 clean: ## Remove what was installed and cached; harvested data and Dagster's history stay

@@ -25,6 +25,17 @@ settings.register_profile(
 )
 settings.load_profile("vendor_assets")
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what their module starts, a server or a harvest, stay in one process; others go anywhere."""
+    for item in items:
+        fixtures = getattr(item, "_fixtureinfo", None)
+        known = fixtures.name2fixturedefs if fixtures is not None else {}
+        if any(found[-1].scope == "module" for found in known.values()):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 _OURS_TO_SET = ("VENDOR_", "DAGSTER_", "PG")
 
 

@@ -52,6 +52,7 @@ def test_hostile_names_are_only_data(trial: Trial, note: Note) -> None:
     trial.assert_discreet()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("vendor", [HOSTILE], indirect=True)
 def test_hostile_names_do_not_reach_terminal_or_report(
     trial: Trial, tmp_path: Path, note: Note, long: bool

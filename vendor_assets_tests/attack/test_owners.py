@@ -64,6 +64,7 @@ def committed(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("vendor", [WORLD | {"warriors": 60}], indirect=True)
 def test_the_second_run_is_refused_for_what_the_first_has(
     tmp_path: Path, vendor: RunningSimulator, note: Note

@@ -101,7 +101,8 @@ def test_s3_fails_for_a_while(
 
 
 @pytest.mark.parametrize("vendor", [WORLD], indirect=True)
-@pytest.mark.parametrize("away", [0.0, pytest.param(20.0, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("away", [0.0, 20.0])
 def test_s3_is_killed_and_comes_back(
     tmp_path: Path, vendor: RunningSimulator, clean_aws_environment: None, note: Note, away: float
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date
 
+import pytest
 from playwright.sync_api import expect
 
 from vendor_assets_tests.e2e.conftest import HARVESTED, Project, day
@@ -90,6 +91,7 @@ def test_a_click_on_the_roster_brings_the_whole_day(running: Project) -> None:
     running.ui.picture("partitions")
 
 
+@pytest.mark.long
 def test_a_backfill_from_the_dialog(running: Project) -> None:
     """A backfill over days and troops fetches exactly those partitions anew."""
     chosen = sorted(green(running, HARVESTED[0]))[:2]

@@ -83,6 +83,7 @@ def test_every_harvested_value_is_what_prometheus_says(tmp_path: Path, server: R
     assert len({name for _, _, name, _ in harvested if name.startswith(WIDE[2])}) == SERIES
 
 
+@pytest.mark.long
 def test_a_server_restarted_in_the_middle_loses_nothing(tmp_path: Path, server: RunningPrometheus) -> None:
     """While the server is away the harvest waits and asks again; nothing becomes a dead letter."""
     day = server.days[-1]

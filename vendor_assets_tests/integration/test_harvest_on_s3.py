@@ -61,6 +61,7 @@ def test_the_chain_on_s3(tmp_path: Path, s3_server: RunningS3, clean_aws_environ
         assert store.head(layout.report_key(DAY, "html")) is not None
 
 
+@pytest.mark.long
 def test_a_machine_that_is_gone_with_its_disk(
     tmp_path: Path, s3_server: RunningS3, clean_aws_environment: None
 ) -> None:

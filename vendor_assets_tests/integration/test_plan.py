@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
 
@@ -17,6 +19,7 @@ def settings(vendor: RunningSimulator, **more: str) -> dict[str, str]:
     return {"VENDOR_URL": vendor.url, "VENDOR_API_KEY": KEY, "VENDOR_RATE": "500/s"} | more
 
 
+@pytest.mark.long
 def test_a_plan_is_what_the_vendor_counts(tmp_path: Path) -> None:
     """Once a day is known, the next one's calls are foretold within 5 %: partly landed, filtered, or long ago."""
     with simulator(world="small", churn=False) as vendor:

@@ -1,17 +1,34 @@
-"""Runs the command ``vendor-assets`` as its own process, as a user would, in a folder of its own."""
+"""Runs the command ``vendor-assets`` as its own process, as a user would, in a folder of its own.
+
+The processes are forked from one that has imported Dagster and the tables' libraries already: imports are more than
+half of what a small harvest costs. What starting anew costs and does is the affair of other tests.
+"""
 
 from __future__ import annotations
 
+import atexit
 import json
+import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(__file__).parents[2]
+_IMPORTED = [
+    "pandas",
+    "pyarrow.parquet",
+    "vendor_assets.cli",
+    "vendor_assets.orchestration.deployment",
+    "vendor_assets.orchestration.launching",
+]
 
 
 @dataclass
@@ -52,20 +69,122 @@ class Command:
         }
         return kept | fixed | dict(self.environ)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> Running:
         """Start it and return at once."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return subprocess.Popen(
-            [sys.executable, "-m", "vendor_assets", *arguments],
-            cwd=self.folder,
-            env=self._environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        if not (self.folder / ".dagster").exists() and "DAGSTER_HOME" not in self.environ:
+            shutil.copytree(_new_instance(), self.folder / ".dagster")
+        return Running(self.folder, self._environment(), ["vendor-assets", *arguments])
 
     def run(self, *arguments: str) -> Finished:
         """Run it to its end."""
         process = self.start(*arguments)
         out, err = process.communicate(timeout=240)
+        assert process.returncode is not None
         return Finished(process.returncode, out, err)
+
+
+class Running:
+    """A command that runs, with the part of :class:`subprocess.Popen` that tests use."""
+
+    def __init__(self, folder: Path, environ: Mapping[str, str], arguments: Sequence[str]) -> None:
+        self.args = list(arguments)
+        with tempfile.NamedTemporaryFile(prefix="out-", delete=False) as out:
+            self._out = Path(out.name)
+        with tempfile.NamedTemporaryFile(prefix="err-", delete=False) as err:
+            self._err = Path(err.name)
+        values = (str(folder), dict(environ), self.args, out.name, err.name)
+        self._process: ForkServerProcess = _fork_server().Process(target=_be_the_command, args=values)
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended; the negative signal that killed it; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """How it ended, if it has."""
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it."""
+        self._process.kill()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end.
+
+        Raises:
+            subprocess.TimeoutExpired: It runs on.
+        """
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0, *self._said())
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for its end, and read what it wrote."""
+        self.wait(timeout)
+        return self._said()
+
+    def _said(self) -> tuple[str, str]:
+        return self._out.read_text(), self._err.read_text()
+
+    def __del__(self) -> None:
+        self._out.unlink(missing_ok=True)
+        self._err.unlink(missing_ok=True)
+
+
+@cache
+def _fork_server() -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, *_IMPORTED])
+    return context
+
+
+@cache
+def _new_instance() -> Path:
+    """A folder with an instance of Dagster's in which nothing has happened; made once, as it takes a second."""
+    from vendor_assets.orchestration.launching import open_instance
+
+    folder = Path(tempfile.mkdtemp(prefix="instance-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with open_instance(folder, {}):
+        pass
+    return folder / ".dagster"
+
+
+def _be_the_command(
+    folder: str, environ: dict[str, str], arguments: list[str], out: str, err: str
+) -> NoReturn:
+    """Be a process that a shell has just started."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environ)
+    for name, number in ((os.devnull, 0), (out, 1), (err, 2)):
+        opened = os.open(name, os.O_RDWR)
+        os.dup2(opened, number)
+        os.close(opened)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115  as at the start of a process
+    sys.argv = arguments
+    from vendor_assets.cli import main
+
+    try:
+        code = main()
+    finally:
+        atexit._run_exitfuncs()
+    sys.exit(code)

@@ -417,6 +417,7 @@ def test_an_entity_that_is_gone_is_counted_and_no_failure(bench: Bench) -> None:
     assert data.rows == 3 * 24
 
 
+@pytest.mark.long
 def test_a_response_costs_less_memory_than_its_body(bench: Bench) -> None:
     """Neither bodies nor rows nor the plan are held: four times the responses take little more memory to rebuild."""
     bodies: list[int] = []
