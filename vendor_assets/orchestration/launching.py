@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 
 from vendor_assets.budget import Leases
 from vendor_assets.configuration import Settings
@@ -67,7 +68,20 @@ def open_instance(root: Path, environ: Mapping[str, str]) -> Iterator[dg.Dagster
         message = f"Dagster's instance at {root} cannot be opened: {_first_line(error)}"
         raise ConfigurationError(message) from error
     with instance:
+        _capture_nothing(instance)
         yield instance
+
+
+def _capture_nothing(instance: dg.DagsterInstance) -> None:
+    """Leave the command's own output alone.
+
+    Dagster copies what a run writes into a file and starts ``tail`` and a second Python for each stream, to show it all
+    the same: a second of work for each run, and where the command is killed in that moment, a ``tail`` that holds its
+    output open for ever. What our runs have to say is in their events.
+    """
+    # There is no public way to open an instance with a part of its configuration replaced.
+    instance._compute_log_manager = NoOpComputeLogManager()  # noqa: SLF001
+    instance._compute_log_manager.register_instance(instance)  # noqa: SLF001
 
 
 @contextmanager
