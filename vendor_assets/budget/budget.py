@@ -83,6 +83,7 @@ _QUICK_INTERVAL_SECONDS: Final = 0.01
 _SHORTEST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _LATEST_SECONDS: Final = 0.05
+_LATEST_ALONE_SECONDS: Final = 1.0
 _JITTER_SECONDS: Final = 0.001
 """A call that is no later than this counts as punctual for the next one; each would push its successor otherwise."""
 _IMMEDIATE_SECONDS: Final = 0.003
@@ -674,7 +675,7 @@ class Budget:
         """Serve callers, in order, from the block that was reserved."""
         while self._spares:
             spare, grant, local_at = self._spares[0]
-            if now > local_at + 0.8 * self._late_seconds:
+            if now > local_at + 0.8 * min(self._late_seconds, _LATEST_SECONDS):
                 self._spares.popleft()
                 self._lost += 1
                 continue
@@ -795,7 +796,7 @@ class Budget:
             if any(at < self._free_at.get(limit.name, 0.0) for limit in concerned):
                 return False
             for limit in concerned:
-                self._free_at[limit.name] = at + ask.weight * limit.period_seconds / limit.amount
+                self._free_at[limit.name] = at + ask.weight * limit.interval_seconds(1.0)
             return True
 
     def _spacing(self, ask: Ask) -> list[Limit]:
@@ -1097,17 +1098,22 @@ class Budget:
 
 
 def _tolerance(limits: Sequence[Limit], share: float, processes: int) -> float:
-    """How late a slot may be used: where the share leaves room below the vendor's limit, a little later.
+    """How late a slot may be used.
 
-    One process spaces its calls itself, so that only the number in a window counts. Of several processes a late call
-    of one meets a punctual one of another: there they shall still be as far apart as the limit's even spacing.
+    One process spaces its calls itself, whenever they come. Of several, a late call of one meets a punctual one of
+    another: there they shall be as far apart as the limit's even spacing, which a share leaves room for, or come no
+    closer together than the vendor's bucket takes.
     """
     spans = [
-        0.5 * limit.period_seconds if processes == 1 else limit.period_seconds / limit.amount
+        limit.late_seconds - limit.slack_seconds
+        if limit.burst > 1
+        else _LATEST_ALONE_SECONDS
+        if processes == 1
+        else min(_LATEST_SECONDS, limit.period_seconds / limit.amount * (1 / share - 1))
         for limit in limits
         if not limit.counted
     ]
-    return max(LATE_SECONDS, min([_LATEST_SECONDS, *(span * (1 / share - 1) for span in spans)]))
+    return max(LATE_SECONDS, min(spans, default=_LATEST_SECONDS))
 
 
 def _beat(reference: weakref.ref[Budget], stops: threading.Event) -> None:

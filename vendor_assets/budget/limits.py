@@ -31,7 +31,8 @@ _PERIODS: Final = {
     "day": 86_400.0,
     "d": 86_400.0,
 }
-_LIMIT: Final = re.compile(r"\s*(\d{1,9})\s*/\s*([a-z]+)\s*", re.IGNORECASE)
+_LIMIT: Final = re.compile(r"\s*(\d{1,9})\s*/\s*([a-z]+)(?:\s+burst\s+(\d{1,9}))?\s*", re.IGNORECASE)
+_LONGEST_SLACK_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Limit:
         period_seconds: The period.
         name: Tells the limits of one account apart.
         endpoints: Whom it concerns; empty: every call.
-        burst: Calls that may come at once; the worst window then holds ``amount + burst - 1``.
+        burst: Calls that the vendor takes at once, as the depth of its bucket. It is used for late calls, which may come
+            closer together, never to go faster; the worst window then holds ``amount + burst - 1``.
 
     Raises:
         ConfigurationError: A number is not positive, or the name is empty.
@@ -63,18 +65,19 @@ class Limit:
 
     @classmethod
     def parse(cls, text: str) -> Limit:
-        """Read ``20/s``, ``1000/min``, ``100/h`` or ``100000/day``.
+        """Read ``20/s``, ``1000/min``, ``100/h``, ``100000/day`` or, with the vendor's bucket, ``20/s burst 20``.
 
         Raises:
             ConfigurationError: It is none of these; the message names the value and what is accepted.
         """
         match = _LIMIT.fullmatch(text)
-        if match is None or int(match[1]) < 1 or match[2].lower() not in _PERIODS:
+        burst = 1 if match is None or match[3] is None else int(match[3])
+        if match is None or int(match[1]) < 1 or burst < 1 or match[2].lower() not in _PERIODS:
             raise ConfigurationError(
                 f"rate {text!r} is not understood; accepted are calls per s, min, h or day, "
-                "like 20/s, 1000/min, 100/h or 100000/day"
+                "like 20/s, 1000/min, 100/h or 100000/day, and calls at once, like 20/s burst 20"
             )
-        return cls(int(match[1]), _PERIODS[match[2].lower()])
+        return cls(int(match[1]), _PERIODS[match[2].lower()], burst=burst)
 
     @classmethod
     def parse_all(cls, texts: Iterable[str]) -> tuple[Limit, ...]:
@@ -100,6 +103,16 @@ class Limit:
         """Whether it is counted per window instead of paced."""
         return self.period_seconds >= COUNTED_FROM_SECONDS
 
+    @property
+    def late_seconds(self) -> float:
+        """How late calls may come, whoever else calls, without a call too many for a bucket of this depth."""
+        return (self.burst - 1) * self.period_seconds / self.amount
+
+    @property
+    def slack_seconds(self) -> float:
+        """The part of :attr:`late_seconds` for slots that are reserved late; the rest is for their use."""
+        return min(self.late_seconds / 2, _LONGEST_SLACK_SECONDS)
+
     def concerns(self, endpoint: str) -> bool:
         """Whether a call to this endpoint counts."""
         return not self.endpoints or endpoint in self.endpoints
@@ -118,6 +131,7 @@ class Limit:
     def __str__(self) -> str:
         unit = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}.get(self.period_seconds)
         text = f"{self.amount}/{unit}" if unit else f"{self.amount} per {self.period_seconds:g} s"
+        text += f" burst {self.burst}" if self.burst > 1 else ""
         return f"{text} for {', '.join(self.endpoints)}" if self.endpoints else text
 
 

@@ -135,7 +135,7 @@ class Track:
         arrival: The theoretical arrival time: when the next call fits.
         interval: Seconds between calls, by the strictest setting of late.
         interval_at: When that setting was last seen.
-        burst: Calls that may come at once.
+        burst: One; an earlier version reads it here.
         wide: Whether it concerns every endpoint.
         counts: For a counted limit, calls by the start of their part of the window.
     """
@@ -321,19 +321,20 @@ class Pace:
             self._take_back(now + BACKFILL_FRESH_SECONDS + GUARD_SECONDS, backfill_only=True)
         floor = max(now + ask.lead_seconds, self.hold_until)
         step = max([track.interval for _, track in concerned], default=0.0)
-        if 0.0 < step < QUICK_SECONDS and not ask.lead_seconds:
-            floor = max(now - GRACE_SECONDS, self.hold_until)
+        if not ask.lead_seconds:
+            grace = GRACE_SECONDS if 0.0 < step < QUICK_SECONDS else 0.0
+            slack = [rule.limit.slack_seconds if rule is not None else 0.0 for rule, _ in concerned]
+            floor = max(now - max([grace, min(slack, default=0.0)]), self.hold_until)
         wide = narrow = floor
         if trial and self._is_wide(self.quotas[trial]):
             wide = max(wide, tried_at)
         else:
             narrow = max(narrow, tried_at)
         for rule, track in concerned:
-            start = track.arrival - (track.burst - 1) * track.interval
             if track.wide and not (rule is not None and rule.limit.endpoints):
-                wide = max(wide, start)
+                wide = max(wide, track.arrival)
             else:
-                narrow = max(narrow, start)
+                narrow = max(narrow, track.arrival)
         for key, told in self.quotas.items():
             if key != trial and told.rate(now) == 0 and self._concerns(told, ask.endpoint):
                 if self._is_wide(told):
@@ -624,7 +625,6 @@ class Pace:
             elif interval >= track.interval or now - track.interval_at > STRICTEST_SECONDS:
                 track.interval = interval
                 track.interval_at = now
-            track.burst = rule.limit.burst
             track.wide = not rule.limit.endpoints
             found.append((rule, track))
         others = self._others(rules, now)
@@ -811,7 +811,7 @@ class Pace:
         if not dropped:
             return
         for track in self.tracks.values():
-            free_at = last + (track.burst - 1 + weight) * track.interval if weight else after
+            free_at = last + weight * track.interval if weight else after
             track.arrival = min(track.arrival, free_at)
 
     def _forget_passed(self, now: float) -> None:

@@ -204,21 +204,27 @@ def test_slots_are_evenly_spaced() -> None:
 
 
 def test_idle_time_is_not_saved_up() -> None:
-    """After a pause, however long, no more than the burst goes at once."""
+    """After a pause, however long, calls go evenly again; a vendor's bucket is for those that come late."""
     rules, pace = [limit(20.0, burst=3)], Pace.new(0.0, 0.0, "b")
+    step = rules[0].interval_seconds
     for _ in range(10):
         reserve(pace, rules, 0.0)
-    assert [reserve(pace, rules, 60.0).at - 60.0 for _ in range(4)] == pytest.approx(
-        [0.0, 0.0, 0.0, rules[0].interval_seconds]
-    )
+    slots = [reserve(pace, rules, 60.0).at - 60.0 for _ in range(4)]
+    late = slots[0]
+    assert -step <= late <= 0.0
+    assert slots == pytest.approx([late + n * step for n in range(4)])
 
 
-def test_the_burst_is_there_at_the_start() -> None:
-    """A burst of three lets three go at once, then paces."""
-    rules, pace = [limit(20.0, burst=3)], Pace.new(0.0, 0.0, "b")
-    assert [reserve(pace, rules, 0.0).at for _ in range(4)] == pytest.approx(
-        [0.0, 0.0, 0.0, rules[0].interval_seconds]
-    )
+@pytest.mark.parametrize(("burst", "lost"), [(1, 1.0), (2, 1.0 - 10 * 0.025), (20, 0.0)])
+def test_what_comes_late_is_caught_up_within_the_bucket_of_the_vendor(burst: int, lost: float) -> None:
+    """Ten callers that are a tenth of a second late cost that time, less what the bucket's half is worth."""
+    rules, pace = [limit(20.0, burst=burst)], Pace.new(0.0, 0.0, "b")
+    now = 0.0
+    for number in range(101):
+        if number % 10 == 5:
+            now += rules[0].interval_seconds + 0.1
+        now = max(now, reserve(pace, rules, now).at)
+    assert now == pytest.approx(100 * rules[0].interval_seconds + lost, abs=0.01)
 
 
 def test_scheduled_work_takes_the_slots_of_backfills() -> None:
