@@ -115,6 +115,53 @@ def work(values: dict[str, Any]) -> None:
     os._exit(0)
 
 
+def perfect(values: dict[str, Any]) -> None:
+    """What the machine permits: an event loop of its own with one bucket of tokens, and nothing shared."""
+    import asyncio
+
+    limit = Limit.parse(values["limit"])
+    depth, sent = values["depth"], []
+
+    async def call(pool: asyncio.Queue[Any]) -> None:
+        reader, writer = await pool.get()
+        sent.append((time.monotonic(), "200"))
+        writer.write(
+            f"GET {TARGET}?worker=perfect HTTP/1.1\r\nHost: localhost\r\nX-Api-Key: k\r\n\r\n".encode()
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(int(length.partition(b":")[2]))
+        pool.put_nowait((reader, writer))
+
+    async def run() -> None:
+        pool: asyncio.Queue[Any] = asyncio.Queue()
+        for _ in range(8):
+            pool.put_nowait(await asyncio.open_connection("127.0.0.1", values["port"]))
+        print("ready", flush=True)
+        stop = asyncio.create_task(asyncio.to_thread(sys.stdin.readline))
+        await stop
+        stop = asyncio.create_task(asyncio.to_thread(sys.stdin.readline))
+        tasks: set[asyncio.Task[None]] = set()
+        free_at = time.monotonic()
+        while not stop.done():
+            await asyncio.sleep(max(0.0, free_at - time.monotonic()))
+            # The bucket fills to its depth and no further.
+            free_at = max(free_at, time.monotonic() - (depth - 1) / limit.rate) + 1 / limit.rate
+            tasks.add(task := asyncio.create_task(call(pool)))
+            task.add_done_callback(tasks.discard)
+
+    cpu, started = time.process_time(), time.monotonic()
+    asyncio.run(run())
+    figures = {
+        "sent": sent,
+        "cpu": time.process_time() - cpu,
+        "started": started,
+        "finished": time.monotonic(),
+    }
+    print(json.dumps(figures), flush=True)
+    os._exit(0)
+
+
 def _limiter(
     values: dict[str, Any], limits: Any
 ) -> tuple[Callable[[], Any], Callable[[], object], Callable[[], object]]:
@@ -205,7 +252,11 @@ class Caller:
     def __init__(self, **values: Any) -> None:
         self.values = values
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.budget", "_work", json.dumps(values)],
+            [
+                *(sys.executable, "-m", "benchmarks.budget"),
+                "_perfect" if "depth" in values else "_work",
+                json.dumps(values),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -448,7 +499,8 @@ def minute(bench: Bench) -> list[Row]:
 
 def _paced(bench: Bench, limit: str, kind: str, processes: int, seconds: float, **flags: object) -> Row:
     flags = {"limit_kind": "sliding", **flags}
-    with bench.database(kind) as url, vendor(limit=limit, **flags) as judging:
+    with bench.database(kind) as url, vendor(limit=limit.partition(" ")[0], **flags) as judging:
+        _undisturbed(judging)
         found = run(seconds, processes, limit=limit, database=url, port=judging.port, threads=4)
         verdict = judge(judging)
     parsed = Limit.parse(limit)
@@ -464,6 +516,62 @@ def _paced(bench: Bench, limit: str, kind: str, processes: int, seconds: float, 
         "Jain": round(verdict.jain, 4),
         "CPU µs a call": round(sum(figures["cpu"] for figures in found) / len(verdict.admitted) * 1e6),
     }
+
+
+@case
+def load(bench: Bench) -> list[Row]:
+    """20/s at share 1 on a busy machine, beside perfect buckets; the vendor is spared the load, as a real one."""
+    rows: list[Row] = []
+    seconds = 30 * bench.scale
+    for busy in (0, 2, 5, 7):
+        for limit, kind, burst in (
+            ("20/s", "sliding", None),
+            ("20/s burst 20", "bucket", 20),
+            ("20/s", "bucket", 1),
+        ):
+            for processes in (1, 4):
+                with busy_processes(busy * (os.cpu_count() or 1)):
+                    row = _paced(bench, limit, "SQLite", processes, seconds, limit_kind=kind, burst=burst)
+                row["vendor"] = kind + (f" of {burst}" if burst else "")
+                rows.append({"busy processes a core": busy, "caller": "ours", **row})
+        for depth in (1, 20):
+            flags: dict[str, Any] = {"limit_kind": "bucket", "burst": depth}
+            with busy_processes(busy * (os.cpu_count() or 1)), vendor(limit="20/s", **flags) as judging:
+                _undisturbed(judging)
+                run(seconds, 1, limit="20/s", depth=depth, port=judging.port)
+                verdict = judge(judging)
+            rows.append(
+                {
+                    "busy processes a core": busy,
+                    "caller": f"perfect bucket of {depth}",
+                    "vendor": f"bucket of {depth}",
+                    "processes": 1,
+                    "calls": len(verdict.admitted),
+                    "429": len(verdict.refused),
+                    "used": round(verdict.used(20), 4),
+                }
+            )
+    return rows
+
+
+@contextmanager
+def busy_processes(number: int) -> Iterator[None]:
+    """Processes that compute without end while the block lasts."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+
+def _undisturbed(judging: RunningSimulator) -> None:
+    """Let the vendor run as if on a machine of its own, where that is permitted."""
+    for thread in Path(f"/proc/{judging.process.pid}/task").iterdir():
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(int(thread.name), os.SCHED_RR, os.sched_param(1))
 
 
 @case
@@ -932,8 +1040,8 @@ def write(name: str, rows: Sequence[Row], command: str) -> None:
 
 def main() -> None:
     """Run cases and print what came out."""
-    if sys.argv[1:2] == ["_work"]:
-        work(json.loads(sys.argv[2]))
+    if sys.argv[1:2] in (["_work"], ["_perfect"]):
+        (work if sys.argv[1] == "_work" else perfect)(json.loads(sys.argv[2]))
         return
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.budget", description="Measure the shared budget."
