@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from vendor_assets.analytics.warehouse import Warehouse, daily_performance
 from vendor_assets.days import day_window, days_between, parse_time_zone
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import write_table
 from vendor_assets.tables import PERFORMANCE_DATA
 

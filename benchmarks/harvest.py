@@ -16,7 +16,7 @@ import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.simulator import KEY, simulator
 from vendor_assets_tests.support.truth import harvested_rows, true_rows

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_metadata
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator

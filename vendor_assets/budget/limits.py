@@ -44,8 +44,8 @@ class Limit:
         period_seconds: The period.
         name: Tells the limits of one account apart.
         endpoints: Whom it concerns; empty: every call.
-        burst: Calls that the vendor takes at once, as the depth of its bucket. It is used for late calls, which may come
-            closer together, never to go faster; the worst window then holds ``amount + burst - 1``.
+        burst: Calls that the vendor takes at once, as the depth of its bucket. It is used for late calls, which may
+            come closer together, never to go faster; the worst window then holds ``amount + burst - 1``.
 
     Raises:
         ConfigurationError: A number is not positive, or the name is empty.

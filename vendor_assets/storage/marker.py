@@ -24,7 +24,8 @@ from vendor_assets.errors import (
     StorageError,
 )
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import FolderStore, ObjectStore, open_store
+from vendor_assets.storage.folder import FolderStore
+from vendor_assets.storage.objects import ObjectStore, open_store
 from vendor_assets.storage.parquet import read_metadata, read_table
 from vendor_assets.storage.source import EMBEDDED, Source
 

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vendor_assets.errors import ObjectConflictError, RecordError, StorageError
-from vendor_assets.storage.objects import FolderStore, ObjectStore, filesystem
+from vendor_assets.storage.folder import FolderStore
+from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.tables import TABLES, Table
 
 if TYPE_CHECKING:
@@ -276,6 +277,8 @@ def duckdb_connection(store: ObjectStore) -> duckdb.DuckDBPyConnection:
 
     connection = duckdb.connect(":memory:")
     if not isinstance(store, FolderStore):
+        from vendor_assets.storage.s3 import filesystem  # noqa: PLC0415 (0.3 s that folders need not pay)
+
         connection.register_filesystem(filesystem(store))
     return connection
 

@@ -18,7 +18,8 @@ from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.runs import DAY_TAG, FOLLOW_TAG, HARVEST_JOB, TRIGGER_TAG
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import FolderStore, S3Store
+from vendor_assets.storage.folder import FolderStore
+from vendor_assets.storage.s3 import S3Store
 from vendor_assets_tests.attack.conftest import Note
 from vendor_assets_tests.support.campaign import PROMISED_SECONDS
 from vendor_assets_tests.support.command import Command

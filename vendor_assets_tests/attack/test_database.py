@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.attack.conftest import Note
 from vendor_assets_tests.attack.test_store import DAY, ONE_DAY, RATE, WORLD, finish, settings, until
 from vendor_assets_tests.support.campaign import PROMISED_SECONDS

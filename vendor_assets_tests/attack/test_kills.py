@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from vendor_assets.storage.objects import FolderStore, ObjectStore, S3Store
+from vendor_assets.storage.folder import FolderStore
+from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.s3 import S3Store
 from vendor_assets.vendors.new_relic import AGE_MARGIN, FINE_AGE
 from vendor_assets_tests.attack.conftest import Note
 from vendor_assets_tests.support.campaign import Campaign, Kill

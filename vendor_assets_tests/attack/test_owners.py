@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.attack.conftest import Note
 from vendor_assets_tests.support.campaign import PROMISED_SECONDS
 from vendor_assets_tests.support.command import Command

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vendor_assets.storage.objects import FolderStore, S3Store
+from vendor_assets.storage.folder import FolderStore
+from vendor_assets.storage.s3 import S3Store
 from vendor_assets_tests.attack.conftest import Note
 from vendor_assets_tests.support.campaign import PROMISED_SECONDS
 from vendor_assets_tests.support.command import Command

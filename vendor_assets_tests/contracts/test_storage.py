@@ -28,7 +28,9 @@ from vendor_assets.errors import (
     StorageError,
     StorageUnavailableError,
 )
-from vendor_assets.storage.objects import FolderStore, ObjectStore, S3Store, open_store
+from vendor_assets.storage.folder import FolderStore
+from vendor_assets.storage.objects import ObjectStore, open_store
+from vendor_assets.storage.s3 import S3Store
 from vendor_assets_tests.support.s3 import RunningS3, running_s3, without_aws_environment
 from vendor_assets_tests.support.stores import Place
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from vendor_assets.errors import ObjectConflictError, ObjectNotFoundError, RecordError, StorageError
 from vendor_assets.storage import layout, parquet
-from vendor_assets.storage.objects import FolderStore, ObjectStore
+from vendor_assets.storage.folder import FolderStore
+from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import (
     TableWriter,
     duckdb_connection,

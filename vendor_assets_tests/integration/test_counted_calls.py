@@ -19,7 +19,7 @@ from vendor_assets.errors import VendorAssetsError, VendorUnauthorizedError
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, Order, Outcome
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets.vendors.base import Request
 from vendor_assets.vendors.new_relic import NewRelic
 from vendor_assets_tests.support.simulator import RunningSimulator, simulator

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
 from vendor_assets_tests.support.truth import harvested_rows, true_rows

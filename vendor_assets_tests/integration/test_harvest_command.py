@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
 from vendor_assets_tests.support.truth import harvested_rows, true_rows

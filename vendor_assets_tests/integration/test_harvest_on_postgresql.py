@@ -7,7 +7,7 @@ import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from vendor_assets.storage.objects import S3Store
+from vendor_assets.storage.s3 import S3Store
 from vendor_assets_tests.support.command import ROOT, Command
 from vendor_assets_tests.support.postgres import PostgresServer
 from vendor_assets_tests.support.s3 import RunningS3

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets.vendors.prometheus import canonical
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.nginx import nginx

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import S3Store
 from vendor_assets.storage.parquet import duckdb_connection
+from vendor_assets.storage.s3 import S3Store
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.s3 import RunningS3
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator

@@ -29,7 +29,8 @@ from vendor_assets.errors import (
 )
 from vendor_assets.simulator.world import World
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import FolderStore, ObjectStore, open_store
+from vendor_assets.storage.folder import FolderStore
+from vendor_assets.storage.objects import ObjectStore, open_store
 from vendor_assets_tests.support.analysis import write_roster, write_world_day
 from vendor_assets_tests.support.s3 import RunningS3
 

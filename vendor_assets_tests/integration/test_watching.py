@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vendor_assets.errors import StorageUnavailableError
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.command import ROOT, Command, Finished
 from vendor_assets_tests.support.s3 import RunningS3
 from vendor_assets_tests.support.simulator import KEY, simulator
@@ -90,7 +90,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0));"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "from vendor_assets.storage.objects import FolderStore\n"
+        "from vendor_assets.storage.folder import FolderStore\n"
         "try: FolderStore(sys.argv[1]).put('a/b', b'1')\n"
         "except Exception as error: print(type(error).__name__)\n"
     )

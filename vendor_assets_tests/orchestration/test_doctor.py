@@ -26,7 +26,7 @@ from vendor_assets.errors import (
 from vendor_assets.orchestration import doctor
 from vendor_assets.orchestration.doctor import examine
 from vendor_assets.orchestration.partitions import TROOP
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 
 
 @dataclass

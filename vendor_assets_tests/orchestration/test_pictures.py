@@ -19,7 +19,7 @@ from vendor_assets.orchestration import pictures
 from vendor_assets.orchestration.estimates import compared, metadata_of_plan
 from vendor_assets.orchestration.partitions import day_troop_key
 from vendor_assets.orchestration.pictures import MOST_LINES, picture_of, troops_picture
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.analysis import rows_of, slices, write_performance
 
 DAY = date(2026, 11, 20)

@@ -14,7 +14,7 @@ from vendor_assets.orchestration.events import RETRY_TAG
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.sensors import _redrives
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.deployment import Deployment, yesterday
 from vendor_assets_tests.support.simulator import RunningSimulator
 
@@ -124,7 +124,7 @@ def test_a_run_that_failed_for_want_of_a_store_is_retried(
 ) -> None:
     """Dagster is told to retry a run whose failures pass by themselves; one that was refused waits for a person."""
     from vendor_assets.errors import StorageUnavailableError
-    from vendor_assets.storage.objects import FolderStore
+    from vendor_assets.storage.folder import FolderStore
 
     put = FolderStore.put
 

@@ -16,7 +16,7 @@ from vendor_assets.analytics.warehouse import daily_performance
 from vendor_assets.days import day_window
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
 from vendor_assets.simulator.world import World
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.analysis import (
     rows_of,
     slices,

@@ -22,7 +22,7 @@ from vendor_assets.analytics.warehouse import daily_performance
 from vendor_assets.days import Window, day_window
 from vendor_assets.errors import ConfigurationError, StorageError
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_metadata
 from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA
 from vendor_assets_tests.support.analysis import rows_of, slices, write_performance, write_roster

@@ -25,7 +25,7 @@ from vendor_assets.harvest.outcome import CHAIN, recorded
 from vendor_assets.harvest.retention import Retention
 from vendor_assets.harvest.standing import standing_of
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_groups, read_table
 from vendor_assets_tests.support.toy import ToyVendor
 from vendor_assets_tests.unit.test_harvester import DAY, Bench, click

@@ -25,7 +25,7 @@ from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, Order, Outcome, Progress
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.vendors.base import Parsed, PlannedRequest, Request, Response, reject
 from vendor_assets_tests.support.toy import Alive, Hierarchy, ToyClient, ToyVendor, noon

@@ -17,7 +17,8 @@ from vendor_assets.errors import VendorRejectedError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.landing import list_harvests
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import FolderStore, ObjectInfo
+from vendor_assets.storage.folder import FolderStore
+from vendor_assets.storage.objects import ObjectInfo
 from vendor_assets.storage.parquet import read_metadata, read_table
 from vendor_assets.vendors.base import Request
 from vendor_assets_tests.support.toy import ToyClient, noon

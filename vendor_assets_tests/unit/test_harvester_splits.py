@@ -23,7 +23,7 @@ from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, Order, Outcome
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.vendors.base import Request
 from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon

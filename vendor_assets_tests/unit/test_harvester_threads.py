@@ -13,7 +13,7 @@ from vendor_assets.errors import HarvestError
 from vendor_assets.harvest.fetching import Fetcher
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, Order, Outcome
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon
 
 DAY = date(2026, 11, 20)

@@ -12,7 +12,7 @@ import pytest
 
 from vendor_assets.errors import HarvestError, StorageUnavailableError
 from vendor_assets.harvest.landing import Landed, Lander, read_index
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets.vendors.base import Leaf, PlannedRequest, Request, Response
 
 

@@ -14,8 +14,9 @@ import pytest
 from vendor_assets.errors import ConfigurationError, StorageUnavailableError
 from vendor_assets.simulator.world import World
 from vendor_assets.storage import layout, marker
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.marker import Claim, Marker, move, open_marked_store
-from vendor_assets.storage.objects import FolderStore, ObjectStore, ObjectWriter
+from vendor_assets.storage.objects import ObjectStore, ObjectWriter
 from vendor_assets.storage.parquet import write_table
 from vendor_assets.storage.source import EMBEDDED, Source
 from vendor_assets.tables import TABLES

@@ -25,7 +25,8 @@ from vendor_assets.errors import (
     StorageError,
     StorageUnavailableError,
 )
-from vendor_assets.storage.objects import FolderStore, S3Store
+from vendor_assets.storage.folder import FolderStore
+from vendor_assets.storage.s3 import S3Store
 from vendor_assets_tests.support.s3 import without_aws_environment
 
 pytestmark = pytest.mark.usefixtures("clean_aws_environment")

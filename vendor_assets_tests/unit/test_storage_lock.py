@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from vendor_assets.errors import ObjectConflictError
-from vendor_assets.storage import objects
-from vendor_assets.storage.objects import FolderStore
+from vendor_assets.storage import folder
+from vendor_assets.storage.folder import FolderStore
 
 
 class Meeting:
@@ -48,8 +48,8 @@ def test_a_second_writer_waits_for_the_first(
     first_store, second_store = FolderStore(tmp_path), FolderStore(tmp_path)
     etag = None if second == "creates" else first_store.put("raw/object", b"before")
     meeting = Meeting()
-    monkeypatch.setattr(objects.os, "utime", meeting.utime)
-    monkeypatch.setattr(objects.fcntl, "flock", meeting.flock)
+    monkeypatch.setattr(folder.os, "utime", meeting.utime)
+    monkeypatch.setattr(folder.fcntl, "flock", meeting.flock)
     came: list[str] = []
 
     def write(name: str, work: Callable[[], object]) -> None:

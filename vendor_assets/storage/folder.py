@@ -1,0 +1,273 @@
+"""Objects as files of a local folder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+from zlib import crc32
+
+from vendor_assets.errors import ObjectNotFoundError, StorageUnavailableError
+from vendor_assets.logs import get_logger
+from vendor_assets.storage.objects import (
+    Names,
+    ObjectInfo,
+    ObjectStore,
+    ObjectWriter,
+    checked_key,
+    checked_prefix,
+    conflict,
+    is_key,
+    one_line,
+)
+
+logger = get_logger(__name__)
+
+# Inside the store ``list`` is a method.
+_Entries = list[os.DirEntry[str]]
+
+_STRAY_SECONDS: Final = 86_400.0
+
+
+class FolderStore(ObjectStore):
+    """Objects as files of a local folder.
+
+    An object is written beside the others under ``.store/``, synchronised to the disk, and moved into place under
+    a lock of its key. The etag is the time of writing with the size; each version's time is made later than its
+    predecessor's. What a killed writer left under ``.store/`` is removed after a day.
+
+    Args:
+        root: The folder; it is made with the first object. The locks are those of one machine.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        super().__init__()
+        self._root = Path(root).expanduser().absolute()
+        self._hidden = self._root / ".store"
+        self._prepared = False
+        self.url = str(self._root)
+
+    def get_with_etag(self, key: str) -> tuple[bytes, str]:
+        """See :meth:`ObjectStore.get_with_etag`."""
+        path = self._path(key)
+        with self._reading(path), path.open("rb") as file:
+            return file.read(), _etag(os.fstat(file.fileno()))
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """See :meth:`ObjectStore.head`."""
+        path = self._path(key)
+        with suppress(ObjectNotFoundError), self._reading(path):
+            return None if path.is_dir() else _info(key, path.stat())
+        return None
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """See :meth:`ObjectStore.list`."""
+        prefix = checked_prefix(prefix)
+        for entry in self._entries(prefix):
+            if entry.is_dir():
+                yield from self.list(prefix + entry.name)
+                continue
+            with self._translated(Path(entry.path)), suppress(FileNotFoundError):
+                yield _info(prefix + entry.name, entry.stat())
+
+    def folders(self, prefix: str) -> Names:
+        """See :meth:`ObjectStore.folders`."""
+        return sorted(entry.name for entry in self._entries(checked_prefix(prefix)) if entry.is_dir())
+
+    def delete(self, key: str) -> None:
+        """See :meth:`ObjectStore.delete`."""
+        path = self._path(key)
+        with suppress(ObjectNotFoundError), self._reading(path):
+            if path.is_file():
+                with self._locked(key):
+                    path.unlink()
+
+    @contextmanager
+    def writer(
+        self, key: str, *, if_absent: bool = False, if_match: str | None = None
+    ) -> Iterator[ObjectWriter]:
+        """See :meth:`ObjectStore.writer`."""
+        self.prepare()
+        target = self._path(key)
+        with self._translated(target):
+            self._make_folders()
+            temporary = self._hidden / "writing" / uuid.uuid4().hex
+            # Not tempfile: the object must be as readable for others as their umask says.
+            file = os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb")
+        try:
+            sink = _FolderWriter(file, lambda: self._translated(target))
+            yield sink
+            with self._translated(target):
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+                sink.etag = self._publish(key, temporary, target, if_absent=if_absent, if_match=if_match)
+        except BaseException:
+            # On a full disk closing fails as well: what is buffered cannot be written.
+            with suppress(OSError):
+                file.close()
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+    def open(self, key: str) -> BinaryIO:
+        """See :meth:`ObjectStore.open`."""
+        path = self._path(key)
+        with self._reading(path):
+            return path.open("rb")
+
+    def uri(self, key: str) -> str:
+        """See :meth:`ObjectStore.uri`."""
+        return str(self._root / key)
+
+    def _path(self, key: str) -> Path:
+        return self._root / checked_key(key)
+
+    def _entries(self, prefix: str) -> _Entries:
+        """What lies in a folder, in the order of keys; a folder that is not there is empty."""
+        path = self._root / prefix
+        try:
+            with self._reading(path), os.scandir(path) as found:
+                visible = [entry for entry in found if is_key(entry.name) and not _is_loop(entry)]
+        except ObjectNotFoundError:
+            return []
+        return sorted(visible, key=lambda entry: entry.name + "/" if entry.is_dir() else entry.name)
+
+    def _make_folders(self) -> None:
+        for name in ("writing", "locks"):
+            (self._hidden / name).mkdir(parents=True, exist_ok=True)
+        if self._prepared:
+            return
+        for stray in (self._hidden / "writing").iterdir():
+            with suppress(FileNotFoundError):
+                if time.time() - stray.stat().st_mtime > _STRAY_SECONDS:
+                    stray.unlink()
+        self._prepared = True
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        """Keep other writers of this key away, in this and in every process; the kernel frees it after a kill."""
+        self._make_folders()
+        name = f"{crc32(key.encode()) & 0xFF:02x}"
+        handle = os.open(self._hidden / "locks" / name, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def _publish(
+        self, key: str, temporary: Path, target: Path, *, if_absent: bool, if_match: str | None
+    ) -> str:
+        _make_folder(target.parent)
+        with self._locked(key):
+            try:
+                present = target.stat()
+            except FileNotFoundError:
+                present = None
+            if (if_absent and present) or (
+                if_match is not None and (not present or _etag(present) != if_match)
+            ):
+                raise conflict(str(target), if_absent=if_absent)
+            written_at = max(time.time_ns(), present.st_mtime_ns + 1 if present else 0)
+            os.utime(temporary, ns=(written_at, written_at))
+            temporary.replace(target)
+            etag = _etag(target.stat())
+        _synchronise(target.parent)
+        return etag
+
+    @contextmanager
+    def _reading(self, path: Path) -> Iterator[None]:
+        try:
+            with self._translated(path):
+                yield
+        except StorageUnavailableError as error:
+            if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
+                raise ObjectNotFoundError(f"{path} does not exist") from error.__cause__
+            raise
+
+    @contextmanager
+    def _translated(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageUnavailableError(self._reason(path, error)) from error
+
+    def _reason(self, path: Path, error: OSError) -> str:
+        match error.errno:
+            case errno.ENOSPC | errno.EDQUOT:
+                return f"the disk of {self._root} is full ({error.strerror}); free some space, then run again"
+            case errno.EACCES | errno.EPERM:
+                return f"no permission for {error.filename or path}; give this user access to {self._root}"
+            case errno.EROFS:
+                return f"{self._root} is on a read-only file system; choose a folder that can be written"
+            case errno.EFBIG:
+                return f"{path} would exceed the size that a file may have here; raise the limit (ulimit -f)"
+            case errno.EXDEV:
+                return f"{path} and {self._hidden} are on different file systems; keep the store on one"
+            case errno.ELOOP:
+                return f"{error.filename or path} is a loop of links; remove it"
+            case errno.ENOTDIR | errno.EISDIR | errno.EEXIST | errno.ENOTEMPTY:
+                return f"{error.filename or path} is in the way ({error.strerror}); move it, or choose another folder"
+            case _:
+                return f"{path} cannot be read or written: {one_line(error)}; check the disk of {self._root}"
+
+
+def _is_loop(entry: os.DirEntry[str]) -> bool:
+    """Whether a link leads nowhere, or back to a folder that it is in; such a one is said, and listed no further."""
+    if not entry.is_symlink():
+        return False
+    try:
+        target = os.path.realpath(entry.path, strict=True)
+    except OSError:
+        logger.warning("%s is a link that leads nowhere; remove it", entry.path)
+        return True
+    back = Path(target).is_dir() and Path(entry.path).parent.resolve().is_relative_to(target)
+    if back:
+        logger.warning("%s is a link that leads back to %s; remove it", entry.path, target)
+    return back
+
+
+class _FolderWriter(ObjectWriter):
+    def __init__(self, file: BinaryIO, translated: Callable[[], AbstractContextManager[None]]) -> None:
+        self._file = file
+        self._translated = translated
+
+    def write(self, data: Any) -> int:
+        with self._translated():
+            self._file.write(data)
+        length = memoryview(data).nbytes
+        self.size += length
+        return length
+
+
+def _etag(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
+
+
+def _info(key: str, status: os.stat_result) -> ObjectInfo:
+    modified = datetime.fromtimestamp(status.st_mtime_ns / 1e9, UTC)
+    return ObjectInfo(key, status.st_size, _etag(status), modified)
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder with its parents so that it survives a power cut."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _synchronise(path.parent)
+
+
+def _synchronise(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
