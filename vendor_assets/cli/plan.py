@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from vendor_assets.cli.project import COMPLETE, Project, add_days, choose_days, open_project
+from vendor_assets.cli.terminal import print_table
 from vendor_assets.days import duration_text
 from vendor_assets.errors import BudgetError
 from vendor_assets.presentable import presentable
@@ -94,15 +95,11 @@ def _end(seconds: float | None, at_work: int) -> str | None:
 
 
 def _print_days(plans: Sequence[DayPlan]) -> None:
-    print(
-        f"{'day':12}{'troops':>8}{'warriors':>10}{'groups':>8}{'data':>8}{'calls':>8}{'answered':>10}  known from"
-    )
+    rows = []
     for plan in plans:
-        calls = plan.calls
-        print(
-            f"{plan.day!s:12}{plan.troops:>8}{calls['warriors']:>10}{calls['data_groups']:>8}"
-            f"{calls['performance_data']:>8}{plan.total:>8}{sum(plan.done.values()):>10}  {_known(plan)}"
-        )
+        calls = [plan.calls[asset] for asset in ("warriors", "data_groups", "performance_data")]
+        rows.append((plan.day, plan.troops, *calls, plan.total, sum(plan.done.values()), _known(plan)))
+    print_table(rows, "day", "troops", "warriors", "groups", "data", "calls", "answered", "known from")
 
 
 def _known(plan: DayPlan) -> str:
@@ -122,7 +119,6 @@ def _known(plan: DayPlan) -> str:
 
 
 def _print_costs(plans: Sequence[DayPlan], project: Project, seconds: float | None, at_work: int) -> None:
-
     settings = project.settings
     total, answered = sum(plan.total for plan in plans), sum(sum(plan.done.values()) for plan in plans)
     said = f"{total:,} calls to come, {answered:,} answered already"

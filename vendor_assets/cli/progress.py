@@ -6,11 +6,11 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn, Self
 
+from vendor_assets.cli.terminal import console
 from vendor_assets.presentable import visible
 
 QUIET_SECONDS: Final = 2.0
@@ -25,50 +25,58 @@ class ProgressLine:
     """A bar on a terminal, a plain line every half minute elsewhere; silent below two seconds."""
 
     def __init__(self, stream: Any) -> None:
-        # The bar moves the cursor, nothing else may.
-        self._stream = getattr(stream, "plain", stream)
-        self._terminal = stream.isatty()
-        self._stop = threading.Event()
-        self._started = time.monotonic()
-        self._thread = threading.Thread(target=self._show, daemon=True)
-        self._lock = threading.Lock()
-        self._past: deque[tuple[float, int]] = deque([(self._started, 0)])
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._console = console(stream)
+        self._progress = Progress(
+            BarColumn(24),
+            TextColumn("{task.description}", markup=False),
+            console=self._console,
+            auto_refresh=False,
+            speed_estimate_period=RATE_SECONDS,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not self._console.is_interactive,
+        )
+        self._pace = self._progress.add_task("", total=None, visible=False)
+        self._bar = self._progress.add_task("", visible=False)
         self._run: Any = None
+        self._started = time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._show, daemon=True)
 
     def __enter__(self) -> Self:
+        self._progress.start()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        if self._terminal:
-            self._stream.write("\r\033[K")
-            self._stream.flush()
+        self._progress.stop()
 
     def say(self, line: str) -> None:
         """Print one line above the bar."""
-        with self._lock:
-            self._stream.write(("\r\033[K" if self._terminal else "") + visible(line) + "\n")
-            self._stream.flush()
+        from rich.text import Text
+
+        self._console.print(Text(visible(line)), soft_wrap=True)
 
     def _show(self) -> None:
         next_line = LINE_SECONDS
         while not self._stop.wait(0.25):
-            now = time.monotonic()
-            text = self._text(now)
-            passed = now - self._started
+            passed = time.monotonic() - self._started
+            text = self._update()
             if text is None or passed < QUIET_SECONDS:
                 continue
-            if self._terminal:
-                with self._lock:
-                    self._stream.write("\r\033[K" + visible(text))
-                    self._stream.flush()
+            if self._console.is_interactive:
+                self._progress.update(self._bar, visible=True, refresh=True)
             elif passed >= next_line:
                 next_line = passed + LINE_SECONDS
                 self.say(text)
 
-    def _text(self, now: float) -> str | None:
+    def _update(self) -> str | None:
+        """How far the newest run is; None before anything is planned."""
         module = sys.modules.get("vendor_assets.harvest.harvester")
         live = list(module.Harvester.live) if module else []
         if not live:
@@ -76,21 +84,14 @@ class ProgressLine:
         state = live[-1].progress
         done = state.calls_done
         if live[-1] is not self._run:
-            self._run, self._past = live[-1], deque([(now, done)])
-        self._past.append((now, done))
-        while self._past[0][0] < now - RATE_SECONDS:
-            self._past.popleft()
-        since, before = self._past[0]
-        return _bar(state, (done - before) / (now - since) if now > since else 0.0)
-
-
-def _bar(progress: Any, pace: float) -> str | None:
-    """A bar and how far a run is; None before anything is planned."""
-    expected = progress.calls_done + progress.expected
-    if not expected:
-        return None
-    filled = int(24 * progress.calls_done / expected)
-    return f"[{'#' * filled}{'-' * (24 - filled)}] {progress.text(pace)}"
+            self._run = live[-1]
+            self._progress.reset(self._pace)
+        # A task of its own: where a total changes, rich forgets the speed.
+        self._progress.update(self._pace, completed=done)
+        text = visible(state.text(self._progress.tasks[0].speed or 0.0))
+        total = done + state.expected
+        self._progress.update(self._bar, completed=done, total=total, description=text)
+        return text if total else None
 
 
 @contextmanager

@@ -1,13 +1,18 @@
-"""What reaches a terminal: nothing that it would obey, and nothing that it cannot write."""
+"""What reaches a terminal: nothing that it would obey but our own, and nothing that it cannot write."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any
 
-from vendor_assets.presentable import visible
+from vendor_assets.errors import LONGEST_MESSAGE
+from vendor_assets.presentable import presentable, visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Visible:
@@ -21,15 +26,13 @@ class Visible:
 
     def __init__(self, stream: Any) -> None:
         self.plain = stream
+        if isinstance(stream, TextIOWrapper):
+            # A terminal of few letters: what it has not is shown by its number.
+            stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         """Write text, lines of it or parts of lines."""
-        shown = visible(text)
-        try:
-            self.plain.write(shown)
-        except UnicodeEncodeError as error:
-            # A terminal of few letters: what it has not is shown by its number.
-            self.plain.write(shown.encode(error.encoding, "backslashreplace").decode(error.encoding))
+        self.plain.write(visible(text))
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
@@ -42,3 +45,38 @@ def visible_output() -> Iterator[None]:
     """While the block lasts, standard output and standard error are such streams."""
     with redirect_stdout(Visible(sys.stdout)), redirect_stderr(Visible(sys.stderr)):
         yield
+
+
+def console(stream: Any) -> Console:
+    """A console that may colour and move the cursor on a terminal, and elsewhere writes plain lines of any length.
+
+    It writes past :class:`Visible`: whatever it is given is visible already, and a ``Text``, which has no markup.
+    """
+    from rich.console import Console
+
+    terminal = stream.isatty()
+    return Console(
+        file=getattr(stream, "plain", stream),
+        force_terminal=terminal,  # whatever FORCE_COLOR says
+        force_interactive=None if terminal else False,
+        width=None if terminal else sys.maxsize,
+    )
+
+
+def print_table(rows: Iterable[Sequence[object]], *heads: str) -> None:
+    """Print a table of any text: its first and its last column are words, those between are numbers."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 0, 0, 2), pad_edge=False)
+    table.add_column(heads[0], min_width=12)
+    for head in heads[1:-1]:
+        table.add_column(head, justify="right", min_width=6)
+    table.add_column(heads[-1], overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(presentable(cell, LONGEST_MESSAGE)) for cell in row))
+    screen = console(sys.stdout)
+    with screen.capture() as captured:
+        screen.print(table)
+    # Its last column is padded as well, for nobody.
+    screen.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))

@@ -17,6 +17,7 @@ from vendor_assets.cli.project import (
     embedded_vendor,
     open_project,
 )
+from vendor_assets.cli.terminal import print_table
 from vendor_assets.days import day_window, days_between, duration_text, last_complete_day
 from vendor_assets.errors import BudgetError, ConfigurationError, VendorAssetsError
 
@@ -164,16 +165,13 @@ _STATES = ("complete", "partial", "failed", "unfinished", "missing", "left_out")
 
 
 def _print_standings(days: list[Standing]) -> None:
-    print(
-        f"{'day':12}"
-        + "".join(f"{name.replace('_', ' '):>11}" for name in _STATES)
-        + "  dead letters  report"
-    )
+    rows = []
     for each in days:
-        counts = asdict(each)
-        row = "".join(f"{counts[name]:>11}" for name in _STATES) if each.roster else f"{'no roster yet':>66}"
+        counts = [getattr(each, name) if each.roster else "-" for name in _STATES]
         report = f"{each.report_at:%Y-%m-%d %H:%M} UTC" if each.report_at else "-"
-        print(f"{each.day!s:12}{row}{each.dead_letters:>14}  {report}")
+        rows.append((each.day, *counts, each.dead_letters, report if each.roster else "no roster yet"))
+    heads = (f"{name.replace('_', ' '):>9}" for name in _STATES)
+    print_table(rows, "day", *heads, "dead letters", "report")
     problems = [f"{each.day} {problem}" for each in days for problem in each.problems]
     for problem in problems[-_PROBLEMS_SHOWN:]:
         print(f"problem    {problem}")

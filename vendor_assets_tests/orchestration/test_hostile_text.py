@@ -16,7 +16,8 @@ import dagster as dg
 import pytest
 from dagster_shared.serdes import serialize_value
 
-from vendor_assets.cli.terminal import Visible, visible_output
+from vendor_assets.cli.progress import ProgressLine
+from vendor_assets.cli.terminal import Visible, print_table, visible_output
 from vendor_assets.errors import VendorRejectedError
 from vendor_assets.logs import get_logger
 from vendor_assets_tests.support.deployment import deploy, yesterday
@@ -168,3 +169,31 @@ def test_everything_that_the_command_prints_goes_through_it(capsys: pytest.Captu
     assert "\x1b" not in captured.out + captured.err
     assert captured.out == captured.err
     assert captured.out.startswith("\\x1b]0;owned")
+
+
+def test_a_table_in_a_file_is_plain_and_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row is one line of any length, without colours whatever the environment wants, and markup is text."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with visible_output():
+        print_table([("[red]x", 1, EVIL), ("y", 20, "long " * 500)], "what", "number", "why")
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split() == ["what", "number", "why"]
+    assert first.startswith("[red]x             1  \\x1b]0;owned")
+    assert first.isprintable()
+    assert second == "y                 20  " + " ".join(["long"] * 500)
+
+
+def test_progress_on_a_terminal_sends_nothing_of_what_it_is_told() -> None:
+    """The bar moves the cursor; lines above it are text, neither sequences nor markup."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    with ProgressLine(Visible(screen)) as progress:
+        progress.say("[bold]" + EVIL)
+    assert "[bold]\\x1b]0;owned" in screen.getvalue()
+    assert not [evil for evil in ("\x1b]", "\x07", "\u202e") if evil in screen.getvalue()]
