@@ -1,16 +1,18 @@
-"""What a report says in words and tables: HTML fragments of a day, everything from the vendor escaped."""
+"""What a report says in words and tables: HTML fragments of a day, by a template that escapes every value."""
 
 from __future__ import annotations
 
 import math
 import re
-from html import escape
-from typing import Final
+from typing import Any, Final
 
 from vendor_assets.analytics import metrics
 from vendor_assets.analytics.day import DayView, each
 from vendor_assets.analytics.plots import DASH, quantity
+from vendor_assets.analytics.templates import template
 from vendor_assets.presentable import presentable
+
+_PAGE: Final[Any] = template("pages.html").module
 
 MOST_ROWS: Final = 50
 """Rows of a table at most."""
@@ -39,25 +41,25 @@ def heading(view: DayView) -> str:
     )
     line = (
         f"{_count(facts['troops'], 'troop')}, {_count(facts['warriors'], 'warrior')}, "
-        f"{_count(facts['series'], 'series', 'series')}, {_count(facts['timeslices'], 'value')}; {compared}"
+        f"{_count(facts['series'], 'series', 'series')}, {_count(facts['timeslices'], 'value')}; {compared}. "
+        f"All times are {view.timezone}."
     )
-    caveats = "".join(
-        f"<li>{escape(presentable(text[0].upper() + text[1:], 1000))}.</li>" for text in view.caveats
-    )
-    return (
-        f"<h1>Performance of {view.day:%A} {view.day.day} {view.day:%B %Y} "
-        f'<span class="badge {badge}">{escape(word)}</span></h1>'
-        f'<p class="facts">{escape(line)}. All times are {escape(view.timezone)}.</p>'
-        + (f'<ul class="caveats">{caveats}</ul>' if caveats else "")
-        + (f'<p class="lead">{_lead(view)}</p>' if len(view.daily) else "")
-    )
+    lead, also = "", ""
+    if view.incidents:
+        stretch, others = view.incidents[0]
+        lead = presentable(view.describe(stretch), 300)
+        also = f"{_count(others, 'more value')} of this troop changed at the same time." if others else ""
+    elif len(view.daily):
+        also = "Nothing was clearly unusual."
+    title = f"Performance of {view.day:%A} {view.day.day} {view.day:%B %Y}"
+    return str(_PAGE.heading(title, _PAGE.badge(badge, word), line, view.caveats, lead, also))
 
 
 def overview(view: DayView) -> str:
     """The day's troops in a table: size, calls, the main value, coverage, state."""
     rows = view.overview
     if rows.empty:
-        return '<p class="facts">No troop is known for this day.</p>'
+        return str(_PAGE.facts("No troop is known for this day."))
     worst: dict[str, float] = {}
     for stretch, _ in view.incidents:
         worst.setdefault(stretch.series[0], stretch.ratio)
@@ -79,15 +81,14 @@ def overview(view: DayView) -> str:
     ]
     heads = ["Troop", "State", "Warriors", "Data groups", "Calls", *([] if one_main else ["Main value"])]
     heads += ["Mean", "p50", "p95", "p99", "Max", "Covered", "Incident"]
-    note = f"The {MOST_ROWS} busiest of {len(rows):,} troops. " if len(rows) > MOST_ROWS else ""
+    notes = [f"The {MOST_ROWS} busiest of {len(rows):,} troops."] if len(rows) > MOST_ROWS else []
     if one_main:
-        main = next(each(mains))
-        note += f"Calls and mean to max: {_value(main.data_group, main.value_name)}. "
-    note += (
+        notes.append(_PAGE.main(_value(*mains.iloc[0])))
+    notes.append(
         "Percentiles are over warriors and timeslices, not over single calls; the mean is weighted by calls where "
         "the vendor counts them. Covered: the part of the day for which an average series has values."
     )
-    return _table(heads, cells, left={0, 1} if one_main else {0, 1, 5}, note=note)
+    return str(_PAGE.table(heads, cells, {0, 1} if one_main else {0, 1, 5}, notes))
 
 
 def incidents(view: DayView) -> str:
@@ -99,21 +100,18 @@ def incidents(view: DayView) -> str:
         troop_id, data_group, value_name = stretch.series
         cells.append(
             [
-                f'<span class="nowrap">{f" {DASH} ".join(view.times(stretch))}</span>',
+                _PAGE.when(f" {DASH} ".join(view.times(stretch))),
                 _name(view.names.get(troop_id, troop_id)),
                 _value(data_group, value_name),
                 quantity(stretch.expected),
                 quantity(stretch.peak),
                 _ratio(stretch.ratio),
-                escape(stretch.against),
+                stretch.against,
                 f"{others} more" if others else DASH,
             ]
         )
-    return _table(
-        ["When", "Troop", "Value", "Usual", "Then", "Times", "Against", "Also unusual"],
-        cells,
-        left={0, 1, 2, 6, 7},
-    )
+    heads = ["When", "Troop", "Value", "Usual", "Then", "Times", "Against", "Also unusual"]
+    return str(_PAGE.table(heads, cells, {0, 1, 2, 6, 7}))
 
 
 def slowest(view: DayView, count: int = 12) -> str:
@@ -121,69 +119,36 @@ def slowest(view: DayView, count: int = 12) -> str:
     found = view.slowest(count)
     if found.empty:
         return ""
-    return _table(
-        ["Data group", "Troop", "Value", "Warriors", "Calls", "Mean", "p95", "Max"],
+    heads = ["Data group", "Troop", "Value", "Warriors", "Calls", "Mean", "p95", "Max"]
+    cells = [
         [
-            [
-                _name(row.data_group),
-                _name(view.names.get(row.troop_id, row.troop_id)),
-                _name(row.value_name),
-                f"{row.warriors:,}",
-                *(quantity(value) for value in (row.calls, row.mean, row.p95, row.max)),
-            ]
-            for row in each(found)
-        ],
-        left={0, 1, 2},
-    )
+            _name(row.data_group),
+            _name(view.names.get(row.troop_id, row.troop_id)),
+            _name(row.value_name),
+            f"{row.warriors:,}",
+            *(quantity(value) for value in (row.calls, row.mean, row.p95, row.max)),
+        ]
+        for row in each(found)
+    ]
+    return str(_PAGE.table(heads, cells, {0, 1, 2}))
 
 
-def _lead(view: DayView) -> str:
-    if not view.incidents:
-        return "Nothing was clearly unusual."
-    stretch, others = view.incidents[0]
-    also = (
-        f" {_count(others, 'more value').capitalize()} of this troop changed at the same time."
-        if others
-        else ""
-    )
-    return f"<strong>{escape(_cut(view.describe(stretch), 300))}.</strong>{escape(also)}"
-
-
-def _table(heads: list[str], rows: list[list[str]], *, left: set[int], note: str = "") -> str:
-    def line(cells: list[str], tag: str) -> str:
-        parts = (
-            f'<{tag} class="{"text" if index in left else "number"}">{cell}</{tag}>'
-            for index, cell in enumerate(cells)
-        )
-        return f"<tr>{''.join(parts)}</tr>"
-
-    body = "".join(line(cells, "td") for cells in rows)
-    small = f'<p class="note">{note}</p>' if note else ""
-    return f'<table class="report"><thead>{line(heads, "th")}</thead><tbody>{body}</tbody></table>{small}'
-
-
-def _name(text: str) -> str:
-    short = _cut(text, _LONGEST)
+def _name(text: str) -> Any:
+    short = presentable(text, _LONGEST)
     # Names have no spaces to break a line at; after these they may.
-    shown = re.sub(r"([/._·|])(?=\w)", r"\1<wbr>", escape(short))
-    return shown if short == text else f'<span title="{escape(presentable(text))}">{shown}</span>'
+    pieces = re.split(r"(?<=[/._·|])(?=\w)", short)
+    return _PAGE.name(pieces, "" if short == text else presentable(text))
 
 
-def _value(data_group: object, value_name: object) -> str:
+def _value(data_group: object, value_name: object) -> Any:
     if not isinstance(data_group, str) or not isinstance(value_name, str):
         return DASH
-    unit = metrics.unit_of(value_name)
-    told = f' <span class="unit">[{escape(unit)}]</span>' if unit else ""
-    return f"{_name(data_group)} · {_name(value_name)}{told}"
+    return _PAGE.value(_name(data_group), _name(value_name), metrics.unit_of(value_name))
 
 
-def _cut(text: str, most: int) -> str:
-    return presentable(text, most)
-
-
-def _state(state: str) -> str:
+def _state(state: str) -> Any:
     kinds = {"complete": "good", "partial": "fair", "empty": "fair", "missing": "bad"}
-    return f'<span class="badge {kinds.get(state, "fair")}">{escape(state)}</span>'
+    return _PAGE.badge(kinds.get(state, "fair"), state)
 
 
 def _ratio(ratio: float) -> str:

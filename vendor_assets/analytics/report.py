@@ -52,38 +52,6 @@ _LOG: Final = "kernel.log"
 _HIDDEN: Final = frozenset({"about", "summary"})
 """Cells that are for Jupyter or for machines: not in the HTML."""
 
-_STYLE: Final = """
-:root { color-scheme: light; }
-body { margin: 0; background: #f3f5f7; color: #22313f;
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 28px 36px 40px; background: #fff; box-sizing: border-box;
-  min-height: 100vh; }
-h1 { font-size: 25px; line-height: 1.25; margin: 0 0 6px; }
-p { margin: 0 0 10px; }
-.facts { color: #5d6b78; }
-.lead { margin: 14px 0 22px; font-size: 16px; overflow-wrap: anywhere; }
-.caveats { margin: 12px 0; padding: 10px 14px 10px 30px; background: #fdf1ed; border-left: 4px solid #c8452b;
-  overflow-wrap: anywhere; }
-.badge { display: inline-block; padding: 1px 9px; border-radius: 10px; font-size: 12px; font-weight: 600;
-  line-height: 18px; vertical-align: middle; white-space: nowrap; }
-.badge.good { background: #dcefeb; color: #1c6b60; }
-.badge.fair { background: #fbefd5; color: #86590a; }
-.badge.bad { background: #f8e0da; color: #a5321b; }
-table.report { border-collapse: collapse; width: 100%; margin: 6px 0 8px; font-size: 13px; }
-table.report th { color: #5d6b78; font-weight: 600; border-bottom: 2px solid #dfe5ea; padding: 5px 7px;
-  vertical-align: bottom; }
-table.report td { border-bottom: 1px solid #edf0f3; padding: 5px 7px; }
-table.report .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-table.report .text { text-align: left; overflow-wrap: break-word; }
-.nowrap { white-space: nowrap; }
-table.report .unit, .note { color: #7b8794; }
-.note { font-size: 12.5px; margin-bottom: 22px; }
-img { max-width: 100%; height: auto; display: block; margin: 20px 0 14px; }
-pre { overflow-x: auto; background: #f6f8fa; padding: 10px; font-size: 12.5px; }
-footer { margin-top: 26px; padding-top: 12px; border-top: 1px solid #dfe5ea; color: #7b8794; font-size: 12.5px; }
-@media print { body { background: #fff; } main { padding: 0; max-width: none; } img, tr { break-inside: avoid; } }
-"""
-
 
 @dataclass(frozen=True)
 class Report:
@@ -252,6 +220,8 @@ def _html(executed: NotebookNode, *, title: str, show_code: bool) -> str:
     from nbconvert import HTMLExporter  # noqa: PLC0415
     from traitlets.config import Config  # noqa: PLC0415
 
+    from vendor_assets.analytics.templates import template  # noqa: PLC0415
+
     settings = Config()
     settings.TagRemovePreprocessor.enabled = True
     settings.TagRemovePreprocessor.remove_cell_tags = set(_HIDDEN)
@@ -264,14 +234,7 @@ def _html(executed: NotebookNode, *, title: str, show_code: bool) -> str:
         exclude_output_prompt=True,
     )
     body, _ = exporter.from_notebook_node(executed)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n"
-        f"<footer>Made by vendor_assets {vendor_assets.__version__} from the harvested performance data. Unusual: "
-        "four or more robust standard deviations off the same hour of past weeks; where fewer than two past weeks "
-        "are there, off the day's own median.</footer>\n</main>\n</body>\n</html>\n"
-    )
+    return template("report.html").render(title=title, body=body, version=vendor_assets.__version__)
 
 
 def _output(executed: NotebookNode, tag: str, kind: str) -> Any:
