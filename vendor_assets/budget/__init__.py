@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vendor_assets.budget.budget import Budget, BudgetState, Slot, WorkClass
+from vendor_assets.budget.budget import Budget, Slot, WorkClass
 from vendor_assets.budget.clock import Clock, SystemClock
 from vendor_assets.budget.database import check_database, database_place
 from vendor_assets.budget.headers import (
@@ -18,6 +18,7 @@ from vendor_assets.budget.headers import (
 from vendor_assets.budget.leases import Leases, LeaseState
 from vendor_assets.budget.limits import Limit, seconds_for
 from vendor_assets.budget.samples import Backlog, Sample, pace_at, totals
+from vendor_assets.budget.state import BudgetState
 
 __all__ = [
     "Backlog",

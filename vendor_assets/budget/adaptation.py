@@ -55,7 +55,7 @@ _LONGEST_DEFAULT_HOLD_SECONDS: Final = 60.0
 
 
 @dataclass(slots=True)
-class Report:
+class Tally:
     """What came of a process's calls since it last told.
 
     Attributes:
@@ -109,7 +109,7 @@ class Report:
             self.failed += 1
             self.failed_since_answer += not alive
 
-    def moved(self, seconds: float) -> Report:
+    def moved(self, seconds: float) -> Tally:
         """The same on another clock."""
         if abs(seconds) < 0.05:
             return self
@@ -134,8 +134,8 @@ class Report:
             key = (quota, quota in firmly)
             self.against[key] = self.against.get(key, 0) + 1
 
-    def join(self, later: Report) -> None:
-        """Append another report."""
+    def join(self, later: Tally) -> None:
+        """Append another tally."""
         self.sent += later.sent
         self.failures += later.failures
         self.alive_at = max(self.alive_at, later.alive_at)
@@ -286,28 +286,28 @@ class Tuning:
             self.target = max(self.target, self.before)
 
     def absorb(
-        self, report: Report, now: float, ceiling: float, share: float, permitted: float = math.inf
+        self, tally: Tally, now: float, ceiling: float, share: float, permitted: float = math.inf
     ) -> None:
         """Take in what came of some calls, and adapt the rate once a second.
 
         Args:
-            report: The calls.
+            tally: The calls.
             now: The time.
             ceiling: The rate that the limits permit; infinite where none is known.
             share: Our part of what is found where none is known.
             permitted: The rate that is not passed since the vendor fell.
         """
-        if report.answered:
+        if tally.answered:
             self.streak = 0
-            self.admitted += report.answered
+            self.admitted += tally.answered
             if self.resumed_at is None:
                 self.resumed_at = now
-        for endpoint, (number, seconds) in report.latencies.items():
+        for endpoint, (number, seconds) in tally.latencies.items():
             sums = self.window.setdefault(endpoint, [0.0, 0.0])
             sums[0] += number
             sums[1] += seconds
-        self.answered += report.answered
-        self.failed += report.failed
+        self.answered += tally.answered
+        self.failed += tally.failed
         if self.window_at is None:
             self.window_at = now
         passed = now - self.window_at

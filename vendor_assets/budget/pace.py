@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field, replace
 from typing import Final, NamedTuple
 
-from vendor_assets.budget.adaptation import Report, Tuning
+from vendor_assets.budget.adaptation import Tally, Tuning
 from vendor_assets.budget.breaker import Breaker
 from vendor_assets.budget.falls import Falls
 from vendor_assets.budget.limits import JITTER_SECONDS, Limit
@@ -417,22 +417,22 @@ class Pace:
         told = (told.until for told in self.quotas.values() if told.rate(now) == 0 and self._is_wide(told))
         return max([self.hold_until, *told])
 
-    def absorb(self, rules: Sequence[Rule], share: float, report: Report, now: float) -> None:
+    def absorb(self, rules: Sequence[Rule], share: float, tally: Tally, now: float) -> None:
         """Take in what came of some calls."""
         before = self.rate(now)
         self._note_drag(rules, now)
-        for (key, firmly), answers in report.against.items():
+        for (key, firmly), answers in tally.against.items():
             if key in self.quotas:
                 configured = self.ceiling(rules, now, told=False)
                 told = self.quotas[key].contradicted(answers, now, configured, firmly=firmly)
                 self._believe(key, told, now)
         ceiling = self.ceiling(rules, now)
-        if report:
-            self._see_falls(report, ceiling, now)
+        if tally:
+            self._see_falls(tally, ceiling, now)
         if self.tuning.mode == "search" and not math.isinf(ceiling):
             self.tuning = Tuning(baseline=self.tuning.baseline)
         permitted = self.falls.permitted(now)
-        self.tuning.absorb(report, now, ceiling, share, math.inf if permitted is None else permitted)
+        self.tuning.absorb(tally, now, ceiling, share, math.inf if permitted is None else permitted)
         self._follow(before, now)
 
     def throttle(
@@ -577,16 +577,16 @@ class Pace:
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _see_falls(self, report: Report, ceiling: float, now: float) -> None:
+    def _see_falls(self, tally: Tally, ceiling: float, now: float) -> None:
         """Whether the vendor has fallen, or is back."""
         known = not math.isinf(ceiling)
         falls, opened_at = self.falls, self.breaker.opened_at
-        falls.count(report.sent, report.failures, now, report.alive_at)
+        falls.count(tally.sent, tally.failures, now, tally.alive_at)
         acted_at = -math.inf if falls.acted_at is None else falls.acted_at
-        fresh = report.answered if report.alive_at > acted_at else 0
+        fresh = tally.answered if tally.alive_at > acted_at else 0
         # What was sent before an outage is answered in it, and what was sent in it fails after it: neither is news.
-        back = report.answered > 0 and (opened_at is None or report.alive_at >= opened_at)
-        if not self.breaker.absorb(back, report.failed_after(acted_at), now):
+        back = tally.answered > 0 and (opened_at is None or tally.alive_at >= opened_at)
+        if not self.breaker.absorb(back, tally.failed_after(acted_at), now):
             if opened_at is None:
                 falls.look(fresh, now, known=known)
         elif opened_at is None:

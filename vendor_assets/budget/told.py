@@ -15,6 +15,7 @@ configured limit, and was not refused of late, one call at a time goes ahead of 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, NamedTuple, Self
@@ -327,6 +328,7 @@ class Listener:
     """Compares what one answer tells with what was told before its call was sent; one for each process."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._claims: dict[str, _Claim] = {}
 
     def compare(
@@ -341,6 +343,12 @@ class Listener:
             admitted: Whether the vendor did what was asked.
             now: The time.
         """
+        with self._lock:
+            return self._compare(said, known, trial, now, admitted=admitted)
+
+    def _compare(
+        self, said: Said, known: Mapping[str, Told], trial: str, now: float, *, admitted: bool
+    ) -> Said:
         against, firmly, confirms = [], [], []
         for quota in said.quotas:
             key = key_of(quota.name, quota.limit)

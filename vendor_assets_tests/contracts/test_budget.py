@@ -22,8 +22,8 @@ import pytest
 from vendor_assets.budget import Backlog, Budget, Leases, Limit, Sample
 from vendor_assets.budget.breaker import PROBE_SECONDS
 from vendor_assets.budget.database import Database
+from vendor_assets.budget.in_flight import TTL_SECONDS
 from vendor_assets.budget.pace import Ask
-from vendor_assets.budget.places import TTL_SECONDS
 from vendor_assets.errors import (
     BudgetDeadlineError,
     BudgetError,
@@ -69,9 +69,9 @@ class Account:
         self, budget: Budget, *, status: int | None = 200, headers: dict[str, str] | None = None, **slot: Any
     ) -> float:
         """One call; returns when it was sent."""
-        with budget.slot(**slot) as place:
+        with budget.slot(**slot) as taken:
             sent = self.clock.now
-            place.observe(status=status, headers=headers or {}, seconds=0.0, error=status is None)
+            taken.observe(status=status, headers=headers or {}, seconds=0.0, error=status is None)
         return sent
 
 
@@ -262,17 +262,17 @@ def test_calls_in_flight_are_capped_over_processes(account: Account) -> None:
         for budget in (one, two):
             with pytest.raises(BudgetDeadlineError), budget.slot(deadline_seconds=1.0):
                 pass
-        one.beat()
-        two.beat()
+        one.renew()
+        two.renew()
     account.clock.advance(1.0)
-    one.beat()
-    two.beat()
+    one.renew()
+    two.renew()
     with one.slot(deadline_seconds=2.0), two.slot(deadline_seconds=2.0):
         pass
 
 
-def test_places_of_a_killed_process_fall_to_the_others(account: Account) -> None:
-    """A process that renews no more loses its places after five seconds."""
+def test_the_share_of_a_killed_process_falls_to_the_others(account: Account) -> None:
+    """A process that renews no more loses its share of the calls in flight after five seconds."""
     dead, alive = account.member(max_in_flight=1), account.member(max_in_flight=1)
     dead.slot().__enter__()
     with pytest.raises(BudgetDeadlineError), alive.slot(deadline_seconds=1.0):
@@ -285,7 +285,7 @@ def test_places_of_a_killed_process_fall_to_the_others(account: Account) -> None
 def test_scheduled_work_goes_before_backfills(account: Account) -> None:
     """Slots that a backfill reserved far ahead go to scheduled work that comes later."""
     backfill, scheduled = account.member(), account.member()
-    backfill._reserve([Ask(backfill=True)] * 60)
+    backfill._dispatch._reserve([Ask(backfill=True)] * 60)
     start = account.clock.now
     assert scheduled.state().ahead_seconds > 50 * STEP
     assert account.call(scheduled) - start < 2 * STEP
@@ -297,7 +297,7 @@ def test_the_breaker_lets_one_probe_through(account: Account) -> None:
     for _ in range(10):
         account.call(one, status=None)
         account.clock.advance(0.3)
-        one.beat()
+        one.renew()
     assert two.state().breaker == "open"
     assert "down" in two.state().why
     first = account.call(one, status=500)
@@ -315,7 +315,7 @@ def test_a_probe_that_raises_frees_the_way(account: Account) -> None:
     for _ in range(10):
         account.call(budget, status=None)
         account.clock.advance(0.3)
-        budget.beat()
+        budget.renew()
     with budget.slot():
         pass
     before = account.clock.now
@@ -461,7 +461,7 @@ def test_closing_frees_those_who_wait(database_url: str) -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    while not budget._outstanding:
+    while not budget._dispatch.reserved:
         time.sleep(0.005)
     budget.close()
     thread.join(10)
@@ -471,7 +471,7 @@ def test_closing_frees_those_who_wait(database_url: str) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_fork_is_a_member_of_its_own(database_url: str) -> None:
-    """The child of a fork uses its own connection and places; the parent goes on undisturbed."""
+    """The child of a fork has its own connection and share of the calls in flight; the parent goes on undisturbed."""
     budget = Budget(database_url, "acme", limits=[Limit.parse("200/s")], share=1.0)
     with budget.slot():
         pass
@@ -506,7 +506,7 @@ for _ in range(4):
 
 
 def test_a_kill_leaves_nothing_behind(database_url: str) -> None:
-    """After kill -9 of a process that held all places, another one is served."""
+    """After kill -9 of a process that had all calls in flight, another one is served."""
     with subprocess.Popen(
         [sys.executable, "-c", CHILD, database_url], stdout=subprocess.PIPE, text=True
     ) as child:
@@ -725,7 +725,7 @@ def test_a_ceiling_is_shown_holds_for_all_and_can_be_lifted(account: Account) ->
         account.call(one)
     for _ in range(12):
         account.call(one, status=500)
-        one.beat()
+        one.renew()
     one.close()
     two = account.member(limits=[Limit.parse("40/s")])
     state = two.state()

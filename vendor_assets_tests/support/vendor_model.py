@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from vendor_assets.budget.adaptation import Report
-from vendor_assets.budget.budget import AHEAD_SECONDS
+from vendor_assets.budget.adaptation import Tally
+from vendor_assets.budget.dispatch import AHEAD_SECONDS
 from vendor_assets.budget.pace import Ask, Grant, Later, Pace, Rule
 
 Outcome = Literal["ok", "throttled", "failed", "unavailable"]
@@ -220,13 +220,13 @@ def play(
 
     outstanding = [0]
     waiting: deque[Callable[[float], None]] = deque()
-    reports = [Report() for _ in range(processes)]
+    tallies = [Tally() for _ in range(processes)]
     told = [start] * processes
     turns = itertools.cycle(range(processes))
 
     def tell(now: float, process: int) -> None:
-        report, reports[process], told[process] = reports[process], Report(), now
-        pace.absorb(rules, share, report, now)
+        tally, tallies[process], told[process] = tallies[process], Tally(), now
+        pace.absorb(rules, share, tally, now)
 
     def plan(moment: float, what: Callable[[float], None]) -> None:
         heapq.heappush(events, (moment, next(order), what))
@@ -252,7 +252,7 @@ def play(
         if not pace.valid(grant):
             acquire(now, returns=True)
             return
-        reports[process].send(now)
+        tallies[process].send(now)
         outcome, delay = vendor.arrive(now)
         story.sent.append((now, outcome))
         plan(now + delay, lambda later: finish(later, grant, outcome, later - now, process))
@@ -266,7 +266,7 @@ def play(
             pace.throttle(rules, grant, vendor.retry_after, "503", now, unavailable=True)
         else:
             ok = outcome == "ok"
-            reports[process].add("", took, alive=ok, answered=ok, now=now)
+            tallies[process].add("", took, alive=ok, answered=ok, now=now)
             patience = 0.25 if outcome == "failed" and not grant.probe else 0.5
             if processes == 1 or grant.probe or now - told[process] > patience:
                 tell(now, process)

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from vendor_assets.budget.adaptation import HIGHEST_RATE, PROBE_INTERVAL_SECONDS, Report, Tuning
+from vendor_assets.budget.adaptation import HIGHEST_RATE, PROBE_INTERVAL_SECONDS, Tally, Tuning
 from vendor_assets.budget.breaker import PROBE_LIMIT_SECONDS, PROBE_SECONDS, Breaker
 from vendor_assets.budget.limits import Limit
 from vendor_assets.budget.pace import Pace, Rule
@@ -128,10 +128,10 @@ def test_strain_cuts_once_per_interval() -> None:
 
 def test_success_brings_the_rate_back() -> None:
     """After a cut by strain the rate is back at the limit within a minute."""
-    tuning, report = Tuning(), Report(answered=20, latencies={"": [20, 0.2]})
+    tuning, tally = Tuning(), Tally(answered=20, latencies={"": [20, 0.2]})
     tuning.strain(0.0, 20.0)
     for n in range(1, 40):
-        tuning.absorb(report, float(n), 20.0, 1.0)
+        tuning.absorb(tally, float(n), 20.0, 1.0)
     assert tuning.mode == "free"
 
 
@@ -139,10 +139,10 @@ def test_slow_answers_are_strain() -> None:
     """Latency far above its baseline cuts the rate of a vendor with a known limit, too."""
     tuning = Tuning()
     for n in range(10):
-        tuning.absorb(Report(answered=20, latencies={"": [20, 0.4]}), float(n), 20.0, 1.0)
+        tuning.absorb(Tally(answered=20, latencies={"": [20, 0.4]}), float(n), 20.0, 1.0)
     assert tuning.rate is None
     for n in range(10, 15):
-        tuning.absorb(Report(answered=20, latencies={"": [20, 40.0]}), float(n), 20.0, 1.0)
+        tuning.absorb(Tally(answered=20, latencies={"": [20, 40.0]}), float(n), 20.0, 1.0)
     assert tuning.mode == "recover"
 
 
@@ -150,9 +150,9 @@ def test_a_slow_endpoint_is_not_strain() -> None:
     """Each endpoint has its own baseline: going from quick lists to slow data is no strain."""
     tuning = Tuning()
     for n in range(10):
-        tuning.absorb(Report(answered=20, latencies={"list": [20, 0.2]}), float(n), 20.0, 1.0)
+        tuning.absorb(Tally(answered=20, latencies={"list": [20, 0.2]}), float(n), 20.0, 1.0)
     for n in range(10, 20):
-        tuning.absorb(Report(answered=20, latencies={"data": [20, 60.0]}), float(n), 20.0, 1.0)
+        tuning.absorb(Tally(answered=20, latencies={"data": [20, 60.0]}), float(n), 20.0, 1.0)
     assert tuning.mode == "free"
 
 
@@ -175,7 +175,7 @@ def test_a_second_throttle_soon_cuts_deep() -> None:
     """Refused once may be chance; refused again before much was answered, the rate is far too high."""
     tuning = Tuning()
     tuning.throttle(0.0, 20.0)
-    tuning.absorb(Report(answered=3), 1.1, 20.0, 1.0)
+    tuning.absorb(Tally(answered=3), 1.1, 20.0, 1.0)
     tuning.throttle(1.2, 19.0)
     assert tuning.rate == pytest.approx(0.7 * 19.0)
 
@@ -205,7 +205,7 @@ def test_a_cut_just_before_an_outage_is_taken_back(cut_at: float, undone: bool) 
     assert cut < 30.0
     pace.breaker.opened_at = 100.0
     pace.breaker.success_at = 99.0
-    answer = Report()
+    answer = Tally()
     answer.send(103.5)
     answer.add("", 0.05, alive=True, answered=True, now=103.55)
     pace.absorb(believed("40/s"), 1.0, answer, 103.6)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vendor_assets.budget.adaptation import Report
+from vendor_assets.budget.adaptation import Tally
 from vendor_assets.budget.falls import AGAIN_SECONDS, HOLDS_SECONDS, Falls
 from vendor_assets.budget.limits import Limit
 from vendor_assets.budget.pace import Ask, Grant, Pace, Rule
@@ -239,20 +239,20 @@ def test_what_was_sent_before_an_outage_does_not_end_it() -> None:
     """An answer that comes during an outage, to a call from before, frees nobody; nor do its failures start another."""
     rules, pace = rules_of("20/s"), Pace.new(0.0, 0.0, "b")
     for n in range(10):
-        report = Report()
-        report.send(10.0)
-        report.add("", 0.1, alive=False, answered=False, now=10.1 + n / 100)
-        pace.absorb(rules, 1.0, report, 10.1 + n / 100)
+        tally = Tally()
+        tally.send(10.0)
+        tally.add("", 0.1, alive=False, answered=False, now=10.1 + n / 100)
+        pace.absorb(rules, 1.0, tally, 10.1 + n / 100)
     assert pace.breaker.open
-    late = Report()
+    late = Tally()
     late.add("", 3.0, alive=True, answered=True, now=11.0)
     pace.absorb(rules, 1.0, late, 11.0)
     assert pace.breaker.open
-    probe = Report()
+    probe = Tally()
     probe.add("", 0.1, alive=True, answered=True, now=14.0)
     pace.absorb(rules, 1.0, probe, 14.0)
     assert not pace.breaker.open
-    old = Report()
+    old = Tally()
     for _ in range(20):
         old.add("", 9.0, alive=False, answered=False, now=15.0)
     pace.absorb(rules, 1.0, old, 15.0)

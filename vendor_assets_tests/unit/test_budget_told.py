@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from vendor_assets.budget.adaptation import Report
-from vendor_assets.budget.budget import AHEAD_SECONDS, LOOK_SECONDS
+from vendor_assets.budget.adaptation import Tally
+from vendor_assets.budget.dispatch import AHEAD_SECONDS, LOOK_SECONDS
 from vendor_assets.budget.headers import answer_time, parse_policies, parse_quotas, wait_seconds
 from vendor_assets.budget.limits import Limit
 from vendor_assets.budget.pace import Ask, Grant, Later, Pace, Rule
@@ -209,15 +209,15 @@ def play(
         def finish(self, now: float, ask: Ask, grant: Grant, ok: bool, headers: Headers) -> None:
             self.flying -= 1
             wall = answer_time(headers, datetime.fromtimestamp(EPOCH + now, UTC))
-            report = Report()
+            tally = Tally()
             if ok:
-                report.add(ask.endpoint, LATENCY, alive=True, answered=True)
+                tally.add(ask.endpoint, LATENCY, alive=True, answered=True)
                 said = Said(
                     ask.endpoint, grant.at, self.flying, parse_quotas(headers, wall), parse_policies(headers)
                 )
                 said = self.listener.compare(said, pace.quotas, trial=grant.trial, admitted=True, now=now)
-                report.add_against(said.against, said.firmly)
-                pace.absorb(rules, share, report, now)
+                tally.add_against(said.against, said.firmly)
+                pace.absorb(rules, share, tally, now)
                 if pace.hears(rules, share, said, now):
                     pace.hear(rules, share, said, now)
             else:

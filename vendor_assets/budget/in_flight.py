@@ -1,7 +1,7 @@
 """The cap on calls in flight, shared out over processes. Pure.
 
-Each process holds some of the places for a few seconds at a time and enforces them by itself. A process that
-is gone stops renewing, and its places fall to the others.
+Each process is granted a part of the cap for a few seconds at a time and keeps to it by itself. A process that is gone
+stops renewing, and its part falls to the others.
 """
 
 from __future__ import annotations
@@ -11,9 +11,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Final
 
 TTL_SECONDS: Final = 5.0
-"""Places that were not renewed for so long are free."""
+"""A part of the cap that was not renewed for so long is free."""
+
+PART: Final = "places"
+"""Which document of an account holds them."""
 
 _TURN_SECONDS: Final = 2.0
+_GUARD_SECONDS: Final = 0.5
+_RENEW_SECONDS: Final = 0.2
 
 
 @dataclass(slots=True)
@@ -22,8 +27,8 @@ class Member:
 
     Attributes:
         renewed_at: On the database's clock.
-        wanted: Places it could use.
-        granted: Places it may use.
+        wanted: Calls in flight that it could use.
+        granted: Calls in flight that it may have.
         in_flight: Calls it has sent and not finished, when it renewed.
         waiting: Callers that waited for a slot then.
         work_class: Of those who wait.
@@ -40,7 +45,7 @@ class Member:
 
 
 @dataclass(slots=True)
-class Places:
+class InFlightShares:
     """All processes of an account, by holder."""
 
     boot: str
@@ -48,7 +53,7 @@ class Places:
     members: dict[str, Member] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, body: str, now: float, boot: str) -> Places:
+    def load(cls, body: str, now: float, boot: str) -> InFlightShares:
         """Read a document; after a reboot nobody is there, and where the clock went back all are fresh."""
         if not body:
             return cls(boot, now)
@@ -74,7 +79,7 @@ class Places:
         Args:
             holder: The process.
             member: What it wants; ``granted`` is filled in.
-            in_use: Places it cannot give back now.
+            in_use: What it cannot give back now.
             now: The database's clock.
         """
         self.members = {
@@ -90,13 +95,94 @@ class Places:
         self.members[holder] = member
         return member
 
+    def live(self) -> dict[str, Member]:
+        """Those that renewed of late."""
+        return {
+            holder: member
+            for holder, member in self.members.items()
+            if self.at - member.renewed_at <= TTL_SECONDS
+        }
+
     def leave(self, holder: str) -> None:
-        """A process needs no places any more."""
+        """A process sends no more."""
         self.members.pop(holder, None)
 
 
+@dataclass(slots=True)
+class InFlight:
+    """One process's calls: how many have a slot, how many were sent, and how many of both it may have at once.
+
+    Times are this machine's monotonic clock.
+
+    Attributes:
+        reserved: Calls that have a slot and were not sent yet.
+        sent: Calls that were sent and are not over.
+        most: The most of both since the last renewal.
+        granted: How many of both it may have ...
+        granted_until: ... up to then.
+        renew_at: Where it could use more, it asks for them no sooner.
+        processes: How many share the cap.
+    """
+
+    reserved: int = 0
+    sent: int = 0
+    most: int = 0
+    granted: int = 0
+    granted_until: float = 0.0
+    renew_at: float = 0.0
+    processes: int = 1
+
+    @property
+    def total(self) -> int:
+        """Calls that have a slot, sent or not."""
+        return self.reserved + self.sent
+
+    def reserve(self) -> None:
+        """A call was given a slot."""
+        self.reserved += 1
+        self.most = max(self.most, self.total)
+
+    def send(self) -> None:
+        """A call that had a slot is sent."""
+        self.reserved -= 1
+        self.sent += 1
+
+    def give_up(self) -> None:
+        """A call that had a slot is not sent."""
+        self.reserved -= 1
+
+    def finish(self) -> None:
+        """A call that was sent is over."""
+        self.sent -= 1
+
+    def lapsed(self, now: float) -> bool:
+        """Whether what was granted has to be renewed before anything is sent."""
+        return now >= self.granted_until
+
+    def room(self, now: float) -> int:
+        """How many more calls may be given a slot."""
+        return 0 if self.lapsed(now) else max(0, self.granted - self.total)
+
+    def want(self, waiting: int, cap: int) -> int:
+        """How many it could use until the next renewal, with so many callers that wait."""
+        wanted = min(cap, max(self.most, self.total + waiting))
+        self.most = self.total
+        return wanted
+
+    def renew(self, member: Member, processes: int, asked_at: float) -> None:
+        """Take what was granted."""
+        self.granted = member.granted
+        self.granted_until = asked_at + TTL_SECONDS - _GUARD_SECONDS
+        self.renew_at = asked_at + (_RENEW_SECONDS if member.granted < member.wanted else 0.0)
+        self.processes = processes
+
+    def leave(self) -> None:
+        """Give back what was granted."""
+        self.granted = 0
+
+
 def _shares(members: dict[str, Member], cap: int, turn: int) -> dict[str, int]:
-    """Scheduled work has what it wants first; each process of backfills keeps one place where that is possible."""
+    """Scheduled work has what it wants first; each process of backfills keeps one call where that is possible."""
     first = {name: member.wanted for name, member in members.items() if member.work_class != "backfill"}
     rest = {name: member.wanted for name, member in members.items() if member.work_class == "backfill"}
     kept = min(sum(1 for number in rest.values() if number), max(0, cap - len(first)))
@@ -105,7 +191,7 @@ def _shares(members: dict[str, Member], cap: int, turn: int) -> dict[str, int]:
 
 
 def _fair(wanted: dict[str, int], cap: int, turn: int) -> dict[str, int]:
-    """Max-min fair shares; where there are more processes than places, they take turns."""
+    """Max-min fair shares; where there are more processes than calls in flight, they take turns."""
     names = sorted(name for name, number in wanted.items() if number > 0)
     shares = dict.fromkeys(wanted, 0)
     if len(names) > cap:

@@ -1,0 +1,117 @@
+"""The block: slots that a process reserves for callers that are about to come. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from vendor_assets.budget.pace import QUICK_SECONDS, Ask, Grant
+
+BLOCK_SECONDS: Final = 0.25
+"""A block holds at most so much of the process's fair part of the pace."""
+
+_QUICK_RATE: Final = 12.0
+_QUICK_INTERVAL_SECONDS: Final = 0.01
+_MEASURED_SECONDS: Final = 0.1
+_SHORTEST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+_IMMEDIATE_SECONDS: Final = 0.003
+_FIRST_SIZE: Final = 4
+_LARGEST_SIZE: Final = 1000
+
+
+class Reserved(NamedTuple):
+    """A slot that nobody has asked for yet.
+
+    Attributes:
+        ask: What it was reserved for.
+        grant: The slot.
+        local_at: When it is, on this machine's monotonic clock.
+    """
+
+    ask: Ask
+    grant: Grant
+    local_at: float
+
+
+class Block:
+    """Slots in order, and how many are worth reserving at once.
+
+    Where the database, not the pace, is what callers wait for, or the pace is so quick that a transaction for each call
+    would be dear, a process reserves in blocks of up to a quarter of a second's worth. They double while that is so,
+    and shrink when slots are missed or the pace is what counts again.
+    """
+
+    def __init__(self) -> None:
+        self._slots: deque[Reserved] = deque()
+        self._size = 0
+        self._largest = 0
+        self._missed = 0
+        self._paused_until = 0.0
+        self._pause_seconds = _SHORTEST_PAUSE_SECONDS
+        self._slack_seconds = 0.0
+        self._served = 0
+        self._counted_at = 0.0
+        self._own_rate = 0.0
+
+    def count_served(self) -> None:
+        """A caller was given a slot."""
+        self._served += 1
+
+    def note_slack(self, seconds: float) -> None:
+        """A reservation got its first slot so long after it could have been used: the pace was what counted."""
+        self._slack_seconds = seconds
+
+    def keep(self, reserved: Reserved) -> None:
+        """Append a slot."""
+        self._slots.append(reserved)
+
+    def first(self, earliest: float) -> Reserved | None:
+        """The next slot that is not missed; those before a moment are dropped."""
+        while self._slots and self._slots[0].local_at < earliest:
+            self._slots.popleft()
+            self._missed += 1
+        return self._slots[0] if self._slots else None
+
+    def take(self) -> None:
+        """The first slot is used."""
+        self._slots.popleft()
+
+    def drop(self, valid: Callable[[Grant], bool]) -> None:
+        """Drop slots that were taken back."""
+        if self._slots:
+            self._slots = deque(reserved for reserved in self._slots if valid(reserved.grant))
+
+    def next_size(self, callers: int, interval_seconds: float, processes: int, now: float) -> int:
+        """How many slots to reserve beside those for callers that wait.
+
+        Args:
+            callers: How many wait, and get a slot each.
+            interval_seconds: Between two calls of the account.
+            processes: How many share the pace.
+            now: This machine's monotonic clock.
+        """
+        passed = now - self._counted_at
+        if passed > _MEASURED_SECONDS:
+            rate = self._served / passed
+            self._own_rate = rate if passed > 1.0 else (self._own_rate + rate) / 2
+            self._served, self._counted_at = 0, now
+        slow = self._own_rate < _QUICK_RATE or interval_seconds > _QUICK_INTERVAL_SECONDS
+        if not callers or slow or now < self._paused_until:
+            return 0
+        if self._missed > 0.1 * self._size:
+            self._largest //= 2
+            if not self._largest:
+                self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
+                self._paused_until = now + self._pause_seconds
+        elif self._slack_seconds < _IMMEDIATE_SECONDS or interval_seconds < QUICK_SECONDS:
+            self._largest = min(max(_FIRST_SIZE, 2 * self._largest), _LARGEST_SIZE)
+            if self._largest > 2 * _FIRST_SIZE:
+                self._pause_seconds = _SHORTEST_PAUSE_SECONDS
+        elif self._slack_seconds > BLOCK_SECONDS:
+            self._largest -= -(-self._largest // 8)
+        self._missed = 0
+        fair = BLOCK_SECONDS / interval_seconds / processes
+        self._size = max(0, min(self._largest, int(fair) - callers))
+        return self._size

@@ -1,0 +1,576 @@
+"""The dispatch: hands out an account's slots to this process's threads, in order, just before they are due."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from vendor_assets.budget import in_flight
+from vendor_assets.budget.block import BLOCK_SECONDS, Block, Reserved
+from vendor_assets.budget.clock import Clock
+from vendor_assets.budget.database import Database, Snapshot
+from vendor_assets.budget.document import PaceDocument
+from vendor_assets.budget.in_flight import InFlight, InFlightShares, Member
+from vendor_assets.budget.limits import Limit
+from vendor_assets.budget.pace import (
+    BACKFILL_FRESH_SECONDS,
+    FRESH_SECONDS,
+    GUARD_SECONDS,
+    Ask,
+    Grant,
+    Later,
+    Pace,
+    TooLate,
+)
+from vendor_assets.budget.terms import LATEST_SECONDS, Terms
+from vendor_assets.errors import BudgetDeadlineError, BudgetError, BudgetUnavailableError, StoppedError
+from vendor_assets.logs import get_logger
+
+log = get_logger(__name__)
+T = TypeVar("T")
+
+AHEAD_SECONDS: Final = 0.05
+"""A process reserves at most so far ahead for callers that wait: hardly anything is lost when it is killed, and
+a newcomer waits for one call of each process."""
+
+EARLY_SECONDS: Final = 0.003
+"""The epochs are looked at this long before a slot, so that the look does not make the call late."""
+
+LOOK_SECONDS: Final = 1.0
+"""Who waits for longer than this looks so often whether the slot was taken back."""
+
+PROMOTION_SECONDS: Final = 10.0
+"""A backfill call that has waited so long counts as scheduled."""
+
+_HEARTBEAT_SECONDS: Final = 0.5
+_IDLE_SECONDS: Final = 5.0
+_STOPPED_SECONDS: Final = 0.5
+"""A caller that waits looks so often whether it still wants to."""
+_JITTER_SECONDS: Final = 0.001
+"""A call that is no later than this counts as punctual for the next one; each would push its successor otherwise."""
+_LARGEST_LAG_SECONDS: Final = 0.1
+
+
+@dataclass(eq=False)
+class _Waiter:
+    """A thread that wants to send."""
+
+    ask: Ask
+    started: float
+    condition: threading.Condition
+    deadline_seconds: float | None
+    stopped: Callable[[], bool] | None = None
+    grant: Grant | None = None
+    local_at: float = 0.0
+    not_before: float = 0.0
+    error: BudgetError | None = None
+
+    @property
+    def deadline(self) -> float:
+        """When it gives up, on this machine's monotonic clock."""
+        return math.inf if self.deadline_seconds is None else self.started + self.deadline_seconds
+
+
+class Dispatch:
+    """Slots for the threads of one process.
+
+    Threads queue here; one of them at a time, the leader, speaks to the database for all. Whoever has a slot sleeps
+    until shortly before it, and confirms that it was not taken back.
+
+    Args:
+        terms: How the account may be called.
+        document: The pace that all processes share.
+        database: Where the shares of the calls in flight are.
+        holder: Names this process.
+        clock: This machine's.
+    """
+
+    def __init__(
+        self, terms: Terms, document: PaceDocument, database: Database, holder: str, clock: Clock
+    ) -> None:
+        self._terms = terms
+        self._document = document
+        self._database = database
+        self._holder = holder
+        self._clock = clock
+        self._mutex = threading.Lock()
+        self._queues: tuple[deque[_Waiter], deque[_Waiter]] = (deque(), deque())
+        self._waiters: set[_Waiter] = set()
+        self._leading = False
+        self._closed = False
+        self._used_at = 0.0
+        self._lag = 0.0
+        self._late_seconds = terms.late_seconds(1)
+        self._free_at: dict[str, float] = {}
+        self._in_flight = InFlight()
+        self._block = Block()
+        self._heartbeat = _Heartbeat()
+
+    # -- what the budget uses ----------------------------------------------------------------------
+
+    @property
+    def reserved(self) -> int:
+        """Calls that have a slot and were not sent yet."""
+        return self._in_flight.reserved
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that have a slot, sent or not."""
+        return self._in_flight.total
+
+    def shares(self, *, patience_seconds: float) -> InFlightShares:
+        """How the calls in flight are shared out.
+
+        Raises:
+            BudgetUnavailableError: The database cannot be reached.
+        """
+        account = self._terms.account
+        found = self._database.read(account, in_flight.PART, patience_seconds=patience_seconds)
+        return InFlightShares.load(found.body, found.now, self._database.boot)
+
+    def acquire(
+        self, ask: Ask, deadline_seconds: float | None, stopped: Callable[[], bool] | None = None
+    ) -> tuple[Grant, float]:
+        """Block until a call may be sent.
+
+        Returns:
+            The slot, and the seconds waited for it.
+
+        Raises:
+            StoppedError: ``stopped``; a slot that was reserved is lost.
+            BudgetDeadlineError: The wait would be longer; nothing was taken.
+            BudgetUnavailableError: The database cannot be reached.
+        """
+        started = self._clock.monotonic()
+        waiter = _Waiter(ask, started, threading.Condition(self._mutex), deadline_seconds, stopped)
+        with self._mutex:
+            self._waiters.add(waiter)
+        try:
+            return self._go_through(waiter, ask), max(0.0, self._clock.monotonic() - started)
+        finally:
+            with self._mutex:
+                self._waiters.discard(waiter)
+
+    def release(self) -> None:
+        """A call that was sent is over."""
+        with self._mutex:
+            self._in_flight.finish()
+            self._used_at = self._clock.monotonic()
+            self._call_leader()
+
+    def wake(self) -> None:
+        """Let every caller that waits see whether it still wants its slot."""
+        with self._mutex:
+            for waiter in self._waiters:
+                waiter.condition.notify()
+
+    def renew(self) -> bool:
+        """Renew this process's share of the calls in flight; False once it has been idle and left.
+
+        Raises:
+            BudgetUnavailableError: The database cannot be reached.
+        """
+        with self._mutex:
+            busy = self._in_flight.total or self._queues[0] or self._queues[1]
+            idle = not busy and self._clock.monotonic() - self._used_at > _IDLE_SECONDS
+            if idle:
+                self._heartbeat.detach()
+        if idle:
+            self._leave()
+            return False
+        self._renew()
+        self._document.tell()
+        with self._mutex:
+            self._call_leader()
+        return True
+
+    def close(self) -> None:
+        """Give back what this process holds; callers that wait get an error."""
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+            for waiter in self._waiters:
+                waiter.condition.notify()
+            heartbeat = self._heartbeat.stop()
+        if heartbeat is not None and heartbeat is not threading.current_thread():
+            heartbeat.join(5.0)
+        if self._in_flight.granted:
+            with contextlib.suppress(BudgetUnavailableError):
+                self._leave()
+
+    # -- waiting for a slot ------------------------------------------------------------------------
+
+    def _go_through(self, waiter: _Waiter, ask: Ask) -> Grant:
+        while True:
+            grant = self._await_grant(waiter, ask)
+            good = False
+            try:
+                self._sleep(waiter, grant)
+                good = self._confirm(waiter, grant)
+            finally:
+                with self._mutex:
+                    if good:
+                        self._in_flight.send()
+                        self._document.count_sent()
+                    else:
+                        self._in_flight.give_up()
+                        waiter.grant = None
+                        self._block.drop(self._document.known_valid)
+                    self._call_leader()
+            if good:
+                return grant
+            ask = ask._replace(returns=True)
+
+    def _await_grant(self, waiter: _Waiter, ask: Ask) -> Grant:
+        again = ask.returns
+        with self._mutex:
+            waited = self._clock.monotonic() - waiter.started
+            backfill = ask.backfill and waited < PROMOTION_SECONDS
+            waiter.ask = ask._replace(backfill=backfill)
+            self._refuse_hopeless(waiter)
+            queue = self._queues[backfill]
+            if again:
+                queue.appendleft(waiter)
+            else:
+                queue.append(waiter)
+            try:
+                while True:
+                    now = self._clock.monotonic()
+                    self._hand_out(now)
+                    if waiter.grant is not None:
+                        return waiter.grant
+                    self._raise_what_ended(waiter, now)
+                    batch = [] if self._leading else self._batch(now)
+                    if batch or (not self._leading and self._must_renew(now)):
+                        self._lead(batch, now)
+                    else:
+                        self._clock.wait(waiter.condition, self._patience(waiter, now))
+            finally:
+                for queue in self._queues:
+                    if waiter in queue:
+                        queue.remove(waiter)
+                self._call_leader()
+
+    def _raise_what_ended(self, waiter: _Waiter, now: float) -> None:
+        if waiter.error is not None:
+            error, waiter.error = waiter.error, None
+            raise error
+        if self._closed:
+            raise BudgetError(
+                f"the budget of {self._terms.account} was closed while a call waited for its slot"
+            )
+        if waiter.deadline_seconds is not None and now - waiter.started > waiter.deadline_seconds:
+            raise self._deadline_error(waiter.deadline_seconds, now - waiter.started)
+        if waiter.stopped is not None and waiter.stopped():
+            raise StoppedError(f"a call to {self._terms.account} was given up while it waited for its slot")
+
+    def _refuse_hopeless(self, waiter: _Waiter) -> None:
+        """Raise at once where those before in this very process are enough to miss the deadline."""
+        if waiter.deadline_seconds is None:
+            return
+        before = self._in_flight.reserved + len(self._queues[0])
+        before += len(self._queues[1]) if waiter.ask.backfill else 0
+        wait = before * self._document.interval_seconds
+        if wait > waiter.deadline - self._clock.monotonic():
+            raise self._deadline_error(waiter.deadline_seconds, wait)
+
+    def _deadline_error(self, deadline_seconds: float, wait_seconds: float) -> BudgetDeadlineError:
+        return BudgetDeadlineError(
+            f"a call to {self._terms.account} would wait {wait_seconds:.3g} s for the budget, its deadline is "
+            f"{deadline_seconds:.3g} s; nothing was taken, ask again later or accept a longer wait"
+        )
+
+    def _patience(self, waiter: _Waiter, now: float) -> float:
+        """How long to wait before looking again; a notice comes earlier."""
+        times = [now + _STOPPED_SECONDS, waiter.deadline + 0.001]
+        if waiter.not_before > now:
+            times.append(waiter.not_before)
+        if not self._in_flight.room(now):
+            times.append(max(self._in_flight.renew_at, now + 0.005))
+        return max(0.0, min(times) - now)
+
+    # -- leading: one thread speaks to the database for all; all of this holds the mutex -------------
+
+    def _waiting(self) -> Iterator[_Waiter]:
+        """Those who queue, in order: scheduled work first."""
+        return itertools.chain(*self._queues)
+
+    def _batch(self, now: float) -> list[_Waiter]:
+        """Whose slots can be reserved now: in order, as far as the share of calls in flight and foresight go."""
+        interval = self._document.interval_seconds
+        ahead = max(1, int(AHEAD_SECONDS / interval)) if interval > 0 else 1_000_000
+        room = max(0, min(self._in_flight.room(now), ahead - self._in_flight.reserved))
+        return list(itertools.islice((each for each in self._waiting() if each.not_before <= now), room))
+
+    def _must_renew(self, now: float) -> bool:
+        """Whether somebody waits for this process's share of the calls in flight."""
+        queued = self._queues[0] or self._queues[1]
+        return bool(queued and not self._in_flight.room(now) and now >= self._in_flight.renew_at)
+
+    def _call_leader(self) -> None:
+        """Wake somebody who can speak to the database, where there is something to say."""
+        now = self._clock.monotonic()
+        self._hand_out(now)
+        if self._leading:
+            return
+        batch = self._batch(now)
+        if batch:
+            batch[0].condition.notify()
+        elif self._must_renew(now):
+            next(self._waiting()).condition.notify()
+
+    def _lead(self, batch: list[_Waiter], now: float) -> None:
+        """Speak to the database for all; the mutex is released meanwhile."""
+        self._leading = True
+        self._used_at = now
+        if not self._clock.simulated and not self._closed:
+            self._heartbeat.start(self.renew)
+        asks = [_with_patience(waiter, now) for waiter in batch]
+        spare = Ask(asks[0].endpoint, 1, asks[0].backfill) if asks else Ask()
+        if not self._terms.counted:
+            interval, processes = self._document.interval_seconds, self._in_flight.processes
+            asks += [spare] * self._block.next_size(len(batch), interval, processes, now)
+        self._mutex.release()
+        answers: list[tuple[Grant | Later | TooLate, float]] = []
+        failure: BudgetError | None = None
+        try:
+            if batch:
+                answers = self._reserve(asks)
+            else:
+                self._renew()
+        except BudgetError as error:
+            failure = error
+        finally:
+            self._mutex.acquire()
+            self._leading = False
+        if failure is not None:
+            for waiter in batch or self._waiting():
+                waiter.error = failure
+                waiter.condition.notify()
+            return
+        for waiter, (answer, local_at) in zip(batch, answers, strict=False):
+            self._answer(waiter, answer, local_at)
+        for answer, local_at in answers[len(batch) :]:
+            if isinstance(answer, Grant):
+                self._block.keep(Reserved(spare, answer, local_at))
+        self._call_leader()
+
+    def _hand_out(self, now: float) -> None:
+        """Serve callers, in order, from the block that was reserved."""
+        earliest = now - 0.8 * min(self._late_seconds, LATEST_SECONDS)
+        while (spare := self._block.first(earliest)) is not None:
+            waiter = next((other for other in self._waiting() if other.not_before <= now), None)
+            if waiter is None or not self._in_flight.room(now):
+                return
+            if waiter.ask != spare.ask or spare.local_at > waiter.deadline:
+                return
+            self._block.take()
+            self._answer(waiter, spare.grant, spare.local_at)
+
+    def _answer(self, waiter: _Waiter, answer: Grant | Later | TooLate, local_at: float) -> None:
+        queue = next((queue for queue in self._queues if waiter in queue), None)
+        if queue is None:
+            # It gave up while its slot was asked for; the slot is lost.
+            return
+        waiter.ask = waiter.ask._replace(returns=False)
+        if isinstance(answer, Grant):
+            waiter.grant, waiter.local_at = answer, local_at
+            self._in_flight.reserve()
+            self._block.count_served()
+            queue.remove(waiter)
+        elif isinstance(answer, Later):
+            waiter.not_before = local_at
+        else:
+            waited = self._clock.monotonic() - waiter.started
+            deadline = waiter.deadline_seconds or 0.0
+            waiter.error = self._deadline_error(deadline, waited + answer.wait_seconds)
+        waiter.condition.notify()
+
+    # -- the database; the mutex is free -------------------------------------------------------------
+
+    def _reserve(self, asks: Sequence[Ask]) -> list[tuple[Grant | Later | TooLate, float]]:
+        """Ask for slots; each answer comes with its moment on this machine's monotonic clock."""
+        answers: list[Grant | Later | TooLate] = []
+
+        def step(pace: Pace, now: float) -> None:
+            answers.clear()
+            answers.extend(pace.reserve(self._terms.rules, ask, now) for ask in asks)
+
+        lead = max(0.0, 2 * self._lag - self._late_seconds)
+        if lead:
+            asks = [ask._replace(lead_seconds=lead) for ask in asks]
+        snapshot = self._document.tell_and_change(step)
+        first = answers[0]
+        slack = first.at - snapshot.now - lead if isinstance(first, Grant) else BLOCK_SECONDS
+        self._block.note_slack(slack)
+        self._lag += (min(self._clock.monotonic() - snapshot.read_at, _LARGEST_LAG_SECONDS) - self._lag) / 8
+        offset = snapshot.read_at - snapshot.now
+        return [(answer, 0.0 if isinstance(answer, TooLate) else answer.at + offset) for answer in answers]
+
+    def _renew(self, *, sent_only: bool = False) -> None:
+        """Renew this process's share of the calls in flight; it may keep what it uses, or only what it has sent."""
+        with self._mutex:
+            waiting = len(self._queues[0]) + len(self._queues[1])
+            work_class = "backfill" if self._queues[1] and not self._queues[0] else "scheduled"
+            cap = self._terms.max_in_flight
+            wanted = self._in_flight.want(waiting, cap)
+            sent = self._in_flight.sent
+            kept = sent if sent_only else self._in_flight.total
+        member = Member(0.0, wanted, 0, sent, waiting, work_class, cap)
+
+        def step(shares: InFlightShares, now: float) -> tuple[Member, int]:
+            return shares.renew(self._holder, member, kept, now), len(shares.members)
+
+        before = self._clock.monotonic()
+        granted, processes = self._change_shares(step)
+        with self._mutex:
+            self._in_flight.renew(granted, processes, before)
+            self._late_seconds = self._terms.late_seconds(processes)
+
+    def _leave(self) -> None:
+        self._change_shares(lambda shares, _: shares.leave(self._holder))
+        with self._mutex:
+            self._in_flight.leave()
+
+    def _change_shares(self, step: Callable[[InFlightShares, float], T]) -> T:
+        def whole(snapshot: Snapshot) -> tuple[str, T]:
+            shares = InFlightShares.load(snapshot.body, snapshot.now, self._database.boot)
+            result = step(shares, snapshot.now)
+            return shares.dump(), result
+
+        return self._database.change(self._terms.account, in_flight.PART, whole)
+
+    # -- from the slot to the call ---------------------------------------------------------------------
+
+    def _sleep(self, waiter: _Waiter, grant: Grant) -> None:
+        """Wait until shortly before the slot, or until it was taken back."""
+        with self._mutex:
+            while not self._closed:
+                now = self._clock.monotonic()
+                left = waiter.local_at - EARLY_SECONDS - now
+                if left <= 0 or (left > LOOK_SECONDS and not self._worth_waiting(grant)):
+                    return
+                self._raise_what_ended(waiter, now)
+                look = _STOPPED_SECONDS if waiter.stopped else LOOK_SECONDS
+                self._clock.wait(waiter.condition, min(left, look))
+
+    def _worth_waiting(self, grant: Grant) -> bool:
+        """Whether a slot that is far ahead was not taken back; called with the mutex, released for a look."""
+        view = self._document.view
+        if view is not None and self._clock.monotonic() - view.at > LOOK_SECONDS:
+            self._mutex.release()
+            try:
+                view = self._document.look()
+            finally:
+                self._mutex.acquire()
+        return view is not None and view.pace.valid(grant)
+
+    def _confirm(self, waiter: _Waiter, grant: Grant) -> bool:
+        """Whether the slot is still good, found out just before it; returns when it is time to send."""
+        with self._mutex:
+            self._raise_what_ended(waiter, waiter.started)
+        fresh = FRESH_SECONDS if grant.backfill_epoch is None else BACKFILL_FRESH_SECONDS
+        last = waiter.local_at + self._late_seconds
+        while (now := self._clock.monotonic()) <= last:
+            if self._in_flight.lapsed(now) and not self._renew_for_one():
+                return False
+            view = self._document.view
+            if view is None or max(now, waiter.local_at) - view.at > fresh:
+                view = self._document.look()
+            if view is None or not view.pace.valid(grant):
+                return False
+            at = max(waiter.local_at, self._spaced_at(waiter.ask))
+            left = at - self._clock.monotonic()
+            if left > 0:
+                self._clock.sleep(left)
+            now = self._clock.monotonic()
+            if now > last:
+                return False
+            fresh_still = now - view.at <= fresh + GUARD_SECONDS and not self._in_flight.lapsed(now)
+            if fresh_still and self._take_space(waiter.ask, max(at, now - _JITTER_SECONDS)):
+                return True
+        return False
+
+    def _renew_for_one(self) -> bool:
+        """This process was stopped for longer than its share lasts: see whether one more call may be in flight."""
+        self._renew(sent_only=True)
+        with self._mutex:
+            return self._in_flight.sent < self._in_flight.granted
+
+    def _spaced_at(self, ask: Ask) -> float:
+        """When the limits' own spacing lets this process send again, after a call of its own that was late."""
+        with self._mutex:
+            return max((self._free_at.get(limit.name, 0.0) for limit in self._spacing(ask)), default=0.0)
+
+    def _take_space(self, ask: Ask, at: float) -> bool:
+        """Take the time from a call to the next one that the limits bear; False where another thread has it."""
+        with self._mutex:
+            concerned = self._spacing(ask)
+            if any(at < self._free_at.get(limit.name, 0.0) for limit in concerned):
+                return False
+            for limit in concerned:
+                self._free_at[limit.name] = at + ask.weight * limit.interval_seconds(1.0)
+            return True
+
+    def _spacing(self, ask: Ask) -> list[Limit]:
+        """Limits that bear one call at a time."""
+        return [
+            limit
+            for limit in self._terms.limits
+            if limit.burst == 1 and not limit.counted and limit.concerns(ask.endpoint)
+        ]
+
+
+def _with_patience(waiter: _Waiter, now: float) -> Ask:
+    if waiter.deadline_seconds is None:
+        return waiter.ask
+    return waiter.ask._replace(patience_seconds=waiter.deadline - now)
+
+
+class _Heartbeat:
+    """A thread that renews twice a second, until there is nothing to renew or whoever started it is gone."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._stops = threading.Event()
+
+    def start(self, renew: Callable[[], bool]) -> None:
+        """Start the thread, unless there is one; whoever owns the method may be collected meanwhile."""
+        if self._thread is None:
+            self._stops = threading.Event()
+            reference = weakref.WeakMethod(renew)
+            self._thread = threading.Thread(
+                target=_renew_regularly, args=(reference, self._stops), name="budget", daemon=True
+            )
+            self._thread.start()
+
+    def detach(self) -> None:
+        """Leave the thread, which ends by itself; the next start makes another one."""
+        self._thread = None
+
+    def stop(self) -> threading.Thread | None:
+        """Let the thread end; returns it."""
+        thread, self._thread = self._thread, None
+        self._stops.set()
+        return thread
+
+
+def _renew_regularly(reference: weakref.WeakMethod[Callable[[], bool]], stops: threading.Event) -> None:
+    while not stops.wait(_HEARTBEAT_SECONDS):
+        renew = reference()
+        if renew is None:
+            return
+        try:
+            if not renew():
+                return
+        except BudgetUnavailableError as error:
+            log.warning("%s", error)
+        del renew

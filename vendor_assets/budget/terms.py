@@ -1,0 +1,94 @@
+"""The terms on which a process calls an account: the limits, our share of them, the cap on calls in flight. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from vendor_assets.budget.limits import Limit
+from vendor_assets.budget.pace import LATE_SECONDS, Rule
+from vendor_assets.errors import ConfigurationError
+
+LATEST_SECONDS: Final = 0.05
+"""No process that shares an account uses a slot that is later than this."""
+
+_LATEST_ALONE_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How one vendor account may be called, as this process is configured.
+
+    Attributes:
+        account: Name of the vendor account.
+        limits: The vendor's quota; empty where it is not known.
+        share: Our part of it, above 0 to 1.
+        max_in_flight: Calls at once, over all processes.
+
+    Raises:
+        ConfigurationError: A value is not possible.
+    """
+
+    account: str
+    limits: tuple[Limit, ...]
+    share: float
+    max_in_flight: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ConfigurationError(
+                f"share {self.share!r} is not possible; accepted is a number above 0 to 1"
+            )
+        if self.max_in_flight < 1:
+            raise ConfigurationError(
+                f"max_in_flight {self.max_in_flight!r} is not possible; accepted is 1 or more"
+            )
+        if len({limit.name for limit in self.limits}) < len(self.limits):
+            raise ConfigurationError(f"limits {list(map(str, self.limits))} need different names")
+
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """The limits, each with our share of it."""
+        return tuple(Rule(limit, self.share) for limit in self.limits)
+
+    @property
+    def counted(self) -> bool:
+        """Whether a limit counts calls in a window."""
+        return any(limit.counted for limit in self.limits)
+
+    @property
+    def permitted_rate(self) -> float | None:
+        """Share times limit, in calls per second; None where no limit concerns every call."""
+        wide = [limit.rate for limit in self.limits if not limit.endpoints]
+        return self.share * min(wide) if wide else None
+
+    def check_weight(self, endpoint: str, weight: int) -> None:
+        """Raise ConfigurationError where a call can never fit into a limit."""
+        if weight < 1:
+            raise ConfigurationError(f"a call of weight {weight} is not possible; accepted is 1 or more")
+        for rule in self.rules:
+            if weight > rule.calls and rule.limit.concerns(endpoint):
+                raise ConfigurationError(f"a call of weight {weight} does not fit into {rule.limit}")
+
+    def names_endpoint(self, endpoint: str) -> bool:
+        """Whether a limit names an endpoint."""
+        return any(endpoint in limit.endpoints for limit in self.limits)
+
+    def late_seconds(self, processes: int) -> float:
+        """How late a slot may be used.
+
+        One process spaces its calls itself, whenever they come. Of several, a late call of one meets a punctual one of
+        another: there they shall be as far apart as the limit's even spacing, which a share leaves room for, or come
+        no closer together than the vendor's bucket takes.
+        """
+        spans = [
+            limit.late_seconds - limit.slack_seconds
+            if limit.burst > 1
+            else _LATEST_ALONE_SECONDS
+            if processes == 1
+            else min(LATEST_SECONDS, limit.period_seconds / limit.amount * (1 / self.share - 1))
+            for limit in self.limits
+            if not limit.counted
+        ]
+        return max(LATE_SECONDS, min(spans, default=LATEST_SECONDS))
