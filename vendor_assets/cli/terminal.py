@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vendor_assets.errors import LONGEST_MESSAGE
 from vendor_assets.presentable import presentable, visible
@@ -63,19 +63,26 @@ def console(stream: Any) -> Console:
     )
 
 
-def print_table(rows: Iterable[Sequence[object]], *heads: str) -> None:
-    """Print a table of any text: its first and its last column are words, those between are numbers."""
+def print_table(rows: Iterable[Sequence[object]], *heads: str, least: int = 6) -> None:
+    """Print a table of any text: its first and its last column are words, those between are numbers.
+
+    Args:
+        rows: The cells.
+        heads: What the columns are called.
+        least: Characters of a column at least, where the output is no terminal.
+    """
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 0, 0, 2), pad_edge=False)
-    table.add_column(heads[0], min_width=12)
-    for head in heads[1:-1]:
-        table.add_column(head, justify="right", min_width=6)
-    table.add_column(heads[-1], overflow="fold")
+    screen = console(sys.stdout)
+    for at, head in enumerate(heads):
+        # On a terminal as narrow as need be, but nothing is cut.
+        width = 12 if at == 0 else 0 if screen.is_terminal else least
+        side: Literal["left", "right"] = "right" if 0 < at < len(heads) - 1 else "left"
+        table.add_column(head, justify=side, min_width=width, overflow="fold")
     for row in rows:
         table.add_row(*(Text(presentable(cell, LONGEST_MESSAGE)) for cell in row))
-    screen = console(sys.stdout)
     with screen.capture() as captured:
         screen.print(table)
     # Its last column is padded as well, for nobody.

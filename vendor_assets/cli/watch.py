@@ -170,8 +170,8 @@ def _print_standings(days: list[Standing]) -> None:
         counts = [getattr(each, name) if each.roster else "-" for name in _STATES]
         report = f"{each.report_at:%Y-%m-%d %H:%M} UTC" if each.report_at else "-"
         rows.append((each.day, *counts, each.dead_letters, report if each.roster else "no roster yet"))
-    heads = (f"{name.replace('_', ' '):>9}" for name in _STATES)
-    print_table(rows, "day", *heads, "dead letters", "report")
+    states = (name.replace("_", " ") for name in _STATES)
+    print_table(rows, "day", *states, "dead letters", "report", least=9)
     problems = [f"{each.day} {problem}" for each in days for problem in each.problems]
     for problem in problems[-_PROBLEMS_SHOWN:]:
         print(f"problem    {problem}")
