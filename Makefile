@@ -8,7 +8,7 @@ BIN := .venv/bin
 TIERS := attack e2e integration orchestration contracts unit
 TESTS ?= $(TIERS:%=vendor_assets_tests/%)
 # Tests of other tiers that have cases at length.
-LONG := $(patsubst %,vendor_assets_tests/%.py,unit/test_budget_falls unit/test_budget_told unit/test_damaged_objects \
+LONG := $(patsubst %,vendor_assets_tests/%.py,unit/test_budget_falls unit/test_budget_quotas unit/test_damaged_objects \
 	unit/test_harvester integration/test_plan integration/test_harvest_on_prometheus integration/test_harvest_on_s3 \
 	e2e/test_ui)
 # Tests that start servers and kill processes wait a good deal: four at once use two cores well.

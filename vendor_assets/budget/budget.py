@@ -24,9 +24,9 @@ from vendor_assets.budget.headers import (
 )
 from vendor_assets.budget.limits import Limit
 from vendor_assets.budget.pace import Ask, Grant, Pace
+from vendor_assets.budget.quotas import Listener, Statement
 from vendor_assets.budget.state import Announcer, BudgetState, ceiling_reason
 from vendor_assets.budget.terms import Terms
-from vendor_assets.budget.told import Listener, Said
 from vendor_assets.errors import BudgetUnavailableError
 from vendor_assets.logs import get_logger
 
@@ -299,18 +299,18 @@ class Budget:
         quotas, policies = parse_quotas(headers, now), parse_policies(headers)
         if grant is not None and (quotas or policies):
             admitted = answered and status is not None and status < 400
-            said = Said(endpoint, grant.at, max(0, self._dispatch.in_flight - 1), quotas, policies)
-            self._hear(said, grant, admitted, grant.at + self._clock.monotonic() - entered_at)
+            statement = Statement(endpoint, grant.at, max(0, self._dispatch.in_flight - 1), quotas, policies)
+            self._hear(statement, grant, admitted, grant.at + self._clock.monotonic() - entered_at)
 
-    def _hear(self, said: Said, grant: Grant, admitted: bool, now: float) -> None:
+    def _hear(self, statement: Statement, grant: Grant, admitted: bool, now: float) -> None:
         """Tell the others what an answer tells of the vendor's quotas, where that changes anything."""
         rules, share = self._terms.rules, self._terms.share
         view = self._document.view
         known = {} if view is None else view.pace.quotas
-        said = self._listener.compare(said, known, trial=grant.trial, admitted=admitted, now=now)
-        self._document.count_against(said.against, said.firmly)
-        if grant.trial or view is None or view.pace.hears(rules, share, said, now):
-            self._document.tell_and_change(lambda pace, now: pace.hear(rules, share, said, now))
+        statement = self._listener.compare(statement, known, trial=grant.trial, admitted=admitted, now=now)
+        self._document.count_against(statement.against, statement.firmly)
+        if grant.trial or view is None or view.pace.news(rules, share, statement, now):
+            self._document.tell_and_change(lambda pace, now: pace.hear(rules, share, statement, now))
 
 
 _open_budgets: weakref.WeakSet[Budget] = weakref.WeakSet()

@@ -20,7 +20,7 @@ from vendor_assets.budget.adaptation import Tally, Tuning
 from vendor_assets.budget.breaker import Breaker
 from vendor_assets.budget.falls import Falls
 from vendor_assets.budget.limits import JITTER_SECONDS, Limit
-from vendor_assets.budget.told import FORGET_SECONDS, TRIAL_SECONDS, Said, Told, key_of
+from vendor_assets.budget.quotas import FORGET_SECONDS, TRIAL_SECONDS, KnownQuota, Statement, key_of
 
 FRESH_SECONDS: Final = 0.020
 """A scheduled call is sent on a look at the epochs that is at most this old."""
@@ -201,7 +201,7 @@ class Pace:
     void_after: float = -math.inf
     hold_until: float = -math.inf
     hold_reason: str = ""
-    quotas: dict[str, Told] = field(default_factory=dict)
+    quotas: dict[str, KnownQuota] = field(default_factory=dict)
     tracks: dict[str, Track] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
     last: tuple[float, int] = (-math.inf, 0)
@@ -235,7 +235,7 @@ class Pace:
             void_after=_time(found["void_after"]),
             hold_until=_time(found["hold_until"]),
             hold_reason=found["hold_reason"],
-            quotas={key: Told.load(values) for key, values in found.get("quotas", {}).items()},
+            quotas={key: KnownQuota.load(values) for key, values in found.get("quotas", {}).items()},
             tracks={name: Track(*values) for name, values in found["tracks"].items()},
             runs=[
                 Run(first, step, count, weight, bool(b)) for first, step, count, weight, b in found["runs"]
@@ -268,7 +268,7 @@ class Pace:
                 "hold_until": _text(self.hold_until),
                 "hold_reason": self.hold_reason,
                 "told": [0.0, None],  # where an earlier version reads it
-                "quotas": {key: told.dump() for key, told in self.quotas.items()},
+                "quotas": {key: quota.dump() for key, quota in self.quotas.items()},
                 "drag": [
                     self.drag,
                     _text(self.drag_at),
@@ -335,12 +335,12 @@ class Pace:
                 wide = max(wide, track.arrival)
             else:
                 narrow = max(narrow, track.arrival)
-        for key, told in self.quotas.items():
-            if key != trial and told.rate(now) == 0 and self._concerns(told, ask.endpoint):
-                if self._is_wide(told):
-                    wide = max(wide, told.until)
+        for key, quota in self.quotas.items():
+            if key != trial and quota.rate(now) == 0 and self._concerns(quota, ask.endpoint):
+                if self._is_wide(quota):
+                    wide = max(wide, quota.until)
                 else:
-                    narrow = max(narrow, told.until)
+                    narrow = max(narrow, quota.until)
         at = max(wide, narrow)
         if ask.patience_seconds is not None and at - now > ask.patience_seconds:
             return TooLate(at - now)
@@ -355,9 +355,9 @@ class Pace:
         self._remember(at, ask, step)
         if self.breaker.open:
             self.breaker.probe(at)
-        for key, told in self.quotas.items():
-            if self._concerns(told, ask.endpoint):
-                self.quotas[key] = told.sent(0 if ask.returns else ask.weight, at)
+        for key, quota in self.quotas.items():
+            if self._concerns(quota, ask.endpoint):
+                self.quotas[key] = quota.sent(0 if ask.returns else ask.weight, at)
         if trial:
             self.quotas[trial] = replace(self.quotas[trial], next_trial=at + TRIAL_SECONDS)
         backfill_epoch = self.backfill_epoch if ask.backfill else None
@@ -387,23 +387,23 @@ class Pace:
 
     def rate(self, now: float) -> float | None:
         """The adapted rate, in calls per second; None while only the limits hold."""
-        told = (told.rate(now) for told in self.quotas.values() if self._is_wide(told))
-        return min([rate for rate in (self._learnt(now), *told) if rate], default=None)
+        rates = (quota.rate(now) for quota in self.quotas.values() if self._is_wide(quota))
+        return min([rate for rate in (self._learnt(now), *rates) if rate], default=None)
 
     def _learnt(self, now: float) -> float | None:
         """The rate that was learnt from answers, in calls per second; None where nothing was."""
         rates = (self.tuning.rate, self.falls.permitted(now))
         return min((rate for rate in rates if rate is not None), default=None)
 
-    def ceiling(self, rules: Sequence[Rule], now: float, *, told: bool = True) -> float:
+    def ceiling(self, rules: Sequence[Rule], now: float, *, stated: bool = True) -> float:
         """The rate that the limits permit, in calls per second; infinite where none is known.
 
         Args:
             rules: The caller's.
             now: The time.
-            told: Whether limits that the vendor tells count.
+            stated: Whether limits that the vendor states count.
         """
-        rules = [*rules, *(self._policies(now) if told else ())]
+        rules = [*rules, *(self._policies(now) if stated else ())]
         intervals = [track.interval for track in self._others(rules, now)]
         for rule in rules:
             if not rule.limit.endpoints:
@@ -414,8 +414,10 @@ class Pace:
 
     def held_until(self, now: float) -> float:
         """Until when nobody sends: by a hold, or since the vendor tells that nothing is left for anybody."""
-        told = (told.until for told in self.quotas.values() if told.rate(now) == 0 and self._is_wide(told))
-        return max([self.hold_until, *told])
+        ends = (
+            quota.until for quota in self.quotas.values() if quota.rate(now) == 0 and self._is_wide(quota)
+        )
+        return max([self.hold_until, *ends])
 
     def absorb(self, rules: Sequence[Rule], share: float, tally: Tally, now: float) -> None:
         """Take in what came of some calls."""
@@ -423,9 +425,9 @@ class Pace:
         self._note_drag(rules, now)
         for (key, firmly), answers in tally.against.items():
             if key in self.quotas:
-                configured = self.ceiling(rules, now, told=False)
-                told = self.quotas[key].contradicted(answers, now, configured, firmly=firmly)
-                self._believe(key, told, now)
+                configured = self.ceiling(rules, now, stated=False)
+                quota = self.quotas[key].contradicted(answers, now, configured, firmly=firmly)
+                self._believe(key, quota, now)
         ceiling = self.ceiling(rules, now)
         if tally:
             self._see_falls(tally, ceiling, now)
@@ -475,9 +477,9 @@ class Pace:
                 self.falls.fall(now, known=not math.isinf(self.ceiling(rules, now)), onset=onset)
                 self._learn(now)
             wait = wait if wait is not None else default
-            for key, told in self.quotas.items():
-                if endpoint in told.endpoints:
-                    self.quotas[key] = told.refused(now)
+            for key, quota in self.quotas.items():
+                if endpoint in quota.endpoints:
+                    self.quotas[key] = quota.refused(now)
         if wait is not None:
             self.hold(now + wait, reason, now)
         self._follow(before, now)
@@ -485,63 +487,65 @@ class Pace:
     def tightest(self, rules: Sequence[Rule], now: float) -> str | None:
         """What the vendor tells that slows us most, for people; None where nothing does."""
         sayings: list[tuple[float, str]] = []
-        for told in self.quotas.values():
-            rate, left = told.rate(now), told.until - now
-            where = "" if self._is_wide(told) else f" ({', '.join(told.endpoints)})"
+        for quota in self.quotas.values():
+            rate, left = quota.rate(now), quota.until - now
+            where = "" if self._is_wide(quota) else f" ({', '.join(quota.endpoints)})"
             if rate == 0:
                 sayings.append((0.0, f"held: {NOTHING_LEFT}{where}, for {left:.0f} s"))
-            elif rate is not None and now < told.until:
+            elif rate is not None and now < quota.until:
                 sayings.append(
                     (rate, f"the vendor's headers leave {rate:.3g} calls/s{where} for the next {left:.0f} s")
                 )
-            elif told.limit and not told.dared:
-                share = f"{told.share:g} of " if told.share < 1 else ""
-                limit = Limit(int(told.limit), told.period)
+            elif quota.limit and not quota.dared:
+                share = f"{quota.share:g} of " if quota.share < 1 else ""
+                limit = Limit(int(quota.limit), quota.period)
                 text = f"the vendor's headers tell its limit: {share}{limit}{where}"
-                sayings.append((1 / limit.interval_seconds(told.share), text))
+                sayings.append((1 / limit.interval_seconds(quota.share), text))
         rate, text = min(sayings, default=(math.inf, ""))
-        slows = rate < min(self._learnt(now) or math.inf, self.ceiling(rules, now, told=False))
+        slows = rate < min(self._learnt(now) or math.inf, self.ceiling(rules, now, stated=False))
         return text if slows else None
 
-    def hears(self, rules: Sequence[Rule], share: float, said: Said, now: float) -> dict[str, Told]:
-        """What changes by what an answer tells of the vendor's quotas; nothing is changed yet.
+    def news(
+        self, rules: Sequence[Rule], share: float, statement: Statement, now: float
+    ) -> dict[str, KnownQuota]:
+        """What an answer tells of the vendor's quotas that is new; nothing is changed yet.
 
         Args:
             rules: The caller's limits.
-            share: Our part of a limit that is told.
-            said: What the answer tells.
+            share: Our part of a limit that it states.
+            statement: What the answer tells.
             now: The time.
         """
-        found: dict[str, Told] = {}
-        for policy in said.policies:
+        found: dict[str, KnownQuota] = {}
+        for policy in statement.policies:
             key = key_of(policy.name, policy.limit)
-            told = self.quotas.get(key, Told()).hear_policy(policy, share, said.endpoint, now)
-            if told is not None:
-                found[key] = told
-        permitted = min(self._learnt(now) or math.inf, self.ceiling(rules, now, told=False))
+            quota = self.quotas.get(key, KnownQuota()).hear_policy(policy, share, statement.endpoint, now)
+            if quota is not None:
+                found[key] = quota
+        permitted = min(self._learnt(now) or math.inf, self.ceiling(rules, now, stated=False))
         if math.isinf(permitted):
             permitted = self.ceiling(rules, now)
-        for quota in said.quotas:
-            key = key_of(quota.name, quota.limit)
-            told = found.get(key, self.quotas.get(key, Told()))
-            told = told.hear(
-                quota,
-                said.endpoint,
-                sent_at=said.sent_at,
+        for heard in statement.quotas:
+            key = key_of(heard.name, heard.limit)
+            quota = found.get(key, self.quotas.get(key, KnownQuota()))
+            quota = quota.hear(
+                heard,
+                statement.endpoint,
+                sent_at=statement.sent_at,
                 now=now,
-                in_flight=said.in_flight,
+                in_flight=statement.in_flight,
                 permitted=permitted,
-                trial=key in said.confirms,
+                trial=key in statement.confirms,
             )
-            if told is not None and not math.isinf(permitted):
-                found[key] = told
+            if quota is not None and not math.isinf(permitted):
+                found[key] = quota
         return found
 
-    def hear(self, rules: Sequence[Rule], share: float, said: Said, now: float) -> None:
-        """Take in what an answer tells of the vendor's quotas; arguments as those of :meth:`hears`."""
+    def hear(self, rules: Sequence[Rule], share: float, statement: Statement, now: float) -> None:
+        """Take in what an answer tells of the vendor's quotas; arguments as those of :meth:`news`."""
         narrow = self.narrow_endpoints()
-        for key, told in self.hears(rules, share, said, now).items():
-            self._believe(key, told, now)
+        for key, quota in self.news(rules, share, statement, now).items():
+            self._believe(key, quota, now)
         if self.narrow_endpoints() != narrow:
             # What was given waits for quotas that do not concern it.
             self.tracks = {name: track for name, track in self.tracks.items() if not name.startswith(_LEFT)}
@@ -556,7 +560,7 @@ class Pace:
         self.void_all(now)
         self.hold_until = max(self.hold_until, lost.hold_until + shift)
         self.hold_reason = self.hold_reason or lost.hold_reason
-        self.quotas = {key: told.shift(shift) for key, told in lost.quotas.items()} | self.quotas
+        self.quotas = {key: quota.shift(shift) for key, quota in lost.quotas.items()} | self.quotas
         if self.tuning.mode in ("free", "search"):
             self.tuning = lost.tuning
             self.tuning.shift(shift)
@@ -632,9 +636,9 @@ class Pace:
         if not others and all(rule.limit.endpoints for rule in rules) and self.tuning.rate is None:
             self.tuning.start_search()
         self._follow_rate(_ADAPTED, self._learnt(now), found, now)
-        for key, told in self.quotas.items():
-            if key != without and self._concerns(told, ask.endpoint):
-                self._follow_rate(_LEFT + key, told.rate(now), found, now, wide=self._is_wide(told))
+        for key, quota in self.quotas.items():
+            if key != without and self._concerns(quota, ask.endpoint):
+                self._follow_rate(_LEFT + key, quota.rate(now), found, now, wide=self._is_wide(quota))
         return found
 
     def _follow_rate(
@@ -662,41 +666,44 @@ class Pace:
         return [
             Rule(
                 Limit(
-                    int(told.limit), told.period, _POLICY + key, () if self._is_wide(told) else told.endpoints
+                    int(quota.limit),
+                    quota.period,
+                    _POLICY + key,
+                    () if self._is_wide(quota) else quota.endpoints,
                 ),
-                told.share,
+                quota.share,
             )
-            for key, told in self.quotas.items()
-            if told.limit and not told.dared and now - told.at < FORGET_SECONDS
+            for key, quota in self.quotas.items()
+            if quota.limit and not quota.dared and now - quota.at < FORGET_SECONDS
         ]
 
-    def _is_wide(self, told: Told) -> bool:
+    def _is_wide(self, quota: KnownQuota) -> bool:
         """Whether a quota concerns every endpoint whose answers tell of quotas."""
-        return all(set(other.endpoints) <= set(told.endpoints) for other in self.quotas.values())
+        return all(set(other.endpoints) <= set(quota.endpoints) for other in self.quotas.values())
 
-    def _concerns(self, told: Told, endpoint: str) -> bool:
-        return endpoint in told.endpoints or self._is_wide(told)
+    def _concerns(self, quota: KnownQuota, endpoint: str) -> bool:
+        return endpoint in quota.endpoints or self._is_wide(quota)
 
     def narrow_endpoints(self) -> set[str]:
         """Endpoints that have quotas of their own, as the vendor tells."""
-        narrow = (told for told in self.quotas.values() if not self._is_wide(told))
-        return {endpoint for told in narrow for endpoint in told.endpoints}
+        narrow = (quota for quota in self.quotas.values() if not self._is_wide(quota))
+        return {endpoint for quota in narrow for endpoint in quota.endpoints}
 
     def _trial(self, rules: Sequence[Rule], ask: Ask, now: float) -> tuple[str, float]:
         """The quota that this call may go ahead of, and when; none where all are believed."""
-        configured = self.ceiling(rules, now, told=False) if self.quotas else math.inf
-        for key, told in self.quotas.items():
-            if self._concerns(told, ask.endpoint):
-                at = told.tried_at(now, configured)
-                if at < told.until and at < self._free_at(key, told, now):
+        configured = self.ceiling(rules, now, stated=False) if self.quotas else math.inf
+        for key, quota in self.quotas.items():
+            if self._concerns(quota, ask.endpoint):
+                at = quota.tried_at(now, configured)
+                if at < quota.until and at < self._free_at(key, quota, now):
                     return key, at
         return "", -math.inf
 
-    def _free_at(self, key: str, told: Told, now: float) -> float:
+    def _free_at(self, key: str, quota: KnownQuota, now: float) -> float:
         """When a quota lets the next call go."""
-        rate, track = told.rate(now), self.tracks.get(_LEFT + key)
+        rate, track = quota.rate(now), self.tracks.get(_LEFT + key)
         if not rate:
-            return told.until
+            return quota.until
         return track.arrival if track else self._after_last(rate)
 
     def _after_last(self, rate: float) -> float:
@@ -704,11 +711,11 @@ class Pace:
         latest = (run.last + run.weight / rate for run in self.runs)
         return max([self.last[0] + self.last[1] / rate, *latest])
 
-    def _believe(self, key: str, told: Told, now: float) -> None:
+    def _believe(self, key: str, quota: KnownQuota, now: float) -> None:
         """Keep what is known of a quota; what was given at a higher rate is void, at a far lower one as well."""
-        old = self.quotas.get(key, Told()).rate(now)
-        self.quotas[key] = told
-        new = told.rate(now)
+        old = self.quotas.get(key, KnownQuota()).rate(now)
+        self.quotas[key] = quota
+        new = quota.rate(now)
         lower = new is not None and (old is None or new < old)
         higher = old is not None and (new is None or new > 1.25 * old)
         if higher:
@@ -718,13 +725,13 @@ class Pace:
             self.void_all(now)
 
     def _name_drag(self, rules: Sequence[Rule], now: float) -> None:
-        told = self.tightest(rules, now)
+        headers = self.tightest(rules, now)
         if self.breaker.open:
             self.drag_cause, self.drag_reason = "outage", "the vendor is down"
         elif now < self.hold_until:
             self.drag_cause, self.drag_reason = "throttled", self.hold_reason
-        elif told:
-            self.drag_cause, self.drag_reason = "headers", told
+        elif headers:
+            self.drag_cause, self.drag_reason = "headers", headers
         elif self.tuning.mode != "free":
             self.drag_cause, self.drag_reason = "learnt", "what the vendor bore so far, by its answers"
 
@@ -734,7 +741,7 @@ class Pace:
         if passed < _DRAG_STEP_SECONDS:
             return
         if passed < math.inf:
-            configured = self.ceiling(rules, now, told=False)
+            configured = self.ceiling(rules, now, stated=False)
             rate = min(self.rate(now) or math.inf, self.ceiling(rules, now))
             slow = self.breaker.open or (rate < 0.5 * configured < math.inf)
             held = passed if slow else min(passed, max(0.0, self.held_at - self.drag_at))
@@ -846,7 +853,7 @@ class Pace:
             track.counts = [(start + shift, number) for start, number in track.counts]
         for run in self.runs:
             run.first += shift
-        self.quotas = {key: told.shift(shift) for key, told in self.quotas.items()}
+        self.quotas = {key: quota.shift(shift) for key, quota in self.quotas.items()}
         self.drag_at += shift
         self.held_at += shift
         self.dragged_since = None if self.dragged_since is None else self.dragged_since + shift

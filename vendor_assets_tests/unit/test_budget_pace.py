@@ -26,7 +26,7 @@ from vendor_assets.budget.pace import (
     Rule,
     TooLate,
 )
-from vendor_assets.budget.told import Said
+from vendor_assets.budget.quotas import Statement
 
 NOTICE_SECONDS = FRESH_SECONDS + GUARD_SECONDS
 """How long a change takes to reach everyone."""
@@ -362,7 +362,7 @@ def test_lost_state_is_inherited() -> None:
 
 def told(pace: Pace, rules: list[Rule], remaining: float, reset_seconds: float, now: float = 0.0) -> None:
     """An answer that tells what is left."""
-    pace.hear(rules, 1.0, Said("", now, 0, (Quota(remaining, reset_seconds),)), now)
+    pace.hear(rules, 1.0, Statement("", now, 0, (Quota(remaining, reset_seconds),)), now)
 
 
 def test_headers_steer_before_a_429() -> None:

@@ -58,7 +58,7 @@ _PLAUSIBLE: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class KnownQuota:
     """One quota; times are the database's clock.
 
     Attributes:
@@ -290,7 +290,7 @@ class Told:
         return (*self.endpoints, endpoint)[-_MOST_ENDPOINTS:]
 
 
-class Said(NamedTuple):
+class Statement(NamedTuple):
     """What an answer tells of the vendor's quotas.
 
     Attributes:
@@ -332,34 +332,34 @@ class Listener:
         self._claims: dict[str, _Claim] = {}
 
     def compare(
-        self, said: Said, known: Mapping[str, Told], *, trial: str, admitted: bool, now: float
-    ) -> Said:
+        self, statement: Statement, known: Mapping[str, KnownQuota], *, trial: str, admitted: bool, now: float
+    ) -> Statement:
         """Find what an answer contradicts or confirms.
 
         Args:
-            said: What it tells.
+            statement: What it tells.
             known: What the account knows.
             trial: The quota that the call went ahead of.
             admitted: Whether the vendor did what was asked.
             now: The time.
         """
         with self._lock:
-            return self._compare(said, known, trial, now, admitted=admitted)
+            return self._compare(statement, known, trial, now, admitted=admitted)
 
     def _compare(
-        self, said: Said, known: Mapping[str, Told], trial: str, now: float, *, admitted: bool
-    ) -> Said:
+        self, statement: Statement, known: Mapping[str, KnownQuota], trial: str, now: float, *, admitted: bool
+    ) -> Statement:
         against, firmly, confirms = [], [], []
-        for quota in said.quotas:
+        for quota in statement.quotas:
             key = key_of(quota.name, quota.limit)
-            told = known.get(key)
-            claims = [] if told is None else [_Claim(told.at, told.remaining, told.until)]
+            old = known.get(key)
+            claims = [] if old is None else [_Claim(old.at, old.remaining, old.until)]
             claim = max([*claims, *filter(None, [self._claims.get(key)])], default=None)
-            if claim is not None and admitted and _contradicts(claim, quota, said.sent_at, now):
+            if claim is not None and admitted and _contradicts(claim, quota, statement.sent_at, now):
                 against.append(key)
             elif claim is not None and admitted and key == trial and quota.remaining < claim.remaining:
                 confirms.append(key)
-            if claim is None or said.sent_at >= claim.at:
+            if claim is None or statement.sent_at >= claim.at:
                 if len(self._claims) >= _MOST_CLAIMS:
                     self._claims.clear()
                 mine = self._claims.get(key)
@@ -376,7 +376,7 @@ class Listener:
                         firmly.append(key)
                 else:
                     self._claims[key] = _Claim(now, quota.remaining, until, since=now)
-        return said._replace(against=tuple(against), firmly=tuple(firmly), confirms=tuple(confirms))
+        return statement._replace(against=tuple(against), firmly=tuple(firmly), confirms=tuple(confirms))
 
 
 def _contradicts(claim: _Claim, quota: Quota, sent_at: float, now: float) -> bool:
@@ -396,6 +396,6 @@ def key_of(name: str, limit: float | None) -> str:
     return f"{name[:40]}|{limit or 0:g}"
 
 
-_NEW: Final = Told()
-_NAMES: Final = tuple(entry.name for entry in fields(Told))
+_NEW: Final = KnownQuota()
+_NAMES: Final = tuple(entry.name for entry in fields(KnownQuota))
 _TIMES: Final = ("at", "until", "slow_since", "slow_at", "raised_at", "next_trial", "trusted_until")

@@ -17,7 +17,7 @@ from vendor_assets.budget.dispatch import AHEAD_SECONDS, LOOK_SECONDS
 from vendor_assets.budget.headers import answer_time, parse_policies, parse_quotas, wait_seconds
 from vendor_assets.budget.limits import Limit
 from vendor_assets.budget.pace import Ask, Grant, Later, Pace, Rule
-from vendor_assets.budget.told import Listener, Said
+from vendor_assets.budget.quotas import Listener, Statement
 
 EPOCH = 1_790_000_000
 LATENCY = 0.03
@@ -212,14 +212,16 @@ def play(
             tally = Tally()
             if ok:
                 tally.add(ask.endpoint, LATENCY, alive=True, answered=True)
-                said = Said(
+                statement = Statement(
                     ask.endpoint, grant.at, self.flying, parse_quotas(headers, wall), parse_policies(headers)
                 )
-                said = self.listener.compare(said, pace.quotas, trial=grant.trial, admitted=True, now=now)
-                tally.add_against(said.against, said.firmly)
+                statement = self.listener.compare(
+                    statement, pace.quotas, trial=grant.trial, admitted=True, now=now
+                )
+                tally.add_against(statement.against, statement.firmly)
                 pace.absorb(rules, share, tally, now)
-                if pace.hears(rules, share, said, now):
-                    pace.hear(rules, share, said, now)
+                if pace.news(rules, share, statement, now):
+                    pace.hear(rules, share, statement, now)
             else:
                 pace.throttle(rules, grant, wait_seconds(headers, wall), "429", now, ask.endpoint)
             pace.dump(now, now)
