@@ -135,6 +135,7 @@ class Settings:
         resolution_seconds: Wanted length of a timeslice.
         settling_seconds: How long after its end a day's data may still change.
         filters: What of the hierarchy is asked for.
+        name: The account's name in Dagster, where several are harvested by one deployment; empty for the only one.
         vendor_account: The account at the vendor, where several are harvested at one address; empty: it has no name.
         look_back_days: How many days before the newest one the schedule ``look_back`` fetches anew; 0 is none.
         retention_days: After how many days the schedule ``landing_retention`` removes the answers of complete
@@ -157,6 +158,7 @@ class Settings:
     resolution_seconds: int
     settling_seconds: int
     filters: Filters
+    name: str = ""
     vendor_account: str = ""
     look_back_days: int = 0
     retention_days: int | None = None

@@ -2,12 +2,15 @@
 
 import os
 
-from vendor_assets.configuration import enter, read
-from vendor_assets.orchestration.deployment import build_definitions
+import dagster as dg
+
+from vendor_assets.accounts import read_accounts
+from vendor_assets.configuration import enter
+from vendor_assets.orchestration.deployment import build_definitions, silence_warnings
 from vendor_assets.orchestration.partitions import Partitions
 
-_root = enter(os.environ)
-_settings = read(os.environ, root=_root)
-partitions = Partitions.of(_settings)
-"""``partitions.day`` and ``partitions.day_troop``, for assets of one's own on top of ours."""
-defs = build_definitions(_settings)
+silence_warnings()
+accounts = read_accounts(os.environ, root=enter(os.environ))
+partitions = Partitions.of(accounts[0])
+"""``partitions.day`` and ``partitions.day_troop`` of the first account, for assets of one's own on top of ours."""
+defs = dg.Definitions.merge(*map(build_definitions, accounts))

@@ -21,6 +21,11 @@ class Secret:
 
     It is its own copy, and leaves the text out where it is pickled: what is written down holds the name alone.
 
+    Attributes:
+        name: Of the setting.
+        path: Of the file that holds it; empty where none does.
+        variable: Of the environment, that holds it.
+
     Args:
         name: Of the setting.
         text: The secret itself; empty where there is none, or where it is in a file.
@@ -30,6 +35,7 @@ class Secret:
     def __init__(self, name: str, text: str = "", path: str = "") -> None:
         self.name = name
         self.path = path
+        self.variable = name
         self._text = text
         self._stamp: tuple[int, ...] = ()
         self._lock = threading.Lock()

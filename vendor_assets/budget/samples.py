@@ -15,6 +15,8 @@ from vendor_assets.budget.database import backlog as table
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
+_OF: Final = "/"
+"""Between an account's name and the source of its sample; in no source of ours."""
 FRESH: Final = timedelta(minutes=2)
 """A sample holds for so long; without a newer one its source has gone."""
 
@@ -54,14 +56,22 @@ class Backlog:
 
     Args:
         database_url: The budget's.
+        account: The account's name, where several share a database; empty for the one without a name.
 
     Raises:
         ConfigurationError: The URL is not one.
     """
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, account: str = "") -> None:
+        self._prefix = f"{account}{_OF}" if account else ""
         # A sample is not worth waiting for: the next one comes by itself.
         self._database = Database(database_url, patience_seconds=3.0)
+
+    def _own(self) -> sa.ColumnElement[bool]:
+        """Samples of this account."""
+        if self._prefix:
+            return table.c.source.startswith(self._prefix, autoescape=True)
+        return ~table.c.source.contains(_OF)
 
     def append(self, samples: Sequence[Sample]) -> None:
         """Keep samples.
@@ -69,7 +79,10 @@ class Backlog:
         Raises:
             BudgetUnavailableError: The database cannot be reached.
         """
-        rows = [asdict(sample) | {"time": sample.time.timestamp()} for sample in samples]
+        rows = [
+            asdict(sample) | {"time": sample.time.timestamp(), "source": self._prefix + sample.source}
+            for sample in samples
+        ]
         if rows:
             self._database.run(lambda connection: connection.execute(sa.insert(table), rows))
 
@@ -80,14 +93,16 @@ class Backlog:
             BudgetUnavailableError: The database cannot be reached.
         """
         statement = (
-            sa.select(table).where(table.c.time >= since.timestamp()).order_by(table.c.time, table.c.id)
+            sa.select(table)
+            .where(table.c.time >= since.timestamp(), self._own())
+            .order_by(table.c.time, table.c.id)
         )
 
         def read(connection: Connection) -> list[Sample]:
             return [
                 Sample(
                     datetime.fromtimestamp(row.time, UTC),
-                    row.source,
+                    row.source.removeprefix(self._prefix),
                     row.troops,
                     row.warriors,
                     row.data_groups,
@@ -106,7 +121,7 @@ class Backlog:
         Raises:
             BudgetUnavailableError: The database cannot be reached.
         """
-        statement = sa.delete(table).where(table.c.time < moment.timestamp())
+        statement = sa.delete(table).where(table.c.time < moment.timestamp(), self._own())
         self._database.run(lambda connection: connection.execute(statement))
 
     def close(self) -> None:

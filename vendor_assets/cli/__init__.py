@@ -6,17 +6,23 @@ A module for each group of subcommands; each adds its parsers with ``add(command
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from vendor_assets import __version__
 from vendor_assets.cli import embedded, harvest, instance, letters, plan, store, watch
-from vendor_assets.cli.project import FAILED, WRONG_USE
+from vendor_assets.cli.project import FAILED, WRONG_USE, open_accounts
 from vendor_assets.cli.terminal import visible_output
 from vendor_assets.errors import ConfigurationError, VendorAssetsError
+
+EVERY_ACCOUNT: Final = (*watch.COMMANDS, plan.COMMAND, letters.COMMAND)
+"""Commands that only look, and look at every account where none is named."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,7 +45,7 @@ def _run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        return int(options.run(options))
+        return _of_each_account(options)
     except ConfigurationError as error:
         return _complain(error, WRONG_USE)
     except VendorAssetsError as error:
@@ -50,6 +56,30 @@ def _run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+
+
+def _of_each_account(options: argparse.Namespace) -> int:
+    """Run a command for the account that is named or the only one; what only looks, for all of them."""
+    only_looks = options.run in EVERY_ACCOUNT and getattr(options, "action", "list") in ("list", "show")
+    names = [options.account]
+    if only_looks and options.account is None:
+        names = [each.name or None for each in open_accounts()[1]]
+    if len(names) == 1:
+        return int(options.run(options))
+    codes: list[int] = []
+    documents: dict[str, object] = {}
+    for name in names:
+        of_one = argparse.Namespace(**{**vars(options), "account": name})
+        if not getattr(options, "json", False):
+            print(f"== {name}")
+            codes.append(int(options.run(of_one)))
+            continue
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            codes.append(int(options.run(of_one)))
+        documents[str(name)] = json.loads(printed.getvalue())
+    if documents:
+        print(json.dumps(documents, indent=1))
+    return max(codes)
 
 
 def _complain(error: VendorAssetsError, code: int) -> int:
@@ -65,4 +95,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="command", required=True)
     for module in (harvest, instance, plan, watch, letters, store, embedded):
         module.add(commands)
+    for command in commands.choices.values():
+        _add_account(command)
     return parser
+
+
+def _add_account(parser: argparse.ArgumentParser, *, default: object = None) -> None:
+    """Let a command, and each of its actions, take the account that is meant."""
+    for action in parser._actions:  # noqa: SLF001 - argparse has no other way to what was added
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for each in action.choices.values():
+                _add_account(each, default=argparse.SUPPRESS)
+    parser.add_argument(
+        "--account", default=default, metavar="NAME", help="which account, where there are several"
+    )

@@ -21,6 +21,7 @@ from vendor_assets.cli.project import (
     FAILED,
     answers,
     local_opener,
+    open_accounts,
     open_project,
     simulator_process,
 )
@@ -50,7 +51,7 @@ def _demo(options: argparse.Namespace) -> int:
 
     if options.days < 1 or options.days > 7:
         raise ConfigurationError(f"--days {options.days} is not accepted; give 1 to 7")
-    project = open_project()
+    project = open_project(options.account)
     if not project.settings.embedded:
         raise ConfigurationError(
             f"demo harvests the embedded vendor, but {project.settings.source} is configured here, and both would show "
@@ -90,12 +91,12 @@ def _control_log(url: str) -> dict[str, Any]:
 def _dev(options: argparse.Namespace) -> int:
     from vendor_assets.configuration import SIMULATOR_PORT, SIMULATOR_URL
 
-    project = open_project()
-    root, settings = project.root, project.settings
+    root, accounts = open_accounts()
+    settings = accounts[0]
     processes: list[subprocess.Popen[Any]] = []
 
     def start(command: list[str]) -> None:
-        processes.append(subprocess.Popen([sys.executable, *command], cwd=root, env=project.environ))
+        processes.append(subprocess.Popen([sys.executable, *command], cwd=root, env=dict(os.environ)))
 
     with terminable():
         try:

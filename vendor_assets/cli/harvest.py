@@ -53,7 +53,7 @@ def add(commands: Any) -> None:
 
 
 def _harvest(options: argparse.Namespace) -> int:
-    project = open_project()
+    project = open_project(options.account)
     days = choose_days(options, project.settings)
     with embedded_vendor(project.settings) as reachable, terminable() as stopped:
         summary = harvest_days(
@@ -84,18 +84,19 @@ def harvest_days(
 ) -> Any:
     """Bring days up to date; returns a summary of what came of it."""
     from vendor_assets.harvest.harvester import Harvester
-    from vendor_assets.orchestration.deployment import build_definitions
     from vendor_assets.orchestration.launching import Launcher, open_instance
 
     settings = project.settings
-    definitions = build_definitions(settings)
-    store = definitions.resources["store"].open()  # type: ignore[index]
-    print(f"vendor {settings.vendor_url} ({settings.vendor.kind}), store {store.url}", file=out, flush=True)
+    print(
+        f"vendor {settings.vendor_url} ({settings.vendor.kind}), store {project.store().url}",
+        file=out,
+        flush=True,
+    )
     if settings.filters:
         print(f"filters {settings.filters}", file=out, flush=True)
     started = time.monotonic()
     with open_instance(project.root, project.environ) as instance, ProgressLine(out) as progress:
-        launcher = Launcher(definitions, settings, store, instance, progress.say, stopped)
+        launcher = Launcher(settings, instance, progress.say, stopped)
         launcher.bury_the_dead()
         for day in days:
             launcher.harvest_day(

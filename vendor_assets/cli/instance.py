@@ -46,7 +46,7 @@ mutation Launch($params: LaunchBackfillParams!) {
 
 
 def _backfill(options: argparse.Namespace) -> int:
-    project = open_project()
+    project = open_project(options.account)
     days = choose_days(options, project.settings)
     project.store()  # which is refused where it holds somebody else's data
     tags = {
@@ -109,15 +109,15 @@ def ask_dagster(
     return data
 
 
-def _sync(options: argparse.Namespace) -> int:  # noqa: ARG001  every command takes its options
+def _sync(options: argparse.Namespace) -> int:
     from vendor_assets.orchestration.launching import open_instance
     from vendor_assets.orchestration.syncing import sync
 
-    project = open_project()
+    project = open_project(options.account)
     store = project.store()
     print(f"store {store.url}", flush=True)
     with open_instance(project.root, project.environ) as instance:
-        done = sync(store, instance, print, project.settings.filters)
+        done = sync(store, instance, print, project.settings)
     print(
         f"{done.materialized} partitions reported, {done.known_already} known already, "
         f"{done.not_complete} not complete, {done.troops} troops added"

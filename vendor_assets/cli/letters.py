@@ -7,10 +7,10 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vendor_assets.cli.harvest import exit_code, print_summary
 from vendor_assets.cli.progress import ProgressLine, terminable
@@ -55,7 +55,7 @@ def _dead_letters(options: argparse.Namespace) -> int:
     if options.discarded and options.action in ("redrive", "discard"):
         raise ConfigurationError(f"--discarded goes with list and show, not with {options.action}")
     day = parse_day(options.day) if options.day else None
-    project = open_project()
+    project = open_project(options.account)
     store = project.store()
     dead_letters = DeadLetters(store)
     partitions = [
@@ -166,7 +166,6 @@ def _print_discarded(partitions: Sequence[DeadPartition], options: argparse.Name
 
 
 def _redrive(project: Project, partitions: Sequence[DeadPartition], options: argparse.Namespace) -> int:
-    from vendor_assets.orchestration.deployment import build_definitions
     from vendor_assets.orchestration.launching import Launcher, open_instance
 
     out = sys.stderr if options.json else sys.stdout
@@ -177,20 +176,20 @@ def _redrive(project: Project, partitions: Sequence[DeadPartition], options: arg
         embedded_vendor(project.settings) as reachable,
         terminable() as stopped,
         open_instance(project.root, project.environ) as instance,
+        ProgressLine(out) as progress,
     ):
-        store = replace(project, settings=reachable).store()
-        with ProgressLine(out) as progress:
-            launcher = Launcher(
-                build_definitions(reachable), reachable, store, instance, progress.say, stopped
-            )
-            launcher.bury_the_dead()
-            launcher.redrive(
-                [(item.asset, item.day, item.troop_key) for item in partitions],
-                rebuild=options.action == "discard",
-            )
+        launcher = Launcher(reachable, instance, progress.say, stopped)
+        launcher.bury_the_dead()
+        launcher.redrive(
+            [(item.asset, item.day, item.troop_key) for item in partitions],
+            rebuild=options.action == "discard",
+        )
     summary = launcher.summary
     if options.json:
         print(json.dumps(asdict(summary) | {"complete": summary.complete}, indent=1))
     else:
         print_summary(summary)
     return exit_code(summary)
+
+
+COMMAND: Final = _dead_letters

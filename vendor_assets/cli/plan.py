@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vendor_assets.cli.project import COMPLETE, Project, add_days, choose_days, open_project
 from vendor_assets.cli.terminal import print_table
@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
 def _plan(options: argparse.Namespace) -> int:
     from vendor_assets.harvest.costs import Costs, quota_warning
 
-    project = open_project()
+    project = open_project(options.account)
     settings = project.settings
     days = choose_days(options, settings)
     costs = Costs(project.store(), settings)
@@ -77,7 +77,7 @@ def _at_work(project: Project) -> int:
 
     now = datetime.now(UTC)
     try:
-        backlog = Backlog(project.settings.database_url)
+        backlog = Backlog(project.settings.database_url, project.settings.name)
         try:
             (total,) = totals(backlog.read(now - timedelta(minutes=5)), [now])
         finally:
@@ -152,3 +152,6 @@ def _print_costs(plans: Sequence[DayPlan], project: Project, seconds: float | No
     ]
     if largest:
         print(f"largest troops: {', '.join(largest)}")
+
+
+COMMAND: Final = _plan

@@ -59,19 +59,45 @@ class Project:
         return store
 
 
-def open_project() -> Project:
-    """Find the project and read its settings; what the environment has already goes before its file."""
-    from vendor_assets.configuration import enter, read
+def open_project(account: str | None = None) -> Project:
+    """Find the project and read its settings; what the environment has already goes before its file.
+
+    Args:
+        account: Which of several; None for the only one.
+
+    Raises:
+        ConfigurationError: A setting is wrong, there is no such account, or there are several and none is named.
+    """
+    from vendor_assets.accounts import FILE
+
+    root, accounts = open_accounts()
+    names = ", ".join(each.name for each in accounts)
+    found = [each for each in accounts if account in (None, each.name)]
+    if account is not None and not found:
+        known = f"there are {names}" if names else f"they are named in {FILE}, and there is none"
+        raise ConfigurationError(f"there is no account {account[:60]!r}; {known}")
+    if len(found) > 1:
+        raise ConfigurationError(f"there are several accounts; choose one with --account: {names}")
+    return Project(root, dict(os.environ), found[0])
+
+
+def open_accounts() -> tuple[Path, tuple[Settings, ...]]:
+    """The project's folder, which becomes the working directory, and its accounts.
+
+    Raises:
+        ConfigurationError: A setting is wrong.
+    """
+    from vendor_assets.accounts import read_accounts
+    from vendor_assets.configuration import enter
 
     root = enter(os.environ)
-    environ = dict(os.environ)
     try:
         os.chdir(root)
     except OSError as error:
         raise ConfigurationError(
             f"the project's folder {root} cannot be entered: {error.strerror}"
         ) from error
-    return Project(root, environ, read(environ, root=root))
+    return root, read_accounts(os.environ, root=root)
 
 
 def add_days(parser: argparse.ArgumentParser) -> None:

@@ -32,11 +32,11 @@ def add(commands: Any) -> None:
     moved.set_defaults(run=_move)
 
 
-def _show(options: argparse.Namespace) -> int:  # noqa: ARG001  every command takes its options
+def _show(options: argparse.Namespace) -> int:
     from vendor_assets.storage.marker import Marker
     from vendor_assets.storage.objects import open_store
 
-    settings = open_project().settings
+    settings = open_project(options.account).settings
     store = open_store(settings.store_url)
     marker = Marker.read(store)
     print(f"store       {store.url}")
@@ -49,7 +49,7 @@ def _move(options: argparse.Namespace) -> int:
     from vendor_assets.storage.marker import move
     from vendor_assets.storage.objects import open_store
 
-    settings = open_project().settings
+    settings = open_project(options.account).settings
     store = open_store(settings.store_url)
     move(store, settings.source, options.before)
     print(f"store {store.url} holds the data of {settings.source} from now on; it was {options.before}")

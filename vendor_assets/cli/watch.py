@@ -6,7 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from vendor_assets.cli.instance import ask_dagster
 from vendor_assets.cli.project import (
@@ -63,7 +63,7 @@ def _status(options: argparse.Namespace) -> int:
 
     if not 1 <= options.days <= 366:
         raise ConfigurationError(f"--days {options.days} is not accepted; give 1 to 366")
-    project = open_project()
+    project = open_project(options.account)
     settings, store = project.settings, project.store()
     newest = last_complete_day(datetime.now(UTC), settings.zone)
     first = max(settings.start, newest - timedelta(days=options.days - 1))
@@ -112,7 +112,7 @@ def _work(project: Project) -> dict[str, Any]:
     rate = settings.permitted_rate
     found: dict[str, Any] = {"quota_of_the_day": rate and round(rate * today.seconds)}
     try:
-        backlog = Backlog(settings.database_url)
+        backlog = Backlog(settings.database_url, settings.name)
         try:
             samples = backlog.read(today.start - timedelta(minutes=5))
         finally:
@@ -202,21 +202,23 @@ def _print_work(work: dict[str, Any], runs: dict[str, Any] | None, url: str) -> 
         )
 
 
-def _doctor(options: argparse.Namespace) -> int:  # noqa: ARG001  every command takes its options
+def _doctor(options: argparse.Namespace) -> int:
     from vendor_assets.orchestration.deployment import build_resources
     from vendor_assets.orchestration.doctor import examine
     from vendor_assets.orchestration.launching import open_instance
+    from vendor_assets.orchestration.names import Names
 
-    project = open_project()
+    project = open_project(options.account)
     failed = 0
     with (
         embedded_vendor(project.settings) as reachable,
         open_instance(project.root, project.environ) as instance,
     ):
         resources = build_resources(reachable)
+        names = Names(reachable.name)
         # Outside of a run nothing else resolves the key, which resources know by the name of its variable only.
-        vendor_api = resources["vendor_api"].process_config_and_initialize()
-        for finding in examine(reachable, vendor_api, resources["store"], instance):
+        vendor_api = resources[names.resource("vendor_api")].process_config_and_initialize()
+        for finding in examine(reachable, vendor_api, resources[names.resource("store")], instance):
             failed += finding.state == "failed"
             print(f"{finding.state:8} {finding.part:11} {finding.text}", flush=True)
     return FAILED if failed else COMPLETE
@@ -225,9 +227,10 @@ def _doctor(options: argparse.Namespace) -> int:  # noqa: ARG001  every command 
 def _budget(options: argparse.Namespace) -> int:
     from vendor_assets.budget import database_place
     from vendor_assets.orchestration.deployment import build_resources
+    from vendor_assets.orchestration.names import Names
 
-    settings = open_project().settings
-    vendor_api = build_resources(settings)["vendor_api"]
+    settings = open_project(options.account).settings
+    vendor_api = build_resources(settings)[Names(settings.name).resource("vendor_api")]
     lifted = vendor_api.lift_ceiling() if options.lift_ceiling else ""
     state = vendor_api.state()
     if options.json:
@@ -258,3 +261,6 @@ def _budget(options: argparse.Namespace) -> int:
 
 def _per_second(rate: float | None) -> str:
     return "no pace" if rate is None else f"{rate:.3g} calls a second"
+
+
+COMMANDS: Final = (_status, _doctor, _budget)

@@ -26,6 +26,7 @@ from vendor_assets.logs import get_logger
 from vendor_assets.orchestration.failures import not_complete, reason_from, reason_of_steps
 from vendor_assets.orchestration.following import latest_storage_ids
 from vendor_assets.orchestration.freshness import Freshness
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import split_key
 from vendor_assets.orchestration.runs import ASSETS, About
 from vendor_assets.presentable import presentable
@@ -137,14 +138,15 @@ def signature(reason: Reason) -> str:
 def look(
     memory: Memory,
     instance: dg.DagsterInstance,
+    names: Names,
     *,
     now: datetime,
     budget: BudgetState | None,
     stale: Sequence[Freshness],
 ) -> None:
     """Bring what is remembered up to date: new causes, causes that reach further, causes that are over."""
-    _failed_runs(memory, instance, now)
-    _repaired(memory, instance, now)
+    _failed_runs(memory, instance, names, now)
+    _repaired(memory, instance, names, now)
     conditions = {
         f"{item.asset} is late": (
             item.text,
@@ -171,7 +173,7 @@ def look(
             _end(memory, key, now)
 
 
-def _failed_runs(memory: Memory, instance: dg.DagsterInstance, now: datetime) -> None:
+def _failed_runs(memory: Memory, instance: dg.DagsterInstance, names: Names, now: datetime) -> None:
     newest = instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=1).records
     if memory.seen is None:
         # What failed before anybody listened is history.
@@ -183,7 +185,9 @@ def _failed_runs(memory: Memory, instance: dg.DagsterInstance, now: datetime) ->
         run = instance.get_run_by_id(record.run_id)
         if run is None or run.tags.get("dagster/will_retry") == "true":
             continue
-        for asset, partition, reason, letters in _failures(instance, run):
+        if names.account and not About(run, names).ours:
+            continue
+        for asset, partition, reason, letters in _failures(instance, names, run):
             key = signature(reason)
             cause = memory.open.get(key)
             if cause is None:
@@ -192,7 +196,9 @@ def _failed_runs(memory: Memory, instance: dg.DagsterInstance, now: datetime) ->
             cause.add(asset, partition, record.storage_id)
 
 
-def _failures(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[tuple[str, str, Reason, bool]]:
+def _failures(
+    instance: dg.DagsterInstance, names: Names, run: dg.DagsterRun
+) -> list[tuple[str, str, Reason, bool]]:
     """Asset, partition and reason of everything that a run did not bring to its end, and whether it is kept as dead."""
     wanted = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
     records = instance.all_logs(run.run_id, of_type=wanted)
@@ -206,11 +212,11 @@ def _failures(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[tuple[st
             if item["state"] in ("failed", "partial") and item.get("kind") != UPSTREAM
         ]
     reason, _ = reason_of_steps(events)
-    about = About(run)
+    about = About(run, names)
     failed = {event.step_key for event in events if event.is_step_failure}
     # Of several the one whose step failed, which in a job of assets has its name.
-    names = [name for name in about.assets if name in failed] or list(about.assets) or [run.job_name]
-    return [(names[0], key, reason, False) for key in about.partitions or ("",)]
+    concerned = [name for name in about.assets if names.step(name) in failed] or [*about.assets, run.job_name]
+    return [(concerned[0], key, reason, False) for key in about.partitions or ("",)]
 
 
 def _why(reason: Reason) -> str:
@@ -238,13 +244,13 @@ def _next_step(reason: Reason, *, dead_letters: bool) -> str:
     return _STEPS.get(reason.kind, "read the run's log, then materialize the partitions again")
 
 
-def _repaired(memory: Memory, instance: dg.DagsterInstance, now: datetime) -> None:
+def _repaired(memory: Memory, instance: dg.DagsterInstance, names: Names, now: datetime) -> None:
     """Forget partitions that are there by now; a cause without any is over."""
     for key, cause in list(memory.open.items()):
         if cause.subject:
             continue
         for asset, partitions in list(cause.partitions.items()):
-            latest = _latest(instance, asset, partitions)
+            latest = _latest(instance, names, asset, partitions)
             left = {name: at for name, at in partitions.items() if latest.get(name, 0) < at}
             if left:
                 cause.partitions[asset] = left
@@ -254,10 +260,12 @@ def _repaired(memory: Memory, instance: dg.DagsterInstance, now: datetime) -> No
             _end(memory, key, now)
 
 
-def _latest(instance: dg.DagsterInstance, asset: str, partitions: Mapping[str, int]) -> Mapping[str, int]:
+def _latest(
+    instance: dg.DagsterInstance, names: Names, asset: str, partitions: Mapping[str, int]
+) -> Mapping[str, int]:
     """Number of the event by which each partition is there; of a job that has none, above all once it succeeds."""
     if asset in ASSETS:
-        return latest_storage_ids(instance, asset, partitions)
+        return latest_storage_ids(instance, names.key(asset), partitions)
     ended = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
     # Run status changes cannot be asked for by job on every storage; runs can.
     newest = instance.get_runs(dg.RunsFilter(job_name=asset, statuses=ended), limit=1)

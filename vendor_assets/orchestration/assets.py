@@ -27,6 +27,7 @@ from vendor_assets.orchestration.events import (
     order_of,
 )
 from vendor_assets.orchestration.letters import DEAD_LETTERS, DEAD_LETTERS_TEXT
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, split_key, split_keys
 from vendor_assets.orchestration.pictures import picture_of
 from vendor_assets.orchestration.publishing import day_checks, publish_day, publish_report
@@ -107,16 +108,16 @@ class HarvestConfig(dg.Config):
 def report_outcomes(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     outcomes: Iterator[Outcome],
-    *,
     settings: Settings,
-    store: StoreResource,
-    vendor_api: VendorApiResource,
 ) -> Iterator[Event]:
     """Report each outcome the moment it is known; at the end fail naming the partitions that did not succeed.
 
     Raises:
         dagster.Failure: Some did not.
     """
+    names = Names(settings.name)
+    store: StoreResource = names.of(context, "store")
+    vendor_api: VendorApiResource = names.of(context, "vendor_api")
     seen: list[Outcome] = []
     opened = store.open()
     permitted_rate = settings.permitted_rate
@@ -133,7 +134,7 @@ def report_outcomes(
         if plan is not None:
             extra |= metadata_of_plan(plan, permitted_rate, datetime.now(UTC))
         yield from events_of(
-            outcome, uri=opened.uri(outcome.table_key), permitted_rate=permitted_rate, extra=extra
+            outcome, names, uri=opened.uri(outcome.table_key), permitted_rate=permitted_rate, extra=extra
         )
         if plan is not None:
             yield within_quota(plan, settings)
@@ -145,22 +146,27 @@ def report_outcomes(
 
 
 def _spec(
-    name: str, text: str, partitions: dg.PartitionsDefinition[Any], deps: Sequence[str]
+    names: Names, name: str, text: str, partitions: dg.PartitionsDefinition[Any], deps: Sequence[str]
 ) -> dg.AssetSpec:
     return dg.AssetSpec(
-        name,
+        names.key(name),
         description=text,
-        deps=deps,
+        deps=list(map(names.key, deps)),
         partitions_def=partitions,
-        group_name="harvest",
+        group_name=names.thing("harvest"),
         kinds={"parquet", "http"},
         owners=OWNERS,
         skippable=True,
-        metadata={"dagster/column_schema": column_schema(name), "dagster/io_manager_key": "io_manager"},
+        metadata={
+            "dagster/column_schema": column_schema(name),
+            "dagster/io_manager_key": names.resource("io_manager"),
+        },
     )
 
 
-def _checks(name: str, partitions: dg.PartitionsDefinition[Any], *, roster: bool) -> list[dg.AssetCheckSpec]:
+def _checks(
+    names: Names, name: str, partitions: dg.PartitionsDefinition[Any], *, roster: bool
+) -> list[dg.AssetCheckSpec]:
     texts = {
         COMPLETE: "Every planned leaf has landed; none is a dead letter",
         SCHEMA: "Every record fits the table, and the vendor sends no field that we do not know",
@@ -170,33 +176,33 @@ def _checks(name: str, partitions: dg.PartitionsDefinition[Any], *, roster: bool
     if roster:
         texts[SEEN] = "The roster was read on the day itself, not only later"
     return [
-        dg.AssetCheckSpec(check, asset=name, description=text, partitions_def=partitions)
+        dg.AssetCheckSpec(check, asset=names.key(name), description=text, partitions_def=partitions)
         for check, text in texts.items()
     ]
 
 
 def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """All assets of a deployment."""
+    names = Names(settings.name)
     partitions = Partitions.of(settings)
     policy = dg.BackfillPolicy.multi_run(MAX_PARTITIONS)
 
     @dg.multi_asset(
-        name="harvest_troops",
-        specs=[_spec("troops", TROOPS_TEXT, partitions.day, [])],
-        check_specs=[*_checks("troops", partitions.day, roster=True), quota_check(partitions.day)],
+        name=names.thing("harvest_troops"),
+        specs=[_spec(names, "troops", TROOPS_TEXT, partitions.day, [])],
+        check_specs=[
+            *_checks(names, "troops", partitions.day, roster=True),
+            quota_check(names, partitions.day),
+        ],
+        required_resource_keys=names.resources("harvester", "store", "vendor_api"),
         can_subset=True,
         backfill_policy=policy,
     )
-    def troops(
-        context: dg.AssetExecutionContext,
-        config: HarvestConfig,
-        harvester: dg.ResourceParam[Harvester],
-        store: StoreResource,
-        vendor_api: VendorApiResource,
-    ) -> Any:
+    def troops(context: dg.AssetExecutionContext, config: HarvestConfig) -> Any:
+        harvester: Harvester = names.of(context, "harvester")
         days = [split_key(key)[0] for key in context.partition_keys]
-        outcomes = harvester.troops(days, order_of(context.run, rebuild=config.rebuild))
-        yield from report_outcomes(context, outcomes, settings=settings, store=store, vendor_api=vendor_api)
+        outcomes = harvester.troops(days, order_of(context.run, names, rebuild=config.rebuild))
+        yield from report_outcomes(context, outcomes, settings)
 
     texts = {
         "warriors": WARRIORS_TEXT,
@@ -206,64 +212,58 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     upstream = {"warriors": "troops", "data_groups": "warriors", "performance_data": "data_groups"}
 
     @dg.multi_asset(
-        name="harvest_chain",
+        name=names.thing("harvest_chain"),
+        required_resource_keys=names.resources("harvester", "store", "vendor_api"),
         specs=[
-            _spec(name, texts[name] + PARTITION_TEXT, partitions.day_troop, [upstream[name]])
+            _spec(names, name, texts[name] + PARTITION_TEXT, partitions.day_troop, [upstream[name]])
             for name in CHAIN
         ],
         check_specs=[
             check
             for name in CHAIN
-            for check in _checks(name, partitions.day_troop, roster=name == "warriors")
+            for check in _checks(names, name, partitions.day_troop, roster=name == "warriors")
         ],
         can_subset=True,
         backfill_policy=policy,
     )
-    def chain(
-        context: dg.AssetExecutionContext,
-        config: HarvestConfig,
-        harvester: dg.ResourceParam[Harvester],
-        store: StoreResource,
-        vendor_api: VendorApiResource,
-    ) -> Any:
-        chosen = [name for name in CHAIN if dg.AssetKey(name) in context.selected_asset_keys]
-        order = order_of(context.run, rebuild=config.rebuild)
+    def chain(context: dg.AssetExecutionContext, config: HarvestConfig) -> Any:
+        harvester: Harvester = names.of(context, "harvester")
+        chosen = [name for name in CHAIN if names.key(name) in context.selected_asset_keys]
+        order = order_of(context.run, names, rebuild=config.rebuild)
         outcomes = harvester.chain(chosen, split_keys(context.partition_keys), order)
-        yield from report_outcomes(context, outcomes, settings=settings, store=store, vendor_api=vendor_api)
+        yield from report_outcomes(context, outcomes, settings)
 
     @dg.asset(
+        key=names.key("daily_performance"),
         description=DAILY_TEXT,
-        deps=["troops", "performance_data"],
+        deps=[names.key("troops"), names.key("performance_data")],
+        required_resource_keys=names.resources("store", "run_lease"),
         partitions_def=partitions.day,
-        group_name="analysis",
+        group_name=names.thing("analysis"),
         kinds={"parquet", "duckdb"},
         owners=OWNERS,
         metadata={"dagster/column_schema": column_schema("daily_performance")},
-        check_specs=day_checks(partitions.day),
+        check_specs=day_checks(names, partitions.day),
         backfill_policy=dg.BackfillPolicy.multi_run(1),
     )
-    def daily_performance(
-        context: dg.AssetExecutionContext,
-        store: StoreResource,
-        run_lease: dg.ResourceParam[str],  # noqa: ARG001  held while the run lives
-    ) -> Any:
+    def daily_performance(context: dg.AssetExecutionContext) -> Any:
+        store: StoreResource = names.of(context, "store")
         day, _ = split_key(context.partition_key)
         yield from publish_day(store.open(), day, settings, context.instance)
 
     @dg.asset(
+        key=names.key("performance_report"),
         description=REPORT_TEXT,
-        deps=["daily_performance"],
+        deps=[names.key("daily_performance")],
+        required_resource_keys=names.resources("store", "run_lease"),
         partitions_def=partitions.day,
-        group_name="analysis",
+        group_name=names.thing("analysis"),
         kinds={"jupyter"},
         owners=OWNERS,
         backfill_policy=dg.BackfillPolicy.multi_run(1),
     )
-    def performance_report(
-        context: dg.AssetExecutionContext,
-        store: StoreResource,
-        run_lease: dg.ResourceParam[str],  # noqa: ARG001  held while the run lives
-    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    def performance_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        store: StoreResource = names.of(context, "store")
         return publish_report(store.open(), split_key(context.partition_key)[0], settings.zone)
 
     return [troops, chain, daily_performance, performance_report]
@@ -272,21 +272,22 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 def observed_assets(settings: Settings) -> list[dg.AssetSpec]:
     """What is only looked at: the work that waits, and the work that failed for good."""
     # Of all that is harvested; one edge shows it, eight would hide the chain.
-    harvested = [CHAIN[-1]]
+    names = Names(settings.name)
+    harvested = [names.key(CHAIN[-1])]
     return [
         dg.AssetSpec(
-            BACKLOG,
+            names.key(BACKLOG),
             description=BACKLOG_TEXT,
             deps=harvested,
-            group_name="watch",
+            group_name=names.thing("watch"),
             owners=OWNERS,
         ),
         dg.AssetSpec(
-            DEAD_LETTERS,
+            names.key(DEAD_LETTERS),
             description=DEAD_LETTERS_TEXT,
             deps=harvested,
             partitions_def=Partitions.of(settings).day,
-            group_name="watch",
+            group_name=names.thing("watch"),
             owners=OWNERS,
         ),
     ]

@@ -17,6 +17,7 @@ from vendor_assets.days import duration_text
 from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.outcome import Progress
 from vendor_assets.logs import get_logger
+from vendor_assets.orchestration.names import Names
 
 BACKLOG: Final = "backlog"
 KEEP: Final = timedelta(days=90)
@@ -145,6 +146,7 @@ def sample_of(progress: Progress, source: str) -> Sample:
 
 
 def observation_of(
+    names: Names,
     samples: Sequence[Sample],
     state: BudgetState | None,
     *,
@@ -190,7 +192,7 @@ def observation_of(
         metadata |= {"days": len(days), "oldest_day": days[0]}
     if state is not None:
         metadata |= metadata_of_budget(state)
-    return dg.AssetObservation(BACKLOG, metadata=metadata, description=text)
+    return dg.AssetObservation(names.key(BACKLOG), metadata=metadata, description=text)
 
 
 def metadata_of_budget(state: BudgetState) -> dict[str, Any]:

@@ -10,41 +10,45 @@ from vendor_assets.configuration import Settings
 from vendor_assets.orchestration import letters
 from vendor_assets.orchestration.events import FRESH
 from vendor_assets.orchestration.freshness import Freshness, freshness
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, split_key
 from vendor_assets.orchestration.resources import StoreResource
 
 
 def build_checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
     """All checks that are no part of an asset's own materialization."""
+    names = Names(settings.name)
     partitions = Partitions.of(settings)
 
     @dg.asset_check(
-        asset=letters.DEAD_LETTERS,
+        asset=names.key(letters.DEAD_LETTERS),
+        required_resource_keys=names.resources("store"),
         name=letters.NONE_OPEN,
         description="No dead letter of the day is open; a warning while all of them are redriven by themselves",
         partitions_def=partitions.day,
     )
-    def none_open(context: dg.AssetCheckExecutionContext, store: StoreResource) -> Any:
+    def none_open(context: dg.AssetCheckExecutionContext) -> Any:
+        store: StoreResource = names.of(context, "store")
         day, _ = split_key(context.partition_key)
-        _, check = letters.events_of_day(store.open(), day)
+        _, check = letters.events_of_day(store.open(), names, day)
         return result_of(check)
 
     @dg.asset_check(
-        asset="daily_performance",
+        asset=names.key("daily_performance"),
         name=FRESH,
         description="The newest day is the one that daily_harvest should have made; passes while that is off",
     )
     def fresh(context: dg.AssetCheckExecutionContext) -> Any:
-        return result_of(evaluation_of(freshness(context.instance, settings, datetime.now(UTC))))
+        return result_of(evaluation_of(names, freshness(context.instance, settings, datetime.now(UTC))))
 
     return [none_open, fresh]
 
 
-def evaluation_of(found: Sequence[Freshness]) -> dg.AssetCheckEvaluation:
+def evaluation_of(names: Names, found: Sequence[Freshness]) -> dg.AssetCheckEvaluation:
     """Freshness as the evaluation of its check."""
     behind = max((item.days_behind for item in found), default=0)
     return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey("daily_performance"),
+        asset_key=names.key("daily_performance"),
         check_name=FRESH,
         passed=all(item.passed for item in found),
         severity=dg.AssetCheckSeverity.WARN if behind <= 1 else dg.AssetCheckSeverity.ERROR,

@@ -1,15 +1,18 @@
 """One deployment: settings become resources, assets, jobs, sensors and schedules."""
 
 import warnings
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import dagster as dg
 
 from vendor_assets.configuration import SIMULATOR_API_KEY, Settings
+from vendor_assets.errors import ConfigurationError
 from vendor_assets.orchestration.assets import build_assets, observed_assets
 from vendor_assets.orchestration.checks import build_checks
 from vendor_assets.orchestration.io_managers import ParquetIOManager
 from vendor_assets.orchestration.jobs import build_jobs
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.observing import build_observing_sensors
 from vendor_assets.orchestration.resources import (
     AlertResource,
@@ -22,16 +25,31 @@ from vendor_assets.orchestration.schedules import build_schedules
 from vendor_assets.orchestration.sensors import build_sensors
 from vendor_assets.secret import Secret
 
+ROLES: Final = ("store", "vendor_api", "harvester", "run_lease", "io_manager", "alert")
+"""What resources of an account are for; :meth:`Names.resource` tells their keys."""
 
-def build_resources(settings: Settings, *, s3: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The resources of a deployment.
+
+def build_resources(
+    settings: Settings, *, s3: dict[str, Any] | None = None, own: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The resources of an account, by key.
 
     Args:
         settings: The checked settings.
         s3: Arguments for Dagster's ``S3Resource``; None leaves all to the standard AWS variables.
+        own: Resources in place of ours, by role: ``store``, ``vendor_api``, ``harvester``, ``run_lease``,
+            ``io_manager`` or ``alert``. What is built on a store or a vendor API is built on these.
+
+    Raises:
+        ConfigurationError: There is no such role.
     """
-    store = _store(settings.store_url, str(settings.source), s3 or {})
-    vendor_api = VendorApiResource(
+    own = dict(own or {})
+    if unknown := sorted(set(own) - set(ROLES)):
+        raise ConfigurationError(
+            f"resource {unknown[0]!r} is none of an account's; there are {', '.join(ROLES)}"
+        )
+    store = own.get("store") or _store(settings.store_url, str(settings.source), s3 or {})
+    vendor_api = own.get("vendor_api") or VendorApiResource(
         kind=settings.vendor.kind,
         url=settings.vendor_url,
         account=settings.vendor_account,
@@ -59,17 +77,20 @@ def build_resources(settings: Settings, *, s3: dict[str, Any] | None = None) -> 
         resolution_seconds=settings.resolution_seconds,
         settling_seconds=settings.settling_seconds,
         filters=settings.filters.texts,
+        account=settings.name,
     )
-    return {
+    found = {
         "store": store,
         "vendor_api": vendor_api,
         "harvester": harvester,
         "run_lease": RunLeaseResource(
             database_url=_reference(settings.database, shown="sqlite:"), database_file=settings.database.path
         ),
-        "io_manager": ParquetIOManager(store=store),
+        "io_manager": ParquetIOManager(store=store, account=settings.name),
         "alert": AlertResource(url=_reference(settings.alert), url_file=settings.alert.path),
     }
+    names = Names(settings.name)
+    return {names.resource(role): resource for role, resource in (found | own).items()}
 
 
 def _reference(secret: Secret, shown: str = "\0") -> str:
@@ -82,7 +103,7 @@ def _reference(secret: Secret, shown: str = "\0") -> str:
     if secret.path or not secret:
         return ""
     text = secret.read()
-    return text if text.startswith(shown) else dg.EnvVar(secret.name)
+    return text if text.startswith(shown) else dg.EnvVar(secret.variable)
 
 
 def _store(url: str, source: str, s3: dict[str, Any]) -> StoreResource:
@@ -95,21 +116,41 @@ def _store(url: str, source: str, s3: dict[str, Any]) -> StoreResource:
     return S3StoreResource(url=url, source=source, s3=S3Resource(**s3))
 
 
-def build_definitions(settings: Settings, *, s3: dict[str, Any] | None = None) -> dg.Definitions:
-    """Everything that Dagster needs to know of a deployment."""
-    # Not stable in Dagster yet, wanted, and pinned by our constraints; nobody who runs this can act on it. For the
-    # whole process, since Dagster says some of it only when it resolves the definitions.
-    for named in ("backfill_policy", "with_source_code_references", "CodeReference", "owners"):
-        warnings.filterwarnings("ignore", f".*{named}", dg.BetaWarning)
-    warnings.filterwarnings("ignore", "Specifying a partitions_def on an AssetCheckSpec", dg.PreviewWarning)
+def build_definitions(
+    settings: Settings,
+    *,
+    s3: dict[str, Any] | None = None,
+    resources: Mapping[str, Any] | None = None,
+    automation: bool = True,
+) -> dg.Definitions:
+    """Everything that Dagster needs to know of an account; it merges with that of others and of one's own project.
+
+    Args:
+        settings: The account. Several in one code location need a name each.
+        s3: Arguments for Dagster's ``S3Resource``; None leaves all to the standard AWS variables.
+        resources: Resources in place of ours, by role; see :func:`build_resources`.
+        automation: Whether sensors and schedules are among them.
+    """
     assets = dg.with_source_code_references(build_assets(settings))
     jobs = build_jobs(settings)
+    sensors = [*build_sensors(settings, jobs), *build_observing_sensors(settings)]
     return dg.Definitions(
         assets=[*assets, *observed_assets(settings)],
         asset_checks=build_checks(settings),
         jobs=jobs,
-        sensors=[*build_sensors(settings, jobs), *build_observing_sensors(settings)],
-        schedules=build_schedules(settings),
-        resources=build_resources(settings, s3=s3),
+        sensors=sensors if automation else [],
+        schedules=build_schedules(settings) if automation else [],
+        resources=build_resources(settings, s3=s3, own=resources),
         executor=dg.in_process_executor,
     )
+
+
+def silence_warnings() -> None:
+    """Leave out warnings that nobody who runs our definitions can act on, for the whole process.
+
+    Said of what is not stable in Dagster yet, wanted, and pinned by our constraints; partly only when definitions are
+    resolved. It is the affair of whoever owns the process: our own code location, our own command.
+    """
+    for named in ("backfill_policy", "with_source_code_references", "CodeReference", "owners"):
+        warnings.filterwarnings("ignore", f".*{named}", dg.BetaWarning)
+    warnings.filterwarnings("ignore", "Specifying a partitions_def on an AssetCheckSpec", dg.PreviewWarning)

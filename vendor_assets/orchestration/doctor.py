@@ -20,7 +20,7 @@ from vendor_assets.errors import (
     VendorUnavailableError,
 )
 from vendor_assets.harvest.costs import DAY_SECONDS, Costs, quota_warning
-from vendor_assets.orchestration.partitions import TROOP, Partitions
+from vendor_assets.orchestration.partitions import Partitions
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
 
 DAEMON_SECONDS = 120
@@ -195,7 +195,7 @@ def _dagster(instance: dg.DagsterInstance) -> Finding:
 
 def _partitions(settings: Settings, instance: dg.DagsterInstance) -> Finding:
     days = len(Partitions.of(settings).day.get_partition_keys())
-    troops = len(instance.get_dynamic_partitions(TROOP))
+    troops = len(Partitions.of(settings).troops(instance))
     keys = days * troops
     text = f"{days} days from {settings.start} on, {troops} troops: {keys:,} partitions of each asset"
     if keys > 100_000:

@@ -12,6 +12,7 @@ from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.costs import Costs, DayPlan, quota_warning
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.logs import get_logger
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key
 
 WITHIN_QUOTA: Final = "within_quota"
@@ -49,11 +50,11 @@ def metadata_of_plan(plan: DayPlan, permitted_rate: float | None, now: datetime)
     return metadata
 
 
-def quota_check(partitions: dg.PartitionsDefinition[Any]) -> dg.AssetCheckSpec:
+def quota_check(names: Names, partitions: dg.PartitionsDefinition[Any]) -> dg.AssetCheckSpec:
     """The check on a day's roster that :func:`within_quota` evaluates."""
     return dg.AssetCheckSpec(
         WITHIN_QUOTA,
-        asset="troops",
+        asset=names.key("troops"),
         description="What is asked for in a day fits into a day's quota; otherwise the harvest falls behind",
         partitions_def=partitions,
     )
@@ -66,7 +67,7 @@ def within_quota(plan: DayPlan, settings: Settings) -> dg.AssetCheckEvaluation:
     share = f", {plan.whole / (rate * 86_400):.2%} of what a day's quota gives" if rate else ""
     known = plan.shape_from is not None
     return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey("troops"),
+        asset_key=Names(settings.name).key("troops"),
         check_name=WITHIN_QUOTA,
         passed=warning is None,
         partition=plan.day.isoformat(),
@@ -76,9 +77,11 @@ def within_quota(plan: DayPlan, settings: Settings) -> dg.AssetCheckEvaluation:
     )
 
 
-def compared(instance: dg.DagsterInstance, day: date, troop_keys: Sequence[str]) -> dict[str, Any]:
+def compared(
+    instance: dg.DagsterInstance, names: Names, day: date, troop_keys: Sequence[str]
+) -> dict[str, Any]:
     """What a day was expected to cost when its roster came, and what it has cost since; empty where nobody said."""
-    wanted = dg.AssetRecordsFilter(dg.AssetKey("troops"), asset_partitions=[day.isoformat()])
+    wanted = dg.AssetRecordsFilter(names.key("troops"), asset_partitions=[day.isoformat()])
     rosters = instance.fetch_materializations(wanted, limit=1).records
     materialization = rosters[0].asset_materialization if rosters else None
     if materialization is None or "planned_calls" not in materialization.metadata:
@@ -88,7 +91,7 @@ def compared(instance: dg.DagsterInstance, day: date, troop_keys: Sequence[str])
     made = 0
     for asset in CHAIN:
         wanted = dg.AssetRecordsFilter(
-            dg.AssetKey(asset), asset_partitions=keys, after_storage_id=rosters[0].storage_id
+            names.key(asset), asset_partitions=keys, after_storage_id=rosters[0].storage_id
         )
         for fetch in (instance.fetch_materializations, instance.fetch_observations):
             for record in fetch(wanted, limit=MOST_EVENTS).records:

@@ -11,6 +11,7 @@ from vendor_assets.errors import LONGEST_MESSAGE
 from vendor_assets.harvest.outcome import UPSTREAM, Order, Outcome, quarantine_text
 from vendor_assets.orchestration.failures import NOT_COMPLETE, reason_json
 from vendor_assets.orchestration.lineage import column_lineage
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key
 from vendor_assets.orchestration.runs import ACCEPT_EMPTY_TAG, TRIGGER_TAG, About
 from vendor_assets.presentable import MOST, presentable, presentable_names, presentable_values
@@ -36,7 +37,7 @@ RUNLESS_JOB: Final = "none"
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
 
-def order_of(run: dg.DagsterRun, *, rebuild: bool = False) -> Order:
+def order_of(run: dg.DagsterRun, names: Names, *, rebuild: bool = False) -> Order:
     """What a run asks for, by its tags."""
     tags = run.tags
     return Order(
@@ -44,7 +45,7 @@ def order_of(run: dg.DagsterRun, *, rebuild: bool = False) -> Order:
         root_run_id=run.root_run_id or run.run_id,
         finished="reconcile" if tags.get(TRIGGER_TAG, LOOK_BACK) != LOOK_BACK else "replace",
         rebuild=rebuild,
-        work_class=About(run).work_class,
+        work_class=About(run, names).work_class,
         accept_empty=tags.get(ACCEPT_EMPTY_TAG) == "true",
         permanent_too=tags.get(TRIGGER_TAG) not in ("sensor", LOOK_BACK),
     )
@@ -75,7 +76,12 @@ def partition_of(outcome: Outcome) -> str:
 
 
 def events_of(
-    outcome: Outcome, *, uri: str, permitted_rate: float | None, extra: Mapping[str, Any] | None = None
+    outcome: Outcome,
+    names: Names,
+    *,
+    uri: str,
+    permitted_rate: float | None,
+    extra: Mapping[str, Any] | None = None,
 ) -> Iterator[Event]:
     """The events of one outcome.
 
@@ -87,10 +93,10 @@ def events_of(
         permitted_rate: Calls per second that are permitted; None where that is not known.
         extra: More metadata.
     """
-    key = dg.AssetKey(outcome.asset)
+    key = names.key(outcome.asset)
     partition = partition_of(outcome)
     said = presentable(outcome.message, LONGEST_MESSAGE)
-    metadata = metadata_of(outcome, uri=uri, permitted_rate=permitted_rate, extra=extra or {})
+    metadata = metadata_of(outcome, names, uri=uri, permitted_rate=permitted_rate, extra=extra or {})
     if outcome.succeeded:
         yield dg.AssetMaterialization(key, partition=partition, metadata=metadata, description=said)
     else:
@@ -174,7 +180,7 @@ def _schema_text(quarantined: int, rows: int, new_fields: Sequence[str]) -> str:
 
 
 def metadata_of(
-    outcome: Outcome, *, uri: str, permitted_rate: float | None, extra: Mapping[str, Any]
+    outcome: Outcome, names: Names, *, uri: str, permitted_rate: float | None, extra: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """Everything worth knowing of an outcome; numbers are numeric, so that they plot over partitions."""
     counts = outcome.counts
@@ -211,7 +217,7 @@ def metadata_of(
     if outcome.state != "failed" or outcome.table_bytes:
         metadata["path"] = dg.MetadataValue.path(uri)
     if outcome.succeeded:
-        metadata |= column_lineage(outcome.asset)
+        metadata |= column_lineage(outcome.asset, names)
     if outcome.sample:
         metadata["sample"] = _sample(outcome.sample)
     if outcome.reason is not None:

@@ -14,7 +14,8 @@ from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut
 from vendor_assets.orchestration.events import LOOK_BACK
 from vendor_assets.orchestration.jobs import harvest_config
-from vendor_assets.orchestration.partitions import TROOP, Partitions, day_troop_key, split_key
+from vendor_assets.orchestration.names import Names
+from vendor_assets.orchestration.partitions import Partitions, day_troop_key, split_key
 from vendor_assets.orchestration.runs import (
     CALLS_TAG,
     CLASS_TAG,
@@ -47,9 +48,9 @@ def roster_keys(store: ObjectStore, day: date, filters: Filters, only: Sequence[
     ]
 
 
-def class_tags(work_class: str) -> dict[str, str]:
+def class_tags(names: Names, work_class: str) -> dict[str, str]:
     """Tags by which the run queue and the budget let scheduled work go first."""
-    return {CLASS_TAG: work_class, PRIORITY_TAG: "0" if work_class == "backfill" else "10"}
+    return {CLASS_TAG: work_class, PRIORITY_TAG: "0" if work_class == "backfill" else "10", **names.tags}
 
 
 def roster_runs(
@@ -66,15 +67,16 @@ def roster_runs(
     Args:
         only: Ids, partition keys or names of troops; none means all.
     """
+    names = Names(settings.name)
     keys = roster_keys(store, day, settings.filters, only)
     calls = Costs(store, settings).day(day, keys).to_come if keys else {}
     runs = cut(calls, settings.permitted_rate)
     requests = [
         dg.RunRequest(
-            job_name=HARVEST_JOB,
+            job_name=names.thing(HARVEST_JOB),
             run_key=f"{run_key}:{number}",
-            run_config=harvest_config([day_troop_key(day, key) for key in chosen], list(CHAIN)),
-            tags=class_tags(work_class)
+            run_config=harvest_config(names, [day_troop_key(day, key) for key in chosen], list(CHAIN)),
+            tags=class_tags(names, work_class)
             | {
                 TRIGGER_TAG: "sensor",
                 DAY_TAG: day.isoformat(),
@@ -88,16 +90,19 @@ def roster_runs(
 
 def look_back_runs(store: ObjectStore, settings: Settings, day: date, *, run_key: str) -> list[dg.RunRequest]:
     """Runs that fetch the performance data of a finished day anew, for late data; cut by quota, as backfills."""
+    names = Names(settings.name)
     prefix = layout.table_prefix("performance_data", day)
     keys = {key for key in map(layout.troop_of_folder, store.folders(prefix)) if key is not None}
     whole = Costs(store, settings).day(day).whole_by_key
     calls = {key: of_troop["performance_data"] for key, of_troop in whole.items() if key in keys}
     return [
         dg.RunRequest(
-            job_name=HARVEST_JOB,
+            job_name=names.thing(HARVEST_JOB),
             run_key=f"{run_key}:{number}",
-            run_config=harvest_config([day_troop_key(day, key) for key in chosen], ["performance_data"]),
-            tags=class_tags("backfill")
+            run_config=harvest_config(
+                names, [day_troop_key(day, key) for key in chosen], ["performance_data"]
+            ),
+            tags=class_tags(names, "backfill")
             | {
                 TRIGGER_TAG: LOOK_BACK,
                 DAY_TAG: day.isoformat(),
@@ -114,36 +119,38 @@ def downstream_of(asset: str) -> tuple[str, ...]:
 
 
 def day_is_decided(
-    instance: dg.DagsterInstance, partitions: Partitions, day: str, troop_keys: Sequence[str]
+    instance: dg.DagsterInstance, settings: Settings, day: str, troop_keys: Sequence[str]
 ) -> bool:
     """Whether each of a day's troops has its performance data or has failed."""
-    known = set(instance.get_dynamic_partitions(TROOP))
+    partitions = Partitions.of(settings)
+    known = partitions.troops(instance)
     keys = [day_troop_key(date.fromisoformat(day), key) for key in troop_keys if key in known]
     if len(keys) < len(troop_keys):
         return False
     if not keys:
         return True
-    statuses = (
-        instance.get_status_by_partition(dg.AssetKey("performance_data"), keys, partitions.day_troop) or {}
-    )
+    key = Names(settings.name).key("performance_data")
+    statuses = instance.get_status_by_partition(key, keys, partitions.day_troop) or {}
     decided = (AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED)
-    return all(statuses.get(key) in decided for key in keys)
+    return all(statuses.get(each) in decided for each in keys)
 
 
-def latest_storage_ids(instance: dg.DagsterInstance, asset: str, keys: Iterable[str]) -> Mapping[str, int]:
+def latest_storage_ids(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, keys: Iterable[str]
+) -> Mapping[str, int]:
     """Storage id of the newest materialization of each partition that has one."""
     return instance.get_latest_storage_id_by_partition(
-        dg.AssetKey(asset), dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
+        asset, dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
     )
 
 
-def publish_run(day: str, *, run_key: str, work_class: str) -> dg.RunRequest:
+def publish_run(names: Names, day: str, *, run_key: str, work_class: str) -> dg.RunRequest:
     """A run that publishes a day: statistics, then the report."""
     return dg.RunRequest(
-        job_name=PUBLISH_JOB,
+        job_name=names.thing(PUBLISH_JOB),
         run_key=run_key,
         partition_key=day,
-        tags=class_tags(work_class) | {TRIGGER_TAG: "sensor", DAY_TAG: day},
+        tags=class_tags(names, work_class) | {TRIGGER_TAG: "sensor", DAY_TAG: day},
     )
 
 

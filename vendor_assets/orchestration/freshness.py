@@ -8,6 +8,7 @@ import dagster as dg
 
 from vendor_assets.configuration import Settings
 from vendor_assets.days import day_window, last_complete_day
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs import active_days
 
 DAILY_SCHEDULE: Final = "daily_harvest"
@@ -39,12 +40,12 @@ class Freshness:
         return 1 if self.newest is None else max(0, (self.expected - self.newest).days)
 
 
-def scheduled_since(instance: dg.DagsterInstance) -> datetime | None:
+def scheduled_since(instance: dg.DagsterInstance, names: Names) -> datetime | None:
     """When the daily schedule was turned on; None while it is off."""
     # An instance in memory, as in tests and in the command's, keeps no schedules.
     states = instance.all_instigator_state() if instance.schedule_storage else ()
     for state in states:
-        if state.instigator_name == DAILY_SCHEDULE and state.status.value == "RUNNING":
+        if state.instigator_name == names.thing(DAILY_SCHEDULE) and state.status.value == "RUNNING":
             started = getattr(state.instigator_data, "start_timestamp", None)
             return datetime.fromtimestamp(started or 0.0, UTC)
     return None
@@ -52,17 +53,18 @@ def scheduled_since(instance: dg.DagsterInstance) -> datetime | None:
 
 def freshness(instance: dg.DagsterInstance, settings: Settings, now: datetime) -> list[Freshness]:
     """For each asset that the schedule makes whether it is as new as it should be; empty while the schedule is off."""
-    since = scheduled_since(instance)
+    names = Names(settings.name)
+    since = scheduled_since(instance, names)
     if since is None:
         return []
     found: list[Freshness] = []
     settling = timedelta(seconds=settings.settling_seconds)
-    busy = active_days(instance)
+    busy = active_days(instance, names)
     for asset, grace in GRACE.items():
         expected = last_complete_day(now - settling - grace, settings.zone)
         if day_window(expected, settings.zone).end + settling < since:
             continue
-        days = [date.fromisoformat(key) for key in instance.get_materialized_partitions(dg.AssetKey(asset))]
+        days = [date.fromisoformat(key) for key in instance.get_materialized_partitions(names.key(asset))]
         newest = max(days, default=None)
         late = newest is None or newest < expected
         working = expected.isoformat() in busy

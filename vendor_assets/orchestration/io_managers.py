@@ -7,6 +7,7 @@ import dagster as dg
 import pyarrow as pa
 
 from vendor_assets.errors import ObjectNotFoundError
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import split_key
 from vendor_assets.orchestration.resources import StoreResource
 from vendor_assets.storage import layout
@@ -27,6 +28,11 @@ class ParquetIOManager(dg.ConfigurableIOManager):
     """
 
     store: StoreResource
+    account: str = ""
+
+    def _name(self, key: dg.AssetKey) -> str:
+        """The asset's name in the store, which holds one account alone."""
+        return Names(self.account).asset(key) or key.to_user_string()
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Publish one partition; whoever reads meanwhile sees the old file or the new one.
@@ -36,7 +42,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         """
         if obj is None:
             return
-        name = context.asset_key.to_user_string()
+        name = self._name(context.asset_key)
         table = _as_table(name, obj)
         store = self.store.open()
         keys = context.asset_partition_keys if context.has_asset_partitions else [""]
@@ -58,7 +64,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         Raises:
             dagster.Failure: One of them is missing; the message names the first few.
         """
-        name = context.asset_key.to_user_string()
+        name = self._name(context.asset_key)
         store = self.store.open()
         keys = sorted(context.asset_partition_keys) if context.has_asset_partitions else [""]
         tables, missing = [], []

@@ -18,9 +18,11 @@ from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
 from vendor_assets.harvest.costs import Costs, choose_troops
 from vendor_assets.harvest.outcome import CHAIN, KEY_REFUSED
 from vendor_assets.harvest.sizing import cut
+from vendor_assets.orchestration.deployment import build_definitions, silence_warnings
 from vendor_assets.orchestration.failures import reason_of_steps
 from vendor_assets.orchestration.following import class_tags, day_is_decided
 from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import TROOP, Partitions, day_troop_key
 from vendor_assets.orchestration.runs import (
     ACCEPT_EMPTY_TAG,
@@ -31,6 +33,7 @@ from vendor_assets.orchestration.runs import (
     PUBLISH_JOB,
     ROSTER_JOB,
     TRIGGER_TAG,
+    About,
 )
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
@@ -150,10 +153,12 @@ class Summary:
 class Launcher:
     """Brings days up to date in this process, run after run.
 
+    Attributes:
+        store: The account's store, which holds nobody else's data.
+        summary: What came of the runs so far.
+
     Args:
-        definitions: The deployment's definitions.
-        settings: Its settings.
-        store: Its store.
+        settings: The account.
         instance: Dagster's instance; runs and events are kept there.
         say: Called with one line for each step that ends.
         stopped: Tells that the process was asked to end.
@@ -161,16 +166,17 @@ class Launcher:
 
     def __init__(
         self,
-        definitions: dg.Definitions,
         settings: Settings,
-        store: ObjectStore,
         instance: dg.DagsterInstance,
         say: Callable[[str], None],
         stopped: Callable[[], bool],
     ) -> None:
-        self._definitions = definitions
+        silence_warnings()
+        self._definitions = build_definitions(settings)
         self._settings = settings
-        self._store = store
+        self._names = Names(settings.name)
+        resources = self._definitions.resources or {}
+        self.store: ObjectStore = resources[self._names.resource("store")].open()
         self._instance = instance
         self._say = say
         self._stopped = stopped
@@ -183,9 +189,11 @@ class Launcher:
         """Show runs of this command as failed that were killed: still started, their lease lapsed."""
         leases = Leases(self._settings.database_url)
         started = self._instance.get_runs(
-            dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={FOLLOW_TAG: "self"})
+            dg.RunsFilter(
+                statuses=[dg.DagsterRunStatus.STARTED], tags={FOLLOW_TAG: "self", **self._names.tags}
+            )
         )
-        suspects = [run for run in started if _lapsed(leases, run.run_id)]
+        suspects = [run for run in started if About(run, self._names).ours and _lapsed(leases, run.run_id)]
         if suspects:
             # After an outage of the database every lease is stale for a moment.
             time.sleep(RENEWAL_SECONDS)
@@ -220,16 +228,15 @@ class Launcher:
         """
         self.summary.days.append(day.isoformat())
         before = self.summary.calls_made
-        tags = class_tags(work_class) | {FOLLOW_TAG: "self", DAY_TAG: day.isoformat()}
+        tags = class_tags(self._names, work_class) | {FOLLOW_TAG: "self", DAY_TAG: day.isoformat()}
         if not replace:
             tags[TRIGGER_TAG] = "command"
         accepts = {ACCEPT_EMPTY_TAG: "true"} if accept_empty else {}
         if not self._run(ROSTER_JOB, f"{day} troops", tags | accepts, partition_key=day.isoformat()):
             return
         chosen = self._choose(day, troops)
-        new = sorted(set(chosen) - set(self._instance.get_dynamic_partitions(TROOP)))
-        self._instance.add_dynamic_partitions(TROOP, new)
-        plan = Costs(self._store, self._settings).day(day, troops)
+        self._partitions.add_troops(self._instance, chosen)
+        plan = Costs(self.store, self._settings).day(day, troops)
         if not rebuild:
             expected = plan.whole - plan.done["troops"] if replace else plan.total
             asked = self.summary.calls_made - before
@@ -243,12 +250,12 @@ class Launcher:
         for number, keys in enumerate(runs, 1):
             part = f" ({number} of {len(runs)})" if len(runs) > 1 else ""
             partitions = [str(day_troop_key(day, key)) for key in keys]
-            config = harvest_config(partitions, list(CHAIN), rebuild=rebuild)
+            config = harvest_config(self._names, partitions, list(CHAIN), rebuild=rebuild)
             known = plan.shape_from is not None and not rebuild
             planned = {CALLS_TAG: str(sum(calls[key] for key in keys))} if known else {}
             self._run(HARVEST_JOB, f"{day} {len(keys)} troops{part}", tags | planned, run_config=config)
         whole = self._choose(day, [])
-        if report and day_is_decided(self._instance, self._partitions, day.isoformat(), whole):
+        if report and day_is_decided(self._instance, self._settings, day.isoformat(), whole):
             self._run(PUBLISH_JOB, f"{day} statistics and report", tags, partition_key=day.isoformat())
 
     def redrive(self, partitions: Sequence[tuple[str, date, str | None]], *, rebuild: bool = False) -> None:
@@ -258,7 +265,7 @@ class Launcher:
             partitions: (asset, day, troop's partition key).
             rebuild: Only report the partitions anew, from what has landed.
         """
-        tags = class_tags("scheduled") | {FOLLOW_TAG: "self", TRIGGER_TAG: "command"}
+        tags = class_tags(self._names, "scheduled") | {FOLLOW_TAG: "self", TRIGGER_TAG: "command"}
         for day in sorted({day for asset, day, _ in partitions if asset == "troops"}):
             self._run(
                 ROSTER_JOB, f"{day} troops", tags | {DAY_TAG: day.isoformat()}, partition_key=day.isoformat()
@@ -269,17 +276,17 @@ class Launcher:
                 HARVEST_JOB,
                 f"{len(keys)} partitions",
                 tags,
-                run_config=harvest_config(keys, list(CHAIN), rebuild=rebuild),
+                run_config=harvest_config(self._names, keys, list(CHAIN), rebuild=rebuild),
             )
         for day in sorted({day for _, day, _ in partitions}):
             whole = self._choose(day, [])
-            if day_is_decided(self._instance, self._partitions, day.isoformat(), whole):
+            if day_is_decided(self._instance, self._settings, day.isoformat(), whole):
                 publish = tags | {DAY_TAG: day.isoformat()}
                 self._run(PUBLISH_JOB, f"{day} statistics and report", publish, partition_key=day.isoformat())
 
     def _choose(self, day: date, troops: Sequence[str]) -> list[str]:
         try:
-            roster = read_table(self._store, layout.table_key("troops", day)).to_pylist()
+            roster = read_table(self.store, layout.table_key("troops", day)).to_pylist()
         except ObjectNotFoundError:
             return []
         return [row["troop_key"] for row in choose_troops(roster, day, self._settings.filters, troops)]
@@ -296,7 +303,7 @@ class Launcher:
         if self._refused:
             self.summary.problems.append(f"{title}: not started: the vendor refused the key")
             return False
-        job = self._definitions.resolve_job_def(job_name)
+        job = self._definitions.resolve_job_def(self._names.thing(job_name))
         result = job.execute_in_process(
             instance=self._instance,
             partition_key=partition_key,

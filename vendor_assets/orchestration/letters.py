@@ -9,6 +9,7 @@ import dagster as dg
 
 from vendor_assets.errors import LONGEST_MESSAGE, ObjectNotFoundError
 from vendor_assets.harvest.dead_letters import DeadLetters, DeadPartition
+from vendor_assets.orchestration.names import Names
 from vendor_assets.presentable import presentable
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
@@ -56,7 +57,9 @@ def versions(store: ObjectStore) -> dict[str, str]:
     return {day: digest.hexdigest()[:12] for day, digest in found.items() if day}
 
 
-def events_of_day(store: ObjectStore, day: date) -> tuple[dg.AssetObservation, dg.AssetCheckEvaluation]:
+def events_of_day(
+    store: ObjectStore, names: Names, day: date
+) -> tuple[dg.AssetObservation, dg.AssetCheckEvaluation]:
     """What the UI shows of a day's dead letters: the table and the numbers, and the check."""
     partitions = DeadLetters(store).of_day(day)
     letters = [letter for partition in partitions for letter in partition.letters]
@@ -74,18 +77,18 @@ def events_of_day(store: ObjectStore, day: date) -> tuple[dg.AssetObservation, d
     if letters:
         numbers["oldest"] = dg.MetadataValue.timestamp(min(letter.first_at for letter in letters))
     observation = dg.AssetObservation(
-        DEAD_LETTERS,
+        names.key(DEAD_LETTERS),
         partition=day.isoformat(),
         description=_text(len(letters), transient, discarded),
         metadata=numbers | ({"table": _table(partitions, names_of(store, day))} if letters else {}),
     )
-    return observation, none_open(day, len(letters), transient, discarded)
+    return observation, none_open(names, day, len(letters), transient, discarded)
 
 
-def none_open(day: date, count: int, transient: int, discarded: int) -> dg.AssetCheckEvaluation:
+def none_open(names: Names, day: date, count: int, transient: int, discarded: int) -> dg.AssetCheckEvaluation:
     """The check of a day: it fails while a dead letter is open, and only warns where all are transient."""
     return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(DEAD_LETTERS),
+        asset_key=names.key(DEAD_LETTERS),
         check_name=NONE_OPEN,
         passed=not count,
         partition=day.isoformat(),

@@ -4,6 +4,8 @@ from typing import Final
 
 import dagster as dg
 
+from vendor_assets.orchestration.names import Names
+
 _VALUE: Final = ("performance_data", "value")
 _FROM: Final[dict[str, dict[str, list[tuple[str, str]]]]] = {
     "warriors": {"troop_id": [("troops", "troop_id")]},
@@ -34,14 +36,14 @@ _FROM: Final[dict[str, dict[str, list[tuple[str, str]]]]] = {
 }
 
 
-def column_lineage(asset: str) -> dict[str, dg.TableColumnLineage]:
+def column_lineage(asset: str, names: Names) -> dict[str, dg.TableColumnLineage]:
     """Metadata for a materialization of an asset; nothing where all columns are the vendor's own."""
     columns = _FROM.get(asset)
     if columns is None:
         return {}
     deps = {
         name: [
-            dg.TableColumnDep(asset_key=dg.AssetKey(upstream), column_name=column) for upstream, column in of
+            dg.TableColumnDep(asset_key=names.key(upstream), column_name=column) for upstream, column in of
         ]
         for name, of in columns.items()
     }

@@ -19,6 +19,7 @@ from vendor_assets.orchestration.backlog import KEEP, observation_of
 from vendor_assets.orchestration.checks import evaluation_of
 from vendor_assets.orchestration.events import report
 from vendor_assets.orchestration.freshness import freshness
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.resources import AlertResource, StoreResource, VendorApiResource
 from vendor_assets.orchestration.runs import ACTIVE, DAY_TAG, About, active_days
 
@@ -36,28 +37,31 @@ _NOT_BEGUN: Final = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED
 
 def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     """All sensors that only look; they are on from the start."""
+    names = Names(settings.name)
 
     @dg.sensor(
-        name="backlog_sensor",
+        name=names.thing("backlog_sensor"),
+        required_resource_keys=names.resources("vendor_api"),
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="While harvests are queued or under way: observe the backlog every three minutes, and at the end.",
     )
-    def backlog_sensor(
-        context: dg.SensorEvaluationContext, vendor_api: VendorApiResource
-    ) -> dg.SensorResult | dg.SkipReason:
+    def backlog_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        vendor_api: VendorApiResource = names.of(context, "vendor_api")
         now = datetime.now(UTC)
         cursor: dict[str, Any] = json.loads(context.cursor or "{}")
         runs = [
-            run for run in context.instance.get_runs(dg.RunsFilter(statuses=ACTIVE)) if About(run).harvests
+            run
+            for run in context.instance.get_runs(dg.RunsFilter(statuses=ACTIVE))
+            if About(run, names).harvests
         ]
         if not runs and not cursor.get("waits"):
             return dg.SkipReason("nothing waits")
-        backlog = Backlog(vendor_api.database())
+        backlog = Backlog(vendor_api.database(), names.account)
         try:
             queued = [run for run in runs if run.status in _NOT_BEGUN]
             if queued or cursor.get("queued"):
-                backlog.append([_queue(queued, now)])
+                backlog.append([_queue(names, queued, now)])
             cursor["queued"] = bool(queued)
             observed = datetime.fromtimestamp(cursor.get("observed", 0), UTC)
             if runs and now - observed < OBSERVE_EVERY:
@@ -72,24 +76,27 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
             # Runs that have only begun have not said yet what they will do.
             return dg.SensorResult(cursor=json.dumps(cursor))
         observation = observation_of(
+            names,
             samples,
             _state(vendor_api),
             now=now,
             zone=settings.zone,
             runs=len(runs) - len(queued),
             queued=len(queued),
-            days=sorted({day for run in runs for day in About(run).days}),
+            days=sorted({day for run in runs for day in About(run, names).days}),
         )
         cursor |= {"observed": now.timestamp(), "waits": bool(runs)}
         return dg.SensorResult(asset_events=[observation], cursor=json.dumps(cursor))
 
     @dg.sensor(
-        name="dead_letters_sensor",
+        name=names.thing("dead_letters_sensor"),
+        required_resource_keys=names.resources("store"),
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="When the dead letters of a day changed: observe them, and evaluate the check none_open.",
     )
-    def dead_letters_sensor(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SkipReason:
+    def dead_letters_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        store: StoreResource = names.of(context, "store")
         now = datetime.now(UTC)
         # Day -> (version of its dead letters, when it was observed).
         seen: dict[str, tuple[str, float]] = {
@@ -103,15 +110,15 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         if not changed:
             return dg.SkipReason("the dead letters are as they were")
         # While a day is harvested its dead letters change all the time.
-        busy = active_days(context.instance)
+        busy = active_days(context.instance, names)
         due = [
             day
             for day in changed
             if day not in busy or now.timestamp() - _observed(seen, day) >= BUSY_SECONDS
         ]
         for day in due[:DAYS_PER_TICK]:
-            run_id = _latest_run(context.instance, day)
-            for event in letters.events_of_day(opened, date.fromisoformat(day)):
+            run_id = _latest_run(context.instance, names, day)
+            for event in letters.events_of_day(opened, names, date.fromisoformat(day)):
                 report(context.instance, event, run_id=run_id)
             seen.pop(day, None)
             if day in versions:
@@ -120,7 +127,7 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         return dg.SkipReason(f"observed the dead letters of {', '.join(due[:DAYS_PER_TICK]) or 'no day'}")
 
     @dg.sensor(
-        name="freshness_sensor",
+        name=names.thing("freshness_sensor"),
         minimum_interval_seconds=300,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="While the daily schedule is on: whether its days arrive; evaluates the check fresh on a change.",
@@ -130,27 +137,27 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         if not found:
             return dg.SkipReason("the schedule daily_harvest is off, or has made no day yet")
         now = json.dumps([[item.asset, item.expected.isoformat(), item.passed] for item in found])
-        events = [evaluation_of(found)] if now != context.cursor else []
+        events = [evaluation_of(names, found)] if now != context.cursor else []
         return dg.SensorResult(asset_events=events, cursor=now)
 
     @dg.sensor(
-        name="alert_sensor",
+        name=names.thing("alert_sensor"),
+        required_resource_keys=names.resources("store", "vendor_api", "alert"),
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="One message, in the log and to the alert's webhook, when something begins to be wrong or is over.",
     )
-    def alert_sensor(
-        context: dg.SensorEvaluationContext,
-        store: StoreResource,
-        vendor_api: VendorApiResource,
-        alert: AlertResource,
-    ) -> dg.SkipReason:
+    def alert_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        store: StoreResource = names.of(context, "store")
+        vendor_api: VendorApiResource = names.of(context, "vendor_api")
+        alert: AlertResource = names.of(context, "alert")
         now = datetime.now(UTC)
         memory = alerts.Memory.load(context.cursor)
         stale = freshness(context.instance, settings, now)
-        alerts.look(memory, context.instance, now=now, budget=_state(vendor_api), stale=stale)
+        alerts.look(memory, context.instance, names, now=now, budget=_state(vendor_api), stale=stale)
         text = alerts.message(memory, now, lambda day, keys: _names(store, day, keys))
         if text:
+            text = f"{names.account}: {text}" if names.account else text
             log.warning("%s", text)
             if alerts.send(alert.address(), text, settings.alert_network):
                 alerts.told(memory, now)
@@ -174,16 +181,16 @@ def _observed(seen: Mapping[str, tuple[str, float]], day: str) -> float:
     return seen[day][1] if day in seen else 0.0
 
 
-def _latest_run(instance: dg.DagsterInstance, day: str) -> str:
+def _latest_run(instance: dg.DagsterInstance, names: Names, day: str) -> str:
     """Id of the newest run that worked for a day, as far as its tags tell; empty if there is none."""
-    runs = instance.get_runs(dg.RunsFilter(tags={DAY_TAG: day}), limit=1)
-    runs = runs or [run for run in instance.get_runs(limit=20) if day in About(run).days]
+    runs = instance.get_runs(dg.RunsFilter(tags={DAY_TAG: day, **names.tags}), limit=1)
+    runs = runs or [run for run in instance.get_runs(limit=20) if day in About(run, names).days]
     return runs[0].run_id if runs else ""
 
 
-def _queue(queued: Sequence[dg.DagsterRun], now: datetime) -> Sample:
+def _queue(names: Names, queued: Sequence[dg.DagsterRun], now: datetime) -> Sample:
     """What waits in the run queue: troops by name, calls as they were estimated."""
-    waiting = [About(run) for run in queued]
+    waiting = [About(run, names) for run in queued]
     return Sample(
         now,
         QUEUE,

@@ -1,17 +1,16 @@
 """The two dimensions of every asset: the day, and the troop."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 import dagster as dg
 
 from vendor_assets.configuration import Settings
+from vendor_assets.orchestration.names import Names
 
 DAY = "day"
 TROOP = "troop"
-
-troop_partitions = dg.DynamicPartitionsDefinition(name=TROOP)
 
 
 @dataclass(frozen=True)
@@ -20,17 +19,30 @@ class Partitions:
 
     Attributes:
         day: One partition per day that is over, from the first day on, in the deployment's time zone.
-        day_troop: Every day × every troop that was ever on a roster.
+        troop: One partition per troop that was ever on a roster.
+        day_troop: Every day × every troop.
     """
 
     day: dg.DailyPartitionsDefinition
+    troop: dg.DynamicPartitionsDefinition
     day_troop: dg.MultiPartitionsDefinition
 
     @classmethod
     def of(cls, settings: Settings) -> "Partitions":
         """The partitions that settings ask for."""
         day = dg.DailyPartitionsDefinition(start_date=settings.start.isoformat(), timezone=settings.zone.key)
-        return cls(day, dg.MultiPartitionsDefinition({DAY: day, TROOP: troop_partitions}))
+        troop = dg.DynamicPartitionsDefinition(name=Names(settings.name).thing(TROOP))
+        return cls(day, troop, dg.MultiPartitionsDefinition({DAY: day, TROOP: troop}))
+
+    def troops(self, instance: dg.DagsterInstance) -> set[str]:
+        """Keys of the troops that there are."""
+        return set(instance.get_dynamic_partitions(str(self.troop.name)))
+
+    def add_troops(self, instance: dg.DagsterInstance, keys: Iterable[str]) -> list[str]:
+        """Add troops that are not there yet; returns these."""
+        new = sorted(set(keys) - self.troops(instance))
+        instance.add_dynamic_partitions(str(self.troop.name), new)
+        return new
 
 
 def day_troop_key(day: date, troop_key: str) -> dg.MultiPartitionKey:

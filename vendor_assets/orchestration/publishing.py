@@ -16,6 +16,7 @@ from vendor_assets.harvest.standing import standing_of_troops
 from vendor_assets.orchestration.estimates import compared
 from vendor_assets.orchestration.failures import failure_from
 from vendor_assets.orchestration.lineage import column_lineage
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.pictures import troops_picture
 from vendor_assets.presentable import presentable, presentable_names, presentable_values
 from vendor_assets.storage import layout
@@ -68,7 +69,9 @@ def publish_day(
         if not unique.passed:
             # Sums and counts over them would be wrong, and nobody who reads them would know.
             raise dg.Failure(f"{day} is not published: {unique.description}", allow_retries=False)
-        yield _published(store, day, settings, states, compared(instance, day, sorted(states)))
+        yield _published(
+            store, day, settings, states, compared(instance, Names(settings.name), day, sorted(states))
+        )
     except VendorAssetsError as error:
         raise failure_from(error) from error
 
@@ -90,7 +93,7 @@ def _published(
         store, day, window=day_window(day, settings.zone), troop_names=names, troops_missing=len(missing)
     )
     return dg.MaterializeResult(
-        metadata=metadata_of_day(store, day, states, published.rows, settings.filters)
+        metadata=metadata_of_day(store, Names(settings.name), day, states, published.rows, settings.filters)
         | {"timeslices": published.timeslices, "seconds": round(published.seconds, 3)}
         | dict(cost),
         check_results=[troops_present(states), plausible(store, day, published.rows)],
@@ -119,7 +122,7 @@ def _coverage(store: ObjectStore, day: date, states: Mapping[str, str]) -> dg.Ma
     return troops_picture((named(row), *found.get(row["troop_id"], (0, 0, 0.0))) for row in roster)
 
 
-def day_checks(partitions: dg.PartitionsDefinition[Any]) -> list[dg.AssetCheckSpec]:
+def day_checks(names: Names, partitions: dg.PartitionsDefinition[Any]) -> list[dg.AssetCheckSpec]:
     """The checks of a published day."""
     texts = {
         "troops_present": "No troop of the day is missing or partial",
@@ -129,7 +132,7 @@ def day_checks(partitions: dg.PartitionsDefinition[Any]) -> list[dg.AssetCheckSp
     return [
         dg.AssetCheckSpec(
             name,
-            asset="daily_performance",
+            asset=names.key("daily_performance"),
             description=text,
             partitions_def=partitions,
             blocking=name == UNIQUE,
@@ -139,7 +142,7 @@ def day_checks(partitions: dg.PartitionsDefinition[Any]) -> list[dg.AssetCheckSp
 
 
 def metadata_of_day(
-    store: ObjectStore, day: date, states: Mapping[str, str], rows: int, filters: Filters
+    store: ObjectStore, names: Names, day: date, states: Mapping[str, str], rows: int, filters: Filters
 ) -> dict[str, Any]:
     """What the UI shows of a published day."""
     missing, partial = _not_complete(states)
@@ -155,7 +158,7 @@ def metadata_of_day(
         "table_bytes": head.size if head else 0,
         "path": dg.MetadataValue.path(store.uri(key)),
         "plot": _coverage(store, day, states),
-    } | column_lineage("daily_performance")
+    } | column_lineage("daily_performance", names)
 
 
 def troops_present(states: Mapping[str, str]) -> dg.AssetCheckResult:

@@ -17,6 +17,7 @@ from vendor_assets.days import parse_time_zone
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.orchestration.backlog import Recorder
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs import About
 from vendor_assets.secret import Secret
 from vendor_assets.storage.marker import Claim, open_marked_store
@@ -222,6 +223,7 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
     resolution_seconds: int = Field(description="Wanted length of a timeslice")
     settling_seconds: int = Field(description="How long after a day's end its data may still change")
     filters: dict[str, str] = Field(default={}, description="What is asked for: setting to patterns")
+    account: str = Field(default="", description="The account's name in Dagster; empty for the only one")
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Any]:
@@ -229,11 +231,11 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
         run = context.run
         run_id = run.run_id if run else f"no-run-{id(self):x}"
         job = run.job_name if run else ""
-        planned = About(run).calls if run else None
+        planned = About(run, Names(self.account)).calls if run else None
         with self._harvester(run_id, {"job": job}, planned) as harvester:
             recorder = Recorder(
                 lambda: harvester.progress,
-                Backlog(self.vendor_api.database()),
+                Backlog(self.vendor_api.database(), self.account),
                 source=run_id,
                 say=context.log.info if context.log else print,
                 budget=self.vendor_api.state,

@@ -15,6 +15,7 @@ from typing import Any, Final
 import dagster as dg
 
 from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import split_key
 
 ROSTER_JOB: Final = "roster"
@@ -68,9 +69,11 @@ class About:
 
     Attributes:
         run: The run.
+        names: Those of the account that asks.
     """
 
     run: dg.DagsterRun
+    names: Names
 
     @cached_property
     def assets(self) -> tuple[str, ...]:
@@ -78,11 +81,11 @@ class About:
         run = self.run
         named: set[str] = set(map(str, self._told("assets")))
         if run.asset_selection:
-            named |= {key.to_user_string() for key in run.asset_selection}
+            named |= {name for key in run.asset_selection if (name := self.names.asset(key)) is not None}
         elif run.job_name == _IMPLICIT_JOB and not run.asset_check_selection:
             named |= set(ASSETS)
         else:
-            named |= set(ASSETS_OF_JOB.get(run.job_name, ()))
+            named |= set(ASSETS_OF_JOB.get(self._job, ()))
         return tuple(name for name in ASSETS if name in named)
 
     @cached_property
@@ -112,14 +115,17 @@ class About:
     @property
     def ours(self) -> bool:
         """Whether it does anything of ours; every such run holds a lease while it lives."""
-        return self.run.job_name in _JOBS or bool(self.assets)
+        return bool(self._job or self.assets)
 
     @property
     def harvests(self) -> bool:
         """Whether it asks the vendor, or removes what was answered."""
-        return self.run.job_name in (SIGHTINGS_JOB, RETENTION_JOB) or not set(self.assets).isdisjoint(
-            HARVESTED
-        )
+        return self._job in (SIGHTINGS_JOB, RETENTION_JOB) or not set(self.assets).isdisjoint(HARVESTED)
+
+    @property
+    def _job(self) -> str:
+        """Which of the account's jobs it is a run of; empty for any other."""
+        return next((job for job in _JOBS if self.names.thing(job) == self.run.job_name), "")
 
     @property
     def work_class(self) -> str:
@@ -153,7 +159,7 @@ class About:
     def _told(self, name: str) -> Sequence[Any]:
         """What the harvest job was told to do; nothing in other runs."""
         found: Any = self.run.run_config
-        for step in ("ops", "harvest_partitions", "config", name):
+        for step in ("ops", self.names.thing("harvest_partitions"), "config", name):
             found = found.get(step) if isinstance(found, dict) else None
         return found if isinstance(found, list) else []
 
@@ -165,12 +171,12 @@ def _day(key: str) -> date | None:
         return None
 
 
-def active_days(instance: dg.DagsterInstance) -> set[str]:
+def active_days(instance: dg.DagsterInstance, names: Names) -> set[str]:
     """Days for which a run of ours is queued or under way, or a failed one will be retried."""
     runs = instance.get_runs(dg.RunsFilter(statuses=ACTIVE))
     retried = instance.get_runs(
         dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={"dagster/will_retry": "true"}), limit=50
     )
     waiting = [run for run in retried if "dagster/auto_retry_run_id" not in run.tags]
-    found = [About(run) for run in [*runs, *waiting]]
+    found = [About(run, names) for run in [*runs, *waiting]]
     return {day for about in found if about.ours for day in about.days}

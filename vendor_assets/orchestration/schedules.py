@@ -11,6 +11,7 @@ from vendor_assets.configuration import Settings
 from vendor_assets.days import day_exists, last_complete_day
 from vendor_assets.orchestration.events import LOOK_BACK
 from vendor_assets.orchestration.following import class_tags, look_back_runs
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.resources import StoreResource
 from vendor_assets.orchestration.runs import DAY_TAG, HARVEST_JOB, RETENTION_JOB, ROSTER_JOB, SIGHTINGS_JOB
 
@@ -22,13 +23,14 @@ SIGHTINGS_HOURS = 4
 
 def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
     """All schedules of a deployment."""
+    names = Names(settings.name)
     # Half a minute more than the settling delay would still be too early for cron, which knows minutes.
     minutes = settings.settling_seconds // 60 + 5
     cron = f"{minutes % 60} {minutes // 60 % 24} * * *"
 
     @dg.schedule(
-        name="daily_harvest",
-        job_name=ROSTER_JOB,
+        name=names.thing("daily_harvest"),
+        job_name=names.thing(ROSTER_JOB),
         cron_schedule=cron,
         execution_timezone=settings.zone.key,
         default_status=dg.DefaultScheduleStatus.STOPPED,
@@ -38,31 +40,31 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         at = context.scheduled_execution_time - timedelta(minutes=minutes - minutes % (24 * 60))
         day = last_complete_day(at, settings.zone).isoformat()
         return dg.RunRequest(
-            run_key=f"daily:{day}", partition_key=day, tags=class_tags("scheduled") | {DAY_TAG: day}
+            run_key=f"daily:{day}", partition_key=day, tags=class_tags(names, "scheduled") | {DAY_TAG: day}
         )
 
     sightings = dg.ScheduleDefinition(
-        name="roster_sightings",
-        job_name=SIGHTINGS_JOB,
+        name=names.thing("roster_sightings"),
+        job_name=names.thing(SIGHTINGS_JOB),
         cron_schedule=f"10 */{SIGHTINGS_HOURS} * * *",
         execution_timezone=settings.zone.key,
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="List troops and warriors of the running day: what vanishes before midnight is on its roster.",
-        tags=class_tags("scheduled"),
+        tags=class_tags(names, "scheduled"),
     )
 
     @dg.schedule(
-        name=LOOK_BACK,
-        job_name=HARVEST_JOB,
+        name=names.thing(LOOK_BACK),
+        job_name=names.thing(HARVEST_JOB),
+        required_resource_keys=names.resources("store"),
         cron_schedule=f"{minutes % 60} {(minutes // 60 + LOOK_BACK_HOURS) % 24} * * *",
         execution_timezone=settings.zone.key,
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="Late data: fetch the performance data of the days before the newest one anew "
         "(VENDOR_ASSETS_LOOK_BACK), as backfills; what changed is on each materialization.",
     )
-    def look_back(
-        context: dg.ScheduleEvaluationContext, store: StoreResource
-    ) -> list[dg.RunRequest] | dg.SkipReason:
+    def look_back(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        store: StoreResource = names.of(context, "store")
         if not settings.look_back_days:
             return dg.SkipReason("VENDOR_ASSETS_LOOK_BACK is 0: no finished day is fetched anew")
         at = context.scheduled_execution_time - timedelta(minutes=minutes - minutes % (24 * 60))
@@ -81,8 +83,8 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         return requests or dg.SkipReason("no finished day in reach of VENDOR_ASSETS_LOOK_BACK")
 
     retention = dg.ScheduleDefinition(
-        name="landing_retention",
-        job_name=RETENTION_JOB,
+        name=names.thing("landing_retention"),
+        job_name=names.thing(RETENTION_JOB),
         cron_schedule="40 4 * * *",
         execution_timezone=settings.zone.key,
         default_status=dg.DefaultScheduleStatus.STOPPED,

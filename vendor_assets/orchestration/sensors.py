@@ -27,7 +27,8 @@ from vendor_assets.orchestration.following import (
     split_by_day,
 )
 from vendor_assets.orchestration.jobs import harvest_config
-from vendor_assets.orchestration.partitions import Partitions, day_troop_key, troop_partitions
+from vendor_assets.orchestration.names import Names
+from vendor_assets.orchestration.partitions import Partitions, day_troop_key
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
 from vendor_assets.orchestration.runs import (
     ACTIVE,
@@ -55,11 +56,11 @@ PATIENCE_TICKS: Final = 24
 
 
 def _new_records(
-    instance: dg.DagsterInstance, asset: str, after: int
+    instance: dg.DagsterInstance, asset: dg.AssetKey, after: int
 ) -> tuple[list[tuple[dg.EventLogRecord, dg.DagsterRun]], int]:
     """Materializations after a cursor whose runs are over, oldest first, and the cursor behind them."""
     result = instance.fetch_materializations(
-        dg.AssetRecordsFilter(dg.AssetKey(asset), after_storage_id=after or None), limit=BATCH, ascending=True
+        dg.AssetRecordsFilter(asset, after_storage_id=after or None), limit=BATCH, ascending=True
     )
     runs: dict[str, dg.DagsterRun | None] = {}
     found: list[tuple[dg.EventLogRecord, dg.DagsterRun]] = []
@@ -82,22 +83,26 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
     Args:
         jobs: The deployment's jobs.
     """
-    harvest, roster = (next(job for job in jobs if job.name == name) for name in (HARVEST_JOB, ROSTER_JOB))
+    names = Names(settings.name)
+    partitions = Partitions.of(settings)
+    harvest, roster = (
+        next(job for job in jobs if job.name == names.thing(name)) for name in (HARVEST_JOB, ROSTER_JOB)
+    )
 
     @dg.sensor(
-        name="roster_sensor",
-        job_name=HARVEST_JOB,
+        name=names.thing("roster_sensor"),
+        job_name=names.thing(HARVEST_JOB),
+        required_resource_keys=names.resources("store"),
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="When a day's troops are known: add partitions for new ones, harvest all of that day.",
     )
-    def roster_sensor(
-        context: dg.SensorEvaluationContext, store: StoreResource
-    ) -> dg.SensorResult | dg.SkipReason:
-        records, cursor = _new_records(context.instance, "troops", int(context.cursor or 0))
+    def roster_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        store: StoreResource = names.of(context, "store")
+        records, cursor = _new_records(context.instance, names.key("troops"), int(context.cursor or 0))
         newest: dict[str, tuple[int, dg.DagsterRun]] = {}
         for record, run in records:
-            if record.partition_key and not About(run).follows_itself:
+            if record.partition_key and not About(run, names).follows_itself:
                 newest[record.partition_key] = (record.storage_id, run)
         if not newest:
             context.update_cursor(str(cursor))
@@ -111,8 +116,8 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
                     settings,
                     date.fromisoformat(day),
                     run_key=f"troops:{day}:{storage_id}",
-                    work_class=About(run).work_class,
-                    only=About(run).troops,
+                    work_class=About(run, names).work_class,
+                    only=About(run, names).troops,
                 )
             except ObjectNotFoundError as error:
                 context.log.warning(f"the roster of {day} was materialized but is not in the store: {error}")
@@ -122,13 +127,13 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
                 continue
             troops.update(keys)
             requests += runs
-        new = sorted(troops - set(context.instance.get_dynamic_partitions("troop")))
-        added = [troop_partitions.build_add_request(new)] if new else []
+        new = sorted(troops - partitions.troops(context.instance))
+        added = [partitions.troop.build_add_request(new)] if new else []
         return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=added, cursor=str(cursor))
 
     @dg.sensor(
-        name="downstream_sensor",
-        job_name=HARVEST_JOB,
+        name=names.thing("downstream_sensor"),
+        job_name=names.thing(HARVEST_JOB),
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="When warriors or data groups were materialized by themselves: bring their downstream up to date.",
@@ -137,31 +142,31 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         cursors: dict[str, int] = json.loads(context.cursor or "{}")
         requests: list[dg.RunRequest] = []
         for asset in ("warriors", "data_groups"):
-            records, cursors[asset] = _new_records(context.instance, asset, cursors.get(asset, 0))
-            requests += _downstream_runs(context.instance, asset, records)
+            records, cursors[asset] = _new_records(context.instance, names.key(asset), cursors.get(asset, 0))
+            requests += _downstream_runs(context.instance, names, asset, records)
         return dg.SensorResult(run_requests=requests, cursor=json.dumps(cursors))
 
     @dg.sensor(
-        name="publish_sensor",
-        job_name=PUBLISH_JOB,
+        name=names.thing("publish_sensor"),
+        job_name=names.thing(PUBLISH_JOB),
+        required_resource_keys=names.resources("store"),
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="When all troops of a day are in or have failed for good: its statistics, then its report.",
     )
-    def publish_sensor(
-        context: dg.SensorEvaluationContext, store: StoreResource
-    ) -> dg.SensorResult | dg.SkipReason:
+    def publish_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        store: StoreResource = names.of(context, "store")
         cursor: dict[str, Any] = json.loads(context.cursor or "{}")
         # Day -> (work class, ticks without anything under way): a roster's runs may not be launched yet.
         pending: dict[str, tuple[str, int]] = {
             day: tuple(held) for day, held in cursor.get("pending", {}).items()
         }
         for asset in ("troops", "performance_data"):
-            records, cursor[asset] = _new_records(context.instance, asset, cursor.get(asset, 0))
+            records, cursor[asset] = _new_records(context.instance, names.key(asset), cursor.get(asset, 0))
             for record, run in records:
-                if record.partition_key and not About(run).follows_itself:
-                    pending[record.partition_key.partition("|")[0]] = (About(run).work_class, 0)
-        busy = active_days(context.instance) if pending else set()
+                if record.partition_key and not About(run, names).follows_itself:
+                    pending[record.partition_key.partition("|")[0]] = (About(run, names).work_class, 0)
+        busy = active_days(context.instance, names) if pending else set()
         requests: list[dg.RunRequest] = []
         for day in sorted(set(pending) - busy):
             work_class, idle_ticks = pending.pop(day)
@@ -174,27 +179,35 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         return dg.SensorResult(run_requests=requests, cursor=json.dumps(cursor))
 
     @dg.sensor(
-        name="report_sensor",
-        job_name=PUBLISH_JOB,
+        name=names.thing("report_sensor"),
+        job_name=names.thing(PUBLISH_JOB),
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="When a day's statistics were computed by themselves: its report.",
     )
     def report_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        records, cursor = _new_records(context.instance, "daily_performance", int(context.cursor or 0))
+        records, cursor = _new_records(
+            context.instance, names.key("daily_performance"), int(context.cursor or 0)
+        )
         requests = []
         for record, run in records:
             day = record.partition_key
-            if day is None or "performance_report" in About(run).assets or About(run).follows_itself:
+            if (
+                day is None
+                or "performance_report" in About(run, names).assets
+                or About(run, names).follows_itself
+            ):
                 continue
-            newer = latest_storage_ids(context.instance, "performance_report", [day]).get(day, 0)
+            report = names.key("performance_report")
+            newer = latest_storage_ids(context.instance, report, [day]).get(day, 0)
             if newer < record.storage_id:
                 requests.append(
                     dg.RunRequest(
                         run_key=f"daily_performance:{day}:{record.storage_id}",
                         partition_key=day,
-                        asset_selection=[dg.AssetKey("performance_report")],
-                        tags=class_tags(About(run).work_class) | {TRIGGER_TAG: "sensor", DAY_TAG: day},
+                        asset_selection=[report],
+                        tags=class_tags(names, About(run, names).work_class)
+                        | {TRIGGER_TAG: "sensor", DAY_TAG: day},
                     )
                 )
         return dg.SensorResult(run_requests=requests, cursor=str(cursor))
@@ -203,40 +216,39 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
     quiet: dict[str, str] = {}
 
     @dg.sensor(
-        name="redrive_sensor",
+        name=names.thing("redrive_sensor"),
+        required_resource_keys=names.resources("store"),
         jobs=[harvest, roster],
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Redrive transient dead letters after 10, 40 and 160 minutes; permanent ones wait for a person.",
     )
-    def redrive_sensor(
-        context: dg.SensorEvaluationContext,  # noqa: ARG001  Dagster wants it first
-        store: StoreResource,
-    ) -> dg.SensorResult:
+    def redrive_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        store: StoreResource = names.of(context, "store")
         found = DeadLetters(store.open()).changed(quiet)
         quiet.update(
             (info.key, info.etag) for info, partition in found if not any(map(_open, partition.letters))
         )
-        partitions = [partition for _, partition in found]
-        return dg.SensorResult(run_requests=_redrives(partitions, datetime.now(UTC)))
+        dead = [partition for _, partition in found]
+        return dg.SensorResult(run_requests=_redrives(names, dead, datetime.now(UTC)))
 
     @dg.sensor(
-        name="lapsed_runs_sensor",
+        name=names.thing("lapsed_runs_sensor"),
+        required_resource_keys=names.resources("vendor_api"),
         minimum_interval_seconds=15,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        job_name=HARVEST_JOB,
+        job_name=names.thing(HARVEST_JOB),
         description="Fail started runs whose process is gone (its lease has lapsed); Dagster retries them.",
     )
-    def lapsed_runs_sensor(
-        context: dg.SensorEvaluationContext, vendor_api: VendorApiResource
-    ) -> dg.SkipReason:
+    def lapsed_runs_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        vendor_api: VendorApiResource = names.of(context, "vendor_api")
         leases = vendor_api.leases()
         lapsed = {
             record.dagster_run.run_id: record.dagster_run
             for record in context.instance.get_run_records(
                 dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
             )
-            if About(record.dagster_run).ours
+            if About(record.dagster_run, names).ours
             and record.start_time is not None
             and datetime.now(UTC).timestamp() - record.start_time > START_SECONDS
             and _lapsed(leases.holder(record.dagster_run.run_id))
@@ -265,7 +277,7 @@ def _lapsed(lease: LeaseState | None) -> bool:
     return lease is None or lease.lapsed
 
 
-def _redrives(partitions: Iterable[DeadPartition], now: datetime) -> list[dg.RunRequest]:
+def _redrives(names: Names, partitions: Iterable[DeadPartition], now: datetime) -> list[dg.RunRequest]:
     """Runs that ask again for transient dead letters whose time has come, those of a day in one."""
     by_day: dict[str, list[str]] = {}
     stamps: dict[str, str] = {}
@@ -275,20 +287,22 @@ def _redrives(partitions: Iterable[DeadPartition], now: datetime) -> list[dg.Run
         if not due:
             continue
         day, newest = partition.day.isoformat(), max(letter.last_at for letter in due).isoformat()
-        tags = class_tags("scheduled") | {TRIGGER_TAG: "sensor", DAY_TAG: day}
+        tags = class_tags(names, "scheduled") | {TRIGGER_TAG: "sensor", DAY_TAG: day}
         if partition.troop_key is None:
             key = f"redrive:troops:{day}:{newest}"
-            requests.append(dg.RunRequest(job_name=ROSTER_JOB, run_key=key, partition_key=day, tags=tags))
+            requests.append(
+                dg.RunRequest(job_name=names.thing(ROSTER_JOB), run_key=key, partition_key=day, tags=tags)
+            )
             continue
         by_day.setdefault(day, []).append(day_troop_key(partition.day, partition.troop_key))
         stamps[day] = max(stamps.get(day, ""), newest)
     for day, keys in by_day.items():
         requests.append(
             dg.RunRequest(
-                job_name=HARVEST_JOB,
+                job_name=names.thing(HARVEST_JOB),
                 run_key=f"redrive:{day}:{stamps[day]}",
-                run_config=harvest_config(sorted(set(keys)), list(CHAIN)),
-                tags=class_tags("scheduled") | {TRIGGER_TAG: "sensor", DAY_TAG: day},
+                run_config=harvest_config(names, sorted(set(keys)), list(CHAIN)),
+                tags=class_tags(names, "scheduled") | {TRIGGER_TAG: "sensor", DAY_TAG: day},
             )
         )
     return requests
@@ -307,29 +321,32 @@ def _due(letter: DeadLetter, now: datetime) -> bool:
 
 
 def _downstream_runs(
-    instance: dg.DagsterInstance, asset: str, records: Sequence[tuple[dg.EventLogRecord, dg.DagsterRun]]
+    instance: dg.DagsterInstance,
+    names: Names,
+    asset: str,
+    records: Sequence[tuple[dg.EventLogRecord, dg.DagsterRun]],
 ) -> list[dg.RunRequest]:
     newest: dict[tuple[str, tuple[str, ...]], dict[str, int]] = {}
     classes: dict[str, str] = {}
     for record, run in records:
-        below = tuple(name for name in downstream_of(asset) if name not in About(run).assets)
+        below = tuple(name for name in downstream_of(asset) if name not in About(run, names).assets)
         # A run that was meant to do what follows has done it, or has failed at it and shows so.
-        if record.partition_key and below == downstream_of(asset) and not About(run).follows_itself:
+        if record.partition_key and below == downstream_of(asset) and not About(run, names).follows_itself:
             newest.setdefault((run.run_id, below), {})[record.partition_key] = record.storage_id
-            classes[run.run_id] = About(run).work_class
+            classes[run.run_id] = About(run, names).work_class
     requests: list[dg.RunRequest] = []
     for (run_id, below), storage_ids in newest.items():
-        latest = latest_storage_ids(instance, below[0], storage_ids)
+        latest = latest_storage_ids(instance, names.key(below[0]), storage_ids)
         stale = [key for key, storage_id in storage_ids.items() if latest.get(key, 0) < storage_id]
         for day, keys in split_by_day(stale).items():
             newest_id = max(storage_ids[key] for key in keys)
             named = keys[0] if len(keys) == 1 else f"{day} ({len(keys)})"
             requests.append(
                 dg.RunRequest(
-                    job_name=HARVEST_JOB,
+                    job_name=names.thing(HARVEST_JOB),
                     run_key=f"{asset}:{named}:{newest_id}",
-                    run_config=harvest_config(keys, list(below)),
-                    tags=class_tags(classes[run_id]) | {TRIGGER_TAG: "sensor", DAY_TAG: day},
+                    run_config=harvest_config(names, keys, list(below)),
+                    tags=class_tags(names, classes[run_id]) | {TRIGGER_TAG: "sensor", DAY_TAG: day},
                 )
             )
     return requests
@@ -339,18 +356,19 @@ def _publication(
     instance: dg.DagsterInstance, store: StoreResource, settings: Settings, day: str, work_class: str
 ) -> dg.RunRequest | str | None:
     """The run that publishes a day; ``UNDECIDED`` while some troop is neither in nor failed, None if nothing is new."""
+    names = Names(settings.name)
     try:
         keys = roster_keys(store.open(), date.fromisoformat(day), settings.filters)
     except ObjectNotFoundError:
         return None
-    if not day_is_decided(instance, Partitions.of(settings), day, keys):
+    if not day_is_decided(instance, settings, day, keys):
         return UNDECIDED
-    troops = latest_storage_ids(instance, "troops", [day]).get(day, 0)
+    troops = latest_storage_ids(instance, names.key("troops"), [day]).get(day, 0)
     harvested = latest_storage_ids(
-        instance, "performance_data", [day_troop_key(date.fromisoformat(day), key) for key in keys]
+        instance, names.key("performance_data"), [day_troop_key(date.fromisoformat(day), key) for key in keys]
     )
     newest = max([troops, *harvested.values()])
-    published = latest_storage_ids(instance, "daily_performance", [day]).get(day, 0)
+    published = latest_storage_ids(instance, names.key("daily_performance"), [day]).get(day, 0)
     if published > newest:
         return None
-    return publish_run(day, run_key=f"publish:{day}:{newest}", work_class=work_class)
+    return publish_run(names, day, run_key=f"publish:{day}:{newest}", work_class=work_class)

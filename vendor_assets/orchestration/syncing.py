@@ -8,11 +8,12 @@ from typing import Final
 
 import dagster as dg
 
+from vendor_assets.configuration import Settings
 from vendor_assets.errors import RecordError
-from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN, Outcome, recorded
 from vendor_assets.orchestration.events import Event, events_of, partition_of, report
-from vendor_assets.orchestration.partitions import TROOP
+from vendor_assets.orchestration.names import Names
+from vendor_assets.orchestration.partitions import Partitions
 from vendor_assets.orchestration.publishing import (
     metadata_of_day,
     metadata_of_report,
@@ -43,7 +44,7 @@ class Synced:
 
 
 def sync(
-    store: ObjectStore, instance: dg.DagsterInstance, say: Callable[[str], None], filters: Filters
+    store: ObjectStore, instance: dg.DagsterInstance, say: Callable[[str], None], settings: Settings
 ) -> Synced:
     """Report every partition that the store holds and the instance does not know.
 
@@ -51,20 +52,20 @@ def sync(
     are reported with a failing check and an observation: they show as missing, never green. Running it again
     materializes nothing twice.
     """
+    names = Names(settings.name)
+    of_troops = Partitions.of(settings)
     done = Synced()
     assets: tuple[Asset, ...] = ("troops", *CHAIN)
     for asset in assets:
         before = done.materialized
-        known = instance.get_materialized_partitions(dg.AssetKey(asset))
+        known = instance.get_materialized_partitions(names.key(asset))
         partitions = _partitions(store, asset)
         troops = {troop_key for _, troop_key in partitions if troop_key is not None}
-        new = sorted(troops - set(instance.get_dynamic_partitions(TROOP)))
-        instance.add_dynamic_partitions(TROOP, new)
-        done.troops += len(new)
+        done.troops += len(of_troops.add_troops(instance, troops))
         said = time.monotonic()
         for number, outcome in enumerate(_recorded(store, asset, partitions), 1):
             if outcome is not None:
-                _report(store, instance, outcome, known, done)
+                _report(store, instance, names, outcome, known, done)
             if time.monotonic() - said >= SAY_SECONDS:
                 said = time.monotonic()
                 say(f"{asset}: {number:,} of {len(partitions):,} partitions so far")
@@ -74,10 +75,10 @@ def sync(
         ("performance_report", "reports/"),
     ):
         before = done.materialized
-        known = instance.get_materialized_partitions(dg.AssetKey(asset_name))
+        known = instance.get_materialized_partitions(names.key(asset_name))
         for day in _days(store, prefix):
             is_day = asset_name == "daily_performance"
-            events = _day_events(store, day, filters) if is_day else _report_events(store, day)
+            events = _day_events(store, day, settings) if is_day else _report_events(store, names, day)
             if events and day.isoformat() in known:
                 done.known_already += 1
                 continue
@@ -106,24 +107,25 @@ def _outcome(store: ObjectStore, asset: Asset, day: date, troop_key: str | None)
         return Outcome(asset, day, troop_key, "failed", mode="report", message=str(error), table_key=key)
 
 
-def _day_events(store: ObjectStore, day: date, filters: Filters) -> list[Event]:
+def _day_events(store: ObjectStore, day: date, settings: Settings) -> list[Event]:
     """A published day, with what it lacks; nothing where a troop has come since, so that it is computed anew."""
     key = layout.table_key("daily_performance", day)
     if store.head(key) is None or store.head(layout.table_key("troops", day)) is None:
         return []
     lacked = read_table(store, key, columns=["troops_missing"]).column(0).to_pylist()
-    states = troop_states(store, day, filters)
+    names = Names(settings.name)
+    states = troop_states(store, day, settings.filters)
     if lacked and lacked[0] > list(states.values()).count("missing"):
         return []
     check = troops_present(states)
     return [
         dg.AssetMaterialization(
-            "daily_performance",
+            names.key("daily_performance"),
             partition=day.isoformat(),
-            metadata=metadata_of_day(store, day, states, len(lacked), filters),
+            metadata=metadata_of_day(store, names, day, states, len(lacked), settings.filters),
         ),
         dg.AssetCheckEvaluation(
-            asset_key=dg.AssetKey("daily_performance"),
+            asset_key=names.key("daily_performance"),
             check_name=str(check.check_name),
             passed=check.passed,
             partition=day.isoformat(),
@@ -133,23 +135,30 @@ def _day_events(store: ObjectStore, day: date, filters: Filters) -> list[Event]:
     ]
 
 
-def _report_events(store: ObjectStore, day: date) -> list[Event]:
+def _report_events(store: ObjectStore, names: Names, day: date) -> list[Event]:
     # Only this pays for the notebook's tools.
     from vendor_assets.analytics.report import read_report
 
     if store.head(layout.report_key(day, "html")) is None:
         return []
     metadata = metadata_of_report(store, day, read_report(store, day))
-    return [dg.AssetMaterialization("performance_report", partition=day.isoformat(), metadata=metadata)]
+    return [
+        dg.AssetMaterialization(names.key("performance_report"), partition=day.isoformat(), metadata=metadata)
+    ]
 
 
 def _report(
-    store: ObjectStore, instance: dg.DagsterInstance, outcome: Outcome, known: set[str], done: Synced
+    store: ObjectStore,
+    instance: dg.DagsterInstance,
+    names: Names,
+    outcome: Outcome,
+    known: set[str],
+    done: Synced,
 ) -> None:
     if outcome.succeeded and partition_of(outcome) in known:
         done.known_already += 1
         return
-    for event in events_of(outcome, uri=store.uri(outcome.table_key), permitted_rate=None):
+    for event in events_of(outcome, names, uri=store.uri(outcome.table_key), permitted_rate=None):
         report(instance, event)
     if outcome.succeeded:
         done.materialized += 1

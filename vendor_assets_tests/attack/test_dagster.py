@@ -16,6 +16,7 @@ import pytest
 
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs import DAY_TAG, FOLLOW_TAG, HARVEST_JOB, TRIGGER_TAG
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
@@ -59,7 +60,7 @@ class Deployment:
         """Harvest all troops of a day in one run."""
         for troop in self.troops:
             self.dev.add_troop(troop)
-        config = harvest_config([f"{day}|{troop}" for troop in self.troops], list(CHAIN))
+        config = harvest_config(Names(), [f"{day}|{troop}" for troop in self.troops], list(CHAIN))
         tags = {TRIGGER_TAG: "command", FOLLOW_TAG: "self", DAY_TAG: day.isoformat()}
         return self.dev.launch(HARVEST_JOB, config, tags)
 

@@ -7,6 +7,7 @@ import pytest
 
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key
 from vendor_assets.orchestration.runs import FOLLOW_TAG, HARVEST_JOB, TRIGGER_TAG
 from vendor_assets_tests.attack.conftest import Note
@@ -44,7 +45,7 @@ def test_each_mode_makes_the_calls_that_it_may(trial: Trial, note: Note) -> None
     assert trial.click("performance_data", troop).success
     mode("replace", warriors)
     config = harvest_config(
-        [day_troop_key(trial.day, key) for key in trial.troops], list(CHAIN), rebuild=True
+        Names(), [day_troop_key(trial.day, key) for key in trial.troops], list(CHAIN), rebuild=True
     )
     tags = {TRIGGER_TAG: "command", FOLLOW_TAG: "self"}
     assert trial.deployment.run(dg.RunRequest(job_name=HARVEST_JOB, run_config=config, tags=tags)).success

@@ -29,6 +29,7 @@ from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration import alerts
 from vendor_assets.orchestration.freshness import Freshness, freshness, scheduled_since
 from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.names import Names
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore, open_store
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
@@ -71,7 +72,7 @@ class Alerting:
         job = self.deployment.definitions.resolve_job_def("harvest")
         result = job.execute_in_process(
             instance=self.deployment.instance,
-            run_config=harvest_config([f"{DAY}|{key}" for key in keys], list(CHAIN)),
+            run_config=harvest_config(Names(), [f"{DAY}|{key}" for key in keys], list(CHAIN)),
             tags={"vendor_assets/trigger": "sensor"},
             raise_on_error=False,
         )
@@ -323,7 +324,9 @@ def test_free_text_is_no_markup() -> None:
 def scheduled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The daily schedule has been on for a month."""
     long_ago = datetime.now(UTC) - timedelta(days=30)
-    monkeypatch.setattr("vendor_assets.orchestration.freshness.scheduled_since", lambda instance: long_ago)
+    monkeypatch.setattr(
+        "vendor_assets.orchestration.freshness.scheduled_since", lambda instance, names: long_ago
+    )
 
 
 def test_freshness_is_silent_while_the_schedule_is_off(deployment: Deployment) -> None:
@@ -341,11 +344,11 @@ def test_a_schedule_that_is_on_is_seen(tmp_path: Path) -> None:
         origin, InstigatorType.SCHEDULE, InstigatorStatus.RUNNING, ScheduleInstigatorData("35 0 * * *", 1e9)
     )
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        assert scheduled_since(instance) is None
+        assert scheduled_since(instance, Names()) is None
         instance.add_instigator_state(state)
-        assert scheduled_since(instance) == datetime.fromtimestamp(1e9, UTC)
+        assert scheduled_since(instance, Names()) == datetime.fromtimestamp(1e9, UTC)
         instance.update_instigator_state(state.with_status(InstigatorStatus.STOPPED))
-        assert scheduled_since(instance) is None
+        assert scheduled_since(instance, Names()) is None
 
 
 def test_a_day_that_does_not_come_fails_the_check(deployment: Deployment, scheduled: None) -> None:

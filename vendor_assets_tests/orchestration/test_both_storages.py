@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs import (
     HARVEST_JOB,
     PUBLISH_JOB,
@@ -52,7 +53,7 @@ def deployment(instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest
 
 def fail(instance: dg.DagsterInstance, job: str, *assets: str, **tags: str) -> None:
     """A run of a job that failed before any of its steps."""
-    config = harvest_config([f"{DAY}|1"], ["warriors"]) if job == HARVEST_JOB else {}
+    config = harvest_config(Names(), [f"{DAY}|1"], ["warriors"]) if job == HARVEST_JOB else {}
     chosen = frozenset(map(dg.AssetKey, assets)) or None
     run = dg.DagsterRun(job, run_config=config, asset_selection=chosen, tags=tags)
     instance.add_run(run._replace(status=dg.DagsterRunStatus.STARTED))

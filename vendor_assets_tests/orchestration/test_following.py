@@ -25,7 +25,8 @@ from vendor_assets.orchestration.following import (
     roster_runs,
     split_by_day,
 )
-from vendor_assets.orchestration.partitions import TROOP, Partitions, day_troop_key
+from vendor_assets.orchestration.names import Names
+from vendor_assets.orchestration.partitions import TROOP, day_troop_key
 from vendor_assets.orchestration.runs import CALLS_TAG, CLASS_TAG, DAY_TAG, TRIGGER_TAG
 from vendor_assets_tests.support.toy import ToyVendor
 from vendor_assets_tests.unit.test_harvester import DAY, Bench, click
@@ -104,11 +105,10 @@ def test_looking_back_asks_for_what_is_there(bench: Bench, settings: Settings) -
 
 def test_a_day_is_decided_when_each_of_its_troops_is(settings: Settings) -> None:
     """Materialized or failed is decided; missing, or a troop without a partition, is not; no troop at all is."""
-    partitions = Partitions.of(settings)
     asset = dg.AssetKey("performance_data")
 
     def decided(instance: dg.DagsterInstance, *keys: str) -> bool:
-        return day_is_decided(instance, partitions, DAY.isoformat(), keys)
+        return day_is_decided(instance, settings, DAY.isoformat(), keys)
 
     with dg.DagsterInstance.ephemeral() as instance:
         assert decided(instance)
@@ -125,7 +125,7 @@ def test_a_day_is_decided_when_each_of_its_troops_is(settings: Settings) -> None
 
 def test_a_publication_names_its_day() -> None:
     """A run that publishes has the day as its partition and in its tags, with the class of the work that led to it."""
-    run = publish_run("2026-11-20", run_key="p", work_class="backfill")
+    run = publish_run(Names(), "2026-11-20", run_key="p", work_class="backfill")
     assert (run.partition_key, run.tags[DAY_TAG], run.tags[CLASS_TAG]) == (
         "2026-11-20",
         "2026-11-20",

@@ -59,7 +59,7 @@ def look_back(deployment: Deployment) -> list[dg.RunRequest] | dg.SkipReason:
     at = datetime.combine(datetime.now(UTC).date(), time(6, 5), UTC)
     resources = {"store": deployment.resources["store"]}
     with dg.build_schedule_context(scheduled_execution_time=at, resources=resources) as context:
-        found: list[dg.RunRequest] | dg.SkipReason = schedule(context)
+        found: list[dg.RunRequest] | dg.SkipReason = schedule._execution_fn.decorated_fn(context)
     return found
 
 

@@ -16,6 +16,7 @@ from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.backlog import Recorder
 from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.names import Names
 from vendor_assets.storage import layout
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator
@@ -35,7 +36,7 @@ def started(deployment: Deployment, *troops: str, calls: int = 0) -> dg.DagsterR
     """A run of the harvest job that was launched and has not begun."""
     return deployment.instance.create_run_for_job(
         deployment.definitions.resolve_job_def("harvest"),
-        run_config=harvest_config([f"{DAY}|{troop}" for troop in troops], list(CHAIN)),
+        run_config=harvest_config(Names(), [f"{DAY}|{troop}" for troop in troops], list(CHAIN)),
         tags={"vendor_assets/calls": str(calls), "vendor_assets/day": DAY.isoformat()},
         status=dg.DagsterRunStatus.NOT_STARTED,
     )

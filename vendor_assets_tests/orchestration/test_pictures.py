@@ -17,6 +17,7 @@ from vendor_assets.harvest.costs import DayPlan
 from vendor_assets.harvest.outcome import Outcome
 from vendor_assets.orchestration import pictures
 from vendor_assets.orchestration.estimates import compared, metadata_of_plan
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key
 from vendor_assets.orchestration.pictures import MOST_LINES, picture_of, troops_picture
 from vendor_assets.storage.folder import FolderStore
@@ -159,7 +160,7 @@ def test_a_plan_is_told_with_its_roster() -> None:
 def test_what_a_day_cost_is_compared_with_what_was_said() -> None:
     """Calls of the day's own troops since its roster count, of failed ones too; earlier days and calls do not."""
     with dg.DagsterInstance.ephemeral() as instance:
-        assert compared(instance, DAY, ["1"]) == {}
+        assert compared(instance, Names(), DAY, ["1"]) == {}
 
         def report(asset: str, key: str, *, failed: bool = False, **metadata: Any) -> None:
             kind = dg.AssetObservation if failed else dg.AssetMaterialization
@@ -173,7 +174,7 @@ def test_what_a_day_cost_is_compared_with_what_was_said() -> None:
         report("performance_data", str(day_troop_key(DAY, "2")), failed=True, calls=7)
         report("performance_data", str(day_troop_key(DAY + timedelta(days=1), "1")), calls=500)
         report("data_groups", first, rows=3)
-        assert compared(instance, DAY, ["1", "2"]) == {
+        assert compared(instance, Names(), DAY, ["1", "2"]) == {
             "planned_calls": 20,
             "calls_made": 25,
             "calls_made_of_planned": 1.25,

@@ -12,6 +12,7 @@ import pytest
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.orchestration.events import RETRY_TAG
 from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.sensors import _redrives
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
@@ -39,19 +40,20 @@ def partition(
 )
 def test_transient_letters_are_redriven_with_growing_delay(minutes: float, redrives: int, due: bool) -> None:
     """After 10, 40 and 160 minutes; three times, then a person decides."""
-    runs = _redrives([partition(letter(minutes=minutes, redrives=redrives))], NOW)
+    runs = _redrives(Names(), [partition(letter(minutes=minutes, redrives=redrives))], NOW)
     assert bool(runs) == due
 
 
 def test_permanent_letters_wait_for_a_person() -> None:
     """A sensor never asks again what asking cannot change."""
-    assert not _redrives([partition(letter(minutes=1000, retryable=False))], NOW)
+    assert not _redrives(Names(), [partition(letter(minutes=1000, retryable=False))], NOW)
 
 
 def test_scattered_redrives_of_a_day_are_one_run() -> None:
     """Partitions of one day, wherever they lie, in one run; the roster by its own job."""
     due = letter(minutes=30)
     runs = _redrives(
+        Names(),
         [partition(due, troop="1"), partition(due, troop="7"), partition(due, troop=None, asset="troops")],
         NOW,
     )
@@ -100,7 +102,7 @@ def test_a_run_whose_lease_has_lapsed_is_failed(
     monkeypatch.setattr("vendor_assets.orchestration.sensors.START_SECONDS", -1)
     job = deployment.definitions.resolve_job_def("harvest")
     run = deployment.instance.create_run_for_job(
-        job, run_config=harvest_config([f"{DAY}|1"], ["warriors"]), tags={}
+        job, run_config=harvest_config(Names(), [f"{DAY}|1"], ["warriors"]), tags={}
     )
     deployment.instance.report_engine_event("starting", run)
     deployment.instance.handle_run_event(

@@ -15,6 +15,7 @@ from vendor_assets.errors import Reason
 from vendor_assets.harvest.outcome import Outcome
 from vendor_assets.orchestration.events import events_of
 from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs import (
     ASSETS,
     CALLS_TAG,
@@ -81,7 +82,7 @@ def test_the_assets_of_a_job_are_those_that_it_makes(quiet: Deployment) -> None:
         made = set()
         if job.name not in (SIGHTINGS_JOB, RETENTION_JOB):
             made = {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
-        about = About(run(job.name))
+        about = About(run(job.name), Names())
         assert set(about.assets) == made, job.name
         assert about.ours, job.name
         assert about.harvests == (job.name != PUBLISH_JOB), job.name
@@ -100,7 +101,7 @@ def test_the_assets_of_a_job_are_those_that_it_makes(quiet: Deployment) -> None:
         (run(CLICK, "troops", "daily_performance"), ("troops", "daily_performance"), set()),
         (run(CLICK), ASSETS, set()),
         (
-            run(HARVEST_JOB, config=harvest_config(["2026-11-20|1", "2026-11-22|1"], ["warriors"])),
+            run(HARVEST_JOB, config=harvest_config(Names(), ["2026-11-20|1", "2026-11-22|1"], ["warriors"])),
             ("warriors",),
             {"2026-11-20", "2026-11-22"},
         ),
@@ -117,7 +118,7 @@ def test_the_assets_of_a_job_are_those_that_it_makes(quiet: Deployment) -> None:
 )
 def test_what_a_run_is_about(of: dg.DagsterRun, assets: tuple[str, ...], days: set[str]) -> None:
     """Assets and days are the same however a run was started; all days of a range count, not its ends alone."""
-    about = About(of)
+    about = About(of, Names())
     assert (about.assets, set(about.days)) == (assets, days)
     assert about.ours == (of.job_name != "their_job" and "their_own" not in str(of.asset_selection))
 
@@ -125,10 +126,12 @@ def test_what_a_run_is_about(of: dg.DagsterRun, assets: tuple[str, ...], days: s
 @pytest.mark.parametrize("config", [{"ops": None}, {"ops": {"harvest_partitions": 3}}, {"ops": []}])
 def test_what_nobody_of_us_wrote_ends_no_tick(config: Any) -> None:
     """Run config and tags are anybody's to write; what cannot be read says nothing."""
-    about = About(run(HARVEST_JOB, config=config, **{CALLS_TAG: "many", START: "x", END: "2026-11-20"}))
+    about = About(
+        run(HARVEST_JOB, config=config, **{CALLS_TAG: "many", START: "x", END: "2026-11-20"}), Names()
+    )
     assert (about.assets, about.calls) == ((), None)
     with pytest.raises(ValueError, match="troops"):
-        _ = About(run(ROSTER_JOB, **{TROOPS_TAG: "{}"})).troops
+        _ = About(run(ROSTER_JOB, **{TROOPS_TAG: "{}"}), Names()).troops
 
 
 def started(instance: dg.DagsterInstance, of: dg.DagsterRun, ago: timedelta = timedelta(minutes=5)) -> str:
@@ -150,7 +153,7 @@ def test_a_run_of_ours_whose_lease_is_gone_is_failed(quiet: Deployment) -> None:
             run(SIGHTINGS_JOB),
             run(CLICK, "performance_report"),
             run(CLICK, "troops"),
-            run(HARVEST_JOB, config=harvest_config(["2026-11-20|1"], ["warriors"])),
+            run(HARVEST_JOB, config=harvest_config(Names(), ["2026-11-20|1"], ["warriors"])),
         )
     ]
     alive, theirs = started(quiet.instance, run(ROSTER_JOB)), started(quiet.instance, run(CLICK, "their_own"))
@@ -186,7 +189,7 @@ def test_every_run_of_ours_makes_its_days_busy(quiet: Deployment) -> None:
     started(quiet.instance, run(CLICK, "daily_performance", **{"dagster/partition": "2026-11-21"}))
     started(quiet.instance, run(ROSTER_JOB, **{"dagster/partition": "2026-11-22"}))
     started(quiet.instance, run(CLICK, "their_own", **{"dagster/partition": "2026-11-23"}))
-    assert active_days(quiet.instance) == {"2026-11-20", "2026-11-21", "2026-11-22"}
+    assert active_days(quiet.instance, Names()) == {"2026-11-20", "2026-11-21", "2026-11-22"}
 
 
 @pytest.mark.parametrize(
@@ -199,7 +202,7 @@ def test_what_will_not_pass_by_itself_fails_a_check(kind: str, retryable: bool, 
     )
     checks = [
         event
-        for event in events_of(outcome, uri="/x", permitted_rate=None)
+        for event in events_of(outcome, Names(), uri="/x", permitted_rate=None)
         if isinstance(event, dg.AssetCheckEvaluation)
     ]
     assert [(check.check_name, check.passed) for check in checks] == [("complete", False)] * shown
@@ -212,7 +215,7 @@ def test_listed_data_groups_without_rows_are_warned_of(silent: int) -> None:
     outcome = Outcome(
         "performance_data", date(2026, 11, 20), "1", "complete", harvest_id="h", rows=24, details=details
     )
-    events = list(events_of(outcome, uri="/x", permitted_rate=None))
+    events = list(events_of(outcome, Names(), uri="/x", permitted_rate=None))
     assert isinstance(events[0], dg.AssetMaterialization)
     (check,) = [
         event

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import dagster as dg
 
-from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.launching import open_instance
 from vendor_assets.orchestration.syncing import sync
@@ -78,12 +77,12 @@ def test_a_new_instance_shows_what_the_old_one_showed(deployment: Deployment) ->
     follow_roster(deployment)
     publish(deployment)
     with dg.DagsterInstance.ephemeral() as new:
-        first = sync(deployment.store, new, lambda line: None, Filters())
+        first = sync(deployment.store, new, lambda line: None, deployment.settings)
         assert new.get_dynamic_partitions("troop") == deployment.instance.get_dynamic_partitions("troop")
         for asset in ALL:
             assert shown(new, asset)
             assert shown(new, asset) == shown(deployment.instance, asset)
-        again = sync(deployment.store, new, lambda line: None, Filters())
+        again = sync(deployment.store, new, lambda line: None, deployment.settings)
         assert again.materialized == 0
         assert again.known_already == first.materialized
         # Nobody is to harvest again what only became known again.
@@ -117,7 +116,7 @@ def test_a_partial_partition_is_not_shown_green(deployment: Deployment, vendor: 
     publish(deployment)
     key = f"{DAY}|{layout.encode_segment(troop.id)}"
     with dg.DagsterInstance.ephemeral() as new:
-        done = sync(deployment.store, new, lambda line: None, Filters())
+        done = sync(deployment.store, new, lambda line: None, deployment.settings)
         assert done.not_complete == 1
         assert failing(new, "performance_data", "complete") == [key]
         assert failing(new, "daily_performance", "troops_present") == [DAY.isoformat()]
@@ -128,4 +127,4 @@ def test_a_partial_partition_is_not_shown_green(deployment: Deployment, vendor: 
         )
         assert key not in materialized
         # Dagster refuses a second evaluation of a partition's check that belongs to no run.
-        assert sync(deployment.store, new, lambda line: None, Filters()).not_complete == 1
+        assert sync(deployment.store, new, lambda line: None, deployment.settings).not_complete == 1

@@ -9,6 +9,7 @@ import pytest
 
 from vendor_assets.cli import main
 from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs import PUBLISH_JOB, RETENTION_JOB, ROSTER_JOB, SIGHTINGS_JOB
 from vendor_assets.storage.marker import open_marked_store
 from vendor_assets.storage.source import Source
@@ -57,7 +58,7 @@ def test_no_run_works_on_somebody_elses_store(
             folder, instance, VENDOR_URL=asked.url, VENDOR_API_KEY=KEY, VENDOR_ASSETS_RETENTION="1"
         )
         for job in (ROSTER_JOB, SIGHTINGS_JOB, RETENTION_JOB, PUBLISH_JOB, "harvest"):
-            config = harvest_config([f"{DAY}|1"], ["warriors"]) if job == "harvest" else {}
+            config = harvest_config(Names(), [f"{DAY}|1"], ["warriors"]) if job == "harvest" else {}
             partition = DAY if job in (ROSTER_JOB, PUBLISH_JOB) else None
             result = deployment.run(dg.RunRequest(job_name=job, run_config=config, partition_key=partition))
             said = " ".join(str(event) for event in result.all_events)

@@ -12,6 +12,7 @@ import dagster as dg
 
 from vendor_assets.configuration import Settings, read
 from vendor_assets.orchestration.deployment import build_definitions, build_resources
+from vendor_assets.orchestration.names import Names
 from vendor_assets.storage.objects import ObjectStore
 
 
@@ -32,7 +33,7 @@ class Deployment:
     @property
     def store(self) -> ObjectStore:
         """Its object store."""
-        store: ObjectStore = self.resources["store"].open()
+        store: ObjectStore = self.resources[Names(self.settings.name).resource("store")].open()
         return store
 
     def sensor(
@@ -44,7 +45,8 @@ class Deployment:
         with dg.build_sensor_context(
             instance=self.instance, cursor=cursor, resources=wanted, definitions=self.definitions
         ) as context:
-            result = sensor(context)
+            # Called itself, Dagster hands the resources over as arguments, which a tick does not.
+            result = sensor._raw_fn(context)
             after = result.cursor if isinstance(result, dg.SensorResult) else context.cursor
         if isinstance(result, dg.SensorResult):
             for request in result.dynamic_partitions_requests or ():
@@ -82,7 +84,7 @@ class Deployment:
         run_config: Mapping[str, Any] | None = None,
     ) -> dg.ExecuteInProcessResult:
         """What a click in the UI does: one partition, or a range of them in one run."""
-        keys = [dg.AssetKey(name) for name in assets]
+        keys = [dg.AssetKey.from_user_string(name) for name in assets]
         ranged = (
             {
                 "dagster/asset_partition_range_start": between[0],

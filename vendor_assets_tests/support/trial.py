@@ -15,6 +15,7 @@ from dagster import AssetPartitionStatus
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
 from vendor_assets.orchestration.runs import FOLLOW_TAG, HARVEST_JOB, TRIGGER_TAG
 from vendor_assets.storage import layout
@@ -71,7 +72,7 @@ class Trial:
             return [roster]
         chosen = list(troops) or self.troops
         self.deployment.instance.add_dynamic_partitions("troop", chosen)
-        config = harvest_config([day_troop_key(self.day, key) for key in chosen], list(CHAIN))
+        config = harvest_config(Names(), [day_troop_key(self.day, key) for key in chosen], list(CHAIN))
         request = dg.RunRequest(job_name=HARVEST_JOB, run_config=config, tags=tags)
         return [roster, self.deployment.run(request)]
 

@@ -1,0 +1,172 @@
+"""Several accounts in one deployment: a document for each, from the project's file or from a component.
+
+A document has the settings of the environment by shorter names: ``url`` for ``VENDOR_URL``, ``rate`` for
+``VENDOR_RATE``, ``start`` for ``VENDOR_ASSETS_START``. A secret is in none: ``api_key_env`` names the environment's
+variable that holds the key, ``api_key_file`` a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from vendor_assets.configuration import NAMES, SECRETS, Settings, read
+from vendor_assets.errors import ConfigurationError
+
+FILE: Final = "vendor_assets.toml"
+"""In the project's folder; a table ``[accounts.name]`` for each account."""
+
+_NAME: Final = re.compile("[a-z][a-z0-9_]{0,39}")
+_SHOWN: Final = 60
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("VENDOR_").removeprefix("ASSETS_").lower()
+
+
+KEYS: Final[Mapping[str, str]] = {_short(name): name for name in NAMES if name not in SECRETS}
+"""What a document may hold besides references to secrets: setting by key."""
+REFERENCES: Final[Mapping[str, str]] = {f"{_short(name)}_env": name for name in SECRETS}
+"""Keys that name the environment's variable of a secret."""
+
+
+def read_accounts(environ: Mapping[str, str], *, root: Path) -> tuple[Settings, ...]:
+    """The accounts of a project: those of its file, else the one that the environment tells.
+
+    Args:
+        environ: The environment; with a file it holds no setting of ours but the variables that the file names.
+        root: The project's folder.
+
+    Raises:
+        ConfigurationError: A value is wrong, on one line: the file, the account, the key, and what is accepted.
+    """
+    file = root / FILE
+    if not file.exists():
+        return (read(environ, root=root),)
+    given = [name for name in NAMES if environ.get(name, "").strip()]
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigurationError(f"{file} cannot be read ({reason}); correct it or remove it") from error
+    tables = document.pop("accounts", None)
+    if document or not isinstance(tables, dict) or not tables:
+        raise ConfigurationError(f"{FILE} has no accounts; give each a table, like [accounts.newrelic_prod]")
+    accounts = [account_of(name, table, environ, root=root, place=FILE) for name, table in tables.items()]
+    if given and not {*given} <= _named(tables):
+        raise ConfigurationError(
+            f"{FILE} names the accounts, and {given[0]} is set; unset it, or remove the file to harvest one account"
+        )
+    check_apart(accounts)
+    return tuple(accounts)
+
+
+def check_apart(accounts: list[Settings]) -> None:
+    """Refuse two accounts that would keep their data in one store.
+
+    Raises:
+        ConfigurationError: They would.
+    """
+    stores: dict[str, str] = {}
+    for account in accounts:
+        other = stores.setdefault(account.store_url, account.name)
+        if other != account.name:
+            raise ConfigurationError(
+                f"accounts {other!r} and {account.name!r} have the store {account.store_url}; give each its own"
+            )
+
+
+def account_of(
+    name: str, document: Any, environ: Mapping[str, str], *, root: Path, place: str = "the account's settings"
+) -> Settings:
+    """One account from its document.
+
+    Args:
+        name: What it is called in Dagster: lower-case letters, digits and underscores.
+        document: Its settings, by the keys of :data:`KEYS` and :data:`REFERENCES`.
+        environ: Where the variables are that it names, and what is set for the whole machine, like a proxy.
+        root: Relative paths are relative to this folder.
+        place: Where the document stands, for messages.
+
+    Raises:
+        ConfigurationError: A value is wrong, on one line.
+    """
+    where = f"{place}, account {name[:_SHOWN]!r}"
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"{where}: give it a name of up to 40 lower-case letters, digits and underscores, like newrelic_prod"
+        )
+    if not isinstance(document, Mapping):
+        raise ConfigurationError(f"{where}: it is no table of settings")
+    values = {key: text for key, text in environ.items() if key not in NAMES}
+    variables: dict[str, str] = {}
+    for key, value in document.items():
+        if value is None:
+            continue
+        if key in REFERENCES:
+            variables[REFERENCES[key]] = str(value)
+            values[REFERENCES[key]] = _held(where, key, str(value), environ)
+        elif key in KEYS:
+            values[KEYS[key]] = _text(where, key, value)
+        else:
+            raise ConfigurationError(f"{where}: {_unknown(key)}")
+    if "VENDOR_URL" not in values:
+        raise ConfigurationError(f"{where}: url is not set; give the vendor's address")
+    values.setdefault("VENDOR_ASSETS_STORE", f"./data/{name}")
+    values.setdefault("VENDOR_ACCOUNT", name)
+    try:
+        found = read(values, root=root)
+    except ConfigurationError as error:
+        message = re.sub(r"\bVENDOR_[A-Z_]+\b", lambda match: _key_of(match[0]), str(error))
+        raise ConfigurationError(f"{where}: {message}") from None
+    for secret in found.secrets:
+        secret.variable = variables.get(secret.name, secret.name)
+    return replace(found, name=name)
+
+
+def _held(where: str, key: str, variable: str, environ: Mapping[str, str]) -> str:
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,99}", variable):
+        # Whoever gives the secret itself in place of a name shall not read it in a log.
+        raise ConfigurationError(f"{where}: {key} names no variable; give the name of one, not what it holds")
+    if not environ.get(variable, "").strip():
+        raise ConfigurationError(f"{where}: {key} names {variable}, which is not set")
+    return environ[variable]
+
+
+def _text(where: str, key: str, value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(item, (str, int)) for item in value):
+        return ",".join(map(str, value))
+    if isinstance(value, bool) or (
+        not isinstance(value, (str, int, float)) and not hasattr(value, "isoformat")
+    ):
+        raise ConfigurationError(f"{where}: {key} is no text, number or list of these")
+    return str(value)
+
+
+def _unknown(key: str) -> str:
+    shown = ascii(key[:_SHOWN])[1:-1]
+    if shown in map(_short, SECRETS):
+        return f"{shown} is a secret; name the variable that holds it as {shown}_env, or its file as {shown}_file"
+    near = difflib.get_close_matches(shown, [*KEYS, *REFERENCES], 1)
+    meant = f"did you mean {near[0]}?" if near else f"the settings are {', '.join([*KEYS, *REFERENCES])}"
+    return f"{shown} is not a setting; {meant}"
+
+
+def _key_of(name: str) -> str:
+    return f"{_short(name)}_env" if name in SECRETS else _short(name)
+
+
+def _named(tables: Mapping[str, Any]) -> set[str]:
+    """Variables that the file names."""
+    return {
+        str(value)
+        for table in tables.values()
+        if isinstance(table, dict)
+        for key, value in table.items()
+        if key in REFERENCES
+    }

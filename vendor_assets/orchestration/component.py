@@ -1,0 +1,96 @@
+"""An account as a Dagster component: a dozen lines of YAML become its assets, checks, sensors and schedules."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from vendor_assets.accounts import account_of
+from vendor_assets.configuration import Settings
+from vendor_assets.orchestration.deployment import build_definitions
+
+
+class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
+    """One account at a vendor, harvested within its quota into partitioned Parquet.
+
+    The settings are those of ``vendor_assets.env.example`` by shorter names. A secret is in none of them: an ``_env``
+    names the environment's variable that holds it, a ``_file`` its file. Relative paths are relative to the project's
+    root.
+
+    A subclass may change the settings (:meth:`account`) and the specs (:meth:`asset_spec`) before they are built.
+    """
+
+    name: str | None = Field(
+        default=None,
+        description="The account's name in Dagster: prefix of its assets, jobs and sensors; by default the folder's",
+    )
+    url: str = Field(description="The vendor's address")
+    kind: str | None = Field(default=None, description="new_relic, prometheus, or an entry point's name")
+    account: str | None = Field(default=None, description="Whose budget it is; by default the account's own")
+    api_key_env: str | None = Field(default=None, description="Variable that holds the key")
+    api_key_file: str | None = Field(default=None, description="File that holds the key")
+    user: str | None = Field(default=None, description="For basic authentication")
+    password_env: str | None = Field(default=None, description="Variable that holds the user's password")
+    password_file: str | None = Field(default=None, description="File that holds the user's password")
+    token_env: str | None = Field(default=None, description="Variable that holds a bearer token")
+    token_file: str | None = Field(default=None, description="File that holds a bearer token")
+    headers_env: str | None = Field(default=None, description="Variable that holds headers, like a tenant's")
+    headers_file: str | None = Field(default=None, description="File that holds headers")
+    proxy_env: str | None = Field(default=None, description="Variable that holds a proxy's address")
+    proxy_file: str | None = Field(default=None, description="File that holds a proxy's address")
+    ca_bundle: str | None = Field(default=None, description="Certificates to trust, a file or a folder")
+    client_cert: str | None = Field(default=None, description="Our own certificate")
+    client_key: str | None = Field(default=None, description="Its key")
+    rate: str | None = Field(
+        default=None, description="The vendor's quota, like 1000/min or 20/s burst 20; auto finds it"
+    )
+    share: float | None = Field(default=None, description="Our part of it, above 0 to 1; 0.8 by default")
+    max_in_flight: int | None = Field(default=None, description="Calls at once, over all processes")
+    store: str | None = Field(default=None, description="A folder or s3://bucket/prefix; ./data/<name>")
+    db_env: str | None = Field(default=None, description="Variable that holds the budget's database address")
+    db_file: str | None = Field(default=None, description="File that holds the budget's database address")
+    start: str | None = Field(default=None, description="First day, in quotes")
+    timezone: str | None = Field(default=None, description="Time zone of days, an IANA name")
+    resolution: int | None = Field(default=None, description="Seconds per timeslice")
+    settling: int | None = Field(
+        default=None, description="Seconds after a day's end until its data are final"
+    )
+    look_back: int | None = Field(default=None, description="Days that the schedule look_back fetches anew")
+    retention: int | None = Field(default=None, description="Days for which answers are kept")
+    alert_url_env: str | None = Field(default=None, description="Variable that holds a webhook's address")
+    alert_url_file: str | None = Field(default=None, description="File that holds a webhook's address")
+    troops: str | None = Field(default=None, description="Patterns of troops; ! leaves out")
+    warriors: str | None = Field(default=None, description="Patterns of warriors; ! leaves out")
+    data_groups: str | None = Field(default=None, description="Patterns of data groups")
+    values: str | None = Field(default=None, description="Patterns of values")
+    automation: bool = Field(default=True, description="Whether there are sensors and schedules")
+
+    def settings(self, name: str, root: Path) -> Settings:
+        """The account that is built; a subclass may change it.
+
+        Args:
+            name: What it is called, where the attributes do not say.
+            root: The project's root.
+
+        Raises:
+            ConfigurationError: A value is wrong, on one line.
+        """
+        given = self.model_dump(exclude={"name", "automation"}, exclude_none=True)
+        document: dict[str, Any] = {key: given[key] for key in given if key in _KEYS}
+        environ = dict(os.environ)
+        return account_of(self.name or name, document, environ, root=root, place="defs.yaml")
+
+    def asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
+        """What an asset looks like: its group, owners, tags, description; a subclass may change it, but not the key."""
+        return spec
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The account's definitions."""
+        settings = self.settings(context.path.name, context.project_root)
+        built = build_definitions(settings, automation=self.automation)
+        return built.map_resolved_asset_specs(func=self.asset_spec)
+
+
+_KEYS = frozenset(VendorAccount.model_fields) - {"name", "automation"}
