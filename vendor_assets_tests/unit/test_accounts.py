@@ -1,0 +1,116 @@
+"""Accounts from a file: as many as one names, each by itself, and every mistake in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vendor_assets.accounts import FILE, KEYS, REFERENCES, account_of, read_accounts
+from vendor_assets.configuration import NAMES, SECRETS
+from vendor_assets.errors import ConfigurationError
+
+TWO = """
+[accounts.newrelic_prod]
+url = "https://api.newrelic.com"
+api_key_env = "PROD_KEY"
+rate = ["1000/min", "100000/day"]
+share = 0.5
+start = 2026-11-01
+
+[accounts.lab]
+kind = "prometheus"
+url = "http://prometheus:9090"
+troops = ["node", "!test*"]
+"""
+ENVIRON = {"PROD_KEY": "s3cr3t-key-of-prod", "HTTPS_PROXY": ""}
+
+
+def test_a_file_names_several_accounts(tmp_path: Path) -> None:
+    """Each has its name, settings, store, budget and the reference to its key; defaults are those of the environment."""
+    (tmp_path / FILE).write_text(TWO)
+    prod, lab = read_accounts(ENVIRON, root=tmp_path)
+    assert (prod.name, lab.name) == ("newrelic_prod", "lab")
+    assert prod.api_key == "s3cr3t-key-of-prod"
+    assert prod.key.variable == "PROD_KEY"
+    assert [str(limit) for limit in prod.limits] == ["1000/min", "100000/day"]
+    assert (prod.share, lab.share) == (0.5, 0.8)
+    assert prod.start.isoformat() == "2026-11-01"
+    assert lab.filters.texts == {"VENDOR_ASSETS_TROOPS": "node,!test*"}
+    assert prod.store_url == str(tmp_path / "data" / "newrelic_prod")
+    assert lab.store_url == str(tmp_path / "data" / "lab")
+    assert prod.account != lab.account
+    assert prod.account.endswith("#newrelic_prod")
+    assert "s3cr3t" not in repr(prod)
+
+
+def test_without_a_file_the_environment_tells_the_only_account(tmp_path: Path) -> None:
+    """It has no name, so that nothing is called otherwise than before."""
+    (only,) = read_accounts({"VENDOR_URL": "http://x", "VENDOR_API_KEY": "k"}, root=tmp_path)
+    assert (only.name, only.vendor_account) == ("", "")
+    assert only.store_url == str(tmp_path / "data")
+
+
+def test_every_setting_has_a_key() -> None:
+    """No two settings share one, and a secret has none but its references."""
+    assert len(KEYS) + len(REFERENCES) == len(NAMES)
+    assert set(KEYS).isdisjoint(REFERENCES)
+    assert not {name.removeprefix("VENDOR_").removeprefix("ASSETS_").lower() for name in SECRETS} & set(KEYS)
+
+
+def test_two_accounts_may_share_a_budget_on_purpose(tmp_path: Path) -> None:
+    """One key under two names has one budget where both name the same account."""
+    document = {"url": "http://x", "api_key_env": "K", "account": "shared"}
+    one, other = (account_of(name, document, {"K": "k"}, root=tmp_path) for name in ("one", "other"))
+    assert one.account == other.account
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[accounts]", "has no accounts"),
+        ("[account.x]\nurl = 'http://x'", "has no accounts"),
+        ("[accounts.x", "cannot be read"),
+        ("[accounts.X]\nurl = 'http://x'", "lower-case letters"),
+        ("accounts.x = 3", "no table of settings"),
+        ("[accounts.x]\nkind = 'prometheus'", "url is not set"),
+        ("[accounts.x]\nurl = 'http://x'\nrates = '3/s'", "rates is not a setting; did you mean rate?"),
+        ("[accounts.x]\nurl = 'http://x'\napi_key = 'hidden-key'", "name the variable that holds it as api_key_env"),
+        ("[accounts.x]\nurl = 'http://x'\napi_key_env = 'hidden-key'", "api_key_env names no variable"),
+        ("[accounts.x]\nurl = 'http://x'\napi_key_env = 'ABSENT'", "api_key_env names ABSENT, which is not set"),
+        ("[accounts.x]\nurl = 'http://x'\nkind = 'new_relic'", "api_key_env is not set"),
+        ("[accounts.x]\nkind = 'prometheus'\nurl = 'http://x'\nrate = 'much'", "rate='much'"),
+        ("[accounts.x]\nkind = 'prometheus'\nurl = 'http://x'\nshare = true", "share is no text"),
+        (
+            "[accounts.x]\nkind='prometheus'\nurl='http://x'\nstore='s'\n"
+            "[accounts.y]\nkind='prometheus'\nurl='http://y'\nstore='s'",
+            "accounts 'x' and 'y' have the store",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    """It names the file, the account and the key; what may be a secret is not in it."""
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        read_accounts({}, root=tmp_path)
+    message = str(caught.value)
+    assert said in message
+    assert FILE in message or "accounts 'x'" in message
+    assert "\n" not in message
+    assert "hidden-key" not in message
+    assert "VENDOR_" not in message
+
+
+def test_a_file_and_settings_of_the_environment_exclude_each_other(tmp_path: Path) -> None:
+    """Nobody has to guess which of them holds."""
+    (tmp_path / FILE).write_text(TWO)
+    with pytest.raises(ConfigurationError, match="VENDOR_URL is set; unset it"):
+        read_accounts(ENVIRON | {"VENDOR_URL": "http://x"}, root=tmp_path)
+
+
+def test_a_variable_of_ours_may_hold_an_accounts_key(tmp_path: Path) -> None:
+    """What the file itself names is no setting of the environment."""
+    text = "[accounts.x]\nurl = 'http://x'\napi_key_env = 'VENDOR_API_KEY'"
+    (tmp_path / FILE).write_text(text)
+    (found,) = read_accounts({"VENDOR_API_KEY": "k"}, root=tmp_path)
+    assert found.api_key == "k"
