@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -55,19 +55,17 @@ class Command:
     Attributes:
         folder: Working directory; the project's root.
         environ: Settings by name.
+        fixed: Settings that hold for every test.
     """
 
     folder: Path
     environ: Mapping[str, str]
+    fixed: Mapping[str, str] = field(default_factory=lambda: {"VENDOR_ASSETS_SETTLING": "0"})
 
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-        fixed = {
-            "PYTHONPATH": str(ROOT),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "VENDOR_ASSETS_SETTLING": "0",
-        }
-        return kept | fixed | dict(self.environ)
+        ours = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        return kept | ours | dict(self.fixed) | dict(self.environ)
 
     def start(self, *arguments: str) -> Running:
         """Start it and return at once."""

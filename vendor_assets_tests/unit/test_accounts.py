@@ -27,7 +27,7 @@ ENVIRON = {"PROD_KEY": "s3cr3t-key-of-prod", "HTTPS_PROXY": ""}
 
 
 def test_a_file_names_several_accounts(tmp_path: Path) -> None:
-    """Each has its name, settings, store, budget and the reference to its key; defaults are those of the environment."""
+    """Each has its name, settings, store, budget and the reference to its key; defaults are the environment's."""
     (tmp_path / FILE).write_text(TWO)
     prod, lab = read_accounts(ENVIRON, root=tmp_path)
     assert (prod.name, lab.name) == ("newrelic_prod", "lab")
@@ -75,15 +75,20 @@ def test_two_accounts_may_share_a_budget_on_purpose(tmp_path: Path) -> None:
         ("accounts.x = 3", "no table of settings"),
         ("[accounts.x]\nkind = 'prometheus'", "url is not set"),
         ("[accounts.x]\nurl = 'http://x'\nrates = '3/s'", "rates is not a setting; did you mean rate?"),
-        ("[accounts.x]\nurl = 'http://x'\napi_key = 'hidden-key'", "name the variable that holds it as api_key_env"),
+        (
+            "[accounts.x]\nurl = 'http://x'\napi_key = 'hidden-key'",
+            "name the variable that holds it as api_key_env",
+        ),
         ("[accounts.x]\nurl = 'http://x'\napi_key_env = 'hidden-key'", "api_key_env names no variable"),
-        ("[accounts.x]\nurl = 'http://x'\napi_key_env = 'ABSENT'", "api_key_env names ABSENT, which is not set"),
+        (
+            "[accounts.x]\nurl = 'http://x'\napi_key_env = 'ABSENT'",
+            "api_key_env names ABSENT, which is not set",
+        ),
         ("[accounts.x]\nurl = 'http://x'\nkind = 'new_relic'", "api_key_env is not set"),
         ("[accounts.x]\nkind = 'prometheus'\nurl = 'http://x'\nrate = 'much'", "rate='much'"),
         ("[accounts.x]\nkind = 'prometheus'\nurl = 'http://x'\nshare = true", "share is no text"),
         (
-            "[accounts.x]\nkind='prometheus'\nurl='http://x'\nstore='s'\n"
-            "[accounts.y]\nkind='prometheus'\nurl='http://y'\nstore='s'",
+            "\n".join(f"[accounts.{x}]\nkind='prometheus'\nurl='http://{x}'\nstore='s'" for x in "xy"),
             "accounts 'x' and 'y' have the store",
         ),
     ],

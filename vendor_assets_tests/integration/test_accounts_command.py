@@ -1,0 +1,62 @@
+"""The command with several accounts: one is named, or what only looks, looks at all of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from vendor_assets.accounts import FILE
+from vendor_assets.storage.objects import open_store
+from vendor_assets_tests.support.command import Command
+from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
+from vendor_assets_tests.support.truth import harvested_rows, true_rows
+
+DAY = datetime.now(UTC).date() - timedelta(days=1)
+
+
+def table(name: str, vendor: RunningSimulator) -> str:
+    return f"""
+[accounts.{name}]
+url = "{vendor.url}"
+api_key_env = "{name.upper()}_KEY"
+rate = "500/s"
+settling = 0
+"""
+
+
+def test_each_account_is_harvested_by_its_name(tmp_path: Path) -> None:
+    """Two vendors, two stores, one project: nothing mixes, and a command that would spend needs the name."""
+    with simulator(world="small", churn=False) as one, simulator(world="small", seed=7, churn=False) as other:
+        (tmp_path / FILE).write_text(table("prod", one) + table("lab", other))
+        command = Command(tmp_path, {"PROD_KEY": KEY, "LAB_KEY": KEY}, fixed={})
+        unnamed = command.run("harvest", "--day", DAY.isoformat(), "--no-report")
+        assert unnamed.code == 2
+        assert unnamed.err.strip().endswith(
+            "there are several accounts; choose one with --account: prod, lab"
+        )
+        nobody = command.run("harvest", "--account", "nobody")
+        assert nobody.code == 2
+        assert "there is no account 'nobody'; there are prod, lab" in nobody.err
+        for name, vendor in (("prod", one), ("lab", other)):
+            vendor.reset()
+            done = command.run(
+                "harvest", "--day", DAY.isoformat(), "--no-report", "--account", name, "--json"
+            )
+            assert done.code == 0, done.out + done.err
+            assert vendor.calls() == done.json["calls_made"]
+            rows = harvested_rows(open_store(str(tmp_path / "data" / name)), DAY)
+            assert rows == true_rows(vendor.world, DAY)
+        status = command.run("status", "--days", "1", "--json").json
+        assert {name: each["days"][0]["complete"] for name, each in status.items()} == {
+            "prod": len(one.world.troops_on(DAY, "UTC")),
+            "lab": len(other.world.troops_on(DAY, "UTC")),
+        }
+        for arguments in (("plan",), ("budget",), ("doctor",), ("dead-letters", "list")):
+            shown = command.run(*arguments)
+            assert shown.code == 0, shown.out + shown.err
+            assert [line for line in shown.out.splitlines() if line.startswith("== ")] == [
+                "== prod",
+                "== lab",
+            ]
+        alone = command.run("budget", "--account", "lab", "--json").json
+        assert alone["account"].endswith("#lab")

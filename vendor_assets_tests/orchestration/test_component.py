@@ -1,0 +1,121 @@
+"""An account as a component: a dozen lines of YAML in a project that ``create-dagster`` made."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+import vendor_assets
+from vendor_assets.accounts import KEYS, REFERENCES
+from vendor_assets.errors import ConfigurationError
+from vendor_assets.orchestration.component import VendorAccount
+
+PROJECT = """
+[tool.dg]
+directory_type = "project"
+
+[tool.dg.project]
+root_module = "my_project"
+"""
+PROD = """
+type: vendor_assets.VendorAccount
+
+attributes:
+  url: http://127.0.0.1:9
+  api_key_env: PROD_KEY
+  rate: 500/s
+  start: "2026-11-01"
+"""
+LAB = """
+type: vendor_assets.VendorAccount
+
+attributes:
+  name: lab
+  kind: prometheus
+  url: http://127.0.0.1:9
+  rate: 20/s burst 20
+  automation: false
+
+post_processing:
+  assets:
+    - target: "*"
+      attributes:
+        owners: ["team:platform"]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("PROD_KEY", "s3cr3t-of-prod")
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    for name, text in (("newrelic_prod", PROD), ("prometheus", LAB)):
+        folder = tmp_path / "my_project" / "defs" / name
+        folder.mkdir(parents=True)
+        (folder / "defs.yaml").write_text(text)
+    for folder in (tmp_path / "my_project", tmp_path / "my_project" / "defs"):
+        (folder / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if name.startswith("my_project"):
+            del sys.modules[name]
+
+
+# Of Dagster's own way to apply what the YAML says of owners.
+@pytest.mark.filterwarnings("ignore:Parameter `execution_type`")
+def test_two_folders_of_yaml_are_two_accounts(project: Path) -> None:
+    """The folder names an account, attributes may; both stand in one location, and owners are the project's choice."""
+    defs = dg.load_from_defs_folder(path_within_project=project / "my_project")
+    dg.Definitions.validate_loadable(defs)
+    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+    for account in ("newrelic_prod", "lab"):
+        for asset in ("troops", "warriors", "data_groups", "performance_data", "daily_performance"):
+            assert f"{account}/{asset}" in specs
+    assert specs["lab/troops"].owners == ["team:platform"]
+    assert specs["newrelic_prod/troops"].owners != ["team:platform"]
+    sensors = {sensor.name for sensor in defs.sensors or ()}
+    assert "newrelic_prod_roster_sensor" in sensors
+    assert not any(name.startswith("lab_") for name in sensors)
+    store = (defs.resources or {})["newrelic_prod__store"]
+    assert store.url == str(project / "data" / "newrelic_prod")
+    assert "s3cr3t" not in repr(defs.resources)
+
+
+def test_the_package_offers_its_component() -> None:
+    """Dagster's tools find it by the entry point, under the name that YAML uses."""
+    (found,) = entry_points(group="dagster_dg_cli.registry_modules", name="vendor_assets")
+    module = found.load()
+    assert module is vendor_assets
+    assert "VendorAccount" in dir(module)
+    assert module.VendorAccount is VendorAccount
+
+
+def test_every_setting_is_an_attribute() -> None:
+    """A setting of the environment is missing in no component."""
+    assert set(VendorAccount.model_fields) - {"name", "automation"} == {*KEYS, *REFERENCES}
+
+
+def test_a_subclass_may_change_what_is_built(project: Path) -> None:
+    """Settings and specs go through methods of their own."""
+
+    class Ours(VendorAccount):
+        def asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
+            return spec.replace_attributes(group_name="ours", tags={"tier": "gold"})
+
+    defs = dg.build_defs_for_component(Ours(name="prod", kind="prometheus", url="http://x"))
+    groups = {spec.group_name for spec in defs.resolve_all_asset_specs()}
+    assert groups == {"ours"}
+
+
+def test_a_mistake_says_what_and_where(tmp_path: Path) -> None:
+    """One line with the account and the key."""
+    wrong = VendorAccount(name="prod", url="http://x", kind="prometheus", rate="much")
+    with pytest.raises(ConfigurationError) as caught:
+        wrong.settings("prod", tmp_path)
+    assert str(caught.value).startswith("defs.yaml, account 'prod': rate='much'")
