@@ -1,12 +1,7 @@
 """Harvest a hierarchical, rate-limited vendor API into partitioned Parquet, without harming the vendor."""
 
 import os
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from vendor_assets.accounts import account_of, read_accounts
-    from vendor_assets.orchestration.component import VendorAccount
-    from vendor_assets.orchestration.deployment import build_definitions
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -20,7 +15,7 @@ _HOMES = {
     "build_definitions": "vendor_assets.orchestration.deployment",
     "read_accounts": "vendor_assets.accounts",
 }
-__all__ = ["VendorAccount", "account_of", "build_definitions", "read_accounts"]
+"""What other projects use, and where it is."""
 
 
 def __getattr__(name: str) -> Any:

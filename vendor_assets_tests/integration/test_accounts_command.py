@@ -60,3 +60,21 @@ def test_each_account_is_harvested_by_its_name(tmp_path: Path) -> None:
             ]
         alone = command.run("budget", "--account", "lab", "--json").json
         assert alone["account"].endswith("#lab")
+
+
+def test_a_store_without_a_name_goes_on_under_one(tmp_path: Path) -> None:
+    """What one account of the environment has harvested is shown under a name, without a call."""
+    with simulator(world="small", churn=False) as vendor:
+        before = Command(tmp_path, {"VENDOR_URL": vendor.url, "VENDOR_API_KEY": KEY, "VENDOR_RATE": "500/s"})
+        assert before.run("harvest", "--day", DAY.isoformat(), "--no-report").code == 0
+        calls = vendor.calls()
+        (tmp_path / FILE).write_text(table("prod", vendor) + 'store = "./data"\naccount = ""\n')
+        after = Command(tmp_path, {"PROD_KEY": KEY}, fixed={})
+        synced = after.run("sync", "--account", "prod")
+        assert synced.code == 0, synced.err
+        troops = len(vendor.world.troops_on(DAY, "UTC"))
+        assert f"{1 + 3 * troops} partitions reported, 0 known already" in synced.out
+        again = after.run("harvest", "--day", DAY.isoformat(), "--no-report", "--json").json
+        assert (again["calls_made"], again["complete"]) == (0, True)
+        assert vendor.calls() == calls
+        assert harvested_rows(open_store(str(tmp_path / "data")), DAY) == true_rows(vendor.world, DAY)
