@@ -12,7 +12,7 @@ os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # noqa: TID251  mu
 _HOMES = {
     "VendorAccount": "vendor_assets.orchestration.component",
     "account_of": "vendor_assets.accounts",
-    "build_definitions": "vendor_assets.orchestration.deployment",
+    "build_definitions": "vendor_assets.orchestration.definitions",
     "read_accounts": "vendor_assets.accounts",
 }
 """What other projects use, and where it is."""

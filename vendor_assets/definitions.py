@@ -6,7 +6,7 @@ import dagster as dg
 
 from vendor_assets.accounts import read_accounts
 from vendor_assets.configuration import enter
-from vendor_assets.orchestration.deployment import build_definitions, silence_warnings
+from vendor_assets.orchestration.definitions import build_definitions, silence_warnings
 from vendor_assets.orchestration.partitions import Partitions
 
 silence_warnings()

@@ -84,7 +84,7 @@ def harvest_days(
 ) -> Any:
     """Bring days up to date; returns a summary of what came of it."""
     from vendor_assets.harvest.harvester import Harvester
-    from vendor_assets.orchestration.launching import Launcher, open_instance
+    from vendor_assets.orchestration.runs.launching import Launcher, open_instance
 
     settings = project.settings
     print(

@@ -110,7 +110,7 @@ def ask_dagster(
 
 
 def _sync(options: argparse.Namespace) -> int:
-    from vendor_assets.orchestration.launching import open_instance
+    from vendor_assets.orchestration.runs.launching import open_instance
     from vendor_assets.orchestration.syncing import sync
 
     project = open_project(options.account)

@@ -166,7 +166,7 @@ def _print_discarded(partitions: Sequence[DeadPartition], options: argparse.Name
 
 
 def _redrive(project: Project, partitions: Sequence[DeadPartition], options: argparse.Namespace) -> int:
-    from vendor_assets.orchestration.launching import Launcher, open_instance
+    from vendor_assets.orchestration.runs.launching import Launcher, open_instance
 
     out = sys.stderr if options.json else sys.stdout
     if not partitions:

@@ -203,10 +203,10 @@ def _print_work(work: dict[str, Any], runs: dict[str, Any] | None, url: str) -> 
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from vendor_assets.orchestration.deployment import build_resources
+    from vendor_assets.orchestration.definitions import build_resources
     from vendor_assets.orchestration.doctor import examine
-    from vendor_assets.orchestration.launching import open_instance
     from vendor_assets.orchestration.names import Names
+    from vendor_assets.orchestration.runs.launching import open_instance
 
     project = open_project(options.account)
     failed = 0
@@ -226,7 +226,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _budget(options: argparse.Namespace) -> int:
     from vendor_assets.budget import database_place
-    from vendor_assets.orchestration.deployment import build_resources
+    from vendor_assets.orchestration.definitions import build_resources
     from vendor_assets.orchestration.names import Names
 
     settings = open_project(options.account).settings

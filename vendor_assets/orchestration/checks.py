@@ -7,12 +7,12 @@ from typing import Any
 import dagster as dg
 
 from vendor_assets.configuration import Settings
-from vendor_assets.orchestration import letters
-from vendor_assets.orchestration.events import FRESH
-from vendor_assets.orchestration.freshness import Freshness, freshness
+from vendor_assets.orchestration.assets import dead_letters
+from vendor_assets.orchestration.automation.freshness import Freshness, freshness
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, split_key
 from vendor_assets.orchestration.resources import StoreResource
+from vendor_assets.orchestration.runs.events import FRESH
 
 
 def build_checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
@@ -21,16 +21,16 @@ def build_checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
     partitions = Partitions.of(settings)
 
     @dg.asset_check(
-        asset=names.key(letters.DEAD_LETTERS),
+        asset=names.key(dead_letters.DEAD_LETTERS),
         required_resource_keys=names.resources("store"),
-        name=letters.NONE_OPEN,
+        name=dead_letters.NONE_OPEN,
         description="No dead letter of the day is open; a warning while all of them are redriven by themselves",
         partitions_def=partitions.day,
     )
     def none_open(context: dg.AssetCheckExecutionContext) -> Any:
         store: StoreResource = names.of(context, "store")
         day, _ = split_key(context.partition_key)
-        _, check = letters.events_of_day(store.open(), names, day)
+        _, check = dead_letters.events_of_day(store.open(), names, day)
         return result_of(check)
 
     @dg.asset_check(

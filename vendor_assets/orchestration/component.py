@@ -9,7 +9,7 @@ from pydantic import Field
 
 from vendor_assets.accounts import account_of
 from vendor_assets.configuration import Settings
-from vendor_assets.orchestration.deployment import build_definitions
+from vendor_assets.orchestration.definitions import build_definitions
 
 
 class VendorAccount(dg.Component, dg.Resolvable, dg.Model):

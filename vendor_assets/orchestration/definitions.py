@@ -8,12 +8,14 @@ import dagster as dg
 
 from vendor_assets.configuration import SIMULATOR_API_KEY, Settings
 from vendor_assets.errors import ConfigurationError
-from vendor_assets.orchestration.assets import build_assets, observed_assets
+from vendor_assets.orchestration.assets.hierarchy import build_assets, observed_assets
+from vendor_assets.orchestration.automation.schedules import build_schedules
+from vendor_assets.orchestration.automation.sensors import build_sensors
+from vendor_assets.orchestration.automation.watch import build_observing_sensors
 from vendor_assets.orchestration.checks import build_checks
 from vendor_assets.orchestration.io_managers import ParquetIOManager
 from vendor_assets.orchestration.jobs import build_jobs
 from vendor_assets.orchestration.names import Names
-from vendor_assets.orchestration.observing import build_observing_sensors
 from vendor_assets.orchestration.resources import (
     AlertResource,
     HarvesterResource,
@@ -21,8 +23,6 @@ from vendor_assets.orchestration.resources import (
     StoreResource,
     VendorApiResource,
 )
-from vendor_assets.orchestration.schedules import build_schedules
-from vendor_assets.orchestration.sensors import build_sensors
 from vendor_assets.secret import Secret
 
 ROLES: Final = ("store", "vendor_api", "harvester", "run_lease", "io_manager", "alert")

@@ -10,11 +10,10 @@ from vendor_assets.configuration import Settings
 from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.orchestration.assets import report_outcomes
-from vendor_assets.orchestration.events import FRESH, order_of
+from vendor_assets.orchestration.assets.hierarchy import report_outcomes
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key, split_keys
-from vendor_assets.orchestration.runs import (
+from vendor_assets.orchestration.runs.about import (
     ASSETS_OF_JOB,
     HARVEST_JOB,
     PUBLISH_JOB,
@@ -22,6 +21,7 @@ from vendor_assets.orchestration.runs import (
     ROSTER_JOB,
     SIGHTINGS_JOB,
 )
+from vendor_assets.orchestration.runs.events import FRESH, order_of
 
 
 class HarvestPartitionsConfig(dg.Config):

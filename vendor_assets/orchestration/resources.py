@@ -16,9 +16,9 @@ from vendor_assets.client.network import Network
 from vendor_assets.days import parse_time_zone
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
-from vendor_assets.orchestration.backlog import Recorder
+from vendor_assets.orchestration.assets.backlog import Recorder
 from vendor_assets.orchestration.names import Names
-from vendor_assets.orchestration.runs import About
+from vendor_assets.orchestration.runs.about import About
 from vendor_assets.secret import Secret
 from vendor_assets.storage.marker import Claim, open_marked_store
 from vendor_assets.storage.objects import ObjectStore, open_store

@@ -11,15 +11,15 @@ import dagster as dg
 from vendor_assets.configuration import Settings
 from vendor_assets.errors import RecordError
 from vendor_assets.harvest.outcome import CHAIN, Outcome, recorded
-from vendor_assets.orchestration.events import Event, events_of, partition_of, report
-from vendor_assets.orchestration.names import Names
-from vendor_assets.orchestration.partitions import Partitions
-from vendor_assets.orchestration.publishing import (
+from vendor_assets.orchestration.assets.publishing import (
     metadata_of_day,
     metadata_of_report,
     troop_states,
     troops_present,
 )
+from vendor_assets.orchestration.names import Names
+from vendor_assets.orchestration.partitions import Partitions
+from vendor_assets.orchestration.runs.events import Event, events_of, partition_of, report
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table

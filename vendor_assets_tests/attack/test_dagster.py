@@ -17,7 +17,7 @@ import pytest
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
-from vendor_assets.orchestration.runs import DAY_TAG, FOLLOW_TAG, HARVEST_JOB, TRIGGER_TAG
+from vendor_assets.orchestration.runs.about import DAY_TAG, FOLLOW_TAG, HARVEST_JOB, TRIGGER_TAG
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.s3 import S3Store

@@ -9,7 +9,7 @@ from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key
-from vendor_assets.orchestration.runs import FOLLOW_TAG, HARVEST_JOB, TRIGGER_TAG
+from vendor_assets.orchestration.runs.about import FOLLOW_TAG, HARVEST_JOB, TRIGGER_TAG
 from vendor_assets_tests.attack.conftest import Note
 from vendor_assets_tests.support.trial import Trial
 

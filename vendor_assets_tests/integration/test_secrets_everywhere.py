@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.pool import NullPool
 
 from vendor_assets.configuration import read
-from vendor_assets.orchestration.deployment import build_definitions
+from vendor_assets.orchestration.definitions import build_definitions
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.gateway import Proxy
 from vendor_assets_tests.support.postgres import PostgresServer

@@ -11,10 +11,10 @@ import dagster as dg
 import pytest
 
 from vendor_assets.configuration import Settings, read
-from vendor_assets.orchestration.deployment import build_definitions, build_resources
+from vendor_assets.orchestration.definitions import build_definitions, build_resources
 from vendor_assets.orchestration.names import ACCOUNT_TAG, Names
 from vendor_assets.orchestration.partitions import Partitions
-from vendor_assets.orchestration.runs import About, active_days
+from vendor_assets.orchestration.runs.about import About, active_days
 from vendor_assets_tests.support.deployment import Deployment
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
 from vendor_assets_tests.support.truth import harvested_rows, true_rows

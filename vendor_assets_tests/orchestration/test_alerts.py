@@ -26,8 +26,8 @@ from vendor_assets.configuration import read
 from vendor_assets.errors import ConfigurationError, MessageError, Reason, VendorRejectedError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.orchestration import alerts
-from vendor_assets.orchestration.freshness import Freshness, freshness, scheduled_since
+from vendor_assets.orchestration.automation import alerts
+from vendor_assets.orchestration.automation.freshness import Freshness, freshness, scheduled_since
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.storage import layout
@@ -325,7 +325,7 @@ def scheduled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The daily schedule has been on for a month."""
     long_ago = datetime.now(UTC) - timedelta(days=30)
     monkeypatch.setattr(
-        "vendor_assets.orchestration.freshness.scheduled_since", lambda instance, names: long_ago
+        "vendor_assets.orchestration.automation.freshness.scheduled_since", lambda instance, names: long_ago
     )
 
 
@@ -386,7 +386,7 @@ def test_a_late_day_is_told_once(alerting: Alerting, monkeypatch: pytest.MonkeyP
     """An alert on a day that does not come, one when it has come."""
     late = Freshness("troops", date(2026, 11, 19), date(2026, 11, 18), False, "2026-11-19 should be there")
     found = [late]
-    monkeypatch.setattr("vendor_assets.orchestration.observing.freshness", lambda *_: list(found))
+    monkeypatch.setattr("vendor_assets.orchestration.automation.watch.freshness", lambda *_: list(found))
     (text,) = alerting.tick()
     assert text.startswith("troops is late: 2026-11-19 should be there\nnext: ")
     assert alerting.tick() == []

@@ -11,7 +11,7 @@ import pytest
 
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
-from vendor_assets.orchestration.runs import (
+from vendor_assets.orchestration.runs.about import (
     HARVEST_JOB,
     PUBLISH_JOB,
     RETENTION_JOB,

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from vendor_assets.configuration import read
-from vendor_assets.orchestration.deployment import build_definitions
+from vendor_assets.orchestration.definitions import build_definitions
 
 SNAPSHOT = Path(__file__).parent / "asset_specs.json"
 

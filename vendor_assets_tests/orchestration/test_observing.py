@@ -14,7 +14,7 @@ from vendor_assets.budget import Backlog, Sample, pace_at, totals
 from vendor_assets.days import duration_text
 from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.orchestration.backlog import Recorder
+from vendor_assets.orchestration.assets.backlog import Recorder
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.storage import layout

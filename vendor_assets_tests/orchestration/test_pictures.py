@@ -15,11 +15,11 @@ import pytest
 from vendor_assets.days import Window, day_window
 from vendor_assets.harvest.costs import DayPlan
 from vendor_assets.harvest.outcome import Outcome
-from vendor_assets.orchestration import pictures
-from vendor_assets.orchestration.estimates import compared, metadata_of_plan
+from vendor_assets.orchestration.assets import pictures
+from vendor_assets.orchestration.assets.estimates import compared, metadata_of_plan
+from vendor_assets.orchestration.assets.pictures import MOST_LINES, picture_of, troops_picture
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key
-from vendor_assets.orchestration.pictures import MOST_LINES, picture_of, troops_picture
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.analysis import rows_of, slices, write_performance
 

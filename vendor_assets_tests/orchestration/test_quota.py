@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vendor_assets.configuration import read
-from vendor_assets.orchestration.deployment import build_resources
+from vendor_assets.orchestration.definitions import build_resources
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import dagster as dg
 import pytest
 
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
-from vendor_assets.orchestration.events import RETRY_TAG
+from vendor_assets.orchestration.automation.sensors import _redrives
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
-from vendor_assets.orchestration.sensors import _redrives
+from vendor_assets.orchestration.runs.events import RETRY_TAG
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.deployment import Deployment, yesterday
@@ -99,7 +99,7 @@ def test_a_run_whose_lease_has_lapsed_is_failed(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A started run that renews no lease is dead, whatever its launcher says; a young one is left alone."""
-    monkeypatch.setattr("vendor_assets.orchestration.sensors.START_SECONDS", -1)
+    monkeypatch.setattr("vendor_assets.orchestration.automation.sensors.START_SECONDS", -1)
     job = deployment.definitions.resolve_job_def("harvest")
     run = deployment.instance.create_run_for_job(
         job, run_config=harvest_config(Names(), [f"{DAY}|1"], ["warriors"]), tags={}

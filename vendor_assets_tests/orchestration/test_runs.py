@@ -13,10 +13,9 @@ import pytest
 from vendor_assets.budget import Leases
 from vendor_assets.errors import Reason
 from vendor_assets.harvest.outcome import Outcome
-from vendor_assets.orchestration.events import events_of
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
-from vendor_assets.orchestration.runs import (
+from vendor_assets.orchestration.runs.about import (
     ASSETS,
     CALLS_TAG,
     DAY_TAG,
@@ -29,6 +28,7 @@ from vendor_assets.orchestration.runs import (
     About,
     active_days,
 )
+from vendor_assets.orchestration.runs.events import events_of
 from vendor_assets_tests.support.deployment import Deployment, deploy
 
 CLICK = "__ASSET_JOB"

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.orchestration.launching import open_instance
+from vendor_assets.orchestration.runs.launching import open_instance
 from vendor_assets.orchestration.syncing import sync
 from vendor_assets.storage import layout
 from vendor_assets_tests.orchestration.test_chain import DAY, follow_roster

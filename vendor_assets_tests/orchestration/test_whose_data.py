@@ -10,7 +10,7 @@ import pytest
 from vendor_assets.cli import main
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
-from vendor_assets.orchestration.runs import PUBLISH_JOB, RETENTION_JOB, ROSTER_JOB, SIGHTINGS_JOB
+from vendor_assets.orchestration.runs.about import PUBLISH_JOB, RETENTION_JOB, ROSTER_JOB, SIGHTINGS_JOB
 from vendor_assets.storage.marker import open_marked_store
 from vendor_assets.storage.source import Source
 from vendor_assets_tests.support.command import Command

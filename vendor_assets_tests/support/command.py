@@ -26,8 +26,8 @@ _IMPORTED = [
     "pandas",
     "pyarrow.parquet",
     "vendor_assets.cli",
-    "vendor_assets.orchestration.deployment",
-    "vendor_assets.orchestration.launching",
+    "vendor_assets.orchestration.definitions",
+    "vendor_assets.orchestration.runs.launching",
 ]
 
 
@@ -157,7 +157,7 @@ def _fork_server() -> multiprocessing.context.ForkServerContext:
 @cache
 def _new_instance() -> Path:
     """A folder with an instance of Dagster's in which nothing has happened; made once, as it takes a second."""
-    from vendor_assets.orchestration.launching import open_instance
+    from vendor_assets.orchestration.runs.launching import open_instance
 
     folder = Path(tempfile.mkdtemp(prefix="instance-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from vendor_assets.configuration import Settings, read
-from vendor_assets.orchestration.deployment import build_definitions, build_resources
+from vendor_assets.orchestration.definitions import build_definitions, build_resources
 from vendor_assets.orchestration.names import Names
 from vendor_assets.storage.objects import ObjectStore
 

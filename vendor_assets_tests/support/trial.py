@@ -17,7 +17,7 @@ from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
-from vendor_assets.orchestration.runs import FOLLOW_TAG, HARVEST_JOB, TRIGGER_TAG
+from vendor_assets.orchestration.runs.about import FOLLOW_TAG, HARVEST_JOB, TRIGGER_TAG
 from vendor_assets.storage import layout
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
 from vendor_assets_tests.support.secrets import SECRET, files_with_secret, forms, logs_with_bodies

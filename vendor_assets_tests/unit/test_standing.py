@@ -14,7 +14,7 @@ from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, Order, Outcome
 from vendor_assets.harvest.standing import Standing, standing_of
-from vendor_assets.orchestration.publishing import troop_states, troops_present
+from vendor_assets.orchestration.assets.publishing import troop_states, troops_present
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.vendors.base import Parsed, PlannedRequest, Response, reject
 from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon

@@ -11,9 +11,15 @@ from vendor_assets.errors import LONGEST_MESSAGE
 from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, Outcome
-from vendor_assets.orchestration.backlog import BACKLOG, BACKLOG_TEXT, BudgetView
-from vendor_assets.orchestration.estimates import metadata_of_plan, plan_of, quota_check, within_quota
-from vendor_assets.orchestration.events import (
+from vendor_assets.orchestration.assets.backlog import BACKLOG, BACKLOG_TEXT, BudgetView
+from vendor_assets.orchestration.assets.dead_letters import DEAD_LETTERS, DEAD_LETTERS_TEXT
+from vendor_assets.orchestration.assets.estimates import metadata_of_plan, plan_of, quota_check, within_quota
+from vendor_assets.orchestration.assets.pictures import picture_of
+from vendor_assets.orchestration.assets.publishing import day_checks, publish_day, publish_report
+from vendor_assets.orchestration.names import Names
+from vendor_assets.orchestration.partitions import Partitions, split_key, split_keys
+from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
+from vendor_assets.orchestration.runs.events import (
     COMPLETE,
     LISTED,
     RETRY_TAG,
@@ -26,12 +32,6 @@ from vendor_assets.orchestration.events import (
     may_pass,
     order_of,
 )
-from vendor_assets.orchestration.letters import DEAD_LETTERS, DEAD_LETTERS_TEXT
-from vendor_assets.orchestration.names import Names
-from vendor_assets.orchestration.partitions import Partitions, split_key, split_keys
-from vendor_assets.orchestration.pictures import picture_of
-from vendor_assets.orchestration.publishing import day_checks, publish_day, publish_report
-from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
 from vendor_assets.presentable import presentable
 
 OWNERS: Final = ["team:performance-data"]

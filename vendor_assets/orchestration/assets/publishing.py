@@ -13,11 +13,11 @@ from vendor_assets.days import day_window
 from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.standing import standing_of_troops
-from vendor_assets.orchestration.estimates import compared
-from vendor_assets.orchestration.failures import failure_from
-from vendor_assets.orchestration.lineage import column_lineage
+from vendor_assets.orchestration.assets.estimates import compared
+from vendor_assets.orchestration.assets.lineage import column_lineage
+from vendor_assets.orchestration.assets.pictures import troops_picture
 from vendor_assets.orchestration.names import Names
-from vendor_assets.orchestration.pictures import troops_picture
+from vendor_assets.orchestration.runs.failures import failure_from
 from vendor_assets.presentable import presentable, presentable_names, presentable_values
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore

@@ -23,12 +23,12 @@ from vendor_assets.errors import (
 )
 from vendor_assets.harvest.outcome import UPSTREAM
 from vendor_assets.logs import get_logger
-from vendor_assets.orchestration.failures import not_complete, reason_from, reason_of_steps
-from vendor_assets.orchestration.following import latest_storage_ids
-from vendor_assets.orchestration.freshness import Freshness
+from vendor_assets.orchestration.automation.freshness import Freshness
+from vendor_assets.orchestration.automation.run_requests import latest_storage_ids
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import split_key
-from vendor_assets.orchestration.runs import ASSETS, About
+from vendor_assets.orchestration.runs.about import ASSETS, About
+from vendor_assets.orchestration.runs.failures import not_complete, reason_from, reason_of_steps
 from vendor_assets.presentable import presentable
 
 BATCH: Final = 200

@@ -9,7 +9,7 @@ import dagster as dg
 from vendor_assets.configuration import Settings
 from vendor_assets.days import day_window, last_complete_day
 from vendor_assets.orchestration.names import Names
-from vendor_assets.orchestration.runs import active_days
+from vendor_assets.orchestration.runs.about import active_days
 
 DAILY_SCHEDULE: Final = "daily_harvest"
 GRACE: Final = {"troops": timedelta(hours=1), "daily_performance": timedelta(hours=6)}

@@ -12,11 +12,10 @@ from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut
-from vendor_assets.orchestration.events import LOOK_BACK
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key, split_key
-from vendor_assets.orchestration.runs import (
+from vendor_assets.orchestration.runs.about import (
     CALLS_TAG,
     CLASS_TAG,
     DAY_TAG,
@@ -24,6 +23,7 @@ from vendor_assets.orchestration.runs import (
     PUBLISH_JOB,
     TRIGGER_TAG,
 )
+from vendor_assets.orchestration.runs.events import LOOK_BACK
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table

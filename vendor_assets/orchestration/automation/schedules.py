@@ -9,11 +9,17 @@ import dagster as dg
 
 from vendor_assets.configuration import Settings
 from vendor_assets.days import day_exists, last_complete_day
-from vendor_assets.orchestration.events import LOOK_BACK
-from vendor_assets.orchestration.following import class_tags, look_back_runs
+from vendor_assets.orchestration.automation.run_requests import class_tags, look_back_runs
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.resources import StoreResource
-from vendor_assets.orchestration.runs import DAY_TAG, HARVEST_JOB, RETENTION_JOB, ROSTER_JOB, SIGHTINGS_JOB
+from vendor_assets.orchestration.runs.about import (
+    DAY_TAG,
+    HARVEST_JOB,
+    RETENTION_JOB,
+    ROSTER_JOB,
+    SIGHTINGS_JOB,
+)
+from vendor_assets.orchestration.runs.events import LOOK_BACK
 
 LOOK_BACK_HOURS = 6
 """Hours between the newest day's harvest and looking back at those before."""

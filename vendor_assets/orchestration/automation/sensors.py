@@ -16,7 +16,7 @@ from vendor_assets.configuration import Settings
 from vendor_assets.errors import ObjectNotFoundError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.orchestration.following import (
+from vendor_assets.orchestration.automation.run_requests import (
     class_tags,
     day_is_decided,
     downstream_of,
@@ -30,7 +30,7 @@ from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
-from vendor_assets.orchestration.runs import (
+from vendor_assets.orchestration.runs.about import (
     ACTIVE,
     DAY_TAG,
     HARVEST_JOB,

@@ -14,14 +14,15 @@ from vendor_assets.budget import Backlog, BudgetState, Sample, totals
 from vendor_assets.configuration import Settings
 from vendor_assets.errors import VendorAssetsError
 from vendor_assets.logs import get_logger
-from vendor_assets.orchestration import alerts, letters
-from vendor_assets.orchestration.backlog import KEEP, observation_of
+from vendor_assets.orchestration.assets import dead_letters
+from vendor_assets.orchestration.assets.backlog import KEEP, observation_of
+from vendor_assets.orchestration.automation import alerts
+from vendor_assets.orchestration.automation.freshness import freshness
 from vendor_assets.orchestration.checks import evaluation_of
-from vendor_assets.orchestration.events import report
-from vendor_assets.orchestration.freshness import freshness
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.resources import AlertResource, StoreResource, VendorApiResource
-from vendor_assets.orchestration.runs import ACTIVE, DAY_TAG, About, active_days
+from vendor_assets.orchestration.runs.about import ACTIVE, DAY_TAG, About, active_days
+from vendor_assets.orchestration.runs.events import report
 
 log = get_logger(__name__)
 
@@ -103,7 +104,7 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
             day: tuple(held) for day, held in json.loads(context.cursor or "{}").items()
         }
         opened = store.open()
-        versions = letters.versions(opened)
+        versions = dead_letters.versions(opened)
         changed = [
             day for day in sorted(seen.keys() | versions.keys()) if _version(seen, day) != versions.get(day)
         ]
@@ -118,7 +119,7 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         ]
         for day in due[:DAYS_PER_TICK]:
             run_id = _latest_run(context.instance, names, day)
-            for event in letters.events_of_day(opened, names, date.fromisoformat(day)):
+            for event in dead_letters.events_of_day(opened, names, date.fromisoformat(day)):
                 report(context.instance, event, run_id=run_id)
             seen.pop(day, None)
             if day in versions:
@@ -169,7 +170,7 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
 
 def _names(store: StoreResource, day: str, keys: Sequence[str]) -> list[str]:
     """What people call some troops of a day."""
-    known = letters.names_of(store.open(), date.fromisoformat(day))
+    known = dead_letters.names_of(store.open(), date.fromisoformat(day))
     return [known.get(key) or key for key in keys]
 
 

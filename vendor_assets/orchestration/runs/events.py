@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from vendor_assets.errors import LONGEST_MESSAGE
 from vendor_assets.harvest.outcome import UPSTREAM, Order, Outcome, quarantine_text
-from vendor_assets.orchestration.failures import NOT_COMPLETE, reason_json
-from vendor_assets.orchestration.lineage import column_lineage
+from vendor_assets.orchestration.assets.lineage import column_lineage
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key
-from vendor_assets.orchestration.runs import ACCEPT_EMPTY_TAG, TRIGGER_TAG, About
+from vendor_assets.orchestration.runs.about import ACCEPT_EMPTY_TAG, TRIGGER_TAG, About
+from vendor_assets.orchestration.runs.failures import NOT_COMPLETE, reason_json
 from vendor_assets.presentable import MOST, presentable, presentable_names, presentable_values
 from vendor_assets.tables import TABLES
 

@@ -18,13 +18,12 @@ from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
 from vendor_assets.harvest.costs import Costs, choose_troops
 from vendor_assets.harvest.outcome import CHAIN, KEY_REFUSED
 from vendor_assets.harvest.sizing import cut
-from vendor_assets.orchestration.deployment import build_definitions, silence_warnings
-from vendor_assets.orchestration.failures import reason_of_steps
-from vendor_assets.orchestration.following import class_tags, day_is_decided
+from vendor_assets.orchestration.automation.run_requests import class_tags, day_is_decided
+from vendor_assets.orchestration.definitions import build_definitions, silence_warnings
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import TROOP, Partitions, day_troop_key
-from vendor_assets.orchestration.runs import (
+from vendor_assets.orchestration.runs.about import (
     ACCEPT_EMPTY_TAG,
     CALLS_TAG,
     DAY_TAG,
@@ -35,6 +34,7 @@ from vendor_assets.orchestration.runs import (
     TRIGGER_TAG,
     About,
 )
+from vendor_assets.orchestration.runs.failures import reason_of_steps
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
