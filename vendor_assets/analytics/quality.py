@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from vendor_assets.errors import ObjectNotFoundError, StorageError, StorageUnavailableError
 from vendor_assets.storage import layout
+from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_groups, read_metadata, read_table
-from vendor_assets.storage.waiting import several_at_once
 from vendor_assets.tables import TABLES, Table
 
 LOOK_BACK_DAYS: Final = 14
@@ -103,7 +103,7 @@ def duplicates_of_day(store: ObjectStore, day: date, troop_keys: Sequence[str]) 
         asset, troop = item
         return duplicate_rows(store, layout.table_key(asset, day, troop), TABLES[asset])
 
-    counts = several_at_once(count, wanted)
+    counts = map_concurrently(count, wanted)
     found |= {f"{asset} of {troop}": number for (asset, troop), number in zip(wanted, counts, strict=True)}
     return {name: number for name, number in found.items() if number}
 
@@ -161,5 +161,5 @@ def usual_rows(store: ObjectStore, day: date) -> int | None:
             return None
         return count if metadata.get("state") == "complete" else None
 
-    known = [count for count in several_at_once(rows, days) if count is not None]
+    known = [count for count in map_concurrently(rows, days) if count is not None]
     return int(median(known)) if len(known) >= LEAST_DAYS else None

@@ -24,6 +24,7 @@ from vendor_assets.days import Window, days_between, parse_day
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError, StorageError
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
+from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore, open_store
 from vendor_assets.storage.parquet import (
     TableWriter,
@@ -32,7 +33,6 @@ from vendor_assets.storage.parquet import (
     read_metadata,
     read_table,
 )
-from vendor_assets.storage.waiting import several_at_once
 from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA, TABLES, Table
 from vendor_assets.temporary import temporary_folder
 
@@ -142,7 +142,7 @@ class Warehouse:
         found = self._listed(spec, wanted)
         there = {(partition.day, partition.troop) for partition in found}
         gaps: list[tuple[date, str | None]] = []
-        for day, roster in zip(wanted, several_at_once(self.roster, wanted), strict=True):
+        for day, roster in zip(wanted, map_concurrently(self.roster, wanted), strict=True):
             if roster.num_rows == 0 and not any(partition.day == day for partition in found):
                 gaps.append((day, None))
             gaps.extend(
@@ -171,7 +171,7 @@ class Warehouse:
 
         keys = sorted({*self.roster(day)["troop_key"].to_pylist(), *found})
         there = [key for key in keys if key in found]
-        known = dict(zip(there, several_at_once(state, there), strict=True))
+        known = dict(zip(there, map_concurrently(state, there), strict=True))
         return {key: known.get(key, "missing") for key in keys}
 
     @overload
@@ -266,7 +266,7 @@ class Warehouse:
             troops = ((info.key, _troop_of(info.key)) for info in infos)
             return [Partition(day, troop, key) for key, troop in troops if troop is not None]
 
-        return sorted(partition for found in several_at_once(of_day, days) for partition in found)
+        return sorted(partition for found in map_concurrently(of_day, days) for partition in found)
 
     def _of_troops(
         self, spec: Table, days: Sequence[date], troops: Iterable[str] | str
@@ -305,7 +305,7 @@ class Warehouse:
         )
 
     def _present(self, partitions: Sequence[Partition]) -> list[Partition]:
-        heads = several_at_once(lambda partition: self.store.head(partition.key), partitions)
+        heads = map_concurrently(lambda partition: self.store.head(partition.key), partitions)
         return [partition for partition, head in zip(partitions, heads, strict=True) if head is not None]
 
     def _say_missing(self, spec: Table, days: Sequence[date], found: Sequence[Partition]) -> None:
@@ -328,7 +328,7 @@ class Warehouse:
                 [columns[name].cast(schema.field(name).type) for name in names], schema=schema
             )
 
-        return pa.concat_tables([schema.empty_table(), *several_at_once(load, partitions)])
+        return pa.concat_tables([schema.empty_table(), *map_concurrently(load, partitions)])
 
     def query(
         self,
@@ -465,7 +465,7 @@ def daily_performance(
     began = time.perf_counter()
     key = layout.table_key(DAILY_PERFORMANCE.name, day)
     partitions = Warehouse(store).partitions("performance_data", day)
-    heads = several_at_once(lambda partition: read_metadata(store, partition.key), partitions)
+    heads = map_concurrently(lambda partition: read_metadata(store, partition.key), partitions)
     sizes = {partition: rows for partition, (_, rows) in zip(partitions, heads, strict=True)}
     partial = troops_missing > 0 or any(metadata.get("state") == "partial" for metadata, _ in heads)
     timeslices = sum(sizes.values())

@@ -97,7 +97,7 @@ def harvest_days(
     started = time.monotonic()
     with open_instance(project.root, project.environ) as instance, ProgressLine(out) as progress:
         launcher = Launcher(settings, instance, progress.say, stopped)
-        launcher.bury_the_dead()
+        launcher.fail_lapsed_runs()
         for day in days:
             launcher.harvest_day(
                 day,

@@ -179,7 +179,7 @@ def _redrive(project: Project, partitions: Sequence[DeadPartition], options: arg
         ProgressLine(out) as progress,
     ):
         launcher = Launcher(reachable, instance, progress.say, stopped)
-        launcher.bury_the_dead()
+        launcher.fail_lapsed_runs()
         launcher.redrive(
             [(item.asset, item.day, item.troop_key) for item in partitions],
             rebuild=options.action == "discard",

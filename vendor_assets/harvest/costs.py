@@ -35,9 +35,9 @@ from vendor_assets.harvest.landing import (
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
+from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
-from vendor_assets.storage.waiting import several_at_once
 from vendor_assets.vendors.base import Asset, DataGroup, Vendor
 
 logger = get_logger(__name__)
@@ -160,7 +160,7 @@ class Costs:
         chosen = taken if only else rows
         self._used: set[date] = set()
         window = day_window(day, self._zone)
-        troops = several_at_once(lambda row: self._troop(row, day, window), taken, at_once=_READERS)
+        troops = map_concurrently(lambda row: self._troop(row, day, window), taken, at_once=_READERS)
         found = {row["troop_key"]: troop for row, troop in zip(taken, troops, strict=True)}
         self._take_the_median(found)
         calls: dict[str, int] = dict.fromkeys(("troops", *CHAIN), 0)

@@ -11,9 +11,9 @@ from typing import Any, Final, get_args
 from vendor_assets.errors import ObjectConflictError, ObjectNotFoundError, Reason, RecordError
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
+from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectInfo, ObjectStore
 from vendor_assets.storage.reading import json_object, understanding
-from vendor_assets.storage.waiting import several_at_once
 from vendor_assets.vendors.base import Asset
 
 OLD: Final = "dead_letter"
@@ -113,7 +113,7 @@ class DeadLetters:
 
         Args:
             partition: Which one.
-            after: Makes of what is there what shall be there; called again where somebody else was faster.
+            after: Rewrites what is there; called again where somebody else was faster.
             confirm: Called just before writing; raises where the partition has become somebody else's.
         """
         key = layout.dead_letters_key(partition.asset, partition.day, partition.troop_key)
@@ -182,7 +182,7 @@ class DeadLetters:
 
     def _read_all(self, keys: Sequence[str]) -> list[DeadPartition | None]:
         # After an outage there may be hundreds, each an object of its own.
-        return several_at_once(self._shown, keys)
+        return map_concurrently(self._shown, keys)
 
     def _shown(self, key: str) -> DeadPartition | None:
         """A partition's dead letters; of an object that cannot be read, one that says so and stops nobody else's."""

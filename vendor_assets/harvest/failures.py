@@ -14,8 +14,8 @@ from vendor_assets.errors import ObjectNotFoundError, RecordError, StorageError
 from vendor_assets.harvest.outcome import Outcome
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
+from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore
-from vendor_assets.storage.waiting import several_at_once
 
 logger = get_logger(__name__)
 
@@ -64,7 +64,7 @@ def failures_of(store: ObjectStore, asset: str, day: date) -> list[Failure]:
         RecordError: One is damaged; the message names it.
     """
     keys = [info.key for info in store.list(layout.failures_prefix(asset, day))]
-    return [found for found in several_at_once(lambda key: _read(store, key), keys) if found is not None]
+    return [found for found in map_concurrently(lambda key: _read(store, key), keys) if found is not None]
 
 
 def _read(store: ObjectStore, key: str) -> Failure | None:

@@ -44,7 +44,7 @@ EXCERPTS_KEPT = 1_000
 """Dead letters of one run and partition that keep the beginning of their answer."""
 
 VENDOR_DOWN_AFTER = 20
-"""Requests in a row that fail for want of a vendor, without one success, after which a run gives up."""
+"""Requests in a row that fail because the vendor is away, without one success, after which a run gives up."""
 
 
 PART_ATTEMPTS = 2
@@ -216,7 +216,7 @@ class Fetcher:
         self.busy_seconds = 0.0
         """Time during which there was something to fetch."""
         self.busy_stretches = 0
-        """In how many pieces that time came; at the begin of each a call need not wait."""
+        """In how many pieces that time came; the first call of each need not wait."""
 
     def run(self, work: Work, *, flush_every_seconds: float = 0.5) -> None:
         """Fetch everything that is pending in ``work`` and land it; returns when nothing is left or it failed.

@@ -14,9 +14,9 @@ from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
+from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_metadata, read_table
-from vendor_assets.storage.waiting import several_at_once
 
 logger = get_logger(__name__)
 
@@ -110,7 +110,7 @@ def standing_of_troops(
             state = "unfinished" if key in begun else "missing"
         return TroopStanding(state, published=table is not None)
 
-    found = several_at_once(stands, roster, at_once=_READERS)
+    found = map_concurrently(stands, roster, at_once=_READERS)
     return {row["troop_key"]: each for row, each in zip(roster, found, strict=True)}
 
 

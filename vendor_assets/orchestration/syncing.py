@@ -21,9 +21,9 @@ from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions
 from vendor_assets.orchestration.runs.events import Event, events_of, partition_of, report
 from vendor_assets.storage import layout
+from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
-from vendor_assets.storage.waiting import several_at_once
 from vendor_assets.vendors.base import Asset
 
 _READERS: Final = 16
@@ -35,7 +35,7 @@ SAY_SECONDS: Final = 10.0
 
 @dataclass
 class Synced:
-    """What an instance was told: numbers of troops, and of partitions by what they are."""
+    """What an instance was told: how many troops, and how many partitions of each kind."""
 
     troops: int = 0
     materialized: int = 0
@@ -95,7 +95,7 @@ def _recorded(
     """What the store says of each partition, in order."""
     for first in range(0, len(partitions), _AHEAD):
         some = partitions[first : first + _AHEAD]
-        yield from several_at_once(lambda key: _outcome(store, asset, *key), some, at_once=_READERS)
+        yield from map_concurrently(lambda key: _outcome(store, asset, *key), some, at_once=_READERS)
 
 
 def _outcome(store: ObjectStore, asset: Asset, day: date, troop_key: str | None) -> Outcome | None:

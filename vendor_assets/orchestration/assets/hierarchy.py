@@ -43,8 +43,8 @@ TROOPS_TEXT: Final = """One row per day and troop (a troop = the warriors of one
 Source: the vendor's list of all troops, read once after the day is over, joined with the sightings of the day,
 so that what died at noon is on the roster. An empty partition means an account without troops.
 
-**By itself**: every day, once the schedule `daily_harvest` is turned on.
-**A click costs** one call per 200 troops or so; `roster_sensor` then harvests all troops of that day."""
+**Automatic**: every day, once the schedule `daily_harvest` is turned on.
+**Cost of materializing**: one call per 200 troops or so; `roster_sensor` then harvests all troops of that day."""
 
 PARTITION_TEXT: Final = """
 
@@ -57,16 +57,16 @@ WARRIORS_TEXT: Final = """One row per day, troop and warrior (a warrior = one ru
 Source: the vendor's list of a troop's warriors, joined with the sightings of the day. Empty: the troop had no
 warriors, or was not on that day's roster (the metadata say which).
 
-**By itself**: when the day's roster was materialized (`roster_sensor`).
-**A click costs** one call a troop; data groups and performance data follow (`downstream_sensor`)."""
+**Automatic**: when the day's roster was materialized (`roster_sensor`).
+**Cost of materializing**: one call a troop; data groups and performance data follow (`downstream_sensor`)."""
 
 DATA_GROUPS_TEXT: Final = """One row per day, troop, warrior and data group (a data group = one metric family),
 with the names of its values.
 
 Source: the vendor's list of metrics, asked per warrior. Empty: no warrior of the troop reported any metric.
 
-**By itself**: with the day's roster (`roster_sensor`), or after the troop's warriors (`downstream_sensor`).
-**A click costs** one call a warrior; performance data follow (`downstream_sensor`)."""
+**Automatic**: with the day's roster (`roster_sensor`), or after the troop's warriors (`downstream_sensor`).
+**Cost of materializing**: one call a warrior; performance data follow (`downstream_sensor`)."""
 
 PERFORMANCE_DATA_TEXT: Final = """One row per troop, warrior, data group, value name and timeslice.
 
@@ -74,8 +74,8 @@ Source: the vendor's data, asked per warrior for several data groups at once, fo
 belongs to the day in which it starts; its length is what the vendor still keeps, as near to the configured
 resolution as it gets. Empty: the vendor has no values for that day any more, or the troop was idle.
 
-**By itself**: with the day's roster (`roster_sensor`), or after the troop's data groups (`downstream_sensor`).
-**A click costs** one call for each few data groups of a warrior: this is nearly all of the day's quota. See
+**Automatic**: with the day's roster (`roster_sensor`), or after the troop's data groups (`downstream_sensor`).
+**Cost of materializing**: one call for each few data groups of a warrior: this is nearly all of the day's quota. See
 `vendor-assets plan` before you click on many."""
 
 DAILY_TEXT: Final = """One row per day, troop, warrior, data group and value name: count, sum, mean, percentiles,
@@ -85,14 +85,14 @@ Statistics are over timeslices, not over single calls; means are weighted by the
 gives one. Computed from the day's `performance_data` once all troops of the day are in or have failed for good;
 `troops_missing` says how many are not in it.
 
-**By itself**: by `publish_sensor`, and again after a redrive. **A click costs** no call."""
+**Automatic**: by `publish_sensor`, and again after a redrive. **Cost**: no call."""
 
 REPORT_TEXT: Final = """The day as an executed notebook, also as HTML: latency over time per troop, the slowest data
 groups, the incident of the day.
 
 Made from `daily_performance` and `performance_data`. The metadata hold the day's plot and where the HTML lies.
 
-**By itself**: after the day is published. **A click costs** no call."""
+**Automatic**: after the day is published. **Cost**: no call."""
 
 
 class HarvestConfig(dg.Config):

@@ -185,7 +185,7 @@ class Launcher:
         self._refused = False
         self._planned: list[int | None] = []
 
-    def bury_the_dead(self) -> None:
+    def fail_lapsed_runs(self) -> None:
         """Show runs of this command as failed that were killed: still started, their lease lapsed."""
         leases = Leases(self._settings.database_url)
         started = self._instance.get_runs(
@@ -259,7 +259,7 @@ class Launcher:
             self._run(PUBLISH_JOB, f"{day} statistics and report", tags, partition_key=day.isoformat())
 
     def redrive(self, partitions: Sequence[tuple[str, date, str | None]], *, rebuild: bool = False) -> None:
-        """Ask again for the dead letters of some partitions: one run for all of the chain, and what hangs on them.
+        """Ask again for the dead letters of some partitions: one run for all of the chain, then what is computed from it.
 
         Args:
             partitions: (asset, day, troop's partition key).

@@ -10,7 +10,9 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
-def several_at_once(function: Callable[[_In], _Out], items: Sequence[_In], *, at_once: int = 8) -> list[_Out]:
+def map_concurrently(
+    function: Callable[[_In], _Out], items: Sequence[_In], *, at_once: int = 8
+) -> list[_Out]:
     """The function's results for all items, in their order.
 
     Args:
