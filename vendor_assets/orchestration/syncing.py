@@ -158,7 +158,7 @@ def _report(
     if outcome.succeeded and partition_of(outcome) in known:
         done.known_already += 1
         return
-    for event in events_of(outcome, names, uri=store.uri(outcome.table_key), permitted_rate=None):
+    for event in events_of(outcome, names, uri=store.uri(outcome.table_key), account=None):
         report(instance, event)
     if outcome.succeeded:
         done.materialized += 1

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 
+from vendor_assets.configuration import Settings, read
 from vendor_assets.days import Window, day_window
 from vendor_assets.harvest.costs import DayPlan
 from vendor_assets.harvest.outcome import Outcome
@@ -140,19 +141,24 @@ def plan(**changes: Any) -> DayPlan:
     return DayPlan(DAY, **fields | changes)
 
 
-def test_a_plan_is_told_with_its_roster() -> None:
-    """Calls to come and those answered, the time they take, and whether it is known or guessed."""
+def account(folder: Path, rate: str) -> Settings:
+    return read({"VENDOR_RATE": rate, "VENDOR_SHARE": "1"}, root=folder)
+
+
+def test_a_plan_is_told_with_its_roster(tmp_path: Path) -> None:
+    """Calls to come and those answered, the time they take by the slowest limit, and whether it is known or guessed."""
     now = datetime(2026, 11, 21, tzinfo=UTC)
-    found = metadata_of_plan(plan(), 0.02, now)
+    found = metadata_of_plan(plan(), account(tmp_path, "6/min,1728/day"), now)
     assert (found["planned_calls"], found["planned_calls_performance_data"], found["planned_reused"]) == (
         20,
         15,
         4,
     )
-    assert found["planned_seconds"] == 1000.0
+    # 1,728 a day are spent as they come, up to a day's in an hour: the limit by the minute is what takes time.
+    assert found["planned_seconds"] == pytest.approx(200, abs=1)
     assert found["planned_share_of_day_quota"] == round(24 / 1728, 4)
-    assert found["planned_finish"].value == (now + timedelta(seconds=1000)).timestamp()
-    unknown = metadata_of_plan(plan(shape_from=None), None, now)
+    assert found["planned_finish"].value == pytest.approx((now + timedelta(seconds=200)).timestamp(), abs=1)
+    unknown = metadata_of_plan(plan(shape_from=None), account(tmp_path, "auto"), now)
     assert unknown["planned_from_lists_of"] == "no day yet: a guess"
     assert not {"planned_seconds", "planned_finish"} & unknown.keys()
 

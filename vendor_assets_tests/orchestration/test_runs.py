@@ -202,7 +202,7 @@ def test_what_will_not_pass_by_itself_fails_a_check(kind: str, retryable: bool, 
     )
     checks = [
         event
-        for event in events_of(outcome, Names(), uri="/x", permitted_rate=None)
+        for event in events_of(outcome, Names(), uri="/x", account=None)
         if isinstance(event, dg.AssetCheckEvaluation)
     ]
     assert [(check.check_name, check.passed) for check in checks] == [("complete", False)] * shown
@@ -215,7 +215,7 @@ def test_listed_data_groups_without_rows_are_warned_of(silent: int) -> None:
     outcome = Outcome(
         "performance_data", date(2026, 11, 20), "1", "complete", harvest_id="h", rows=24, details=details
     )
-    events = list(events_of(outcome, Names(), uri="/x", permitted_rate=None))
+    events = list(events_of(outcome, Names(), uri="/x", account=None))
     assert isinstance(events[0], dg.AssetMaterialization)
     (check,) = [
         event

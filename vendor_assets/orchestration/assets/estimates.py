@@ -31,7 +31,7 @@ def plan_of(costs: Costs, day: date) -> DayPlan | None:
         return None
 
 
-def metadata_of_plan(plan: DayPlan, permitted_rate: float | None, now: datetime) -> dict[str, Any]:
+def metadata_of_plan(plan: DayPlan, account: Settings, now: datetime) -> dict[str, Any]:
     """What ``vendor-assets plan`` says of a day, for the materialization of its roster."""
     metadata: dict[str, Any] = {
         "planned_calls": plan.total,
@@ -39,8 +39,8 @@ def metadata_of_plan(plan: DayPlan, permitted_rate: float | None, now: datetime)
         "planned_reused": sum(plan.done.values()),
         "planned_from_lists_of": plan.shape_from.isoformat() if plan.shape_from else "no day yet: a guess",
     }
-    if permitted_rate:
-        seconds = plan.total / permitted_rate
+    permitted_rate, seconds = account.permitted_rate, account.seconds_for(plan.total)
+    if permitted_rate and seconds is not None:
         metadata |= {
             "planned_share_of_day_quota": round(plan.whole / (permitted_rate * 86_400), 4),
             "planned_seconds": round(seconds, 3),

@@ -120,7 +120,6 @@ def report_outcomes(
     vendor_api: VendorApiResource = names.of(context, "vendor_api")
     seen: list[Outcome] = []
     opened = store.open()
-    permitted_rate = settings.permitted_rate
     budget = BudgetView(vendor_api.state)
     costs = Costs(opened, settings)
     for outcome in outcomes:
@@ -132,10 +131,8 @@ def report_outcomes(
         extra = budget.metadata() | picture_of(opened, outcome, settings.zone)
         plan = plan_of(costs, outcome.day) if outcome.asset == "troops" and outcome.succeeded else None
         if plan is not None:
-            extra |= metadata_of_plan(plan, permitted_rate, datetime.now(UTC))
-        yield from events_of(
-            outcome, names, uri=opened.uri(outcome.table_key), permitted_rate=permitted_rate, extra=extra
-        )
+            extra |= metadata_of_plan(plan, settings, datetime.now(UTC))
+        yield from events_of(outcome, names, uri=opened.uri(outcome.table_key), account=settings, extra=extra)
         if plan is not None:
             yield within_quota(plan, settings)
     failure = failure_of(seen)

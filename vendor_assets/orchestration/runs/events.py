@@ -7,6 +7,7 @@ from uuid import uuid4
 import dagster as dg
 import pyarrow as pa
 
+from vendor_assets.configuration import Settings
 from vendor_assets.errors import LONGEST_MESSAGE
 from vendor_assets.harvest.outcome import UPSTREAM, Order, Outcome, quarantine_text
 from vendor_assets.orchestration.assets.lineage import column_lineage
@@ -80,7 +81,7 @@ def events_of(
     names: Names,
     *,
     uri: str,
-    permitted_rate: float | None,
+    account: Settings | None,
     extra: Mapping[str, Any] | None = None,
 ) -> Iterator[Event]:
     """The events of one outcome.
@@ -90,13 +91,13 @@ def events_of(
 
     Args:
         uri: Where the table is.
-        permitted_rate: Calls per second that are permitted; None where that is not known.
+        account: Whose quota its calls were made from; None where they are not to be compared with it.
         extra: More metadata.
     """
     key = names.key(outcome.asset)
     partition = partition_of(outcome)
     said = presentable(outcome.message, LONGEST_MESSAGE)
-    metadata = metadata_of(outcome, names, uri=uri, permitted_rate=permitted_rate, extra=extra or {})
+    metadata = metadata_of(outcome, names, uri=uri, account=account, extra=extra or {})
     if outcome.succeeded:
         yield dg.AssetMaterialization(key, partition=partition, metadata=metadata, description=said)
     else:
@@ -180,7 +181,7 @@ def _schema_text(quarantined: int, rows: int, new_fields: Sequence[str]) -> str:
 
 
 def metadata_of(
-    outcome: Outcome, names: Names, *, uri: str, permitted_rate: float | None, extra: Mapping[str, Any]
+    outcome: Outcome, names: Names, *, uri: str, account: Settings | None, extra: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """Everything worth knowing of an outcome; numbers are numeric, so that they plot over partitions."""
     counts = outcome.counts
@@ -208,12 +209,15 @@ def metadata_of(
         "harvest": outcome.harvest_id,
     }
     metadata |= extra
+    permitted_rate = account.permitted_rate if account is not None else None
     if permitted_rate:
         metadata["share_of_day_quota"] = round(counts.calls / (permitted_rate * 86_400), 6)
     if outcome.store_requests:
         metadata["store_requests"] = outcome.store_requests
-    if permitted_rate and counts.calls and outcome.seconds:
-        metadata["share_of_permitted_rate"] = round(counts.calls / (1 + permitted_rate * outcome.seconds), 4)
+    if account is not None and counts.calls and outcome.seconds:
+        needed, first = account.seconds_for(counts.calls), account.seconds_for(1)
+        if needed is not None and first is not None:
+            metadata["share_of_permitted_rate"] = round(needed / (first + outcome.seconds), 4)
     if outcome.state != "failed" or outcome.table_bytes:
         metadata["path"] = dg.MetadataValue.path(uri)
     if outcome.succeeded:

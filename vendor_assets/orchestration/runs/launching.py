@@ -259,7 +259,7 @@ class Launcher:
             self._run(PUBLISH_JOB, f"{day} statistics and report", tags, partition_key=day.isoformat())
 
     def redrive(self, partitions: Sequence[tuple[str, date, str | None]], *, rebuild: bool = False) -> None:
-        """Ask again for the dead letters of some partitions: one run for all of the chain, then what is computed from it.
+        """Ask again for dead letters: one run for all partitions of the chain, then what is computed from them.
 
         Args:
             partitions: (asset, day, troop's partition key).
