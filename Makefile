@@ -7,10 +7,6 @@ BIN := .venv/bin
 # Those that take longest come first, so that no process is left alone with one of them at the end.
 TIERS := attack e2e integration orchestration contracts unit
 TESTS ?= $(TIERS:%=vendor_assets_tests/%)
-# Tests of other tiers that have cases at length.
-LONG := $(patsubst %,vendor_assets_tests/%.py,unit/test_budget_falls unit/test_budget_quotas unit/test_damaged_objects \
-	unit/test_harvester integration/test_plan integration/test_harvest_on_prometheus integration/test_harvest_on_s3 \
-	e2e/test_ui)
 # Tests that start servers and kill processes wait a good deal: four at once use two cores well.
 WORKERS ?= 4
 
@@ -54,7 +50,7 @@ bench: .venv/installed-dev ## Measure; each benchmark says what is wanted
 
 attack: .venv/installed-dev ## Kill it, starve it, lie to it, at length; make test has the short forms
 	@$(BIN)/pytest -n 2 --dist loadgroup --long --results vendor_assets_tests/attack/results.md \
-	vendor_assets_tests/attack $(LONG)
+	-m "attack or long" $(TIERS:%=vendor_assets_tests/%)
 
 clean: ## Remove what was installed and cached; harvested data and Dagster's history stay
 	rm -rf .venv *.egg-info build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

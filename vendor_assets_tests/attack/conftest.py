@@ -41,11 +41,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Table(path))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is too long for ``make test``; hangs are given up later, as an attack waits a good deal."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(1500))
+            item.add_marker(pytest.mark.attack)
     if not config.getoption("--long", default=False):
         left = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=left)

@@ -73,6 +73,7 @@ def finish(command: Command, running: subprocess.Popen[str], vendor: RunningSimu
         ),
     ],
 )
+@pytest.mark.long
 def test_s3_fails_for_a_while(
     tmp_path: Path,
     vendor: RunningSimulator,

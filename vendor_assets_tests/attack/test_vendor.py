@@ -139,6 +139,7 @@ PASSING: list[dict[str, object]] = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("vendor", [WORLD], indirect=True)
 def test_a_wrong_answer_that_passes_costs_one_call(trial: Trial, note: Note) -> None:
     """Each transient fault, and each unreadable answer, is overcome by one more call; nothing shows but the retry."""

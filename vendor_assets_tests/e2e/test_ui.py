@@ -60,6 +60,7 @@ def test_the_report_shows_its_plot(running: Project) -> None:
     running.ui.picture("report_plot")
 
 
+@pytest.mark.long
 def test_the_report_opens_in_a_browser(running: Project) -> None:
     """The HTML beside the tables is whole by itself: its plots are drawn without a server or a network."""
     page = running.ui.page
@@ -120,6 +121,7 @@ def green_of(running: Project) -> list[str]:
     return [key for harvested in HARVESTED for key in green(running, harvested)]
 
 
+@pytest.mark.long
 def test_a_failing_troop_shows_failed_until_it_is_redriven(running: Project) -> None:
     """Only the troop whose data the vendor refused is red; a click on it after the fault asks for what is missing."""
     wanted = day(6)

@@ -62,7 +62,9 @@ def test_two_harvests_at_once_share_one_budget(tmp_path: Path) -> None:
             assert harvested_rows(store, day) == true_rows(vendor.world, day)
 
 
-@pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "stop_signal", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_a_killed_harvest_goes_on_where_it_ended(tmp_path: Path, stop_signal: signal.Signals) -> None:
     """After kill -9 at most five seconds' worth of calls is made twice, after SIGTERM none; nothing is lost."""
     with simulator(world="small", warriors=40, limit=f"{RATE}/s", churn=False) as vendor:
@@ -94,6 +96,7 @@ def test_a_second_harvest_costs_nothing(tmp_path: Path) -> None:
         assert replaced["calls_made"] == first["calls_made"]
 
 
+@pytest.mark.long
 def test_the_plan_is_what_happens(tmp_path: Path) -> None:
     """A day like the one before costs what the plan says; what has landed costs nothing."""
     with simulator(world="small", churn=False) as vendor:

@@ -127,6 +127,7 @@ def test_the_notebook_in_the_package_has_no_outputs() -> None:
     assert max(len(cell.source.splitlines()) for cell in code) <= 6
 
 
+@pytest.mark.long
 def test_an_installed_kernel_of_the_same_name_is_not_used(
     folder: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +248,7 @@ def s3_store(s3_server: RunningS3, monkeypatch: pytest.MonkeyPatch) -> ObjectSto
     return open_store(f"s3://{s3_server.make_bucket()}/some/prefix")
 
 
+@pytest.mark.long
 def test_everything_works_on_s3(s3_store: ObjectStore) -> None:
     """Reading, statistics and the report are the same on S3, with credentials from the environment."""
     world = World.preset("small", seed=1)

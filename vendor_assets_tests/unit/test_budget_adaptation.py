@@ -43,6 +43,7 @@ def test_a_limit_that_is_kept_is_left_alone() -> None:
     assert story.rate(1.0, 60.0) == pytest.approx(20 / 1.02, rel=0.01)
 
 
+@pytest.mark.long
 def test_the_way_back_up_is_taken() -> None:
     """When the vendor permits more again, the rate returns to what the limit says within some minutes."""
     vendor = Bucket(20, 1)
@@ -180,6 +181,7 @@ def test_a_second_throttle_soon_cuts_deep() -> None:
     assert tuning.rate == pytest.approx(0.7 * 19.0)
 
 
+@pytest.mark.long
 def test_a_rate_that_was_throttled_is_not_tried_for_ten_minutes() -> None:
     """At most one probe past a refused rate in ten minutes."""
     vendor = Bucket(20, 1)
