@@ -103,7 +103,8 @@ def account_of(
         )
     if not isinstance(document, Mapping):
         raise ConfigurationError(f"{where}: it is no table of settings")
-    values = {key: text for key, text in environ.items() if key not in NAMES}
+    # What begins like a setting of ours may be a variable that holds an account's key.
+    values = {key: text for key, text in environ.items() if not key.startswith("VENDOR_")}
     variables: dict[str, str] = {}
     for key, value in document.items():
         if value is None:

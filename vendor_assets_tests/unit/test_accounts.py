@@ -114,8 +114,8 @@ def test_a_file_and_settings_of_the_environment_exclude_each_other(tmp_path: Pat
 
 
 def test_a_variable_of_ours_may_hold_an_accounts_key(tmp_path: Path) -> None:
-    """What the file itself names is no setting of the environment."""
-    text = "[accounts.x]\nurl = 'http://x'\napi_key_env = 'VENDOR_API_KEY'"
-    (tmp_path / FILE).write_text(text)
-    (found,) = read_accounts({"VENDOR_API_KEY": "k"}, root=tmp_path)
-    assert found.api_key == "k"
+    """What the file itself names is no setting of the environment, nor a misspelt one."""
+    text = "[accounts.x]\nurl = 'http://x'\napi_key_env = '{}'\n[accounts.y]\nurl = 'http://y'\napi_key_env = '{}'"
+    (tmp_path / FILE).write_text(text.format("VENDOR_API_KEY", "VENDOR_APIKEY_Y"))
+    environ = {"VENDOR_API_KEY": "k", "VENDOR_APIKEY_Y": "l"}
+    assert [each.api_key for each in read_accounts(environ, root=tmp_path)] == ["k", "l"]
