@@ -24,7 +24,7 @@ dev: .venv/installed ## Start the embedded vendor and Dagster's UI, until Ctrl-C
 
 test: .venv/installed-dev ## Run all tests; some of them: make test TESTS=vendor_assets_tests/unit
 	@echo "testing: $(TESTS)"
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+	@$(BIN)/pytest -n $(WORKERS) $(TESTS)
 
 check: style layers types ## Check style, layers and types; all of them even so: make -k check
 
@@ -49,7 +49,7 @@ bench: .venv/installed-dev ## Measure; each benchmark says what is wanted
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 attack: .venv/installed-dev ## Kill it, starve it, lie to it, at length; make test has the short forms
-	@$(BIN)/pytest -n 2 --dist loadgroup --long --results vendor_assets_tests/attack/results.md \
+	@$(BIN)/pytest -n 2 --long --results vendor_assets_tests/attack/results.md \
 	-m "attack or long" $(TIERS:%=vendor_assets_tests/%)
 
 clean: ## Remove what was installed and cached; harvested data and Dagster's history stay

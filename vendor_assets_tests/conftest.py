@@ -9,6 +9,8 @@ from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from vendor_assets_tests.support.postgres import postgres_server
 from vendor_assets_tests.support.s3 import clean_aws_environment, s3_server, without_aws_environment
@@ -26,14 +28,17 @@ settings.register_profile(
 settings.load_profile("vendor_assets")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share what their module starts, a server or a harvest, stay in one process; others go anywhere."""
-    for item in items:
-        fixtures = getattr(item, "_fixtureinfo", None)
-        known = fixtures.name2fixturedefs if fixtures is not None else {}
-        if any(found[-1].scope == "module" for found in known.values()):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+class ByModule(LoadScopeScheduling):  # type: ignore[misc]
+    """Tests of a module that starts servers for all of its tests stay in one process; others go where there is room."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return module if module.split("/")[1] in ("e2e", "integration") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:
+    """How tests are dealt out over processes."""
+    return ByModule(config, log)
 
 
 _OURS_TO_SET = ("VENDOR_", "DAGSTER_", "PG")

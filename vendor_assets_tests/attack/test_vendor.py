@@ -111,7 +111,9 @@ def test_a_wrong_answer_that_lasts_concerns_its_own_troop_only(trial: Trial, not
             assert answer.asset == "performance_data", answer.name
             assert answer.calls < len(hit) <= 40, answer.name
         else:
-            assert (answer.name, len(hit)) == (answer.name, answer.calls)
+            # A reset that meets an idle connection may be a server's farewell: it is asked once more, uncounted.
+            crossed = 1 if answer.name == "reset" and len(hit) > answer.calls else 0
+            assert (answer.name, len(hit)) == (answer.name, answer.calls + crossed)
         assert (answer.name, numbers["state"]) == (answer.name, answer.state)
         assert answer.says in letter.reason, answer.name
         assert answer.says in numbers["message"], answer.name

@@ -93,7 +93,8 @@ def test_a_harvest_keeps_samples_and_says_its_progress(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While it runs its waiting work is kept, its log says how far it is; at the end nothing waits any more."""
-    environ = {"VENDOR_URL": vendor.url, "VENDOR_API_KEY": KEY, "VENDOR_RATE": "60/s"}
+    # Slow enough for a busy machine to look while it lasts.
+    environ = {"VENDOR_URL": vendor.url, "VENDOR_API_KEY": KEY, "VENDOR_RATE": "15/s"}
     deployment = deploy(tmp_path, deployment.instance, **environ)
     monkeypatch.setattr(Recorder, "sample_seconds", 0.02)
     monkeypatch.setattr(Recorder, "say_seconds", 0.1)
