@@ -83,7 +83,7 @@ class Terms:
         no closer together than the vendor's bucket takes.
         """
         spans = [
-            limit.late_seconds - limit.slack_seconds
+            min(_LATEST_ALONE_SECONDS, limit.late_seconds - limit.slack_seconds)
             if limit.burst > 1
             else _LATEST_ALONE_SECONDS
             if processes == 1

@@ -590,6 +590,19 @@ def test_the_backlog_is_kept_in_order(database_url: str) -> None:
     backlog.close()
 
 
+def test_accounts_of_one_database_have_a_backlog_each(database_url: str) -> None:
+    """What one account reads or forgets is its own, whatever the others are called."""
+    start = datetime(2026, 11, 20, tzinfo=UTC)
+    backlogs = {name: Backlog(database_url, name) for name in ("", "prod", "prod_2", "pr%d")}
+    for number, backlog in enumerate(backlogs.values()):
+        backlog.append([Sample(start, "run", number)])
+    backlogs["prod"].forget_before(start + timedelta(minutes=1))
+    found = {name: [(s.source, s.troops) for s in backlog.read(start)] for name, backlog in backlogs.items()}
+    assert found == {"": [("run", 0)], "prod": [], "prod_2": [("run", 2)], "pr%d": [("run", 3)]}
+    for backlog in backlogs.values():
+        backlog.close()
+
+
 # -- databases that break -------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 
 from vendor_assets.configuration import Settings, read
+from vendor_assets.orchestration.automation import alerts
 from vendor_assets.orchestration.definitions import build_definitions, build_resources
 from vendor_assets.orchestration.names import ACCOUNT_TAG, Names
 from vendor_assets.orchestration.partitions import Partitions
@@ -86,7 +87,7 @@ def test_two_accounts_stand_side_by_side(
 
 
 def test_an_account_sees_only_its_own_runs(both: tuple[Deployment, Deployment]) -> None:
-    """What one harvests is no affair of the other: not its days at work, not its backlog, not its alerts."""
+    """What one harvests is no affair of the other: not its days at work, not its alerts."""
     prod, lab = both
     job = prod.definitions.resolve_job_def("prod_roster")
     run = prod.instance.create_run_for_job(
@@ -100,6 +101,11 @@ def test_an_account_sees_only_its_own_runs(both: tuple[Deployment, Deployment]) 
     click = replace_selection(run, ["prod", "troops"])
     assert About(click, Names("prod")).assets == ("troops",)
     assert About(click, Names("lab")).assets == ()
+    memory = {name: alerts.Memory(seen=0) for name in ("prod", "lab")}
+    prod.instance.report_run_failed(run, "it is gone")
+    for name, each in memory.items():
+        alerts.look(each, prod.instance, Names(name), now=datetime.now(UTC), budget=None, stale=[])
+    assert {name: len(each.open) for name, each in memory.items()} == {"prod": 1, "lab": 0}
 
 
 def replace_selection(run: dg.DagsterRun, path: list[str]) -> dg.DagsterRun:
