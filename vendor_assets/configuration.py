@@ -21,8 +21,8 @@ from vendor_assets.client.network import (
     Network,
     Proxy,
     certificates_named_by,
-    completed,
     proxy_named_by,
+    variables_for_libraries,
 )
 from vendor_assets.days import last_complete_day, parse_time_zone
 from vendor_assets.errors import ConfigurationError
@@ -658,5 +658,5 @@ def enter(environ: MutableMapping[str, str]) -> Path:
             if "\0" in name + text:
                 raise ConfigurationError(f"{file} gives {name!r} a value with a zero byte; remove it")
             environ[name] = text
-    environ.update(completed(environ))
+    environ.update(variables_for_libraries(environ))
     return root

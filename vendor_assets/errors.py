@@ -106,9 +106,6 @@ class VendorError(VendorAssetsError):
 
     Attributes:
         calls: Requests that were sent, which the vendor has counted; without attempts that met no server.
-        throttled: Attempts whose answer said that we were too fast.
-        waited_seconds: Time waited for the budget, over all attempts.
-        bytes: Bytes of bodies received, over all attempts.
         first_at: When the first attempt was sent, aware; None where none was.
         last_at: When the last one ended.
         headers: Of one attempt's answer that broke off, as far as it came.
@@ -116,9 +113,6 @@ class VendorError(VendorAssetsError):
     """
 
     calls: int = 1
-    throttled: int = 0
-    waited_seconds: float = 0.0
-    bytes: int = 0
     first_at: datetime | None = None
     last_at: datetime | None = None
     headers: Mapping[str, str] = MappingProxyType({})

@@ -1,8 +1,7 @@
-"""The responsible HTTP client: every call within the budget, every failure translated, one owner of retries."""
+"""The only HTTP client: every call within the budget, every failure translated, one owner of retries."""
 
 from __future__ import annotations
 
-from vendor_assets.client.fetching import Budget, Counts, Fetched, Slot, Spent, VendorClient
-from vendor_assets.errors import StoppedError
+from vendor_assets.client.client import Fetched, Usage, VendorClient
 
-__all__ = ["Budget", "Counts", "Fetched", "Slot", "Spent", "StoppedError", "VendorClient"]
+__all__ = ["Fetched", "Usage", "VendorClient"]

@@ -1,7 +1,7 @@
-"""One connection to the vendor: a question is sent, its answer is read, and nothing is left over.
+"""One HTTP/1.1 connection: a request is sent, its response is read, and nothing is left over.
 
-h11 reads HTTP/1.1. What is its own here: one deadline over everything, bounds on all that a server can send, and
-the decision whether the connection may be asked again.
+h11 parses. This module adds one deadline over everything, bounds on all that a server can send, and the decision
+whether the connection may be used again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import ssl
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 import h11
@@ -25,12 +25,13 @@ from vendor_assets.errors import (
     VendorTooLargeError,
     VendorUnavailableError,
 )
+from vendor_assets.vendors.base import Response
 
 EXCERPT_BYTES: Final = 65_536
 """How much of an error's body is read."""
 
 MAX_INTERIM_ANSWERS: Final = 20
-"""Answers of 1xx before the one that counts."""
+"""Responses of 1xx before the final one."""
 
 MAX_HEADERS: Final = 100
 MAX_HEAD_BYTES: Final = 65_536
@@ -38,93 +39,76 @@ MAX_HEAD_BYTES: Final = 65_536
 _READ_BYTES: Final = 65_536
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What came back, complete; of an error's body at most its beginning.
-
-    Attributes:
-        status: HTTP status.
-        headers: All headers; names in lower case, repeated ones joined by commas.
-        body: After transfer and content decoding.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
 class Connection:
-    """A connection that is open. For one thread at a time.
+    """An open connection. For one thread at a time.
 
     Args:
-        sock: Connected, and encrypted where it shall be.
-        via: The proxy that is to pass on each question; None where the connection leads to the vendor itself.
+        sock: Connected, and encrypted if the vendor's URL says so.
+        via: The proxy that forwards each request; None where the connection leads to the vendor itself.
 
     Attributes:
-        reusable: Whether the last answer ended where it should, and the server keeps the connection.
-        polluted: Whether the server sent what no question had asked for.
-        asked: How many questions were sent in full.
-        heard: Whether a byte of the present answer has come.
+        reusable: Whether the last response ended where it should, and the server keeps the connection.
+        polluted: Whether the server sent what no request had asked for.
+        asked: Requests that were sent in full.
+        heard: Whether a byte of the current response has come.
+        status: Of the current response, as soon as it is known.
+        headers: Of the current response, as soon as they are known; names in lower case, repeated ones joined by
+            commas.
     """
 
     def __init__(self, sock: socket.socket, via: Proxy | None = None) -> None:
         self._sock = sock
         self.via = via
-        # Whoever forgets to close a client leaves no open socket behind.
+        # A client that nobody closes leaves no open socket behind.
         weakref.finalize(self, sock.close)
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         self.reusable = False
         self.polluted = False
         self.asked = 0
         self.heard = False
-        self._status: int | None = None
-        self._headers: dict[str, str] = {}
+        self.status: int | None = None
+        self.headers: Mapping[str, str] = {}
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the socket."""
         self.reusable = False
         self._sock.close()
 
     def silent(self) -> bool:
-        """Whether the server has sent nothing since the last answer, and not hung up either."""
+        """Whether the server has neither sent anything since the last response nor closed the connection."""
         self._sock.setblocking(False)
         try:
-            unasked = self._sock.recv(_READ_BYTES)
+            unasked = data = self._sock.recv(_READ_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError):
             return True
         except OSError:
             return False
-        # A server that hangs up may say why (408); one that stays has answered what was not asked.
-        self.polluted = bool(unasked) and not self._hangs_up()
-        return False
-
-    def _hangs_up(self) -> bool:
+        # A server that closes may say why (408); one that does not has answered what was not asked.
         try:
-            while self._sock.recv(_READ_BYTES):
-                pass
+            while data:
+                data = self._sock.recv(_READ_BYTES)
         except OSError:
-            return False
-        return True
+            self.polluted = bool(unasked)
+        return False
 
     def ask(
         self, target: str, headers: Sequence[tuple[str, str]], *, until: float, max_body_bytes: int
-    ) -> Answer:
-        """Send a GET and read its answer.
+    ) -> Response:
+        """Send a GET and read its response; of an error's body at most :data:`EXCERPT_BYTES`.
 
         Args:
             target: Path and query, percent-encoded.
-            headers: Sent as they are.
+            headers: Sent unchanged.
             until: Monotonic; the deadline of the last byte.
-            max_body_bytes: Largest body that is read, packed and unpacked.
+            max_body_bytes: Largest body that is read, before and after decoding.
 
         Raises:
-            VendorError: The server does not speak HTTP, breaks off or sends too much; ``sent``, ``status`` and
-                ``headers`` say how far it came.
+            VendorError: The server does not speak HTTP, breaks off or sends too much.
             TimeoutError: The deadline has passed.
             OSError: The connection broke.
         """
         self.reusable = self.heard = False
-        self._status, self._headers = None, {}
+        self.status, self.headers = None, {}
         try:
             request = self._http.send(h11.Request(method="GET", target=target, headers=list(headers)))
             request += self._http.send(h11.EndOfMessage())
@@ -135,49 +119,35 @@ class Connection:
         self._sock.sendall(request)
         self.asked += 1
         try:
-            return self._read(until, max_body_bytes)
+            head = self._head(until)
         except h11.RemoteProtocolError as error:
-            raise self._broken(error) from error
-
-    @property
-    def status(self) -> int | None:
-        """Of the present answer, as soon as it is known."""
-        return self._status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Of the present answer, as soon as they are known."""
-        return self._headers
-
-    def _broken(self, error: h11.RemoteProtocolError) -> VendorUnavailableError:
-        if self._status is not None:
-            return VendorUnavailableError("the answer broke off before its end", status=self._status)
-        return VendorUnavailableError(f"no answer in HTTP ({error})")
-
-    def _read(self, deadline: float, max_body_bytes: int) -> Answer:
-        response = self._head(deadline)
-        self._headers = _headers_of(response)
-        self._status = response.status_code
-        whole = 200 <= self._status < 300
+            raise VendorUnavailableError(f"no answer in HTTP ({error})") from error
+        self.headers = _headers_of(head)
+        self.status = status = head.status_code
+        success = 200 <= status < 300
         try:
-            body = self._body(deadline, max_body_bytes if whole else EXCERPT_BYTES)
+            body = self._body(until, max_body_bytes if success else EXCERPT_BYTES)
         except _TooLargeError as error:
-            if whole:
+            if success:
                 message = f"the body is larger than {max_body_bytes} bytes"
-                raise VendorTooLargeError(message, status=self._status) from error
-            return Answer(self._status, self._headers, error.beginning)
+                raise VendorTooLargeError(message, status=status) from error
+            body = error.beginning
         except (VendorError, ConnectionError, h11.RemoteProtocolError) as error:
             if isinstance(error, VendorError):
-                error.status = self._status
-            if whole:
+                error.status = status
+            if success and isinstance(error, h11.RemoteProtocolError):
+                what = "the answer broke off before its end"
+                raise VendorUnavailableError(what, status=status) from error
+            if success:
                 raise
-            # Of an error the status says what matters.
-            return Answer(self._status, self._headers, b"")
-        self._end(response)
-        return Answer(self._status, self._headers, body)
+            # For an error the status is what matters.
+            body = b""
+        else:
+            self._end(head)
+        return Response(status, self.headers, body, datetime.now(UTC))
 
     def _head(self, deadline: float) -> h11.Response:
-        """The head of the answer; interim answers before it are read and forgotten (RFC 9110, 15.2)."""
+        """The head of the final response; interim ones are skipped (RFC 9110, 15.2)."""
         for _ in range(MAX_INTERIM_ANSWERS + 1):
             event = self._event(deadline)
             if isinstance(event, h11.Response):
@@ -188,7 +158,7 @@ class Connection:
         raise VendorUnavailableError(f"more than {MAX_INTERIM_ANSWERS} interim answers, and no final one")
 
     def _body(self, deadline: float, most: int) -> bytes:
-        unpacker = Unpacker(self._headers.get("content-encoding", ""), most)
+        unpacker = Unpacker(self.headers.get("content-encoding", ""), most)
         body = bytearray()
         packed = 0
         while isinstance(event := self._event(deadline), h11.Data):
@@ -205,50 +175,49 @@ class Connection:
         return bytes(body)
 
     def _event(self, deadline: float) -> object:
-        """The next event of the answer; end of message and of connection included."""
+        """h11's next event; end of message and of connection included."""
         while (event := self._http.next_event()) is h11.NEED_DATA:
             self._sock.settimeout(_left(deadline))
             data = self._sock.recv(_READ_BYTES)
-            if not data and self._status is None:
+            if not data and self.status is None:
                 raise VendorUnavailableError("the connection was closed before the answer was complete")
             self.heard = self.heard or bool(data)
             self._http.receive_data(data)
         return event
 
-    def _end(self, response: h11.Response) -> None:
-        """Decide whether another question may be asked here: only where nothing is left over."""
+    def _end(self, head: h11.Response) -> None:
+        """Decide whether the connection may be used again: only if nothing is left over."""
         left, closed = self._http.trailing_data
         self.polluted = bool(left)
-        ambiguous = "content-length" in self._headers and "transfer-encoding" in self._headers
-        keeps = response.http_version == b"1.1" and self._http.our_state is self._http.their_state is h11.DONE
+        ambiguous = "content-length" in self.headers and "transfer-encoding" in self.headers
+        keeps = head.http_version == b"1.1" and self._http.our_state is self._http.their_state is h11.DONE
         if keeps and not (left or closed or ambiguous):
             self._http.start_next_cycle()
             self.reusable = True
 
 
 def tunnel(sock: socket.socket, proxy: Proxy, host: str, until: float) -> None:
-    """Have a proxy pass on everything to a host (RFC 9110, 9.3.6).
+    """Have a proxy forward all bytes to a host (RFC 9110, 9.3.6).
 
     Args:
-        sock: Connected with the proxy.
-        proxy: Who it is.
+        sock: Connected to the proxy.
+        proxy: Which one it is.
         host: Name or address, and port.
-        until: Monotonic; until the proxy has agreed.
+        until: Monotonic; the deadline of the proxy's answer.
 
     Raises:
         ConfigurationError: The proxy refuses.
         VendorUnavailableError: It cannot reach the host, or does not speak HTTP.
-        TimeoutError: The time is over.
+        TimeoutError: The deadline has passed.
         OSError: The connection broke.
     """
-    where = f"the proxy {proxy.host}:{proxy.port}"
     headers = [("Host", host)]
     if proxy.authorization:
         headers.append(("Proxy-Authorization", proxy.authorization))
     http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
-    question = http.send(h11.Request(method="CONNECT", target=host, headers=headers))
+    request = http.send(h11.Request(method="CONNECT", target=host, headers=headers)) or b""
     sock.settimeout(_left(until))
-    sock.sendall((question or b"") + (http.send(h11.EndOfMessage()) or b""))
+    sock.sendall(request + (http.send(h11.EndOfMessage()) or b""))
     try:
         for _ in range(MAX_INTERIM_ANSWERS + 1):
             while (event := http.next_event()) is h11.NEED_DATA:
@@ -257,31 +226,31 @@ def tunnel(sock: socket.socket, proxy: Proxy, host: str, until: float) -> None:
             if isinstance(event, h11.Response):
                 break
         else:
-            raise VendorUnavailableError(f"{where} answers without an end")
+            raise VendorUnavailableError(f"{proxy} answers without an end")
     except h11.RemoteProtocolError as error:
-        raise VendorUnavailableError(f"{where} does not speak HTTP ({error})") from error
-    refuse_proxy(event.status_code, where, host)
+        raise VendorUnavailableError(f"{proxy} does not speak HTTP ({error})") from error
+    check_proxy(event.status_code, proxy, host)
     if http.trailing_data[0]:
-        raise VendorUnavailableError(f"{where} sends bytes that nobody asked for")
+        raise VendorUnavailableError(f"{proxy} sends bytes that nobody asked for")
 
 
-def refuse_proxy(status: int, where: str, host: str) -> None:
-    """Raise what a proxy's answer means, unless it agrees.
+def check_proxy(status: int, proxy: Proxy, host: str) -> None:
+    """Raise what a proxy's status means, unless it agrees.
 
     Raises:
-        ConfigurationError: It wants to know who asks, or forbids it.
-        VendorUnavailableError: It cannot do it now.
+        ConfigurationError: It wants credentials, or forbids the connection.
+        VendorUnavailableError: It cannot connect now.
     """
     if status == 407:
         raise ConfigurationError(
-            f"{where} refuses us without another user or password (status 407); "
+            f"{proxy} refuses us without another user or password (status 407); "
             "set VENDOR_PROXY=http://user:password@host:port"
         )
     if status in (408, 425, 429) or status >= 500:
-        raise VendorUnavailableError(f"{where} cannot reach {host} (status {status})")
+        raise VendorUnavailableError(f"{proxy} cannot reach {host} (status {status})")
     if status >= 300:
         raise ConfigurationError(
-            f"{where} refuses to connect to {host} (status {status}); have that permitted, or set VENDOR_PROXY to "
+            f"{proxy} refuses to connect to {host} (status {status}); have that permitted, or set VENDOR_PROXY to "
             "another proxy or to none"
         )
 
@@ -310,10 +279,10 @@ def _check_head(head: h11.Response | h11.InformationalResponse) -> None:
         raise VendorUnavailableError(f"no answer in HTTP ({len(head.headers)} headers of {size} bytes)")
 
 
-def _headers_of(response: h11.Response) -> dict[str, str]:
-    _check_head(response)
+def _headers_of(head: h11.Response) -> dict[str, str]:
+    _check_head(head)
     headers: dict[str, str] = {}
-    for name, value in response.headers:
+    for name, value in head.headers:
         key, text = name.decode("ascii"), value.decode("latin-1")
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
     return headers

@@ -1,4 +1,4 @@
-"""As whom the vendor is asked: a key, a user, a token, headers; each read anew where its file is renewed."""
+"""What identifies us to the vendor: key, user, token, headers; each read again when its file is renewed."""
 
 from __future__ import annotations
 
@@ -9,35 +9,29 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote
 
-from requests import PreparedRequest
-from requests.auth import AuthBase
-
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.secret import Secret
 
-_OURS: Final = frozenset(
-    (
-        "accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect",
-        "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
-    )
-)  # fmt: skip
-"""Headers that the transport needs as they are."""
-_OURS_BEGIN: Final = ("proxy-", "if-", "range", "sec-")
+_RESERVED: Final = re.compile(
+    r"accept|accept-encoding|connection|content-(encoding|length|type)|expect|host|keep-alive|te|trailer"
+    r"|transfer-encoding|upgrade|(proxy-|if-|range|sec-).*",
+    re.IGNORECASE,
+)
+"""Headers that only the transport sets."""
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _REMEMBERED: Final = 50
-"""So many secrets that were renewed are still not shown."""
+"""This many renewed secrets are still hidden."""
 _NO_SECRET: Final = re.compile(r"(x-scope-orgid|.*tenant.*|user-agent|.*region.*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Login:
-    """What the vendor, or a gateway before it, wants besides the key.
+    """Credentials that the vendor, or a gateway before it, wants besides the key.
 
     Attributes:
         user: For basic authentication, with ``password``.
-        password: Belongs to ``user``.
         token: For bearer authentication.
-        headers: ``Name=value`` with commas or line ends between, values percent-encoded where they hold one.
+        headers: As :func:`parse_headers` reads them.
     """
 
     user: str = ""
@@ -46,11 +40,10 @@ class Login:
     headers: Secret = field(default_factory=lambda: Secret("VENDOR_HEADERS"))
 
     def __bool__(self) -> bool:
-        """Whether there is anything."""
         return bool(self.user or self.password or self.token or self.headers)
 
     def __str__(self) -> str:
-        """What is wanted besides the key, for people: names alone."""
+        """A description without values."""
         said = [f"the user {self.user!r}"] if self.user else ["a token"] if self.token else []
         said += [f"the header {name}" for name in parse_headers(self.headers.read(), self.headers.name)]
         return ", ".join(said)
@@ -59,36 +52,36 @@ class Login:
         """The headers to send now.
 
         Raises:
-            ConfigurationError: A part is missing, contradicts another, or cannot be sent; no value is in the message.
+            ConfigurationError: A part is missing, contradicts another, or cannot be sent; the message holds no value.
         """
-        found = parse_headers(self.headers.read(), self.headers.name)
         if self.user and self.token:
             raise ConfigurationError("VENDOR_USER and VENDOR_TOKEN exclude each other; unset one of them")
         if bool(self.user) != bool(self.password):
             missing = "VENDOR_PASSWORD" if self.user else "VENDOR_USER"
             raise ConfigurationError(f"{missing} is not set; VENDOR_USER and VENDOR_PASSWORD belong together")
+        if ":" in self.user:
+            raise ConfigurationError("VENDOR_USER has a colon, which basic authentication cannot carry")
         own: dict[str, str] = {}
         if self.user:
-            if ":" in self.user:
-                raise ConfigurationError("VENDOR_USER has a colon, which basic authentication cannot carry")
             login = f"{self.user}:{self.password.read()}"
-            own = {"Authorization": f"Basic {b64encode(login.encode()).decode()}"}
+            own["Authorization"] = f"Basic {b64encode(login.encode()).decode()}"
         elif self.token:
-            own = {"Authorization": f"Bearer {checked(self.token.read(), 'VENDOR_TOKEN')}"}
-        return merged(own, found, "VENDOR_USER or VENDOR_TOKEN", "VENDOR_HEADERS")
+            own["Authorization"] = f"Bearer {_checked(self.token.read(), 'VENDOR_TOKEN')}"
+        found = parse_headers(self.headers.read(), self.headers.name)
+        return _merged(own, found, "VENDOR_USER or VENDOR_TOKEN", "VENDOR_HEADERS")
 
 
-class Credentials(AuthBase):
-    """Adds to a request what says who asks. Thread-safe.
+class Credentials:
+    """The headers that identify us. Thread-safe.
 
     Args:
         api_key: The vendor's key.
         login: What is wanted besides.
-        auth_headers: The vendor's: from a key to the headers that carry it.
+        auth_headers: The dialect's: from a key to the headers that carry it.
         optional: Whether the vendor may do without a key.
 
     Raises:
-        ConfigurationError: Something cannot be sent, or contradicts something else.
+        ConfigurationError: A part cannot be sent, or contradicts another.
     """
 
     def __init__(
@@ -106,21 +99,19 @@ class Credentials(AuthBase):
         self._made: tuple[tuple[str, ...] | None, Mapping[str, str], tuple[str, ...]] = (None, {}, ())
         self.headers()
 
-    def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """The request with its headers."""
-        request.headers.update(self.headers())
-        return request
+    def __repr__(self) -> str:
+        return "Credentials(…)"
 
     @property
     def advice(self) -> str:
-        """What to set where the vendor refuses who asks."""
+        """What to do if the vendor refuses them."""
         if self._login.user:
             return "set VENDOR_USER and VENDOR_PASSWORD to a login that is valid and may read this"
         if self._login.token:
             return "set VENDOR_TOKEN to a token that is valid and may read this, or renew its file"
         if self._sources[0] or not self._optional:
             return "set VENDOR_API_KEY to a key that is valid and may read this"
-        return "set what it wants to know us by: VENDOR_API_KEY, VENDOR_TOKEN, or VENDOR_USER and VENDOR_PASSWORD"
+        return "set the credentials that it wants: VENDOR_API_KEY, VENDOR_TOKEN, or VENDOR_USER and VENDOR_PASSWORD"
 
     def headers(self) -> Mapping[str, str]:
         """The headers to send now.
@@ -128,54 +119,49 @@ class Credentials(AuthBase):
         Raises:
             ConfigurationError: A renewed secret cannot be sent.
         """
-        return self._now()[0]
+        return self._current()[0]
 
     def outdated(self, sent: Mapping[str, str]) -> bool:
-        """Whether a request was sent with other headers than there are now, its files read anew."""
+        """Whether the headers, their files read again, differ from those of an earlier request."""
         for secret in self._sources:
             secret.read_anew()
         return any(sent.get(name) != text for name, text in self.headers().items())
 
     def secrets(self) -> tuple[str, ...]:
-        """What must not be shown: the parts, the headers that are made of them, and what they were before."""
-        return self._now()[1]
+        """What must not be shown: the parts, the headers made of them, and what they were before."""
+        return self._current()[1]
 
-    def _now(self) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    def _current(self) -> tuple[Mapping[str, str], tuple[str, ...]]:
         texts = tuple(secret.read() for secret in self._sources)
         known, headers, secrets = self._made
         if texts == known:
             return headers, secrets
-        key = checked(texts[0], "VENDOR_API_KEY")
+        key = _checked(texts[0], "VENDOR_API_KEY")
         own = {name: text for name, text in self._auth_headers(key).items() if text}
-        headers = merged(
+        headers = _merged(
             own, self._login.read(), "VENDOR_API_KEY", "VENDOR_USER, VENDOR_TOKEN or VENDOR_HEADERS"
         )
-        # A tenant's name and the like is no secret, and would be found in what the vendor says of it.
+        # A tenant's name and the like is no secret, and may stand in what the vendor says.
         whole = [text for name, text in headers.items() if not _NO_SECRET.fullmatch(name)]
         present = dict.fromkeys(filter(None, (*texts[:3], *whole)))
         secrets = (*present, *(text for text in secrets[:_REMEMBERED] if text not in present))
         self._made = (texts, headers, secrets)
         return headers, secrets
 
-    def __repr__(self) -> str:
-        return "Credentials(…)"
-
 
 def parse_headers(text: str, name: str) -> dict[str, str]:
     """Read ``Name=value`` pairs with commas or line ends between; %2C is a comma in a value, %25 a percent sign.
 
     Raises:
-        ConfigurationError: One of them is none, comes twice, or is the transport's; no value is in the message.
+        ConfigurationError: A pair cannot be read, comes twice, or is reserved; the message holds no value.
     """
     accepted = "give Name=value, several with commas between, like X-Scope-OrgID=team-a"
     found: dict[str, str] = {}
-    for pair in text.replace("\n", ",").split(","):
-        if not pair.strip():
-            continue
+    for pair in filter(str.strip, text.replace("\n", ",").split(",")):
         header, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or not _NAME.fullmatch(header):
             raise ConfigurationError(f"{name} has a part that is no header; {accepted}")
-        if header.lower() in _OURS or header.lower().startswith(_OURS_BEGIN):
+        if _RESERVED.fullmatch(header):
             raise ConfigurationError(f"{name} sets {header}, which is not for settings; leave it out")
         if header.lower() in map(str.lower, found):
             raise ConfigurationError(f"{name} sets {header} twice; leave one of them out")
@@ -190,31 +176,20 @@ def parse_headers(text: str, name: str) -> dict[str, str]:
     return found
 
 
-def checked(text: str, name: str) -> str:
-    """A secret that a header can carry.
-
-    Raises:
-        ConfigurationError: It has other characters.
-    """
+def _checked(text: str, name: str) -> str:
     if any(not "!" <= character <= "~" for character in text):
         raise ConfigurationError(
-            f"{name} has characters that a header cannot carry (blanks, line ends, others than ASCII); set it anew"
+            f"{name} has characters that a header cannot carry (blanks, line ends, non-ASCII); set it anew"
         )
     return text
 
 
-def merged(
+def _merged(
     first: Mapping[str, str], second: Mapping[str, str], first_name: str, second_name: str
 ) -> dict[str, str]:
-    """Both, whatever their case.
-
-    Raises:
-        ConfigurationError: They say different things about the same header.
-    """
     known = {name.lower() for name in first}
-    for name in second:
-        if name.lower() in known:
-            raise ConfigurationError(
-                f"{first_name} and {second_name} both set the header {name}; unset one of them"
-            )
+    if twice := next((name for name in second if name.lower() in known), None):
+        raise ConfigurationError(
+            f"{first_name} and {second_name} both set the header {twice}; unset one of them"
+        )
     return {**first, **second}

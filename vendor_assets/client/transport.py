@@ -1,4 +1,4 @@
-"""One attempt over HTTP: sent as it is, read within a deadline and a size, failures translated.
+"""One attempt over HTTP: sent once, read within a deadline and a size, failures translated.
 
 The only place that opens connections to the vendor. No redirects, no retries, no netrc, no cookies.
 """
@@ -10,14 +10,13 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
 
 import urllib3
 
 from vendor_assets import __version__
-from vendor_assets.client.connection import Answer, Connection, refuse_proxy, tunnel
+from vendor_assets.client.connection import Connection, check_proxy, tunnel
 from vendor_assets.client.network import Network, Proxy
 from vendor_assets.errors import (
     ConfigurationError,
@@ -26,21 +25,20 @@ from vendor_assets.errors import (
     VendorUnavailableError,
 )
 from vendor_assets.logs import get_logger
-
-__all__ = ["Answer", "Transport", "check_url"]
+from vendor_assets.vendors.base import Response
 
 log = get_logger(__name__)
 
 REST_SECONDS: Final = 0.025
-"""A connection is not asked again before it was silent for so long: what a server sends after an answer, unasked,
-shows while nobody waits for another answer there."""
+"""A connection is used again only after this long in silence: bytes that a server sends unasked after a response then
+show before the next request."""
 
 KEEP_SECONDS: Final = 4.0
-"""A connection that idled for longer is closed: servers hang up after five seconds and more, and a question that
-crosses a server's goodbye is lost."""
+"""A connection that idled for longer is closed: servers close theirs after five seconds and more, and a request that
+crosses that is lost."""
 
 _FEWEST_CONNECTIONS: Final = 8
-"""So many are opened before one that has not rested is waited for."""
+"""This many are opened before one that has not rested is waited for."""
 
 
 class Transport:
@@ -48,32 +46,30 @@ class Transport:
 
     Args:
         base_url: ``http://`` or ``https://``, host, perhaps port and path.
-        headers: Sent with each request.
+        network: How the host is reached.
         pool_size: Connections that are kept.
-        attempt_timeout_seconds: From sending to the last byte, all in all.
-        connect_timeout_seconds: For the connection alone, over all addresses that the host has.
+        attempt_timeout_seconds: From sending to the last byte.
+        connect_timeout_seconds: For the connection alone, over all addresses of the host.
         max_body_bytes: Largest body that is read, after decoding.
-        network: The way to the host; by default straight there, trusting the certificates of certifi.
 
     Raises:
-        ConfigurationError: The URL is none that could be asked, or a certificate cannot be used.
+        ConfigurationError: The URL or a certificate cannot be used.
     """
 
     def __init__(
         self,
         base_url: str,
-        headers: Mapping[str, str] = MappingProxyType({}),
         *,
+        network: Network,
         pool_size: int,
         attempt_timeout_seconds: float,
         connect_timeout_seconds: float,
         max_body_bytes: int,
-        network: Network | None = None,
     ) -> None:
         self.base_url = check_url(base_url)
         parts = urlsplit(self.base_url)
-        self._network = network or Network()
-        self._tls = self._network.tls() if parts.scheme == "https" else None
+        self._network = network
+        self._tls = network.tls() if parts.scheme == "https" else None
         self._host = parts.hostname or ""
         default = 80 if self._tls is None else 443
         self._port = parts.port or default
@@ -83,7 +79,6 @@ class Transport:
             "Accept": "application/json",
             "Accept-Encoding": "gzip, deflate",
         }
-        self._headers |= headers
         self._seconds = attempt_timeout_seconds
         self._connect_seconds = min(connect_timeout_seconds, attempt_timeout_seconds)
         self._max_body_bytes = max_body_bytes
@@ -93,17 +88,20 @@ class Transport:
         self._open = 0
         self._trusted = True
 
-    def send(self, url: str, headers: Mapping[str, str] = MappingProxyType({})) -> Answer:
-        """Ask for a URL of this host and read the answer.
+    def __repr__(self) -> str:
+        return f"Transport({self.base_url!r})"
+
+    def send(self, url: str, headers: Mapping[str, str]) -> Response:
+        """GET a URL of this host.
 
         Args:
-            url: What to ask for.
-            headers: Sent with this request.
+            url: Absolute.
+            headers: Sent besides the transport's own, or in place of them.
 
         Raises:
-            VendorUnavailableError: No complete answer: connection, timeout, broken body.
+            VendorUnavailableError: No complete response: connection, timeout, broken body.
             VendorProtocolError: A body that is too large or wrongly encoded.
-            ConfigurationError: The host's certificate is not trusted, it wants another one of ours, or a proxy refuses.
+            ConfigurationError: The host's certificate is not trusted, it does not accept ours, or a proxy refuses.
         """
         deadline = time.monotonic() + self._seconds
         while True:
@@ -114,42 +112,12 @@ class Transport:
             except VendorError as error:
                 error.calls = connection.asked - before
                 error.headers = connection.headers
-                # A server may hang up on an idle connection at any time; what could not be sent there is sent anew.
+                # A server may close an idle connection at any time; what could not be sent there is sent on another.
                 if before == 0 or error.calls:
                     error.crossed = before > 0 and not connection.heard
                     raise
             finally:
                 self._keep(connection)
-
-    def _ask(self, connection: Connection, url: str, more: Mapping[str, str], deadline: float) -> Answer:
-        parts = urlsplit(url)
-        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        headers = {
-            name: text for name, text in self._headers.items() if name.lower() not in map(str.lower, more)
-        }
-        headers |= more
-        if not self._trusted:
-            headers["Connection"] = "close"
-        via = connection.via
-        if via is not None:
-            target = f"http://{self._headers['Host']}{target}"
-            if via.authorization:
-                headers["Proxy-Authorization"] = via.authorization
-        try:
-            answer = connection.ask(
-                target, list(headers.items()), until=deadline, max_body_bytes=self._max_body_bytes
-            )
-            if via is not None and answer.status == 407:
-                refuse_proxy(answer.status, _place(via), self._headers["Host"])
-            return answer
-        except TimeoutError as error:
-            what = f"no complete answer within {self._seconds:g} s"
-            raise VendorUnavailableError(what, status=connection.status) from error
-        except ssl.SSLError as error:
-            raise self._unencrypted(error, connection.status) from error
-        except OSError as error:
-            what = "the connection was closed before the answer was complete"
-            raise VendorUnavailableError(what, status=connection.status) from error
 
     def close(self) -> None:
         """Close all idle connections."""
@@ -159,27 +127,53 @@ class Transport:
         for connection, _ in idle:
             connection.close()
 
-    def __repr__(self) -> str:
-        return f"Transport({self.base_url!r})"
+    def _ask(self, connection: Connection, url: str, more: Mapping[str, str], deadline: float) -> Response:
+        parts = urlsplit(url)
+        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        replaced = {name.lower() for name in more}
+        headers = {name: text for name, text in self._headers.items() if name.lower() not in replaced}
+        headers |= more
+        if not self._trusted:
+            headers["Connection"] = "close"
+        via = connection.via
+        if via is not None:
+            target = f"http://{self._headers['Host']}{target}"
+            if via.authorization:
+                headers["Proxy-Authorization"] = via.authorization
+        try:
+            response = connection.ask(
+                target, list(headers.items()), until=deadline, max_body_bytes=self._max_body_bytes
+            )
+            if via is not None and response.status == 407:
+                check_proxy(response.status, via, self._headers["Host"])
+            return response
+        except TimeoutError as error:
+            what = f"no complete answer within {self._seconds:g} s"
+            raise VendorUnavailableError(what, status=connection.status) from error
+        except ssl.SSLError as error:
+            raise self._unencrypted(error, connection.status) from error
+        except OSError as error:
+            what = "the connection was closed before the answer was complete"
+            raise VendorUnavailableError(what, status=connection.status) from error
 
     # Connections
 
     def _kept(self) -> Connection | None:
-        """A connection that is open, has rested and is silent; None where a new one shall be opened, and counts."""
+        """An open connection that has rested and is silent; None where a new one is to be opened, already counted."""
         while True:
             now = time.monotonic()
             with self._lock:
                 stale = [entry for entry in self._idle if now - entry[1] > KEEP_SECONDS or not self._trusted]
                 self._idle = self._idle[len(stale) :]
                 rested = [entry for entry in self._idle if now - entry[1] >= REST_SECONDS]
-                # The newest of them: the others may grow old and be closed.
+                # The newest of them: the others may age and be closed.
                 found = rested[-1] if rested else None
+                wait = 0.0
                 if found is not None:
                     self._idle.remove(found)
-                wait = 0.0
-                if found is None and self._idle and self._open - len(stale) >= self._most:
+                elif self._idle and self._open - len(stale) >= self._most:
                     wait = max(0.001, REST_SECONDS - (now - self._idle[0][1]))
-                elif found is None:
+                else:
                     self._open += 1
             for connection, _ in stale:
                 self._drop(connection)
@@ -216,63 +210,30 @@ class Transport:
         """Open a connection.
 
         Raises:
-            VendorUnavailableError: The host is not known, refuses, or does not answer in time.
-            ConfigurationError: Its certificate is not trusted, or its name is none.
+            VendorUnavailableError: The host is unknown, refuses, or does not answer in time.
+            ConfigurationError: Its certificate is not trusted, or its name is invalid.
         """
         until = min(deadline, time.monotonic() + self._connect_seconds)
         log.debug("Starting new HTTP connection to %s", self.base_url)
         proxy: Proxy | None = None
         try:
-            proxy = self._network.way()
-            # What is not encrypted is passed on question by question; else the proxy sees no question.
+            proxy = self._network.current_proxy()
+            # A proxy forwards plain requests one by one; of encrypted ones it sees the host alone.
             return Connection(self._connected(proxy, until), proxy if self._tls is None else None)
         except BaseException as error:
             with self._lock:
                 self._open -= 1
+            if isinstance(error, OSError | ValueError):
+                translated = self._unconnected(error, proxy)
+                if isinstance(translated, VendorError):
+                    translated.calls = 0
+                raise translated from error
             if isinstance(error, VendorError):
                 error.calls = 0
-            if isinstance(error, OSError | ValueError):
-                raise self._unconnected(error, proxy) from error
             raise
 
-    def _unconnected(self, error: OSError | ValueError, proxy: Proxy | None) -> VendorAssetsError:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return ConfigurationError(
-                f"the certificate of {self.base_url} is not trusted: {error.verify_message}; set VENDOR_URL to the "
-                "host's true name, or give the certificates to trust as VENDOR_CA_BUNDLE"
-            )
-        where = self.base_url if proxy is None else _place(proxy)
-        if not isinstance(error, OSError):
-            return ConfigurationError(f"{where} is not an address: {error}")
-        if isinstance(error, socket.gaierror):
-            what = f"the name of {where} is not known"
-        elif isinstance(error, ConnectionRefusedError):
-            what = f"{where} refuses connections"
-        elif isinstance(error, TimeoutError):
-            through = "" if proxy is None else f" through {where}"
-            what = f"no connection to {self.base_url}{through} within {self._connect_seconds:g} s"
-        elif isinstance(error, ssl.SSLError):
-            return self._unencrypted(error, None)
-        elif isinstance(error, ConnectionError):
-            what = f"{where} closed the connection while it was opened"
-        else:
-            what = f"no connection to {where} ({error.strerror or type(error).__name__})"
-        unsent = VendorUnavailableError(what)
-        unsent.calls = 0
-        return unsent
-
-    def _unencrypted(self, error: ssl.SSLError, status: int | None) -> VendorAssetsError:
-        reason = (error.reason or "").replace("_", " ").lower()
-        # The other side's alerts about our certificate (RFC 8446, 6.2).
-        if "alert" in reason and ("certificate" in reason or "unknown ca" in reason):
-            return ConfigurationError(
-                f"{self.base_url} does not accept who we are ({reason}); give the certificate that it wants as "
-                "VENDOR_CLIENT_CERT, and its key as VENDOR_CLIENT_KEY"
-            )
-        return VendorUnavailableError("the encrypted connection broke", status=status)
-
     def _connected(self, proxy: Proxy | None, until: float) -> socket.socket:
-        """A socket to the first address of host or proxy that answers, encrypted where it shall be."""
+        """A socket to the first address of the host or the proxy that answers, encrypted if the URL says so."""
         failure: OSError = TimeoutError()
         host, port = (self._host, self._port) if proxy is None else (proxy.host, proxy.port)
         for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
@@ -288,7 +249,8 @@ class Transport:
                     return sock
                 if proxy is not None:
                     tunnel(sock, proxy, _host_header(self._host, self._port), until)
-                return self._encrypted(sock, self._tls, until)
+                sock.settimeout(max(0.001, until - time.monotonic()))
+                return self._tls.wrap_socket(sock, server_hostname=self._host)
             except OSError as error:
                 sock.close()
                 failure = error
@@ -299,9 +261,40 @@ class Transport:
                 raise
         raise failure
 
-    def _encrypted(self, sock: socket.socket, context: ssl.SSLContext, until: float) -> ssl.SSLSocket:
-        sock.settimeout(max(0.001, until - time.monotonic()))
-        return context.wrap_socket(sock, server_hostname=self._host)
+    def _unconnected(self, error: OSError | ValueError, proxy: Proxy | None) -> VendorAssetsError:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return ConfigurationError(
+                f"the certificate of {self.base_url} is not trusted: {error.verify_message}; set VENDOR_URL to the "
+                "host's true name, or give the certificates to trust as VENDOR_CA_BUNDLE"
+            )
+        where = proxy or self.base_url
+        match error:
+            case socket.gaierror():
+                what = f"the name of {where} is not known"
+            case ConnectionRefusedError():
+                what = f"{where} refuses connections"
+            case TimeoutError():
+                through = f" through {proxy}" if proxy else ""
+                what = f"no connection to {self.base_url}{through} within {self._connect_seconds:g} s"
+            case ssl.SSLError():
+                return self._unencrypted(error, None)
+            case ConnectionError():
+                what = f"{where} closed the connection while it was opened"
+            case OSError():
+                what = f"no connection to {where} ({error.strerror or type(error).__name__})"
+            case _:
+                return ConfigurationError(f"{where} is not a valid address: {error}")
+        return VendorUnavailableError(what)
+
+    def _unencrypted(self, error: ssl.SSLError, status: int | None) -> VendorAssetsError:
+        reason = (error.reason or "").replace("_", " ").lower()
+        # The other side's alerts about our certificate (RFC 8446, 6.2).
+        if "alert" in reason and ("certificate" in reason or "unknown ca" in reason):
+            return ConfigurationError(
+                f"{self.base_url} does not accept our certificate ({reason}); give the certificate that it wants as "
+                "VENDOR_CLIENT_CERT, and its key as VENDOR_CLIENT_KEY"
+            )
+        return VendorUnavailableError("the encrypted connection broke", status=status)
 
 
 def _host_header(host: str, port: int | None) -> str:
@@ -311,20 +304,17 @@ def _host_header(host: str, port: int | None) -> str:
         try:
             host = host.encode("idna").decode()
         except UnicodeError as error:
-            raise ConfigurationError(f"{host} is not the name of a host: {error}") from error
+            raise ConfigurationError(f"{host} is not a valid host name: {error}") from error
     return host if port is None else f"{host}:{port}"
 
 
-def _place(proxy: Proxy) -> str:
-    return f"the proxy {proxy.host}:{proxy.port}"
-
-
 def check_url(url: str) -> str:
-    """A vendor's URL without a slash at its end.
+    """A vendor's URL without the slash at its end.
 
     Raises:
-        ConfigurationError: Another scheme than HTTP, no host, credentials, a query, or a port that is none.
+        ConfigurationError: Another scheme than HTTP, no host, credentials, a query, or an invalid port.
     """
+    example = "give one like https://api.example.com"
     try:
         parts = urlsplit(url)
         host, credentials = parts.hostname, parts.username or parts.password
@@ -332,14 +322,10 @@ def check_url(url: str) -> str:
         # urllib3 is stricter about what can be a host.
         urllib3.util.parse_url(url)
     except (ValueError, urllib3.exceptions.LocationParseError) as error:
-        raise ConfigurationError(
-            "the vendor's URL cannot be read; give one like https://api.example.com"
-        ) from error
+        raise ConfigurationError(f"the vendor's URL cannot be read; {example}") from error
     if credentials:
         raise ConfigurationError("the vendor's URL holds credentials; give the key as VENDOR_API_KEY instead")
     bad = any(character.isspace() or not character.isprintable() for character in url)
     if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or bad:
-        raise ConfigurationError(
-            f"the vendor's URL {url!r} cannot be asked; give one like https://api.example.com"
-        )
+        raise ConfigurationError(f"the vendor's URL {url!r} cannot be used; {example}")
     return url.rstrip("/")

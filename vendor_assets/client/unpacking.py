@@ -1,40 +1,26 @@
-"""Unpacking a body: ``Content-Encoding`` undone step by step, no further than what is wanted of it."""
+"""Decompressing a body: ``Content-Encoding`` undone step by step, no further than is wanted."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Final, Protocol
+from collections.abc import Iterator
+from typing import Any, Final
 
 from vendor_assets.errors import VendorProtocolError
 
 STEP_BYTES: Final = 65_536
-"""What comes out of one step at most: between two steps time and size are looked at."""
+"""The most that one step yields: between two steps the caller checks time and size."""
 
 MAX_CODINGS: Final = 2
-"""Codings around a body, one in the other; nobody means more."""
-
-_GZIP: Final = 16 + zlib.MAX_WBITS
-_RAW: Final = -zlib.MAX_WBITS
-
-
-class _Decompressor(Protocol):
-    """What zlib makes; it has no name for it."""
-
-    @property
-    def unconsumed_tail(self) -> bytes: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    @property
-    def eof(self) -> bool: ...
-    def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
+"""Codings around a body, one in the other."""
 
 
 class _Gzip:
     """Members of gzip one after another (RFC 1952); zeros after the last one are padding."""
 
     def __init__(self) -> None:
-        self._member: _Decompressor | None = None
+        # zlib does not export the type of its decompressors.
+        self._member: Any = None
         self._begun = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -42,7 +28,7 @@ class _Gzip:
             if self._member is None:
                 if self._begun and not data.strip(b"\0"):
                     return
-                self._member, self._begun = zlib.decompressobj(_GZIP), True
+                self._member, self._begun = zlib.decompressobj(16 + zlib.MAX_WBITS), True
             yield self._member.decompress(data, STEP_BYTES)
             data = self._member.unconsumed_tail
             if self._member.eof:
@@ -54,10 +40,10 @@ class _Gzip:
 
 
 class _Deflate:
-    """A zlib stream (RFC 1950), or the bare one that some servers send under the same name."""
+    """A zlib stream (RFC 1950), or the raw one that some servers send under the same name."""
 
     def __init__(self) -> None:
-        self._stream: _Decompressor | None = None
+        self._stream: Any = None
         self._head = b""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -66,8 +52,7 @@ class _Deflate:
             if len(data) < 2:
                 return
             wrapped = data[0] & 0x0F == 8 and (data[0] * 256 + data[1]) % 31 == 0
-            self._stream = zlib.decompressobj(zlib.MAX_WBITS if wrapped else _RAW)
-            self._head = b""
+            self._stream = zlib.decompressobj(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
         while data and not self._stream.eof:
             yield self._stream.decompress(data, STEP_BYTES)
             data = self._stream.unconsumed_tail
@@ -76,14 +61,12 @@ class _Deflate:
 
     @property
     def whole(self) -> bool:
-        return self._stream.eof if self._stream is not None else not self._head
+        return not self._head if self._stream is None else bool(self._stream.eof)
 
 
-_CODINGS: Final[dict[str, Callable[[], _Gzip | _Deflate]]] = {
-    "gzip": _Gzip,
-    "x-gzip": _Gzip,
-    "deflate": _Deflate,
-}
+_CODINGS: Final[dict[str, type[_Gzip | _Deflate]]] = {
+    "gzip": _Gzip, "x-gzip": _Gzip, "deflate": _Deflate
+}  # fmt: skip
 
 
 class Unpacker:
@@ -91,10 +74,10 @@ class Unpacker:
 
     Args:
         codings: The text of ``Content-Encoding``.
-        max_bytes: What may come out of any of them.
+        max_bytes: The most that may come out of any of them.
 
     Raises:
-        VendorProtocolError: A coding that was not asked for, or more of them than anybody means.
+        VendorProtocolError: A coding that was not asked for, or too many of them.
     """
 
     def __init__(self, codings: str, max_bytes: int) -> None:
@@ -109,15 +92,15 @@ class Unpacker:
             )
         if len(names) > MAX_CODINGS:
             raise VendorProtocolError(f"the body is packed {len(names)} times over")
-        # The last one named was put on last.
+        # The last one named was applied last.
         self._layers = [_CODINGS[name]() for name in reversed(names)]
         self._between = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Undo what can be undone so far, in pieces of :data:`STEP_BYTES` at most; empty pieces are steps too.
+        """Undo as much as possible, in pieces of :data:`STEP_BYTES` at most; empty pieces are steps too.
 
         Raises:
-            VendorProtocolError: That is no data of its coding, or too much between two codings.
+            VendorProtocolError: The data is not in its coding, or too much between two codings.
         """
         try:
             yield from self._through(self._layers, data)
@@ -132,17 +115,17 @@ class Unpacker:
             if not piece or not layers[1:]:
                 yield piece
                 continue
-            # What is empty at last may be huge in between.
+            # What is empty in the end may be huge in between.
             self._between += len(piece)
             if self._between > self._max_bytes:
                 raise VendorProtocolError(f"the body is larger than {self._max_bytes} bytes")
             yield from self._through(layers[1:], piece)
 
     def finish(self) -> None:
-        """The body is over.
+        """Check that the body is complete.
 
         Raises:
-            VendorProtocolError: Its packing is not.
+            VendorProtocolError: It is not.
         """
         if not all(layer.whole for layer in self._layers):
             raise VendorProtocolError("the body cannot be decompressed: its packing breaks off")

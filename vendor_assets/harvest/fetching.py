@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
 
-from vendor_assets.client import Spent
+from vendor_assets.client import Fetched, Usage
 from vendor_assets.errors import (
     HarvestError,
     StoppedError,
@@ -60,14 +60,6 @@ CONFIRMED_SECONDS = 30.0
 """How long it counts that the vendor was found at its address."""
 
 
-class FetchedLike(Protocol):
-    """What the client's ``fetch`` returns."""
-
-    response: Response
-    value: Any
-    attempts: int
-
-
 class Client(Protocol):
     """The responsible HTTP client, as far as the harvest needs it."""
 
@@ -78,12 +70,12 @@ class Client(Protocol):
         work_class: str = ...,
         check: Callable[[Response], Any] | None = ...,
         ended: Callable[[], bool] | None = ...,
-        spent: Spent | None = ...,
+        usage: Usage | None = ...,
         max_attempts: int | None = ...,
-    ) -> FetchedLike:
+    ) -> Fetched:
         """Send one request within the budget, with retries, unless ``ended``; raises a VendorError.
 
-        ``spent`` grows by what it costs, however it ends.
+        ``usage`` grows by what it costs, however it ends.
         """
         ...
 
@@ -349,14 +341,14 @@ class Fetcher:
             return _Failed(planned, error, started, alone=self._answers.total() == before)
 
         while True:
-            started, spent = datetime.now(UTC), Spent()
+            started, usage = datetime.now(UTC), Usage()
             try:
                 fetched = self._client.fetch(
                     request,
                     work_class=work.work_class,
                     check=partial(self._read, work.asset, planned, request),
                     ended=lambda: work.failure is not None or self._stopping(),
-                    spent=spent,
+                    usage=usage,
                     max_attempts=max_attempts,
                 )
             except VendorNotFoundError as error:
@@ -365,7 +357,7 @@ class Fetcher:
             except VendorError as error:
                 return failed(error)
             finally:
-                self._count(work, spent)
+                self._count(work, usage)
             self._down = 0
             with self._condition:
                 self._answers[work.asset] += 1
@@ -373,7 +365,7 @@ class Fetcher:
             content = _content(work.asset, request, parsed)
             if content in seen or page > MAX_PAGES:
                 what = f"page {page} of {planned.request.key} repeats an earlier page; the list never ends"
-                endless = VendorProtocolError(what, status=fetched.response.status, attempts=fetched.attempts)
+                endless = VendorProtocolError(what, status=fetched.response.status, attempts=usage.attempts)
                 return failed(endless)
             seen.add(content)
             work.lander.add(
@@ -385,7 +377,7 @@ class Fetcher:
                     request=request,
                     next=parsed.next,
                     response=fetched.response,
-                    attempts=fetched.attempts,
+                    attempts=usage.attempts,
                 )
             )
             if parsed.next is None:
@@ -441,13 +433,13 @@ class Fetcher:
         with self._confirming:
             if time.monotonic() < self._confirmed_until:
                 return
-            spent = Spent()
+            usage = Usage()
             try:
                 self._client.fetch(
                     self._vendor.probe(),
                     work_class=work.work_class,
                     ended=lambda: work.failure is not None or self._stopping(),
-                    spent=spent,
+                    usage=usage,
                 )
             except VendorNotFoundError as error:
                 message = (
@@ -456,7 +448,7 @@ class Fetcher:
                 )
                 raise VendorNotFoundError(message, status=error.status, attempts=error.attempts) from error
             finally:
-                self._count(work, spent)
+                self._count(work, usage)
             self._confirmed_until = time.monotonic() + CONFIRMED_SECONDS
 
     def _judge(self, error: VendorError) -> None:
@@ -538,13 +530,13 @@ class Fetcher:
             if self._dead_at == answered:
                 return False
             self._dead_at = answered
-        spent = Spent()
+        usage = Usage()
         try:
-            self._client.fetch(self._vendor.probe(), work_class=work.work_class, spent=spent, max_attempts=1)
+            self._client.fetch(self._vendor.probe(), work_class=work.work_class, usage=usage, max_attempts=1)
         except VendorError:
             return False
         finally:
-            self._count(work, spent)
+            self._count(work, usage)
         self._dead_at = -1
         return True
 
@@ -577,13 +569,13 @@ class Fetcher:
         with self._condition:
             work.gone += len(planned.leaves)
 
-    def _count(self, work: Work, spent: Spent) -> None:
+    def _count(self, work: Work, usage: Usage) -> None:
         with self._condition:
-            work.counts.calls += spent.calls
-            work.counts.retries += max(0, spent.calls - 1)
-            work.counts.throttled += spent.throttled
-            work.counts.paced_seconds += spent.waited_seconds
-            work.counts.bytes += spent.bytes
+            work.counts.calls += usage.calls
+            work.counts.retries += max(0, usage.calls - 1)
+            work.counts.throttled += usage.throttled
+            work.counts.paced_seconds += usage.waited_seconds
+            work.counts.bytes += usage.bytes
 
 
 def _no_thread(error: Exception) -> VendorAssetsError:

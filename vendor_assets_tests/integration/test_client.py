@@ -22,12 +22,13 @@ from typing import Any
 import pytest
 
 from vendor_assets.budget import Budget, Limit
-from vendor_assets.client import StoppedError, VendorClient
+from vendor_assets.client import Usage, VendorClient
 from vendor_assets.client.network import Network
-from vendor_assets.client.transport import Answer, Transport
+from vendor_assets.client.transport import Transport
 from vendor_assets.days import day_window, last_complete_day, parse_time_zone
 from vendor_assets.errors import (
     ConfigurationError,
+    StoppedError,
     VendorAssetsError,
     VendorError,
     VendorNotFoundError,
@@ -43,6 +44,7 @@ from vendor_assets.vendors.new_relic import NewRelic
 from vendor_assets_tests.support.simulator import RunningSimulator, simulator
 
 KEY = "NRAK-secret-0123456789"
+HEADERS = NewRelic().auth_headers(KEY)
 Behaviour = Callable[[socket.socket, bytes], None]
 
 
@@ -133,14 +135,15 @@ def _transport(url: str, **options: Any) -> Transport:
         "attempt_timeout_seconds": 5,
         "connect_timeout_seconds": 5,
         "max_body_bytes": 1 << 20,
+        "network": Network(),
     }
-    return Transport(url, NewRelic().auth_headers(KEY), pool_size=2, **settings | options)
+    return Transport(url, pool_size=2, **settings | options)
 
 
-def _send(url: str, **options: Any) -> Answer:
+def _send(url: str, **options: Any) -> Response:
     transport = _transport(url, **options)
     try:
-        return transport.send(f"{url}/x")
+        return transport.send(f"{url}/x", HEADERS)
     finally:
         transport.close()
 
@@ -319,7 +322,7 @@ def test_paths_are_sent_as_they_are(path: str) -> None:
     """No library between us and the socket decodes, climbs or sorts."""
     with serving(answering(b"{}")) as (url, requests):
         transport = _transport(url)
-        transport.send(url + path)
+        transport.send(url + path, HEADERS)
         transport.close()
     assert requests[0].split(b" ")[1] == path.encode()
 
@@ -343,8 +346,8 @@ def test_a_cookie_is_not_sent_back() -> None:
     """Calls do not depend on each other."""
     with serving(answering(b"{}", "200 OK", "Set-Cookie: a=b; Path=/")) as (url, requests):
         transport = _transport(url)
-        transport.send(f"{url}/1")
-        transport.send(f"{url}/2")
+        transport.send(f"{url}/1", HEADERS)
+        transport.send(f"{url}/2", HEADERS)
         transport.close()
     assert b"Cookie" not in requests[1]
 
@@ -534,7 +537,7 @@ def test_a_passing_fault_is_overcome(fresh: RunningSimulator, kind: str) -> None
     client, _ = _client(fresh.url)
     fetched = client.fetch(TROOPS.request, check=_read)
     client.close()
-    assert fetched.attempts == 2
+    assert fetched.usage.attempts == 2
     assert fetched.value is not None
     assert len(fetched.value.columns["troop_id"]) == 1
 
@@ -546,7 +549,7 @@ def test_a_wrong_key_is_refused_once() -> None:
         with pytest.raises(VendorUnauthorizedError, match="VENDOR_API_KEY") as raised:
             client.fetch(VENDOR.probe())
         assert "the-wrong-one" not in str(raised.value)
-        assert client.counts.calls == 1
+        assert raised.value.calls == 1
 
 
 def test_a_redirect_to_another_host_sends_no_key_there() -> None:
@@ -567,11 +570,11 @@ def test_many_threads_share_one_client(fresh: RunningSimulator, caplog: pytest.L
     caplog.set_level(logging.DEBUG)
     client, ledger = _client(fresh.url)
     failures: list[BaseException] = []
+    usages: list[Usage] = []
 
     def work() -> None:
         try:
-            for _ in range(25):
-                client.fetch(TROOPS.request, check=_read)
+            usages.extend(client.fetch(TROOPS.request, check=_read).usage for _ in range(25))
         except BaseException as error:
             failures.append(error)
 
@@ -582,7 +585,7 @@ def test_many_threads_share_one_client(fresh: RunningSimulator, caplog: pytest.L
         thread.join()
     client.close()
     assert failures == []
-    assert client.counts.calls == len(ledger.observed) == fresh.calls() == 200
+    assert sum(usage.calls for usage in usages) == len(ledger.observed) == fresh.calls() == 200
     assert sum("Starting new HTTP connection" in record.getMessage() for record in caplog.records) <= 8
     assert KEY not in caplog.text
 
@@ -621,10 +624,10 @@ def test_with_the_real_budget_the_vendor_counts_no_violation(tmp_path: Path) -> 
         client = VendorClient(
             base_url=vendor.url, api_key=vendor.key, vendor=VENDOR, budget=budget, max_in_flight=8
         )
-        results: list[int] = []
+        usages: list[Usage] = []
 
         def work() -> None:
-            results.extend(client.fetch(TROOPS.request, check=_read).attempts for _ in range(10))
+            usages.extend(client.fetch(TROOPS.request, check=_read).usage for _ in range(10))
 
         threads = [threading.Thread(target=work) for _ in range(8)]
         for thread in threads:
@@ -633,7 +636,7 @@ def test_with_the_real_budget_the_vendor_counts_no_violation(tmp_path: Path) -> 
             thread.join()
         client.close()
         budget.close()
-        assert results == [1] * 80
+        assert [usage.attempts for usage in usages] == [1] * 80
         assert vendor.calls() == 80
         assert vendor.calls(outcome="429") == 0
-        assert client.counts.paced_seconds > 0
+        assert sum(usage.waited_seconds for usage in usages) > 0

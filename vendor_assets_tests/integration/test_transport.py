@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vendor_assets.client import transport as transport_module
+from vendor_assets.client.network import Network
 from vendor_assets.client.transport import Transport
 from vendor_assets.errors import VendorError, VendorUnavailableError
 
@@ -85,10 +86,10 @@ def raw_server(script: Script) -> Iterator[RawServer]:
 def sending(url: str, **options: Any) -> Iterator[Callable[[str], bytes]]:
     """Asks a server for a target, over connections that are kept."""
     chosen: dict[str, Any] = {"pool_size": 8, "attempt_timeout_seconds": 20, "connect_timeout_seconds": 20}
-    chosen |= {"max_body_bytes": 1 << 20} | options
-    transport = Transport(url, {"X-Api-Key": "key"}, **chosen)
+    chosen |= {"max_body_bytes": 1 << 20, "network": Network()} | options
+    transport = Transport(url, **chosen)
     try:
-        yield lambda target: transport.send(url + target).body
+        yield lambda target: transport.send(url + target, {"X-Api-Key": "key"}).body
     finally:
         transport.close()
 

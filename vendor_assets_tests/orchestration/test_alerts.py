@@ -21,6 +21,7 @@ from dagster._core.scheduler.instigation import (
     ScheduleInstigatorData,
 )
 
+from vendor_assets.client.network import Network
 from vendor_assets.client.webhook import post
 from vendor_assets.configuration import read
 from vendor_assets.errors import ConfigurationError, MessageError, Reason, VendorRejectedError
@@ -176,7 +177,7 @@ def test_what_nobody_listens_to_says_no_address() -> None:
     with webhook() as gone:
         url = gone.url
     with pytest.raises(MessageError) as failed:
-        post(url, {"text": "x"})
+        post(url, {"text": "x"}, network=Network())
     assert SECRET not in repr(failed.value)
     assert failed.value.__cause__ is None
     assert failed.value.__context__ is None
@@ -197,7 +198,7 @@ def test_what_nobody_listens_to_says_no_address() -> None:
 def test_an_address_that_is_none_is_one_line(url: str) -> None:
     """Whatever an address is, the error is ours, on one line, and does not repeat it."""
     with pytest.raises(MessageError) as failed:
-        post(url, {"text": "x"})
+        post(url, {"text": "x"}, network=Network())
     assert SECRET not in str(failed.value)
     assert len(str(failed.value)) < 200
 
@@ -219,9 +220,9 @@ def test_a_webhook_that_drips_does_not_hold_up_the_sensor() -> None:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/{SECRET}"
         try:
             with pytest.raises(MessageError, match="nothing whole"):
-                post(url, {"text": "x"}, whole_seconds=0.2)
+                post(url, {"text": "x"}, network=Network(), whole_seconds=0.2)
             with pytest.raises(MessageError, match="has not finished"):
-                post(url, {"text": "x"}, whole_seconds=0.2)
+                post(url, {"text": "x"}, network=Network(), whole_seconds=0.2)
         finally:
             ended.set()
             thread.join()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
-from vendor_assets.client import Spent
+from vendor_assets.client import Fetched, Usage
 from vendor_assets.days import Window
 from vendor_assets.errors import StoppedError, VendorError, VendorProtocolError
 from vendor_assets.vendors.base import DataGroup, Leaf, Parsed, PlannedRequest, Request, Response, Vendor
@@ -108,15 +108,6 @@ def _with(request: Request, **changed: str) -> Request:
 
 
 @dataclass
-class Fetched:
-    """What a fetch brought."""
-
-    response: Response
-    value: Any
-    attempts: int = 1
-
-
-@dataclass
 class ToyClient:
     """Answers for the toy vendor out of a hierarchy; counts every call by request key.
 
@@ -149,14 +140,15 @@ class ToyClient:
         work_class: str = "scheduled",
         check: Callable[[Response], Any] | None = None,
         ended: Callable[[], bool] | None = None,
-        spent: Spent | None = None,
+        usage: Usage | None = None,
         max_attempts: int | None = None,
     ) -> Fetched:
         if ended is not None and ended():
             raise StoppedError("asked to stop")
         self.before(request)
-        spent = spent or Spent()
-        spent.calls += 1
+        usage = usage or Usage()
+        usage.attempts += 1
+        usage.calls += 1
         with self._lock:
             self.calls[request.key] += 1
             self.classes[work_class] += 1
@@ -167,8 +159,8 @@ class ToyClient:
             raise error
         body = json.dumps(self._answer(request)).encode()
         response = Response(200, {}, body, self.now())
-        spent.bytes += len(body)
-        return Fetched(response, check(response) if check else None)
+        usage.bytes += len(body)
+        return Fetched(response, check(response) if check else None, usage)
 
     def _answer(self, request: Request) -> dict[str, Any]:
         kind, _, rest = request.path.lstrip("/").partition("/")

@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vendor_assets.client import Fetched, Spent, StoppedError, VendorClient, fetching
+from vendor_assets.client import Fetched, Usage, VendorClient
+from vendor_assets.client import client as client_module
 from vendor_assets.client.redaction import MASK, Redaction
-from vendor_assets.client.transport import Answer, check_url
+from vendor_assets.client.transport import check_url
 from vendor_assets.errors import (
     ConfigurationError,
+    StoppedError,
     VendorError,
     VendorNotFoundError,
     VendorProtocolError,
@@ -111,13 +113,13 @@ class Ledger:
 class Script:
     """A transport that answers what it was told, in order."""
 
-    def __init__(self, *answers: Answer | Exception) -> None:
+    def __init__(self, *answers: Response | Exception) -> None:
         self.answers = list(answers)
         self.urls: list[str] = []
         self.headers: list[Mapping[str, str]] = []
         self.base_url = "https://vendor.example/prefix"
 
-    def send(self, url: str, headers: Mapping[str, str]) -> Answer:
+    def send(self, url: str, headers: Mapping[str, str]) -> Response:
         """The next answer."""
         self.urls.append(url)
         self.headers.append(headers)
@@ -130,8 +132,9 @@ class Script:
         """Nothing to close."""
 
 
-def _answer(status: int = 200, body: bytes = b"{}", **headers: str) -> Answer:
-    return Answer(status, {name.replace("_", "-"): text for name, text in headers.items()}, body)
+def _answer(status: int = 200, body: bytes = b"{}", **headers: str) -> Response:
+    named = {name.replace("_", "-").lower(): text for name, text in headers.items()}
+    return Response(status, named, body, NOW)
 
 
 def _unavailable() -> VendorUnavailableError:
@@ -142,13 +145,18 @@ class Bench:
     """A client on a scripted transport."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, *answers: Answer | Exception, wait: float = 0.0, **options: Any
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *answers: Response | Exception,
+        wait: float = 0.0,
+        **options: Any,
     ) -> None:
         self.script = Script(*answers)
         self.clock = Clock()
         self.ledger = Ledger(self.clock, wait)
         self.stop = threading.Event()
-        monkeypatch.setattr(fetching, "Transport", lambda *_, **__: self.script)
+        self.usage = Usage()
+        monkeypatch.setattr(client_module, "Transport", lambda *_, **__: self.script)
         settings: dict[str, Any] = {"sleep": self.clock.sleep, "jitter": lambda most: most} | options
         self.client = VendorClient(
             base_url="https://vendor.example/prefix",
@@ -162,9 +170,10 @@ class Bench:
             **settings,
         )
 
-    def fetch(self, check: Any = None) -> Fetched[Any]:
+    def fetch(self, check: Any = None) -> Fetched:
         """Fetch the one request."""
-        return self.client.fetch(REQUEST, check=check)
+        self.usage = Usage()
+        return self.client.fetch(REQUEST, check=check, usage=self.usage)
 
     def fail(self, kind: type[VendorError], check: Any = None) -> VendorError:
         """Fetch, and return the error."""
@@ -183,12 +192,9 @@ def test_an_answer_comes_with_what_it_cost(monkeypatch: pytest.MonkeyPatch) -> N
     assert fetched == Fetched(
         Response(200, {"link": "<x>"}, b'{"a":1}', NOW),
         {"a": 1},
-        attempts=3,
-        throttled=1,
-        waited_seconds=6.0,
-        seconds=7.5,
-        bytes=9,
+        Usage(attempts=3, calls=3, throttled=1, waited_seconds=6.0, bytes=9, first_at=NOW, last_at=NOW),
     )
+    assert bench.clock.seconds == 1007.5
     assert bench.script.urls == ["https://vendor.example/prefix/v2/applications.json?names%5B%5D=a+b"] * 3
 
 
@@ -198,7 +204,7 @@ def test_each_attempt_has_its_own_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     bench.client.fetch(REQUEST, work_class="backfill")
     assert bench.ledger.asked == [("applications", "backfill")] * 3
     assert bench.ledger.observed == [(503, False), (None, True), (200, False)]
-    assert bench.ledger.headers[0] == {"Retry-After": "7"}
+    assert bench.ledger.headers[0] == {"retry-after": "7"}
     assert bench.ledger.open == 0
 
 
@@ -214,7 +220,7 @@ def test_a_transient_status_is_tried_again(monkeypatch: pytest.MonkeyPatch, stat
     bench = Bench(monkeypatch, *[_answer(status, b"busy")] * 5)
     error = bench.fail(VendorThrottledError if status == 429 else VendorUnavailableError)
     assert (error.status, error.attempts, error.retryable) == (status, 5, True)
-    assert error.throttled == (5 if status == 429 else 0)
+    assert bench.usage.throttled == (5 if status == 429 else 0)
     assert error.excerpt == "busy"
     assert bench.clock.slept == [0.5, 1.0, 2.0, 4.0]
 
@@ -222,7 +228,8 @@ def test_a_transient_status_is_tried_again(monkeypatch: pytest.MonkeyPatch, stat
 def test_a_503_with_retry_after_is_throttling(monkeypatch: pytest.MonkeyPatch) -> None:
     """A vendor that says when to come back is not broken, it is full."""
     bench = Bench(monkeypatch, *[_answer(503, Retry_After="soon")] * 5)
-    assert bench.fail(VendorThrottledError).throttled == 5
+    bench.fail(VendorThrottledError)
+    assert bench.usage.throttled == 5
 
 
 @pytest.mark.parametrize(
@@ -275,7 +282,7 @@ def test_an_unreadable_answer_may_heal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         bench.fetch(
             check=lambda response: json.loads(response.body) if response.body != b"<" else _never(response)
-        ).attempts
+        ).usage.attempts
         == 2
     )
 
@@ -343,23 +350,16 @@ def test_a_stop_ends_the_retries_but_not_the_attempt(monkeypatch: pytest.MonkeyP
     assert len(bench.script.urls) == 1
 
 
-def test_counts_are_over_all_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a client has spent can be read at any time."""
-    bench = Bench(monkeypatch, _answer(429), _answer(body=b"12345"), _answer(404), wait=1.0)
-    bench.fetch()
-    bench.fail(VendorNotFoundError)
-    counts = bench.client.counts
-    assert (counts.calls, counts.retries, counts.throttled, counts.bytes) == (3, 1, 1, 9)
-    assert (counts.paced_seconds, counts.by_endpoint) == (3.0, {"applications": 3})
-    counts.by_endpoint.clear()
-    assert bench.client.counts.by_endpoint
-
-
 def test_a_failure_tells_what_it_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Status, attempts, waits, bytes, first and last time are on the error."""
+    """First and last time are on the error, waits and bytes in the usage."""
     bench = Bench(monkeypatch, _answer(404, b"gone"), wait=1.5)
     error = bench.fail(VendorNotFoundError)
-    assert (error.waited_seconds, error.bytes, error.first_at, error.last_at) == (1.5, 4, NOW, NOW)
+    assert (bench.usage.waited_seconds, bench.usage.bytes, error.first_at, error.last_at) == (
+        1.5,
+        4,
+        NOW,
+        NOW,
+    )
     assert (
         str(error)
         == "GET /v2/applications.json: the vendor does not know this (status 404): gone (1 attempt)"
@@ -386,7 +386,7 @@ def test_the_first_refusal_of_the_key_is_the_last_call(monkeypatch: pytest.Monke
         assert str(raised.value).startswith(
             "GET /v2/applications.json: the vendor refuses the key (status 401): "
         )
-    assert len(bench.script.urls) == len(bench.ledger.observed) == bench.client.counts.calls == 1
+    assert len(bench.script.urls) == len(bench.ledger.observed) == bench.usage.calls == 1
 
 
 def test_a_refusal_ends_the_wait_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,14 +424,14 @@ def test_a_request_that_nobody_wants_any_more_is_not_sent(monkeypatch: pytest.Mo
 def test_a_403_of_one_entity_is_no_verdict_on_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the vendor's cheapest request is answered, the key is accepted, and work goes on."""
     bench = Bench(monkeypatch, _answer(403, b"not yours"), _answer(), _answer())
-    spent = Spent()
+    usage = Usage()
     with pytest.raises(VendorUnauthorizedError, match="not yours") as raised:
-        bench.client.fetch(ENTITY, spent=spent)
+        bench.client.fetch(ENTITY, usage=usage)
     assert not raised.value.key_refused
     assert bench.script.urls[1:] == [f"https://vendor.example/prefix{NewRelic().probe().key}"]
-    assert (raised.value.attempts, raised.value.calls, spent.calls) == (1, 2, 2)
-    assert bench.fetch().attempts == 1
-    assert bench.client.counts.calls == len(bench.script.urls) == 3
+    assert (raised.value.attempts, raised.value.calls, usage.calls) == (1, 2, 2)
+    assert bench.fetch().usage.attempts == 1
+    assert usage.calls + bench.usage.calls == len(bench.script.urls) == 3
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -469,7 +469,7 @@ def test_whether_the_key_is_accepted_is_asked_in_the_next_slot(monkeypatch: pyte
 
 def test_forbidden_entities_cost_few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Among a hundred that are forbidden and a hundred that are not, the key is asked for as often as they double."""
-    answers: list[Answer] = []
+    answers: list[Response] = []
     for number in range(1, 101):
         answers += [_answer(403)] + [_answer()] * (number & (number - 1) == 0) + [_answer()]
     bench = Bench(monkeypatch, *answers)
@@ -492,16 +492,16 @@ def test_a_key_that_is_withdrawn_later_is_noticed(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(VendorUnauthorizedError) as raised:
             bench.client.fetch(ENTITY)
     assert raised.value.key_refused
-    assert len(bench.script.urls) - calls <= fetching.STREAK + 1
+    assert len(bench.script.urls) - calls <= client_module.STREAK + 1
 
 
 @pytest.mark.parametrize(
     ("status", "headers", "body"),
     [
-        (403, {"Retry-After": "30"}, b""),
-        (403, {"X-RateLimit-Remaining": "0"}, b""),
-        (403, {"RateLimit": '"default";r=0;t=30'}, b""),
-        (403, {"RateLimit": "limit=100, remaining=0, reset=54"}, b""),
+        (403, {"retry-after": "30"}, b""),
+        (403, {"x-ratelimit-remaining": "0"}, b""),
+        (403, {"ratelimit": '"default";r=0;t=30'}, b""),
+        (403, {"ratelimit": "limit=100, remaining=0, reset=54"}, b""),
         (403, {"x-rate-limit-remaining-minute": "0"}, b""),
         (403, {}, b'{"message": "API rate limit exceeded for user"}'),
         (403, {}, b"You have exceeded your quota"),
@@ -509,24 +509,24 @@ def test_a_key_that_is_withdrawn_later_is_noticed(monkeypatch: pytest.MonkeyPatc
         (429, {}, b""),
         (509, {}, b""),
         (529, {}, b""),
-        (503, {"Retry-After": "1"}, b""),
+        (503, {"retry-after": "1"}, b""),
     ],
 )
 def test_what_says_too_fast_is_a_throttle(
     monkeypatch: pytest.MonkeyPatch, status: int, headers: dict[str, str], body: bytes
 ) -> None:
     """Whatever its status, a sign of throttling is tried again, told to the budget, and no verdict on the key."""
-    bench = Bench(monkeypatch, Answer(status, headers, body), _answer())
+    bench = Bench(monkeypatch, Response(status, headers, body, NOW), _answer())
     fetched = bench.client.fetch(ENTITY)
-    assert (fetched.attempts, fetched.throttled) == (2, 1)
+    assert (fetched.usage.attempts, fetched.usage.throttled) == (2, 1)
     assert bench.ledger.throttled == [True, False]
 
 
 @pytest.mark.parametrize(
     ("headers", "body"),
     [
-        ({"X-RateLimit-Remaining": "10"}, b"forbidden"),
-        ({"RateLimit": '"default";r=50;t=0'}, b""),
+        ({"x-ratelimit-remaining": "10"}, b"forbidden"),
+        ({"ratelimit": '"default";r=50;t=0'}, b""),
         ({}, b"key refused"),
     ],
 )
@@ -534,7 +534,7 @@ def test_a_refusal_without_a_sign_of_throttling_is_one(
     monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], body: bytes
 ) -> None:
     """A quota that is left over makes no throttle of a refused key."""
-    bench = Bench(monkeypatch, Answer(403, headers, body), _answer(403))
+    bench = Bench(monkeypatch, Response(403, headers, body, NOW), _answer(403))
     with pytest.raises(VendorUnauthorizedError) as raised:
         bench.client.fetch(ENTITY)
     assert raised.value.key_refused
@@ -545,7 +545,7 @@ def test_a_dialect_may_know_better_what_a_throttle_is(monkeypatch: pytest.Monkey
     """The vendor's own rule decides, in both directions."""
     bench = Bench(monkeypatch, _answer(418), _answer())
     monkeypatch.setattr(NewRelic, "throttled", lambda _, status, *__: status == 418)
-    assert bench.fetch().throttled == 1
+    assert bench.fetch().usage.throttled == 1
 
 
 @pytest.mark.parametrize(
@@ -593,7 +593,7 @@ def test_what_a_fetch_costs_is_known_however_it_ends(monkeypatch: pytest.MonkeyP
     """An error, a bug and a certificate that is not trusted leave the same account as an answer."""
     unsent = _unavailable()
     unsent.calls = 0
-    endings: list[tuple[list[Answer | Exception], Any, type[BaseException], int]] = [
+    endings: list[tuple[list[Response | Exception], Any, type[BaseException], int]] = [
         ([_answer(404)], None, VendorNotFoundError, 1),
         ([_answer()], lambda _: 1 / 0, ZeroDivisionError, 1),
         ([_answer(500), ConfigurationError("not trusted")], None, ConfigurationError, 1),
@@ -603,10 +603,10 @@ def test_what_a_fetch_costs_is_known_however_it_ends(monkeypatch: pytest.MonkeyP
         ([_answer(500), RuntimeError("a bug")], None, RuntimeError, 2),
     ]
     for answers, check, kind, calls in endings:
-        bench, spent = Bench(monkeypatch, *answers), Spent()
+        bench, usage = Bench(monkeypatch, *answers), Usage()
         with pytest.raises(kind):
-            bench.client.fetch(REQUEST, check=check, spent=spent)
-        assert (spent.calls, bench.client.counts.calls) == (calls, calls)
+            bench.client.fetch(REQUEST, check=check, usage=usage)
+        assert usage.calls == calls
 
 
 def test_a_goodbye_on_an_idle_connection_is_no_failure_of_the_vendor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -618,8 +618,8 @@ def test_a_goodbye_on_an_idle_connection_is_no_failure_of_the_vendor(monkeypatch
         return error
 
     bench = Bench(monkeypatch, crossed(), _answer(), max_attempts=1)
-    assert bench.fetch().attempts == 2
-    assert bench.client.counts.calls == 2
+    assert bench.fetch().usage.attempts == 2
+    assert bench.usage.calls == 2
     assert (bench.ledger.observed, bench.clock.slept) == ([(200, False)], [])
     bench = Bench(monkeypatch, crossed(), crossed(), max_attempts=1)
     assert bench.fail(VendorUnavailableError).calls == 2
@@ -631,7 +631,7 @@ def test_a_goodbye_on_an_idle_connection_is_no_failure_of_the_vendor(monkeypatch
 def test_a_redirect_on_the_same_host_is_followed_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each hop is a call."""
     bench = Bench(monkeypatch, _answer(302, Location="/new?a=1#x"), _answer(308, Location="other"), _answer())
-    assert bench.fetch().attempts == 3
+    assert bench.fetch().usage.attempts == 3
     assert bench.script.urls[1:] == ["https://vendor.example/new?a=1", "https://vendor.example/other"]
     assert len(bench.ledger.asked) == 3
 

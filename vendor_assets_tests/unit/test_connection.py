@@ -14,15 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vendor_assets.client.connection import Answer, Connection
+from vendor_assets.client.connection import Connection
 from vendor_assets.client.unpacking import STEP_BYTES, Unpacker
 from vendor_assets.client.wording import LONGEST, words_of
 from vendor_assets.errors import VendorError, VendorProtocolError, VendorUnavailableError
+from vendor_assets.vendors.base import Response
 
 MOST = 100_000
 
 
-def ask(said: bytes, *, seconds: float = 60.0) -> Answer:
+def ask(said: bytes, *, seconds: float = 60.0) -> Response:
     """Ask a server that says these bytes and hangs up."""
     ours, theirs = socket.socketpair()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vendor_assets.client.credentials import Credentials, Login, parse_headers
-from vendor_assets.client.network import completed, is_loopback, proxy_named_by
+from vendor_assets.client.network import is_loopback, proxy_named_by, variables_for_libraries
 from vendor_assets.client.redaction import Redaction
 from vendor_assets.configuration import read
 from vendor_assets.errors import ConfigurationError
@@ -52,11 +52,13 @@ def test_a_setting_goes_before_the_environment(tmp_path: Path) -> None:
     """VENDOR_PROXY counts even where NO_PROXY names the host, none is none; else the environment's variable counts."""
     environ = REAL | {"HTTPS_PROXY": PROXY}
     assert read(environ, root=tmp_path, now=NOW).network.proxy.name == "HTTPS_PROXY"
-    own = read(environ | {"VENDOR_PROXY": "gate:8080", "NO_PROXY": "*"}, root=tmp_path, now=NOW).network.way()
+    own = read(
+        environ | {"VENDOR_PROXY": "gate:8080", "NO_PROXY": "*"}, root=tmp_path, now=NOW
+    ).network.current_proxy()
     assert own is not None
     assert (own.host, own.port, own.authorization) == ("gate", 8080, "")
-    assert read(environ | {"VENDOR_PROXY": "none"}, root=tmp_path, now=NOW).network.way() is None
-    assert read({"HTTP_PROXY": PROXY}, root=tmp_path, now=NOW).network.way() is None
+    assert read(environ | {"VENDOR_PROXY": "none"}, root=tmp_path, now=NOW).network.current_proxy() is None
+    assert read({"HTTP_PROXY": PROXY}, root=tmp_path, now=NOW).network.current_proxy() is None
 
 
 def test_libraries_keep_to_the_same_rules() -> None:
@@ -65,12 +67,12 @@ def test_libraries_keep_to_the_same_rules() -> None:
         "https_proxy": PROXY, "NO_PROXY": "10.0.0.0/8,b", "REQUESTS_CA_BUNDLE": "/ca.pem",
         "AWS_ENDPOINT_URL": "http://10.0.0.7:8333",
     }  # fmt: skip
-    added = completed(environ)
+    added = variables_for_libraries(environ)
     assert added["NO_PROXY"] == added["no_proxy"] == "10.0.0.0/8,b,localhost,127.0.0.1,::1,[::1],10.0.0.7"
     assert added["AWS_CA_BUNDLE"] == "/ca.pem"
-    assert completed(environ | added).get("NO_PROXY", added["NO_PROXY"]) == added["NO_PROXY"]
-    assert completed({}) == {}
-    assert completed({"AWS_CA_BUNDLE": "/x", "CURL_CA_BUNDLE": "/y"}) == {}
+    assert variables_for_libraries(environ | added).get("NO_PROXY", added["NO_PROXY"]) == added["NO_PROXY"]
+    assert variables_for_libraries({}) == {}
+    assert variables_for_libraries({"AWS_CA_BUNDLE": "/x", "CURL_CA_BUNDLE": "/y"}) == {}
 
 
 @pytest.mark.parametrize(

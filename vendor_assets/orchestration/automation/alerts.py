@@ -349,7 +349,7 @@ def send(url: str, text: str, network: Network | None = None) -> bool:
     from vendor_assets.client.webhook import post
 
     try:
-        post(url, payload(text), network=network)
+        post(url, payload(text), network=network or Network())
     except VendorAssetsError as error:
         log.warning("an alert was not delivered: %s", error)
         return False

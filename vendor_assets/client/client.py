@@ -1,0 +1,522 @@
+"""The HTTP client of one vendor account: budget, attempts, backoff, redirects, and whether the key is refused."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final, NoReturn, TypeVar
+from urllib.parse import quote, urlencode, urljoin, urlsplit
+
+from vendor_assets.budget import Budget, Slot, WorkClass
+from vendor_assets.budget.headers import answer_time
+from vendor_assets.client.credentials import Credentials, Login
+from vendor_assets.client.network import Network
+from vendor_assets.client.redaction import Redaction
+from vendor_assets.client.transport import Transport
+from vendor_assets.client.wording import words_of
+from vendor_assets.errors import (
+    ConfigurationError,
+    StoppedError,
+    VendorError,
+    VendorNotFoundError,
+    VendorProtocolError,
+    VendorRejectedError,
+    VendorThrottledError,
+    VendorUnauthorizedError,
+    VendorUnavailableError,
+)
+from vendor_assets.presentable import presentable
+from vendor_assets.secret import Secret
+from vendor_assets.vendors.base import Request, Response, Vendor
+
+E = TypeVar("E", bound=VendorError)
+
+BACKOFF_FIRST_SECONDS: Final = 0.5
+BACKOFF_MOST_SECONDS: Final = 30.0
+MAX_REDIRECTS: Final = 3
+EXCERPT_CHARACTERS: Final = 2000
+
+STREAK: Final = 8
+"""After this many 403s in a row the key is checked again."""
+
+_TRANSIENT: Final = frozenset((408, 425))
+_REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+
+_TENANT: Final = re.compile(r"org(ani[sz]ation)?.?id|tenant", re.IGNORECASE)
+_REGION: Final = re.compile(r"region|data.?cent(er|re)|wrong site", re.IGNORECASE)
+_KEY: Final = re.compile(
+    r"key|token|credential|password|authenti|login|log in|signature|expired|authori[sz]ation|unauthori",
+    re.IGNORECASE,
+)
+
+
+@dataclass
+class Usage:
+    """What one fetch has cost so far.
+
+    Attributes:
+        attempts: Attempts, redirects included; also those that reached no server.
+        calls: Requests sent, as the vendor counts them.
+        throttled: Calls that the vendor throttled.
+        waited_seconds: Time waited for the budget.
+        bytes: Bytes of bodies.
+        first_at: When the first attempt began, aware; None if there was none.
+        last_at: When the last attempt ended.
+    """
+
+    attempts: int = 0
+    calls: int = 0
+    throttled: int = 0
+    waited_seconds: float = 0.0
+    bytes: int = 0
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A response with status 200, what ``check`` made of it, and what it cost."""
+
+    response: Response
+    value: Any
+    usage: Usage
+
+
+@dataclass
+class _Fetch:
+    """A fetch under way.
+
+    Attributes:
+        sent: The credentials' headers of the last attempt; secrets.
+    """
+
+    request: Request
+    work_class: WorkClass
+    ended: Callable[[], bool]
+    usage: Usage
+    sent: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class VendorClient:
+    """Fetches from one vendor account. Thread-safe; the only owner of retries.
+
+    Args:
+        base_url: The vendor's address; the key is sent to this host only.
+        api_key: Never shown in an error, a log or a repr.
+        login: Credentials besides the key.
+        network: How the vendor is reached.
+        vendor: Its dialect.
+        budget: Asked before every attempt, told after it.
+        max_in_flight: Connections that are kept.
+        attempt_timeout_seconds: From sending to the last byte.
+        connect_timeout_seconds: For the connection alone.
+        max_body_bytes: Largest body that is read, after decoding.
+        max_attempts: The first included.
+        retry_budget_seconds: No retry starts later than this, time waited for the budget not counted.
+        sleep: Waits between attempts; the default ends early once ``stop`` is set.
+        clock: Monotonic seconds.
+        now: The wall clock, aware.
+        jitter: Picks a wait between 0 and the given seconds.
+        stop: Once set, no new attempt is sent; those in flight are finished.
+
+    Attributes:
+        vendor_ahead_seconds: How far the vendor's clock is ahead of ours by its latest response (whole seconds); None
+            without a date.
+
+    Raises:
+        ConfigurationError: The URL or the credentials cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str | Secret,
+        login: Login | None = None,
+        network: Network | None = None,
+        vendor: Vendor,
+        budget: Budget,
+        max_in_flight: int,
+        attempt_timeout_seconds: float = 30.0,
+        connect_timeout_seconds: float = 5.0,
+        max_body_bytes: int = 64 * 1024 * 1024,
+        max_attempts: int = 5,
+        retry_budget_seconds: float = 300.0,
+        sleep: Callable[[float], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        jitter: Callable[[float], float] = lambda most: random.uniform(0, most),  # noqa: S311
+        stop: threading.Event | None = None,
+    ) -> None:
+        key = api_key if isinstance(api_key, Secret) else Secret("VENDOR_API_KEY", api_key)
+        self._credentials = Credentials(
+            key, login or Login(), vendor.auth_headers, optional=not vendor.needs_api_key
+        )
+        self._redacting: tuple[tuple[str, ...], Redaction] = ((), Redaction(()))
+        self._transport = Transport(
+            base_url,
+            network=network or Network(),
+            pool_size=max_in_flight,
+            attempt_timeout_seconds=attempt_timeout_seconds,
+            connect_timeout_seconds=connect_timeout_seconds,
+            max_body_bytes=max_body_bytes,
+        )
+        self._base_url = self._transport.base_url
+        self._origin = _origin(self._base_url)
+        self._vendor = vendor
+        self._budget = budget
+        self._max_attempts = max_attempts
+        self._retry_budget_seconds = retry_budget_seconds
+        self._stop = stop or threading.Event()
+        self._sleep = sleep or self._stop.wait
+        self._clock = clock
+        self._now = now
+        self._jitter = jitter
+        self.vendor_ahead_seconds: float | None = None
+        self._lock = threading.Lock()
+        self._refused: VendorUnauthorizedError | None = None
+        self._doubt: VendorUnauthorizedError | None = None
+        self._doubt_lock = threading.Lock()
+        self._forbidden = self._forbidden_in_a_row = 0
+
+    def __repr__(self) -> str:
+        return f"VendorClient({self._base_url!r}, {self._vendor.kind})"
+
+    @property
+    def _redaction(self) -> Redaction:
+        """For the current secrets and those that were renewed."""
+        secrets = self._credentials.secrets()
+        known, redaction = self._redacting
+        if secrets != known:
+            redaction = Redaction(secrets)
+            self._redacting = (secrets, redaction)
+        return redaction
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._transport.close()
+
+    def fetch(
+        self,
+        request: Request,
+        *,
+        work_class: str = "scheduled",
+        check: Callable[[Response], Any] | None = None,
+        ended: Callable[[], bool] | None = None,
+        usage: Usage | None = None,
+        max_attempts: int | None = None,
+    ) -> Fetched:
+        """Send a request within the budget, and retry what may pass.
+
+        Connection failures, timeouts, broken bodies, 408, 425, 5xx and throttling are retried after a random part of a
+        doubling wait; an unreadable answer is retried once; anything else is final. A refusal of the key is final for
+        this client: no thread sends anything more.
+
+        Args:
+            request: What to ask.
+            work_class: ``backfill`` gives way where the budget is short; anything else counts as ``scheduled``.
+            check: Reads the response, outside of the budget's slot; a VendorProtocolError means that it is unreadable.
+            ended: Whether the response is no longer wanted: nothing more is sent then.
+            usage: A new one; it grows by what the fetch costs, also if the fetch raises.
+            max_attempts: Fewer than the client's; with 1, an unreadable answer is not retried either.
+
+        Raises:
+            VendorError: The subclass says why.
+            ConfigurationError: The host's certificate is not trusted.
+            BudgetError: The budget gave no slot.
+            StoppedError: ``stop`` or ``ended`` before an attempt could be sent.
+        """
+        usage = usage or Usage()
+        kind: WorkClass = "backfill" if work_class == "backfill" else "scheduled"
+        fetch = _Fetch(request, kind, ended or (lambda: False), usage)
+        started = self._clock()
+        most = min(max_attempts or self._max_attempts, self._max_attempts)
+        failures = unreadable = 0
+        crossed = False
+        while True:
+            body = b""
+            try:
+                response = self._ask(fetch)
+                body = response.body
+                if response.status != 200:
+                    raise self._error_of(response, fetch)
+                kept = {
+                    name: text for name, text in response.headers.items() if name in self._vendor.page_headers
+                }
+                response = replace(response, headers=kept)
+                return Fetched(response, check(response) if check else None, usage)
+            except VendorError as error:
+                if error.crossed and not crossed:
+                    # The server closed an idle connection at that moment, which is no failure.
+                    crossed = True
+                    continue
+                failures += 1
+                again = error.retryable and failures < most
+                if isinstance(error, VendorProtocolError):
+                    unreadable += 1
+                    again = again or (unreadable == 1 and most > 1)
+                wait = self._jitter(min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** (failures - 1)))
+                busy = self._clock() - started - usage.waited_seconds
+                if not again or busy + wait > self._retry_budget_seconds:
+                    self._fail(request, error, body, usage)
+                self._sleep(wait)
+
+    # One attempt
+
+    def _ask(self, fetch: _Fetch) -> Response:
+        """One attempt, with the redirects that stay on the host."""
+        url = self._url(fetch.request)
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._call(url, fetch)
+            if response.status == 401 and self._credentials.outdated(fetch.sent):
+                # The token was renewed during the call: that is no refusal.
+                response = self._call(url, fetch)
+            location = response.headers.get("location")
+            if response.status not in _REDIRECTS or not location:
+                return response
+            url = self._redirected(url, location, response.status)
+        raise VendorRejectedError(
+            f"the vendor redirected more than {MAX_REDIRECTS} times", status=response.status
+        )
+
+    def _url(self, request: Request) -> str:
+        query = urlencode(request.params)
+        return f"{self._base_url}{request.path}?{query}" if query else f"{self._base_url}{request.path}"
+
+    def _redirected(self, url: str, location: str, status: int) -> str:
+        try:
+            target = quote(urljoin(url, location).partition("#")[0], safe="%/:=&?~#+!$,;'@()*[]")
+            origin = _origin(target)
+        except ValueError as error:
+            message = "the vendor redirected to an invalid address"
+            raise VendorRejectedError(message, status=status) from error
+        if origin != self._origin:
+            where = presentable("{}://{}:{}".format(*origin))
+            message = (
+                f"the vendor redirected to another host, {where}, which was not asked; is VENDOR_URL right?"
+            )
+            raise VendorRejectedError(message, status=status)
+        return target
+
+    def _call(self, url: str, fetch: _Fetch) -> Response:
+        """One call within a slot; where the key is in doubt, the slot goes to the check of the key first."""
+        while True:
+            self._check_ended(fetch)
+            with self._slot(fetch.request.endpoint, fetch) as slot:
+                self._check_ended(fetch)
+                if self._doubt is None:
+                    fetch.usage.attempts += 1
+                    fetch.usage.first_at = fetch.usage.first_at or self._now()
+                    return self._send(url, slot, fetch)
+                self._resolve(slot, fetch)
+
+    @contextmanager
+    def _slot(
+        self, endpoint: str, fetch: _Fetch, unwanted: Callable[[], bool] = lambda: False
+    ) -> Iterator[Slot]:
+        """Wait for a slot until it is of no use.
+
+        Raises:
+            VendorUnauthorizedError: The key was refused meanwhile.
+            StoppedError: Stopped meanwhile, or ``unwanted``.
+        """
+
+        def stopped() -> bool:
+            return self._stop.is_set() or self._refused is not None or fetch.ended() or unwanted()
+
+        try:
+            with self._budget.slot(endpoint=endpoint, work_class=fetch.work_class, stopped=stopped) as slot:
+                fetch.usage.waited_seconds += slot.waited_seconds
+                yield slot
+        except StoppedError:
+            self._check_ended(fetch)
+            raise
+
+    def _send(self, url: str, slot: Slot, fetch: _Fetch) -> Response:
+        """Send within a slot, and report the outcome to the budget and the usage."""
+        usage = fetch.usage
+        started = self._clock()
+        response: Response | None = None
+        status: int | None = None
+        headers: Mapping[str, str] = {}
+        calls, observed = 1, True
+        try:
+            fetch.sent = self._credentials.headers()
+            received = self._transport.send(url, fetch.sent)
+            redaction = self._redaction
+            headers, body = redaction.headers(received.headers), redaction.body(received.body)
+            response, status = replace(received, headers=headers, body=body), received.status
+        except VendorError as error:
+            # A response that we refuse to read (too large, wrongly encoded) has a status and headers as well.
+            calls, status, headers = error.calls, error.status, error.headers
+            observed = not error.crossed
+            raise
+        except ConfigurationError:
+            calls = 0
+            raise
+        finally:
+            throttled = self._throttled(status, headers, b"" if response is None else response.body)
+            if observed:
+                seconds = self._clock() - started
+                slot.observe(
+                    status=status,
+                    headers=headers,
+                    seconds=seconds,
+                    error=response is None,
+                    throttled=throttled,
+                )
+            usage.last_at = self._now()
+            usage.calls += calls
+            usage.throttled += throttled
+        usage.bytes += len(response.body)
+        if "date" in headers:
+            self.vendor_ahead_seconds = (answer_time(headers, usage.last_at) - usage.last_at).total_seconds()
+        if status != 403:
+            with self._lock:
+                self._forbidden_in_a_row = 0
+        return response
+
+    def _throttled(self, status: int | None, headers: Mapping[str, str], body: bytes) -> bool:
+        return status is not None and status != 200 and self._vendor.throttled(status, headers, body)
+
+    # The key
+
+    def _check_ended(self, fetch: _Fetch) -> None:
+        """Raise if nothing more may be sent: the key was refused, or the fetch is to end."""
+        if (refused := self._refused) is not None:
+            error = VendorUnauthorizedError(str(refused), status=refused.status)
+            error.key_refused = True
+            error.calls = 0
+            raise error
+        if self._stop.is_set() or fetch.ended():
+            raise StoppedError(f"asked to stop; nothing more is sent (after {fetch.usage.attempts} attempts)")
+
+    def _refuse(self, error: VendorUnauthorizedError, request: Request) -> None:
+        """Send nothing more; whoever waits for a slot fails at once, with the request that was refused."""
+        error.key_refused = True
+        with self._lock:
+            self._refused = self._refused or VendorUnauthorizedError(
+                self._redaction.message(f"GET {request.path[:200]}: {error}"), status=error.status
+            )
+        self._budget.wake()
+
+    def _key_refused(self, error: VendorUnauthorizedError, fetch: _Fetch) -> bool:
+        """Whether a refusal concerns the key: a 401 does, a 403 may be about one entity.
+
+        At the first 403, and again after twice as many or several in a row, the vendor's cheapest request decides: if
+        that is refused too, it is the key. It goes into the next slot, whichever thread has it.
+        """
+        probe = self._vendor.probe()
+        if error.status == 401 or fetch.request.path == probe.path:
+            self._refuse(error, fetch.request)
+            return True
+        with self._lock:
+            self._forbidden += 1
+            self._forbidden_in_a_row += 1
+            doubled = self._forbidden & (self._forbidden - 1) == 0
+            if self._doubt is None and (doubled or self._forbidden_in_a_row % STREAK == 0):
+                self._doubt = error
+        while self._doubt is not None and self._refused is None:
+            try:
+                with self._slot(probe.endpoint, fetch, lambda: self._doubt is None) as slot:
+                    self._resolve(slot, fetch)
+            except VendorUnauthorizedError:
+                break
+            except StoppedError:
+                if self._doubt is not None:
+                    raise
+        return self._refused is not None
+
+    def _resolve(self, slot: Slot, fetch: _Fetch) -> None:
+        """Check whether the key is accepted, unless another thread has."""
+        with self._doubt_lock:
+            doubt = self._doubt
+            if doubt is None or self._refused is not None or self._stop.is_set():
+                return
+            probe = self._vendor.probe()
+            try:
+                response = self._send(self._url(probe), slot, fetch)
+                throttled = self._throttled(response.status, response.headers, response.body)
+                if response.status in (401, 403) and not throttled:
+                    self._refuse(doubt, probe)
+            except VendorError:
+                # That says nothing about the key; the next 403 checks again.
+                pass
+            finally:
+                self._doubt = None
+            self._budget.wake()
+
+    # Errors
+
+    def _error_of(self, response: Response, fetch: _Fetch) -> VendorError:
+        """What a status other than 200 means, with what the vendor says about it."""
+        status = response.status
+        words = words_of(response.body)
+        if self._throttled(status, response.headers, response.body):
+            return self._worded(VendorThrottledError, "the vendor is throttling", status, words)
+        if status >= 500 or status in _TRANSIENT:
+            return self._worded(VendorUnavailableError, "the vendor failed", status, words)
+        if status in (401, 403):
+            refused, advice = _refusal(words, self._credentials.advice)
+            error = self._worded(VendorUnauthorizedError, refused, status, words, advice)
+            error.key_refused = self._key_refused(error, fetch)
+            if error.key_refused:
+                return error
+            return self._worded(VendorUnauthorizedError, "the vendor forbids this", status, words)
+        if status in (404, 410):
+            return self._worded(VendorNotFoundError, "the vendor does not know this", status, words)
+        if 200 <= status < 300:
+            return VendorProtocolError(
+                f"the vendor answered status {status}, where data comes with 200", status=status
+            )
+        return self._worded(VendorRejectedError, "the vendor rejects the request", status, words)
+
+    def _worded(self, kind: type[E], what: str, status: int, words: str, advice: str = "") -> E:
+        """An error: what happened, what the vendor says about it, and what to do if that is known."""
+        rest = (f": {words}" if words else "") + (f"; {advice}" if advice else "")
+        error = kind(f"{what} (status {status}){rest}", status=status)
+        error.what = self._redaction.message(f"{what}{rest}")
+        return error
+
+    def _fail(self, request: Request, error: VendorError, body: bytes, usage: Usage) -> NoReturn:
+        """Raise the error with all that is known, and without the key."""
+        message = str(error)
+        if not (isinstance(error, VendorUnauthorizedError) and error.calls == 0):
+            times = "1 attempt" if usage.attempts == 1 else f"{usage.attempts} attempts"
+            message = self._redaction.message(f"GET {request.path[:200]}: {message} ({times})")
+        excerpt = self._redaction.message(body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace"))
+        final = type(error)(
+            message,
+            status=error.status or (200 if isinstance(error, VendorProtocolError) and body else None),
+            attempts=usage.attempts,
+            excerpt=excerpt[:EXCERPT_CHARACTERS],
+        )
+        if isinstance(error, VendorUnauthorizedError) and isinstance(final, VendorUnauthorizedError):
+            final.key_refused = error.key_refused
+        final.what = error.what or self._redaction.message(str(error))
+        final.calls, final.first_at, final.last_at = usage.calls, usage.first_at, usage.last_at
+        raise final from error
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    port = parts.port if parts.port is not None else {"http": 80, "https": 443}.get(parts.scheme, 0)
+    return parts.scheme, (parts.hostname or "").lower(), port
+
+
+def _refusal(words: str, advice: str) -> tuple[str, str]:
+    """What a refusal concerns according to the vendor, and what to do if that is known."""
+    refused = "the key" if not words or _KEY.search(words) else "access"
+    if _TENANT.search(words):
+        advice = "set the tenant, like VENDOR_HEADERS=X-Scope-OrgID=name"
+    elif _REGION.search(words):
+        advice = "is VENDOR_URL the address of the account's region?"
+    elif refused == "access":
+        advice = ""
+    return f"the vendor refuses {refused}", advice
