@@ -21,6 +21,7 @@ from vendor_assets.client.network import (
     Network,
     Proxy,
     certificates_named_by,
+    check_url,
     proxy_named_by,
     variables_for_libraries,
 )
@@ -241,7 +242,8 @@ def _read(
 ) -> Settings:
     with _named("VENDOR_KIND"):
         vendor = vendors.load(values.get("VENDOR_KIND", "new_relic"))()
-    url = _url(values.get("VENDOR_URL", ""))
+    text = values.get("VENDOR_URL", "")
+    url = normal_address(check_url(text)) if text else ""
     embedded = not url
     key = secrets["VENDOR_API_KEY"] or Secret("VENDOR_API_KEY", SIMULATOR_API_KEY if embedded else "")
     login = Login(
@@ -450,32 +452,6 @@ def _account(text: str, secrets: Iterable[Secret]) -> str:
             "digits and . _ - + : / @"
         )
     return text
-
-
-def _url(text: str) -> str:
-    if not text:
-        return ""
-    # What comes before an @, after a ? or after a # may be a secret.
-    shown = "" if re.search("[@?#]", text) else f"={text!r}"
-    refused = f"VENDOR_URL{shown} is not an address; give one like https://api.newrelic.com"
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname or "", parts.port
-        if ":" not in host:
-            host.encode("idna")
-    except ValueError as error:  # UnicodeError among them
-        raise ConfigurationError(refused) from error
-    odd = not host or not all(
-        character.isprintable() and character not in ' \\^|`{}<>"' for character in text
-    )
-    if odd or parts.scheme not in ("http", "https") or parts.netloc.endswith(":") or port == 0:
-        raise ConfigurationError(refused)
-    if "@" in parts.netloc or "?" in text or "#" in text:
-        raise ConfigurationError(
-            f"VENDOR_URL ({parts.scheme}://…{host[:_SHOWN]}) has credentials, a query or a fragment; give scheme, host "
-            "and path only, and what the vendor wants as VENDOR_API_KEY, VENDOR_USER or VENDOR_HEADERS"
-        )
-    return normal_address(text)
 
 
 def _alert(address: Secret) -> Secret:

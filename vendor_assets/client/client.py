@@ -17,7 +17,6 @@ from vendor_assets.budget import Budget, Slot, WorkClass
 from vendor_assets.budget.headers import answer_time
 from vendor_assets.client.credentials import Credentials, Login
 from vendor_assets.client.network import Network
-from vendor_assets.client.redaction import Redaction
 from vendor_assets.client.transport import Transport
 from vendor_assets.client.wording import words_of
 from vendor_assets.errors import (
@@ -107,15 +106,9 @@ class VendorClient:
     """Fetches from one vendor account. Thread-safe; the only owner of retries.
 
     Args:
-        base_url: The vendor's address; the key is sent to this host only.
-        api_key: Never shown in an error, a log or a repr.
-        login: Credentials besides the key.
-        network: How the vendor is reached.
-        vendor: Its dialect.
-        budget: Asked before every attempt, told after it.
+        base_url: The key is sent to this host only.
         max_in_flight: Connections that are kept.
         attempt_timeout_seconds: From sending to the last byte.
-        connect_timeout_seconds: For the connection alone.
         max_body_bytes: Largest body that is read, after decoding.
         max_attempts: The first included.
         retry_budget_seconds: No retry starts later than this, time waited for the budget not counted.
@@ -158,7 +151,6 @@ class VendorClient:
         self._credentials = Credentials(
             key, login or Login(), vendor.auth_headers, optional=not vendor.needs_api_key
         )
-        self._redacting: tuple[tuple[str, ...], Redaction] = ((), Redaction(()))
         self._transport = Transport(
             base_url,
             network=network or Network(),
@@ -188,16 +180,6 @@ class VendorClient:
     def __repr__(self) -> str:
         return f"VendorClient({self._base_url!r}, {self._vendor.kind})"
 
-    @property
-    def _redaction(self) -> Redaction:
-        """For the current secrets and those that were renewed."""
-        secrets = self._credentials.secrets()
-        known, redaction = self._redacting
-        if secrets != known:
-            redaction = Redaction(secrets)
-            self._redacting = (secrets, redaction)
-        return redaction
-
     def close(self) -> None:
         """Close idle connections."""
         self._transport.close()
@@ -219,7 +201,7 @@ class VendorClient:
         this client: no thread sends anything more.
 
         Args:
-            request: What to ask.
+            request: Of this vendor.
             work_class: ``backfill`` gives way where the budget is short; anything else counts as ``scheduled``.
             check: Reads the response, outside of the budget's slot; a VendorProtocolError means that it is unreadable.
             ended: Whether the response is no longer wanted: nothing more is sent then.
@@ -349,7 +331,7 @@ class VendorClient:
         try:
             fetch.sent = self._credentials.headers()
             received = self._transport.send(url, fetch.sent)
-            redaction = self._redaction
+            redaction = self._credentials.redaction
             headers, body = redaction.headers(received.headers), redaction.body(received.body)
             response, status = replace(received, headers=headers, body=body), received.status
         except VendorError as error:
@@ -402,7 +384,7 @@ class VendorClient:
         error.key_refused = True
         with self._lock:
             self._refused = self._refused or VendorUnauthorizedError(
-                self._redaction.message(f"GET {request.path[:200]}: {error}"), status=error.status
+                self._credentials.redaction.message(f"GET {request.path[:200]}: {error}"), status=error.status
             )
         self._budget.wake()
 
@@ -458,30 +440,32 @@ class VendorClient:
         """What a status other than 200 means, with what the vendor says about it."""
         status = response.status
         words = words_of(response.body)
+        kind: type[VendorError]
         if self._throttled(status, response.headers, response.body):
-            return self._worded(VendorThrottledError, "the vendor is throttling", status, words)
-        if status >= 500 or status in _TRANSIENT:
-            return self._worded(VendorUnavailableError, "the vendor failed", status, words)
-        if status in (401, 403):
+            kind, what = VendorThrottledError, "the vendor is throttling"
+        elif status >= 500 or status in _TRANSIENT:
+            kind, what = VendorUnavailableError, "the vendor failed"
+        elif status in (401, 403):
             refused, advice = _refusal(words, self._credentials.advice)
             error = self._worded(VendorUnauthorizedError, refused, status, words, advice)
             error.key_refused = self._key_refused(error, fetch)
             if error.key_refused:
                 return error
-            return self._worded(VendorUnauthorizedError, "the vendor forbids this", status, words)
-        if status in (404, 410):
-            return self._worded(VendorNotFoundError, "the vendor does not know this", status, words)
-        if 200 <= status < 300:
-            return VendorProtocolError(
-                f"the vendor answered status {status}, where data comes with 200", status=status
-            )
-        return self._worded(VendorRejectedError, "the vendor rejects the request", status, words)
+            kind, what = VendorUnauthorizedError, "the vendor forbids this"
+        elif status in (404, 410):
+            kind, what = VendorNotFoundError, "the vendor does not know this"
+        elif 200 <= status < 300:
+            what = f"the vendor answered status {status}, where data comes with 200"
+            return VendorProtocolError(what, status=status)
+        else:
+            kind, what = VendorRejectedError, "the vendor rejects the request"
+        return self._worded(kind, what, status, words)
 
     def _worded(self, kind: type[E], what: str, status: int, words: str, advice: str = "") -> E:
         """An error: what happened, what the vendor says about it, and what to do if that is known."""
         rest = (f": {words}" if words else "") + (f"; {advice}" if advice else "")
         error = kind(f"{what} (status {status}){rest}", status=status)
-        error.what = self._redaction.message(f"{what}{rest}")
+        error.what = self._credentials.redaction.message(f"{what}{rest}")
         return error
 
     def _fail(self, request: Request, error: VendorError, body: bytes, usage: Usage) -> NoReturn:
@@ -489,8 +473,10 @@ class VendorClient:
         message = str(error)
         if not (isinstance(error, VendorUnauthorizedError) and error.calls == 0):
             times = "1 attempt" if usage.attempts == 1 else f"{usage.attempts} attempts"
-            message = self._redaction.message(f"GET {request.path[:200]}: {message} ({times})")
-        excerpt = self._redaction.message(body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace"))
+            message = self._credentials.redaction.message(f"GET {request.path[:200]}: {message} ({times})")
+        excerpt = self._credentials.redaction.message(
+            body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace")
+        )
         final = type(error)(
             message,
             status=error.status or (200 if isinstance(error, VendorProtocolError) and body else None),
@@ -499,7 +485,7 @@ class VendorClient:
         )
         if isinstance(error, VendorUnauthorizedError) and isinstance(final, VendorUnauthorizedError):
             final.key_refused = error.key_refused
-        final.what = error.what or self._redaction.message(str(error))
+        final.what = error.what or self._credentials.redaction.message(str(error))
         final.calls, final.first_at, final.last_at = usage.calls, usage.first_at, usage.last_at
         raise final from error
 

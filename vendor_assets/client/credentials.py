@@ -6,9 +6,10 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
+from vendor_assets.client.redaction import Redaction
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.secret import Secret
 
@@ -71,6 +72,14 @@ class Login:
         return _merged(own, found, "VENDOR_USER or VENDOR_TOKEN", "VENDOR_HEADERS")
 
 
+class _Made(NamedTuple):
+    """What the texts of all sources make."""
+
+    texts: tuple[str, ...]
+    headers: Mapping[str, str]
+    redaction: Redaction
+
+
 class Credentials:
     """The headers that identify us. Thread-safe.
 
@@ -96,8 +105,8 @@ class Credentials:
         self._login = login
         self._auth_headers = auth_headers
         self._sources = (api_key, login.password, login.token, login.headers)
-        self._made: tuple[tuple[str, ...] | None, Mapping[str, str], tuple[str, ...]] = (None, {}, ())
-        self.headers()
+        self._made = _Made((), {}, Redaction(()))
+        self._current()
 
     def __repr__(self) -> str:
         return "Credentials(…)"
@@ -119,7 +128,12 @@ class Credentials:
         Raises:
             ConfigurationError: A renewed secret cannot be sent.
         """
-        return self._current()[0]
+        return self._current().headers
+
+    @property
+    def redaction(self) -> Redaction:
+        """Knows the secrets, the headers made of them, and what they were before."""
+        return self._current().redaction
 
     def outdated(self, sent: Mapping[str, str]) -> bool:
         """Whether the headers, their files read again, differ from those of an earlier request."""
@@ -127,26 +141,21 @@ class Credentials:
             secret.read_anew()
         return any(sent.get(name) != text for name, text in self.headers().items())
 
-    def secrets(self) -> tuple[str, ...]:
-        """What must not be shown: the parts, the headers made of them, and what they were before."""
-        return self._current()[1]
-
-    def _current(self) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    def _current(self) -> _Made:
         texts = tuple(secret.read() for secret in self._sources)
-        known, headers, secrets = self._made
-        if texts == known:
-            return headers, secrets
+        made = self._made
+        if texts == made.texts:
+            return made
         key = _checked(texts[0], "VENDOR_API_KEY")
         own = {name: text for name, text in self._auth_headers(key).items() if text}
         headers = _merged(
             own, self._login.read(), "VENDOR_API_KEY", "VENDOR_USER, VENDOR_TOKEN or VENDOR_HEADERS"
         )
         # A tenant's name and the like is no secret, and may stand in what the vendor says.
-        whole = [text for name, text in headers.items() if not _NO_SECRET.fullmatch(name)]
-        present = dict.fromkeys(filter(None, (*texts[:3], *whole)))
-        secrets = (*present, *(text for text in secrets[:_REMEMBERED] if text not in present))
-        self._made = (texts, headers, secrets)
-        return headers, secrets
+        whole = (text for name, text in headers.items() if not _NO_SECRET.fullmatch(name))
+        secrets = filter(None, (*texts[:3], *whole, *made.redaction.secrets[:_REMEMBERED]))
+        made = self._made = _Made(texts, headers, Redaction(secrets))
+        return made
 
 
 def parse_headers(text: str, name: str) -> dict[str, str]:

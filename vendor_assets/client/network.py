@@ -8,6 +8,7 @@ addresses never take a proxy that the environment names.
 from __future__ import annotations
 
 import ipaddress
+import re
 import ssl
 from base64 import b64encode
 from collections.abc import Mapping
@@ -161,6 +162,33 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return " ".join(str(error).split())[:200]
+
+
+def check_url(url: str) -> str:
+    """The vendor's URL without the slash at its end, if it has scheme, host and path only.
+
+    Raises:
+        ConfigurationError: It has not; the message holds nothing that may be a secret.
+    """
+    # What comes before an @, after a ? or after a # may be one.
+    shown = "" if re.search("[@?#]", url) else f"={url!r}"
+    refused = f"VENDOR_URL{shown} is not an address; give one like https://api.newrelic.com"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        if ":" not in host:
+            host.encode("idna")
+    except ValueError as error:  # UnicodeError among them
+        raise ConfigurationError(refused) from error
+    odd = any(not character.isprintable() or character in ' \\^|`{}<>"' for character in url)
+    if odd or not host or parts.scheme not in ("http", "https") or parts.netloc.endswith(":") or port == 0:
+        raise ConfigurationError(refused)
+    if "@" in parts.netloc or "?" in url or "#" in url:
+        raise ConfigurationError(
+            f"VENDOR_URL ({parts.scheme}://…{host[:100]}) has credentials, a query or a fragment; give scheme, host "
+            "and path only, and what the vendor wants as VENDOR_API_KEY, VENDOR_USER or VENDOR_HEADERS"
+        )
+    return url.rstrip("/")
 
 
 def is_loopback(host: str) -> bool:

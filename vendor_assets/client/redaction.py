@@ -27,7 +27,8 @@ class Redaction:
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        parts = {part for secret in secrets for part in _parts(secret)}
+        self.secrets = tuple(dict.fromkeys(secrets))
+        parts = {part for secret in self.secrets for part in _parts(secret)}
         # The longest first: one may be part of another.
         self._parts = sorted(parts, key=lambda part: (-len(part), part))
         self._long = [part for part in self._parts if len(part) >= SHORTEST]

@@ -13,11 +13,9 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-import urllib3
-
 from vendor_assets import __version__
 from vendor_assets.client.connection import Connection, check_proxy, tunnel
-from vendor_assets.client.network import Network, Proxy
+from vendor_assets.client.network import Network, Proxy, check_url
 from vendor_assets.errors import (
     ConfigurationError,
     VendorAssetsError,
@@ -45,11 +43,9 @@ class Transport:
     """Sends GET requests to one host. Thread-safe.
 
     Args:
-        base_url: ``http://`` or ``https://``, host, perhaps port and path.
-        network: How the host is reached.
         pool_size: Connections that are kept.
         attempt_timeout_seconds: From sending to the last byte.
-        connect_timeout_seconds: For the connection alone, over all addresses of the host.
+        connect_timeout_seconds: Over all addresses of the host.
         max_body_bytes: Largest body that is read, after decoding.
 
     Raises:
@@ -96,7 +92,7 @@ class Transport:
 
         Args:
             url: Absolute.
-            headers: Sent besides the transport's own, or in place of them.
+            headers: Added to the transport's own, or replacing them.
 
         Raises:
             VendorUnavailableError: No complete response: connection, timeout, broken body.
@@ -207,12 +203,7 @@ class Transport:
             )
 
     def _dial(self, deadline: float) -> Connection:
-        """Open a connection.
-
-        Raises:
-            VendorUnavailableError: The host is unknown, refuses, or does not answer in time.
-            ConfigurationError: Its certificate is not trusted, or its name is invalid.
-        """
+        """Open a connection."""
         until = min(deadline, time.monotonic() + self._connect_seconds)
         log.debug("Starting new HTTP connection to %s", self.base_url)
         proxy: Proxy | None = None
@@ -306,26 +297,3 @@ def _host_header(host: str, port: int | None) -> str:
         except UnicodeError as error:
             raise ConfigurationError(f"{host} is not a valid host name: {error}") from error
     return host if port is None else f"{host}:{port}"
-
-
-def check_url(url: str) -> str:
-    """A vendor's URL without the slash at its end.
-
-    Raises:
-        ConfigurationError: Another scheme than HTTP, no host, credentials, a query, or an invalid port.
-    """
-    example = "give one like https://api.example.com"
-    try:
-        parts = urlsplit(url)
-        host, credentials = parts.hostname, parts.username or parts.password
-        _ = parts.port
-        # urllib3 is stricter about what can be a host.
-        urllib3.util.parse_url(url)
-    except (ValueError, urllib3.exceptions.LocationParseError) as error:
-        raise ConfigurationError(f"the vendor's URL cannot be read; {example}") from error
-    if credentials:
-        raise ConfigurationError("the vendor's URL holds credentials; give the key as VENDOR_API_KEY instead")
-    bad = any(character.isspace() or not character.isprintable() for character in url)
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or bad:
-        raise ConfigurationError(f"the vendor's URL {url!r} cannot be used; {example}")
-    return url.rstrip("/")

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from vendor_assets.client import Fetched, Usage, VendorClient
 from vendor_assets.client import client as client_module
+from vendor_assets.client.network import check_url
 from vendor_assets.client.redaction import MASK, Redaction
-from vendor_assets.client.transport import check_url
 from vendor_assets.errors import (
     ConfigurationError,
     StoppedError,

@@ -136,7 +136,7 @@ def test_a_renewed_file_counts_at_once(tmp_path: Path) -> None:
     for broken in (file.unlink, lambda: file.write_text("")):
         broken()
         assert credentials.headers() == {"Authorization": "Bearer second-token"}
-    assert {"first-token", "second-token"} <= set(credentials.secrets())
+    assert {"first-token", "second-token"} <= set(credentials.redaction.secrets)
 
 
 def test_a_short_password_blots_out_itself_alone() -> None:
