@@ -13,9 +13,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,6 @@ from typing import Any
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_metadata
-from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
 
 SIZES = (1_000, 10_000, 100_000)
@@ -46,12 +47,14 @@ def measure(responses: int) -> dict[str, Any]:
             "VENDOR_RATE": "5000/s",
             "VENDOR_SHARE": "1",
             "VENDOR_ASSETS_RESOLUTION": "7200",
+            "VENDOR_ASSETS_SETTLING": "0",
         }
-        command = Command(Path(folder), settings)
-        harvest = _run(command, "harvest", "--day", day.isoformat(), "--no-report", "--json")
+        harvest = _run(folder, settings, "harvest", "--day", day.isoformat(), "--no-report", "--json")
         calls = vendor.calls()
         rows = _rows(FolderStore(Path(folder) / "data"), day)
-        rebuild = _run(command, "harvest", "--day", day.isoformat(), "--no-report", "--json", "--rebuild")
+        rebuild = _run(
+            folder, settings, "harvest", "--day", day.isoformat(), "--no-report", "--json", "--rebuild"
+        )
         return {
             "responses": _answered(vendor),
             "rows": rows,
@@ -75,17 +78,23 @@ def _rows(store: FolderStore, day: Any) -> int:
     )
 
 
-def _run(command: Command, *arguments: str) -> dict[str, Any]:
-    """Run the command and ask the kernel what it took."""
+def _run(folder: str, settings: Mapping[str, str], *arguments: str) -> dict[str, Any]:
+    """Run the command in a process of its own and ask the kernel what it took."""
     started = time.monotonic()
-    process = command.start(*arguments)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    out, err = process.stdout.read(), process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        print(out, err, file=sys.stderr)
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1]), **settings}
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vendor_assets", *arguments],
+            cwd=folder,
+            env=environment,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            print(said.read().decode(), file=sys.stderr)
     return {
         "code": process.returncode,
         "mb": round(usage.ru_maxrss * 1024 / 1e6),

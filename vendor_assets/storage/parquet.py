@@ -276,6 +276,8 @@ def duckdb_connection(store: ObjectStore) -> duckdb.DuckDBPyConnection:
     import duckdb  # noqa: PLC0415 (0.1 s that readers of single tables need not pay)
 
     connection = duckdb.connect(":memory:")
+    # It would go to the standard output, where a command's JSON is.
+    connection.execute("SET enable_progress_bar = false")
     if not isinstance(store, FolderStore):
         from vendor_assets.storage.s3 import filesystem  # noqa: PLC0415 (0.3 s that folders need not pay)
 

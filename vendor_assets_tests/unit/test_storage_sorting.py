@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -102,42 +105,96 @@ def test_lists_survive_the_way_over_files(temporary: Path, monkeypatch: pytest.M
     assert found.schema.equals(DATA_GROUPS.schema)
 
 
-@pytest.mark.parametrize("count", [5_000, 20_000])
 @pytest.mark.parametrize("worst", [False, True], ids=["in order", "in the worst order"])
-def test_rows_in_memory_do_not_grow_with_the_table(
-    worst: bool, count: int, temporary: Path, monkeypatch: pytest.MonkeyPatch
+def test_memory_does_not_grow_with_the_table(worst: bool, tmp_path: Path) -> None:
+    """Sorting 600,000 rows more takes less than 40 MB more memory, also when each batch spans all keys."""
+    few, many = (_peak_bytes(rows, worst, tmp_path) for rows in (200_000, 800_000))
+    assert many < few + (40 << 20)
+
+
+def _peak_bytes(rows: int, worst: bool, folder: Path) -> int:
+    """Largest resident set of a process that sorts so many rows."""
+    program = f"""
+import numpy, pyarrow
+from pathlib import Path
+from vendor_assets.storage.sorting import NewestRows
+from vendor_assets.tables import PERFORMANCE_DATA
+count = {rows}
+with NewestRows(PERFORMANCE_DATA) as rows:
+    for order in range(count // 1000):
+        numbers = numpy.arange(1000) * (count // 1000) + order if {worst} else numpy.arange(1000) + order * 1000
+        texts = pyarrow.array(numbers).cast(pyarrow.string())
+        zeros = pyarrow.repeat(0, 1000)
+        columns = [zeros.cast(field.type) if field.name != "warrior_id" else texts for field in PERFORMANCE_DATA.schema]
+        rows.add(pyarrow.RecordBatch.from_arrays(columns, schema=PERFORMANCE_DATA.schema), order)
+    rows.sort()
+    assert sum(batch.num_rows for batch in rows.batches()) == count
+print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line))
+"""
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, check=True
+    )
+    return int(done.stdout) * 1024
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), duckdb.IOException("no\nspace")]
+)
+def test_a_full_disk_is_said_in_one_line(
+    error: Exception, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At most about two runs' rows are sorted at once, however many there are, also when each run holds all keys."""
-    monkeypatch.setattr(sorting, "ROWS_IN_MEMORY", 1000)
-    held: list[int] = []
-    newest = NewestRows._newest
-
-    def counted(self: NewestRows, table: pa.Table) -> pa.Table:
-        held.append(table.num_rows)
-        return newest(self, table)
-
-    monkeypatch.setattr(NewestRows, "_newest", counted)
-    steps = count // 50
-    with NewestRows(PERFORMANCE_DATA) as rows:
-        for order in range(steps):
-            numbers = (index * steps + order if worst else order * 50 + index for index in range(50))
-            rows.add(arrow([(f"w{number:08d}", 0) for number in numbers], 0.0), order)
-        rows.sort()
-        assert sum(batch.num_rows for batch in rows.batches()) == count
-    assert max(held) <= 2_000
-    assert sum(held) == 2 * count
-
-
-def test_a_full_disk_is_said_in_one_line(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When temporary files cannot be written the message names their folder and what to do."""
     monkeypatch.setattr(sorting, "ROWS_IN_MEMORY", 1)
 
     def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise error
 
-    monkeypatch.setattr(pq, "write_table", full)
+    monkeypatch.setattr(pq, "ParquetWriter", full)
     with pytest.raises(StorageUnavailableError, match="TMPDIR") as caught:
         sort([(0, [("w", 1)])])
     assert str(temporary) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(temporary.iterdir()) == []
+
+
+def test_a_real_full_disk_of_the_database_is_said(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that may not grow is a full disk."""
+    connect = duckdb.connect
+
+    def small(path: Path, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+        return connect(path, config={**config, "memory_limit": "4MB", "max_temp_directory_size": "0B"})
+
+    monkeypatch.setattr(duckdb, "connect", small)
+    monkeypatch.setattr(sorting, "_MEMORY_LIMITS_MB", (4,))
+    with pytest.raises(StorageUnavailableError, match="TMPDIR"):
+        sort((order, [(f"w{order}-{number}", 0) for number in range(20_000)]) for order in range(10))
+    assert list(temporary.iterdir()) == []
+
+
+def test_of_one_answer_the_last_row_counts(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one answer has a key twice its last row is kept, on disk as in memory."""
+    for in_memory in (1, 65_536):
+        monkeypatch.setattr(sorting, "ROWS_IN_MEMORY", in_memory)
+        with NewestRows(PERFORMANCE_DATA) as rows:
+            twice = pa.Table.from_batches([arrow([("w", 1)], value) for value in (3.0, 1.0, 2.0)])
+            rows.add(twice.combine_chunks().to_batches()[0], 0)
+            rows.sort()
+            assert [row["value"] for batch in rows.batches() for row in batch.to_pylist()] == [2.0]
+
+
+def test_a_sort_that_needs_more_memory_gets_it(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB is given more where it cannot sort with less."""
+    monkeypatch.setattr(sorting, "_MEMORY_LIMITS_MB", (32, 64))
+    monkeypatch.setattr(sorting, "ROWS_IN_MEMORY", 1000)
+    refused = iter([duckdb.OutOfMemoryException("too little")])
+    write = NewestRows._write_sorted
+
+    def once(self: NewestRows, path: Path) -> None:
+        for error in refused:
+            raise error
+        write(self, path)
+
+    monkeypatch.setattr(NewestRows, "_write_sorted", once)
+    found, rows = sort([(0, [(f"w{number:04d}", 0) for number in range(5000)])])
+    assert (len(found), rows.rows) == (5000, 5000)
