@@ -1,14 +1,16 @@
 """The embedded vendor: a separate program that speaks the New Relic REST v2 dialect.
 
-It shares no code with the rest of vendor_assets and nothing imports it, so no bug can hide on both
-sides of the wire. Start it with ``python -m vendor_assets.simulator``.
+It shares no code with the rest of vendor_assets and nothing imports it, so no bug can hide on both sides of the wire.
+Start it with ``python -m vendor_assets.simulator``.
 
 - ``world``: what the vendor knows, computed from a seed; pure.
+- ``data_groups``: the values of a data group; pure.
 - ``dialect``: paths, paging, granularity and JSON of the New Relic REST v2 API; pure.
 - ``limits``: the rate limit (token bucket, fixed window, sliding window); pure.
 - ``load``: capacity, queueing and collapse; pure.
 - ``faults``: what can go wrong on purpose, and when; pure.
 - ``record``: the vendor's own log, the judge of every trial.
-- ``server``: HTTP over asyncio, and the control endpoints.
+- ``vendor``: all of these together, and the control endpoints.
+- ``server``: HTTP over asyncio.
 - ``command``: flags.
 """

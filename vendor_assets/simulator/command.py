@@ -18,7 +18,8 @@ from vendor_assets.simulator.faults import KINDS, Faults, parse_fault_flag
 from vendor_assets.simulator.limits import RateLimit, parse_limit
 from vendor_assets.simulator.load import Load
 from vendor_assets.simulator.record import Record
-from vendor_assets.simulator.server import Clock, Server, Style, Vendor, parse_iso
+from vendor_assets.simulator.server import Server
+from vendor_assets.simulator.vendor import Clock, Style, Vendor, parse_iso
 from vendor_assets.simulator.world import PRESETS, World
 
 DEFAULT_KEY = "embedded-vendor-key"

@@ -13,7 +13,8 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from vendor_assets.simulator.world import DataGroup, Series, Troop, Warrior, World
+from vendor_assets.simulator.data_groups import DataGroup
+from vendor_assets.simulator.world import Series, Troop, Warrior, World
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
@@ -35,8 +36,8 @@ _OLD_RANGE = 4 * _DAY
 _OLD_POINTS = 10
 
 
-class Answer(NamedTuple):
-    """What the vendor says to one request, before limits and faults."""
+class Reply(NamedTuple):
+    """The response to one request, before limits and faults."""
 
     endpoint: str
     status: int
@@ -47,7 +48,7 @@ class Answer(NamedTuple):
 
 
 class Dialect:
-    """Answers requests from a world.
+    """Replys requests from a world.
 
     Args:
         world: What there is to tell.
@@ -81,11 +82,11 @@ class Dialect:
         self.gone_after_seconds = gone_after_seconds
         self.settle_seconds = settle_seconds
         self._minute = -1
-        self._lists: dict[str, Answer] = {}
+        self._lists: dict[str, Reply] = {}
         self._rosters: dict[str, list[Warrior]] = {}
 
-    def answer(self, target: str, now: float) -> Answer:
-        """Answer a GET for a request target, such as ``/v2/applications.json?page=2``.
+    def reply(self, target: str, now: float) -> Reply:
+        """Reply a GET for a request target, such as ``/v2/applications.json?page=2``.
 
         Lists change on whole minutes only, so their answers are kept for the current minute.
         """
@@ -94,15 +95,14 @@ class Dialect:
             self._minute = minute
             self._lists.clear()
             self._rosters.clear()
-        kept = self._lists.get(target)
-        if kept is not None:
-            return kept
-        answer = self._answer(target, now)
-        if answer.endpoint != "data" and len(self._lists) < 10_000:
-            self._lists[target] = answer
-        return answer
+        reply = self._lists.get(target)
+        if reply is None:
+            reply = self._reply(target, now)
+            if reply.endpoint != "data" and len(self._lists) < 10_000:
+                self._lists[target] = reply
+        return reply
 
-    def _answer(self, target: str, now: float) -> Answer:
+    def _reply(self, target: str, now: float) -> Reply:
         parts = urlsplit(target)
         segments = [unquote(segment) for segment in parts.path.split("/")[1:]]
         query = parse_qsl(parts.query, keep_blank_values=True)
@@ -115,58 +115,58 @@ class Dialect:
                 return self._metrics(target, query, troop_id, warrior_id, now)
             case ["v2", "applications", troop_id, "hosts", warrior_id, "metrics", "data.json"]:
                 return self._data(target, query, troop_id, warrior_id, now)
-        return _error("unknown", 404, "The requested path was not found.")
+        return error_reply("unknown", 404, "The requested path was not found.")
 
-    def _applications(self, target: str, query: list[tuple[str, str]], now: float) -> Answer:
+    def _applications(self, target: str, query: list[tuple[str, str]], now: float) -> Reply:
         troops = self.world.troops(now)
         shown, headers = self._page(target, query, len(troops), self.page_size)
         body = {"applications": [self._application(troop, now) for troop in troops[shown]]}
-        return Answer("applications", 200, _json(body), headers)
+        return Reply("applications", 200, _json(body), headers)
 
-    def _hosts(self, target: str, query: list[tuple[str, str]], troop_id: str, now: float) -> Answer:
+    def _hosts(self, target: str, query: list[tuple[str, str]], troop_id: str, now: float) -> Reply:
         troop = self.world.troop(troop_id, now)
         if troop is None:
-            return _error("hosts", 404, f"Application {troop_id} was not found.")
+            return error_reply("hosts", 404, f"Application {troop_id} was not found.")
         warriors = self._roster(troop_id, now)
         shown, headers = self._page(target, query, len(warriors), self.page_size)
         body = {"application_hosts": [self._host(troop, warrior, now) for warrior in warriors[shown]]}
-        return Answer("hosts", 200, _json(body), headers)
+        return Reply("hosts", 200, _json(body), headers)
 
     def _metrics(
         self, target: str, query: list[tuple[str, str]], troop_id: str, warrior_id: str, now: float
-    ) -> Answer:
+    ) -> Reply:
         if self._warrior(troop_id, warrior_id, now) is None:
-            return _error("metrics", 404, f"Host {warrior_id} of application {troop_id} was not found.")
+            return error_reply("metrics", 404, f"Host {warrior_id} of application {troop_id} was not found.")
         wanted = dict(query).get("name", "")
         groups = [group for group in self.world.data_groups(warrior_id) if wanted in group.name]
         shown, headers = self._page(target, query, len(groups), self.page_size)
         body = {
             "metrics": [{"name": group.name, "values": list(group.value_names)} for group in groups[shown]]
         }
-        return Answer("metrics", 200, _json(body), headers)
+        return Reply("metrics", 200, _json(body), headers)
 
     def _data(
         self, target: str, query: list[tuple[str, str]], troop_id: str, warrior_id: str, now: float
-    ) -> Answer:
+    ) -> Reply:
         if self._warrior(troop_id, warrior_id, now) is None:
-            return _error("data", 404, f"Host {warrior_id} of application {troop_id} was not found.")
+            return error_reply("data", 404, f"Host {warrior_id} of application {troop_id} was not found.")
         names = list(dict.fromkeys(text for key, text in query if key in ("names[]", "names")))
         only = {text for key, text in query if key in ("values[]", "values")}
         single = dict(query)
         if not names:
-            return _error("data", 422, "At least one metric name is needed: names[].")
+            return error_reply("data", 422, "At least one metric name is needed: names[].")
         try:
             end = _parse_time(single["to"]) if "to" in single else now
             start = _parse_time(single["from"]) if "from" in single else end - 1800
             period = int(single.get("period") or 0)
         except (ValueError, OverflowError):
-            return _error("data", 422, "from, to or period could not be read.")
+            return error_reply("data", 422, "from, to or period could not be read.")
         if end - start < _MINUTE:
-            return _error("data", 422, "The time range must be at least one minute.")
+            return error_reply("data", 422, "The time range must be at least one minute.")
         first, step = timeslice_grid(start, end, period, now)
         slices = [(begin, begin + step) for begin in range(first, math.ceil(end), step)]
         if len(slices) > 100_000:
-            return _error("data", 422, "The time range is too long.")
+            return error_reply("data", 422, "The time range is too long.")
         visible = now - self.settle_seconds
         if start < now - self.retention_seconds:
             visible = 0.0
@@ -186,7 +186,7 @@ class Dialect:
             f'"metrics_not_found":{json.dumps(missing)},"metrics_found":{json.dumps(found)},'
             f'"metrics":[{",".join(pieces)}]}}}}'
         )
-        return Answer("data", 200, body.encode(), headers, tuple(leaves))
+        return Reply("data", 200, body.encode(), headers, tuple(leaves))
 
     def _roster(self, troop_id: str, now: float) -> list[Warrior]:
         """The warriors alive at this minute; kept, since a large troop's list has many pages."""
@@ -221,17 +221,6 @@ class Dialect:
 
     def _application(self, troop: Troop, now: float) -> dict[str, object]:
         warriors = self._roster(troop.id, now)
-        summary: dict[str, object] = {
-            "response_time": 0.0,
-            "throughput": 0.0,
-            "error_rate": 0.0,
-            "apdex_target": 0.5,
-            "apdex_score": 1.0,
-            "host_count": len(warriors),
-            "instance_count": len(warriors),
-        }
-        if warriors:
-            self._fill_summary(summary, warriors[0], now)
         return {
             "id": _json_id(troop.id),
             "name": troop.name,
@@ -239,7 +228,8 @@ class Dialect:
             "health_status": "green" if warriors else "gray",
             "reporting": bool(warriors),
             "last_reported_at": _iso(int(now) // 60 * 60) if warriors else None,
-            "application_summary": summary,
+            "application_summary": self._summary(warriors, now)
+            | {"apdex_target": 0.5, "host_count": len(warriors), "instance_count": len(warriors)},
             "settings": {
                 "app_apdex_threshold": 0.5,
                 "end_user_apdex_threshold": 7.0,
@@ -254,30 +244,30 @@ class Dialect:
         }
 
     def _host(self, troop: Troop, warrior: Warrior, now: float) -> dict[str, object]:
-        summary: dict[str, object] = {
-            "response_time": 0.0,
-            "throughput": 0.0,
-            "error_rate": 0.0,
-            "apdex_score": 1.0,
-            "instance_count": 1,
-        }
-        self._fill_summary(summary, warrior, now)
         return {
             "id": _json_id(warrior.id),
             "application_name": troop.name,
             "host": warrior.host,
             "language": troop.language,
             "health_status": "green",
-            "application_summary": summary,
+            "application_summary": self._summary([warrior], now) | {"instance_count": 1},
             "links": {"application": _json_id(troop.id), "application_instances": [], "server": None},
         }
 
-    def _fill_summary(self, summary: dict[str, object], warrior: Warrior, now: float) -> None:
+    def _summary(self, warriors: list[Warrior], now: float) -> dict[str, object]:
+        """The last five minutes of the first warrior."""
         minute = int(now) // 60 * 60
-        slices = self.world.timeslices(warrior.id, "HttpDispatcher", minute - 300, minute, 300)
-        if slices:
-            summary["response_time"] = slices[0].values["average_response_time"]
-            summary["throughput"] = slices[0].values["calls_per_minute"]
+        slices = [
+            piece.values
+            for warrior in warriors[:1]
+            for piece in self.world.timeslices(warrior.id, "HttpDispatcher", minute - 300, minute, 300)
+        ]
+        return {
+            "response_time": slices[0]["average_response_time"] if slices else 0.0,
+            "throughput": slices[0]["calls_per_minute"] if slices else 0.0,
+            "error_rate": 0.0,
+            "apdex_score": 1.0,
+        }
 
 
 def timeslice_grid(start: float, end: float, period: int, now: float) -> tuple[int, int]:
@@ -315,13 +305,9 @@ def link_header(base_url: str, target: str, links: list[tuple[int, str]]) -> str
     return ", ".join(texts)
 
 
-def error_body(title: str) -> bytes:
+def error_reply(endpoint: str, status: int, title: str, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
     """An error as New Relic words it in JSON."""
-    return _json({"error": {"title": title}})
-
-
-def _error(endpoint: str, status: int, title: str) -> Answer:
-    return Answer(endpoint, status, error_body(title))
+    return Reply(endpoint, status, _json({"error": {"title": title}}), headers)
 
 
 def _timeslices(series: Series, slices: list[tuple[int, int]], only: set[str], visible_until: float) -> str:

@@ -5,12 +5,14 @@ Pure, from a seed: :class:`Faults` decides, :func:`spoil` alters a body, the ser
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 KINDS: dict[str, str] = {
     "status": "answers with `status`",
@@ -75,35 +77,32 @@ class Fault:
     bytes: int = 200_000_000
 
 
+_READERS: dict[str, Callable[[str], object]] = {
+    "kind": str, "rate": float, "count": int, "skip": int, "match": str, "seconds": float, "status": int,
+    "location": str, "value": str, "mode": str, "bytes": int,
+}  # fmt: skip
+
+
 def parse_fault(values: Mapping[str, object]) -> Fault:
     """Make a fault from JSON.
 
     Raises:
         ValueError: A kind, field or value that is not known; the message names it.
     """
-    known = {item.name for item in fields(Fault)}
     for name in values:
-        if name not in known:
-            raise ValueError(f"fault field {name!r} is not one of {', '.join(sorted(known))}")
+        if name not in _READERS:
+            raise ValueError(f"fault field {name!r} is not one of {', '.join(sorted(_READERS))}")
     kind = str(values.get("kind", ""))
-    status = values.get("status", 500)
     if kind.isdecimal():
-        kind, status = "status", int(kind)
+        values = {**values, "kind": "status", "status": kind}
+        kind = "status"
     if kind not in KINDS:
         raise ValueError(f"fault kind {kind!r} is not a status or one of {', '.join(sorted(KINDS))}")
     try:
-        count, seconds = values.get("count"), values.get("seconds")
-        fault = replace(
-            Fault(kind),
-            rate=float(str(values.get("rate", 1.0))),
-            count=None if count is None else int(str(count)),
-            skip=int(str(values.get("skip", 0))),
-            match=str(values.get("match", "")),
-            seconds=None if seconds is None else float(str(seconds)),
-            status=int(str(status)),
-            **{name: str(values[name]) for name in ("location", "value", "mode") if name in values},
-            bytes=int(str(values.get("bytes", 200_000_000))),
-        )
+        read: dict[str, Any] = {
+            name: _READERS[name](str(value)) for name, value in values.items() if value is not None
+        }
+        fault = Fault(**read)
         re.compile(fault.match)
     except (ValueError, re.error) as error:
         raise ValueError(f"fault {kind!r}: {error}") from error
@@ -132,46 +131,55 @@ def parse_fault_flag(text: str) -> Fault:
     return parse_fault(values)
 
 
-class Faults:
-    """The rules in force; the first that hits a call is the one."""
+class _Rule:
+    """A fault in force, and how often it has matched and hit."""
 
-    def __init__(self, rules: list[Fault] | None = None, seed: int = 1) -> None:
-        self.rules = list(rules or [])
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self._pattern = re.compile(fault.match)
+        self._seen = self._hit = 0
+
+    def hits(self, target: str, chance: random.Random) -> bool:
+        fault = self.fault
+        if not self._pattern.search(target):
+            return False
+        self._seen += 1
+        if self._seen <= fault.skip or (fault.count is not None and self._hit >= fault.count):
+            return False
+        if fault.rate < 1 and chance.random() >= fault.rate:
+            return False
+        self._hit += 1
+        return True
+
+
+class Faults:
+    """The faults in force; the first that hits a call is the one."""
+
+    def __init__(self, faults: Iterable[Fault] = (), seed: int = 1) -> None:
         self.hits: Counter[str] = Counter()
-        self._seen = [0] * len(self.rules)
-        self._hit = [0] * len(self.rules)
-        self._patterns = [re.compile(rule.match) for rule in self.rules]
+        self._rules = [_Rule(fault) for fault in faults]
         self._random = random.Random(seed)
 
-    def add(self, rules: list[Fault]) -> None:
-        """Put more rules after those in force."""
-        self.rules += rules
-        self._seen += [0] * len(rules)
-        self._hit += [0] * len(rules)
-        self._patterns += [re.compile(rule.match) for rule in rules]
+    def __iter__(self) -> Iterator[Fault]:
+        return (rule.fault for rule in self._rules)
+
+    def add(self, faults: Iterable[Fault]) -> None:
+        """Put more faults after those in force."""
+        self._rules += map(_Rule, faults)
 
     def clear(self) -> None:
-        """Take away all rules; what they hit stays counted."""
-        self.rules, self._seen, self._hit, self._patterns = [], [], [], []
+        """Remove all faults; what they hit stays counted."""
+        self._rules = []
 
     def pick(self, target: str, *, refused: bool = False) -> Fault | None:
         """The fault that hits this call, if one does; a refused one (429) meets a skewed clock only."""
-        for index, rule in enumerate(self.rules):
-            if rule.kind == "outage" or (refused and rule.kind != "clock_skew"):
+        for rule in self._rules:
+            fault = rule.fault
+            if fault.kind == "outage" or (refused and fault.kind != "clock_skew"):
                 continue
-            if rule.match and not self._patterns[index].search(target):
-                continue
-            self._seen[index] += 1
-            if self._seen[index] <= rule.skip:
-                continue
-            if rule.count is not None and self._hit[index] >= rule.count:
-                continue
-            if rule.rate < 1 and self._random.random() >= rule.rate:
-                continue
-            self._hit[index] += 1
-            label = str(rule.status) if rule.kind == "status" else rule.kind
-            self.hits[label] += 1
-            return rule
+            if rule.hits(target, self._random):
+                self.hits[str(fault.status) if fault.kind == "status" else fault.kind] += 1
+                return fault
         return None
 
 
@@ -183,73 +191,48 @@ def spoil(kind: str, body: bytes) -> bytes:
         return HTML
     if kind == "empty":
         return b""
-    if kind not in (
-        "duplicates",
-        "shuffled",
-        "weird_values",
-        "weird_times",
-        "drift_new",
-        "drift_missing",
-        "drift_type",
-    ):
+    if not kind.startswith(("duplicates", "shuffled", "weird_", "drift_")):
         return body
     tree = json.loads(body)
     if "error" in tree:
         return body
     name = next(iter(tree))
-    holder = tree[name] if isinstance(tree[name], dict) else tree
-    entities: list[dict[str, object]] = holder["metrics"] if name == "metric_data" else tree[name]
+    entities: list[dict[str, Any]] = tree[name]["metrics"] if name == "metric_data" else tree[name]
     if kind == "duplicates":
         entities.extend(entities[:1])
     elif kind == "shuffled":
         entities.reverse()
     elif kind == "weird_values":
-        _weird(entities)
+        odd = itertools.cycle((float("nan"), float("inf"), 2**63, None, -1.5, float("-inf"), "12"))
+        for entity in entities:
+            for piece in entity.get("timeslices", [])[:4]:
+                piece["values"] = dict(zip(piece["values"], odd, strict=False))
     elif kind == "weird_times":
-        _weird_times(entities)
+        for entity in entities:
+            _weird_times(entity.get("timeslices", []))
     else:
         _drift(kind, entities)
     return json.dumps(tree, separators=(",", ":")).encode()
 
 
-def _weird(entities: list[dict[str, object]]) -> None:
-    odd = (float("nan"), float("inf"), 2**63, None, -1.5, float("-inf"), "12")
-    number = 0
-    for entity in entities:
-        slices = entity.get("timeslices")
-        if not isinstance(slices, list):
-            continue
-        for piece in slices[:4]:
-            for value_name in piece["values"]:
-                piece["values"][value_name] = odd[number % len(odd)]
-                number += 1
-
-
-def _weird_times(entities: list[dict[str, object]]) -> None:
+def _weird_times(slices: list[dict[str, Any]]) -> None:
     before, last = "-0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00"
-    for entity in entities:
-        slices = entity.get("timeslices")
-        if not isinstance(slices, list):
-            continue
-        for number, piece in enumerate(slices[:5]):
-            start, end = piece["from"], piece["to"]
-            piece["from"], piece["to"] = (
-                (before, before), (end, start), (start, start), ("1677-01-01T00:00:00+00:00", last), (-1, end)
-            )[number]  # fmt: skip
+    for number, piece in enumerate(slices[:5]):
+        start, end = piece["from"], piece["to"]
+        piece["from"], piece["to"] = (
+            (before, before), (end, start), (start, start), ("1677-01-01T00:00:00+00:00", last), (-1, end)
+        )[number]  # fmt: skip
 
 
-def _drift(kind: str, entities: list[dict[str, object]]) -> None:
+def _drift(kind: str, entities: list[dict[str, Any]]) -> None:
     for entity in entities:
-        slices = entity.get("timeslices")
-        targets = slices if isinstance(slices, list) else [entity]
-        for target in targets:
+        for target in entity.get("timeslices", [entity]):
             if kind == "drift_new":
                 target["unheard_of"] = {"since": 2031, "why": ["nobody", "knows"]}
                 continue
-            for name in ("to", "id") if isinstance(slices, list) or "id" in target else ("name",):
+            for name in ("to", "id") if "timeslices" in entity or "id" in target else ("name",):
                 if name not in target:
                     continue
-                if kind == "drift_missing":
-                    del target[name]
-                else:
-                    target[name] = {"was": target[name]}
+                old = target.pop(name)
+                if kind == "drift_type":
+                    target[name] = {"was": old}

@@ -11,20 +11,14 @@ from typing import Literal, NamedTuple
 LimitKind = Literal["bucket", "fixed", "sliding", "none"]
 
 _PERIODS = {
-    "s": 1.0,
-    "sec": 1.0,
-    "second": 1.0,
-    "min": 60.0,
-    "m": 60.0,
-    "minute": 60.0,
-    "h": 3600.0,
-    "hour": 3600.0,
-    "d": 86_400.0,
-    "day": 86_400.0,
-}
+    1.0: ("s", "sec", "second"),
+    60.0: ("min", "m", "minute"),
+    3600.0: ("h", "hour"),
+    86_400.0: ("day", "d"),
+}  # The first name is the one that is shown.
 
 
-class Limit(NamedTuple):
+class CallLimit(NamedTuple):
     """So many calls per period, in seconds, to one endpoint or to all."""
 
     calls: int
@@ -32,11 +26,10 @@ class Limit(NamedTuple):
     endpoint: str = ""
 
     def __str__(self) -> str:
-        unit = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}[self.period]
-        return f"{self.calls}/{unit}" + (f"@{self.endpoint}" if self.endpoint else "")
+        return f"{self.calls}/{_PERIODS[self.period][0]}" + (f"@{self.endpoint}" if self.endpoint else "")
 
 
-def parse_limit(text: str) -> Limit:
+def parse_limit(text: str) -> CallLimit:
     """Read ``1000/min``, ``20/s`` or ``200/min@data``.
 
     Raises:
@@ -44,17 +37,18 @@ def parse_limit(text: str) -> Limit:
     """
     rate, _, endpoint = text.partition("@")
     count, _, unit = rate.partition("/")
-    if not count.strip().isdecimal() or int(count) < 1 or unit.strip() not in _PERIODS:
+    period = next((period for period, names in _PERIODS.items() if unit.strip() in names), None)
+    if not count.strip().isdecimal() or int(count) < 1 or period is None:
         raise ValueError(
             f"limit {text!r} is not a number per s, min, h or day, such as 1000/min or 20/s@data"
         )
     if endpoint not in ("", "applications", "hosts", "metrics", "data"):
         raise ValueError(f"limit {text!r}: the endpoint is applications, hosts, metrics or data")
-    return Limit(int(count), _PERIODS[unit.strip()], endpoint)
+    return CallLimit(int(count), period, endpoint)
 
 
-class Window:
-    """A judge over one limit: admits calls or not, and knows when it would again.
+class Meter:
+    """Counts calls against one limit.
 
     Args:
         limit: What is permitted.
@@ -63,7 +57,7 @@ class Window:
         burst: Size of the bucket; None is the limit's number.
     """
 
-    def __init__(self, limit: Limit, kind: LimitKind = "bucket", burst: int | None = None) -> None:
+    def __init__(self, limit: CallLimit, kind: LimitKind = "bucket", burst: int | None = None) -> None:
         self.limit = limit
         self.kind = kind
         self.burst = float(limit.calls if burst is None else burst)
@@ -117,32 +111,27 @@ class RateLimit:
         burst: Size of the bucket, where the kind is ``bucket``.
     """
 
-    def __init__(self, limits: list[Limit], kind: LimitKind = "bucket", burst: int | None = None) -> None:
+    def __init__(self, limits: list[CallLimit], kind: LimitKind = "bucket", burst: int | None = None) -> None:
         self.limits = limits
         self.kind = kind
         self.burst = burst
-        self._windows = [] if kind == "none" else [Window(limit, kind, burst) for limit in limits]
+        self._meters = [] if kind == "none" else [Meter(limit, kind, burst) for limit in limits]
 
-    def admit(self, endpoint: str, now: float) -> tuple[bool, Window | None]:
+    def admit(self, endpoint: str, now: float) -> tuple[bool, Meter | None]:
         """Whether a call arriving now is within all limits, and the tightest of them."""
-        tightest: Window | None = None
-        least = 0
-        concerned = []
-        for window in self._windows:
-            if window.limit.endpoint in ("", endpoint):
-                remaining = window.remaining(now)
-                concerned.append(window)
-                if tightest is None or remaining < least:
-                    tightest, least = window, remaining
-        if tightest is None:
+        meters = [meter for meter in self._meters if meter.limit.endpoint in ("", endpoint)]
+        if not meters:
             return True, None
+        remaining = [meter.remaining(now) for meter in meters]
+        least = min(remaining)
+        tightest = meters[remaining.index(least)]
         if least < 1:
             return False, tightest
-        for window in concerned:
-            window.take(now)
+        for meter in meters:
+            meter.take(now)
         return True, tightest
 
     def __str__(self) -> str:
-        if not self._windows:
+        if not self._meters:
             return "none"
         return " and ".join(map(str, self.limits)) + f" ({self.kind})"

@@ -47,7 +47,6 @@ class Record:
     def clear(self) -> None:
         """Forget all that was counted; calls in flight stay in flight."""
         self.answered: Counter[tuple[str, str]] = Counter()
-        self.violations = 0
         self.outages: list[dict[str, object]] = []
         self.bytes_sent = 0
         self._served: Counter[str] = Counter()
@@ -67,8 +66,7 @@ class Record:
         """A request line is complete; ``with_key`` tells whether the request carried an API key."""
         self._total += 1
         self._with_key += with_key
-        if self._first is None:
-            self._first = now
+        self._first = now if self._first is None else self._first
         self._last = now
         self._second.add(now)
         self._minute.add(now)
@@ -92,20 +90,18 @@ class Record:
 
         Args:
             arrived: When the request line was complete.
-            now: When the answer was handed to the network.
+            now: When the response was handed to the network.
             endpoint: Of the dialect.
-            target: As it was asked for.
-            outcome: The status, or what happened instead of one: ``reset``, ``hang``.
-            leaves: What a data call was about.
-            served: Whether the whole right answer was sent.
+            target: Of the request.
+            outcome: The status, or what happened instead: ``reset``, ``hang``.
+            leaves: Of a data call.
+            served: Whether the whole right response was sent.
             size: Bytes of the body.
             fault: The kind of fault that hit it.
         """
         self.in_flight -= 1
         self.answered[endpoint, outcome] += 1
         self.bytes_sent += size
-        if outcome == "429":
-            self.violations += 1
         if served and outcome == "200":
             request = canonical(target)
             self._served[request] += 1
@@ -148,7 +144,7 @@ class Record:
             "requests": self._total,
             "requests_with_key": self._with_key,
             "by_endpoint": by_endpoint,
-            "violations": self.violations,
+            "violations": sum(by_status.get("429", 0) for by_status in by_endpoint.values()),
             "worst_second": self._second.most,
             "worst_minute": self._minute.most,
             "repeated": {

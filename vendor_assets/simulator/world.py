@@ -19,6 +19,18 @@ from functools import lru_cache, partial
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
+from vendor_assets.simulator.data_groups import (
+    CALM,
+    DataGroup,
+    Disturbance,
+    data_group,
+    load_at,
+    measure,
+    mix,
+    noise_at,
+)
+from vendor_assets.simulator.data_groups import data_groups as make_data_groups
+
 Instant = datetime | float
 """An aware datetime, or UNIX seconds."""
 
@@ -28,88 +40,32 @@ FAR = 4_102_444_800
 """2100-01-01T00:00Z: what never vanishes lives until then."""
 
 _DAY = 86_400
-_MASK = (1 << 64) - 1
-_GOLDEN = 0x9E3779B97F4A7C15
-
 TroopKind = Literal["permanent", "weekday", "ephemeral"]
 SlotKind = Literal["stable", "daytime", "spot", "follows"]
 IncidentKind = Literal["slow_datastore", "error_burst", "memory_leak"]
-Family = Literal["transaction", "datastore", "external", "errors", "apdex", "memory", "cpu", "silent"]
-
 PRESETS: dict[str, tuple[int, int, int]] = {"small": (3, 6, 4), "demo": (6, 25, 8), "large": (60, 600, 20)}
 """Troops, warriors and data groups per warrior of each preset."""
 
-VALUE_NAMES: dict[Family, tuple[str, ...]] = {
-    "transaction": (
-        "average_response_time",
-        "min_response_time",
-        "max_response_time",
-        "calls_per_minute",
-        "call_count",
-    ),
-    "datastore": ("average_response_time", "max_response_time", "calls_per_minute", "call_count"),
-    "external": ("average_response_time", "calls_per_minute", "call_count"),
-    "errors": ("error_count", "errors_per_minute", "error_rate"),
-    "apdex": ("score", "s", "t", "f", "count"),
-    "memory": ("used_mb_by_host", "min_used_mb", "max_used_mb"),
-    "cpu": ("percent", "min_percent", "max_percent"),
-    "silent": (),
-}
-"""Names of the values that a data group of each family has. Times are milliseconds, memory MiB."""
-
-_NOUNS = (
-    "orders",
-    "carts",
-    "payments",
-    "customers",
-    "shipments",
-    "invoices",
-    "sessions",
-    "prices",
-    "reviews",
-    "refunds",
-    "coupons",
-    "addresses",
-)
-_VERBS = ("show", "index", "create", "update", "search")
 _NAMES = (
-    "Checkout | EU",
-    "search",
-    "payments/api",
-    "Kundenkonto (Ümlaut)",
-    "recommendations, nightly",
-    "checkout experiment",
-    "Inventory & Stock",
-    "mail-sender",
-    "pricing engine v2",
-    "image resizer",
-    "fraud: score",
+    "Checkout | EU", "search", "payments/api", "Kundenkonto (Ümlaut)", "recommendations, nightly",
+    "checkout experiment", "Inventory & Stock", "mail-sender", "pricing engine v2", "image resizer", "fraud: score",
     "session store",
-)
+)  # fmt: skip
+_INCIDENTS: dict[IncidentKind, tuple[str, str]] = {
+    "slow_datastore": ("Datastore/", "datastore calls take {} as long"),
+    "error_burst": ("Errors/", "{} the usual errors"),
+    "memory_leak": ("Memory/", "memory grows to {} the usual, restart after restart"),
+}
+"""The data groups that each kind shows in, and what it does."""
 _SLOTS: tuple[SlotKind, ...] = ("stable", "daytime", "stable", "spot")
 _LANGUAGES = ("java", "ruby", "python", "nodejs", "go", "php")
 
 HOSTILE_NAMES = (
-    "../../x",
-    "a|b",
-    "a,b",
-    "…",
-    "line one\nline two\r\nX-Injected: yes",
-    "n" * 500,
-    "🦆🔥 سلام",
-    "'; DROP TABLE troops; --",
-    "<script>alert(1)</script>",
-    "**bold** [link](javascript:alert(1)) `code`",
-    "twins",
-    "twins",
-    "an id that is not a number",
-    "a troop with no warriors",
-    "a warrior with no data groups",
-    "a data group with no values",
-    " leading and trailing ",
-    "CON.",
-    "%2e%2e%2fx=1&y=2#z",
-)
+    "../../x", "a|b", "a,b", "…", "line one\nline two\r\nX-Injected: yes", "n" * 500, "🦆🔥 سلام",
+    "'; DROP TABLE troops; --", "<script>alert(1)</script>", "**bold** [link](javascript:alert(1)) `code`",
+    "twins", "twins", "an id that is not a number", "a troop with no warriors", "a warrior with no data groups",
+    "a data group with no values", " leading and trailing ", "CON.", "%2e%2e%2fx=1&y=2#z",
+)  # fmt: skip
 """Display names of the troops that ``hostile`` adds."""
 
 _HOSTILE_GROUPS = (
@@ -140,14 +96,6 @@ class Warrior(NamedTuple):
     host: str
     born: int
     died: int
-
-
-class DataGroup(NamedTuple):
-    """One metric family of a warrior, with the names of its values."""
-
-    name: str
-    family: Family
-    value_names: tuple[str, ...]
 
 
 class Row(NamedTuple):
@@ -224,31 +172,22 @@ class Series:
         None where the warrior did not live, did not report, or nothing is visible yet. Counts cover
         what is visible of the slice.
         """
-        names = self.group.value_names
-        if not names:
+        if not self.group.value_names:
             return None
         low = max(start, self.warrior.born)
         high = min(end, self.warrior.died, visible_until)
         covered = high - low - self.world.silent_seconds(self.warrior, low, high)
         if covered <= 0:
             return None
-        middle = (start + end) // 2
         plan = self.plan
-        load = _load_table()[(middle // 300 + plan.load_phase) % 2016]
-        bits = (self.seed ^ start * _GOLDEN) & _MASK
-        bits = ((bits ^ bits >> 31) * 0xBF58476D1CE4E5B9) & _MASK
-        bits ^= bits >> 29
-        noise_a = (bits & 0xFFFF) / 65536
-        noise_b = (bits >> 16 & 0xFFFF) / 65536
-        noise_c = (bits >> 32 & 0xFFFF) / 65536
+        load = load_at((start + end) // 2, plan.load_phase)
         if self.world.restated:
             load *= self.world.restated.get(start // _DAY, 1.0)
-        disturbed = self.world.disturbances(plan.index, start, end)
+        noise = noise_at(self.seed, start)
         scale = 0.5 + (self.seed >> 40 & 0xFF) / 256
-        calls = plan.calls_per_minute * scale * load * (0.85 + 0.3 * noise_a)
-        return _measure(
-            self.group.family, scale, calls, load, covered / 60, (noise_a, noise_b, noise_c), disturbed
-        )
+        calls = plan.calls_per_minute * scale * load * (0.85 + 0.3 * noise[0])
+        trouble = self.world.disturbance(plan.index, start, end)
+        return measure(self.group.family, scale, calls, load, covered / 60, noise, trouble)
 
 
 class World:
@@ -309,15 +248,9 @@ class World:
         hostile: bool = False,
     ) -> World:
         """A world of a known size: ``small``, ``demo`` or ``large``; each size can be given instead."""
-        preset_troops, preset_warriors, preset_groups = PRESETS[name]
-        return cls(
-            seed,
-            preset_troops if troops is None else troops,
-            preset_warriors if warriors is None else warriors,
-            preset_groups if data_groups is None else data_groups,
-            churn=churn,
-            hostile=hostile,
-        )
+        given = (troops, warriors, data_groups)
+        sizes = [usual if size is None else size for usual, size in zip(PRESETS[name], given, strict=True)]
+        return cls(seed, *sizes, churn=churn, hostile=hostile)
 
     # Troops
 
@@ -361,26 +294,18 @@ class World:
 
     def warrior(self, warrior_id: str) -> Warrior | None:
         """One warrior by id, alive, gone or yet to come; None if there never is such a one."""
-        place = _decode_warrior(warrior_id)
-        if place is None or place[0] >= len(self._plans):
+        place = self._place(warrior_id)
+        if place is None:
             return None
-        index, slot, number = place
-        plan = self._plans[index]
-        if slot >= len(plan.slots):
-            return None
-        life = self._warrior_life(plan, slot, number)
-        if life is None:
-            return None
-        return self._warrior(plan, slot, number, *life)
+        life = self._warrior_life(*place)
+        return None if life is None else self._warrior(*place, *life)
 
     # Data groups and data
 
     def data_groups(self, warrior_id: str) -> tuple[DataGroup, ...]:
         """The data groups of a warrior, the same for its whole life; empty for an unknown one."""
-        place = _decode_warrior(warrior_id)
-        if place is None or self.warrior(warrior_id) is None:
-            return ()
-        return self._plans[place[0]].groups
+        place = self._place(warrior_id)
+        return () if place is None or self.warrior(warrior_id) is None else place[0].groups
 
     def series(self, warrior_id: str, data_group: str) -> Series | None:
         """The values of one data group of one warrior; None if there is no such pair."""
@@ -403,15 +328,13 @@ class World:
         series = self.series(warrior_id, data_group)
         if series is None:
             return []
-        names = series.group.value_names
-        until = _seconds(visible_until)
+        step, until = resolution_seconds, _seconds(visible_until)
         slices = []
-        for begin in _starts(_seconds(start), _seconds(end), resolution_seconds):
-            values = series.values(begin, begin + resolution_seconds, until)
+        for begin in range(math.ceil(_seconds(start) / step) * step, math.ceil(_seconds(end)), step):
+            values = series.values(begin, begin + step, until)
             if values is not None:
-                slices.append(
-                    Timeslice(begin, begin + resolution_seconds, dict(zip(names, values, strict=True)))
-                )
+                named = dict(zip(series.group.value_names, values, strict=True))
+                slices.append(Timeslice(begin, begin + step, named))
         return slices
 
     def expected_rows(
@@ -468,34 +391,16 @@ class World:
         found = []
         for plan in self._plans:
             for span in self._spans(plan.index, number):
-                name = self._name(plan, span.start)
-                prefix, text = {
-                    "slow_datastore": (
-                        "Datastore/",
-                        f"{name}: datastore calls take {span.factor:g} times as long",
-                    ),
-                    "error_burst": ("Errors/", f"{name}: {span.factor:g} times the usual errors"),
-                    "memory_leak": (
-                        "Memory/",
-                        f"{name}: memory grows to {span.factor:g} times the usual, restart after restart",
-                    ),
-                }[span.kind]
+                name, moments = self._name(plan, span.start), (_moment(span.start), _moment(span.end))
+                prefix, text = _INCIDENTS[span.kind]
+                text = f"{name}: {text.format(f'{span.factor:g} times')}"
                 found.append(
-                    Incident(
-                        span.kind,
-                        self._troop_id(plan, 0),
-                        name,
-                        prefix,
-                        _moment(span.start),
-                        _moment(span.end),
-                        span.factor,
-                        text,
-                    )
+                    Incident(span.kind, self._troop_id(plan, 0), name, prefix, *moments, span.factor, text)
                 )
         return sorted(found, key=lambda incident: incident.start)
 
-    def disturbances(self, index: int, start: int, end: int) -> tuple[float, float, float]:
-        """Factors on datastore latency, on errors and on memory in a slice; 1.0 where nothing is wrong."""
+    def disturbance(self, index: int, start: int, end: int) -> Disturbance:
+        """What incidents do to a troop in a slice."""
         slow = errors = leak = 1.0
         for day in range(start // _DAY, (end - 1) // _DAY + 1):
             for span in self._spans(index, day):
@@ -510,7 +415,7 @@ class World:
                     cycle = (span.end - span.start) / 3
                     middle = max(start, span.start) + overlap / 2
                     leak += (span.factor - 1) * ((middle - span.start) % cycle) / cycle
-        return slow, errors, leak
+        return CALM if slow == errors == leak == 1.0 else Disturbance(slow, errors, leak)
 
     def silent_seconds(self, warrior: Warrior, start: float, end: float) -> float:
         """How long a warrior did not report within [start, end)."""
@@ -535,7 +440,7 @@ class World:
             kind = "ephemeral"
         elif self.churn and troops >= 5 and index == troops - 2:
             kind = "weekday"
-        seed = _mix(self.seed, index + 1)
+        seed = mix(self.seed, index + 1)
         slots = [_SLOTS[slot % len(_SLOTS)] if kind == "permanent" else "follows" for slot in range(size)]
         name = "checkout experiment" if kind == "ephemeral" else _NAMES[index % len(_NAMES)]
         if index >= len(_NAMES):
@@ -545,7 +450,7 @@ class World:
             kind,
             name,
             tuple(slots),
-            _groups(seed, data_groups),
+            make_data_groups(seed, data_groups),
             _LANGUAGES[seed % len(_LANGUAGES)],
             seed,
             steady=not self.churn,
@@ -554,18 +459,18 @@ class World:
         )
 
     def _hostile_plan(self, index: int, name: str, data_groups: int) -> _Plan:
-        seed = _mix(self.seed, index + 1)
+        seed = mix(self.seed, index + 1)
         slots: tuple[SlotKind, ...] = ("stable",)
-        groups = _groups(seed, data_groups)
+        groups = make_data_groups(seed, data_groups)
         if name == "a troop with no warriors":
             slots = ()
         elif name == "a warrior with no data groups":
             groups = ()
         elif name == "a data group with no values":
-            groups = (*groups, DataGroup("Custom/no values", "silent", ()))
+            groups = (*groups, data_group("Custom/no values", "silent"))
         else:
             odd = _HOSTILE_GROUPS[index % len(_HOSTILE_GROUPS)]
-            groups = (*groups, DataGroup(odd, "external", VALUE_NAMES["external"]))
+            groups = (*groups, data_group(odd, "external"))
         return _Plan(
             index,
             "permanent",
@@ -596,7 +501,7 @@ class World:
     def _troop_life(self, plan: _Plan, number: int) -> tuple[int, int] | None:
         if plan.kind == "permanent":
             return (ORIGIN, FAR) if number == 0 else None
-        roll = _mix(plan.seed, number)
+        roll = mix(plan.seed, number)
         if plan.kind == "weekday":
             start = ORIGIN + number * _DAY
             if (start // _DAY + 3) % 7 >= 5:
@@ -627,7 +532,7 @@ class World:
         if plan.steady:
             return 0
         if kind == "stable":
-            return (5 + _mix(plan.seed, slot + 101) % 5) * _DAY
+            return (5 + mix(plan.seed, slot + 101) % 5) * _DAY
         if kind == "follows" and plan.kind == "ephemeral":
             return 3 * _DAY
         return _DAY
@@ -637,10 +542,10 @@ class World:
         period = self._slot_period(plan, slot, kind)
         if period == 0:
             return (ORIGIN, FAR) if number == 0 else None
-        roll = _mix(_mix(plan.seed, slot + 1), number)
+        roll = mix(mix(plan.seed, slot + 1), number)
         start = ORIGIN + number * period
         if kind == "stable":
-            shift = _mix(plan.seed, slot + 201) % (period // 60) * 60
+            shift = mix(plan.seed, slot + 201) % (period // 60) * 60
             return start - shift, start - shift + period
         if kind == "follows":
             life = self._troop_life(plan, number)
@@ -658,7 +563,7 @@ class World:
 
     def _warrior(self, plan: _Plan, slot: int, number: int, born: int, died: int) -> Warrior:
         warrior_id = str(10**14 + plan.index * 10**11 + slot * 10**5 + number)
-        label = _mix(plan.seed, slot * 100_003 + number) & 0xFFFFFF
+        label = mix(plan.seed, slot * 100_003 + number) & 0xFFFFFF
         host = f"ip-10-{plan.index % 256}-{slot % 256}-{label:06x}"
         if self.hostile and plan.name in HOSTILE_NAMES:
             host = f"{plan.name[:80]} {label:06x}"
@@ -688,17 +593,24 @@ class World:
             return f"{plan.name} ({'blue' if int(moment) // (7 * _DAY) % 2 else 'green'})"
         return plan.name
 
+    def _place(self, warrior_id: str) -> tuple[_Plan, int, int] | None:
+        """Plan, slot and number of a warrior's id; None if there is no such slot."""
+        if not (warrior_id.isascii() and warrior_id.isdecimal() and 15 <= len(warrior_id) <= 16):
+            return None
+        index, rest = divmod(int(warrior_id) - 10**14, 10**11)
+        slot, number = divmod(rest, 10**5)
+        if not 0 <= index < len(self._plans) or slot >= len(self._plans[index].slots):
+            return None
+        return self._plans[index], slot, number
+
     def _make_series(self, warrior_id: str, data_group: str) -> Series | None:
-        warrior = self.warrior(warrior_id)
-        if warrior is None:
+        place, warrior = self._place(warrior_id), self.warrior(warrior_id)
+        if place is None or warrior is None:
             return None
-        place = _decode_warrior(warrior_id)
-        if place is None:
-            return None
-        plan = self._plans[place[0]]
-        for number, group in enumerate(plan.groups):
+        plan, slot, number = place
+        for position, group in enumerate(plan.groups, 1):
             if group.name == data_group:
-                seed = _mix(_mix(plan.seed, place[1] * 100_003 + place[2]), number + 1)
+                seed = mix(mix(plan.seed, slot * 100_003 + number), position)
                 return Series(self, plan, warrior, group, seed)
         return None
 
@@ -706,26 +618,24 @@ class World:
         permanent = [plan.index for plan in self._plans if plan.kind == "permanent" and plan.slots]
         if not permanent:
             return ()
+        midnight = day * _DAY
         spans = []
-        for number, kind in enumerate(("slow_datastore", "error_burst", "memory_leak")):
-            roll = _mix(_mix(self.seed, day), number + 7)
-            if day % (2, 3, 2)[number] != (0, 1, 1)[number]:
+        for number, (every, turn) in enumerate(((2, 0), (3, 1), (2, 1))):
+            roll = mix(mix(self.seed, day), number + 7)
+            if day % every != turn or permanent[roll % len(permanent)] != index:
                 continue
-            if permanent[roll % len(permanent)] != index:
-                continue
-            start = day * _DAY
-            if kind == "slow_datastore":
-                begin = start + (9 * 60 + (roll >> 16) % 480) * 60
+            if number == 0:
+                begin = midnight + (9 * 60 + (roll >> 16) % 480) * 60
                 spans.append(_Span("slow_datastore", begin, begin + 7200, 8.0))
-            elif kind == "error_burst":
-                begin = start + (7 * 60 + (roll >> 16) % 720) * 60
+            elif number == 1:
+                begin = midnight + (7 * 60 + (roll >> 16) % 720) * 60
                 spans.append(_Span("error_burst", begin, begin + 2700, 40.0))
             else:
-                spans.append(_Span("memory_leak", start + 6 * 3600, start + 21 * 3600, 3.0))
+                spans.append(_Span("memory_leak", midnight + 6 * 3600, midnight + 21 * 3600, 3.0))
         return tuple(spans)
 
     def _gap_of_day(self, warrior_id: str, day: int) -> tuple[int, int] | None:
-        roll = _mix(_mix(self.seed, int(warrior_id)), day)
+        roll = mix(mix(self.seed, int(warrior_id)), day)
         if roll % 100 >= 6:
             return None
         start = day * _DAY + (roll >> 8) % 1300 * 60
@@ -738,94 +648,6 @@ def day_window(day: date, timezone: str = "UTC") -> tuple[int, int]:
     start = datetime.combine(day, time(), zone)
     end = datetime.combine(day + timedelta(days=1), time(), zone)
     return int(start.timestamp()), int(end.timestamp())
-
-
-def _measure(
-    family: Family,
-    scale: float,
-    calls: float,
-    load: float,
-    minutes: float,
-    noise: tuple[float, float, float],
-    disturbed: tuple[float, float, float],
-) -> tuple[float, ...]:
-    """Values of one slice, in the order of ``VALUE_NAMES``.
-
-    Args:
-        family: Kind of data group.
-        scale: Size of this series, about 1.
-        calls: Calls per minute of the service.
-        load: 0.1 to 1.1, by time of the week.
-        minutes: How much of the slice is covered.
-        noise: Three numbers in [0, 1).
-        disturbed: Factors on datastore latency, errors and memory.
-    """
-    noise_a, noise_b, noise_c = noise
-    slow, errors, leak = disturbed
-    if family == "transaction":
-        latency = 60.0 * scale * (0.7 + 0.6 * load) * (0.85 + 0.3 * noise_b) * (0.6 + 0.4 * slow)
-        count = float(round(calls * minutes))
-        return (
-            round(latency, 2),
-            round(latency * (0.2 + 0.2 * noise_c), 2),
-            round(latency * (2.5 + 6 * noise_c), 2),
-            round(count / minutes, 2),
-            count,
-        )
-    if family == "datastore":
-        latency = 6.0 * scale * (0.8 + 0.4 * load) * (0.8 + 0.4 * noise_b) * slow
-        count = float(round(3 * calls * minutes))
-        return round(latency, 2), round(latency * (2.5 + 6 * noise_c), 2), round(count / minutes, 2), count
-    if family == "external":
-        count = float(round(0.4 * calls * minutes))
-        return round(120.0 * scale * (0.8 + 0.5 * noise_b), 2), round(count / minutes, 2), count
-    if family == "errors":
-        rate = min(1.0, 0.002 * (0.5 + noise_b) * errors)
-        count = float(round(calls * minutes * rate))
-        return count, round(count / minutes, 3), round(rate, 5)
-    if family == "apdex":
-        total = float(round(calls * minutes))
-        frustrated = float(round(total * min(1.0, 0.01 * (0.5 + noise_b) * errors)))
-        tolerating = float(round((total - frustrated) * (0.05 + 0.05 * noise_c)))
-        satisfied = total - frustrated - tolerating
-        score = round((satisfied + tolerating / 2) / total, 3) if total else 1.0
-        return score, satisfied, tolerating, frustrated, total
-    if family == "memory":
-        used = 512.0 * scale * (0.9 + 0.1 * load + 0.05 * noise_a) * leak
-        return round(used, 1), round(used * 0.96, 1), round(used * (1.02 + 0.05 * noise_b), 1)
-    percent = min(100.0, 12 + 55 * load * scale * (0.8 + 0.4 * noise_a))
-    return (
-        round(percent, 2),
-        round(percent * (0.5 + 0.3 * noise_b), 2),
-        round(min(100.0, percent * (1.1 + 0.5 * noise_c)), 2),
-    )
-
-
-def _groups(seed: int, count: int) -> tuple[DataGroup, ...]:
-    table = _NOUNS[seed % len(_NOUNS)]
-    host = _NOUNS[(seed >> 4) % len(_NOUNS)]
-    names: list[tuple[str, Family]] = [
-        ("HttpDispatcher", "transaction"),
-        (f"Datastore/statement/Postgres/{table}/select", "datastore"),
-        ("Errors/all", "errors"),
-        ("Memory/Physical", "memory"),
-        ("Apdex", "apdex"),
-        ("CPU/User Time", "cpu"),
-        (f"Controller/{table}/show", "transaction"),
-        (f"External/{host}.example.com/all", "external"),
-    ]
-    number = 0
-    while len(names) < count:
-        noun, verb = _NOUNS[number % len(_NOUNS)], _VERBS[number // len(_NOUNS) % len(_VERBS)]
-        tail = f"/{number}"
-        kinds: tuple[tuple[str, Family], ...] = (
-            (f"Controller/{noun}/{verb}{tail}", "transaction"),
-            (f"Datastore/statement/Postgres/{noun}/{verb}{tail}", "datastore"),
-            (f"External/{noun}.example.com/{verb}{tail}", "external"),
-        )
-        names.append(kinds[number % 3])
-        number += 1
-    return tuple(DataGroup(name, family, VALUE_NAMES[family]) for name, family in names[:count])
 
 
 def _zipf(troops: int, warriors: int) -> list[int]:
@@ -855,41 +677,6 @@ def _overlapping(
         if (born <= start < died) or (start < born < end):
             found.append((number, born, died))
     return found
-
-
-def _decode_warrior(warrior_id: str) -> tuple[int, int, int] | None:
-    if not (warrior_id.isascii() and warrior_id.isdecimal() and 15 <= len(warrior_id) <= 16):
-        return None
-    rest = int(warrior_id) - 10**14
-    index, rest = divmod(rest, 10**11)
-    slot, number = divmod(rest, 10**5)
-    return index, slot, number
-
-
-def _starts(start: float, end: float, step: int) -> range:
-    """Multiples of ``step`` in [start, end)."""
-    return range(math.ceil(start / step) * step, math.ceil(end), step)
-
-
-def _mix(left: int, right: int) -> int:
-    """A 64-bit hash of two integers (splitmix64's finalizer)."""
-    bits = (left * _GOLDEN + right + 1) & _MASK
-    bits = ((bits ^ bits >> 30) * 0xBF58476D1CE4E5B9) & _MASK
-    bits = ((bits ^ bits >> 27) * 0x94D049BB133111EB) & _MASK
-    return bits ^ bits >> 31
-
-
-@lru_cache(maxsize=1)
-def _load_table() -> tuple[float, ...]:
-    """Load by five minutes of the week, from Thursday 00:00 as UNIX time has it; about 0.2 to 1.1."""
-    table = []
-    for index in range(2016):
-        hour = index * 5 / 60 % 24
-        weekday = (index // 288 + 3) % 7
-        wave = (0.5 - 0.5 * math.cos((hour - 4) / 24 * 2 * math.pi)) ** 1.3
-        lunch = 0.15 * math.exp(-((hour - 12.5) ** 2) / 2)
-        table.append((0.2 + 0.8 * wave + lunch) * (0.55 if weekday >= 5 else 1.0))
-    return tuple(table)
 
 
 def _seconds(at: Instant) -> float:

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vendor_assets.simulator.command import main
+from vendor_assets.simulator.data_groups import VALUE_NAMES
 from vendor_assets.simulator.dialect import Dialect, timeslice_grid
 from vendor_assets.simulator.faults import KINDS, Faults, parse_fault, parse_fault_flag, spoil
 from vendor_assets.simulator.limits import RateLimit, parse_limit
 from vendor_assets.simulator.load import Load
 from vendor_assets.simulator.record import Record, canonical
-from vendor_assets.simulator.world import HOSTILE_NAMES, VALUE_NAMES, World, day_window
+from vendor_assets.simulator.world import HOSTILE_NAMES, World, day_window
 
 DAY = date(2026, 11, 20)
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC).timestamp()
@@ -202,7 +203,7 @@ def test_data_answers_equal_the_truth() -> None:
     groups = world.data_groups(warrior.id)
     names = "&".join(f"names[]={quote(group.name)}" for group in groups)
     target = f"{_first(dialect)}/metrics/data.json?{names}&from=2026-11-20T00:00:00+00:00"
-    answer = dialect.answer(target + "&to=2026-11-21T00:00:00Z&period=1800", NOW)
+    answer = dialect.reply(target + "&to=2026-11-21T00:00:00Z&period=1800", NOW)
     found = {
         (metric["name"], name, piece["from"], piece["to"], value)
         for metric in json.loads(answer.body)["metric_data"]["metrics"]
@@ -221,7 +222,7 @@ def test_unknown_names_are_named_and_known_values_can_be_chosen() -> None:
     """Unknown metric names answer 200 and are listed as not found; values[] leaves out the others."""
     dialect = _dialect()
     query = "names[]=nope&names[]=HttpDispatcher&values[]=call_count&from=2026-11-20T00:00:00Z"
-    answer = dialect.answer(f"{_first(dialect)}/metrics/data.json?{query}&to=2026-11-20T03:00:00Z", NOW)
+    answer = dialect.reply(f"{_first(dialect)}/metrics/data.json?{query}&to=2026-11-20T03:00:00Z", NOW)
     tree = json.loads(answer.body)["metric_data"]
     assert answer.status == 200
     assert (tree["metrics_not_found"], tree["metrics_found"]) == (["nope"], ["HttpDispatcher"])
@@ -243,7 +244,7 @@ def test_unknown_names_are_named_and_known_values_can_be_chosen() -> None:
 def test_wrong_requests_are_refused_in_new_relics_words(tail: str, status: int) -> None:
     """A range under a minute, missing names and unreadable numbers are 422, unknown things 404."""
     dialect = _dialect()
-    answer = dialect.answer(_first(dialect) + tail, NOW)
+    answer = dialect.reply(_first(dialect) + tail, NOW)
     assert answer.status == status
     assert json.loads(answer.body)["error"]["title"]
 
@@ -289,7 +290,7 @@ def test_pages_hold_each_entity_once() -> None:
         dialect = _dialect(page_size=2, link_last=last)
         target, found = "/v2/applications/200000000/hosts.json", []
         while target:
-            answer = dialect.answer(target, NOW)
+            answer = dialect.reply(target, NOW)
             found += [str(host["id"]) for host in json.loads(answer.body)["application_hosts"]]
             links = dict(answer.headers).get("Link", "")
             assert ('rel="last"' in links) is (last and 'rel="next"' in links)
@@ -305,11 +306,11 @@ def test_data_of_the_gone_is_kept_until_it_is_not() -> None:
     warrior = next(one for one in world.roster(DAY) if one.died < NOW - 3600)
     base = f"/v2/applications/{warrior.troop_id}/hosts/{warrior.id}/metrics"
     data = f"{base}/data.json?names[]=HttpDispatcher&from=2026-11-20T00:00:00Z&to=2026-11-21T00:00:00Z"
-    assert Dialect(world).answer(data, NOW).status == 200
-    assert Dialect(world, gone_after_seconds=60).answer(data, NOW).status == 404
-    old = json.loads(Dialect(world, retention_days=1).answer(data, NOW).body)["metric_data"]
+    assert Dialect(world).reply(data, NOW).status == 200
+    assert Dialect(world, gone_after_seconds=60).reply(data, NOW).status == 404
+    old = json.loads(Dialect(world, retention_days=1).reply(data, NOW).body)["metric_data"]
     assert old["metrics_not_found"] == ["HttpDispatcher"]
-    listed = json.loads(Dialect(world).answer(f"/v2/applications/{warrior.troop_id}/hosts.json", NOW).body)
+    listed = json.loads(Dialect(world).reply(f"/v2/applications/{warrior.troop_id}/hosts.json", NOW).body)
     assert warrior.id not in {str(host["id"]) for host in listed["application_hosts"]}
 
 
@@ -319,8 +320,8 @@ def test_nothing_is_told_about_the_future() -> None:
     now = datetime(2026, 11, 20, 10, 15, tzinfo=UTC).timestamp()
     query = "names[]=HttpDispatcher&from=2026-11-20T10:00:00Z&to=2026-11-20T12:00:00Z&period=1800"
     target = f"{_first(dialect)}/metrics/data.json?{query}"
-    early = json.loads(dialect.answer(target, now).body)["metric_data"]["metrics"][0]["timeslices"]
-    late = json.loads(dialect.answer(target, NOW).body)["metric_data"]["metrics"][0]["timeslices"]
+    early = json.loads(dialect.reply(target, now).body)["metric_data"]["metrics"][0]["timeslices"]
+    late = json.loads(dialect.reply(target, NOW).body)["metric_data"]["metrics"][0]["timeslices"]
     assert (len(early), len(late)) == (1, 4)
     assert early[0]["values"]["call_count"] < 0.6 * late[0]["values"]["call_count"]
 
@@ -447,7 +448,7 @@ def test_every_kind_leaves_some_body(kind: str) -> None:
         _first(dialect) + "/metrics.json",
         _first(dialect) + "/metrics/data.json?names[]=HttpDispatcher",
     ):
-        body = dialect.answer(target, NOW).body
+        body = dialect.reply(target, NOW).body
         spoiled = spoil(kind, body)
         changes = kind.startswith("drift") or kind in ("malformed", "html", "empty", "duplicates")
         assert (spoiled != body) is changes or kind in ("weird_values", "weird_times", "shuffled")

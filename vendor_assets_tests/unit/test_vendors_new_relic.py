@@ -141,7 +141,7 @@ def test_the_answers_hold_each_timeslice_of_the_day(
     dialect = Dialect(_WORLD)
     starts: list[int] = []
     for part in planned:
-        answer = dialect.answer(f"{part.request.path}?{urlencode(part.request.params)}", now.timestamp())
+        answer = dialect.reply(f"{part.request.path}?{urlencode(part.request.params)}", now.timestamp())
         assert answer.status == 200
         rows = _rows(vendor.parse("performance_data", part, _response(answer.body)))
         starts += [row["timeslice_start"] for row in rows if row["value_name"] == group.value_names[0]]
@@ -586,7 +586,7 @@ def test_the_documented_dialect_of_the_simulator_has_no_new_fields() -> None:
         ("warriors", VENDOR.warriors(troop.id, DAY)),
         ("data_groups", VENDOR.data_groups(troop.id, warrior.id, DAY)),
     ):
-        answer = dialect.answer(planned.request.path, now)
+        answer = dialect.reply(planned.request.path, now)
         parsed = VENDOR.parse(asset, planned, _response(answer.body))  # type: ignore[arg-type]
         assert (parsed.rejected, parsed.new_fields) == ([], ())
         assert next(iter(parsed.columns.values()))

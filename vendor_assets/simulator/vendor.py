@@ -1,0 +1,342 @@
+"""The running vendor: limits, load, faults, and the control endpoints, which do not count as vendor calls.
+
+==========================  ====================================================================
+``GET log``                 what was counted (``?arrivals=1`` adds each arrival's time)
+``GET state``               clock, world, limit and faults in force
+``POST faults``             a JSON list of faults to add; ``DELETE`` removes all
+``POST limit``              ``{"limits": ["20/s"], "kind": "sliding", "burst": 1}``
+``POST load``               ``{"latency": 0.02, "capacity": 50, "collapse_factor": 3}``
+``POST clock``              ``{"now": "2026-11-20T00:00:00Z"}`` or ``{"advance": 3600}``
+``POST restate``            ``{"day": "2026-11-20", "factor": 1.1}``: late data for a UTC day
+``POST reset``              forget what was counted, remove all faults
+==========================  ====================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from vendor_assets.simulator.dialect import Dialect, Reply, error_reply, link_header, page_of
+from vendor_assets.simulator.faults import Fault, Faults, parse_fault, spoil
+from vendor_assets.simulator.limits import Meter, RateLimit, parse_limit
+from vendor_assets.simulator.load import Load
+from vendor_assets.simulator.record import Record
+
+CONTROL = "/_control/"
+_TARGET_LIMIT = 8190
+
+
+class Clock:
+    """The vendor's wall clock: real, or set to another time and running from there."""
+
+    def __init__(self, now: float | None = None) -> None:
+        self._offset = 0.0 if now is None else now - time.time()
+
+    def now(self) -> float:
+        """UNIX seconds."""
+        return time.time() + self._offset
+
+    def set(self, now: float) -> None:
+        """Go on from another time."""
+        self._offset = now - time.time()
+
+
+@dataclass(slots=True)
+class Style:
+    """How the vendor speaks of its limit.
+
+    Args:
+        headers: When it sends rate-limit headers: ``always``, ``limited`` (only on a 429) or ``never``.
+        form: ``newrelic`` (Reset is a UNIX timestamp) or ``datadog`` (Reset is seconds until then).
+        retry_after: ``seconds``, ``fraction``, ``date``, ``none``, or words that make no sense:
+            ``garbage``, ``negative``, ``year``.
+        collapse: What callers see of a collapsed vendor: ``503``, ``reset`` or ``refuse``.
+    """
+
+    headers: str = "limited"
+    form: str = "newrelic"
+    retry_after: str = "none"
+    collapse: str = "503"
+
+
+@dataclass(slots=True)
+class Call:
+    """A request, and when it arrived."""
+
+    arrived: float
+    method: str
+    target: str
+    key: str
+    keep_alive: bool
+    body: bytes = b""
+
+
+class Vendor:
+    """The state of the running vendor, and the answer to every request."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        clock: Clock,
+        limit: RateLimit,
+        load: Load,
+        faults: Faults,
+        record: Record,
+        style: Style,
+        *,
+        api_key: str | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.dialect = dialect
+        self.clock = clock
+        self.limit = limit
+        self.load = load
+        self.faults = faults
+        self.record = record
+        self.style = style
+        self.api_key = api_key
+        self._zero = monotonic()
+        self._monotonic = monotonic
+        self._down_until = 0.0
+        self._down_mode = "503"
+        self._date = (0, "")
+        self.refuse: Callable[[float], None] = lambda _seconds: None
+
+    def elapsed(self) -> float:
+        """Seconds since the start, monotonic."""
+        return self._monotonic() - self._zero
+
+    # Vendor calls
+
+    def judge(self, call: Call) -> tuple[Reply, Fault | None, float]:
+        """The reply to a vendor call, the fault that hits it, and the seconds until it is ready."""
+        arrived, endpoint = call.arrived, endpoint_of(call.target)
+        if self.load.offer(arrived):
+            self.start_outage("collapse", self.load.collapse_seconds, self.style.collapse)
+        if arrived < self._down_until:
+            if self._down_mode == "503":
+                return error_reply(endpoint, 503, "The service is unavailable."), None, 0.0
+            return Reply(endpoint, 503, b""), Fault("reset"), 0.0
+        if not call.key or (self.api_key is not None and call.key != self.api_key):
+            return error_reply(endpoint, 401, "The API key provided is invalid"), None, 0.0
+        if len(call.target) > _TARGET_LIMIT:
+            return error_reply(endpoint, 414, "The request line is too long."), None, 0.0
+        if call.method != "GET":
+            return error_reply(endpoint, 405, "Only GET is allowed."), None, 0.0
+        admitted, meter = self.limit.admit(endpoint, arrived)
+        fault = self.faults.pick(call.target, refused=not admitted)
+        skew = (fault.seconds or 3600.0) if fault and not admitted else 0.0
+        headers = self._limit_headers(meter, arrived, admitted=admitted, skew=skew)
+        if not admitted:
+            title = "Too many requests: the limit of API calls is exceeded."
+            return error_reply(endpoint, 429, title, headers), fault, 0.0
+        reply = self._reply(call.target, endpoint, fault)
+        return reply._replace(headers=reply.headers + headers), fault, self.load.delay(arrived)
+
+    def _reply(self, target: str, endpoint: str, fault: Fault | None) -> Reply:
+        now = self.clock.now()
+        kind = fault.kind if fault else ""
+        if fault and kind == "status":
+            return error_reply(endpoint, fault.status, phrase_of(fault.status))
+        if fault and kind == "redirect":
+            return Reply(endpoint, 302, b"", (("Location", fault.location),))
+        if fault and kind == "retry_after":
+            return error_reply(endpoint, 503, "The service is unavailable.", (("Retry-After", fault.value),))
+        if kind in ("endless_paging", "repeating_page"):
+            path, query = urlsplit(target).path, parse_qsl(urlsplit(target).query)
+            source = target
+            if kind == "repeating_page":
+                source = f"{path}?" + "&".join(f"{name}={text}" for name, text in query if name != "page")
+            link = link_header(self.dialect.base_url, target, [(page_of(query) + 1, "next")])
+            return self.dialect.reply(source, now)._replace(headers=(("Link", link),))
+        reply = self.dialect.reply(target, now)
+        return reply._replace(body=spoil(kind, reply.body)) if kind and reply.status == 200 else reply
+
+    def _limit_headers(
+        self, meter: Meter | None, now: float, *, admitted: bool, skew: float
+    ) -> tuple[tuple[str, str], ...]:
+        style = self.style
+        if meter is None:
+            return ()
+        headers: list[tuple[str, str]] = []
+        wait = meter.reset_in(now)
+        if style.headers == "always" or (style.headers == "limited" and not admitted):
+            remaining = str(meter.remaining(now) if admitted else 0)
+            headers += [("X-RateLimit-Limit", str(meter.limit.calls)), ("X-RateLimit-Remaining", remaining)]
+            if style.form == "newrelic":
+                headers.append(("X-RateLimit-Reset", str(math.ceil(self.clock.now() + wait + skew))))
+            else:
+                headers += [
+                    ("X-RateLimit-Reset", str(math.ceil(wait))),
+                    ("X-RateLimit-Period", f"{meter.limit.period:g}"),
+                    ("X-RateLimit-Name", "api"),
+                ]
+        if not admitted and style.retry_after != "none":
+            texts = {
+                "seconds": str(math.ceil(wait)),
+                "fraction": f"{wait:.3f}",
+                "date": formatdate(math.ceil(self.clock.now() + wait + skew), usegmt=True),
+                "garbage": "soon",
+                "negative": "-5",
+                "year": "31536000",
+            }
+            headers.append(("Retry-After", texts[style.retry_after]))
+        return tuple(headers)
+
+    def start_outage(self, kind: str, seconds: float, mode: str) -> None:
+        """Go down for a while."""
+        now = self.elapsed()
+        self._down_until = now + seconds
+        self._down_mode = mode
+        self.record.outage(kind, now, seconds)
+        if mode == "refuse":
+            self.refuse(seconds)
+
+    def date(self, skew: float = 0.0) -> str:
+        """The Date header."""
+        now = int(self.clock.now() + skew)
+        if self._date[0] != now:
+            self._date = (now, formatdate(now, usegmt=True))
+        return self._date[1]
+
+    # Control
+
+    def control(self, method: str, target: str, body: bytes) -> tuple[int, object]:
+        """Reply a control request: status and JSON."""
+        parts = urlsplit(target)
+        name = parts.path.removeprefix(CONTROL)
+        try:
+            values = json.loads(body) if body else {}
+            match method, name:
+                case "GET", "log":
+                    return 200, self.log(arrivals="arrivals" in dict(parse_qsl(parts.query)))
+                case "GET", "state":
+                    return 200, self.state()
+                case "POST", "faults":
+                    return 200, self._add_faults(values)
+                case "DELETE", "faults":
+                    self._heal()
+                    return 200, {"faults": []}
+                case "POST", "limit":
+                    self._set_limit(values)
+                    return 200, {"limit": str(self.limit)}
+                case "POST", "load":
+                    self._set_load(values)
+                    return 200, self.state()
+                case "POST", "clock":
+                    return 200, self._set_clock(values)
+                case "POST", "restate":
+                    self.dialect.world.restate(date.fromisoformat(values["day"]), float(values["factor"]))
+                    return 200, {}
+                case "POST", "reset":
+                    self._heal()
+                    self.faults.hits.clear()
+                    self.record.clear()
+                    return 200, {}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return 400, {"error": str(error)}
+        return 404, {"error": f"no control endpoint {method} {parts.path}"}
+
+    def log(self, *, arrivals: bool = False) -> dict[str, object]:
+        """The vendor's own log."""
+        return self.record.summary(self.elapsed(), arrivals=arrivals) | {
+            "limit": str(self.limit),
+            "faults": dict(self.faults.hits),
+            "now": _iso(self.clock.now()),
+        }
+
+    def _heal(self) -> None:
+        self.faults.clear()
+        self._down_until = 0.0
+
+    def state(self) -> dict[str, object]:
+        """Clock, limit, load and faults in force."""
+        return {
+            "now": _iso(self.clock.now()),
+            "limit": str(self.limit),
+            "latency": self.load.latency_seconds,
+            "capacity": self.load.capacity,
+            "collapse_factor": self.load.collapse_factor,
+            "down": self.elapsed() < self._down_until,
+            "faults": [asdict(rule) for rule in self.faults],
+            "seed": self.dialect.world.seed,
+        }
+
+    def _add_faults(self, values: Any) -> object:
+        rules = [parse_fault(item) for item in (values if isinstance(values, list) else [values])]
+        self.faults.add(rules)
+        for rule in rules:
+            if rule.kind == "outage":
+                self.faults.hits["outage"] += 1
+                self.start_outage("fault", 30.0 if rule.seconds is None else rule.seconds, rule.mode)
+        return {"faults": [asdict(rule) for rule in self.faults]}
+
+    def _set_limit(self, values: dict[str, object]) -> None:
+        texts = values.get("limits", [values["limit"]] if "limit" in values else [])
+        if not isinstance(texts, list):
+            raise TypeError("limits is not a list such as ['20/s']")
+        kind = values.get("kind", self.limit.kind)
+        if kind not in ("bucket", "fixed", "sliding", "none"):
+            raise ValueError(f"kind {kind!r} is not bucket, fixed, sliding or none")
+        burst = None if values.get("burst") is None else int(str(values["burst"]))
+        limits = [parse_limit(str(text)) for text in texts] or self.limit.limits
+        self.limit = RateLimit(limits, kind, burst)
+
+    def _set_load(self, values: dict[str, object]) -> None:
+        numbers = {name: None if value is None else float(str(value)) for name, value in values.items()}
+        old = self.load
+        self.load = Load(
+            numbers.pop("latency", old.latency_seconds) or 0.0,
+            numbers.pop("capacity", old.capacity),
+            numbers.pop("collapse_factor", old.collapse_factor),
+            numbers.pop("collapse_seconds", old.collapse_seconds) or 0.0,
+        )
+        if numbers:
+            raise ValueError(f"unknown: {', '.join(numbers)}")
+
+    def _set_clock(self, values: dict[str, object]) -> object:
+        if "now" in values:
+            self.clock.set(parse_iso(str(values["now"])))
+        else:
+            self.clock.set(self.clock.now() + float(str(values["advance"])))
+        return {"now": _iso(self.clock.now())}
+
+
+def parse_iso(text: str) -> float:
+    """UNIX seconds of an ISO 8601 time; without an offset it is UTC.
+
+    Raises:
+        ValueError: It is no such time.
+    """
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def phrase_of(status: int) -> str:
+    """A status in words."""
+    with suppress(ValueError):
+        return HTTPStatus(status).phrase
+    return "Unknown"
+
+
+def endpoint_of(target: str) -> str:
+    """The endpoint that limits and counts are kept by."""
+    path = target.partition("?")[0]
+    if path.endswith("/metrics/data.json"):
+        return "data"
+    names = {"applications.json": "applications", "hosts.json": "hosts", "metrics.json": "metrics"}
+    return names.get(path.rpartition("/")[2], "unknown")
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
