@@ -22,17 +22,16 @@ from vendor_assets.errors import (
     StorageUnavailableError,
 )
 from vendor_assets.harvest.filters import DATA_GROUPS, TROOPS, Filters
-from vendor_assets.harvest.landing import (
-    SPLIT_PAGE,
+from vendor_assets.harvest.harvests import (
     Finish,
     HarvestFolder,
     list_harvests,
     list_harvests_of_day,
     load_finish,
-    load_plan,
-    read_index,
 )
+from vendor_assets.harvest.landing import SPLIT_PAGE, read_index
 from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.harvest.plans import load_plan
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.concurrent import map_concurrently

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from vendor_assets.harvest.landing import LandedIndex, decode_request, read_splits, request_id
+from vendor_assets.harvest.landing import LandedIndex, read_splits, request_id
+from vendor_assets.harvest.plans import decode_request
 from vendor_assets.harvest.tabulate import newest_answers
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.vendors.base import Leaf, PlannedRequest, Request

@@ -11,7 +11,7 @@ from vendor_assets.days import duration_text
 from vendor_assets.errors import Reason
 from vendor_assets.harvest.dead_letters import OLD
 from vendor_assets.harvest.fetching import Counts
-from vendor_assets.harvest.landing import Finish, list_harvests, load_finish
+from vendor_assets.harvest.harvests import Finish, list_harvests, load_finish
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.vendors.base import Asset

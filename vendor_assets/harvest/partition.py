@@ -25,20 +25,11 @@ from vendor_assets.harvest.coverage import Coverage, resume_points
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.fetching import Counts, Fetcher, Item, Pending, Work
 from vendor_assets.harvest.filters import Filters, still_to_ask, values_known, with_values
-from vendor_assets.harvest.landing import (
-    Finish,
-    HarvestFolder,
-    LandedIndex,
-    Lander,
-    Plan,
-    list_harvests,
-    load_finish,
-    load_plan,
-    read_index,
-    request_id,
-)
+from vendor_assets.harvest.harvests import Finish, HarvestFolder, list_harvests, load_finish
+from vendor_assets.harvest.landing import LandedIndex, Lander, read_index, request_id
 from vendor_assets.harvest.outcome import FAILURE, Mode, Order, Outcome, message_of, reason_of, state_of
 from vendor_assets.harvest.ownership import Ownership
+from vendor_assets.harvest.plans import Plan, load_plan
 from vendor_assets.harvest.retention import removal_of
 from vendor_assets.harvest.tabulate import Tabulated, newest_answers, tabulate, tabulate_roster
 from vendor_assets.logs import get_logger
@@ -350,8 +341,7 @@ class PartitionHarvest:
             else:
                 upstream_partial = self._upstream_state("data_groups", self.troop_key) == "partial"
                 requests = self._performance_requests(troop_id, known, left_out)
-        return Plan.pack(
-            (planned for planned in requests if _any_not_in(known, planned)),
+        plan = Plan(
             asset=self.asset,
             day=self.day,
             troop_key=self.troop_key,
@@ -363,6 +353,7 @@ class PartitionHarvest:
             filters=self.tools.filters.texts,
             left_out=left_out,
         )
+        return plan.freeze(planned for planned in requests if _any_not_in(known, planned))
 
     def _warriors_taken(self, left_out: Counter[str]) -> Iterator[str]:
         for row in self._upstream("warriors", self.troop_key, "warrior_id", "name"):

@@ -15,7 +15,7 @@ from typing import Any
 
 from vendor_assets.errors import ObjectNotFoundError, PartitionHeldError, RecordError, StoppedError
 from vendor_assets.harvest.dead_letters import DeadLetters
-from vendor_assets.harvest.landing import HarvestFolder, list_harvests, load_finish
+from vendor_assets.harvest.harvests import HarvestFolder, list_harvests, load_finish
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.ownership import Liveness, take
 from vendor_assets.logs import get_logger

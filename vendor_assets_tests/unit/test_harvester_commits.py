@@ -15,7 +15,7 @@ import pytest
 from vendor_assets.days import day_window
 from vendor_assets.errors import VendorRejectedError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
-from vendor_assets.harvest.landing import list_harvests
+from vendor_assets.harvest.harvests import list_harvests
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.objects import ObjectInfo

@@ -1,0 +1,209 @@
+"""The frozen plan of a harvest: a Parquet file with a row for each request, the rest in its metadata."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from itertools import islice
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vendor_assets.days import Window
+from vendor_assets.errors import RecordError
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.reading import json_object, understanding
+from vendor_assets.vendors.base import Leaf, PlannedRequest, Request
+
+_SCHEMA: Final = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("request", "leaves")])
+_ROWS_AT_ONCE: Final = 1024
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The work of one harvest; its requests stay packed and are read one by one.
+
+    Attributes:
+        bases: Folders of older harvests whose landed responses count here too (reconcile).
+        upstream_partial: Whether the upstream table was itself partial, so that leaves may be missing.
+        filters: The filters in force: setting to patterns.
+        left_out: What they left out: troops, warriors, data groups, values; to numbers.
+        packed: The frozen plan as it is kept; empty until :meth:`freeze`.
+    """
+
+    asset: str
+    day: date
+    troop_key: str | None
+    troop_id: str
+    resolution_seconds: int
+    created_at: datetime
+    bases: tuple[str, ...] = ()
+    upstream_partial: bool = False
+    filters: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    packed: bytes = b""
+    request_count: int = 0
+    leaf_count: int = 0
+
+    def freeze(self, requests: Iterable[PlannedRequest]) -> Plan:
+        """This plan with its requests, first pages only; ``left_out`` may be counted while they are read.
+
+        Requests that share a leaf follow each other.
+        """
+        request_count = leaf_count = 0
+        before: frozenset[str] = frozenset()
+        sink = io.BytesIO()
+        with pq.ParquetWriter(sink, _SCHEMA, compression="zstd") as writer:
+            left = iter(requests)
+            while some := list(islice(left, _ROWS_AT_ONCE)):
+                request_count += len(some)
+                for planned in some:
+                    # A leaf that takes several requests is in one after the other, and counts once.
+                    here = frozenset(leaf.key for leaf in planned.leaves)
+                    leaf_count += len(here - before)
+                    before = here
+                columns = [[encode_request(planned.request) for planned in some], [*map(encode_leaves, some)]]
+                writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
+            header = {
+                "asset": self.asset,
+                "day": self.day.isoformat(),
+                "troop_key": self.troop_key,
+                "troop_id": self.troop_id,
+                "resolution_seconds": self.resolution_seconds,
+                "created_at": self.created_at.isoformat(),
+                "leaves": leaf_count,
+                "bases": list(self.bases),
+                "upstream_partial": self.upstream_partial,
+                "filters": dict(self.filters),
+                "left_out": dict(self.left_out),
+            }
+            writer.add_key_value_metadata({"plan": json.dumps(header)})
+        return replace(self, packed=sink.getvalue(), request_count=request_count, leaf_count=leaf_count)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Plan:
+        """Read a frozen plan.
+
+        Raises:
+            Exception: It is not one; the parsers raise what they like.
+        """
+        metadata = pq.read_metadata(pa.BufferReader(data))
+        if metadata.schema.to_arrow_schema().names != _SCHEMA.names:
+            raise ValueError("its columns are not those of a plan")
+        texts = dict.fromkeys(("asset", "day", "troop_id", "created_at"), str)
+        header = json_object((metadata.metadata or {})[b"plan"], resolution_seconds=int, bases=list, **texts)
+        for name, kind in (("filters", str), ("left_out", int)):
+            members = header.setdefault(name, {})
+            if not isinstance(members, dict) or not all(isinstance(each, kind) for each in members.values()):
+                raise ValueError(f"{name} is {str(members)[:40]!r}")
+        leaves = header.get("leaves", -1)
+        if not isinstance(leaves, int) or not all(isinstance(each, str) for each in header["bases"]):
+            raise ValueError("its bases or its leaves are invalid")
+        plan = cls(
+            asset=header["asset"],
+            day=date.fromisoformat(header["day"]),
+            troop_key=header["troop_key"],
+            troop_id=header["troop_id"],
+            resolution_seconds=header["resolution_seconds"],
+            created_at=datetime.fromisoformat(header["created_at"]),
+            bases=tuple(header["bases"]),
+            upstream_partial=header["upstream_partial"],
+            filters=header["filters"],
+            left_out=header["left_out"],
+            packed=data,
+            request_count=metadata.num_rows,
+            leaf_count=leaves,
+        )
+        if leaves < 0:  # written by an older version
+            return replace(plan, leaf_count=sum(len(planned.leaves) for planned in plan.requests()))
+        return plan
+
+    def requests(self) -> Iterator[PlannedRequest]:
+        """The planned requests in their order, read as they are asked for."""
+        with pq.ParquetFile(pa.BufferReader(self.packed)) as file:
+            for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False):
+                for texts in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    yield decode_planned(*texts)
+
+
+def load_plan(store: ObjectStore, folder: str) -> Plan:
+    """The frozen plan of a harvest.
+
+    Raises:
+        ObjectNotFoundError: It has none.
+        RecordError: It is damaged, or belongs to another partition.
+    """
+    key = layout.plan_key(folder)
+    data = store.get(key)
+    with understanding(store, key, "plan", "delete its harvest's folder to have the partition asked anew"):
+        plan = Plan.unpack(data)
+        if not folder.startswith(layout.harvest_prefix(plan.asset, plan.day, plan.troop_key)):
+            raise ValueError("it belongs to another partition")
+        return plan
+
+
+def encode_request(request: Request) -> str:
+    """A request as JSON text."""
+    return json.dumps([request.path, request.params, request.endpoint], separators=(",", ":"))
+
+
+def decode_request(text: str) -> Request:
+    """The request that :func:`encode_request` wrote.
+
+    Raises:
+        RecordError: It is damaged.
+    """
+    try:
+        path, params, endpoint = json.loads(text)
+        if not all(
+            isinstance(part, str) for part in (path, endpoint, *(part for pair in params for part in pair))
+        ):
+            raise ValueError("not a request")
+        return Request(path, tuple((name, value) for name, value in params), endpoint)
+    except (ValueError, TypeError, RecursionError) as error:
+        message = f"a request that was kept cannot be read ({text[:80]!r}); delete the object that holds it"
+        raise RecordError(message) from error
+
+
+def encode_leaves(planned: PlannedRequest) -> str:
+    """The leaves of a planned request as JSON text."""
+    leaves = [
+        [
+            leaf.key,
+            leaf.warrior_id,
+            leaf.data_group,
+            [leaf.window.start.timestamp(), leaf.window.end.timestamp()] if leaf.window else None,
+        ]
+        for leaf in planned.leaves
+    ]
+    return json.dumps(leaves, separators=(",", ":"))
+
+
+def decode_planned(request: str, leaves: str) -> PlannedRequest:
+    """The planned request that :func:`encode_request` and :func:`encode_leaves` wrote.
+
+    Raises:
+        RecordError: It is damaged.
+    """
+    return PlannedRequest(decode_request(request), _decode_leaves(leaves))
+
+
+def _decode_leaves(text: str) -> tuple[Leaf, ...]:
+    try:
+        return tuple(
+            Leaf(
+                key,
+                warrior,
+                group,
+                Window(*(datetime.fromtimestamp(edges[at], UTC) for at in (0, 1))) if edges else None,
+            )
+            for key, warrior, group, edges in json.loads(text)
+        )
+    except (ValueError, TypeError, LookupError, RecursionError, OverflowError, OSError) as error:
+        message = f"leaves that were kept cannot be read ({text[:80]!r}); delete the object that holds them"
+        raise RecordError(message) from error
