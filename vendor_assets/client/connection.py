@@ -104,8 +104,7 @@ class Connection:
 
         Raises:
             VendorError: The server does not speak HTTP, breaks off or sends too much.
-            TimeoutError: The deadline has passed.
-            OSError: The connection broke.
+            OSError: The connection broke, or the deadline has passed (TimeoutError).
         """
         self.reusable = self.heard = False
         self.status, self.headers = None, {}
@@ -208,8 +207,7 @@ def tunnel(sock: socket.socket, proxy: Proxy, host: str, until: float) -> None:
     Raises:
         ConfigurationError: The proxy refuses.
         VendorUnavailableError: It cannot reach the host, or does not speak HTTP.
-        TimeoutError: The deadline has passed.
-        OSError: The connection broke.
+        OSError: The connection broke, or the deadline has passed (TimeoutError).
     """
     headers = [("Host", host)]
     if proxy.authorization:

@@ -114,7 +114,6 @@ class RateLimit:
     def __init__(self, limits: list[CallLimit], kind: LimitKind = "bucket", burst: int | None = None) -> None:
         self.limits = limits
         self.kind = kind
-        self.burst = burst
         self._meters = [] if kind == "none" else [Meter(limit, kind, burst) for limit in limits]
 
     def admit(self, endpoint: str, now: float) -> tuple[bool, Meter | None]:

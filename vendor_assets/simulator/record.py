@@ -42,6 +42,7 @@ class Record:
     def __init__(self, started_at: float, log_file: IO[str] | None = None) -> None:
         self.started_at = started_at
         self._log_file = log_file
+        self.in_flight = 0
         self.clear()
 
     def clear(self) -> None:
@@ -59,7 +60,6 @@ class Record:
         self._last: float | None = None
         self._second = Worst(1.0)
         self._minute = Worst(60.0)
-        self.in_flight = getattr(self, "in_flight", 0)
         self._peak = self.in_flight
 
     def arrive(self, now: float, *, with_key: bool = True) -> None:

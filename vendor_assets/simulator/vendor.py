@@ -82,7 +82,7 @@ class Call:
 
 
 class Vendor:
-    """The state of the running vendor, and the answer to every request."""
+    """The state of the running vendor, and the reply to every request."""
 
     def __init__(
         self,
@@ -95,7 +95,6 @@ class Vendor:
         style: Style,
         *,
         api_key: str | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.dialect = dialect
         self.clock = clock
@@ -105,8 +104,7 @@ class Vendor:
         self.record = record
         self.style = style
         self.api_key = api_key
-        self._zero = monotonic()
-        self._monotonic = monotonic
+        self._zero = time.monotonic()
         self._down_until = 0.0
         self._down_mode = "503"
         self._date = (0, "")
@@ -114,7 +112,7 @@ class Vendor:
 
     def elapsed(self) -> float:
         """Seconds since the start, monotonic."""
-        return self._monotonic() - self._zero
+        return time.monotonic() - self._zero
 
     # Vendor calls
 

@@ -51,12 +51,6 @@ _NAMES = (
     "checkout experiment", "Inventory & Stock", "mail-sender", "pricing engine v2", "image resizer", "fraud: score",
     "session store",
 )  # fmt: skip
-_INCIDENTS: dict[IncidentKind, tuple[str, str]] = {
-    "slow_datastore": ("Datastore/", "datastore calls take {} as long"),
-    "error_burst": ("Errors/", "{} the usual errors"),
-    "memory_leak": ("Memory/", "memory grows to {} the usual, restart after restart"),
-}
-"""The data groups that each kind shows in, and what it does."""
 _SLOTS: tuple[SlotKind, ...] = ("stable", "daytime", "stable", "spot")
 _LANGUAGES = ("java", "ruby", "python", "nodejs", "go", "php")
 
@@ -123,12 +117,8 @@ class Incident(NamedTuple):
 
     kind: IncidentKind
     troop_id: str
-    troop_name: str
-    data_group_prefix: str
     start: datetime
     end: datetime
-    factor: float
-    description: str
 
 
 class _Span(NamedTuple):
@@ -233,7 +223,7 @@ class World:
         self._by_string_id = {plan.string_id: plan for plan in self._plans if plan.string_id}
         self._spans = lru_cache(maxsize=4096)(self._spans_of_day)
         self._gap = lru_cache(maxsize=65_536)(self._gap_of_day)
-        self._series = lru_cache(maxsize=65_536)(self._make_series)
+        self.series = lru_cache(maxsize=65_536)(self._series)
 
     @classmethod
     def preset(
@@ -307,10 +297,6 @@ class World:
         place = self._place(warrior_id)
         return () if place is None or self.warrior(warrior_id) is None else place[0].groups
 
-    def series(self, warrior_id: str, data_group: str) -> Series | None:
-        """The values of one data group of one warrior; None if there is no such pair."""
-        return self._series(warrior_id, data_group)
-
     def timeslices(
         self,
         warrior_id: str,
@@ -318,8 +304,6 @@ class World:
         start: Instant,
         end: Instant,
         resolution_seconds: int,
-        *,
-        visible_until: Instant = FAR,
     ) -> list[Timeslice]:
         """The timeslices that start in [start, end), aligned to the resolution in UTC.
 
@@ -328,10 +312,10 @@ class World:
         series = self.series(warrior_id, data_group)
         if series is None:
             return []
-        step, until = resolution_seconds, _seconds(visible_until)
+        step = resolution_seconds
         slices = []
         for begin in range(math.ceil(_seconds(start) / step) * step, math.ceil(_seconds(end)), step):
-            values = series.values(begin, begin + step, until)
+            values = series.values(begin, begin + step)
             if values is not None:
                 named = dict(zip(series.group.value_names, values, strict=True))
                 slices.append(Timeslice(begin, begin + step, named))
@@ -388,15 +372,11 @@ class World:
     def incidents(self, day: date) -> list[Incident]:
         """The incidents of a UTC day, in the order of their start."""
         number = (day - date(1970, 1, 1)).days
-        found = []
-        for plan in self._plans:
-            for span in self._spans(plan.index, number):
-                name, moments = self._name(plan, span.start), (_moment(span.start), _moment(span.end))
-                prefix, text = _INCIDENTS[span.kind]
-                text = f"{name}: {text.format(f'{span.factor:g} times')}"
-                found.append(
-                    Incident(span.kind, self._troop_id(plan, 0), name, prefix, *moments, span.factor, text)
-                )
+        found = [
+            Incident(span.kind, self._troop_id(plan, 0), _moment(span.start), _moment(span.end))
+            for plan in self._plans
+            for span in self._spans(plan.index, number)
+        ]
         return sorted(found, key=lambda incident: incident.start)
 
     def disturbance(self, index: int, start: int, end: int) -> Disturbance:
@@ -603,7 +583,8 @@ class World:
             return None
         return self._plans[index], slot, number
 
-    def _make_series(self, warrior_id: str, data_group: str) -> Series | None:
+    def _series(self, warrior_id: str, data_group: str) -> Series | None:
+        """The values of one data group of one warrior; None if there is no such pair."""
         place, warrior = self._place(warrior_id), self.warrior(warrior_id)
         if place is None or warrior is None:
             return None
