@@ -208,15 +208,9 @@ class Tuning:
     needed: float = 0.0
     baseline: dict[str, float] = field(default_factory=dict)
 
-    @classmethod
-    def load(cls, values: dict[str, Any]) -> Tuning:
-        """From its dump."""
-        return cls(**values)
-
     def dump(self) -> dict[str, Any]:
         """What differs from a new one."""
-        new = _NEW
-        return {name: value for name in _NAMES if (value := getattr(self, name)) != getattr(new, name)}
+        return {name: value for name in _NAMES if (value := getattr(self, name)) != getattr(_NEW, name)}
 
     def start_search(self) -> None:
         """No limit is known: find one."""

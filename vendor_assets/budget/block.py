@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from vendor_assets.budget.pace import QUICK_SECONDS, Ask, Grant
+from vendor_assets.budget.pace import QUICK_SECONDS
+from vendor_assets.budget.reservations import Ask, Grant
 
 BLOCK_SECONDS: Final = 0.25
 """A block holds at most so much of the process's fair part of the pace."""
@@ -74,12 +75,12 @@ class Block:
             self._missed += 1
         return self._slots[0] if self._slots else None
 
-    def take(self) -> None:
+    def pop(self) -> None:
         """The first slot is used."""
         self._slots.popleft()
 
     def drop(self, valid: Callable[[Grant], bool]) -> None:
-        """Drop slots that were taken back."""
+        """Drop slots that are void."""
         if self._slots:
             self._slots = deque(reserved for reserved in self._slots if valid(reserved.grant))
 

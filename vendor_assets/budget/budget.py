@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Literal, Self
 
-from vendor_assets.budget.clock import Clock, SystemClock
+from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database
 from vendor_assets.budget.dispatch import Dispatch
 from vendor_assets.budget.document import PaceDocument
@@ -23,8 +23,10 @@ from vendor_assets.budget.headers import (
     wait_seconds,
 )
 from vendor_assets.budget.limits import Limit
-from vendor_assets.budget.pace import Ask, Grant, Pace
-from vendor_assets.budget.quotas import Listener, Statement
+from vendor_assets.budget.listener import Listener
+from vendor_assets.budget.pace import Pace
+from vendor_assets.budget.quotas import Statement
+from vendor_assets.budget.reservations import Ask
 from vendor_assets.budget.state import Announcer, BudgetState, ceiling_reason
 from vendor_assets.budget.terms import Terms
 from vendor_assets.errors import BudgetUnavailableError
@@ -44,43 +46,43 @@ class Slot:
 
     Attributes:
         waited_seconds: How long it was paced.
-        work_class: ``scheduled`` or ``backfill``.
-        endpoint: Where the call goes.
     """
 
     def __init__(
         self,
         budget: Budget,
         endpoint: str,
-        weight: int,
         work_class: WorkClass,
         deadline_seconds: float | None,
-        stopped: Callable[[], bool] | None = None,
+        stopped: Callable[[], bool] | None,
     ) -> None:
         self._budget = budget
-        self._weight = weight
+        self._endpoint = endpoint
+        self._work_class = work_class
         self._deadline_seconds = deadline_seconds
         self._stopped = stopped
-        self._grant: Grant | None = None
         self._observed = False
-        self._entered_at = 0.0
         self.waited_seconds = 0.0
-        self.work_class: WorkClass = work_class
-        self.endpoint = endpoint
 
     def __enter__(self) -> Self:
-        self._grant, self.waited_seconds, self._entered_at = self._budget.acquire(
-            self.endpoint, self._weight, self.work_class, self._deadline_seconds, self._stopped
+        budget = self._budget
+        view = budget._document.view
+        narrow = view is not None and self._endpoint in view.pace.quotas.narrow_endpoints()
+        # Endpoints that the vendor does not tell apart share one name.
+        ask = Ask(self._endpoint if narrow else "", self._work_class == "backfill")
+        self._grant, self.waited_seconds = budget._dispatch.acquire(
+            ask, self._deadline_seconds, self._stopped
         )
+        self._entered_at = budget._clock.monotonic()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._observed and self._grant is not None and self._grant.probe:
+        if not self._observed and self._grant.probe:
             # Whatever happened, the vendor was not seen to be back.
             self.observe(status=None, headers={}, seconds=0.0, error=True)
-        self._budget.release()
+        self._budget._dispatch.release()
 
     def observe(
         self,
@@ -97,7 +99,7 @@ class Slot:
             status: Of the answer; None where there was none.
             headers: Of the answer.
             seconds: From sending to the end of the answer.
-            error: Whether there was no answer that can be used: no connection, a timeout, a broken body.
+            error: Whether no usable answer came: no connection, a timeout, a broken body.
             throttled: Whether the vendor said that we were too fast, whatever the status; None: by the rule of
                 :func:`~vendor_assets.budget.headers.is_throttle`.
         """
@@ -105,12 +107,53 @@ class Slot:
         if throttled is None:
             throttled = is_throttle(status, headers)
         try:
-            self._budget.observe(
-                self._grant, self._entered_at, self.endpoint, status, headers, seconds, error, throttled
-            )
+            if throttled:
+                self._tell_throttle(status, headers)
+            else:
+                self._tell_outcome(status, headers, seconds, error)
         except BudgetUnavailableError as unavailable:
             # The answer is worth more than the note; nobody sends while the database is away.
             log.warning("what came of a call could not be told: %s", unavailable)
+
+    def _tell_throttle(self, status: int | None, headers: Mapping[str, str]) -> None:
+        asked = wait_seconds(headers, self._answer_time(headers))
+        reason = f"the vendor answered {status}" + ("" if asked is None else f", wait {asked:g} s")
+        rules, away = self._budget._terms.rules, status == 503
+
+        def step(pace: Pace, now: float) -> None:
+            pace.throttle(rules, self._grant, asked, reason, now, self._endpoint, unavailable=away)
+
+        self._budget._document.tell_and_change(step)
+
+    def _tell_outcome(
+        self, status: int | None, headers: Mapping[str, str], seconds: float, error: bool
+    ) -> None:
+        budget, document = self._budget, self._budget._document
+        alive = status is not None and status < 500
+        answered = alive and not error and status != 408
+        untold_seconds = document.count_outcome(self._endpoint, seconds, alive=alive, answered=answered)
+        if self._grant.probe or (untold_seconds > _TELL_SECONDS and not answered):
+            document.tell()
+        quotas, policies = parse_quotas(headers, self._answer_time(headers)), parse_policies(headers)
+        if not (quotas or policies):
+            return
+        grant, view = self._grant, document.view
+        now = grant.at + budget._clock.monotonic() - self._entered_at
+        others = max(0, budget._dispatch.in_flight - 1)
+        statement = budget._listener.compare(
+            Statement(self._endpoint, grant.at, others, quotas, policies),
+            view.pace.quotas if view else {},
+            trial=grant.trial,
+            admitted=answered and status is not None and status < 400,
+            now=now,
+        )
+        document.count_against(statement.against, statement.firmly)
+        rules, share = budget._terms.rules, budget._terms.share
+        if grant.trial or view is None or view.pace.news(rules, share, statement, now):
+            document.tell_and_change(lambda pace, now: pace.hear(rules, share, statement, now))
+
+    def _answer_time(self, headers: Mapping[str, str]) -> datetime:
+        return answer_time(headers, datetime.fromtimestamp(self._budget._clock.wall(), UTC))
 
 
 class Budget:
@@ -125,7 +168,6 @@ class Budget:
         limits: The vendor's quota, or ``auto`` where it is not known.
         share: Our part of it, above 0 to 1.
         max_in_flight: Calls at once, over all processes.
-        holder: Names this process; by default host, process id and a number.
         clock: Passed in by tests.
 
     Raises:
@@ -140,31 +182,26 @@ class Budget:
         limits: Sequence[Limit] | Literal["auto"],
         share: float = 0.8,
         max_in_flight: int = 32,
-        holder: str | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._terms = Terms(account, () if limits == "auto" else tuple(limits), share, max_in_flight)
-        self._clock: Clock = clock or SystemClock()
-        self._given_holder = holder
+        self._clock = clock or Clock()
         self._database = Database(database_url, self._clock)
         self.start_over()
         _open_budgets.add(self)
 
     def start_over(self) -> None:
         """Be a new member with no threads and no slots; in the child of a fork."""
-        self.holder = self._given_holder or f"{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
+        self.holder = f"{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
         announcer = Announcer(self._terms, self._clock)
         self._document = PaceDocument(self._database, self._terms, self._clock, announcer.changed)
         self._dispatch = Dispatch(self._terms, self._document, self._database, self.holder, self._clock)
         self._listener = Listener()
 
-    # -- what callers use --------------------------------------------------------------------------
-
     def slot(
         self,
         *,
         endpoint: str = "",
-        weight: int = 1,
         work_class: WorkClass = "scheduled",
         deadline_seconds: float | None = None,
         stopped: Callable[[], bool] | None = None,
@@ -174,8 +211,7 @@ class Budget:
         Entering blocks until the call may be sent now; leaving says that the call is over.
 
         Args:
-            endpoint: Where the call goes, as the limits name it.
-            weight: What the call counts.
+            endpoint: Where the call goes: a word of the vendor's dialect.
             work_class: Scheduled work goes before backfills.
             deadline_seconds: The longest acceptable wait; None for any.
             stopped: Whether nobody wants the slot any more; asked while waiting, every half second and at once after
@@ -185,20 +221,12 @@ class Budget:
             StoppedError: On entry: ``stopped``; a slot that was reserved is lost.
             BudgetDeadlineError: On entry: the wait would be longer; nothing was taken.
             BudgetUnavailableError: On entry: the database cannot be reached.
-            ConfigurationError: The weight can never fit into a limit.
         """
-        self._terms.check_weight(endpoint, weight)
-        return Slot(self, endpoint, weight, work_class, deadline_seconds, stopped)
+        return Slot(self, endpoint, work_class, deadline_seconds, stopped)
 
     def wake(self) -> None:
         """Let every caller of this process that waits see whether it still wants its slot."""
         self._dispatch.wake()
-
-    @property
-    def permitted_rate(self) -> float:
-        """Share times limit, in calls per second; with ``auto`` what was found so far."""
-        view = self._document.view
-        return self._terms.permitted_rate or (view.pace.tuning.rate if view else None) or 0.0
 
     def state(self) -> BudgetState:
         """What the budget does now, over all processes.
@@ -219,14 +247,15 @@ class Budget:
         Raises:
             BudgetUnavailableError: The database cannot be reached.
         """
-        lifted = [""]
+        lifted = ""
 
         def step(pace: Pace, now: float) -> None:
-            lifted[0] = ceiling_reason(pace, now, self._clock.wall())
+            nonlocal lifted
+            lifted = ceiling_reason(pace, now, self._clock.wall())
             pace.falls.forget()
 
         self._document.change(step)
-        return lifted[0]
+        return lifted
 
     def renew(self) -> bool:
         """Say that this process is alive; False once it has been idle and left. Called in the background.
@@ -240,77 +269,6 @@ class Budget:
         """Give back what this process holds; callers that wait get an error."""
         self._dispatch.close()
         self._database.close()
-
-    # -- what slots use ----------------------------------------------------------------------------
-
-    def acquire(
-        self,
-        endpoint: str,
-        weight: int,
-        work_class: WorkClass,
-        deadline_seconds: float | None,
-        stopped: Callable[[], bool] | None,
-    ) -> tuple[Grant, float, float]:
-        """Block until the call may be sent; for :class:`Slot`.
-
-        Returns:
-            The slot, the seconds waited for it, and the time on this machine's monotonic clock.
-        """
-        view = self._document.view
-        narrow = view is not None and endpoint in view.pace.narrow_endpoints()
-        # Endpoints that nothing tells apart share one name.
-        known = endpoint if narrow or self._terms.names_endpoint(endpoint) else ""
-        ask = Ask(known, weight, work_class == "backfill")
-        grant, waited = self._dispatch.acquire(ask, deadline_seconds, stopped)
-        return grant, waited, self._clock.monotonic()
-
-    def release(self) -> None:
-        """The call is over; for :class:`Slot`."""
-        self._dispatch.release()
-
-    def observe(
-        self,
-        grant: Grant | None,
-        entered_at: float,
-        endpoint: str,
-        status: int | None,
-        headers: Mapping[str, str],
-        seconds: float,
-        error: bool,
-        throttled: bool,
-    ) -> None:
-        """What came of a call; for :class:`Slot`."""
-        now = answer_time(headers, datetime.fromtimestamp(self._clock.wall(), UTC))
-        if throttled:
-            asked = wait_seconds(headers, now)
-            reason = f"the vendor answered {status}" + ("" if asked is None else f", wait {asked:g} s")
-
-            def step(pace: Pace, now: float) -> None:
-                rules = self._terms.rules
-                pace.throttle(rules, grant, asked, reason, now, endpoint, unavailable=status == 503)
-
-            self._document.tell_and_change(step)
-            return
-        alive = status is not None and status < 500
-        answered = alive and not error and status != 408
-        untold_seconds = self._document.count_outcome(endpoint, seconds, alive=alive, answered=answered)
-        if (grant is not None and grant.probe) or (untold_seconds > _TELL_SECONDS and not answered):
-            self._document.tell()
-        quotas, policies = parse_quotas(headers, now), parse_policies(headers)
-        if grant is not None and (quotas or policies):
-            admitted = answered and status is not None and status < 400
-            statement = Statement(endpoint, grant.at, max(0, self._dispatch.in_flight - 1), quotas, policies)
-            self._hear(statement, grant, admitted, grant.at + self._clock.monotonic() - entered_at)
-
-    def _hear(self, statement: Statement, grant: Grant, admitted: bool, now: float) -> None:
-        """Tell the others what an answer tells of the vendor's quotas, where that changes anything."""
-        rules, share = self._terms.rules, self._terms.share
-        view = self._document.view
-        known = {} if view is None else view.pace.quotas
-        statement = self._listener.compare(statement, known, trial=grant.trial, admitted=admitted, now=now)
-        self._document.count_against(statement.against, statement.firmly)
-        if grant.trial or view is None or view.pace.news(rules, share, statement, now):
-            self._document.tell_and_change(lambda pace, now: pace.hear(rules, share, statement, now))
 
 
 _open_budgets: weakref.WeakSet[Budget] = weakref.WeakSet()

@@ -5,40 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import Protocol
 
 
-class Clock(Protocol):
-    """Time of one machine, and how to wait for it."""
-
-    simulated: bool
-    """True where this clock is the database's clock too, and nothing runs in the background: in tests."""
-
-    def monotonic(self) -> float:
-        """Seconds since an arbitrary zero that all processes of this machine share; never goes back."""
-        ...
-
-    def wall(self) -> float:
-        """Seconds since 1970; may jump."""
-        ...
-
-    def boot(self) -> str:
-        """Names the run of this machine in which :meth:`monotonic` counts; another one after a reboot."""
-        ...
-
-    def wait(self, condition: threading.Condition, seconds: float | None) -> None:
-        """Wait on a condition that is held, at most for so long; may return early."""
-        ...
-
-    def sleep(self, seconds: float) -> None:
-        """Do nothing for so long."""
-        ...
-
-
-class SystemClock:
-    """The machine's own clock."""
+class Clock:
+    """Time of this machine, and how to wait for it."""
 
     simulated = False
+    """True in tests: this clock is the database's clock too, and nothing runs in the background."""
 
     def __init__(self) -> None:
         try:
@@ -56,11 +29,11 @@ class SystemClock:
         return time.time()
 
     def boot(self) -> str:
-        """The kernel's name for this run of the machine, empty where it has none."""
+        """Names the run of this machine in which :meth:`monotonic` counts; empty where the kernel does not tell."""
         return self._boot
 
-    def wait(self, condition: threading.Condition, seconds: float | None) -> None:
-        """Wait on a condition that is held, at most for so long."""
+    def wait(self, condition: threading.Condition, seconds: float) -> None:
+        """Wait on a condition that is held, at most for so long; may return early."""
         condition.wait(seconds)
 
     def sleep(self, seconds: float) -> None:

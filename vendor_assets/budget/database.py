@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from vendor_assets.budget.clock import Clock, SystemClock
+from vendor_assets.budget.clock import Clock
 from vendor_assets.errors import BudgetUnavailableError, ConfigurationError
 from vendor_assets.logs import get_logger
 
@@ -111,7 +111,7 @@ class Database:
     def __init__(
         self, url: str, clock: Clock | None = None, patience_seconds: float = PATIENCE_SECONDS
     ) -> None:
-        self.clock: Clock = clock or SystemClock()
+        self.clock = clock or Clock()
         self._patience_seconds = patience_seconds
         self._url = _parse(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"

@@ -18,17 +18,13 @@ from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database, Snapshot
 from vendor_assets.budget.document import PaceDocument
 from vendor_assets.budget.in_flight import InFlight, InFlightShares, Member
-from vendor_assets.budget.limits import Limit
 from vendor_assets.budget.pace import (
     BACKFILL_FRESH_SECONDS,
     FRESH_SECONDS,
     GUARD_SECONDS,
-    Ask,
-    Grant,
-    Later,
     Pace,
-    TooLate,
 )
+from vendor_assets.budget.reservations import Ask, Grant, Later, TooLate
 from vendor_assets.budget.terms import LATEST_SECONDS, Terms
 from vendor_assets.errors import BudgetDeadlineError, BudgetError, BudgetUnavailableError, StoppedError
 from vendor_assets.logs import get_logger
@@ -108,7 +104,7 @@ class Dispatch:
         self._used_at = 0.0
         self._lag = 0.0
         self._late_seconds = terms.late_seconds(1)
-        self._free_at: dict[str, float] = {}
+        self._spaced_at = -math.inf
         self._in_flight = InFlight()
         self._block = Block()
         self._heartbeat = _Heartbeat()
@@ -334,7 +330,7 @@ class Dispatch:
         if not self._clock.simulated and not self._closed:
             self._heartbeat.start(self.renew)
         asks = [_with_patience(waiter, now) for waiter in batch]
-        spare = Ask(asks[0].endpoint, 1, asks[0].backfill) if asks else Ask()
+        spare = Ask(asks[0].endpoint, asks[0].backfill) if asks else Ask()
         if not self._terms.counted:
             interval, processes = self._document.interval_seconds, self._in_flight.processes
             asks += [spare] * self._block.next_size(len(batch), interval, processes, now)
@@ -372,7 +368,7 @@ class Dispatch:
                 return
             if waiter.ask != spare.ask or spare.local_at > waiter.deadline:
                 return
-            self._block.take()
+            self._block.pop()
             self._answer(waiter, spare.grant, spare.local_at)
 
     def _answer(self, waiter: _Waiter, answer: Grant | Later | TooLate, local_at: float) -> None:
@@ -487,7 +483,7 @@ class Dispatch:
                 view = self._document.look()
             if view is None or not view.pace.valid(grant):
                 return False
-            at = max(waiter.local_at, self._spaced_at(waiter.ask))
+            at = max(waiter.local_at, self._spaced_at)
             left = at - self._clock.monotonic()
             if left > 0:
                 self._clock.sleep(left)
@@ -495,7 +491,7 @@ class Dispatch:
             if now > last:
                 return False
             fresh_still = now - view.at <= fresh + GUARD_SECONDS and not self._in_flight.lapsed(now)
-            if fresh_still and self._take_space(waiter.ask, max(at, now - _JITTER_SECONDS)):
+            if fresh_still and self._claim(max(at, now - _JITTER_SECONDS)):
                 return True
         return False
 
@@ -505,28 +501,14 @@ class Dispatch:
         with self._mutex:
             return self._in_flight.sent < self._in_flight.granted
 
-    def _spaced_at(self, ask: Ask) -> float:
-        """When the limits' own spacing lets this process send again, after a call of its own that was late."""
+    def _claim(self, at: float) -> bool:
+        """Take the time up to the next call that the limits permit; False where another thread has it."""
         with self._mutex:
-            return max((self._free_at.get(limit.name, 0.0) for limit in self._spacing(ask)), default=0.0)
-
-    def _take_space(self, ask: Ask, at: float) -> bool:
-        """Take the time from a call to the next one that the limits bear; False where another thread has it."""
-        with self._mutex:
-            concerned = self._spacing(ask)
-            if any(at < self._free_at.get(limit.name, 0.0) for limit in concerned):
+            if at < self._spaced_at:
                 return False
-            for limit in concerned:
-                self._free_at[limit.name] = at + ask.weight * limit.interval_seconds(1.0)
+            if spacing := self._terms.spacing_seconds:
+                self._spaced_at = at + spacing
             return True
-
-    def _spacing(self, ask: Ask) -> list[Limit]:
-        """Limits that bear one call at a time."""
-        return [
-            limit
-            for limit in self._terms.limits
-            if limit.burst == 1 and not limit.counted and limit.concerns(ask.endpoint)
-        ]
 
 
 def _with_patience(waiter: _Waiter, now: float) -> Ask:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import Final
 from vendor_assets.budget.adaptation import Tally
 from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database, Snapshot
-from vendor_assets.budget.pace import Grant, Pace
+from vendor_assets.budget.pace import Pace
+from vendor_assets.budget.reservations import Grant
 from vendor_assets.budget.terms import Terms
 from vendor_assets.errors import BudgetUnavailableError
 from vendor_assets.logs import get_logger
@@ -165,8 +165,7 @@ class PaceDocument:
 
         snapshot, pace, body, fell = self._database.change(self._terms.account, _PART, whole)
         self._keep(View(pace, body, snapshot.read_at))
-        rate = min(pace.ceiling(self._terms.rules, snapshot.now), pace.rate(snapshot.now) or math.inf)
-        self.interval_seconds = 1.0 / rate
+        self.interval_seconds = 1.0 / pace.present_rate(self._terms.rules, snapshot.now)
         self._changed(pace, snapshot.now, fell)
         return snapshot
 

@@ -146,11 +146,6 @@ class Falls:
     calm: bool = True
     failing_part: float = 0.0
 
-    @classmethod
-    def load(cls, values: dict[str, Any]) -> Falls:
-        """From its dump."""
-        return cls(**values)
-
     def dump(self) -> dict[str, Any]:
         """What differs from a new one."""
         return {name: value for name in _NAMES if (value := getattr(self, name)) != getattr(_NEW, name)}

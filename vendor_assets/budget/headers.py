@@ -111,11 +111,6 @@ class Quota:
     period_seconds: float | None = None
     name: str = ""
 
-    @property
-    def rate(self) -> float:
-        """Calls per second until the reset."""
-        return self.remaining / max(self.reset_seconds, 1e-3)
-
 
 @dataclass(frozen=True)
 class Policy:
@@ -124,21 +119,6 @@ class Policy:
     limit: float
     period_seconds: float
     name: str = ""
-
-
-def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Read a wait: seconds, a fraction of them, a duration, a date, a timestamp; of several the longest.
-
-    Args:
-        value: The header's text.
-        now: Aware; what a date is relative to. Better the answer's own ``Date`` than our clock.
-
-    Returns:
-        Seconds from 0 (negative numbers and dates that have passed) to :data:`LONGEST_HOLD_SECONDS`
-        (anything longer, such as a year); None where it is missing or garbage.
-    """
-    seconds = _seconds_until(value, now)
-    return None if seconds is None else min(max(seconds, 0.0), LONGEST_HOLD_SECONDS)
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -167,15 +147,6 @@ def wait_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
 def is_throttle(status: int | None, headers: Mapping[str, str]) -> bool:
     """Whether an answer says that we were too fast: 429, or 503 or 403 that asks to come again later."""
     return status == 429 or (status in (403, 503) and next(_retry_afters(headers), None) is not None)
-
-
-def parse_quota(headers: Mapping[str, str], now: datetime) -> Quota | None:
-    """The tightest of :func:`parse_quotas`; None where there is none."""
-    return min(
-        parse_quotas(headers, now),
-        key=lambda quota: (quota.rate if quota.remaining >= 1 else 0.0, -quota.reset_seconds),
-        default=None,
-    )
 
 
 def parse_quotas(headers: Mapping[str, str], now: datetime) -> tuple[Quota, ...]:

@@ -40,10 +40,9 @@ class Limit:
     """What the vendor permits: so many calls in each period.
 
     Attributes:
-        amount: Calls (more exactly: weight) per period.
+        amount: Calls per period.
         period_seconds: The period.
         name: Tells the limits of one account apart.
-        endpoints: Whom it concerns; empty: every call.
         burst: Calls that the vendor takes at once, as the depth of its bucket. It is used for late calls, which may
             come closer together, never to go faster; the worst window then holds ``amount + burst - 1``.
 
@@ -54,7 +53,6 @@ class Limit:
     amount: int
     period_seconds: float
     name: str = "account"
-    endpoints: tuple[str, ...] = ()
     burst: int = 1
 
     def __post_init__(self) -> None:
@@ -113,10 +111,6 @@ class Limit:
         """The part of :attr:`late_seconds` for slots that are reserved late; the rest is for their use."""
         return min(self.late_seconds / 2, _LONGEST_SLACK_SECONDS)
 
-    def concerns(self, endpoint: str) -> bool:
-        """Whether a call to this endpoint counts."""
-        return not self.endpoints or endpoint in self.endpoints
-
     def calls(self, share: float) -> int:
         """Our calls in one period; at least one."""
         return max(1, math.floor(self.amount * share + 1e-9))
@@ -131,8 +125,7 @@ class Limit:
     def __str__(self) -> str:
         unit = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}.get(self.period_seconds)
         text = f"{self.amount}/{unit}" if unit else f"{self.amount} per {self.period_seconds:g} s"
-        text += f" burst {self.burst}" if self.burst > 1 else ""
-        return f"{text} for {', '.join(self.endpoints)}" if self.endpoints else text
+        return f"{text} burst {self.burst}" if self.burst > 1 else text
 
 
 def seconds_for(calls: int, limits: Iterable[Limit], share: float) -> float:

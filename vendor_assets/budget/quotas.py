@@ -1,60 +1,82 @@
-"""What the vendor tells of one of its quotas, and how far that is believed. Pure.
+"""The vendor's quotas, as its headers tell them, and how far they are believed. Pure.
 
 A sign in a header may be true and mislead: a bucket of one that lets twenty calls a second pass tells with every answer
 that nothing is left until the next whole second. What is admitted is a sign as well. A quota that counts our calls
 goes down with each of them; an answer to a call that was sent once the vendor had told what is left, and before the
 reset, contradicts that where no less is left afterwards. Since windows that slide and buckets that refill do the same,
 it counts only where more was sent than the quota describes (the most that was ever left, over the longest time to a
-reset), or where nothing moved over several calls, neither what is left nor the reset. Then more is dared, doubling once
-a second, until the headers slow nobody. A refusal ends that: they are believed for an hour, then two, up to a day.
+reset), or where neither what is left nor the reset moved over several calls. Then more is dared, doubling once a
+second, until the headers slow nobody. A refusal ends that: they are believed for an hour, then two, up to a day.
 
 Where nothing can be sent, nothing contradicts. So once a quota has slowed us for some seconds, tells of less than the
-configured limit, and was not refused of late, one call at a time goes ahead of it and finds out.
+configured limit, and was not refused recently, one call at a time goes ahead of it and finds out.
 """
 
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, NamedTuple, Self
 
 from vendor_assets.budget.headers import LONGEST_HOLD_SECONDS, Policy, Quota
-from vendor_assets.budget.limits import JITTER_SECONDS
+from vendor_assets.budget.limits import JITTER_SECONDS, Limit
+from vendor_assets.budget.tracks import Rule
 
-TRIAL_AFTER_SECONDS: Final = 5.0
+POLICY: Final = "~policy "
+"""What the name of a limit that the vendor tells begins with."""
+
+ROUNDING_SECONDS: Final = 1.0
+"""A reset may be rounded by so much."""
+
+NOTHING_LEFT: Final = "the vendor says that its quota is used up"
+
+_TRIAL_AFTER_SECONDS: Final = 5.0
 """So long a quota slows us before a call tries whether it holds ..."""
-
-QUICK_TRIAL_AFTER_SECONDS: Final = 20.0
+_QUICK_TRIAL_AFTER_SECONDS: Final = 20.0
 """... where it leaves us a call every few seconds, longer: those may tell enough ..."""
-
-TRIAL_SECONDS: Final = 4.7
+_TRIAL_SECONDS: Final = 4.7
 """... and so long before the next one does; not in step with windows of whole seconds."""
-
-TRUST_SECONDS: Final = 3600.0
-LONGEST_TRUST_SECONDS: Final = 86_400.0
+_TRUST_SECONDS: Final = 3600.0
+_LONGEST_TRUST_SECONDS: Final = 86_400.0
 """So long a quota is believed once a refusal confirmed it; twice as long each time."""
-
-FORGET_SECONDS: Final = 86_400.0
+_FORGET_SECONDS: Final = 86_400.0
 """What was not told for so long is forgotten."""
-
-LOST_IN_A_ROW: Final = 10
+_LOST_IN_A_ROW: Final = 10
 """After so many answers against what was told, one refusal is chance."""
-
 _QUICK_RATE: Final = 0.1
 _REFRESH_SECONDS: Final = 60.0
 _CALM_SECONDS: Final = 10.0
-_ROUNDING_SECONDS: Final = 1.0
-_SAME_SECONDS: Final = 0.75
 _CONFIRMED_SECONDS: Final = 15.0
 _FIRST_DARED: Final = 2.0
 _MOST_BEYOND: Final = 1000
 _MOST_ENDPOINTS: Final = 20
-_STILL_CALLS: Final = 2
-_STILL_SECONDS: Final = 2.0
-_MOST_CLAIMS: Final = 50
+_MOST_QUOTAS: Final = 20
 _PLAUSIBLE: Final = 0.9
+
+
+class Statement(NamedTuple):
+    """What an answer tells of the vendor's quotas.
+
+    Attributes:
+        endpoint: Where the call went.
+        sent_at: When, on the database's clock.
+        in_flight: Other calls on their way.
+        quotas: What is left.
+        policies: The limits.
+        against: Quotas that the answer contradicts ...
+        firmly: ... and those of which nothing has moved over several calls.
+        confirms: Quotas that the call went ahead of and that count it.
+    """
+
+    endpoint: str
+    sent_at: float
+    in_flight: int
+    quotas: tuple[Quota, ...] = ()
+    policies: tuple[Policy, ...] = ()
+    against: tuple[str, ...] = ()
+    firmly: tuple[str, ...] = ()
+    confirms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +91,17 @@ class KnownQuota:
         at: When something was last told.
         remaining: What was left then.
         pace: Calls per second that leaves us until the reset; 0: none.
-        until: The reset; what has passed slows nobody.
+        until: The reset; one that has passed slows nobody.
         slow_since: Since when it has slowed us ...
         slow_at: ... and when it last did.
-        most: The most that was ever left ...
-        span: ... and the longest time to a reset: together the rate that it describes.
-        skew: So much later than the quota was whole again its reset was told.
-        level: Calls that were sent, less what the quota describes has passed since ...
-        level_at: ... up to then.
-        dared: Calls per second that are sent whatever it says.
-        raised_at: When that was last raised ...
-        fresh: ... and the answers against it since.
-        beyond: Answers against it, since the last refusal.
-        next_trial: Before this moment no other call tries it.
-        trusted_until: Until then none does.
+        most: The most that was ever left, and
+        span: the longest time to a reset: together the rate that it describes.
+        skew: How much later than the quota was whole again its reset was told.
+        level: Calls sent, less what the quota described, up to ``level_at``.
+        dared: Calls per second that are sent whatever it says, last raised at ``raised_at``.
+        fresh: Answers against it since then.
+        beyond: Answers against it since the last refusal.
+        next_trial: No call tries it before this moment, nor before ``trusted_until``.
         trust: How long it is believed after the next refusal.
     """
 
@@ -107,7 +126,7 @@ class KnownQuota:
     beyond: int = 0
     next_trial: float = -1e18
     trusted_until: float = -1e18
-    trust: float = TRUST_SECONDS
+    trust: float = _TRUST_SECONDS
 
     @classmethod
     def load(cls, values: dict[str, Any]) -> Self:
@@ -118,11 +137,9 @@ class KnownQuota:
         """What differs from a new one."""
         return {name: value for name in _NAMES if (value := getattr(self, name)) != getattr(_NEW, name)}
 
-    def shift(self, seconds: float) -> Self:
-        """Move all times."""
+    def shifted(self, seconds: float) -> Self:
+        """The same with all times moved."""
         return replace(self, **{name: getattr(self, name) + seconds for name in _TIMES})
-
-    # -- what it means now -------------------------------------------------------------------------
 
     def rate(self, now: float) -> float | None:
         """Calls per second that it leaves; 0: none until the reset; None: it slows nobody."""
@@ -133,16 +150,14 @@ class KnownQuota:
     def tried_at(self, now: float, configured: float) -> float:
         """When a call may go ahead of it; infinite where it is believed.
 
-        Args:
-            now: The time.
-            configured: The rate that the limits permit without it, in calls per second.
+        ``configured`` is the rate that the limits permit without it, in calls per second.
         """
         calls, seconds = self._described
         believed = now < self.trusted_until or calls / seconds >= _PLAUSIBLE * configured
         if math.isinf(configured) or believed or self.dared >= configured or now >= self.until:
             return math.inf
-        after = TRIAL_AFTER_SECONDS if self.pace < _QUICK_RATE else QUICK_TRIAL_AFTER_SECONDS
-        return max(self.slow_since + after, self.raised_at + TRIAL_SECONDS, self.next_trial)
+        after = _TRIAL_AFTER_SECONDS if self.pace < _QUICK_RATE else _QUICK_TRIAL_AFTER_SECONDS
+        return max(self.slow_since + after, self.raised_at + _TRIAL_SECONDS, self.next_trial)
 
     @property
     def _described(self) -> tuple[float, float]:
@@ -150,8 +165,6 @@ class KnownQuota:
         if self.limit:
             return self.limit, self.period
         return self.most + 1, max(self.span, 1.0)
-
-    # -- what changes it ---------------------------------------------------------------------------
 
     def hear_policy(self, policy: Policy, share: float, endpoint: str, now: float) -> Self | None:
         """The vendor tells the limit itself; None where that is known."""
@@ -166,55 +179,42 @@ class KnownQuota:
         return None if new == self and old is self else replace(new, at=now)
 
     def hear(
-        self,
-        quota: Quota,
-        endpoint: str,
-        *,
-        sent_at: float,
-        now: float,
-        in_flight: int,
-        permitted: float,
-        trial: bool = False,
+        self, quota: Quota, statement: Statement, *, now: float, permitted: float, confirmed: bool
     ) -> Self | None:
-        """The vendor tells what is left.
+        """The vendor tells what is left; None where that changes nothing.
 
-        Acts only where our pace would use up more than that; the second by which a reset may be rounded does not
-        count.
+        Slows us only where our pace would use up more than that; the second by which a reset may be rounded does
+        not count.
 
         Args:
             quota: What it tells.
-            endpoint: Whose answer tells it.
-            sent_at: When the call was sent.
+            statement: The answer that tells it.
             now: The time.
-            in_flight: Other calls on their way.
             permitted: The rate without it, in calls per second.
-            trial: Whether the call went ahead of this quota, and its answer does not contradict it.
-
-        Returns:
-            What is known then; None where nothing changes.
+            confirmed: Whether the call went ahead of this quota, and its answer does not contradict it.
         """
         old, skew = self, self.skew
         reset = min(quota.reset_seconds, LONGEST_HOLD_SECONDS)
-        in_force, later = now < old.until, sent_at >= old.at
-        same = in_force and abs(now + reset - skew + JITTER_SECONDS - old.until) <= _ROUNDING_SECONDS
-        whole_again = quota.remaining > old.remaining and now + reset - skew > old.until + _ROUNDING_SECONDS
-        if in_force and later and whole_again and now < old.until - _ROUNDING_SECONDS:
+        in_force, later = now < old.until, statement.sent_at >= old.at
+        same = in_force and abs(now + reset - skew + JITTER_SECONDS - old.until) <= ROUNDING_SECONDS
+        whole_again = quota.remaining > old.remaining and now + reset - skew > old.until + ROUNDING_SECONDS
+        if in_force and later and whole_again and now < old.until - ROUNDING_SECONDS:
             # It was whole again before the moment that was told: a clock that is off.
             skew += old.until - now
         reset = max(0.0, reset - skew)
-        until, left = now + reset + JITTER_SECONDS, quota.remaining - in_flight
+        until, left = now + reset + JITTER_SECONDS, quota.remaining - statement.in_flight
         new = replace(
             old,
-            endpoints=old._with(endpoint),
+            endpoints=old._with(statement.endpoint),
             most=quota.remaining if quota.remaining > 1.2 * old.most + 1 else old.most,
             span=reset if reset > 1.2 * old.span + 0.1 else old.span,
             next_trial=now + (_CONFIRMED_SECONDS if quota.remaining >= 1 else 0.0)
-            if trial
+            if confirmed
             else old.next_trial,
             skew=skew,
         )
         # Once a window has slowed us, it does so to its end.
-        rounding = 0.0 if same else _ROUNDING_SECONDS
+        rounding = 0.0 if same else ROUNDING_SECONDS
         enough = left >= permitted * (reset - rounding) and not (old.limit and left < 1)
         if enough or old.dared >= permitted:
             if in_force and later:
@@ -237,22 +237,15 @@ class KnownQuota:
             slow_at=now,
         )
 
-    def sent(self, weight: int, at: float) -> Self:
-        """A call was given a slot."""
+    def sent(self, calls_sent: int, at: float) -> Self:
+        """A call was given a slot; 0 calls where it is the same call's second one."""
         calls, seconds = self._described
         passed = max(0.0, at - self.level_at)
-        level = max(0.0, self.level - passed * calls / seconds) + weight
+        level = max(0.0, self.level - passed * calls / seconds) + calls_sent
         return replace(self, level=level, level_at=max(at, self.level_at))
 
     def contradicted(self, answers: int, now: float, configured: float, *, firmly: bool) -> Self:
-        """Calls were answered that it did not leave.
-
-        Args:
-            answers: How many.
-            now: The time.
-            configured: The rate that the limits permit without it, in calls per second.
-            firmly: Whether nothing moved over several calls.
-        """
+        """So many calls were answered that it did not leave; ``firmly``: nothing moved over several calls."""
         exceeded = self.level > 1.1 * self._described[0]
         if now < self.trusted_until:
             return self
@@ -269,9 +262,9 @@ class KnownQuota:
 
     def refused(self, now: float) -> Self:
         """A call was refused."""
-        if not self.dared and now - self.next_trial > TRIAL_SECONDS:
+        if not self.dared and now - self.next_trial > _TRIAL_SECONDS:
             return replace(self, skew=0.0)
-        if self.beyond >= LOST_IN_A_ROW:
+        if self.beyond >= _LOST_IN_A_ROW:
             return replace(self, beyond=self.beyond // 2)
         return replace(
             self,
@@ -281,8 +274,12 @@ class KnownQuota:
             skew=0.0,
             next_trial=-1e18,
             trusted_until=now + self.trust,
-            trust=min(2 * self.trust, LONGEST_TRUST_SECONDS),
+            trust=min(2 * self.trust, _LONGEST_TRUST_SECONDS),
         )
+
+    def tried(self, at: float) -> Self:
+        """A call goes ahead of it at this moment."""
+        return replace(self, next_trial=at + _TRIAL_SECONDS)
 
     def _with(self, endpoint: str) -> tuple[str, ...]:
         if endpoint in self.endpoints:
@@ -290,108 +287,95 @@ class KnownQuota:
         return (*self.endpoints, endpoint)[-_MOST_ENDPOINTS:]
 
 
-class Statement(NamedTuple):
-    """What an answer tells of the vendor's quotas.
+class Quotas(dict[str, KnownQuota]):
+    """All quotas of an account, by :func:`quota_key`."""
 
-    Attributes:
-        endpoint: Where the call went.
-        sent_at: When.
-        in_flight: Other calls on their way.
-        quotas: What is left.
-        policies: The limits.
-        against: Quotas that the answer contradicts ...
-        firmly: ... and those of which nothing has moved over several calls.
-        confirms: Quotas that the call went ahead of and that count it.
-    """
+    def is_wide(self, quota: KnownQuota) -> bool:
+        """Whether a quota concerns every endpoint whose answers tell of quotas."""
+        return all(set(other.endpoints) <= set(quota.endpoints) for other in self.values())
 
-    endpoint: str
-    sent_at: float
-    in_flight: int
-    quotas: tuple[Quota, ...] = ()
-    policies: tuple[Policy, ...] = ()
-    against: tuple[str, ...] = ()
-    firmly: tuple[str, ...] = ()
-    confirms: tuple[str, ...] = ()
+    def concerning(self, endpoint: str) -> Iterator[tuple[str, KnownQuota]]:
+        """Those that a call to this endpoint uses up, each with its key."""
+        return (
+            (key, quota) for key, quota in self.items() if endpoint in quota.endpoints or self.is_wide(quota)
+        )
 
+    def wide(self) -> Iterator[KnownQuota]:
+        """Those that concern every call."""
+        return (quota for quota in self.values() if self.is_wide(quota))
 
-class _Claim(NamedTuple):
-    """What was left when it was last heard, and since when and over how many calls neither that nor the reset moved."""
+    def narrow_endpoints(self) -> set[str]:
+        """Endpoints that have quotas of their own, as the vendor tells."""
+        narrow = (quota for quota in self.values() if not self.is_wide(quota))
+        return {endpoint for quota in narrow for endpoint in quota.endpoints}
 
-    at: float
-    remaining: float
-    until: float
-    since: float = 0.0
-    still: int = 0
+    def rules(self, now: float) -> list[Rule]:
+        """The limits that the vendor tells and that are believed."""
+        return [
+            Rule(
+                Limit(int(quota.limit), quota.period, POLICY + key),
+                quota.share,
+                () if self.is_wide(quota) else quota.endpoints,
+            )
+            for key, quota in self.items()
+            if quota.limit and not quota.dared and now - quota.at < _FORGET_SECONDS
+        ]
 
+    def tightest(self, now: float) -> tuple[float, str]:
+        """The lowest rate that the vendor tells, with a sentence; infinite where it tells none."""
+        sentences: list[tuple[float, str]] = []
+        for quota in self.values():
+            rate, left = quota.rate(now), quota.until - now
+            where = "" if self.is_wide(quota) else f" ({', '.join(quota.endpoints)})"
+            if rate == 0:
+                sentences.append((0.0, f"held: {NOTHING_LEFT}{where}, for {left:.0f} s"))
+            elif rate is not None and now < quota.until:
+                text = f"the vendor's headers leave {rate:.3g} calls/s{where} for the next {left:.0f} s"
+                sentences.append((rate, text))
+            elif quota.limit and not quota.dared:
+                share = f"{quota.share:g} of " if quota.share < 1 else ""
+                limit = Limit(int(quota.limit), quota.period)
+                text = f"the vendor's headers tell its limit: {share}{limit}{where}"
+                sentences.append((1 / limit.interval_seconds(quota.share), text))
+        return min(sentences, default=(math.inf, ""))
 
-class Listener:
-    """Compares what one answer tells with what was told before its call was sent; one for each process."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._claims: dict[str, _Claim] = {}
-
-    def compare(
-        self, statement: Statement, known: Mapping[str, KnownQuota], *, trial: str, admitted: bool, now: float
-    ) -> Statement:
-        """Find what an answer contradicts or confirms.
+    def news(
+        self, statement: Statement, now: float, *, share: float, permitted: float
+    ) -> dict[str, KnownQuota]:
+        """What an answer tells that is new; nothing is changed yet.
 
         Args:
-            statement: What it tells.
-            known: What the account knows.
-            trial: The quota that the call went ahead of.
-            admitted: Whether the vendor did what was asked.
+            statement: What the answer tells.
             now: The time.
+            share: Our part of a limit that it states.
+            permitted: The rate without it, in calls per second; infinite where no limit is known.
         """
-        with self._lock:
-            return self._compare(statement, known, trial, now, admitted=admitted)
+        found: dict[str, KnownQuota] = {}
+        for policy in statement.policies:
+            key = quota_key(policy.name, policy.limit)
+            new = self.get(key, _NEW).hear_policy(policy, share, statement.endpoint, now)
+            if new is not None:
+                found[key] = new
+        for quota in statement.quotas if math.isfinite(permitted) else ():
+            key = quota_key(quota.name, quota.limit)
+            old = found.get(key, self.get(key, _NEW))
+            confirmed = key in statement.confirms
+            new = old.hear(quota, statement, now=now, permitted=permitted, confirmed=confirmed)
+            if new is not None:
+                found[key] = new
+        return found
 
-    def _compare(
-        self, statement: Statement, known: Mapping[str, KnownQuota], trial: str, now: float, *, admitted: bool
-    ) -> Statement:
-        against, firmly, confirms = [], [], []
-        for quota in statement.quotas:
-            key = key_of(quota.name, quota.limit)
-            old = known.get(key)
-            claims = [] if old is None else [_Claim(old.at, old.remaining, old.until)]
-            claim = max([*claims, *filter(None, [self._claims.get(key)])], default=None)
-            if claim is not None and admitted and _contradicts(claim, quota, statement.sent_at, now):
-                against.append(key)
-            elif claim is not None and admitted and key == trial and quota.remaining < claim.remaining:
-                confirms.append(key)
-            if claim is None or statement.sent_at >= claim.at:
-                if len(self._claims) >= _MOST_CLAIMS:
-                    self._claims.clear()
-                mine = self._claims.get(key)
-                until = now + quota.reset_seconds
-                if (
-                    key in against
-                    and mine is not None
-                    and quota.remaining == mine.remaining
-                    and abs(until - mine.until) < _SAME_SECONDS
-                ):
-                    still = mine._replace(at=now, still=mine.still + 1)
-                    self._claims[key] = still
-                    if still.still >= _STILL_CALLS and now - still.since >= _STILL_SECONDS:
-                        firmly.append(key)
-                else:
-                    self._claims[key] = _Claim(now, quota.remaining, until, since=now)
-        return statement._replace(against=tuple(against), firmly=tuple(firmly), confirms=tuple(confirms))
+    def keep_newest(self) -> None:
+        """Forget the oldest where there are too many."""
+        for key in sorted(self, key=lambda key: self[key].at)[:-_MOST_QUOTAS]:
+            del self[key]
+
+    def shifted(self, seconds: float) -> Quotas:
+        """The same with all times moved."""
+        return Quotas((key, quota.shifted(seconds)) for key, quota in self.items())
 
 
-def _contradicts(claim: _Claim, quota: Quota, sent_at: float, now: float) -> bool:
-    """Whether an answer shows that a call was admitted that an earlier one did not leave.
-
-    It was sent once the claim was known and before its reset, and no less is left. Where the reset is not the same,
-    the second by which one may be rounded does not count.
-    """
-    if not claim.at <= sent_at < claim.until or quota.remaining < claim.remaining:
-        return False
-    same = abs(now + quota.reset_seconds - claim.until) < _SAME_SECONDS
-    return same or sent_at < claim.until - _ROUNDING_SECONDS
-
-
-def key_of(name: str, limit: float | None) -> str:
+def quota_key(name: str, limit: float | None) -> str:
     """What tells the quotas of an account apart."""
     return f"{name[:40]}|{limit or 0:g}"
 

@@ -9,13 +9,14 @@ from typing import Final
 
 from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.in_flight import InFlightShares
-from vendor_assets.budget.pace import NOTHING_LEFT, Pace
+from vendor_assets.budget.pace import Pace
+from vendor_assets.budget.quotas import NOTHING_LEFT
 from vendor_assets.budget.terms import Terms
 from vendor_assets.logs import get_logger
 
 log = get_logger(__name__)
 
-_DRAGGED_BEFORE_SECONDS: Final = 60.0
+_SLOW_BEFORE_SECONDS: Final = 60.0
 _LONG_AGO_SECONDS: Final = 300.0
 _LOG_AGAIN_SECONDS: Final = 60.0
 
@@ -76,7 +77,7 @@ class BudgetState:
             wall: Seconds since 1970.
         """
         members = shares.live()
-        rate = min(pace.ceiling(terms.rules, now), pace.rate(now) or math.inf)
+        rate = pace.present_rate(terms.rules, now)
         hold = max(0.0, pace.held_until(now) - now)
         return cls(
             account=terms.account,
@@ -93,7 +94,7 @@ class BudgetState:
             in_flight=sum(member.in_flight for member in members.values()),
             max_in_flight=min([terms.max_in_flight, *(member.cap for member in members.values())]),
             used={
-                rule.limit.name: (int(sum(number for _, number in track.counts)), rule.calls)
+                rule.limit.name: (track.used, rule.calls)
                 for rule in terms.rules
                 if rule.limit.counted and (track := pace.tracks.get(rule.limit.name)) is not None
             },
@@ -136,7 +137,7 @@ class Announcer:
         if fell and (reason := ceiling_reason(pace, now, wall)):
             log.warning("%s: %s", self._terms.account, reason)
         slowed = _slowed(self._terms, pace, now, wall)
-        cause = pace.drag_cause if slowed else ""
+        cause = pace.slowdown.cause if slowed else ""
         if cause == self._cause or (cause and now - self._logged_at < _LOG_AGAIN_SECONDS):
             return
         self._cause, self._logged_at = cause, now
@@ -153,13 +154,14 @@ def ceiling_reason(pace: Pace, now: float, wall: float) -> str:
 
 def _slowed(terms: Terms, pace: Pace, now: float, wall: float) -> str:
     """Since when the pace is far below the configured limit, and why; empty where it is not."""
-    if pace.dragged_since is None or now - pace.drag_at > _LONG_AGO_SECONDS:
+    slowdown = pace.slowdown
+    if slowdown.since is None or now - slowdown.at > _LONG_AGO_SECONDS:
         return ""
-    seconds = now - pace.dragged_since + _DRAGGED_BEFORE_SECONDS
+    seconds = now - slowdown.since + _SLOW_BEFORE_SECONDS
     permitted = terms.permitted_rate or pace.tuning.rate or 0.0
     return (
         f"for {seconds / 60:.0f} min the pace has been below half of the permitted {permitted:.3g} calls/s: "
-        f"{pace.drag_reason or _why(terms, pace, now, wall)}"
+        f"{slowdown.reason or _why(terms, pace, now, wall)}"
     )
 
 

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Final
 
 from vendor_assets.budget.limits import Limit
-from vendor_assets.budget.pace import LATE_SECONDS, Rule
+from vendor_assets.budget.pace import LATE_SECONDS
+from vendor_assets.budget.tracks import Rule
 from vendor_assets.errors import ConfigurationError
 
 LATEST_SECONDS: Final = 0.05
@@ -59,28 +60,21 @@ class Terms:
 
     @property
     def permitted_rate(self) -> float | None:
-        """Share times limit, in calls per second; None where no limit concerns every call."""
-        wide = [limit.rate for limit in self.limits if not limit.endpoints]
-        return self.share * min(wide) if wide else None
+        """Share times limit, in calls per second; None where no limit is known."""
+        return self.share * min(limit.rate for limit in self.limits) if self.limits else None
 
-    def check_weight(self, endpoint: str, weight: int) -> None:
-        """Raise ConfigurationError where a call can never fit into a limit."""
-        if weight < 1:
-            raise ConfigurationError(f"a call of weight {weight} is not possible; accepted is 1 or more")
-        for rule in self.rules:
-            if weight > rule.calls and rule.limit.concerns(endpoint):
-                raise ConfigurationError(f"a call of weight {weight} does not fit into {rule.limit}")
-
-    def names_endpoint(self, endpoint: str) -> bool:
-        """Whether a limit names an endpoint."""
-        return any(endpoint in limit.endpoints for limit in self.limits)
+    @property
+    def spacing_seconds(self) -> float:
+        """Seconds from a call of this process to its next one, by the limits that take one call at a time."""
+        paced = (limit for limit in self.limits if limit.burst == 1 and not limit.counted)
+        return max((limit.interval_seconds(1.0) for limit in paced), default=0.0)
 
     def late_seconds(self, processes: int) -> float:
         """How late a slot may be used.
 
-        One process spaces its calls itself, whenever they come. Of several, a late call of one meets a punctual one of
-        another: there they shall be as far apart as the limit's even spacing, which a share leaves room for, or come
-        no closer together than the vendor's bucket takes.
+        One process spaces its calls itself, however late they are. Of several, a late call of one meets a punctual
+        one of another: these stay as far apart as the limit's even spacing, for which a share leaves room, or come no
+        closer together than the vendor's bucket takes.
         """
         spans = [
             min(_LATEST_ALONE_SECONDS, limit.late_seconds - limit.slack_seconds)

@@ -23,7 +23,7 @@ from vendor_assets.budget import Backlog, Budget, Leases, Limit, Sample
 from vendor_assets.budget.breaker import PROBE_SECONDS
 from vendor_assets.budget.database import Database
 from vendor_assets.budget.in_flight import TTL_SECONDS
-from vendor_assets.budget.pace import Ask
+from vendor_assets.budget.reservations import Ask
 from vendor_assets.errors import (
     BudgetDeadlineError,
     BudgetError,
@@ -148,7 +148,7 @@ def test_the_share_is_ours(account: Account) -> None:
     budget = account.member(share=0.5)
     sent = [account.call(budget) for _ in range(3)]
     assert sent[2] - sent[1] == pytest.approx(2 * STEP, abs=1e-4)
-    assert budget.permitted_rate == 10.0
+    assert budget.state().permitted_rate == 10.0
 
 
 @pytest.mark.parametrize("status", [429, 503, 403])
@@ -350,27 +350,10 @@ def test_auto_starts_low(account: Account) -> None:
     budget = account.member(limits="auto")
     sent = [account.call(budget) for _ in range(3)]
     assert sent[2] - sent[1] == pytest.approx(0.5, rel=0.1)
-    assert "no limit is known" in budget.state().why
-    assert budget.permitted_rate > 0
-
-
-def test_weights_count(account: Account) -> None:
-    """A call of weight five keeps the next one away five times as long; one that can never fit is refused."""
-    budget = account.member()
-    first = account.call(budget, weight=5)
-    assert account.call(budget) - first == pytest.approx(5 * STEP, abs=1e-3)
-    with pytest.raises(ConfigurationError, match="weight 21"):
-        budget.slot(weight=21)
-
-
-def test_limits_of_endpoints_hold_beside_the_accounts(account: Account) -> None:
-    """A slower endpoint is paced by itself; others go on meanwhile."""
-    limits = [Limit.parse("20/s"), Limit(2, 1.0, "data", ("data",))]
-    budget = account.member(limits=limits)
-    first = account.call(budget, endpoint="data")
-    account.call(budget, endpoint="hosts")
-    second = account.call(budget, endpoint="data")
-    assert second - first >= limits[1].interval_seconds(1.0) - 1e-3
+    state = budget.state()
+    assert "no limit is known" in state.why
+    assert state.permitted_rate is not None
+    assert state.permitted_rate > 0
 
 
 def test_a_reboot_is_survived(account: Account) -> None:

@@ -12,7 +12,9 @@ from typing import Literal, Protocol
 
 from vendor_assets.budget.adaptation import Tally
 from vendor_assets.budget.dispatch import AHEAD_SECONDS
-from vendor_assets.budget.pace import Ask, Grant, Later, Pace, Rule
+from vendor_assets.budget.pace import Pace
+from vendor_assets.budget.reservations import Ask, Grant, Later
+from vendor_assets.budget.tracks import Rule
 
 Outcome = Literal["ok", "throttled", "failed", "unavailable"]
 

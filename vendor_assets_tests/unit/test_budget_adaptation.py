@@ -9,7 +9,8 @@ import pytest
 from vendor_assets.budget.adaptation import HIGHEST_RATE, PROBE_INTERVAL_SECONDS, Tally, Tuning
 from vendor_assets.budget.breaker import PROBE_LIMIT_SECONDS, PROBE_SECONDS, Breaker
 from vendor_assets.budget.limits import Limit
-from vendor_assets.budget.pace import Pace, Rule
+from vendor_assets.budget.pace import Pace
+from vendor_assets.budget.tracks import Rule
 from vendor_assets_tests.support.vendor_model import Bucket, FixedWindow, Outage, Queue, play
 
 
@@ -193,7 +194,7 @@ def test_a_rate_that_was_throttled_is_not_tried_for_ten_minutes() -> None:
 def test_tuning_survives_its_dump() -> None:
     """What was learnt is written and read without loss."""
     tuning = Tuning(mode="plateau", rate=3.5, baseline={"a": 0.1}, throttled_at=3.0)
-    assert Tuning.load(tuning.dump()) == tuning
+    assert Tuning(**tuning.dump()) == tuning
     assert Tuning().dump() == {}
     assert HIGHEST_RATE > 1000
 

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from vendor_assets.budget.adaptation import Tally
 from vendor_assets.budget.falls import AGAIN_SECONDS, HOLDS_SECONDS, Falls
 from vendor_assets.budget.limits import Limit
-from vendor_assets.budget.pace import Ask, Grant, Pace, Rule
+from vendor_assets.budget.pace import Pace
+from vendor_assets.budget.reservations import Ask, Grant
+from vendor_assets.budget.tracks import Rule
 from vendor_assets_tests.support.vendor_model import Fragile, Story, play
 
 BEARS = 6.0
@@ -184,7 +186,7 @@ def test_what_is_known_survives_its_dump(calls: Sequence[tuple[int, int, int]]) 
         now += seconds / 4
         falls.count(Counter({round(4 * now): sent}), Counter({round(4 * now) - seconds: failed}), now)
         falls.look(max(0, sent - failed), now, known=False)
-    assert Falls.load(falls.dump()) == falls
+    assert Falls(**falls.dump()) == falls
     assert Falls().dump() == {}
 
 

@@ -8,22 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vendor_assets.budget import (
-    Limit,
-    Policy,
-    Quota,
-    parse_policies,
-    parse_quota,
-    parse_quotas,
-    parse_retry_after,
-    retry_after_seconds,
-    seconds_for,
-)
+from vendor_assets.budget import Limit, seconds_for
 from vendor_assets.budget.headers import (
     LONGEST_HOLD_SECONDS,
     LONGEST_PERIOD_SECONDS,
     LONGEST_RESET_SECONDS,
+    Policy,
+    Quota,
     answer_time,
+    parse_policies,
+    parse_quotas,
+    retry_after_seconds,
     wait_seconds,
 )
 from vendor_assets.errors import ConfigurationError
@@ -137,7 +132,8 @@ def test_the_pace_leaves_room_for_jitter() -> None:
 )
 def test_retry_after_is_read_and_bounded(text: str | None, seconds: float | None) -> None:
     """Seconds, fractions and dates are read; negative ones are none, a year is an hour, garbage is nothing."""
-    assert parse_retry_after(text, NOW) == seconds
+    headers = {} if text is None else {"Retry-After": text}
+    assert retry_after_seconds(headers, NOW) == seconds
 
 
 @pytest.mark.parametrize(
@@ -372,7 +368,7 @@ def test_endless_headers_are_cut(piece: str) -> None:
 @given(st.text())
 def test_no_retry_after_hurts(text: str) -> None:
     """Whatever the text, the result is nothing or between zero and the longest hold."""
-    seconds = parse_retry_after(text, NOW)
+    seconds = retry_after_seconds({"Retry-After": text}, NOW)
     assert seconds is None or 0.0 <= seconds <= LONGEST_HOLD_SECONDS
 
 
@@ -383,7 +379,7 @@ def test_new_relics_headers_are_read() -> None:
         "X-RateLimit-Remaining": "12",
         "X-RateLimit-Reset": str(int(NOW.timestamp()) + 25),
     }
-    assert parse_quota(headers, NOW) == Quota(12, 25.0, 1000.0)
+    assert parse_quotas(headers, NOW) == (Quota(12, 25.0, 1000.0),)
 
 
 def test_datadogs_headers_are_read() -> None:
@@ -395,13 +391,13 @@ def test_datadogs_headers_are_read() -> None:
         "x-ratelimit-reset": "17",
         "x-ratelimit-name": "metrics_query",
     }
-    assert parse_quota(headers, NOW) == Quota(0, 17.0, 100.0, 60.0, "metrics_query")
+    assert parse_quotas(headers, NOW) == (Quota(0, 17.0, 100.0, 60.0, "metrics_query"),)
 
 
 def test_the_drafts_headers_are_read() -> None:
     """The IETF draft drops the X- and appends its policy."""
     headers = {"RateLimit-Limit": "100, 100;w=60", "RateLimit-Remaining": "50", "RateLimit-Reset": "30"}
-    assert parse_quota(headers, NOW) == Quota(50, 30.0, 100.0)
+    assert parse_quotas(headers, NOW) == (Quota(50, 30.0, 100.0),)
 
 
 @pytest.mark.parametrize(
@@ -416,19 +412,19 @@ def test_the_drafts_headers_are_read() -> None:
 )
 def test_headers_that_say_nothing_are_nothing(headers: dict[str, str]) -> None:
     """Missing or broken headers change nothing."""
-    assert parse_quota(headers, NOW) is None
+    assert parse_quotas(headers, NOW) == ()
 
 
 def test_a_reset_in_the_past_is_now() -> None:
     """A vendor's clock that is behind ours gives no negative wait."""
     headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(NOW.timestamp()) - 3600)}
-    assert parse_quota(headers, NOW) == Quota(0, 0.0)
+    assert parse_quotas(headers, NOW) == (Quota(0, 0.0),)
 
 
 def test_milliseconds_are_noticed() -> None:
     """A timestamp in milliseconds is one."""
     headers = {"X-RateLimit-Remaining": "1", "X-RateLimit-Reset": str(int(NOW.timestamp() + 5) * 1000)}
-    assert parse_quota(headers, NOW) == Quota(1, 5.0)
+    assert parse_quotas(headers, NOW) == (Quota(1, 5.0),)
 
 
 def test_times_are_relative_to_the_answers_own_date() -> None:

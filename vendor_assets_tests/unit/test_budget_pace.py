@@ -19,14 +19,11 @@ from vendor_assets.budget.pace import (
     FRESH_SECONDS,
     GUARD_SECONDS,
     LATE_SECONDS,
-    Ask,
-    Grant,
-    Later,
     Pace,
-    Rule,
-    TooLate,
 )
 from vendor_assets.budget.quotas import Statement
+from vendor_assets.budget.reservations import Ask, Grant, Later, TooLate
+from vendor_assets.budget.tracks import Rule
 
 NOTICE_SECONDS = FRESH_SECONDS + GUARD_SECONDS
 """How long a change takes to reach everyone."""
@@ -34,7 +31,7 @@ NOTICE_SECONDS = FRESH_SECONDS + GUARD_SECONDS
 
 def limit(rate: float, *, name: str = "account", burst: int = 1, endpoints: tuple[str, ...] = ()) -> Rule:
     """A paced limit with this rate, jitter allowed for."""
-    return Rule(Limit(round(rate * 10), 10.0, name, endpoints, burst), 1.0)
+    return Rule(Limit(round(rate * 10), 10.0, name, burst), 1.0, endpoints)
 
 
 @dataclass
@@ -45,7 +42,7 @@ class World:
     random: random.Random
     now: float = 100.0
     body: str = ""
-    sends: list[tuple[float, int, str]] = field(default_factory=list)
+    sends: list[tuple[float, str]] = field(default_factory=list)
     rates: list[tuple[float, float]] = field(default_factory=list)
     holds: list[tuple[float, float]] = field(default_factory=list)
 
@@ -91,7 +88,7 @@ class World:
             seen = self.now - self.random.choice((0.0, fresh, self.random.uniform(0, fresh)))
             body = next(body for at, body in reversed(self.versions) if at <= max(seen, self.versions[0][0]))
             if Pace.load(body, self.now, self.now, "b").valid(grant):
-                self.sends.append((self.now, ask.weight, ask.endpoint))
+                self.sends.append((self.now, ask.endpoint))
             else:
                 self.ask(ask._replace(returns=True))
         self.now = end
@@ -133,7 +130,8 @@ def test_any_window_holds_at_most_what_the_rate_permits(
     world = World([limit(rate, burst=burst)], random.Random(seed))
     for kind, value, flag in steps:
         if kind == "ask":
-            world.ask(Ask(weight=int(value), backfill=bool(flag)))  # type: ignore[call-overload]
+            for _ in range(int(value)):  # type: ignore[call-overload]
+                world.ask(Ask(backfill=bool(flag)))
         elif kind == "pass":
             world.advance(float(value))  # type: ignore[arg-type]
         else:
@@ -150,16 +148,11 @@ def test_any_window_holds_at_most_what_the_rate_permits(
             world.save(pace)
     world.advance(200.0)
     sends = world.sends
-    heaviest = max([weight for _, weight, _ in sends], default=1)
-    for i, (first, _, _) in enumerate(sends):
-        weight = 0
-        for last, w, _ in sends[i:]:
-            permitted = world.integral(first - LATE_SECONDS, last)
-            # Calls that are late by some milliseconds may change places; so may their weights.
-            assert weight <= permitted + (burst - 1) + (heaviest - 1) + 1e-6
-            weight += w
+    for i, (first, _) in enumerate(sends):
+        for calls, (last, _) in enumerate(sends[i:]):
+            assert calls <= world.integral(first - LATE_SECONDS, last) + (burst - 1) + 1e-6
     for start, end in world.holds:
-        assert not [at for at, _, _ in sends if start + NOTICE_SECONDS < at < end - 1e-9]
+        assert not [at for at, _ in sends if start + NOTICE_SECONDS < at < end - 1e-9]
 
 
 @settings(max_examples=100)
@@ -172,21 +165,19 @@ def test_any_window_holds_at_most_what_the_rate_permits(
     seed=st.integers(0, 1000),
 )
 def test_every_limit_holds_by_itself(asks: list[tuple[str, int, float, bool]], seed: int) -> None:
-    """With one limit for all and one for an endpoint, each is kept, weights counted."""
+    """With one limit for all and one for an endpoint, each is kept."""
     rules = [limit(20.0), limit(3.0, name="data", endpoints=("data",))]
     world = World(rules, random.Random(seed))
-    for endpoint, weight, pause, backfill in asks:
-        world.ask(Ask(endpoint, weight, backfill))
+    for endpoint, calls, pause, backfill in asks:
+        for _ in range(calls):
+            world.ask(Ask(endpoint, backfill))
         world.advance(pause)
     world.advance(100.0)
     for rule in rules:
-        heaviest = max(weight for _, weight, _ in world.sends)
-        concerned = [(at, weight) for at, weight, endpoint in world.sends if rule.limit.concerns(endpoint)]
-        for i, (first, _) in enumerate(concerned):
-            weight = 0
-            for last, w in concerned[i:]:
-                assert (weight - (heaviest - 1)) * rule.interval_seconds <= last - first + LATE_SECONDS + 1e-6
-                weight += w
+        concerned = [at for at, endpoint in world.sends if rule.concerns(endpoint)]
+        for i, first in enumerate(concerned):
+            for calls, last in enumerate(concerned[i:]):
+                assert calls * rule.interval_seconds <= last - first + LATE_SECONDS + 1e-6
 
 
 def reserve(pace: Pace, rules: list[Rule], now: float, ask: Ask | None = None) -> Grant:

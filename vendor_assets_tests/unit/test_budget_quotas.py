@@ -16,8 +16,11 @@ from vendor_assets.budget.adaptation import Tally
 from vendor_assets.budget.dispatch import AHEAD_SECONDS, LOOK_SECONDS
 from vendor_assets.budget.headers import answer_time, parse_policies, parse_quotas, wait_seconds
 from vendor_assets.budget.limits import Limit
-from vendor_assets.budget.pace import Ask, Grant, Later, Pace, Rule
-from vendor_assets.budget.quotas import Listener, Statement
+from vendor_assets.budget.listener import Listener
+from vendor_assets.budget.pace import Pace
+from vendor_assets.budget.quotas import Statement
+from vendor_assets.budget.reservations import Ask, Grant, Later
+from vendor_assets.budget.tracks import Rule
 
 EPOCH = 1_790_000_000
 LATENCY = 0.03
