@@ -99,6 +99,8 @@ class Database:
     server's. A SQLite file that was deleted or replaced is noticed before the next statement, and one that
     is corrupt is put aside under another name; either way a new one is made.
 
+    Whatever reads or writes raises BudgetUnavailableError where the database cannot be reached, after all patience.
+
     Args:
         url: SQLAlchemy's: ``sqlite:////folder/file.db`` or ``postgresql://user:password@host/name``.
         clock: This machine's.
@@ -148,11 +150,7 @@ class Database:
         return self.clock.boot() if self.is_sqlite else "server"
 
     def read(self, account: str, part: str, *, patience_seconds: float | None = None) -> Snapshot:
-        """Read a document.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
-        """
+        """Read a document."""
 
         def statement(connection: Connection) -> Snapshot:
             row = connection.execute(self._select, {"a": account, "p": part}).first()
@@ -174,9 +172,6 @@ class Database:
 
         Returns:
             Whether it was replaced.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
         """
 
         def statement(connection: Connection) -> bool:
@@ -196,9 +191,6 @@ class Database:
             part: Which document of it.
             step: From what was read to the new body and a result; a body of None changes nothing. It may
                 be called several times and keeps no trace of calls but the last.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
         """
         attempt = 0
         while True:
@@ -211,19 +203,11 @@ class Database:
             self.clock.sleep(random.uniform(0, min(0.0002 * 2**attempt, 0.02)))  # noqa: S311 - no secret
 
     def now(self) -> float:
-        """The database's clock, in seconds.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
-        """
+        """The database's clock, in seconds."""
         return self.run(self.time)
 
     def run(self, statement: Callable[[Connection], T], patience_seconds: float | None = None) -> T:
-        """Run a statement; connect before, and again where the connection broke.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached, after all patience.
-        """
+        """Run a statement; connect before, and again where the connection broke."""
         patience = self._patience_seconds if patience_seconds is None else patience_seconds
         until = self.clock.monotonic() + patience
         pause = 0.02

@@ -40,7 +40,7 @@ EARLY_SECONDS: Final = 0.003
 """The epochs are looked at this long before a slot, so that the look does not make the call late."""
 
 LOOK_SECONDS: Final = 1.0
-"""Who waits for longer than this looks so often whether the slot was taken back."""
+"""Who waits for longer than this looks so often whether the slot still holds."""
 
 PROMOTION_SECONDS: Final = 10.0
 """A backfill call that has waited so long counts as scheduled."""
@@ -122,11 +122,7 @@ class Dispatch:
         return self._in_flight.total
 
     def shares(self, *, patience_seconds: float) -> InFlightShares:
-        """How the calls in flight are shared out.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
-        """
+        """How the calls in flight are shared out."""
         account = self._terms.account
         found = self._database.read(account, in_flight.PART, patience_seconds=patience_seconds)
         return InFlightShares.load(found.body, found.now, self._database.boot)
@@ -149,7 +145,7 @@ class Dispatch:
         with self._mutex:
             self._waiters.add(waiter)
         try:
-            return self._go_through(waiter, ask), max(0.0, self._clock.monotonic() - started)
+            return self._acquire(waiter, ask), max(0.0, self._clock.monotonic() - started)
         finally:
             with self._mutex:
                 self._waiters.discard(waiter)
@@ -159,7 +155,7 @@ class Dispatch:
         with self._mutex:
             self._in_flight.finish()
             self._used_at = self._clock.monotonic()
-            self._call_leader()
+            self._notify_leader()
 
     def wake(self) -> None:
         """Let every caller that waits see whether it still wants its slot."""
@@ -168,11 +164,7 @@ class Dispatch:
                 waiter.condition.notify()
 
     def renew(self) -> bool:
-        """Renew this process's share of the calls in flight; False once it has been idle and left.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
-        """
+        """Renew this process's share of the calls in flight; False once it has been idle and left."""
         with self._mutex:
             busy = self._in_flight.total or self._queues[0] or self._queues[1]
             idle = not busy and self._clock.monotonic() - self._used_at > _IDLE_SECONDS
@@ -184,7 +176,7 @@ class Dispatch:
         self._renew()
         self._document.tell()
         with self._mutex:
-            self._call_leader()
+            self._notify_leader()
         return True
 
     def close(self) -> None:
@@ -204,7 +196,7 @@ class Dispatch:
 
     # -- waiting for a slot ------------------------------------------------------------------------
 
-    def _go_through(self, waiter: _Waiter, ask: Ask) -> Grant:
+    def _acquire(self, waiter: _Waiter, ask: Ask) -> Grant:
         while True:
             grant = self._await_grant(waiter, ask)
             good = False
@@ -220,7 +212,7 @@ class Dispatch:
                         self._in_flight.give_up()
                         waiter.grant = None
                         self._block.drop(self._document.known_valid)
-                    self._call_leader()
+                    self._notify_leader()
             if good:
                 return grant
             ask = ask._replace(returns=True)
@@ -231,7 +223,7 @@ class Dispatch:
             waited = self._clock.monotonic() - waiter.started
             backfill = ask.backfill and waited < PROMOTION_SECONDS
             waiter.ask = ask._replace(backfill=backfill)
-            self._refuse_hopeless(waiter)
+            self._check_deadline(waiter)
             queue = self._queues[backfill]
             if again:
                 queue.appendleft(waiter)
@@ -243,7 +235,7 @@ class Dispatch:
                     self._hand_out(now)
                     if waiter.grant is not None:
                         return waiter.grant
-                    self._raise_what_ended(waiter, now)
+                    self._raise_if_over(waiter, now)
                     batch = [] if self._leading else self._batch(now)
                     if batch or (not self._leading and self._must_renew(now)):
                         self._lead(batch, now)
@@ -253,9 +245,9 @@ class Dispatch:
                 for queue in self._queues:
                     if waiter in queue:
                         queue.remove(waiter)
-                self._call_leader()
+                self._notify_leader()
 
-    def _raise_what_ended(self, waiter: _Waiter, now: float) -> None:
+    def _raise_if_over(self, waiter: _Waiter, now: float) -> None:
         if waiter.error is not None:
             error, waiter.error = waiter.error, None
             raise error
@@ -268,7 +260,7 @@ class Dispatch:
         if waiter.stopped is not None and waiter.stopped():
             raise StoppedError(f"a call to {self._terms.account} was given up while it waited for its slot")
 
-    def _refuse_hopeless(self, waiter: _Waiter) -> None:
+    def _check_deadline(self, waiter: _Waiter) -> None:
         """Raise at once where those before in this very process are enough to miss the deadline."""
         if waiter.deadline_seconds is None:
             return
@@ -311,7 +303,7 @@ class Dispatch:
         queued = self._queues[0] or self._queues[1]
         return bool(queued and not self._in_flight.room(now) and now >= self._in_flight.renew_at)
 
-    def _call_leader(self) -> None:
+    def _notify_leader(self) -> None:
         """Wake somebody who can speak to the database, where there is something to say."""
         now = self._clock.monotonic()
         self._hand_out(now)
@@ -357,7 +349,7 @@ class Dispatch:
         for answer, local_at in answers[len(batch) :]:
             if isinstance(answer, Grant):
                 self._block.keep(Reserved(spare, answer, local_at))
-        self._call_leader()
+        self._notify_leader()
 
     def _hand_out(self, now: float) -> None:
         """Serve callers, in order, from the block that was reserved."""
@@ -447,19 +439,19 @@ class Dispatch:
     # -- from the slot to the call ---------------------------------------------------------------------
 
     def _sleep(self, waiter: _Waiter, grant: Grant) -> None:
-        """Wait until shortly before the slot, or until it was taken back."""
+        """Wait until shortly before the slot, or until it is void."""
         with self._mutex:
             while not self._closed:
                 now = self._clock.monotonic()
                 left = waiter.local_at - EARLY_SECONDS - now
                 if left <= 0 or (left > LOOK_SECONDS and not self._worth_waiting(grant)):
                     return
-                self._raise_what_ended(waiter, now)
+                self._raise_if_over(waiter, now)
                 look = _STOPPED_SECONDS if waiter.stopped else LOOK_SECONDS
                 self._clock.wait(waiter.condition, min(left, look))
 
     def _worth_waiting(self, grant: Grant) -> bool:
-        """Whether a slot that is far ahead was not taken back; called with the mutex, released for a look."""
+        """Whether a slot that is far ahead still holds; called with the mutex, released for a look."""
         view = self._document.view
         if view is not None and self._clock.monotonic() - view.at > LOOK_SECONDS:
             self._mutex.release()
@@ -472,7 +464,7 @@ class Dispatch:
     def _confirm(self, waiter: _Waiter, grant: Grant) -> bool:
         """Whether the slot is still good, found out just before it; returns when it is time to send."""
         with self._mutex:
-            self._raise_what_ended(waiter, waiter.started)
+            self._raise_if_over(waiter, waiter.started)
         fresh = FRESH_SECONDS if grant.backfill_epoch is None else BACKFILL_FRESH_SECONDS
         last = waiter.local_at + self._late_seconds
         while (now := self._clock.monotonic()) <= last:

@@ -39,7 +39,8 @@ class View:
 class PaceDocument:
     """The pace that all processes of an account share. Safe to use from several threads.
 
-    What came of this process's calls is collected, and goes to the others with the next change.
+    What came of this process's calls is collected, and goes to the others with the next change. Where the database
+    cannot be reached, BudgetUnavailableError is raised, nothing is changed, and it is told next time.
 
     Args:
         database: Where it is.
@@ -80,11 +81,7 @@ class PaceDocument:
         return self._view is not None and self._view.pace.valid(grant)
 
     def read(self, *, patience_seconds: float) -> tuple[Pace, float]:
-        """The pace as it is, and the database's clock.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
-        """
+        """The pace as it is, and the database's clock."""
         snapshot = self._database.read(self._terms.account, _PART, patience_seconds=patience_seconds)
         return self._load(snapshot), snapshot.now
 
@@ -126,12 +123,8 @@ class PaceDocument:
     # -- changes -----------------------------------------------------------------------------------
 
     def tell(self) -> None:
-        """Tell the others what came of this process's calls, where there is anything to tell.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached; it is told next time.
-        """
-        tally = self._take_tally()
+        """Tell the others what came of this process's calls, where there is anything to tell."""
+        tally = self._swap_tally()
         if tally:
             self._tell(tally, lambda _pace, _now: None)
 
@@ -143,18 +136,11 @@ class PaceDocument:
 
         Returns:
             The document before the change.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached; nothing is changed, and it is told next time.
         """
-        return self._tell(self._take_tally(), step)
+        return self._tell(self._swap_tally(), step)
 
     def change(self, step: Callable[[Pace, float], object]) -> Snapshot:
-        """Change the pace and tell nothing; what this process knows of it is then fresh.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
-        """
+        """Change the pace and tell nothing; what this process knows of it is then fresh."""
 
         def whole(snapshot: Snapshot) -> tuple[str, tuple[Snapshot, Pace, str, bool]]:
             pace = self._load(snapshot)
@@ -184,7 +170,7 @@ class PaceDocument:
                 self._tally = tally
             raise
 
-    def _take_tally(self) -> Tally:
+    def _swap_tally(self) -> Tally:
         with self._lock:
             tally, self._tally = self._tally, Tally()
             self._told_at = self._clock.monotonic()

@@ -71,7 +71,7 @@ class InFlightShares:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     def renew(self, holder: str, member: Member, in_use: int, now: float) -> Member:
-        """Say what a process wants, and give it what it may have now.
+        """Tell what a process wants, and grant it what it may have now.
 
         What it may have is the max-min fair share of the smallest cap, as far as the others have already
         let go of theirs; it keeps what it uses at the moment.

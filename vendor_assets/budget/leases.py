@@ -47,6 +47,8 @@ class LeaseState:
 class Leases:
     """Rows that live processes renew; who stops renewing is gone.
 
+    Every method raises BudgetUnavailableError where the database cannot be reached.
+
     Args:
         database_url: The budget's.
         ttl_seconds: A lease that was not renewed for so long has lapsed.
@@ -72,11 +74,7 @@ class Leases:
 
     @contextlib.contextmanager
     def hold(self, holder: str, *, info: Mapping[str, str]) -> Iterator[None]:
-        """Hold a lease while the block lasts; a thread renews it. Leaving the block gives it back.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached, at the start.
-        """
+        """Hold a lease while the block lasts; a thread renews it. Leaving the block gives it back."""
         self.renew(holder, info)
         stops = threading.Event()
         thread = threading.Thread(
@@ -94,11 +92,7 @@ class Leases:
                 self.forget(holder)
 
     def renew(self, holder: str, info: Mapping[str, str]) -> None:
-        """Renew a lease, or take it anew.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
-        """
+        """Renew a lease, or take it anew."""
         now = self._database.now()
         new: dict[str, Any] = {
             "boot": self._database.boot,
@@ -113,28 +107,16 @@ class Leases:
         self._database.run(lambda connection: connection.execute(upsert))
 
     def holder(self, holder: str) -> LeaseState | None:
-        """The state of one lease; None where there is none.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
-        """
+        """The state of one lease; None where there is none."""
         found = self._read(sa.select(table).where(table.c.holder == holder))
         return found[0] if found else None
 
     def all(self) -> list[LeaseState]:
-        """All leases, lapsed ones too, by holder.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
-        """
+        """All leases, lapsed ones too, by holder."""
         return self._read(sa.select(table).order_by(table.c.holder))
 
     def forget(self, holder: str) -> None:
-        """Remove a lease.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
-        """
+        """Remove a lease."""
         statement = sa.delete(table).where(table.c.holder == holder)
         self._database.run(lambda connection: connection.execute(statement))
 
@@ -149,9 +131,6 @@ class Leases:
 
         Returns:
             True as soon as it has renewed; False once it has lapsed, or where there is no lease.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
         """
         first = self.holder(holder)
         if first is None or first.lapsed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -15,6 +15,7 @@ from vendor_assets.budget.database import backlog as table
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
+_COUNTS: Final = ("troops", "warriors", "data_groups", "dead", "calls", "calls_done")
 _OF: Final = "/"
 """Between an account's name and the source of its sample; in no source of ours."""
 FRESH: Final = timedelta(minutes=2)
@@ -54,6 +55,8 @@ class Sample:
 class Backlog:
     """The samples of one deployment, in the budget's database.
 
+    Every method raises BudgetUnavailableError where the database cannot be reached.
+
     Args:
         database_url: The budget's.
         account: The account's name, where several share a database; empty for the one without a name.
@@ -74,11 +77,7 @@ class Backlog:
         return ~table.c.source.contains(_OF)
 
     def append(self, samples: Sequence[Sample]) -> None:
-        """Keep samples.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
-        """
+        """Keep samples."""
         rows = [
             asdict(sample) | {"time": sample.time.timestamp(), "source": self._prefix + sample.source}
             for sample in samples
@@ -87,11 +86,7 @@ class Backlog:
             self._database.run(lambda connection: connection.execute(sa.insert(table), rows))
 
     def read(self, since: datetime) -> list[Sample]:
-        """Samples from this moment on, oldest first.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
-        """
+        """Samples from this moment on, oldest first."""
         statement = (
             sa.select(table)
             .where(table.c.time >= since.timestamp(), self._own())
@@ -103,12 +98,7 @@ class Backlog:
                 Sample(
                     datetime.fromtimestamp(row.time, UTC),
                     row.source.removeprefix(self._prefix),
-                    row.troops,
-                    row.warriors,
-                    row.data_groups,
-                    row.dead,
-                    row.calls,
-                    row.calls_done,
+                    *(getattr(row, name) for name in _COUNTS),
                 )
                 for row in connection.execute(statement)
             ]
@@ -116,11 +106,7 @@ class Backlog:
         return self._database.run(read)
 
     def forget_before(self, moment: datetime) -> None:
-        """Remove older samples.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
-        """
+        """Remove older samples."""
         statement = sa.delete(table).where(table.c.time < moment.timestamp(), self._own())
         self._database.run(lambda connection: connection.execute(statement))
 
@@ -148,20 +134,8 @@ def totals(samples: Sequence[Sample], moments: Iterable[datetime]) -> list[Sampl
     return found
 
 
-def _sum(moment: datetime, samples: Iterable[Sample]) -> Sample:
-    total = Sample(moment, "all")
-    for sample in samples:
-        total = Sample(
-            moment,
-            "all",
-            troops=total.troops + sample.troops,
-            warriors=total.warriors + sample.warriors,
-            data_groups=total.data_groups + sample.data_groups,
-            dead=total.dead + sample.dead,
-            calls=total.calls + sample.calls,
-            calls_done=total.calls_done + sample.calls_done,
-        )
-    return total
+def _sum(moment: datetime, samples: Collection[Sample]) -> Sample:
+    return Sample(moment, "all", **{name: sum(getattr(each, name) for each in samples) for name in _COUNTS})
 
 
 def pace_at(samples: Sequence[Sample], moment: datetime) -> float:
