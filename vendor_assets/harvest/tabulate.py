@@ -1,8 +1,6 @@
 """Tabulate: landed responses become typed, sorted tables without one more call.
 
-Memory does not grow with the number of rows: bodies are read a row group of a chunk at a time,
-rows are sorted beyond memory (``storage/sorting.py``), what does not fit goes to a file. Only rosters are small enough
-to be whole in memory.
+Memory does not grow with the number of rows, except for rosters, which are small enough to be whole in memory.
 """
 
 from __future__ import annotations
@@ -10,11 +8,11 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,6 +42,8 @@ from vendor_assets.vendors.base import (
 )
 
 logger = get_logger(__name__)
+
+_Converted = TypeVar("_Converted")
 
 _NAMES_KEPT: Final = 1000
 """New fields that are remembered by name; a vendor that invents more of them is only counted among these."""
@@ -115,6 +115,14 @@ class Tabulated:
     duplicates: int = 0
     outside: int = 0
 
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Forget the records that do not fit."""
+        self.quarantine.close()
+
     def sample(self, rows: int = 5) -> list[dict[str, Any]]:
         """The first rows."""
         for batch in self.batches():
@@ -138,8 +146,7 @@ class Tabulated:
 def newest_answers(index: Iterable[LandedIndex]) -> list[LandedIndex]:
     """For each request and page the newest landed answer, oldest first.
 
-    A request that was asked twice (a kill between answer and landing, a provisional answer asked again) counts
-    once.
+    A request may have been asked twice: after a kill, or because its answer was provisional.
     """
     newest: dict[tuple[str, str, bytes, int], LandedIndex] = {}
     for entry in index:
@@ -163,55 +170,60 @@ def tabulate(
     window: Window,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Tabulated]:
-    """Read landed answers of data groups or performance data into a table, which is there until the block ends.
+    """Read landed answers of data groups or performance data into a table, which lasts until the block ends.
 
     Args:
         answers: Oldest first: of two rows with the same key the one in the later answer counts.
         window: The day; performance data outside it are dropped.
-        stopping: Tells that the run shall end; asked before each answer.
+        stopping: Whether the run is to stop; asked before each answer.
 
     Raises:
-        StoppedError: The run shall end; what has landed is tabulated by the next one.
+        StoppedError: The run was stopped.
     """
     spec = TABLES[asset]
-    found = Tabulated()
     position = {id(entry): at for at, entry in enumerate(answers)}
-    with NewestRows(spec) as rows:
+
+    def batch_of(parsed: Parsed, fetched_at: datetime) -> pa.RecordBatch:
+        return _to_batch(spec, parsed, troop_id=troop_id, observed_at=fetched_at)
+
+    with Tabulated() as found, NewestRows(spec) as rows:
+        for entry, batch in _parsed(found, asset, store, vendor, answers, stopping, batch_of):
+            inside = _inside(batch, window) if asset == "performance_data" else batch
+            found.outside += batch.num_rows - inside.num_rows
+            rows.add(inside, position[id(entry)])
+        rows.sort()
+        found.rows, found.duplicates, found.batches = rows.rows, rows.duplicates, rows.batches
+        yield found
+
+
+def _parsed(
+    found: Tabulated,
+    asset: Asset,
+    store: ObjectStore,
+    vendor: Vendor,
+    answers: Sequence[LandedIndex],
+    stopping: Callable[[], bool],
+    convert: Callable[[Parsed, datetime], _Converted],
+) -> Iterator[tuple[LandedIndex, _Converted]]:
+    """What each answer says, converted; notes what is new, and puts aside what does not fit."""
+    for entry, planned, response in read_bodies(store, answers):
+        if stopping():
+            raise StoppedError("the run was stopped; the next one makes the table of what has landed")
+        if response.status != 200:
+            continue
         try:
-            for entry, planned, response in read_bodies(store, answers):
-                _check_stop(stopping)
-                if response.status != 200:
-                    continue
-                try:
-                    parsed = vendor.parse(asset, planned, response)
-                    batch = _to_batch(spec, parsed, troop_id=troop_id, observed_at=response.fetched_at)
-                except (VendorProtocolError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-                    excerpt = response.body[:2000].decode("utf-8", "replace")
-                    found.quarantine.add(str(error), excerpt, planned)
-                    continue
-                _note(found, parsed, planned)
-                inside = _inside(batch, window) if asset == "performance_data" else batch
-                found.outside += batch.num_rows - inside.num_rows
-                rows.add(inside, position[id(entry)])
-            rows.sort()
-            found.rows, found.duplicates, found.batches = rows.rows, rows.duplicates, rows.batches
-            yield found
-        finally:
-            found.quarantine.close()
-
-
-def _check_stop(stopping: Callable[[], bool]) -> None:
-    if stopping():
-        raise StoppedError("the run was stopped; the next one makes the table of what has landed")
-
-
-def _note(found: Tabulated, parsed: Parsed, planned: PlannedRequest) -> None:
-    if len(found.new_fields) < _NAMES_KEPT:
-        found.new_fields.update(field_names(parsed.new_fields))
-    found.not_found.update(parsed.not_found)
-    for rejected in parsed.rejected[:REJECTED_KEPT]:
-        found.quarantine.add(rejected.reason, rejected.record, planned)
-    found.quarantine.count += len(parsed.rejected[REJECTED_KEPT:]) + parsed.more_rejected
+            parsed = vendor.parse(asset, planned, response)
+            converted = convert(parsed, response.fetched_at)
+        except (VendorProtocolError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            found.quarantine.add(str(error), response.body[:2000].decode("utf-8", "replace"), planned)
+            continue
+        if len(found.new_fields) < _NAMES_KEPT:
+            found.new_fields.update(field_names(parsed.new_fields))
+        found.not_found.update(parsed.not_found)
+        for rejected in parsed.rejected[:REJECTED_KEPT]:
+            found.quarantine.add(rejected.reason, rejected.record, planned)
+        found.quarantine.count += len(parsed.rejected[REJECTED_KEPT:]) + parsed.more_rejected
+        yield entry, converted
 
 
 def _to_batch(spec: Table, parsed: Parsed, *, troop_id: str, observed_at: datetime) -> pa.RecordBatch:
@@ -257,40 +269,34 @@ def tabulate_roster(
     Args:
         previous: Object key of the partition's present table; it need not exist.
         troop_key: Makes a partition key from a troop's id.
-        stopping: Tells that the run shall end; asked before each answer.
+        stopping: Whether the run is to stop; asked before each answer.
 
     Raises:
-        StoppedError: The run shall end; what has landed is tabulated by the next one.
+        StoppedError: The run was stopped.
     """
     spec = TABLES[asset]
     id_column = spec.key[0]
-    found = Tabulated()
     seen: dict[str, dict[str, Any]] = {}
     try:
-        try:
-            for row in read_table(store, previous, columns=spec.schema.names).to_pylist():
-                seen[row[id_column]] = row
-        except ObjectNotFoundError:
-            pass
-        except StorageUnavailableError:
-            raise
-        except StorageError as error:
-            # It is made anew, which is what its message advises; who vanished is on the sightings, if anywhere.
-            logger.warning("the present roster counts for nothing: %s", error)
-        for _, planned, response in read_bodies(store, answers):
-            _check_stop(stopping)
-            if response.status != 200:
-                continue
-            try:
-                parsed = vendor.parse(asset, planned, response)
-            except VendorProtocolError as error:
-                excerpt = response.body[:2000].decode("utf-8", "replace")
-                found.quarantine.add(str(error), excerpt, planned)
-                continue
-            _note(found, parsed, planned)
-            later = vendor.rosters == "current" and response.fetched_at >= window.end
-            for row in _rows(parsed.columns):
-                _observe(seen, row[id_column], row, response.fetched_at, later)
+        seen = {
+            row[id_column]: row for row in read_table(store, previous, columns=spec.schema.names).to_pylist()
+        }
+    except ObjectNotFoundError:
+        pass
+    except StorageUnavailableError:
+        raise
+    except StorageError as error:
+        # It is made anew, which is what its message advises; who vanished is on the sightings, if anywhere.
+        logger.warning("the present roster is ignored: %s", error)
+
+    with Tabulated() as found:
+        for _, (parsed, fetched_at) in _parsed(
+            found, asset, store, vendor, answers, stopping, lambda *each: each
+        ):
+            later = vendor.rosters == "current" and fetched_at >= window.end
+            for values in zip(*parsed.columns.values(), strict=True):
+                row = dict(zip(parsed.columns, values, strict=True))
+                _observe(seen, row[id_column], row, fetched_at, later)
         rows = [seen[key] for key in sorted(seen)]
         for row in rows:
             if asset == "troops":
@@ -300,13 +306,6 @@ def tabulate_roster(
         batch = pa.RecordBatch.from_pylist(rows, schema=spec.schema)
         found.rows, found.batches = len(rows), lambda: iter([batch])
         yield found
-    finally:
-        found.quarantine.close()
-
-
-def _rows(columns: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
-    names = list(columns)
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _observe(

@@ -28,29 +28,24 @@ class Changes:
 def compare(spec: Table, old: Iterator[pa.Table], new: Iterator[pa.Table]) -> Changes:
     """Count what changed from one version of a table to another.
 
-    Both go by their keys side by side; of each, one piece is in memory at a time.
-
-    Args:
-        spec: The table.
-        old: Pieces of the version before; rows sorted by the table's key, each key once.
-        new: Pieces of the version after, likewise.
+    Rows of both are sorted by the table's key, each key once; of each, one piece is in memory at a time.
     """
     found = Changes()
     before, after = _Side(spec, old), _Side(spec, new)
     while before.fill() | after.fill():
         if not before.rows:
-            found.added += after.take_all().num_rows
+            found.added += after.take().num_rows
         elif not after.rows:
-            found.removed += before.take_all().num_rows
+            found.removed += before.take().num_rows
         else:
             # What one side has beyond the other's last key waits for the other's next piece.
             end = min(before.last_key(), after.last_key())
-            _count(found, spec, before.take_to(end), after.take_to(end))
+            _count(found, spec, before.take(end), after.take(end))
     return found
 
 
 class _Side:
-    """One version as it is gone through."""
+    """One version while it is read."""
 
     def __init__(self, spec: Table, pieces: Iterator[pa.Table]) -> None:
         self._spec = spec
@@ -74,13 +69,9 @@ class _Side:
     def last_key(self) -> tuple[Any, ...]:
         return self._key(self.rows - 1)
 
-    def take_all(self) -> pa.Table:
-        taken, self._piece = self._piece, self._piece.slice(self.rows)
-        return taken
-
-    def take_to(self, key: tuple[Any, ...]) -> pa.Table:
-        """Take the rows up to a key, included."""
-        end = bisect_right(range(self.rows), key, key=self._key)
+    def take(self, last: tuple[Any, ...] | None = None) -> pa.Table:
+        """Take the rows at hand, up to a key, included."""
+        end = self.rows if last is None else bisect_right(range(self.rows), last, key=self._key)
         taken, self._piece = self._piece.slice(0, end), self._piece.slice(end)
         return taken
 

@@ -1,4 +1,4 @@
-"""Waiting for many objects at once: of a store far away each takes a moment in which nothing else happens."""
+"""Reading many objects at once: a distant store takes a moment for each."""
 
 from __future__ import annotations
 
@@ -13,15 +13,10 @@ _Out = TypeVar("_Out")
 def map_concurrently(
     function: Callable[[_In], _Out], items: Sequence[_In], *, at_once: int = 8
 ) -> list[_Out]:
-    """The function's results for all items, in their order.
-
-    Args:
-        function: Called in threads; mostly waits for the store.
-        items: What it is called with; a single one is done in the caller's thread.
-        at_once: How many calls at a time: fewer where each holds a table in memory.
+    """The function's results for all items, in their order, from at most ``at_once`` threads.
 
     Raises:
-        Exception: What the first call that failed raised.
+        Exception: Whatever the first call that failed raised.
     """
     if len(items) <= 1:
         return [function(item) for item in items]

@@ -55,20 +55,17 @@ class FolderStore(ObjectStore):
         self.url = str(self._root)
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
-        """See :meth:`ObjectStore.get_with_etag`."""
         path = self._path(key)
         with self._reading(path), path.open("rb") as file:
             return file.read(), _etag(os.fstat(file.fileno()))
 
     def head(self, key: str) -> ObjectInfo | None:
-        """See :meth:`ObjectStore.head`."""
         path = self._path(key)
         with suppress(ObjectNotFoundError), self._reading(path):
             return None if path.is_dir() else _info(key, path.stat())
         return None
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """See :meth:`ObjectStore.list`."""
         prefix = checked_prefix(prefix)
         for entry in self._entries(prefix):
             if entry.is_dir():
@@ -78,11 +75,9 @@ class FolderStore(ObjectStore):
                 yield _info(prefix + entry.name, entry.stat())
 
     def folders(self, prefix: str) -> Names:
-        """See :meth:`ObjectStore.folders`."""
         return sorted(entry.name for entry in self._entries(checked_prefix(prefix)) if entry.is_dir())
 
     def delete(self, key: str) -> None:
-        """See :meth:`ObjectStore.delete`."""
         path = self._path(key)
         with suppress(ObjectNotFoundError), self._reading(path):
             if path.is_file():
@@ -93,7 +88,6 @@ class FolderStore(ObjectStore):
     def writer(
         self, key: str, *, if_absent: bool = False, if_match: str | None = None
     ) -> Iterator[ObjectWriter]:
-        """See :meth:`ObjectStore.writer`."""
         self.prepare()
         target = self._path(key)
         with self._translated(target):
@@ -118,13 +112,11 @@ class FolderStore(ObjectStore):
             raise
 
     def open(self, key: str) -> BinaryIO:
-        """See :meth:`ObjectStore.open`."""
         path = self._path(key)
         with self._reading(path):
             return path.open("rb")
 
     def uri(self, key: str) -> str:
-        """See :meth:`ObjectStore.uri`."""
         return str(self._root / key)
 
     def _path(self, key: str) -> Path:

@@ -41,10 +41,8 @@ class ObjectInfo:
     """One object as it is listed.
 
     Attributes:
-        key: Its key.
         size: Bytes.
         etag: Changes with every version; opaque.
-        modified: When this version was written.
     """
 
     key: str
@@ -93,11 +91,11 @@ class ObjectStore(ABC):
         self._is_prepared = True
 
     def before_first_write(self, prepare: Callable[[], None]) -> None:
-        """Have something done once, before anything is written; what it writes itself is written at once."""
+        """Call a function once before anything is written; its own writes do not wait for it."""
         self._before_write, self._is_prepared = prepare, False
 
     def prepare(self) -> None:
-        """Do what is to be done before the first write, unless it is done; each write does so by itself.
+        """Do what comes before the first write, unless it is done; each write does so itself.
 
         Raises:
             VendorAssetsError: It failed; it is tried again before the next write.
@@ -111,7 +109,7 @@ class ObjectStore(ABC):
 
     @contextmanager
     def _unguarded(self) -> Iterator[Callable[[], None] | None]:
-        """This thread writes at once while the block lasts, all others wait; gives what is to be done before."""
+        """Let this thread alone write while the block lasts; gives what is to be done before the first write."""
         with self._preparing:
             prepare, self._before_write = self._before_write, None
             try:
@@ -151,13 +149,14 @@ class ObjectStore(ABC):
     def writer(
         self, key: str, *, if_absent: bool = False, if_match: str | None = None
     ) -> AbstractContextManager[ObjectWriter]:
-        """Write an object piece by piece.
+        """Write an object piece by piece; it is published when the block ends, unless by an exception.
 
-        It is published when the block ends, under the condition as it is then, and has its ``etag`` afterwards.
-        An exception that leaves the block publishes nothing.
+        Args:
+            if_absent: Publish only if there is none yet.
+            if_match: Publish only if the present version has this etag.
 
         Raises:
-            ObjectConflictError: On leaving the block: the condition does not hold.
+            ObjectConflictError: The condition does not hold when the block ends; nothing was changed.
             StorageUnavailableError: The store cannot be written.
         """
 
@@ -184,27 +183,13 @@ class ObjectStore(ABC):
         return self.get_with_etag(key)[0]
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
-        """Write an object.
-
-        Args:
-            key: Its key.
-            data: Its content.
-            if_absent: Only if there is none yet.
-            if_match: Only if the present version has this etag.
-
-        Returns:
-            The new version's etag.
-
-        Raises:
-            ObjectConflictError: The condition does not hold; nothing was changed.
-            StorageUnavailableError: The store cannot be written.
-        """
+        """Write an object and return its etag; conditions and errors are those of :meth:`writer`."""
         with self.writer(key, if_absent=if_absent, if_match=if_match) as sink:
             sink.write(data)
         return sink.etag
 
     def check(self) -> None:
-        """Prove with small objects that the store can be read and written and that conditions hold; they go again.
+        """Prove with temporary objects that the store can be read and written and that conditions hold.
 
         Raises:
             StorageUnavailableError: What is wrong, on one line.
@@ -213,7 +198,7 @@ class ObjectStore(ABC):
             self._try_out()
 
     def must_refuse(self, key: str, data: bytes) -> None:
-        """Prove that conditions hold, by two writes of an object as it is.
+        """Prove that conditions hold, by two writes of an object with its present content.
 
         Raises:
             StorageUnavailableError: One of them was not refused.
@@ -252,9 +237,7 @@ def open_store(url: str, *, s3_client_factory: Callable[[], Any] | None = None) 
     """The store at a folder's path or at ``s3://bucket/prefix``.
 
     Args:
-        url: Where it is.
-        s3_client_factory: Makes the boto3 client, once. Default: one that takes credentials, region and
-            endpoint from where boto3 looks for them (``AWS_ENDPOINT_URL`` among them).
+        s3_client_factory: Makes the boto3 client, once. By default boto3 looks for credentials, region and endpoint.
 
     Raises:
         ConfigurationError: The URL is neither.

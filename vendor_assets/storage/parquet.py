@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -42,24 +42,10 @@ def write_table(
     if_absent: bool = False,
     if_match: str | None = None,
 ) -> str:
-    """Publish a table as one object, its rows sorted by the table's key.
+    """Publish a table as one object, its rows sorted by the table's key; returns its etag.
 
-    Args:
-        store: Where to.
-        key: The object's key.
-        table: The rows; columns in any order. Columns that the table does not know are kept, after the others.
-        spec: The table.
-        metadata: Texts to keep in the file, for :func:`read_metadata`.
-        if_absent: Only if the object does not exist.
-        if_match: Only if the present object has this etag.
-
-    Returns:
-        The object's etag.
-
-    Raises:
-        RecordError: The rows do not fit the table.
-        ObjectConflictError: The condition does not hold; nothing was changed.
-        StorageUnavailableError: The store cannot be written.
+    Args and errors are those of :class:`TableWriter`. Columns may come in any order; those that the table does not
+    know are kept, after the others.
     """
     with TableWriter(store, key, spec, metadata=metadata, if_absent=if_absent, if_match=if_match) as writer:
         writer.write(_sorted(table, spec))
@@ -69,19 +55,14 @@ def write_table(
 class TableWriter:
     """Writes a table piece by piece; published as one object when the block ends, not at all on an exception.
 
-    Rows go out in row groups as they come, each sorted by the table's key; give them in the order of the key
-    where the whole table shall be sorted. Without any row it is an empty table.
+    Each row group is sorted by the table's key; give rows in the order of the key to have the whole table sorted.
 
     Args:
-        store: Where to.
-        key: The object's key.
-        spec: The table.
-        metadata: Texts to keep in the file; the attribute may be completed until the block ends.
-        if_absent: Only if the object does not exist when it is published.
-        if_match: Only if the present object has this etag then.
+        metadata: Texts to keep in the file, for :func:`read_metadata`; may be changed until the block ends.
+        if_absent: Publish only if the object does not exist then.
+        if_match: Publish only if the object has this etag then.
 
     Attributes:
-        metadata: See above.
         rows: Rows written so far.
         bytes: Size of the published object.
         etag: Its etag.
@@ -148,7 +129,11 @@ class TableWriter:
         table = _fitted(table, self._schema, self._spec)
         self.rows += table.num_rows
         self._waiting.append(table)
-        if _is_group(self._waiting):
+        waiting = self._waiting
+        if (
+            sum(each.num_rows for each in waiting) >= ROW_GROUP_ROWS
+            or sum(each.nbytes for each in waiting) >= _ROW_GROUP_BYTES
+        ):
             self._write_groups(last=False)
 
     def _write_groups(self, *, last: bool) -> None:
@@ -211,11 +196,6 @@ def read_whole(source: Any, columns: Sequence[str] | None = None) -> pa.Table:
 def read_table(store: ObjectStore, key: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a table, or some columns of it; only what is needed is fetched.
 
-    Args:
-        store: Where from.
-        key: The object's key.
-        columns: Names, in the order wanted.
-
     Raises:
         ObjectNotFoundError: It is not there.
         StorageError: It is not a Parquet file, or the columns do not exist.
@@ -254,17 +234,6 @@ def read_metadata(store: ObjectStore, key: str) -> tuple[dict[str, str], int]:
         for name, text in (found.metadata or {}).items()
     }
     return {name: text for name, text in texts.items() if name not in _NOT_OURS}, found.num_rows
-
-
-def read_schema(store: ObjectStore, key: str) -> pa.Schema:
-    """A table's columns with their descriptions and units.
-
-    Raises:
-        ObjectNotFoundError: It is not there.
-        StorageError: It is not a Parquet file.
-    """
-    schema: pa.Schema = _read(store, key, pq.read_schema)
-    return schema.remove_metadata()
 
 
 def duckdb_connection(store: ObjectStore) -> duckdb.DuckDBPyConnection:
@@ -363,14 +332,6 @@ def _fitted(table: pa.Table, schema: pa.Schema, spec: Table) -> pa.Table:
 def _sorted(table: pa.Table, spec: Table) -> pa.Table:
     keys = [(name, "ascending") for name in spec.sort if name in table.column_names]
     return table.sort_by(keys) if keys else table
-
-
-def _is_group(waiting: Iterable[pa.Table]) -> bool:
-    rows = size = 0
-    for table in waiting:
-        rows += table.num_rows
-        size += table.nbytes
-    return rows >= ROW_GROUP_ROWS or size >= _ROW_GROUP_BYTES
 
 
 def _described(spec: Table) -> dict[str, str]:

@@ -15,17 +15,7 @@ _LARGEST: Final = 1 << 63
 
 @contextmanager
 def understanding(store: ObjectStore, key: str, what: str, advice: str) -> Iterator[None]:
-    """Understand the content of an object.
-
-    Args:
-        store: Where it is.
-        key: Its key.
-        what: What it is to be, like ``plan``.
-        advice: What to do where it is not.
-
-    Raises:
-        RecordError: It is not: garbled, cut off, or something else altogether.
-    """
+    """Turn whatever goes wrong with the content of an object, ``what`` it should be, into a RecordError with advice."""
     try:
         yield
     except VendorAssetsError:
@@ -42,16 +32,14 @@ def json_object(data: bytes | str, **kinds: type | tuple[type, ...]) -> dict[str
     """A JSON object that has members of these types; others may be there too.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not one.
     """
     document = json.loads(data)
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004  as the parser, for what it has read
     for name, kind in kinds.items():
         value = document.get(name)
-        fits = name in document and isinstance(value, kind)
-        if isinstance(value, bool) and kind is int:
-            fits = False
+        fits = name in document and isinstance(value, kind) and not (isinstance(value, bool) and kind is int)
         if not fits or (isinstance(value, int) and abs(value) >= _LARGEST):
             raise ValueError(f"{name} is {str(value)[:40]!r}")
     return document

@@ -136,24 +136,20 @@ class S3Store(ObjectStore):
         self._sent.count = self.requests_of_thread() + 1
 
     def requests_of_thread(self) -> int:
-        """See :meth:`ObjectStore.requests_of_thread`."""
         count: int = getattr(self._sent, "count", 0)
         return count
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
-        """See :meth:`ObjectStore.get_with_etag`."""
         response, data = self._bucket.fetch(key)
         return data, _unquoted(response["ETag"])
 
     def head(self, key: str) -> ObjectInfo | None:
-        """See :meth:`ObjectStore.head`."""
         found = self._bucket.head(key)
         if found is None:
             return None
         return ObjectInfo(key, found["ContentLength"], _unquoted(found["ETag"]), found["LastModified"])
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """See :meth:`ObjectStore.list`."""
         start = len(self._bucket.prefix)
         with self._bucket.translated(prefix):
             found = [
@@ -166,7 +162,6 @@ class S3Store(ObjectStore):
         yield from sorted(found, key=lambda info: info.key)
 
     def folders(self, prefix: str) -> Names:
-        """See :meth:`ObjectStore.folders`."""
         found = [
             item["Prefix"].rstrip("/").rpartition("/")[2]
             for page in self._bucket.pages(prefix, Delimiter="/")
@@ -175,14 +170,12 @@ class S3Store(ObjectStore):
         return sorted(name for name in found if is_key(name))
 
     def delete(self, key: str) -> None:
-        """See :meth:`ObjectStore.delete`."""
         self._bucket.call("delete_object", key)
 
     @contextmanager
     def writer(
         self, key: str, *, if_absent: bool = False, if_match: str | None = None
     ) -> Iterator[ObjectWriter]:
-        """See :meth:`ObjectStore.writer`."""
         self.prepare()
         sink = _S3Writer(self._bucket, key, if_absent=if_absent, if_match=if_match)
         try:
@@ -193,7 +186,6 @@ class S3Store(ObjectStore):
             raise
 
     def open(self, key: str) -> BinaryIO:
-        """See :meth:`ObjectStore.open`."""
         try:
             response, tail = self._bucket.fetch(key, Range=f"bytes=-{_TAIL_BYTES}")
         except _OutOfRangeError:
@@ -205,7 +197,6 @@ class S3Store(ObjectStore):
         return cast("BinaryIO", io.BufferedReader(reader, _READ_BYTES))
 
     def uri(self, key: str) -> str:
-        """See :meth:`ObjectStore.uri`."""
         return self._bucket.uri(key)
 
     def _try_out(self) -> None:

@@ -26,8 +26,10 @@ from vendor_assets.temporary import temporary_folder
 ROWS_IN_MEMORY: Final = 65_536
 _BYTES_IN_MEMORY: Final = 16 << 20
 _BATCHES_IN_MEMORY: Final = 2048
-_MEMORY_LIMITS_MB: Final = (64, 128, 256, 512)
-"""What DuckDB may use: the first limit with which it can sort. 64 MB suffice for 10 million rows."""
+_MEMORY_MB: Final = 64
+"""What DuckDB may use up to seven million rows; what it needs beyond grows with the root of their number."""
+_ROOT_MB: Final = 24
+_MOST_MEMORY_MB: Final = 512
 _ORDER: Final = "_order"
 
 _one_large = threading.Lock()
@@ -131,7 +133,7 @@ class NewestRows:
         self._folder = self._kept.enter_context(temporary_folder())
         settings: dict[str, str | bool | int | float | list[str]] = {
             "threads": 1,
-            "memory_limit": f"{_MEMORY_LIMITS_MB[0]}MB",
+            "memory_limit": f"{_MEMORY_MB}MB",
             "temp_directory": str(self._folder),
             "preserve_insertion_order": False,
         }
@@ -146,13 +148,15 @@ class NewestRows:
         import duckdb  # noqa: PLC0415 (see above)
 
         path = self._folder / "sorted.parquet"
-        for limit in _MEMORY_LIMITS_MB:
+        limit = max(_MEMORY_MB, round(_ROOT_MB * (self._given / 1e6) ** 0.5))
+        while True:
             self._database.execute(f"SET memory_limit = '{limit}MB'")
             try:
                 self._write_sorted(path)
                 break
             except duckdb.OutOfMemoryException:
-                if limit == _MEMORY_LIMITS_MB[-1]:
+                limit *= 2
+                if limit > _MOST_MEMORY_MB:
                     raise
         self._database.close()
         return path

@@ -166,7 +166,8 @@ def test_a_real_full_disk_of_the_database_is_said(temporary: Path, monkeypatch: 
         return connect(path, config={**config, "memory_limit": "4MB", "max_temp_directory_size": "0B"})
 
     monkeypatch.setattr(duckdb, "connect", small)
-    monkeypatch.setattr(sorting, "_MEMORY_LIMITS_MB", (4,))
+    monkeypatch.setattr(sorting, "_MEMORY_MB", 4)
+    monkeypatch.setattr(sorting, "_MOST_MEMORY_MB", 4)
     with pytest.raises(StorageUnavailableError, match="TMPDIR"):
         sort((order, [(f"w{order}-{number}", 0) for number in range(20_000)]) for order in range(10))
     assert list(temporary.iterdir()) == []
@@ -185,7 +186,6 @@ def test_of_one_answer_the_last_row_counts(temporary: Path, monkeypatch: pytest.
 
 def test_a_sort_that_needs_more_memory_gets_it(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """DuckDB is given more where it cannot sort with less."""
-    monkeypatch.setattr(sorting, "_MEMORY_LIMITS_MB", (32, 64))
     monkeypatch.setattr(sorting, "ROWS_IN_MEMORY", 1000)
     refused = iter([duckdb.OutOfMemoryException("too little")])
     write = NewestRows._write_sorted
