@@ -257,14 +257,6 @@ class Budget:
         self._document.change(step)
         return lifted
 
-    def renew(self) -> bool:
-        """Say that this process is alive; False once it has been idle and left. Called in the background.
-
-        Raises:
-            BudgetUnavailableError: The database cannot be reached.
-        """
-        return self._dispatch.renew()
-
     def close(self) -> None:
         """Give back what this process holds; callers that wait get an error."""
         self._dispatch.close()

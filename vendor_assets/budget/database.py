@@ -40,6 +40,14 @@ PATIENCE_SECONDS: Final = 30.0
 _BUSY_SECONDS: Final = 5.0
 _BROKEN_FILE: Final = ("not a database", "malformed", "disk image", "file is encrypted")
 
+_HOPELESS: Final = (
+    "password authentication failed",
+    "unable to open database file",
+    "readonly database",
+    "permission denied",
+    "no password supplied",
+)
+
 _SERVER_CLOCK: Final = "extract(epoch from clock_timestamp() - timestamptz '2026-01-01 00:00:00+00')::float8"
 """Seconds since a late zero: small numbers keep their microseconds."""
 
@@ -202,10 +210,6 @@ class Database:
             # Whoever lost tries again after a while that grows, or many would lose again and again.
             self.clock.sleep(random.uniform(0, min(0.0002 * 2**attempt, 0.02)))  # noqa: S311 - no secret
 
-    def now(self) -> float:
-        """The database's clock, in seconds."""
-        return self.run(self.time)
-
     def run(self, statement: Callable[[Connection], T], patience_seconds: float | None = None) -> T:
         """Run a statement; connect before, and again where the connection broke."""
         patience = self._patience_seconds if patience_seconds is None else patience_seconds
@@ -217,7 +221,7 @@ class Database:
                 with self._lock:
                     return statement(self._open())
             except (SQLAlchemyError, OSError) as error:
-                self._drop()
+                self.close()
                 self._suspect = self.is_sqlite and _says(error, _BROKEN_FILE)
                 if _hopeless(error) or self.clock.monotonic() + pause > until:
                     raise BudgetUnavailableError(self._explain(error)) from error
@@ -227,17 +231,14 @@ class Database:
             self.clock.sleep(pause)
             pause = min(pause * 2, 1.0)
 
-    def close(self) -> None:
-        """Close the connection; the next statement would open another."""
-        self._drop()
-
     def time(self, connection: Connection) -> float:
         """The database's clock, asked over an open connection."""
         if not self._has_clock:
             return self.clock.monotonic()
         return float(connection.scalar(sa.text(f"select {_SERVER_CLOCK}")) or 0)
 
-    def _drop(self) -> None:
+    def close(self) -> None:
+        """Close the connection; the next statement would open another."""
         with self._lock:
             connection, self._connection = self._connection, None
             if connection is not None:
@@ -263,7 +264,7 @@ class Database:
             log.warning(
                 "the budget's database %s was deleted or replaced; going on with a new one", self._path
             )
-            self._drop()
+            self.close()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with _exclusive(self._path):
             if not self._path.exists():
@@ -426,16 +427,7 @@ def _hopeless(error: Exception) -> bool:
         isinstance(error, PermissionError | NotADirectoryError | FileExistsError)
         # A folder that cannot be made, though the one above is there; one that was deleted just now can be.
         or (isinstance(error, FileNotFoundError) and Path(error.filename).parent.exists())
-        or any(
-            part in text
-            for part in (
-                "password authentication failed",
-                "unable to open database file",
-                "readonly database",
-                "permission denied",
-                "no password supplied",
-            )
-        )
+        or _says(error, _HOPELESS)
         or ('database "' in text and "does not exist" in text)
     )
 

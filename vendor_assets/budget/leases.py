@@ -93,7 +93,7 @@ class Leases:
 
     def renew(self, holder: str, info: Mapping[str, str]) -> None:
         """Renew a lease, or take it anew."""
-        now = self._database.now()
+        now = self._database.run(self._database.time)
         new: dict[str, Any] = {
             "boot": self._database.boot,
             "renewed_at": now,

@@ -262,11 +262,11 @@ def test_calls_in_flight_are_capped_over_processes(account: Account) -> None:
         for budget in (one, two):
             with pytest.raises(BudgetDeadlineError), budget.slot(deadline_seconds=1.0):
                 pass
-        one.renew()
-        two.renew()
+        one._dispatch.renew()
+        two._dispatch.renew()
     account.clock.advance(1.0)
-    one.renew()
-    two.renew()
+    one._dispatch.renew()
+    two._dispatch.renew()
     with one.slot(deadline_seconds=2.0), two.slot(deadline_seconds=2.0):
         pass
 
@@ -297,7 +297,7 @@ def test_the_breaker_lets_one_probe_through(account: Account) -> None:
     for _ in range(10):
         account.call(one, status=None)
         account.clock.advance(0.3)
-        one.renew()
+        one._dispatch.renew()
     assert two.state().breaker == "open"
     assert "down" in two.state().why
     first = account.call(one, status=500)
@@ -315,7 +315,7 @@ def test_a_probe_that_raises_frees_the_way(account: Account) -> None:
     for _ in range(10):
         account.call(budget, status=None)
         account.clock.advance(0.3)
-        budget.renew()
+        budget._dispatch.renew()
     with budget.slot():
         pass
     before = account.clock.now
@@ -721,7 +721,7 @@ def test_a_ceiling_is_shown_holds_for_all_and_can_be_lifted(account: Account) ->
         account.call(one)
     for _ in range(12):
         account.call(one, status=500)
-        one.renew()
+        one._dispatch.renew()
     one.close()
     two = account.member(limits=[Limit.parse("40/s")])
     state = two.state()
