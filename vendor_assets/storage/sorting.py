@@ -104,7 +104,7 @@ class NewestRows:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The sorted rows in the table's schema, at most 65,536 at a time."""
         if isinstance(self._sorted, Path):
-            with _translated(), pq.ParquetFile(self._sorted) as file:
+            with _translated(), pq.ParquetFile(self._sorted, pre_buffer=False) as file:
                 yield from file.iter_batches(ROWS_IN_MEMORY, use_threads=False)
         else:
             yield from self._sorted.to_batches()
