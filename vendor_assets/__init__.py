@@ -11,9 +11,9 @@ os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # noqa: TID251  mu
 
 _HOMES = {
     "VendorAccount": "vendor_assets.orchestration.component",
-    "account_of": "vendor_assets.accounts",
+    "account_of": "vendor_assets.settings",
     "build_definitions": "vendor_assets.orchestration.definitions",
-    "read_accounts": "vendor_assets.accounts",
+    "read_accounts": "vendor_assets.settings",
 }
 """What other projects use, and where it is."""
 

@@ -4,10 +4,9 @@ import os
 
 import dagster as dg
 
-from vendor_assets.accounts import read_accounts
-from vendor_assets.configuration import enter
 from vendor_assets.orchestration.definitions import build_definitions, silence_warnings
 from vendor_assets.orchestration.partitions import Partitions
+from vendor_assets.settings import enter, read_accounts
 
 silence_warnings()
 accounts = read_accounts(os.environ, root=enter(os.environ))

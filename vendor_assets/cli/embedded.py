@@ -47,25 +47,25 @@ def add(commands: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from vendor_assets.configuration import SIMULATOR_API_KEY, read
+    from vendor_assets.settings import SIMULATOR_API_KEY, read
 
     if options.days < 1 or options.days > 7:
         raise ConfigurationError(f"--days {options.days} is not accepted; give 1 to 7")
     project = open_project(options.account)
-    if not project.settings.embedded:
+    if not project.account.embedded:
         raise ConfigurationError(
-            f"demo harvests the embedded vendor, but {project.settings.source} is configured here, and both would show "
+            f"demo harvests the embedded vendor, but {project.account.source} is configured here, and both would show "
             "in one UI; run it in another folder, without vendor_assets.env and VENDOR_… variables"
         )
     # As everybody's first try: what else is set does not count.
-    project = replace(project, settings=read({}, root=project.root))
-    settings = project.settings
-    newest = last_complete_day(datetime.now(UTC), settings.zone)
-    days = days_between(newest - timedelta(days=options.days - 1), newest, project.settings.zone)
+    project = replace(project, account=read({}, root=project.root))
+    account = project.account
+    newest = last_complete_day(datetime.now(UTC), account.zone)
+    days = days_between(newest - timedelta(days=options.days - 1), newest, project.account.zone)
     started = time.monotonic()
     print("starting the embedded vendor: 1,000 calls a minute allowed, then 429", flush=True)
     with simulator_process(SIMULATOR_API_KEY) as url, terminable() as stopped:
-        reachable = replace(project, settings=replace(settings, vendor_url=url))
+        reachable = replace(project, account=replace(account, vendor_url=url))
         summary = harvest_days(reachable, days, [], out=sys.stdout, stopped=stopped)
         log = _control_log(url)
     print_summary(summary)
@@ -73,9 +73,7 @@ def _demo(options: argparse.Namespace) -> int:
         f"the vendor counted {log.get('requests', 0):,} calls, {log.get('violations', 0)} over its limit (429), "
         f"at most {log.get('peak_in_flight', 0)} at once"
     )
-    print(
-        f"tables:  {settings.store_url}/processed/  (Parquet; read them with DuckDB, pandas, Spark, Athena)"
-    )
+    print(f"tables:  {account.store_url}/processed/  (Parquet; read them with DuckDB, pandas, Spark, Athena)")
     print(f"took {time.monotonic() - started:.0f} s")
     print("next:    make dev          opens the UI on http://127.0.0.1:3000")
     print("         docs/tutorial.md  your first day; vendor_assets.env.example  your own vendor")
@@ -89,10 +87,10 @@ def _control_log(url: str) -> dict[str, Any]:
 
 
 def _dev(options: argparse.Namespace) -> int:
-    from vendor_assets.configuration import SIMULATOR_PORT, SIMULATOR_URL
+    from vendor_assets.settings import SIMULATOR_PORT, SIMULATOR_URL
 
     root, accounts = open_accounts()
-    settings = accounts[0]
+    account = accounts[0]
     processes: list[subprocess.Popen[Any]] = []
 
     def start(command: list[str]) -> None:
@@ -100,9 +98,9 @@ def _dev(options: argparse.Namespace) -> int:
 
     with terminable():
         try:
-            if settings.embedded and not answers(SIMULATOR_URL):
+            if account.embedded and not answers(SIMULATOR_URL):
                 simulator = ["-m", "vendor_assets.simulator", "--port", str(SIMULATOR_PORT)]
-                start([*simulator, "--parent-pid", str(os.getpid()), "--api-key", settings.api_key])
+                start([*simulator, "--parent-pid", str(os.getpid()), "--api-key", account.api_key])
             # A project's workspace.yaml may name more than ours.
             where = [] if (root / "workspace.yaml").is_file() else ["-m", "vendor_assets.definitions"]
             serve = ["-m", "dagster", "dev", *where, "-h", "127.0.0.1", "-p", str(options.port)]

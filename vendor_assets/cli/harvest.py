@@ -54,10 +54,10 @@ def add(commands: Any) -> None:
 
 def _harvest(options: argparse.Namespace) -> int:
     project = open_project(options.account)
-    days = choose_days(options, project.settings)
-    with embedded_vendor(project.settings) as reachable, terminable() as stopped:
+    days = choose_days(options, project.account)
+    with embedded_vendor(project.account) as reachable, terminable() as stopped:
         summary = harvest_days(
-            replace(project, settings=reachable), days, options.troop,
+            replace(project, account=reachable), days, options.troop,
             replaced=options.replace, rebuild=options.rebuild, work_class=options.work_class,
             accept_empty=options.accept_empty_roster,
             report=not options.no_report, out=sys.stderr if options.json else sys.stdout, stopped=stopped,
@@ -86,17 +86,17 @@ def harvest_days(
     from vendor_assets.harvest.harvester import Harvester
     from vendor_assets.orchestration.runs.launching import Launcher, open_instance
 
-    settings = project.settings
+    account = project.account
     print(
-        f"vendor {settings.vendor_url} ({settings.vendor.kind}), store {project.store().url}",
+        f"vendor {account.vendor_url} ({account.vendor.kind}), store {project.store().url}",
         file=out,
         flush=True,
     )
-    if settings.filters:
-        print(f"filters {settings.filters}", file=out, flush=True)
+    if account.filters:
+        print(f"filters {account.filters}", file=out, flush=True)
     started = time.monotonic()
     with open_instance(project.root, project.environ) as instance, ProgressLine(out) as progress:
-        launcher = Launcher(settings, instance, progress.say, stopped)
+        launcher = Launcher(account, instance, progress.say, stopped)
         launcher.fail_lapsed_runs()
         for day in days:
             launcher.harvest_day(
@@ -110,7 +110,7 @@ def harvest_days(
             )
         summary = launcher.summary
     summary.seconds = round(time.monotonic() - started, 3)
-    needed = settings.seconds_for(summary.calls_made)
+    needed = account.seconds_for(summary.calls_made)
     if needed:
         permitted = Harvester.busy_stretches + summary.calls_made / needed * Harvester.busy_seconds
         used = summary.calls_made / permitted

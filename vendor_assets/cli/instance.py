@@ -47,7 +47,7 @@ mutation Launch($params: LaunchBackfillParams!) {
 
 def _backfill(options: argparse.Namespace) -> int:
     project = open_project(options.account)
-    days = choose_days(options, project.settings)
+    days = choose_days(options, project.account)
     project.store()  # which is refused where it holds somebody else's data
     tags = {
         "vendor_assets/class": options.work_class,
@@ -117,7 +117,7 @@ def _sync(options: argparse.Namespace) -> int:
     store = project.store()
     print(f"store {store.url}", flush=True)
     with open_instance(project.root, project.environ) as instance:
-        done = sync(store, instance, print, project.settings)
+        done = sync(store, instance, print, project.account)
     print(
         f"{done.materialized} partitions reported, {done.known_already} known already, "
         f"{done.not_complete} not complete, {done.troops} troops added"

@@ -173,7 +173,7 @@ def _redrive(project: Project, partitions: Sequence[DeadPartition], options: arg
         print("no dead letters match", file=out)
         return COMPLETE
     with (
-        embedded_vendor(project.settings) as reachable,
+        embedded_vendor(project.account) as reachable,
         terminable() as stopped,
         open_instance(project.root, project.environ) as instance,
         ProgressLine(out) as progress,

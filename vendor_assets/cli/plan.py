@@ -31,22 +31,22 @@ def _plan(options: argparse.Namespace) -> int:
     from vendor_assets.harvest.costs import Costs, quota_warning
 
     project = open_project(options.account)
-    settings = project.settings
-    days = choose_days(options, settings)
-    costs = Costs(project.store(), settings)
+    account = project.account
+    days = choose_days(options, account)
+    costs = Costs(project.store(), account)
     plans = [costs.day(day, options.troop) for day in days]
     total = sum(plan.total for plan in plans)
-    rate = settings.permitted_rate
-    seconds = settings.seconds_for(total)
+    rate = account.permitted_rate
+    seconds = account.seconds_for(total)
     at_work = _at_work(project)
-    warning = None if options.troop else quota_warning(plans[-1], rate, settings.resolution_seconds)
+    warning = None if options.troop else quota_warning(plans[-1], rate, account.resolution_seconds)
     if options.json:
         document = {
             "days": [_as_json(plan) for plan in plans],
             "calls": total,
             "answered": sum(sum(plan.done.values()) for plan in plans),
             "saved_by_filters": sum(plan.saved for plan in plans),
-            "filters": settings.filters.texts,
+            "filters": account.filters.texts,
             "seconds": seconds,
             "done_at": _end(seconds, at_work),
             "calls_at_work": at_work,
@@ -56,9 +56,9 @@ def _plan(options: argparse.Namespace) -> int:
         return COMPLETE
     _print_days(plans)
     _print_costs(plans, project, seconds, at_work)
-    if settings.filters:
+    if account.filters:
         saved, left_out = sum(plan.saved for plan in plans), max(plan.left_out for plan in plans)
-        print(f"filters save {saved:,} calls and leave {left_out} troops out: {settings.filters}")
+        print(f"filters save {saved:,} calls and leave {left_out} troops out: {account.filters}")
     if warning:
         print(f"warning: {warning}")
     return COMPLETE
@@ -77,7 +77,7 @@ def _at_work(project: Project) -> int:
 
     now = datetime.now(UTC)
     try:
-        backlog = Backlog(project.settings.database_url, project.settings.name)
+        backlog = Backlog(project.account.database_url, project.account.name)
         try:
             (total,) = totals(backlog.read(now - timedelta(minutes=5)), [now])
         finally:
@@ -119,19 +119,19 @@ def _known(plan: DayPlan) -> str:
 
 
 def _print_costs(plans: Sequence[DayPlan], project: Project, seconds: float | None, at_work: int) -> None:
-    settings = project.settings
+    account = project.account
     total, answered = sum(plan.total for plan in plans), sum(sum(plan.done.values()) for plan in plans)
     said = f"{total:,} calls to come, {answered:,} answered already"
-    rate = settings.permitted_rate
+    rate = account.permitted_rate
     if seconds is None or rate is None:
         print(
             f"{said}; how long that takes is known once the vendor's capacity was found (VENDOR_RATE is auto)"
         )
     else:
-        quota = "" if settings.limits == "auto" else ", ".join(map(str, settings.limits))
-        end = datetime.now(settings.zone) + timedelta(seconds=seconds)
+        quota = "" if account.limits == "auto" else ", ".join(map(str, account.limits))
+        end = datetime.now(account.zone) + timedelta(seconds=seconds)
         print(
-            f"{said}; at {settings.share:.0%} of {quota}: {duration_text(seconds)}, done {end:%Y-%m-%d %H:%M %Z}"
+            f"{said}; at {account.share:.0%} of {quota}: {duration_text(seconds)}, done {end:%Y-%m-%d %H:%M %Z}"
         )
         if at_work:
             later = end + timedelta(seconds=at_work / rate)

@@ -22,7 +22,7 @@ from vendor_assets.errors import ConfigurationError, VendorAssetsError
 from vendor_assets.temporary import temporary_folder
 
 if TYPE_CHECKING:
-    from vendor_assets.configuration import Settings
+    from vendor_assets.account import Account
     from vendor_assets.storage.objects import ObjectStore
 
 COMPLETE: Final = 0
@@ -43,7 +43,7 @@ class Project:
 
     root: Path
     environ: dict[str, str]
-    settings: Settings
+    account: Account
 
     def store(self) -> ObjectStore:
         """Its object store, which holds nobody else's data.
@@ -54,7 +54,7 @@ class Project:
         """
         from vendor_assets.storage.marker import open_marked_store
 
-        store, claim = open_marked_store(self.settings.store_url, self.settings.source)
+        store, claim = open_marked_store(self.account.store_url, self.account.source)
         claim.compare()
         return store
 
@@ -68,7 +68,7 @@ def open_project(account: str | None = None) -> Project:
     Raises:
         ConfigurationError: A setting is wrong, there is no such account, or there are several and none is named.
     """
-    from vendor_assets.accounts import FILE
+    from vendor_assets.settings import FILE
 
     root, accounts = open_accounts()
     names = ", ".join(each.name for each in accounts)
@@ -81,14 +81,13 @@ def open_project(account: str | None = None) -> Project:
     return Project(root, dict(os.environ), found[0])
 
 
-def open_accounts() -> tuple[Path, tuple[Settings, ...]]:
+def open_accounts() -> tuple[Path, tuple[Account, ...]]:
     """The project's folder, which becomes the working directory, and its accounts.
 
     Raises:
         ConfigurationError: A setting is wrong.
     """
-    from vendor_assets.accounts import read_accounts
-    from vendor_assets.configuration import enter
+    from vendor_assets.settings import enter, read_accounts
 
     root = enter(os.environ)
     try:
@@ -128,14 +127,14 @@ def add_url(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def choose_days(options: argparse.Namespace, settings: Settings) -> list[date]:
+def choose_days(options: argparse.Namespace, account: Account) -> list[date]:
     """The days that a command's options name.
 
     Raises:
         ConfigurationError: Options exclude each other, or a day is not over, or before the first one, or there is
             no such day.
     """
-    newest = last_complete_day(datetime.now(UTC), settings.zone)
+    newest = last_complete_day(datetime.now(UTC), account.zone)
     if options.day and (options.first or options.last):
         raise ConfigurationError("--day and --from/--to exclude each other; give one of them")
     if options.last and not options.first:
@@ -143,34 +142,32 @@ def choose_days(options: argparse.Namespace, settings: Settings) -> list[date]:
     first = parse_day(options.day or options.first) if (options.day or options.first) else newest
     last = parse_day(options.last) if options.last else (newest if options.first else first)
     for day in (first, last):
-        day_window(day, settings.zone)
+        day_window(day, account.zone)
         if day > newest:
-            message = f"day {day} is not over in {settings.zone.key}; the last complete day is {newest}"
+            message = f"day {day} is not over in {account.zone.key}; the last complete day is {newest}"
             raise ConfigurationError(message)
-        if day < settings.start:
+        if day < account.start:
             message = (
-                f"day {day} is before the first day {settings.start}; "
+                f"day {day} is before the first day {account.start}; "
                 f"set VENDOR_ASSETS_START={day} or an earlier day to include it"
             )
             raise ConfigurationError(message)
-    days = days_between(first, last, settings.zone)
+    days = days_between(first, last, account.zone)
     if missing := sorted(set(days_between(first, last)) - set(days)):
-        print(
-            f"left out, no such day in {settings.zone.key}: {', '.join(map(str, missing))}", file=sys.stderr
-        )
+        print(f"left out, no such day in {account.zone.key}: {', '.join(map(str, missing))}", file=sys.stderr)
     return days
 
 
 @contextmanager
-def embedded_vendor(settings: Settings) -> Iterator[Settings]:
+def embedded_vendor(account: Account) -> Iterator[Account]:
     """Settings that point at a running vendor: as they are, or at an embedded one started for as long as needed."""
-    from vendor_assets.configuration import SIMULATOR_URL
+    from vendor_assets.settings import SIMULATOR_URL
 
-    if not settings.embedded or answers(SIMULATOR_URL):
-        yield settings
+    if not account.embedded or answers(SIMULATOR_URL):
+        yield account
         return
-    with simulator_process(settings.api_key) as url:
-        yield replace(settings, vendor_url=url)
+    with simulator_process(account.api_key) as url:
+        yield replace(account, vendor_url=url)
 
 
 def local_opener(url: str) -> urllib.request.OpenerDirector:

@@ -36,12 +36,12 @@ def _show(options: argparse.Namespace) -> int:
     from vendor_assets.storage.marker import Marker
     from vendor_assets.storage.objects import open_store
 
-    settings = open_project(options.account).settings
-    store = open_store(settings.store_url)
+    account = open_project(options.account).account
+    store = open_store(account.store_url)
     marker = Marker.read(store)
     print(f"store       {store.url}")
     print(f"holds       {f'{marker.source}, since {marker.written_at:%Y-%m-%d}' if marker else 'unmarked'}")
-    print(f"configured  {settings.source}")
+    print(f"configured  {account.source}")
     return COMPLETE
 
 
@@ -49,8 +49,8 @@ def _move(options: argparse.Namespace) -> int:
     from vendor_assets.storage.marker import move
     from vendor_assets.storage.objects import open_store
 
-    settings = open_project(options.account).settings
-    store = open_store(settings.store_url)
-    move(store, settings.source, options.before)
-    print(f"store {store.url} holds the data of {settings.source} from now on; it was {options.before}")
+    account = open_project(options.account).account
+    store = open_store(account.store_url)
+    move(store, account.source, options.before)
+    print(f"store {store.url} holds the data of {account.source} from now on; it was {options.before}")
     return COMPLETE

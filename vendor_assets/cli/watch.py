@@ -64,21 +64,21 @@ def _status(options: argparse.Namespace) -> int:
     if not 1 <= options.days <= 366:
         raise ConfigurationError(f"--days {options.days} is not accepted; give 1 to 366")
     project = open_project(options.account)
-    settings, store = project.settings, project.store()
-    newest = last_complete_day(datetime.now(UTC), settings.zone)
-    first = max(settings.start, newest - timedelta(days=options.days - 1))
-    days = [standing_of(store, day, settings.filters) for day in days_between(first, newest, settings.zone)]
+    account, store = project.account, project.store()
+    newest = last_complete_day(datetime.now(UTC), account.zone)
+    first = max(account.start, newest - timedelta(days=options.days - 1))
+    days = [standing_of(store, day, account.filters) for day in days_between(first, newest, account.zone)]
     work = _work(project)
     runs = _runs(options.url)
     known = [each.day for each in days if each.roster]
     warning = None
-    if known and settings.permitted_rate is not None:
-        plan = Costs(store, settings).day(known[-1])
-        warning = quota_warning(plan, settings.permitted_rate, settings.resolution_seconds)
+    if known and account.permitted_rate is not None:
+        plan = Costs(store, account).day(known[-1])
+        warning = quota_warning(plan, account.permitted_rate, account.resolution_seconds)
     if options.json:
         document = {
             "days": [_standing_as_json(each) for each in days],
-            "filters": settings.filters.texts,
+            "filters": account.filters.texts,
             "quota_warning": warning,
             "dagster": runs,
             **work,
@@ -87,8 +87,8 @@ def _status(options: argparse.Namespace) -> int:
         return COMPLETE
     _print_standings(days)
     _print_work(work, runs, options.url)
-    if settings.filters:
-        print(f"filters    {settings.filters}")
+    if account.filters:
+        print(f"filters    {account.filters}")
     if warning:
         print(f"warning    {warning}")
     return COMPLETE
@@ -106,35 +106,35 @@ def _work(project: Project) -> dict[str, Any]:
     """What harvests, how many calls were made today and how many wait; what the budget's database knows."""
     from vendor_assets.budget import Backlog, Budget, Leases, totals
 
-    settings = project.settings
+    account = project.account
     now = datetime.now(UTC)
-    today = day_window(now.astimezone(settings.zone).date(), settings.zone)
-    rate = settings.permitted_rate
+    today = day_window(now.astimezone(account.zone).date(), account.zone)
+    rate = account.permitted_rate
     found: dict[str, Any] = {"quota_of_the_day": rate and round(rate * today.seconds)}
     try:
-        backlog = Backlog(settings.database_url, settings.name)
+        backlog = Backlog(account.database_url, account.name)
         try:
             samples = backlog.read(today.start - timedelta(minutes=5))
         finally:
             backlog.close()
         budget = Budget(
-            settings.database_url,
-            settings.account,
-            limits=settings.limits,
-            share=settings.share,
-            max_in_flight=settings.max_in_flight,
+            account.database_url,
+            account.budget_name,
+            limits=account.limits,
+            share=account.share,
+            max_in_flight=account.max_in_flight,
         )
         try:
             slowed = budget.state().slowed
         finally:
             budget.close()
-        alive = [lease for lease in Leases(settings.database_url).all() if not lease.lapsed]
+        alive = [lease for lease in Leases(account.database_url).all() if not lease.lapsed]
     except BudgetError as error:
         return found | {"problem": str(error)}
     before = {each.source: each.calls_done for each in samples if each.time < today.start}
     last = {each.source: each.calls_done for each in samples if each.time >= today.start}
     (total,) = totals(samples, [now])
-    drained = settings.seconds_for(total.calls)
+    drained = account.seconds_for(total.calls)
     return found | {
         "calls_today": sum(done - before.get(source, 0) for source, done in last.items()),
         "calls_waiting": total.calls,
@@ -211,7 +211,7 @@ def _doctor(options: argparse.Namespace) -> int:
     project = open_project(options.account)
     failed = 0
     with (
-        embedded_vendor(project.settings) as reachable,
+        embedded_vendor(project.account) as reachable,
         open_instance(project.root, project.environ) as instance,
     ):
         resources = build_resources(reachable)
@@ -229,14 +229,14 @@ def _budget(options: argparse.Namespace) -> int:
     from vendor_assets.orchestration.definitions import build_resources
     from vendor_assets.orchestration.names import Names
 
-    settings = open_project(options.account).settings
-    vendor_api = build_resources(settings)[Names(settings.name).resource("vendor_api")]
+    account = open_project(options.account).account
+    vendor_api = build_resources(account)[Names(account.name).resource("vendor_api")]
     lifted = vendor_api.lift_ceiling() if options.lift_ceiling else ""
     state = vendor_api.state()
     if options.json:
         print(json.dumps(asdict(state), indent=1))
         return COMPLETE
-    print(f"account    {state.account}, database {database_place(settings.database_url)}")
+    print(f"account    {state.account}, database {database_place(account.database_url)}")
     limits = ", ".join(state.limits) or "not known: found by itself"
     print(f"quota      {limits}; our share {state.share:.0%}: {_per_second(state.permitted_rate)} permitted")
     print(f"now        {_per_second(state.rate)}: {state.why}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from vendor_assets.configuration import Settings
+from vendor_assets.account import Account
 from vendor_assets.orchestration.assets import dead_letters
 from vendor_assets.orchestration.automation.freshness import Freshness, freshness
 from vendor_assets.orchestration.names import Names
@@ -15,10 +15,10 @@ from vendor_assets.orchestration.resources import StoreResource
 from vendor_assets.orchestration.runs.events import FRESH
 
 
-def build_checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
+def build_checks(account: Account) -> list[dg.AssetChecksDefinition]:
     """All checks that are no part of an asset's own materialization."""
-    names = Names(settings.name)
-    partitions = Partitions.of(settings)
+    names = Names(account.name)
+    partitions = Partitions.of(account)
 
     @dg.asset_check(
         asset=names.key(dead_letters.DEAD_LETTERS),
@@ -39,7 +39,7 @@ def build_checks(settings: Settings) -> list[dg.AssetChecksDefinition]:
         description="The newest day is the one that daily_harvest should have made; passes while that is off",
     )
     def fresh(context: dg.AssetCheckExecutionContext) -> Any:
-        return result_of(evaluation_of(names, freshness(context.instance, settings, datetime.now(UTC))))
+        return result_of(evaluation_of(names, freshness(context.instance, account, datetime.now(UTC))))
 
     return [none_open, fresh]
 

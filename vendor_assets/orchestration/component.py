@@ -7,9 +7,9 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from vendor_assets.accounts import account_of
-from vendor_assets.configuration import Settings
+from vendor_assets.account import Account
 from vendor_assets.orchestration.definitions import build_definitions
+from vendor_assets.settings import account_of
 
 
 class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
@@ -19,7 +19,7 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
     names the environment's variable that holds it, a ``_file`` its file. Relative paths are relative to the project's
     root.
 
-    A subclass may change the settings (:meth:`account`) and the specs (:meth:`asset_spec`) before they are built.
+    A subclass may change the account (:meth:`resolve_account`) and the specs (:meth:`asset_spec`).
     """
 
     name: str | None = Field(
@@ -67,7 +67,7 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
     values: str | None = Field(default=None, description="Patterns of values")
     automation: bool = Field(default=True, description="Whether there are sensors and schedules")
 
-    def settings(self, name: str, root: Path) -> Settings:
+    def resolve_account(self, name: str, root: Path) -> Account:
         """The account that is built; a subclass may change it.
 
         Args:
@@ -88,8 +88,8 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The account's definitions."""
-        settings = self.settings(context.path.name, context.project_root)
-        built = build_definitions(settings, automation=self.automation)
+        account = self.resolve_account(context.path.name, context.project_root)
+        built = build_definitions(account, automation=self.automation)
         return built.map_resolved_asset_specs(func=self.asset_spec)
 
 

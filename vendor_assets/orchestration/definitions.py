@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from vendor_assets.configuration import SIMULATOR_API_KEY, Settings
+from vendor_assets.account import Account
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.orchestration.assets.hierarchy import build_assets, observed_assets
 from vendor_assets.orchestration.automation.schedules import build_schedules
@@ -24,13 +24,14 @@ from vendor_assets.orchestration.resources import (
     VendorApiResource,
 )
 from vendor_assets.secret import Secret
+from vendor_assets.settings import SIMULATOR_API_KEY
 
 ROLES: Final = ("store", "vendor_api", "harvester", "run_lease", "io_manager", "alert")
 """What resources of an account are for; :meth:`Names.resource` tells their keys."""
 
 
 def build_resources(
-    settings: Settings, *, s3: dict[str, Any] | None = None, own: Mapping[str, Any] | None = None
+    account: Account, *, s3: dict[str, Any] | None = None, own: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The resources of an account, by key.
 
@@ -48,48 +49,48 @@ def build_resources(
         raise ConfigurationError(
             f"resource {unknown[0]!r} is none of an account's; there are {', '.join(ROLES)}"
         )
-    store = own.get("store") or _store(settings.store_url, str(settings.source), s3 or {})
+    store = own.get("store") or _store(account.store_url, str(account.source), s3 or {})
     vendor_api = own.get("vendor_api") or VendorApiResource(
-        kind=settings.vendor.kind,
-        url=settings.vendor_url,
-        account=settings.vendor_account,
-        api_key=_reference(settings.key, SIMULATOR_API_KEY),
-        user=settings.login.user,
-        password=_reference(settings.login.password),
-        token=_reference(settings.login.token),
-        headers=_reference(settings.login.headers),
-        proxy=_reference(settings.network.proxy),
-        proxy_name=settings.network.proxy.name,
-        ca_bundle=settings.network.ca_bundle,
-        ca_name=settings.network.ca_name,
-        client_cert=settings.network.client_cert,
-        client_key=settings.network.client_key,
-        files={secret.name: secret.path for secret in settings.secrets if secret.path},
-        rates=[] if settings.limits == "auto" else [str(limit) for limit in settings.limits],
-        share=settings.share,
-        max_in_flight=settings.max_in_flight,
-        database_url=_reference(settings.database, shown="sqlite:"),
+        kind=account.vendor.kind,
+        url=account.vendor_url,
+        account=account.vendor_account,
+        api_key=_reference(account.key, SIMULATOR_API_KEY),
+        user=account.login.user,
+        password=_reference(account.login.password),
+        token=_reference(account.login.token),
+        headers=_reference(account.login.headers),
+        proxy=_reference(account.network.proxy),
+        proxy_name=account.network.proxy.name,
+        ca_bundle=account.network.ca_bundle,
+        ca_name=account.network.ca_name,
+        client_cert=account.network.client_cert,
+        client_key=account.network.client_key,
+        files={secret.name: secret.path for secret in account.secrets if secret.path},
+        rates=[] if account.limits == "auto" else [str(limit) for limit in account.limits],
+        share=account.share,
+        max_in_flight=account.max_in_flight,
+        database_url=_reference(account.database, shown="sqlite:"),
     )
     harvester = HarvesterResource(
         vendor_api=vendor_api,
         store=store,
-        timezone=settings.zone.key,
-        resolution_seconds=settings.resolution_seconds,
-        settling_seconds=settings.settling_seconds,
-        filters=settings.filters.texts,
-        account=settings.name,
+        timezone=account.zone.key,
+        resolution_seconds=account.resolution_seconds,
+        settling_seconds=account.settling_seconds,
+        filters=account.filters.texts,
+        account=account.name,
     )
     found = {
         "store": store,
         "vendor_api": vendor_api,
         "harvester": harvester,
         "run_lease": RunLeaseResource(
-            database_url=_reference(settings.database, shown="sqlite:"), database_file=settings.database.path
+            database_url=_reference(account.database, shown="sqlite:"), database_file=account.database.path
         ),
-        "io_manager": ParquetIOManager(store=store, account=settings.name),
-        "alert": AlertResource(url=_reference(settings.alert), url_file=settings.alert.path),
+        "io_manager": ParquetIOManager(store=store, account=account.name),
+        "alert": AlertResource(url=_reference(account.alert), url_file=account.alert.path),
     }
-    names = Names(settings.name)
+    names = Names(account.name)
     return {names.resource(role): resource for role, resource in (found | own).items()}
 
 
@@ -117,7 +118,7 @@ def _store(url: str, source: str, s3: dict[str, Any]) -> StoreResource:
 
 
 def build_definitions(
-    settings: Settings,
+    account: Account,
     *,
     s3: dict[str, Any] | None = None,
     resources: Mapping[str, Any] | None = None,
@@ -131,16 +132,16 @@ def build_definitions(
         resources: Resources in place of ours, by role; see :func:`build_resources`.
         automation: Whether sensors and schedules are among them.
     """
-    assets = dg.with_source_code_references(build_assets(settings))
-    jobs = build_jobs(settings)
-    sensors = [*build_sensors(settings, jobs), *build_observing_sensors(settings)]
+    assets = dg.with_source_code_references(build_assets(account))
+    jobs = build_jobs(account)
+    sensors = [*build_sensors(account, jobs), *build_observing_sensors(account)]
     return dg.Definitions(
-        assets=[*assets, *observed_assets(settings)],
-        asset_checks=build_checks(settings),
+        assets=[*assets, *observed_assets(account)],
+        asset_checks=build_checks(account),
         jobs=jobs,
         sensors=sensors if automation else [],
-        schedules=build_schedules(settings) if automation else [],
-        resources=build_resources(settings, s3=s3, own=resources),
+        schedules=build_schedules(account) if automation else [],
+        resources=build_resources(account, s3=s3, own=resources),
         executor=dg.in_process_executor,
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 
 from vendor_assets import vendors
-from vendor_assets.configuration import Settings
+from vendor_assets.account import Account
 from vendor_assets.days import duration_text, last_complete_day
 from vendor_assets.errors import (
     ConfigurationError,
@@ -41,7 +41,7 @@ class Finding:
 
 
 def examine(
-    settings: Settings, vendor_api: VendorApiResource, store: StoreResource, instance: dg.DagsterInstance
+    account: Account, vendor_api: VendorApiResource, store: StoreResource, instance: dg.DagsterInstance
 ) -> Iterator[Finding]:
     """Try every part; a failing one does not keep the others from being tried."""
     database = _try("database", lambda: _database(vendor_api))
@@ -52,16 +52,16 @@ def examine(
     elif _is_somebody_elses(store):
         yield Finding("vendor", "failed", "not asked: see the store below")
     else:
-        yield _try("network", lambda: _network(settings))
-        yield from _vendor(settings, vendor_api)
+        yield _try("network", lambda: _network(account))
+        yield from _vendor(account, vendor_api)
         yield _try("quota", lambda: _quota(vendor_api))
-    found = _try("store", lambda: _store(store, settings.retention_days))
+    found = _try("store", lambda: _store(store, account.retention_days))
     yield found
-    yield _disk(settings)
+    yield _disk(account)
     if found.state != "failed":
-        yield _demand(settings, store)
+        yield _demand(account, store)
     yield _dagster(instance)
-    yield _partitions(settings, instance)
+    yield _partitions(account, instance)
 
 
 def _is_somebody_elses(store: StoreResource) -> bool:
@@ -81,19 +81,19 @@ def _try(part: str, check: Callable[[], str]) -> Finding:
         return Finding(part, "failed", str(error))
 
 
-def _network(settings: Settings) -> str:
+def _network(account: Account) -> str:
     """How the vendor is reached, and as whom."""
-    files = [f"{secret.name}_FILE" for secret in settings.secrets if secret.path]
-    who = f"; with {settings.login}" if settings.login else ""
+    files = [f"{secret.name}_FILE" for secret in account.secrets if secret.path]
+    who = f"; with {account.login}" if account.login else ""
     read = (
         f"; {', '.join(files)} {'is' if len(files) == 1 else 'are'} read anew when changed" if files else ""
     )
-    return f"the vendor is asked {settings.network}{who}{read}"
+    return f"the vendor is asked {account.network}{who}{read}"
 
 
-def _vendor(settings: Settings, vendor_api: VendorApiResource) -> Iterator[Finding]:
+def _vendor(account: Account, vendor_api: VendorApiResource) -> Iterator[Finding]:
     """Whether the vendor answers and takes the key, and whether its clock is ours."""
-    vendor = vendors.load(settings.vendor.kind)()
+    vendor = vendors.load(account.vendor.kind)()
     with vendor_api.client(max_attempts=1) as client:
         started = time.monotonic()
         try:
@@ -103,7 +103,7 @@ def _vendor(settings: Settings, vendor_api: VendorApiResource) -> Iterator[Findi
         else:
             milliseconds = (time.monotonic() - started) * 1000
             key = " and accepts the key" if vendor.needs_api_key else ""
-            text = f"{vendor.title} at {settings.vendor_url} answers in {milliseconds:.0f} ms{key}"
+            text = f"{vendor.title} at {account.vendor_url} answers in {milliseconds:.0f} ms{key}"
             yield Finding("vendor", "well", text)
         yield _clock(client.vendor_ahead_seconds)
 
@@ -151,26 +151,26 @@ def _store(store: StoreResource, days: int | None) -> str:
     return f"{opened.url} is written, conditionally overwritten and read; answers are kept {kept}"
 
 
-def _demand(settings: Settings, store: StoreResource) -> Finding:
+def _demand(account: Account, store: StoreResource) -> Finding:
     """Whether the quota is enough for every day's harvest."""
-    costs = Costs(store.open(), settings)
-    plan = costs.day(last_complete_day(datetime.now(UTC), settings.zone))
-    filters = f"; filters: {settings.filters}" if settings.filters else ""
+    costs = Costs(store.open(), account)
+    plan = costs.day(last_complete_day(datetime.now(UTC), account.zone))
+    filters = f"; filters: {account.filters}" if account.filters else ""
     if plan.shape_from is None:
         return Finding("demand", "well", f"not known before the first harvest{filters}")
-    warning = quota_warning(plan, settings.permitted_rate, settings.resolution_seconds)
+    warning = quota_warning(plan, account.permitted_rate, account.resolution_seconds)
     if warning:
         return Finding("demand", "warning", warning)
-    rate = settings.permitted_rate
+    rate = account.permitted_rate
     part = f", {plan.whole / (rate * DAY_SECONDS):.1%} of the quota" if rate else ""
     return Finding("demand", "well", f"a day needs about {plan.whole:,} calls{part}{filters}")
 
 
-def _disk(settings: Settings) -> Finding:
-    if "://" in settings.store_url:
+def _disk(account: Account) -> Finding:
+    if "://" in account.store_url:
         return Finding("disk", "well", "the store is not on this machine's disk")
     existing = next(
-        folder for folder in (Path(settings.store_url), *Path(settings.store_url).parents) if folder.exists()
+        folder for folder in (Path(account.store_url), *Path(account.store_url).parents) if folder.exists()
     )
     free = shutil.disk_usage(existing).free
     text = f"{free / (1 << 30):.1f} GiB are free at {existing}"
@@ -193,11 +193,11 @@ def _dagster(instance: dg.DagsterInstance) -> Finding:
     return Finding("dagster", "well", "the daemon is alive: sensors, schedules and queued runs work")
 
 
-def _partitions(settings: Settings, instance: dg.DagsterInstance) -> Finding:
-    days = len(Partitions.of(settings).day.get_partition_keys())
-    troops = len(Partitions.of(settings).troops(instance))
+def _partitions(account: Account, instance: dg.DagsterInstance) -> Finding:
+    days = len(Partitions.of(account).day.get_partition_keys())
+    troops = len(Partitions.of(account).troops(instance))
     keys = days * troops
-    text = f"{days} days from {settings.start} on, {troops} troops: {keys:,} partitions of each asset"
+    text = f"{days} days from {account.start} on, {troops} troops: {keys:,} partitions of each asset"
     if keys > 100_000:
         return Finding("partitions", "warning", f"{text}; the UI grows slow, set a later VENDOR_ASSETS_START")
     return Finding("partitions", "well", text)

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, DagsterEventType
 
-from vendor_assets.configuration import Settings
+from vendor_assets.account import Account
 from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN
@@ -46,9 +46,9 @@ def harvest_config(
     return {"ops": {names.thing("harvest_partitions"): {"config": config}}}
 
 
-def build_jobs(settings: Settings) -> list[Any]:
+def build_jobs(account: Account) -> list[Any]:
     """All jobs of a deployment."""
-    names = Names(settings.name)
+    names = Names(account.name)
 
     @dg.op(
         name=names.thing("harvest_partitions"),
@@ -61,7 +61,7 @@ def build_jobs(settings: Settings) -> list[Any]:
         assets = [name for name in CHAIN if name in config.assets]
         _plan_events(context, names, assets, partitions)
         outcomes = harvester.chain(assets, partitions, order_of(context.run, names, rebuild=config.rebuild))
-        yield from report_outcomes(context, outcomes, settings)
+        yield from report_outcomes(context, outcomes, account)
 
     @dg.job(
         name=names.thing(HARVEST_JOB),
@@ -92,10 +92,10 @@ def build_jobs(settings: Settings) -> list[Any]:
     @dg.op(name=names.thing("remove_landed"), required_resource_keys=names.resources("harvester"))
     def remove_landed(context: dg.OpExecutionContext) -> None:
         harvester: Harvester = names.of(context, "harvester")
-        if settings.retention_days is None:
+        if account.retention_days is None:
             context.log.info("VENDOR_ASSETS_RETENTION is not set: every answer is kept")
             return
-        removal = harvester.remove_landed(settings.retention_days, order_of(context.run, names))
+        removal = harvester.remove_landed(account.retention_days, order_of(context.run, names))
         context.add_output_metadata(removal.numbers())
         context.log.info(str(removal))
 

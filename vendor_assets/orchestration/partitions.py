@@ -6,7 +6,7 @@ from datetime import date
 
 import dagster as dg
 
-from vendor_assets.configuration import Settings
+from vendor_assets.account import Account
 from vendor_assets.orchestration.names import Names
 
 DAY = "day"
@@ -28,10 +28,10 @@ class Partitions:
     day_troop: dg.MultiPartitionsDefinition
 
     @classmethod
-    def of(cls, settings: Settings) -> "Partitions":
+    def of(cls, account: Account) -> "Partitions":
         """The partitions that settings ask for."""
-        day = dg.DailyPartitionsDefinition(start_date=settings.start.isoformat(), timezone=settings.zone.key)
-        troop = dg.DynamicPartitionsDefinition(name=Names(settings.name).thing(TROOP))
+        day = dg.DailyPartitionsDefinition(start_date=account.start.isoformat(), timezone=account.zone.key)
+        troop = dg.DynamicPartitionsDefinition(name=Names(account.name).thing(TROOP))
         return cls(day, troop, dg.MultiPartitionsDefinition({DAY: day, TROOP: troop}))
 
     def troops(self, instance: dg.DagsterInstance) -> set[str]:

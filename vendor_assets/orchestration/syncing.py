@@ -8,7 +8,7 @@ from typing import Final
 
 import dagster as dg
 
-from vendor_assets.configuration import Settings
+from vendor_assets.account import Account
 from vendor_assets.errors import RecordError
 from vendor_assets.harvest.outcome import CHAIN, Outcome, recorded
 from vendor_assets.orchestration.assets.publishing import (
@@ -44,7 +44,7 @@ class Synced:
 
 
 def sync(
-    store: ObjectStore, instance: dg.DagsterInstance, say: Callable[[str], None], settings: Settings
+    store: ObjectStore, instance: dg.DagsterInstance, say: Callable[[str], None], account: Account
 ) -> Synced:
     """Report every partition that the store holds and the instance does not know.
 
@@ -52,8 +52,8 @@ def sync(
     are reported with a failing check and an observation: they show as missing, never green. Running it again
     materializes nothing twice.
     """
-    names = Names(settings.name)
-    of_troops = Partitions.of(settings)
+    names = Names(account.name)
+    of_troops = Partitions.of(account)
     done = Synced()
     assets: tuple[Asset, ...] = ("troops", *CHAIN)
     for asset in assets:
@@ -78,7 +78,7 @@ def sync(
         known = instance.get_materialized_partitions(names.key(asset_name))
         for day in _days(store, prefix):
             is_day = asset_name == "daily_performance"
-            events = _day_events(store, day, settings) if is_day else _report_events(store, names, day)
+            events = _day_events(store, day, account) if is_day else _report_events(store, names, day)
             if events and day.isoformat() in known:
                 done.known_already += 1
                 continue
@@ -107,14 +107,14 @@ def _outcome(store: ObjectStore, asset: Asset, day: date, troop_key: str | None)
         return Outcome(asset, day, troop_key, "failed", mode="report", message=str(error), table_key=key)
 
 
-def _day_events(store: ObjectStore, day: date, settings: Settings) -> list[Event]:
+def _day_events(store: ObjectStore, day: date, account: Account) -> list[Event]:
     """A published day, with what it lacks; nothing where a troop has come since, so that it is computed anew."""
     key = layout.table_key("daily_performance", day)
     if store.head(key) is None or store.head(layout.table_key("troops", day)) is None:
         return []
     lacked = read_table(store, key, columns=["troops_missing"]).column(0).to_pylist()
-    names = Names(settings.name)
-    states = troop_states(store, day, settings.filters)
+    names = Names(account.name)
+    states = troop_states(store, day, account.filters)
     if lacked and lacked[0] > list(states.values()).count("missing"):
         return []
     check = troops_present(states)
@@ -122,7 +122,7 @@ def _day_events(store: ObjectStore, day: date, settings: Settings) -> list[Event
         dg.AssetMaterialization(
             names.key("daily_performance"),
             partition=day.isoformat(),
-            metadata=metadata_of_day(store, names, day, states, len(lacked), settings.filters),
+            metadata=metadata_of_day(store, names, day, states, len(lacked), account.filters),
         ),
         dg.AssetCheckEvaluation(
             asset_key=names.key("daily_performance"),

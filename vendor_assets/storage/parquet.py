@@ -245,13 +245,21 @@ def duckdb_connection(store: ObjectStore) -> duckdb.DuckDBPyConnection:
     import duckdb  # noqa: PLC0415 (0.1 s that readers of single tables need not pay)
 
     connection = duckdb.connect(":memory:")
-    # It would go to the standard output, where a command's JSON is.
-    connection.execute("SET enable_progress_bar = false")
+    hide_progress(connection)
     if not isinstance(store, FolderStore):
         from vendor_assets.storage.s3 import filesystem  # noqa: PLC0415 (0.3 s that folders need not pay)
 
         connection.register_filesystem(filesystem(store))
     return connection
+
+
+def hide_progress(connection: duckdb.DuckDBPyConnection) -> None:
+    """Draw no progress bar: it would go to the standard output, where a command's JSON is."""
+    import duckdb  # noqa: PLC0415 (see above)
+
+    # In a notebook without ipywidgets there is none, and DuckDB refuses to turn it off.
+    with suppress(duckdb.InvalidInputException):
+        connection.execute("SET enable_progress_bar = false")
 
 
 def duckdb_reason(error: Exception) -> str:

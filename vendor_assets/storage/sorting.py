@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vendor_assets.errors import StorageUnavailableError
+from vendor_assets.storage.parquet import hide_progress
 from vendor_assets.tables import Table
 from vendor_assets.temporary import temporary_folder
 
@@ -139,7 +140,7 @@ class NewestRows:
         }
         database = duckdb.connect(self._folder / "rows.duckdb", config=settings)
         self._kept.enter_context(closing(database))
-        database.execute("SET enable_progress_bar = false")
+        hide_progress(database)
         database.register("waiting", self._schema.empty_table())
         database.execute("CREATE TABLE given AS SELECT * FROM waiting")
         return database

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from vendor_assets.accounts import FILE
+from vendor_assets.settings import FILE
 from vendor_assets.storage.objects import open_store
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator

@@ -23,7 +23,7 @@ def machine(folder: Path, vendor: RunningSimulator, url: str, s3: RunningS3, buc
     home = folder / "home"
     home.mkdir(parents=True)
     shutil.copy(ROOT / "deploy" / "postgresql" / "dagster.yaml", home)
-    settings = {
+    account = {
         "DAGSTER_HOME": str(home),
         "DAGSTER_PG_URL": url.replace("postgresql://", "postgresql+psycopg2://"),
         "VENDOR_ASSETS_DB": url,
@@ -33,7 +33,7 @@ def machine(folder: Path, vendor: RunningSimulator, url: str, s3: RunningS3, buc
         "VENDOR_RATE": f"{RATE}/s",
         "VENDOR_SHARE": "1",
     }
-    return Command(folder, settings | s3.environment)
+    return Command(folder, account | s3.environment)
 
 
 def test_two_machines_and_a_kill(

@@ -10,9 +10,10 @@ from urllib.parse import quote
 
 import pytest
 
+from vendor_assets.account import Account
 from vendor_assets.client import VendorClient
-from vendor_assets.configuration import Settings, read
 from vendor_assets.errors import ConfigurationError, VendorError, VendorUnavailableError
+from vendor_assets.settings import read
 from vendor_assets_tests.support.gateway import PASSWORD, PROXY_LOGIN, TENANT, USER, Gateway, Proxy, gateway
 
 LOGIN = {"VENDOR_USER": USER, "VENDOR_PASSWORD": PASSWORD, "VENDOR_HEADERS": f"X-Scope-OrgID={TENANT}"}
@@ -50,17 +51,17 @@ def proxy() -> Iterator[Proxy]:
     running.close()
 
 
-def _settings(url: str, **environ: str) -> Settings:
+def _settings(url: str, **environ: str) -> Account:
     return read({"VENDOR_KIND": "prometheus", "VENDOR_URL": url} | environ, root=Path("/nowhere"))
 
 
-def _ask(settings: Settings, ended: Callable[[], object] = lambda: None) -> bytes:
+def _ask(account: Account, ended: Callable[[], object] = lambda: None) -> bytes:
     client = VendorClient(
-        base_url=settings.vendor_url, api_key=settings.key, login=settings.login, network=settings.network,
-        vendor=settings.vendor, budget=_Budget(ended), max_in_flight=2, max_attempts=1,
+        base_url=account.vendor_url, api_key=account.key, login=account.login, network=account.network,
+        vendor=account.vendor, budget=_Budget(ended), max_in_flight=2, max_attempts=1,
     )  # fmt: skip
     with closing(client):
-        return client.fetch(settings.vendor.probe()).response.body
+        return client.fetch(account.vendor.probe()).response.body
 
 
 def _heard_so_far(gate: Gateway) -> int:
@@ -121,9 +122,9 @@ def test_a_proxy_knows_its_own_password_only(gate: Gateway, proxy: Proxy, encryp
     login = LOGIN if encrypted else {}
     user, _, password = PROXY_LOGIN.partition(":")
     address = proxy.url.replace("http://", f"http://{user}:{quote(password)}@")
-    settings = _settings(gate.tenant if encrypted else gate.plain, **ca, **login, **{name: address})
+    account = _settings(gate.tenant if encrypted else gate.plain, **ca, **login, **{name: address})
     before = _heard_so_far(gate)
-    assert _ask(settings)
+    assert _ask(account)
     if name == "HTTP_PROXY":
         # This machine itself is never asked through a proxy that the environment names.
         assert not proxy.heads
@@ -166,12 +167,12 @@ def test_a_renewed_password_is_no_refusal(gate: Gateway, tmp_path: Path) -> None
     file = tmp_path / "password"
     file.write_text("outdated")
     rest = {name: text for name, text in LOGIN.items() if name != "VENDOR_PASSWORD"}
-    settings = _settings(
+    account = _settings(
         gate.tenant, VENDOR_CA_BUNDLE=str(gate.folder / "ca.pem"), VENDOR_PASSWORD_FILE=str(file), **rest
     )
     before = _heard_so_far(gate)
     with pytest.raises(VendorError, match=r"401.*VENDOR_PASSWORD"):
-        _ask(settings)
+        _ask(account)
     assert [line[0] for line in gate.heard(before, 1)] == ["401"]
-    assert _ask(settings, lambda: file.write_text(PASSWORD))
+    assert _ask(account, lambda: file.write_text(PASSWORD))
     assert [line[0] for line in gate.heard(before + 1, 2)] == ["401", "200"]

@@ -15,8 +15,8 @@ from dagster_shared.serdes import serialize_value
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.pool import NullPool
 
-from vendor_assets.configuration import read
 from vendor_assets.orchestration.definitions import build_definitions
+from vendor_assets.settings import read
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.gateway import Proxy
 from vendor_assets_tests.support.postgres import PostgresServer

@@ -10,12 +10,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from vendor_assets.configuration import Settings, read
+from vendor_assets.account import Account
 from vendor_assets.orchestration.automation import alerts
 from vendor_assets.orchestration.definitions import build_definitions, build_resources
 from vendor_assets.orchestration.names import ACCOUNT_TAG, Names
 from vendor_assets.orchestration.partitions import Partitions
 from vendor_assets.orchestration.runs.about import About, active_days
+from vendor_assets.settings import read
 from vendor_assets_tests.support.deployment import Deployment
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
 from vendor_assets_tests.support.truth import harvested_rows, true_rows
@@ -29,7 +30,7 @@ def vendors() -> Iterator[tuple[RunningSimulator, RunningSimulator]]:
         yield one, other
 
 
-def account(name: str, vendor: RunningSimulator, folder: Path) -> Settings:
+def account(name: str, vendor: RunningSimulator, folder: Path) -> Account:
     environ = {
         "VENDOR_URL": vendor.url,
         "VENDOR_API_KEY": KEY,
@@ -57,7 +58,7 @@ def both(
 
 def follow(deployment: Deployment) -> None:
     """Let the account's sensors do their work, as the daemon does."""
-    names = Names(deployment.settings.name)
+    names = Names(deployment.account.name)
     for name in ("roster_sensor", "publish_sensor"):
         result, _ = deployment.sensor(names.thing(name))
         assert isinstance(result, dg.SensorResult)
@@ -70,7 +71,7 @@ def test_two_accounts_stand_side_by_side(
 ) -> None:
     """Each has its own assets, partitions, jobs and store, and is harvested from its own vendor, to the last row."""
     for deployment, vendor in zip(both, vendors, strict=True):
-        names = Names(deployment.settings.name)
+        names = Names(deployment.account.name)
         vendor.reset()
         assert deployment.materialize(f"{names.account}/troops", partition=DAY.isoformat()).success
         follow(deployment)
@@ -81,7 +82,7 @@ def test_two_accounts_stand_side_by_side(
             assert deployment.instance.get_materialized_partitions(names.key(asset))
     prod, lab = both
     assert prod.store.url != lab.store.url
-    of_prod, of_lab = (Partitions.of(each.settings).troops(each.instance) for each in both)
+    of_prod, of_lab = (Partitions.of(each.account).troops(each.instance) for each in both)
     assert of_prod == {troop.id for troop in vendors[0].world.troops_on(DAY, "UTC")}
     assert of_lab == {troop.id for troop in vendors[1].world.troops_on(DAY, "UTC")}
 

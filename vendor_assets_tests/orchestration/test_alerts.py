@@ -23,7 +23,6 @@ from dagster._core.scheduler.instigation import (
 
 from vendor_assets.client.network import Network
 from vendor_assets.client.webhook import post
-from vendor_assets.configuration import read
 from vendor_assets.errors import ConfigurationError, MessageError, Reason, VendorRejectedError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.outcome import CHAIN
@@ -31,6 +30,7 @@ from vendor_assets.orchestration.automation import alerts
 from vendor_assets.orchestration.automation.freshness import Freshness, freshness, scheduled_since
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
+from vendor_assets.settings import read
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore, open_store
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
@@ -332,7 +332,7 @@ def scheduled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_freshness_is_silent_while_the_schedule_is_off(deployment: Deployment) -> None:
     """Nobody expects a day that nobody ordered."""
-    assert freshness(deployment.instance, deployment.settings, datetime.now(UTC)) == []
+    assert freshness(deployment.instance, deployment.account, datetime.now(UTC)) == []
     result, _ = deployment.sensor("freshness_sensor")
     assert isinstance(result, dg.SkipReason)
 
@@ -357,7 +357,7 @@ def test_a_day_that_does_not_come_fails_the_check(deployment: Deployment, schedu
     at = datetime.combine(DAY + timedelta(days=1), datetime.min.time(), UTC)
 
     def found(hours: float) -> dict[str, Freshness]:
-        items = freshness(deployment.instance, deployment.settings, at + timedelta(hours=hours))
+        items = freshness(deployment.instance, deployment.account, at + timedelta(hours=hours))
         return {item.asset: item for item in items}
 
     assert found(0.5)["troops"].expected == DAY - timedelta(days=1)

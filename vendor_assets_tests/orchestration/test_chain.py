@@ -19,7 +19,7 @@ DAY = yesterday()
 def statuses(deployment: Deployment, asset: str) -> dict[str, AssetPartitionStatus | None]:
     keys = [day_troop_key(DAY, troop) for troop in deployment.instance.get_dynamic_partitions("troop")]
     found = deployment.instance.get_status_by_partition(
-        dg.AssetKey(asset), keys, Partitions.of(deployment.settings).day_troop
+        dg.AssetKey(asset), keys, Partitions.of(deployment.account).day_troop
     )
     return {key.split("|")[1]: (found or {}).get(key) for key in keys}
 

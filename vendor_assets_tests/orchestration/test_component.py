@@ -11,9 +11,9 @@ import dagster as dg
 import pytest
 
 import vendor_assets
-from vendor_assets.accounts import KEYS, REFERENCES
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.orchestration.component import VendorAccount
+from vendor_assets.settings import KEYS, REFERENCES
 
 PROJECT = """
 [tool.dg]
@@ -117,5 +117,5 @@ def test_a_mistake_says_what_and_where(tmp_path: Path) -> None:
     """One line with the account and the key."""
     wrong = VendorAccount(name="prod", url="http://x", kind="prometheus", rate="much")
     with pytest.raises(ConfigurationError) as caught:
-        wrong.settings("prod", tmp_path)
+        wrong.resolve_account("prod", tmp_path)
     assert str(caught.value).startswith("defs.yaml, account 'prod': rate='much'")

@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 
-from vendor_assets.configuration import read
 from vendor_assets.orchestration.definitions import build_definitions
+from vendor_assets.settings import read
 
 SNAPSHOT = Path(__file__).parent / "asset_specs.json"
 

@@ -13,7 +13,6 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from vendor_assets.configuration import read
 from vendor_assets.errors import (
     BudgetUnavailableError,
     StorageUnavailableError,
@@ -26,6 +25,7 @@ from vendor_assets.errors import (
 from vendor_assets.orchestration import doctor
 from vendor_assets.orchestration.doctor import examine
 from vendor_assets.orchestration.partitions import TROOP
+from vendor_assets.settings import read
 from vendor_assets.storage.folder import FolderStore
 
 
@@ -69,9 +69,9 @@ def findings(
     *,
     store: Any = None,
     instance: dg.DagsterInstance | None = None,
-    **settings: str,
+    **account: str,
 ) -> dict[str, tuple[str, str]]:
-    read_settings = read({"VENDOR_ASSETS_START": "2026-11-01", **settings}, root=folder)
+    read_settings = read({"VENDOR_ASSETS_START": "2026-11-01", **account}, root=folder)
     opened = SimpleNamespace(open=lambda: store or FolderStore(folder / "data"))
     with instance or dg.DagsterInstance.ephemeral() as dagster:
         found = examine(read_settings, vendor, opened, dagster)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from vendor_assets.configuration import Settings, read
+from vendor_assets.account import Account
 from vendor_assets.errors import ObjectNotFoundError
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
@@ -28,6 +28,7 @@ from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import TROOP, day_troop_key
 from vendor_assets.orchestration.runs.about import CALLS_TAG, CLASS_TAG, DAY_TAG, TRIGGER_TAG
 from vendor_assets.orchestration.runs.events import LOOK_BACK
+from vendor_assets.settings import read
 from vendor_assets_tests.support.toy import ToyVendor
 from vendor_assets_tests.unit.test_harvester import DAY, Bench, click
 
@@ -43,7 +44,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path) -> Account:
     environ = {"VENDOR_ASSETS_START": "2026-11-01"}
     return replace(read(environ, root=tmp_path), vendor=ToyVendor(), limits="auto")
 
@@ -53,7 +54,7 @@ def partitions_of(run: dg.RunRequest) -> list[str]:
     return found
 
 
-def test_a_roster_becomes_runs_for_its_troops(bench: Bench, settings: Settings) -> None:
+def test_a_roster_becomes_runs_for_its_troops(bench: Bench, settings: Account) -> None:
     """Each troop that the filters take is in one run, small ones first, with its day, its class and its calls."""
     keys, runs = roster_runs(bench.store, settings, DAY, run_key="tick", work_class="scheduled")
     assert keys == ["1", "2", "3"]
@@ -72,7 +73,7 @@ def test_a_roster_becomes_runs_for_its_troops(bench: Bench, settings: Settings) 
     assert (runs[0].tags[CALLS_TAG], runs[0].tags[PRIORITY_TAG]) == ("7", "0")
 
 
-def test_runs_of_a_roster_are_cut_by_the_quota(bench: Bench, settings: Settings) -> None:
+def test_runs_of_a_roster_are_cut_by_the_quota(bench: Bench, settings: Account) -> None:
     """A run holds ten minutes of quota: under a small one each troop has its own."""
     slow = read({"VENDOR_RATE": "20/h", "VENDOR_SHARE": "1"}, root=Path(settings.store_url).parent)
     slow = replace(slow, vendor=ToyVendor())
@@ -81,7 +82,7 @@ def test_runs_of_a_roster_are_cut_by_the_quota(bench: Bench, settings: Settings)
     assert [run.run_key for run in runs] == ["tick:0", "tick:1", "tick:2"]
 
 
-def test_a_day_without_a_roster_has_no_runs(bench: Bench, settings: Settings) -> None:
+def test_a_day_without_a_roster_has_no_runs(bench: Bench, settings: Account) -> None:
     """What has no roster is refused; what is named and is not on the roster is left out."""
     with pytest.raises(ObjectNotFoundError):
         roster_keys(bench.store, DAY + timedelta(days=1), settings.filters)
@@ -92,7 +93,7 @@ def test_a_day_without_a_roster_has_no_runs(bench: Bench, settings: Settings) ->
     )
 
 
-def test_looking_back_asks_for_what_is_there(bench: Bench, settings: Settings) -> None:
+def test_looking_back_asks_for_what_is_there(bench: Bench, settings: Account) -> None:
     """Only troops that have performance data are fetched anew, as a backfill, and only their performance data."""
     assert look_back_runs(bench.store, settings, DAY, run_key="k") == []
     bench.chain(click("r2"), "1", "2")
@@ -103,7 +104,7 @@ def test_looking_back_asks_for_what_is_there(bench: Bench, settings: Settings) -
     assert run.tags[CALLS_TAG] == str(1 + 3)
 
 
-def test_a_day_is_decided_when_each_of_its_troops_is(settings: Settings) -> None:
+def test_a_day_is_decided_when_each_of_its_troops_is(settings: Account) -> None:
     """Materialized or failed is decided; missing, or a troop without a partition, is not; no troop at all is."""
     asset = dg.AssetKey("performance_data")
 

@@ -69,7 +69,7 @@ def test_a_partition_tells_its_story(deployment: Deployment, vendor: RunningSimu
     for name in NUMBERS:
         assert isinstance(found[name], (int, float)), name
     assert found["calls"] == vendor.calls("data") - before
-    permitted_a_day = 500 * deployment.settings.share * 86_400
+    permitted_a_day = 500 * deployment.account.share * 86_400
     assert found["share_of_day_quota"] == pytest.approx(found["calls"] / permitted_a_day, abs=1e-6)
     assert found["mode"] == "first"
     assert found["budget"]

@@ -27,7 +27,7 @@ START = datetime(2026, 11, 20, tzinfo=UTC)
 
 @pytest.fixture
 def samples(deployment: Deployment) -> Iterator[Backlog]:
-    backlog = Backlog(deployment.settings.database_url)
+    backlog = Backlog(deployment.account.database_url)
     yield backlog
     backlog.close()
 

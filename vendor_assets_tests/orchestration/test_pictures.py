@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 
-from vendor_assets.configuration import Settings, read
+from vendor_assets.account import Account
 from vendor_assets.days import Window, day_window
 from vendor_assets.harvest.costs import DayPlan
 from vendor_assets.harvest.outcome import Outcome
@@ -21,6 +21,7 @@ from vendor_assets.orchestration.assets.estimates import compared, metadata_of_p
 from vendor_assets.orchestration.assets.pictures import MOST_LINES, picture_of, troops_picture
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key
+from vendor_assets.settings import read
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.analysis import rows_of, slices, write_performance
 
@@ -141,7 +142,7 @@ def plan(**changes: Any) -> DayPlan:
     return DayPlan(DAY, **fields | changes)
 
 
-def account(folder: Path, rate: str) -> Settings:
+def account(folder: Path, rate: str) -> Account:
     return read({"VENDOR_RATE": rate, "VENDOR_SHARE": "1"}, root=folder)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vendor_assets.configuration import read
 from vendor_assets.orchestration.definitions import build_resources
+from vendor_assets.settings import read
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def test_every_documented_rate_opens_the_budget(
         "VENDOR_SHARE": "0.5",
         "VENDOR_ASSETS_DB": f"sqlite:///{tmp_path}/budget.db",
     }
-    settings = read(environ, root=tmp_path)
-    state = build_resources(settings)["vendor_api"].state()
+    account = read(environ, root=tmp_path)
+    state = build_resources(account)["vendor_api"].state()
     assert list(state.limits) == limits
     permitted = None if over_a_day is None else pytest.approx(0.5 * over_a_day)
     assert state.permitted_rate == permitted
-    assert settings.permitted_rate == permitted
+    assert account.permitted_rate == permitted

@@ -144,7 +144,7 @@ def started(instance: dg.DagsterInstance, of: dg.DagsterRun, ago: timedelta = ti
 
 def test_a_run_of_ours_whose_lease_is_gone_is_failed(quiet: Deployment) -> None:
     """Whatever its job and selection; one whose lease is renewed is alive, and a run of others is none of ours."""
-    leases = Leases(quiet.settings.database_url)
+    leases = Leases(quiet.account.database_url)
     dead = [
         started(quiet.instance, of)
         for of in (
@@ -180,7 +180,7 @@ def test_a_run_that_publishes_is_seen_to_live(quiet: Deployment, monkeypatch: py
     monkeypatch.delenv("VENDOR_API_KEY")
     result = quiet.run(dg.RunRequest(job_name=PUBLISH_JOB, partition_key="2026-11-20"))
     assert held == [result.run_id]
-    assert Leases(quiet.settings.database_url).holder(result.run_id) is None
+    assert Leases(quiet.account.database_url).holder(result.run_id) is None
 
 
 def test_every_run_of_ours_makes_its_days_busy(quiet: Deployment) -> None:

@@ -77,12 +77,12 @@ def test_a_new_instance_shows_what_the_old_one_showed(deployment: Deployment) ->
     follow_roster(deployment)
     publish(deployment)
     with dg.DagsterInstance.ephemeral() as new:
-        first = sync(deployment.store, new, lambda line: None, deployment.settings)
+        first = sync(deployment.store, new, lambda line: None, deployment.account)
         assert new.get_dynamic_partitions("troop") == deployment.instance.get_dynamic_partitions("troop")
         for asset in ALL:
             assert shown(new, asset)
             assert shown(new, asset) == shown(deployment.instance, asset)
-        again = sync(deployment.store, new, lambda line: None, deployment.settings)
+        again = sync(deployment.store, new, lambda line: None, deployment.account)
         assert again.materialized == 0
         assert again.known_already == first.materialized
         # Nobody is to harvest again what only became known again.
@@ -96,7 +96,7 @@ def test_the_command_tells_an_empty_instance(deployment: Deployment, tmp_path: P
     """``vendor-assets sync`` in an empty project does it, and says how much; the second time there is nothing."""
     deployment.materialize("troops", partition=DAY.isoformat())
     follow_roster(deployment)
-    ours = {"VENDOR_URL": deployment.settings.vendor_url, "VENDOR_API_KEY": "any"}
+    ours = {"VENDOR_URL": deployment.account.vendor_url, "VENDOR_API_KEY": "any"}
     command = Command(tmp_path / "new", ours | {"VENDOR_ASSETS_STORE": deployment.store.url})
     done, again = command.run("sync"), command.run("sync")
     assert (done.code, again.code) == (0, 0), done.err + again.err
@@ -116,7 +116,7 @@ def test_a_partial_partition_is_not_shown_green(deployment: Deployment, vendor: 
     publish(deployment)
     key = f"{DAY}|{layout.encode_segment(troop.id)}"
     with dg.DagsterInstance.ephemeral() as new:
-        done = sync(deployment.store, new, lambda line: None, deployment.settings)
+        done = sync(deployment.store, new, lambda line: None, deployment.account)
         assert done.not_complete == 1
         assert failing(new, "performance_data", "complete") == [key]
         assert failing(new, "daily_performance", "troops_present") == [DAY.isoformat()]
@@ -127,4 +127,4 @@ def test_a_partial_partition_is_not_shown_green(deployment: Deployment, vendor: 
         )
         assert key not in materialized
         # Dagster refuses a second evaluation of a partition's check that belongs to no run.
-        assert sync(deployment.store, new, lambda line: None, deployment.settings).not_complete == 1
+        assert sync(deployment.store, new, lambda line: None, deployment.account).not_complete == 1

@@ -143,7 +143,7 @@ def test_a_store_that_ignores_conditions_gets_nothing(
         assert "ignores If-None-Match, so two writers could mix" in refused()
         assert server.objects == {}
         server.keeps_conditions = True
-        store, _ = open_marked_store(environ["VENDOR_ASSETS_STORE"], deployment.settings.source)
+        store, _ = open_marked_store(environ["VENDOR_ASSETS_STORE"], deployment.account.source)
         store.put("a", b"1")
         before = dict(server.objects)
         assert len(before) == 2

@@ -10,9 +10,10 @@ from typing import Any
 
 import dagster as dg
 
-from vendor_assets.configuration import Settings, read
+from vendor_assets.account import Account
 from vendor_assets.orchestration.definitions import build_definitions, build_resources
 from vendor_assets.orchestration.names import Names
+from vendor_assets.settings import read
 from vendor_assets.storage.objects import ObjectStore
 
 
@@ -25,7 +26,7 @@ def yesterday() -> date:
 class Deployment:
     """Everything that a Dagster deployment consists of, without its processes."""
 
-    settings: Settings
+    account: Account
     definitions: dg.Definitions
     instance: dg.DagsterInstance
     resources: Mapping[str, Any]
@@ -33,7 +34,7 @@ class Deployment:
     @property
     def store(self) -> ObjectStore:
         """Its object store."""
-        store: ObjectStore = self.resources[Names(self.settings.name).resource("store")].open()
+        store: ObjectStore = self.resources[Names(self.account.name).resource("store")].open()
         return store
 
     def sensor(
@@ -107,5 +108,5 @@ class Deployment:
 def deploy(folder: Path, instance: dg.DagsterInstance, **environ: str) -> Deployment:
     """A deployment with its store in a folder; settings by their names in the environment."""
     environ = {"VENDOR_ASSETS_STORE": str(folder / "data"), "VENDOR_ASSETS_SETTLING": "0"} | environ
-    settings = read(environ, root=folder)
-    return Deployment(settings, build_definitions(settings), instance, build_resources(settings))
+    account = read(environ, root=folder)
+    return Deployment(account, build_definitions(account), instance, build_resources(account))

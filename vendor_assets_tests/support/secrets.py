@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vendor_assets.configuration import SECRETS
+from vendor_assets.settings import SECRETS
 
 SECRET = "s3cr3t+attack/7f4c9e=="
 """A key that occurs nowhere by chance, and that looks different once a URL holds it."""

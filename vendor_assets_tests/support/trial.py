@@ -84,7 +84,7 @@ class Trial:
         """What the UI shows of each troop's partition: ``green``, ``failed``, ``running`` or ``missing``."""
         keys = [day_troop_key(self.day, troop) for troop in self.troops]
         found = self.deployment.instance.get_status_by_partition(
-            dg.AssetKey(asset), keys, Partitions.of(self.deployment.settings).day_troop
+            dg.AssetKey(asset), keys, Partitions.of(self.deployment.account).day_troop
         )
         shown = found or {}
         return {

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vendor_assets.accounts import FILE, KEYS, REFERENCES, account_of, read_accounts
-from vendor_assets.configuration import NAMES, SECRETS
 from vendor_assets.errors import ConfigurationError
+from vendor_assets.settings import FILE, KEYS, NAMES, REFERENCES, SECRETS, account_of, read_accounts
 
 TWO = """
 [accounts.newrelic_prod]
@@ -39,8 +38,8 @@ def test_a_file_names_several_accounts(tmp_path: Path) -> None:
     assert lab.filters.texts == {"VENDOR_ASSETS_TROOPS": "node,!test*"}
     assert prod.store_url == str(tmp_path / "data" / "newrelic_prod")
     assert lab.store_url == str(tmp_path / "data" / "lab")
-    assert prod.account != lab.account
-    assert prod.account.endswith("#newrelic_prod")
+    assert prod.budget_name != lab.budget_name
+    assert prod.budget_name.endswith("#newrelic_prod")
     assert "s3cr3t" not in repr(prod)
 
 
@@ -62,7 +61,7 @@ def test_two_accounts_may_share_a_budget_on_purpose(tmp_path: Path) -> None:
     """One key under two names has one budget where both name the same account."""
     document = {"url": "http://x", "api_key_env": "K", "account": "shared"}
     one, other = (account_of(name, document, {"K": "k"}, root=tmp_path) for name in ("one", "other"))
-    assert one.account == other.account
+    assert one.budget_name == other.budget_name
 
 
 @pytest.mark.parametrize(

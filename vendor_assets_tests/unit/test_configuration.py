@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vendor_assets.configuration import SIMULATOR_API_KEY, SIMULATOR_URL, project_root, read
 from vendor_assets.errors import ConfigurationError
+from vendor_assets.settings import SIMULATOR_API_KEY, SIMULATOR_URL, project_root, read
 
 REAL = {"VENDOR_URL": "https://api.example.com", "VENDOR_API_KEY": "secret-key"}
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -17,14 +17,14 @@ ROOT = Path("/project")
 
 def test_everything_has_a_default() -> None:
     """An empty environment is the embedded vendor, a folder and the documented limit."""
-    settings = read({}, root=ROOT, now=NOW)
-    assert settings.embedded
-    assert (settings.vendor_url, settings.api_key) == (SIMULATOR_URL, SIMULATOR_API_KEY)
-    assert [str(limit) for limit in settings.limits] == ["1000/min"]
-    assert (settings.share, settings.max_in_flight, settings.resolution_seconds) == (0.8, 32, 1800)
-    assert settings.store_url == "/project/demo_data"
-    assert settings.database_url == "sqlite:////project/demo_data/budget.db"
-    assert (settings.start, settings.zone.key) == (date(2026, 10, 21), "UTC")
+    account = read({}, root=ROOT, now=NOW)
+    assert account.embedded
+    assert (account.vendor_url, account.api_key) == (SIMULATOR_URL, SIMULATOR_API_KEY)
+    assert [str(limit) for limit in account.limits] == ["1000/min"]
+    assert (account.share, account.max_in_flight, account.resolution_seconds) == (0.8, 32, 1800)
+    assert account.store_url == "/project/demo_data"
+    assert account.database_url == "sqlite:////project/demo_data/budget.db"
+    assert (account.start, account.zone.key) == (date(2026, 10, 21), "UTC")
 
 
 def test_an_empty_text_counts_as_absent() -> None:
@@ -40,8 +40,8 @@ def test_several_limits_hold_at_once() -> None:
 
 def test_a_vendor_without_a_documented_limit_is_found_out() -> None:
     """Prometheus declares no limit: auto."""
-    settings = read({"VENDOR_KIND": "prometheus", "VENDOR_URL": "http://p:9090"}, root=ROOT, now=NOW)
-    assert settings.limits == "auto"
+    account = read({"VENDOR_KIND": "prometheus", "VENDOR_URL": "http://p:9090"}, root=ROOT, now=NOW)
+    assert account.limits == "auto"
 
 
 def test_the_finest_timeslice_is_the_vendors() -> None:
@@ -106,18 +106,18 @@ def test_a_wrong_value_is_one_line(environ: dict[str, str], message: str) -> Non
 
 def test_a_real_vendors_store_is_not_the_embedded_vendors() -> None:
     """By default, each has a folder of its own."""
-    settings = read(REAL, root=ROOT, now=NOW)
-    assert settings.store_url == "/project/data"
-    assert str(settings.source) == "new_relic@https://api.example.com"
+    account = read(REAL, root=ROOT, now=NOW)
+    assert account.store_url == "/project/data"
+    assert str(account.source) == "new_relic@https://api.example.com"
     assert str(read({}, root=ROOT, now=NOW).source) == "new_relic@embedded"
 
 
 def test_accounts_have_budgets_of_their_own_where_they_are_named() -> None:
     """Without a name the budget is that of kind and address, as ever; with one it is the account's."""
     nameless, other = (read(REAL | {"VENDOR_API_KEY": key}, root=ROOT, now=NOW) for key in "ab")
-    assert nameless.account == other.account == "new_relic@https://api.example.com"
+    assert nameless.budget_name == other.budget_name == "new_relic@https://api.example.com"
     named = read(REAL | {"VENDOR_ACCOUNT": "7"}, root=ROOT, now=NOW)
-    assert named.account == str(named.source) == "new_relic@https://api.example.com#7"
+    assert named.budget_name == str(named.source) == "new_relic@https://api.example.com#7"
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_an_address_has_one_spelling(written: str, meant: str) -> None:
 
 def test_the_key_is_never_shown() -> None:
     """Neither the text of the settings nor their repr has it."""
-    settings = read({"VENDOR_URL": "https://h", "VENDOR_API_KEY": "k3y"}, root=ROOT, now=NOW)
-    assert "k3y" not in f"{settings} {settings!r}"
+    account = read({"VENDOR_URL": "https://h", "VENDOR_API_KEY": "k3y"}, root=ROOT, now=NOW)
+    assert "k3y" not in f"{account} {account!r}"
 
 
 def test_the_root_is_where_dagster_yaml_is(tmp_path: Path) -> None:

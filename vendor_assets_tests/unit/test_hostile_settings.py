@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vendor_assets.configuration import NAMES, SECRETS, Settings, enter, project_root, read
+from vendor_assets.account import Account
 from vendor_assets.errors import ConfigurationError
+from vendor_assets.settings import NAMES, SECRETS, enter, project_root, read
 from vendor_assets_tests.support.secrets import every_secret, forms
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -55,7 +56,7 @@ def _refused(environ: dict[str, str], root: Path) -> str:
     return ""
 
 
-def _views(settings: Settings) -> list[str]:
+def _views(settings: Account) -> list[str]:
     """Settings in each form in which a program would write them down."""
     shown = dataclasses.replace(settings, vendor=None)  # type: ignore[arg-type]  a vendor is no data
     pickled = pickle.dumps(shown)

@@ -10,9 +10,9 @@ import pytest
 from vendor_assets.client.credentials import Credentials, Login, parse_headers
 from vendor_assets.client.network import is_loopback, proxy_named_by, variables_for_libraries
 from vendor_assets.client.redaction import Redaction
-from vendor_assets.configuration import read
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.secret import Secret
+from vendor_assets.settings import read
 from vendor_assets.vendors.new_relic import NewRelic
 from vendor_assets.vendors.prometheus import Prometheus
 
@@ -85,10 +85,10 @@ def test_this_machine_has_many_names(host: str) -> None:
     assert not is_loopback("localhost.example.com")
 
 
-def _sent(vendor: type[NewRelic | Prometheus], key: str = "", **settings: str) -> dict[str, str]:
+def _sent(vendor: type[NewRelic | Prometheus], key: str = "", **account: str) -> dict[str, str]:
     login = Login(
-        settings.get("user", ""),
-        *(Secret(name, settings.get(name, "")) for name in ("password", "token", "headers")),
+        account.get("user", ""),
+        *(Secret(name, account.get(name, "")) for name in ("password", "token", "headers")),
     )
     return dict(Credentials(Secret("VENDOR_API_KEY", key), login, vendor().auth_headers).headers())
 
@@ -102,7 +102,7 @@ def test_what_is_sent_says_who_asks() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "account",
     [
         {"user": "u"}, {"password": "p"},
         {"user": "u", "password": "p", "token": "t"}, {"user": "a:b", "password": "p"},
@@ -112,10 +112,10 @@ def test_what_is_sent_says_who_asks() -> None:
         {"headers": "A=x%0d%0aB: 1"}, {"headers": "x-api-key=other"}, {"token": "t", "headers": "authorization=x"},
     ],
 )  # fmt: skip
-def test_what_contradicts_itself_is_refused(settings: dict[str, str]) -> None:
+def test_what_contradicts_itself_is_refused(account: dict[str, str]) -> None:
     """Half a login, two logins, a header of the transport's or one that is set twice: one line, and no value in it."""
     with pytest.raises(ConfigurationError) as raised:
-        _sent(NewRelic, "key", **settings)
+        _sent(NewRelic, "key", **account)
     assert str(raised.value).isprintable()
 
 

@@ -21,7 +21,8 @@ from hypothesis import settings
 from packaging.specifiers import SpecifierSet
 
 import vendor_assets
-from vendor_assets import configuration, errors
+from vendor_assets import errors
+from vendor_assets.settings import NAMES, read
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "vendor_assets"
@@ -256,7 +257,7 @@ def test_what_is_pinned_runs_on_the_oldest_python() -> None:
 def test_the_template_names_every_setting() -> None:
     """``vendor_assets.env.example`` has each setting once, in order, and no other."""
     text = (ROOT / "vendor_assets.env.example").read_text()
-    assert tuple(re.findall(r"^#([A-Z_]+)=", text, re.MULTILINE)) == configuration.NAMES
+    assert tuple(re.findall(r"^#([A-Z_]+)=", text, re.MULTILINE)) == NAMES
 
 
 def test_the_template_is_accepted_as_it_stands(tmp_path: Path) -> None:
@@ -265,9 +266,9 @@ def test_the_template_is_accepted_as_it_stands(tmp_path: Path) -> None:
     file = tmp_path / "vendor_assets.env"
     file.write_text(re.sub(r"^#([A-Z_]+=)", r"\1", text, flags=re.MULTILINE) + "VENDOR_API_KEY=a-key\n")
     environ = {name: value or "" for name, value in dotenv_values(file).items()}
-    settings = configuration.read(environ, root=tmp_path)
-    assert settings.vendor_url == environ["VENDOR_URL"]
-    assert settings.share == configuration.read({}, root=tmp_path).share
+    account = read(environ, root=tmp_path)
+    assert account.vendor_url == environ["VENDOR_URL"]
+    assert account.share == read({}, root=tmp_path).share
 
 
 def test_the_template_shows_the_defaults(tmp_path: Path) -> None:
@@ -277,7 +278,7 @@ def test_the_template_shows_the_defaults(tmp_path: Path) -> None:
     for name in ("VENDOR_URL", "VENDOR_API_KEY", "VENDOR_ASSETS_START"):
         del shown[name]
     real = {"VENDOR_URL": "https://api.newrelic.com", "VENDOR_API_KEY": "key"}
-    ours, theirs = (repr(configuration.read(real | environ, root=tmp_path)) for environ in (shown, {}))
+    ours, theirs = (repr(read(real | environ, root=tmp_path)) for environ in (shown, {}))
     # A vendor has no equality; all else of the settings has.
     assert re.sub(r" object at \w+", "", ours) == re.sub(r" object at \w+", "", theirs)
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from vendor_assets.configuration import Settings
+from vendor_assets.account import Account
 from vendor_assets.days import duration_text
 from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.costs import Costs, DayPlan, quota_warning
@@ -31,7 +31,7 @@ def plan_of(costs: Costs, day: date) -> DayPlan | None:
         return None
 
 
-def metadata_of_plan(plan: DayPlan, account: Settings, now: datetime) -> dict[str, Any]:
+def metadata_of_plan(plan: DayPlan, account: Account, now: datetime) -> dict[str, Any]:
     """What ``vendor-assets plan`` says of a day, for the materialization of its roster."""
     metadata: dict[str, Any] = {
         "planned_calls": plan.total,
@@ -60,14 +60,14 @@ def quota_check(names: Names, partitions: dg.PartitionsDefinition[Any]) -> dg.As
     )
 
 
-def within_quota(plan: DayPlan, settings: Settings) -> dg.AssetCheckEvaluation:
+def within_quota(plan: DayPlan, account: Account) -> dg.AssetCheckEvaluation:
     """The check that a day fits into a day's quota; it warns, naming the largest troops and what to change."""
-    warning = quota_warning(plan, settings.permitted_rate, settings.resolution_seconds)
-    rate = settings.permitted_rate
+    warning = quota_warning(plan, account.permitted_rate, account.resolution_seconds)
+    rate = account.permitted_rate
     share = f", {plan.whole / (rate * 86_400):.2%} of what a day's quota gives" if rate else ""
     known = plan.shape_from is not None
     return dg.AssetCheckEvaluation(
-        asset_key=Names(settings.name).key("troops"),
+        asset_key=Names(account.name).key("troops"),
         check_name=WITHIN_QUOTA,
         passed=warning is None,
         partition=plan.day.isoformat(),

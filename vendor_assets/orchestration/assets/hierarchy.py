@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from vendor_assets.configuration import Settings
+from vendor_assets.account import Account
 from vendor_assets.errors import LONGEST_MESSAGE
 from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.harvester import Harvester
@@ -108,33 +108,33 @@ class HarvestConfig(dg.Config):
 def report_outcomes(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     outcomes: Iterator[Outcome],
-    settings: Settings,
+    account: Account,
 ) -> Iterator[Event]:
     """Report each outcome the moment it is known; at the end fail naming the partitions that did not succeed.
 
     Raises:
         dagster.Failure: Some did not.
     """
-    names = Names(settings.name)
+    names = Names(account.name)
     store: StoreResource = names.of(context, "store")
     vendor_api: VendorApiResource = names.of(context, "vendor_api")
     seen: list[Outcome] = []
     opened = store.open()
     budget = BudgetView(vendor_api.state)
-    costs = Costs(opened, settings)
+    costs = Costs(opened, account)
     for outcome in outcomes:
         seen.append(outcome)
         say = context.log.info if outcome.succeeded else context.log.error
         said = presentable(outcome.message, LONGEST_MESSAGE)
         where = f"{outcome.asset} {outcome.day} {outcome.troop_key or ''}".rstrip()
         say(f"{where}: {outcome.state}, {outcome.rows} rows, {outcome.counts.calls} calls. {said}".rstrip())
-        extra = budget.metadata() | picture_of(opened, outcome, settings.zone)
+        extra = budget.metadata() | picture_of(opened, outcome, account.zone)
         plan = plan_of(costs, outcome.day) if outcome.asset == "troops" and outcome.succeeded else None
         if plan is not None:
-            extra |= metadata_of_plan(plan, settings, datetime.now(UTC))
-        yield from events_of(outcome, names, uri=opened.uri(outcome.table_key), account=settings, extra=extra)
+            extra |= metadata_of_plan(plan, account, datetime.now(UTC))
+        yield from events_of(outcome, names, uri=opened.uri(outcome.table_key), account=account, extra=extra)
         if plan is not None:
-            yield within_quota(plan, settings)
+            yield within_quota(plan, account)
     failure = failure_of(seen)
     if may_pass(seen):
         context.instance.add_run_tags(context.run.run_id, {RETRY_TAG: "true"})
@@ -178,10 +178,10 @@ def _checks(
     ]
 
 
-def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+def build_assets(account: Account) -> list[dg.AssetsDefinition]:
     """All assets of a deployment."""
-    names = Names(settings.name)
-    partitions = Partitions.of(settings)
+    names = Names(account.name)
+    partitions = Partitions.of(account)
     policy = dg.BackfillPolicy.multi_run(MAX_PARTITIONS)
 
     @dg.multi_asset(
@@ -199,7 +199,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         harvester: Harvester = names.of(context, "harvester")
         days = [split_key(key)[0] for key in context.partition_keys]
         outcomes = harvester.troops(days, order_of(context.run, names, rebuild=config.rebuild))
-        yield from report_outcomes(context, outcomes, settings)
+        yield from report_outcomes(context, outcomes, account)
 
     texts = {
         "warriors": WARRIORS_TEXT,
@@ -228,7 +228,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         chosen = [name for name in CHAIN if names.key(name) in context.selected_asset_keys]
         order = order_of(context.run, names, rebuild=config.rebuild)
         outcomes = harvester.chain(chosen, split_keys(context.partition_keys), order)
-        yield from report_outcomes(context, outcomes, settings)
+        yield from report_outcomes(context, outcomes, account)
 
     @dg.asset(
         key=names.key("daily_performance"),
@@ -247,7 +247,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     def daily_performance(context: dg.AssetExecutionContext) -> Any:
         store: StoreResource = names.of(context, "store")
         day, _ = split_key(context.partition_key)
-        yield from publish_day(store.open(), day, settings, context.instance)
+        yield from publish_day(store.open(), day, account, context.instance)
 
     @dg.asset(
         key=names.key("performance_report"),
@@ -263,15 +263,15 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     )
     def performance_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
         store: StoreResource = names.of(context, "store")
-        return publish_report(store.open(), split_key(context.partition_key)[0], settings.zone)
+        return publish_report(store.open(), split_key(context.partition_key)[0], account.zone)
 
     return [troops, chain, daily_performance, performance_report]
 
 
-def observed_assets(settings: Settings) -> list[dg.AssetSpec]:
+def observed_assets(account: Account) -> list[dg.AssetSpec]:
     """What is only looked at: the work that waits, and the work that failed for good."""
     # Of all that is harvested; one edge shows it, eight would hide the chain.
-    names = Names(settings.name)
+    names = Names(account.name)
     harvested = [names.key(CHAIN[-1])]
     return [
         dg.AssetSpec(
@@ -285,7 +285,7 @@ def observed_assets(settings: Settings) -> list[dg.AssetSpec]:
             names.key(DEAD_LETTERS),
             description=DEAD_LETTERS_TEXT,
             deps=harvested,
-            partitions_def=Partitions.of(settings).day,
+            partitions_def=Partitions.of(account).day,
             group_name=names.thing("watch"),
             owners=OWNERS,
         ),

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from vendor_assets.configuration import Settings
+from vendor_assets.account import Account
 from vendor_assets.days import day_window
 from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
 from vendor_assets.harvest.filters import Filters
@@ -55,14 +55,14 @@ def troop_states(store: ObjectStore, day: date, filters: Filters) -> dict[str, s
 
 
 def publish_day(
-    store: ObjectStore, day: date, settings: Settings, instance: dg.DagsterInstance
+    store: ObjectStore, day: date, account: Account, instance: dg.DagsterInstance
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
     """Compute and write ``daily_performance`` of a day; yields its checks and what it became.
 
     Raises:
         dagster.Failure: The day has no roster, a row of its tables is there twice, or the store cannot be used.
     """
-    states = troop_states(store, day, settings.filters)
+    states = troop_states(store, day, account.filters)
     try:
         unique = grain_unique(store, day, sorted(states))
         yield unique
@@ -70,7 +70,7 @@ def publish_day(
             # Sums and counts over them would be wrong, and nobody who reads them would know.
             raise dg.Failure(f"{day} is not published: {unique.description}", allow_retries=False)
         yield _published(
-            store, day, settings, states, compared(instance, Names(settings.name), day, sorted(states))
+            store, day, account, states, compared(instance, Names(account.name), day, sorted(states))
         )
     except VendorAssetsError as error:
         raise failure_from(error) from error
@@ -79,7 +79,7 @@ def publish_day(
 def _published(
     store: ObjectStore,
     day: date,
-    settings: Settings,
+    account: Account,
     states: Mapping[str, str],
     cost: Mapping[str, Any],
 ) -> dg.MaterializeResult[Any]:
@@ -90,10 +90,10 @@ def _published(
     roster = read_table(store, layout.table_key("troops", day), columns=["troop_id", "name"]).to_pylist()
     names = {row["troop_id"]: row["name"] for row in roster}
     published = daily_performance(
-        store, day, window=day_window(day, settings.zone), troop_names=names, troops_missing=len(missing)
+        store, day, window=day_window(day, account.zone), troop_names=names, troops_missing=len(missing)
     )
     return dg.MaterializeResult(
-        metadata=metadata_of_day(store, Names(settings.name), day, states, published.rows, settings.filters)
+        metadata=metadata_of_day(store, Names(account.name), day, states, published.rows, account.filters)
         | {"timeslices": published.timeslices, "seconds": round(published.seconds, 3)}
         | dict(cost),
         check_results=[troops_present(states), plausible(store, day, published.rows)],

@@ -6,7 +6,7 @@ from typing import Final
 
 import dagster as dg
 
-from vendor_assets.configuration import Settings
+from vendor_assets.account import Account
 from vendor_assets.days import day_window, last_complete_day
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.about import active_days
@@ -51,18 +51,18 @@ def scheduled_since(instance: dg.DagsterInstance, names: Names) -> datetime | No
     return None
 
 
-def freshness(instance: dg.DagsterInstance, settings: Settings, now: datetime) -> list[Freshness]:
+def freshness(instance: dg.DagsterInstance, account: Account, now: datetime) -> list[Freshness]:
     """For each asset that the schedule makes whether it is as new as it should be; empty while the schedule is off."""
-    names = Names(settings.name)
+    names = Names(account.name)
     since = scheduled_since(instance, names)
     if since is None:
         return []
     found: list[Freshness] = []
-    settling = timedelta(seconds=settings.settling_seconds)
+    settling = timedelta(seconds=account.settling_seconds)
     busy = active_days(instance, names)
     for asset, grace in GRACE.items():
-        expected = last_complete_day(now - settling - grace, settings.zone)
-        if day_window(expected, settings.zone).end + settling < since:
+        expected = last_complete_day(now - settling - grace, account.zone)
+        if day_window(expected, account.zone).end + settling < since:
             continue
         days = [date.fromisoformat(key) for key in instance.get_materialized_partitions(names.key(asset))]
         newest = max(days, default=None)

@@ -7,7 +7,7 @@ from typing import Final
 import dagster as dg
 from dagster import AssetPartitionStatus
 
-from vendor_assets.configuration import Settings
+from vendor_assets.account import Account
 from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
@@ -55,7 +55,7 @@ def class_tags(names: Names, work_class: str) -> dict[str, str]:
 
 def roster_runs(
     store: ObjectStore,
-    settings: Settings,
+    account: Account,
     day: date,
     *,
     run_key: str,
@@ -67,10 +67,10 @@ def roster_runs(
     Args:
         only: Ids, partition keys or names of troops; none means all.
     """
-    names = Names(settings.name)
-    keys = roster_keys(store, day, settings.filters, only)
-    calls = Costs(store, settings).day(day, keys).to_come if keys else {}
-    runs = cut(calls, settings.permitted_rate)
+    names = Names(account.name)
+    keys = roster_keys(store, day, account.filters, only)
+    calls = Costs(store, account).day(day, keys).to_come if keys else {}
+    runs = cut(calls, account.permitted_rate)
     requests = [
         dg.RunRequest(
             job_name=names.thing(HARVEST_JOB),
@@ -88,12 +88,12 @@ def roster_runs(
     return keys, requests
 
 
-def look_back_runs(store: ObjectStore, settings: Settings, day: date, *, run_key: str) -> list[dg.RunRequest]:
+def look_back_runs(store: ObjectStore, account: Account, day: date, *, run_key: str) -> list[dg.RunRequest]:
     """Runs that fetch the performance data of a finished day anew, for late data; cut by quota, as backfills."""
-    names = Names(settings.name)
+    names = Names(account.name)
     prefix = layout.table_prefix("performance_data", day)
     keys = {key for key in map(layout.troop_of_folder, store.folders(prefix)) if key is not None}
-    whole = Costs(store, settings).day(day).whole_by_key
+    whole = Costs(store, account).day(day).whole_by_key
     calls = {key: of_troop["performance_data"] for key, of_troop in whole.items() if key in keys}
     return [
         dg.RunRequest(
@@ -109,7 +109,7 @@ def look_back_runs(store: ObjectStore, settings: Settings, day: date, *, run_key
                 CALLS_TAG: str(sum(calls[key] for key in chosen)),
             },
         )
-        for number, chosen in enumerate(cut(calls, settings.permitted_rate))
+        for number, chosen in enumerate(cut(calls, account.permitted_rate))
     ]
 
 
@@ -119,17 +119,17 @@ def downstream_of(asset: str) -> tuple[str, ...]:
 
 
 def day_is_decided(
-    instance: dg.DagsterInstance, settings: Settings, day: str, troop_keys: Sequence[str]
+    instance: dg.DagsterInstance, account: Account, day: str, troop_keys: Sequence[str]
 ) -> bool:
     """Whether each of a day's troops has its performance data or has failed."""
-    partitions = Partitions.of(settings)
+    partitions = Partitions.of(account)
     known = partitions.troops(instance)
     keys = [day_troop_key(date.fromisoformat(day), key) for key in troop_keys if key in known]
     if len(keys) < len(troop_keys):
         return False
     if not keys:
         return True
-    key = Names(settings.name).key("performance_data")
+    key = Names(account.name).key("performance_data")
     statuses = instance.get_status_by_partition(key, keys, partitions.day_troop) or {}
     decided = (AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED)
     return all(statuses.get(each) in decided for each in keys)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from vendor_assets.configuration import Settings
+from vendor_assets.account import Account
 from vendor_assets.days import day_exists, last_complete_day
 from vendor_assets.orchestration.automation.run_requests import class_tags, look_back_runs
 from vendor_assets.orchestration.names import Names
@@ -27,24 +27,24 @@ SIGHTINGS_HOURS = 4
 """Hours between two lists of the running day."""
 
 
-def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+def build_schedules(account: Account) -> list[dg.ScheduleDefinition]:
     """All schedules of a deployment."""
-    names = Names(settings.name)
+    names = Names(account.name)
     # Half a minute more than the settling delay would still be too early for cron, which knows minutes.
-    minutes = settings.settling_seconds // 60 + 5
+    minutes = account.settling_seconds // 60 + 5
     cron = f"{minutes % 60} {minutes // 60 % 24} * * *"
 
     @dg.schedule(
         name=names.thing("daily_harvest"),
         job_name=names.thing(ROSTER_JOB),
         cron_schedule=cron,
-        execution_timezone=settings.zone.key,
+        execution_timezone=account.zone.key,
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="After each day, once its data have settled: list its troops; the sensors harvest the rest.",
     )
     def daily_harvest(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         at = context.scheduled_execution_time - timedelta(minutes=minutes - minutes % (24 * 60))
-        day = last_complete_day(at, settings.zone).isoformat()
+        day = last_complete_day(at, account.zone).isoformat()
         return dg.RunRequest(
             run_key=f"daily:{day}", partition_key=day, tags=class_tags(names, "scheduled") | {DAY_TAG: day}
         )
@@ -53,7 +53,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         name=names.thing("roster_sightings"),
         job_name=names.thing(SIGHTINGS_JOB),
         cron_schedule=f"10 */{SIGHTINGS_HOURS} * * *",
-        execution_timezone=settings.zone.key,
+        execution_timezone=account.zone.key,
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="List troops and warriors of the running day: what vanishes before midnight is on its roster.",
         tags=class_tags(names, "scheduled"),
@@ -64,24 +64,24 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         job_name=names.thing(HARVEST_JOB),
         required_resource_keys=names.resources("store"),
         cron_schedule=f"{minutes % 60} {(minutes // 60 + LOOK_BACK_HOURS) % 24} * * *",
-        execution_timezone=settings.zone.key,
+        execution_timezone=account.zone.key,
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="Late data: fetch the performance data of the days before the newest one anew "
         "(VENDOR_ASSETS_LOOK_BACK), as backfills; what changed is on each materialization.",
     )
     def look_back(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         store: StoreResource = names.of(context, "store")
-        if not settings.look_back_days:
+        if not account.look_back_days:
             return dg.SkipReason("VENDOR_ASSETS_LOOK_BACK is 0: no finished day is fetched anew")
         at = context.scheduled_execution_time - timedelta(minutes=minutes - minutes % (24 * 60))
-        newest = last_complete_day(at, settings.zone)
+        newest = last_complete_day(at, account.zone)
         requests = [
             request
-            for back in range(1, settings.look_back_days + 1)
-            if (day := newest - timedelta(days=back)) >= settings.start and day_exists(day, settings.zone)
+            for back in range(1, account.look_back_days + 1)
+            if (day := newest - timedelta(days=back)) >= account.start and day_exists(day, account.zone)
             for request in look_back_runs(
                 store.open(),
-                settings,
+                account,
                 day,
                 run_key=f"{LOOK_BACK}:{newest}:{day}",
             )
@@ -92,7 +92,7 @@ def build_schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         name=names.thing("landing_retention"),
         job_name=names.thing(RETENTION_JOB),
         cron_schedule="40 4 * * *",
-        execution_timezone=settings.zone.key,
+        execution_timezone=account.zone.key,
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="Remove answers that landed more than VENDOR_ASSETS_RETENTION days ago; their tables stay.",
     )

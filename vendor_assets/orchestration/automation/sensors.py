@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import dagster as dg
 
+from vendor_assets.account import Account
 from vendor_assets.budget import LeaseState
-from vendor_assets.configuration import Settings
 from vendor_assets.errors import ObjectNotFoundError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.outcome import CHAIN
@@ -77,14 +77,14 @@ def _new_records(
     return found, after
 
 
-def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
+def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
     """All sensors of a deployment; they are on from the start.
 
     Args:
         jobs: The deployment's jobs.
     """
-    names = Names(settings.name)
-    partitions = Partitions.of(settings)
+    names = Names(account.name)
+    partitions = Partitions.of(account)
     harvest, roster = (
         next(job for job in jobs if job.name == names.thing(name)) for name in (HARVEST_JOB, ROSTER_JOB)
     )
@@ -113,7 +113,7 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
             try:
                 keys, runs = roster_runs(
                     store.open(),
-                    settings,
+                    account,
                     date.fromisoformat(day),
                     run_key=f"troops:{day}:{storage_id}",
                     work_class=About(run, names).work_class,
@@ -170,7 +170,7 @@ def build_sensors(settings: Settings, jobs: Sequence[Any]) -> list[dg.SensorDefi
         requests: list[dg.RunRequest] = []
         for day in sorted(set(pending) - busy):
             work_class, idle_ticks = pending.pop(day)
-            request = _publication(context.instance, store, settings, day, work_class)
+            request = _publication(context.instance, store, account, day, work_class)
             if isinstance(request, dg.RunRequest):
                 requests.append(request)
             elif request == UNDECIDED and idle_ticks < PATIENCE_TICKS:
@@ -353,15 +353,15 @@ def _downstream_runs(
 
 
 def _publication(
-    instance: dg.DagsterInstance, store: StoreResource, settings: Settings, day: str, work_class: str
+    instance: dg.DagsterInstance, store: StoreResource, account: Account, day: str, work_class: str
 ) -> dg.RunRequest | str | None:
     """The run that publishes a day; ``UNDECIDED`` while some troop is neither in nor failed, None if nothing is new."""
-    names = Names(settings.name)
+    names = Names(account.name)
     try:
-        keys = roster_keys(store.open(), date.fromisoformat(day), settings.filters)
+        keys = roster_keys(store.open(), date.fromisoformat(day), account.filters)
     except ObjectNotFoundError:
         return None
-    if not day_is_decided(instance, settings, day, keys):
+    if not day_is_decided(instance, account, day, keys):
         return UNDECIDED
     troops = latest_storage_ids(instance, names.key("troops"), [day]).get(day, 0)
     harvested = latest_storage_ids(

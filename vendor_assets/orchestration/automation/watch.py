@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import dagster as dg
 
+from vendor_assets.account import Account
 from vendor_assets.budget import Backlog, BudgetState, Sample, totals
-from vendor_assets.configuration import Settings
 from vendor_assets.errors import VendorAssetsError
 from vendor_assets.logs import get_logger
 from vendor_assets.orchestration.assets import dead_letters
@@ -36,9 +36,9 @@ QUEUE: Final = "queue"
 _NOT_BEGUN: Final = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
 
 
-def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+def build_observing_sensors(account: Account) -> list[dg.SensorDefinition]:
     """All sensors that only look; they are on from the start."""
-    names = Names(settings.name)
+    names = Names(account.name)
 
     @dg.sensor(
         name=names.thing("backlog_sensor"),
@@ -81,7 +81,7 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
             samples,
             _state(vendor_api),
             now=now,
-            zone=settings.zone,
+            zone=account.zone,
             runs=len(runs) - len(queued),
             queued=len(queued),
             days=sorted({day for run in runs for day in About(run, names).days}),
@@ -134,7 +134,7 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         description="While the daily schedule is on: whether its days arrive; evaluates the check fresh on a change.",
     )
     def freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        found = freshness(context.instance, settings, datetime.now(UTC))
+        found = freshness(context.instance, account, datetime.now(UTC))
         if not found:
             return dg.SkipReason("the schedule daily_harvest is off, or has made no day yet")
         now = json.dumps([[item.asset, item.expected.isoformat(), item.passed] for item in found])
@@ -154,13 +154,13 @@ def build_observing_sensors(settings: Settings) -> list[dg.SensorDefinition]:
         alert: AlertResource = names.of(context, "alert")
         now = datetime.now(UTC)
         memory = alerts.Memory.load(context.cursor)
-        stale = freshness(context.instance, settings, now)
+        stale = freshness(context.instance, account, now)
         alerts.look(memory, context.instance, names, now=now, budget=_state(vendor_api), stale=stale)
         text = alerts.message(memory, now, lambda day, keys: _names(store, day, keys))
         if text:
             text = f"{names.account}: {text}" if names.account else text
             log.warning("%s", text)
-            if alerts.send(alert.address(), text, settings.alert_network):
+            if alerts.send(alert.address(), text, account.alert_network):
                 alerts.told(memory, now)
         context.update_cursor(memory.dump())
         return dg.SkipReason(text or f"nothing new; {len(memory.open)} causes are open")

@@ -7,7 +7,7 @@ from uuid import uuid4
 import dagster as dg
 import pyarrow as pa
 
-from vendor_assets.configuration import Settings
+from vendor_assets.account import Account
 from vendor_assets.errors import LONGEST_MESSAGE
 from vendor_assets.harvest.outcome import UPSTREAM, Order, Outcome, quarantine_text
 from vendor_assets.orchestration.assets.lineage import column_lineage
@@ -81,7 +81,7 @@ def events_of(
     names: Names,
     *,
     uri: str,
-    account: Settings | None,
+    account: Account | None,
     extra: Mapping[str, Any] | None = None,
 ) -> Iterator[Event]:
     """The events of one outcome.
@@ -181,7 +181,7 @@ def _schema_text(quarantined: int, rows: int, new_fields: Sequence[str]) -> str:
 
 
 def metadata_of(
-    outcome: Outcome, names: Names, *, uri: str, account: Settings | None, extra: Mapping[str, Any]
+    outcome: Outcome, names: Names, *, uri: str, account: Account | None, extra: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """Everything worth knowing of an outcome; numbers are numeric, so that they plot over partitions."""
     counts = outcome.counts

@@ -12,8 +12,8 @@ from typing import Any, Final
 import dagster as dg
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 
+from vendor_assets.account import Account
 from vendor_assets.budget import Leases
-from vendor_assets.configuration import Settings
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
 from vendor_assets.harvest.costs import Costs, choose_troops
 from vendor_assets.harvest.outcome import CHAIN, KEY_REFUSED
@@ -166,21 +166,21 @@ class Launcher:
 
     def __init__(
         self,
-        settings: Settings,
+        account: Account,
         instance: dg.DagsterInstance,
         say: Callable[[str], None],
         stopped: Callable[[], bool],
     ) -> None:
         silence_warnings()
-        self._definitions = build_definitions(settings)
-        self._settings = settings
-        self._names = Names(settings.name)
+        self._definitions = build_definitions(account)
+        self._settings = account
+        self._names = Names(account.name)
         resources = self._definitions.resources or {}
         self.store: ObjectStore = resources[self._names.resource("store")].open()
         self._instance = instance
         self._say = say
         self._stopped = stopped
-        self._partitions = Partitions.of(settings)
+        self._partitions = Partitions.of(account)
         self.summary = Summary()
         self._refused = False
         self._planned: list[int | None] = []

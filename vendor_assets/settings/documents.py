@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from vendor_assets.configuration import NAMES, SECRETS, Settings, read
+from vendor_assets.account import Account
 from vendor_assets.errors import ConfigurationError
+from vendor_assets.settings.environment import NAMES, SECRETS, read
 
 FILE: Final = "vendor_assets.toml"
 """In the project's folder; a table ``[accounts.name]`` for each account."""
@@ -35,7 +36,7 @@ REFERENCES: Final[Mapping[str, str]] = {f"{_short(name)}_env": name for name in 
 """Keys that name the environment's variable of a secret."""
 
 
-def read_accounts(environ: Mapping[str, str], *, root: Path) -> tuple[Settings, ...]:
+def read_accounts(environ: Mapping[str, str], *, root: Path) -> tuple[Account, ...]:
     """The accounts of a project: those of its file, else the one that the environment tells.
 
     Args:
@@ -66,7 +67,7 @@ def read_accounts(environ: Mapping[str, str], *, root: Path) -> tuple[Settings, 
     return tuple(accounts)
 
 
-def check_apart(accounts: list[Settings]) -> None:
+def check_apart(accounts: list[Account]) -> None:
     """Refuse two accounts that would keep their data in one store.
 
     Raises:
@@ -83,7 +84,7 @@ def check_apart(accounts: list[Settings]) -> None:
 
 def account_of(
     name: str, document: Any, environ: Mapping[str, str], *, root: Path, place: str = "the account's settings"
-) -> Settings:
+) -> Account:
     """One account from its document.
 
     Args:

@@ -1,0 +1,111 @@
+"""The account: what a deployment decides about one vendor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from vendor_assets.budget import Limit, seconds_for
+from vendor_assets.client.credentials import Login
+from vendor_assets.client.network import Network
+from vendor_assets.harvest.filters import Filters
+from vendor_assets.secret import Secret
+from vendor_assets.storage.source import EMBEDDED, Source
+from vendor_assets.vendors.base import Vendor
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a deployment decides about one vendor account; immutable, its secrets are references.
+
+    Attributes:
+        vendor: The vendor's dialect.
+        vendor_url: Where it is: host in lower case, without the scheme's own port and a trailing slash.
+        key: The API key.
+        login: What the vendor wants besides: a user, a token, headers.
+        network: How it is reached: proxy, certificates.
+        embedded: Whether the vendor is the embedded simulator, because nothing is configured.
+        limits: The vendor's quota, or ``auto``.
+        share: Our part of the quota, above 0 to 1.
+        max_in_flight: Calls at once, over all processes.
+        store_url: A folder's absolute path, or ``s3://bucket/prefix``.
+        database: Address of the database of the budget, the leases and the backlog.
+        start: First day.
+        zone: Time zone of days.
+        resolution_seconds: Wanted length of a timeslice.
+        settling_seconds: How long after its end a day's data may still change.
+        filters: What of the hierarchy is asked for.
+        name: The account's name in Dagster, where several are harvested by one deployment; empty for the only one.
+        vendor_account: The account at the vendor, where several are harvested at one address; empty: it has no name.
+        look_back_days: How many days before the newest one the schedule ``look_back`` fetches anew; 0 is none.
+        retention_days: After how many days the schedule ``landing_retention`` removes the answers of complete
+            partitions; None keeps all.
+        alert: Where alerts are posted; not set for the log alone.
+        alert_network: How that is reached, by the environment alone.
+    """
+
+    vendor: Vendor
+    vendor_url: str
+    key: Secret
+    embedded: bool
+    limits: tuple[Limit, ...] | Literal["auto"]
+    share: float
+    max_in_flight: int
+    store_url: str
+    database: Secret
+    start: date
+    zone: ZoneInfo
+    resolution_seconds: int
+    settling_seconds: int
+    filters: Filters
+    name: str = ""
+    vendor_account: str = ""
+    look_back_days: int = 0
+    retention_days: int | None = None
+    login: Login = field(default_factory=Login)
+    network: Network = field(default_factory=Network)
+    alert: Secret = field(default_factory=lambda: Secret("VENDOR_ASSETS_ALERT_URL"))
+    alert_network: Network = field(default_factory=Network)
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """All of them."""
+        login = (self.login.password, self.login.token, self.login.headers)
+        return (self.key, *login, self.network.proxy, self.database, self.alert)
+
+    @property
+    def api_key(self) -> str:
+        """The key; a secret."""
+        return self.key.read()
+
+    @property
+    def database_url(self) -> str:
+        """Of the budget, the leases and the backlog; may hold a password."""
+        return self.database.read()
+
+    @property
+    def budget_name(self) -> str:
+        """Name of the vendor account in the budget: kind and address, and the account's name where it has one.
+
+        Two keys at one address share a budget where the accounts have no names: sharing too much harms nobody.
+        """
+        return str(Source(self.vendor.kind, self.vendor_url, self.vendor_account))
+
+    @property
+    def source(self) -> Source:
+        """Whose data the store holds; of the embedded vendor wherever it listens."""
+        address = EMBEDDED if self.embedded else self.vendor_url
+        return Source(self.vendor.kind, address, self.vendor_account)
+
+    @property
+    def permitted_rate(self) -> float | None:
+        """Calls per second that the vendor's quota and our share permit, day after day; None where it is not known."""
+        if self.limits == "auto":
+            return None
+        return min(limit.rate for limit in self.limits) * self.share
+
+    def seconds_for(self, calls: int) -> float | None:
+        """How long so many calls take at least, by quota and share; None where the quota is not known."""
+        return None if self.limits == "auto" else seconds_for(calls, self.limits, self.share)
