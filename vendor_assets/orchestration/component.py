@@ -1,13 +1,16 @@
 """An account as a Dagster component: a dozen lines of YAML become its assets, checks, sensors and schedules."""
 
 import os
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import dagster as dg
-from pydantic import Field
+from dagster_shared.yaml_utils.source_position import SourcePositionTree
+from pydantic import Field, PrivateAttr
 
 from vendor_assets.account import Account
+from vendor_assets.errors import ConfigurationError
 from vendor_assets.orchestration.definitions import build_definitions
 from vendor_assets.settings import account_of
 
@@ -67,6 +70,15 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
     values: str | None = Field(default=None, description="Patterns of values")
     automation: bool = Field(default=True, description="Whether there are sensors and schedules")
 
+    _positions: SourcePositionTree | None = PrivateAttr(default=None)
+
+    @classmethod
+    def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> Self:
+        """Resolve the YAML, and keep the position of each attribute for messages."""
+        component = super().load(attributes, context)
+        component._positions = context.resolution_context.source_position_tree  # noqa: SLF001 its own class
+        return component
+
     def resolve_account(self, name: str, root: Path) -> Account:
         """The account that is built; a subclass may change it.
 
@@ -80,7 +92,29 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
         given = self.model_dump(exclude={"name", "automation"}, exclude_none=True)
         document: dict[str, Any] = {key: given[key] for key in given if key in _KEYS}
         environ = dict(os.environ)
-        return account_of(self.name or name, document, environ, root=root, place="defs.yaml")
+        try:
+            return account_of(self.name or name, document, environ, root=root, place=_PLACE)
+        except ConfigurationError as error:
+            message = str(error)
+        raise ConfigurationError(message.replace(_PLACE, self._place(message, root), 1))
+
+    def _place(self, message: str, root: Path) -> str:
+        """The file and the line of the attribute that a message is about."""
+        if self._positions is None:
+            return _PLACE
+        about = message.partition(": ")[2]
+        keys = self._attributes if "give it a name" not in about else ["name"]
+        found = {key: match.start() for key in keys if (match := re.search(rf"\b{key}\b", about))}
+        path = ["attributes", min(found, key=lambda key: found[key])] if found else ["attributes"]
+        position, _ = self._positions.lookup_closest_and_path(path, None)
+        file = Path(position.filename)
+        shown = file.relative_to(root) if file.is_relative_to(root) else file
+        return f"{shown}:{position.start.line}"
+
+    @property
+    def _attributes(self) -> list[str]:
+        given: dict[str, Any] = self.model_dump(exclude={"automation"}, exclude_none=True)
+        return list(given)
 
     def asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         """What an asset looks like: its group, owners, tags, description; a subclass may change it, but not the key."""
@@ -93,4 +127,5 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
         return built.map_resolved_asset_specs(func=self.asset_spec)
 
 
+_PLACE = "defs.yaml"
 _KEYS = frozenset(VendorAccount.model_fields) - {"name", "automation"}

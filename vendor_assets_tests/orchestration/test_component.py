@@ -119,3 +119,28 @@ def test_a_mistake_says_what_and_where(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         wrong.resolve_account("prod", tmp_path)
     assert str(caught.value).startswith("defs.yaml, account 'prod': rate='much'")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line", "says"),
+    [
+        ("rate: much", 8, "rate='much'"),
+        ("start: soon", 8, "start='soon'"),
+        ("db_env: NOWHERE", 8, "db_env names NOWHERE, which is not set"),
+        ("name: Not A Name", 8, "give it a name"),
+    ],
+)
+def test_a_mistake_in_yaml_is_one_line_with_its_place(
+    project: Path, wrong: str, line: int, says: str
+) -> None:
+    """The file and the line of the attribute that is wrong, below those that are right."""
+    file = project / "my_project" / "defs" / "newrelic_prod" / "defs.yaml"
+    right = "type: vendor_assets.VendorAccount\n\nattributes:\n  url: http://127.0.0.1:9\n"
+    file.write_text(f"{right}  api_key_env: PROD_KEY\n  share: 0.5\n  resolution: 60\n  {wrong}\n")
+    with pytest.raises(Exception, match="newrelic_prod") as caught:
+        dg.load_from_defs_folder(path_within_project=project / "my_project")
+    error = caught.value.__cause__
+    assert isinstance(error, ConfigurationError)
+    assert str(error).startswith(f"my_project/defs/newrelic_prod/defs.yaml:{line}, account ")
+    assert says in str(error)
+    assert "\n" not in str(error)
