@@ -2,10 +2,12 @@
 
 import os
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import dagster as dg
+from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
 from dagster_shared.yaml_utils.source_position import SourcePositionTree
 from pydantic import Field, PrivateAttr
 
@@ -15,6 +17,29 @@ from vendor_assets.orchestration.definitions import build_definitions
 from vendor_assets.settings import account_of
 
 
+class AccountScaffolder(dg.Scaffolder[Any]):
+    """Writes a ``defs.yaml`` to fill in, for ``dg scaffold defs vendor_assets.VendorAccount <name>``."""
+
+    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
+        """Write the file, or the usual ``component.py`` where Python is asked for."""
+        if request.scaffold_format != "yaml":
+            dg.scaffold_component(request)
+            return
+        target = request.target_path
+        folder = target.parent if request.append else target
+        text = _SCAFFOLD.format(
+            type=request.type_name,
+            variable=re.sub(r"\W", "_", folder.name, flags=re.ASCII).upper() + "_KEY",
+            start=datetime.now(UTC).date() - timedelta(days=7),
+        )
+        if request.append:
+            with target.open("a", encoding="utf-8") as file:
+                file.write(f"---\n{text}")
+        else:
+            (target / "defs.yaml").write_text(text, encoding="utf-8")
+
+
+@dg.scaffold_with(AccountScaffolder)
 class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
     """One account at a vendor, harvested within its quota into partitioned Parquet.
 
@@ -69,6 +94,13 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
     data_groups: str | None = Field(default=None, description="Patterns of data groups")
     values: str | None = Field(default=None, description="Patterns of values")
     automation: bool = Field(default=True, description="Whether there are sensors and schedules")
+    translation: Annotated[
+        TranslationFn[str] | None,
+        TranslationFnResolver[str](lambda asset: {"asset": asset}),
+    ] = Field(
+        default=None,
+        description="Group, owners, tags, description of the assets; {{ spec }} is the spec, {{ asset }} its name",
+    )
 
     _positions: SourcePositionTree | None = PrivateAttr(default=None)
 
@@ -89,7 +121,7 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
         Raises:
             ConfigurationError: A value is wrong, on one line.
         """
-        given = self.model_dump(exclude={"name", "automation"}, exclude_none=True)
+        given = self.model_dump(exclude=set(_NO_SETTINGS), exclude_none=True)
         document: dict[str, Any] = {key: given[key] for key in given if key in _KEYS}
         environ = dict(os.environ)
         try:
@@ -103,7 +135,7 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
         if self._positions is None:
             return _PLACE
         about = message.partition(": ")[2]
-        keys = self._attributes if "give it a name" not in about else ["name"]
+        keys = [*self._attributes, "translation"] if "give it a name" not in about else ["name"]
         found = {key: match.start() for key in keys if (match := re.search(rf"\b{key}\b", about))}
         path = ["attributes", min(found, key=lambda key: found[key])] if found else ["attributes"]
         position, _ = self._positions.lookup_closest_and_path(path, None)
@@ -113,19 +145,54 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
 
     @property
     def _attributes(self) -> list[str]:
-        given: dict[str, Any] = self.model_dump(exclude={"automation"}, exclude_none=True)
+        given: dict[str, Any] = self.model_dump(exclude={"automation", "translation"}, exclude_none=True)
         return list(given)
 
     def asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         """What an asset looks like: its group, owners, tags, description; a subclass may change it, but not the key."""
-        return spec
+        return self.translation(spec, spec.key.path[-1]) if self.translation else spec
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The account's definitions."""
-        account = self.resolve_account(context.path.name, context.project_root)
+        """The account's definitions.
+
+        Raises:
+            ConfigurationError: A value is wrong, or a translation changes what the account's sensors and jobs go by.
+        """
+        root = context.project_root
+        account = self.resolve_account(context.path.name, root)
+
+        def translated(spec: dg.AssetSpec) -> dg.AssetSpec:
+            new = self.asset_spec(spec)
+            for attribute in _FIXED:
+                if getattr(new, attribute) != getattr(spec, attribute):
+                    place = self._place(": translation", root)
+                    advice = "name changes the prefix of keys" if attribute == "key" else "leave it out"
+                    raise ConfigurationError(
+                        f"{place}, account {account.name!r}: translation changes the {attribute} of "
+                        f"{spec.key.to_user_string()}, which the account's sensors and jobs go by; {advice}"
+                    )
+            return new
+
         built = build_definitions(account, automation=self.automation)
-        return built.map_resolved_asset_specs(func=self.asset_spec)
+        return built.map_resolved_asset_specs(func=translated)
 
 
+_FIXED = ("key", "deps", "partitions_def")
 _PLACE = "defs.yaml"
-_KEYS = frozenset(VendorAccount.model_fields) - {"name", "automation"}
+_NO_SETTINGS = frozenset({"name", "automation", "translation"})
+_KEYS = frozenset(VendorAccount.model_fields) - _NO_SETTINGS
+_SCAFFOLD = """\
+type: {type}
+
+attributes:
+  # The folder is the account's name; it is the prefix of its assets, jobs and sensors.
+  url: https://api.newrelic.com
+  # The vendor: new_relic, prometheus, or an entry point's name.
+  kind: new_relic
+  # The variable that holds the key, not the key itself; set it before `dg check defs`.
+  api_key_env: {variable}
+  # The vendor's quota, like 1000/min or 20/s burst 20; auto finds it.
+  rate: auto
+  # The first day that is harvested.
+  start: "{start}"
+"""

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 import vendor_assets
 from vendor_assets.errors import ConfigurationError
-from vendor_assets.orchestration.component import VendorAccount
+from vendor_assets.orchestration.component import AccountScaffolder, VendorAccount
 from vendor_assets.settings import KEYS, REFERENCES
 
 PROJECT = """
@@ -98,7 +99,7 @@ def test_the_package_offers_its_component() -> None:
 
 def test_every_setting_is_an_attribute() -> None:
     """A setting of the environment is missing in no component."""
-    assert set(VendorAccount.model_fields) - {"name", "automation"} == {*KEYS, *REFERENCES}
+    assert set(VendorAccount.model_fields) - {"name", "automation", "translation"} == {*KEYS, *REFERENCES}
 
 
 def test_a_subclass_may_change_what_is_built(project: Path) -> None:
@@ -144,3 +145,60 @@ def test_a_mistake_in_yaml_is_one_line_with_its_place(
     assert str(error).startswith(f"my_project/defs/newrelic_prod/defs.yaml:{line}, account ")
     assert says in str(error)
     assert "\n" not in str(error)
+
+
+@pytest.mark.filterwarnings("ignore:Parameter `execution_type`")
+def test_a_translation_says_how_the_assets_look(project: Path) -> None:
+    """Group, owners, tags and description, from the spec and the asset's name; tags are added to ours."""
+    file = project / "my_project" / "defs" / "newrelic_prod" / "defs.yaml"
+    file.write_text(f"""{PROD.rstrip()}
+  translation:
+    group_name: vendor
+    owners: ["team:platform"]
+    tags:
+      table: "{{{{ asset }}}}"
+    description: "{{{{ asset }}}} of prod. {{{{ spec.description }}}}"
+""")
+    defs = dg.load_from_defs_folder(path_within_project=project / "my_project")
+    dg.Definitions.validate_loadable(defs)
+    spec = {spec.key: spec for spec in defs.resolve_all_asset_specs()}[
+        dg.AssetKey(["newrelic_prod", "troops"])
+    ]
+    assert spec.group_name == "vendor"
+    assert spec.owners == ["team:platform"]
+    assert spec.tags["table"] == "troops"
+    assert (spec.description or "").startswith("troops of prod. ")
+    assert "None" not in (spec.description or "")
+
+
+@pytest.mark.parametrize("key", ["key: other", "key_prefix: lake", "deps: [lake/raw]"])
+def test_a_translation_leaves_what_sensors_go_by(project: Path, key: str) -> None:
+    """A key that sensors would not find is refused, with the place."""
+    file = project / "my_project" / "defs" / "newrelic_prod" / "defs.yaml"
+    file.write_text(f"{PROD.rstrip()}\n  translation:\n    {key}\n")
+    with pytest.raises(Exception, match="defs") as caught:
+        dg.load_from_defs_folder(path_within_project=project / "my_project").resolve_all_asset_specs()
+    causes = [caught.value, caught.value.__cause__]
+    (error,) = [cause for cause in causes if isinstance(cause, ConfigurationError)]
+    assert str(error).startswith("my_project/defs/newrelic_prod/defs.yaml:")
+    assert "translation changes the" in str(error)
+    assert "\n" not in str(error)
+
+
+@pytest.mark.filterwarnings("ignore:Parameter `execution_type`")
+def test_the_scaffold_is_an_account_to_fill_in(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``dg scaffold defs`` writes loads once the variable that it names is set."""
+    folder = project / "my_project" / "defs" / "fresh"
+    folder.mkdir()
+    request: dg.ScaffoldRequest[Any] = dg.ScaffoldRequest(
+        type_name="vendor_assets.VendorAccount",
+        target_path=folder,
+        scaffold_format="yaml",
+        project_root=project,
+        params=None,
+    )
+    AccountScaffolder().scaffold(request)
+    monkeypatch.setenv("FRESH_KEY", "s3cr3t")
+    defs = dg.load_from_defs_folder(path_within_project=project / "my_project")
+    dg.Definitions.validate_loadable(defs)
+    assert dg.AssetKey(["fresh", "troops"]) in {spec.key for spec in defs.resolve_all_asset_specs()}
