@@ -20,6 +20,7 @@ from vendor_assets.errors import (
     VendorUnavailableError,
 )
 from vendor_assets.harvest.costs import DAY_SECONDS, Costs, quota_warning
+from vendor_assets.orchestration.dagster_private import newest_heartbeat
 from vendor_assets.orchestration.partitions import Partitions
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
 
@@ -185,9 +186,7 @@ def _database(vendor_api: VendorApiResource) -> str:
 
 
 def _dagster(instance: dg.DagsterInstance) -> Finding:
-    beats = instance.get_daemon_heartbeats()
-    newest = max((beat.timestamp for beat in beats.values()), default=0.0)
-    if time.time() - newest > DAEMON_SECONDS:
+    if time.time() - newest_heartbeat(instance) > DAEMON_SECONDS:
         text = "no daemon is running: sensors, schedules and queued runs wait; start one with make dev or dagster dev"
         return Finding("dagster", "warning", text)
     return Finding("dagster", "well", "the daemon is alive: sensors, schedules and queued runs work")

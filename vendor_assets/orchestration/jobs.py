@@ -4,13 +4,13 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
-from dagster._core.events import AssetMaterializationPlannedData, DagsterEvent, DagsterEventType
 
 from vendor_assets.account import Account
 from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.assets.hierarchy import report_outcomes
+from vendor_assets.orchestration.dagster_private import report_planned
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key, split_keys
 from vendor_assets.orchestration.runs.about import (
@@ -131,12 +131,5 @@ def _plan_events(
     """Announce the partitions, so that they show as in progress, and as failed should the run fail."""
     for day, troop in partitions:
         for asset in assets:
-            event = DagsterEvent(
-                event_type_value=DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
-                job_name=context.job_name,
-                message=f"{asset} {day} {troop} is planned",
-                event_specific_data=AssetMaterializationPlannedData(
-                    names.key(asset), partition=day_troop_key(day, troop)
-                ),
-            )
-            context.instance.report_dagster_event(event, context.run_id)
+            text = f"{asset} {day} {troop} is planned"
+            report_planned(context, names.key(asset), day_troop_key(day, troop), text)

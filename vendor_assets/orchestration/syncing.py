@@ -17,6 +17,7 @@ from vendor_assets.orchestration.assets.publishing import (
     troop_states,
     troops_present,
 )
+from vendor_assets.orchestration.dagster_private import materialized_partitions
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions
 from vendor_assets.orchestration.runs.events import Event, events_of, partition_of, report
@@ -58,7 +59,7 @@ def sync(
     assets: tuple[Asset, ...] = ("troops", *CHAIN)
     for asset in assets:
         before = done.materialized
-        known = instance.get_materialized_partitions(names.key(asset))
+        known = materialized_partitions(instance, names.key(asset))
         partitions = _partitions(store, asset)
         troops = {troop_key for _, troop_key in partitions if troop_key is not None}
         done.troops += len(of_troops.add_troops(instance, troops))
@@ -75,7 +76,7 @@ def sync(
         ("performance_report", "reports/"),
     ):
         before = done.materialized
-        known = instance.get_materialized_partitions(names.key(asset_name))
+        known = materialized_partitions(instance, names.key(asset_name))
         for day in _days(store, prefix):
             is_day = asset_name == "daily_performance"
             events = _day_events(store, day, account) if is_day else _report_events(store, names, day)

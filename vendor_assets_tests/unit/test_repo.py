@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 import yaml
+from dagster import DagsterInstance
+from dagster._annotations import is_public
 from dotenv import dotenv_values
 from hypothesis import settings
 from packaging.specifiers import SpecifierSet
@@ -226,6 +228,32 @@ def _imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module.partition(".")[0])
     return found
+
+
+def test_what_dagster_keeps_private_is_used_in_one_file() -> None:
+    """Only ``dagster_private`` imports private modules of Dagster or uses what is private of an instance."""
+    private = {
+        name
+        for name in dir(DagsterInstance)
+        if not name.startswith("__") and not is_public(inspect.getattr_static(DagsterInstance, name))
+    } | {"_compute_log_manager"}
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.name == "dagster_private.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules: list[str] = []
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Attribute) and node.attr in private:
+                owner = ast.unparse(node.value)
+                if re.search(r"(^|[._])instance$|^dg\.DagsterInstance(\(.*\))?$", owner):
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno} {owner}.{node.attr}")
+            if any(re.match(r"dagster(_\w+)?\._|dagster\.(\w+\.)*_", module) for module in modules):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno} {modules[0]}")
+    assert found == []
 
 
 def test_what_is_declared_is_pinned() -> None:

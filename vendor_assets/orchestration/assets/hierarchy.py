@@ -16,6 +16,7 @@ from vendor_assets.orchestration.assets.dead_letters import DEAD_LETTERS, DEAD_L
 from vendor_assets.orchestration.assets.estimates import metadata_of_plan, plan_of, quota_check, within_quota
 from vendor_assets.orchestration.assets.pictures import picture_of
 from vendor_assets.orchestration.assets.publishing import day_checks, publish_day, publish_report
+from vendor_assets.orchestration.dagster_private import tag_run
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, split_key, split_keys
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
@@ -137,7 +138,7 @@ def report_outcomes(
             yield within_quota(plan, account)
     failure = failure_of(seen)
     if may_pass(seen):
-        context.instance.add_run_tags(context.run.run_id, {RETRY_TAG: "true"})
+        tag_run(context.instance, context.run.run_id, {RETRY_TAG: "true"})
     if failure is not None:
         raise failure
 

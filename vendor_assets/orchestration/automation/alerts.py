@@ -24,10 +24,10 @@ from vendor_assets.errors import (
 from vendor_assets.harvest.outcome import UPSTREAM
 from vendor_assets.logs import get_logger
 from vendor_assets.orchestration.automation.freshness import Freshness
-from vendor_assets.orchestration.automation.run_requests import latest_storage_ids
+from vendor_assets.orchestration.dagster_private import latest_storage_ids, run_events
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import split_key
-from vendor_assets.orchestration.runs.about import ASSETS, About
+from vendor_assets.orchestration.runs.about import ASSETS, About, runs_of
 from vendor_assets.orchestration.runs.failures import not_complete, reason_from, reason_of_steps
 from vendor_assets.presentable import presentable
 
@@ -201,8 +201,7 @@ def _failures(
 ) -> list[tuple[str, str, Reason, bool]]:
     """Asset, partition and reason of everything that a run did not bring to its end, and whether it is kept as dead."""
     wanted = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
-    records = instance.all_logs(run.run_id, of_type=wanted)
-    events = [entry.dagster_event for entry in records if entry.dagster_event is not None]
+    events = run_events(instance, run.run_id, wanted)
     listed = not_complete(events)
     if listed is not None:
         return [
@@ -268,7 +267,7 @@ def _latest(
         return latest_storage_ids(instance, names.key(asset), partitions)
     ended = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
     # Run status changes cannot be asked for by job on every storage; runs can.
-    newest = instance.get_runs(dg.RunsFilter(job_name=asset, statuses=ended), limit=1)
+    newest = runs_of(instance, dg.RunsFilter(job_name=asset, statuses=ended), limit=1)
     repaired = bool(newest) and newest[0].status == dg.DagsterRunStatus.SUCCESS
     return {key: at + 1 for key, at in partitions.items()} if repaired else {}
 

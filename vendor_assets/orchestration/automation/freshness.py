@@ -1,13 +1,14 @@
 """Whether days arrive when the schedule should have made them; silent while the schedule is off."""
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
 import dagster as dg
 
 from vendor_assets.account import Account
 from vendor_assets.days import day_window, last_complete_day
+from vendor_assets.orchestration.dagster_private import materialized_partitions, schedule_started
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.about import active_days
 
@@ -42,13 +43,7 @@ class Freshness:
 
 def scheduled_since(instance: dg.DagsterInstance, names: Names) -> datetime | None:
     """When the daily schedule was turned on; None while it is off."""
-    # An instance in memory, as in tests and in the command's, keeps no schedules.
-    states = instance.all_instigator_state() if instance.schedule_storage else ()
-    for state in states:
-        if state.instigator_name == names.thing(DAILY_SCHEDULE) and state.status.value == "RUNNING":
-            started = getattr(state.instigator_data, "start_timestamp", None)
-            return datetime.fromtimestamp(started or 0.0, UTC)
-    return None
+    return schedule_started(instance, names.thing(DAILY_SCHEDULE))
 
 
 def freshness(instance: dg.DagsterInstance, account: Account, now: datetime) -> list[Freshness]:
@@ -64,7 +59,7 @@ def freshness(instance: dg.DagsterInstance, account: Account, now: datetime) -> 
         expected = last_complete_day(now - settling - grace, account.zone)
         if day_window(expected, account.zone).end + settling < since:
             continue
-        days = [date.fromisoformat(key) for key in instance.get_materialized_partitions(names.key(asset))]
+        days = [date.fromisoformat(key) for key in materialized_partitions(instance, names.key(asset))]
         newest = max(days, default=None)
         late = newest is None or newest < expected
         working = expected.isoformat() in busy

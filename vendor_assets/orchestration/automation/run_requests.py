@@ -1,6 +1,6 @@
 """Following: which runs bring downstream partitions up to date. Shared by the sensors and the command."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Final
 
@@ -133,15 +133,6 @@ def day_is_decided(
     statuses = instance.get_status_by_partition(key, keys, partitions.day_troop) or {}
     decided = (AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED)
     return all(statuses.get(each) in decided for each in keys)
-
-
-def latest_storage_ids(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, keys: Iterable[str]
-) -> Mapping[str, int]:
-    """Storage id of the newest materialization of each partition that has one."""
-    return instance.get_latest_storage_id_by_partition(
-        asset, dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
-    )
 
 
 def publish_run(names: Names, day: str, *, run_key: str, work_class: str) -> dg.RunRequest:

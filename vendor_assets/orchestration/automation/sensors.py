@@ -20,12 +20,12 @@ from vendor_assets.orchestration.automation.run_requests import (
     class_tags,
     day_is_decided,
     downstream_of,
-    latest_storage_ids,
     publish_run,
     roster_keys,
     roster_runs,
     split_by_day,
 )
+from vendor_assets.orchestration.dagster_private import fail_run, latest_storage_ids
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
@@ -258,7 +258,7 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         context.update_cursor(json.dumps(sorted(lapsed)))
         gone = [run for run_id, run in lapsed.items() if run_id in before]
         for run in gone:
-            context.instance.report_run_failed(run, "the run's process is gone: its lease has lapsed")
+            fail_run(context.instance, run, "the run's process is gone: its lease has lapsed")
         return dg.SkipReason(
             f"failed {len(gone)} runs whose process is gone" if gone else "every started run is alive"
         )

@@ -21,7 +21,7 @@ from vendor_assets.orchestration.automation.freshness import freshness
 from vendor_assets.orchestration.checks import evaluation_of
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.resources import AlertResource, StoreResource, VendorApiResource
-from vendor_assets.orchestration.runs.about import ACTIVE, DAY_TAG, About, active_days
+from vendor_assets.orchestration.runs.about import ACTIVE, DAY_TAG, About, active_days, runs_of
 from vendor_assets.orchestration.runs.events import report
 
 log = get_logger(__name__)
@@ -53,7 +53,7 @@ def build_observing_sensors(account: Account) -> list[dg.SensorDefinition]:
         cursor: dict[str, Any] = json.loads(context.cursor or "{}")
         runs = [
             run
-            for run in context.instance.get_runs(dg.RunsFilter(statuses=ACTIVE))
+            for run in runs_of(context.instance, dg.RunsFilter(statuses=ACTIVE))
             if About(run, names).harvests
         ]
         if not runs and not cursor.get("waits"):
@@ -184,8 +184,8 @@ def _observed(seen: Mapping[str, tuple[str, float]], day: str) -> float:
 
 def _latest_run(instance: dg.DagsterInstance, names: Names, day: str) -> str:
     """Id of the newest run that worked for a day, as far as its tags tell; empty if there is none."""
-    runs = instance.get_runs(dg.RunsFilter(tags={DAY_TAG: day, **names.tags}), limit=1)
-    runs = runs or [run for run in instance.get_runs(limit=20) if day in About(run, names).days]
+    runs = runs_of(instance, dg.RunsFilter(tags={DAY_TAG: day, **names.tags}), limit=1)
+    runs = runs or [run for run in runs_of(instance, limit=20) if day in About(run, names).days]
     return runs[0].run_id if runs else ""
 
 

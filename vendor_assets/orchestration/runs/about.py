@@ -15,6 +15,7 @@ from typing import Any, Final
 import dagster as dg
 
 from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.orchestration.dagster_private import IMPLICIT_JOB
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import split_key
 
@@ -49,8 +50,6 @@ ASSETS: Final = (*HARVESTED, *PUBLISHED)
 ASSETS_OF_JOB: Final = {ROSTER_JOB: ("troops",), PUBLISH_JOB: PUBLISHED}
 """Assets of the jobs whose runs do not name them."""
 _JOBS: Final = (ROSTER_JOB, HARVEST_JOB, SIGHTINGS_JOB, RETENTION_JOB, PUBLISH_JOB)
-_IMPLICIT_JOB: Final = "__ASSET_JOB"
-"""Dagster's own job: a click on assets, or a backfill of them."""
 _LONGEST_RANGE: Final = timedelta(days=3700)
 
 ACTIVE: Final = [
@@ -82,7 +81,7 @@ class About:
         named: set[str] = set(map(str, self._told("assets")))
         if run.asset_selection:
             named |= {name for key in run.asset_selection if (name := self.names.asset(key)) is not None}
-        elif run.job_name == _IMPLICIT_JOB and not run.asset_check_selection:
+        elif run.job_name == IMPLICIT_JOB and not run.asset_check_selection:
             named |= set(ASSETS)
         else:
             named |= set(ASSETS_OF_JOB.get(self._job, ()))
@@ -171,11 +170,20 @@ def _day(key: str) -> date | None:
         return None
 
 
+def runs_of(
+    instance: dg.DagsterInstance, filters: dg.RunsFilter | None = None, *, limit: int | None = None
+) -> list[dg.DagsterRun]:
+    """The runs that match, newest first."""
+    return [record.dagster_run for record in instance.get_run_records(filters, limit=limit)]
+
+
 def active_days(instance: dg.DagsterInstance, names: Names) -> set[str]:
     """Days for which a run of ours is queued or under way, or a failed one will be retried."""
-    runs = instance.get_runs(dg.RunsFilter(statuses=ACTIVE))
-    retried = instance.get_runs(
-        dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={"dagster/will_retry": "true"}), limit=50
+    runs = runs_of(instance, dg.RunsFilter(statuses=ACTIVE))
+    retried = runs_of(
+        instance,
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={"dagster/will_retry": "true"}),
+        limit=50,
     )
     waiting = [run for run in retried if "dagster/auto_retry_run_id" not in run.tags]
     found = [About(run, names) for run in [*runs, *waiting]]

@@ -11,6 +11,7 @@ from vendor_assets.account import Account
 from vendor_assets.errors import LONGEST_MESSAGE
 from vendor_assets.harvest.outcome import UPSTREAM, Order, Outcome, quarantine_text
 from vendor_assets.orchestration.assets.lineage import column_lineage
+from vendor_assets.orchestration.dagster_private import report_check
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key
 from vendor_assets.orchestration.runs.about import ACCEPT_EMPTY_TAG, TRIGGER_TAG, About
@@ -271,13 +272,7 @@ def report(instance: dg.DagsterInstance, event: Event, *, run_id: str = "") -> N
         instance.report_runless_asset_event(event)
         return
     # Dagster keeps one evaluation for each check, partition and run; without a run a second one is refused.
-    wrapped = dg.DagsterEvent(
-        dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
-        RUNLESS_JOB,
-        message=event.description or "",
-        event_specific_data=event,
-    )
-    instance.report_dagster_event(wrapped, run_id or str(uuid4()))
+    report_check(instance, event, job_name=RUNLESS_JOB, run_id=run_id or str(uuid4()))
 
 
 def may_pass(outcomes: Sequence[Outcome]) -> bool:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
-from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 
 from vendor_assets.account import Account
 from vendor_assets.budget import Leases
@@ -19,6 +18,12 @@ from vendor_assets.harvest.costs import Costs, choose_troops
 from vendor_assets.harvest.outcome import CHAIN, KEY_REFUSED
 from vendor_assets.harvest.sizing import cut
 from vendor_assets.orchestration.automation.run_requests import class_tags, day_is_decided
+from vendor_assets.orchestration.dagster_private import (
+    capture_nothing,
+    create_tables,
+    fail_run,
+    instance_from,
+)
 from vendor_assets.orchestration.definitions import build_definitions, silence_warnings
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
@@ -33,6 +38,7 @@ from vendor_assets.orchestration.runs.about import (
     ROSTER_JOB,
     TRIGGER_TAG,
     About,
+    runs_of,
 )
 from vendor_assets.orchestration.runs.failures import reason_of_steps
 from vendor_assets.storage import layout
@@ -59,32 +65,19 @@ def open_instance(root: Path, environ: Mapping[str, str]) -> Iterator[dg.Dagster
             home.mkdir(parents=True, exist_ok=True)
             with _one_at_a_time(home / "opening.lock"):
                 if (root / "dagster.yaml").is_file():
-                    instance = dg.DagsterInstance.from_config(str(root))
+                    instance = instance_from(str(root))
                 else:
                     instance = dg.DagsterInstance.local_temp(str(home))
                 # SQLite's tables are made at the first use, and two processes at once would trip over each other.
-                instance.get_runs_count()
+                create_tables(instance)
                 instance.get_dynamic_partitions(TROOP)
-                instance.all_asset_keys()
     except Exception as error:
         # Whatever Dagster's configuration, storage or database raised, the user can act on this one line only.
         message = f"Dagster's instance at {root} cannot be opened: {_first_line(error)}"
         raise ConfigurationError(message) from error
     with instance:
-        _capture_nothing(instance)
+        capture_nothing(instance)
         yield instance
-
-
-def _capture_nothing(instance: dg.DagsterInstance) -> None:
-    """Leave the command's own output alone.
-
-    Dagster copies what a run writes into a file and starts ``tail`` and a second Python for each stream, to show it all
-    the same: a second of work for each run, and where the command is killed in that moment, a ``tail`` that holds its
-    output open for ever. What our runs have to say is in their events.
-    """
-    # There is no public way to open an instance with a part of its configuration replaced.
-    instance._compute_log_manager = NoOpComputeLogManager()  # noqa: SLF001
-    instance._compute_log_manager.register_instance(instance)  # noqa: SLF001
 
 
 @contextmanager
@@ -188,10 +181,11 @@ class Launcher:
     def fail_lapsed_runs(self) -> None:
         """Show runs of this command as failed that were killed: still started, their lease lapsed."""
         leases = Leases(self._settings.database_url)
-        started = self._instance.get_runs(
+        started = runs_of(
+            self._instance,
             dg.RunsFilter(
                 statuses=[dg.DagsterRunStatus.STARTED], tags={FOLLOW_TAG: "self", **self._names.tags}
-            )
+            ),
         )
         suspects = [run for run in started if About(run, self._names).ours and _lapsed(leases, run.run_id)]
         if suspects:
@@ -199,7 +193,7 @@ class Launcher:
             time.sleep(RENEWAL_SECONDS)
         for run in suspects:
             if _lapsed(leases, run.run_id):
-                self._instance.report_run_failed(run, "the process is gone: its lease has lapsed")
+                fail_run(self._instance, run, "the process is gone: its lease has lapsed")
 
     def harvest_day(
         self,
