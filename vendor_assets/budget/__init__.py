@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vendor_assets.budget.budget import Budget, Slot, WorkClass
+from vendor_assets.budget.budget import Budget, Slot
 from vendor_assets.budget.database import check_database, database_place
 from vendor_assets.budget.leases import Leases, LeaseState
 from vendor_assets.budget.limits import Limit, seconds_for
@@ -18,7 +18,6 @@ __all__ = [
     "Limit",
     "Sample",
     "Slot",
-    "WorkClass",
     "check_database",
     "database_place",
     "pace_at",

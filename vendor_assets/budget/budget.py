@@ -31,10 +31,9 @@ from vendor_assets.budget.state import Announcer, BudgetState, ceiling_reason
 from vendor_assets.budget.terms import Terms
 from vendor_assets.errors import BudgetUnavailableError
 from vendor_assets.logs import get_logger
+from vendor_assets.work_class import BACKFILL, SCHEDULED, WorkClass
 
 log = get_logger(__name__)
-
-WorkClass = Literal["scheduled", "backfill"]
 
 _TELL_SECONDS: Final = 0.25
 _STATE_PATIENCE_SECONDS: Final = 3.0
@@ -69,7 +68,7 @@ class Slot:
         view = budget._document.view
         narrow = view is not None and self._endpoint in view.pace.quotas.narrow_endpoints()
         # Endpoints that the vendor does not tell apart share one name.
-        ask = Ask(self._endpoint if narrow else "", self._work_class == "backfill")
+        ask = Ask(self._endpoint if narrow else "", self._work_class == BACKFILL)
         self._grant, self.waited_seconds = budget._dispatch.acquire(
             ask, self._deadline_seconds, self._stopped
         )
@@ -202,7 +201,7 @@ class Budget:
         self,
         *,
         endpoint: str = "",
-        work_class: WorkClass = "scheduled",
+        work_class: WorkClass = SCHEDULED,
         deadline_seconds: float | None = None,
         stopped: Callable[[], bool] | None = None,
     ) -> Slot:

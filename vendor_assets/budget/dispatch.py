@@ -28,6 +28,7 @@ from vendor_assets.budget.reservations import Ask, Grant, Later, TooLate
 from vendor_assets.budget.terms import LATEST_SECONDS, Terms
 from vendor_assets.errors import BudgetDeadlineError, BudgetError, BudgetUnavailableError, StoppedError
 from vendor_assets.logs import get_logger
+from vendor_assets.work_class import BACKFILL, SCHEDULED, WorkClass
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -407,7 +408,7 @@ class Dispatch:
         """Renew this process's share of the calls in flight; it may keep what it uses, or only what it has sent."""
         with self._mutex:
             waiting = len(self._queues[0]) + len(self._queues[1])
-            work_class = "backfill" if self._queues[1] and not self._queues[0] else "scheduled"
+            work_class: WorkClass = BACKFILL if self._queues[1] and not self._queues[0] else SCHEDULED
             cap = self._terms.max_in_flight
             wanted = self._in_flight.want(waiting, cap)
             sent = self._in_flight.sent

@@ -10,6 +10,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
+from vendor_assets.work_class import BACKFILL, WorkClass
+
 TTL_SECONDS: Final = 5.0
 """A part of the cap that was not renewed for so long is free."""
 
@@ -40,7 +42,7 @@ class Member:
     granted: int
     in_flight: int
     waiting: int
-    work_class: str
+    work_class: WorkClass
     cap: int
 
 
@@ -183,8 +185,8 @@ class InFlight:
 
 def _shares(members: dict[str, Member], cap: int, turn: int) -> dict[str, int]:
     """Scheduled work has what it wants first; each process of backfills keeps one call where that is possible."""
-    first = {name: member.wanted for name, member in members.items() if member.work_class != "backfill"}
-    rest = {name: member.wanted for name, member in members.items() if member.work_class == "backfill"}
+    first = {name: member.wanted for name, member in members.items() if member.work_class != BACKFILL}
+    rest = {name: member.wanted for name, member in members.items() if member.work_class == BACKFILL}
     kept = min(sum(1 for number in rest.values() if number), max(0, cap - len(first)))
     shares = _fair(first, cap - kept, turn)
     return shares | _fair(rest, cap - sum(shares.values()), turn)

@@ -23,6 +23,7 @@ from vendor_assets.cli.project import (
     embedded_vendor,
     open_project,
 )
+from vendor_assets.work_class import SCHEDULED, WorkClass
 
 
 def add(commands: Any) -> None:
@@ -47,7 +48,7 @@ def add(commands: Any) -> None:
         action="store_true",
         help="let an account that had troops have none any more; otherwise that is a failure",
     )
-    add_class(harvest, "scheduled")
+    add_class(harvest, SCHEDULED)
     harvest.add_argument("--json", action="store_true", help="print the summary as JSON")
     harvest.set_defaults(run=_harvest)
 
@@ -77,7 +78,7 @@ def harvest_days(
     replaced: bool = False,
     rebuild: bool = False,
     accept_empty: bool = False,
-    work_class: str = "scheduled",
+    work_class: WorkClass = SCHEDULED,
     report: bool = True,
     out: Any,
     stopped: Callable[[], bool],

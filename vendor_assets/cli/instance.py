@@ -19,13 +19,14 @@ from vendor_assets.cli.project import (
     open_project,
 )
 from vendor_assets.errors import VendorAssetsError
+from vendor_assets.work_class import BACKFILL, queue_tags
 
 
 def add(commands: Any) -> None:
     """Add the commands."""
     backfill = commands.add_parser("backfill", help="queue a range for Dagster's daemon, cut by quota")
     add_days(backfill)
-    add_class(backfill, "backfill")
+    add_class(backfill, BACKFILL)
     add_url(backfill)
     backfill.add_argument("--json", action="store_true", help="print what was queued as JSON")
     backfill.set_defaults(run=_backfill)
@@ -49,11 +50,7 @@ def _backfill(options: argparse.Namespace) -> int:
     project = open_project(options.account)
     days = choose_days(options, project.account)
     project.store()  # which is refused where it holds somebody else's data
-    tags = {
-        "vendor_assets/class": options.work_class,
-        "vendor_assets/trigger": "command",
-        "dagster/priority": "0" if options.work_class == "backfill" else "10",
-    }
+    tags = queue_tags(options.work_class) | {"vendor_assets/trigger": "command"}
     if options.troop:
         tags["vendor_assets/troops"] = json.dumps(options.troop)
     params = {

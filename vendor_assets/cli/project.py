@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from vendor_assets.days import day_window, days_between, last_complete_day, parse_day
 from vendor_assets.errors import ConfigurationError, VendorAssetsError
 from vendor_assets.temporary import temporary_folder
+from vendor_assets.work_class import WORK_CLASSES, WorkClass
 
 if TYPE_CHECKING:
     from vendor_assets.account import Account
@@ -109,12 +110,12 @@ def add_days(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_class(parser: argparse.ArgumentParser, default: str) -> None:
+def add_class(parser: argparse.ArgumentParser, default: WorkClass) -> None:
     """Let a command take the class of its work."""
     parser.add_argument(
         "--class",
         dest="work_class",
-        choices=("scheduled", "backfill"),
+        choices=WORK_CLASSES,
         default=default,
         help=f"which goes first at the budget: scheduled before backfill (default {default})",
     )

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
-from vendor_assets.budget import Budget, Slot, WorkClass
+from vendor_assets.budget import Budget, Slot
 from vendor_assets.budget.headers import answer_time
 from vendor_assets.client.credentials import Credentials, Login
 from vendor_assets.client.network import Network
@@ -33,6 +33,7 @@ from vendor_assets.errors import (
 from vendor_assets.presentable import presentable
 from vendor_assets.secret import Secret
 from vendor_assets.vendors.base import Request, Response, Vendor
+from vendor_assets.work_class import SCHEDULED, WorkClass
 
 E = TypeVar("E", bound=VendorError)
 
@@ -188,7 +189,7 @@ class VendorClient:
         self,
         request: Request,
         *,
-        work_class: str = "scheduled",
+        work_class: WorkClass = SCHEDULED,
         check: Callable[[Response], Any] | None = None,
         ended: Callable[[], bool] | None = None,
         usage: Usage | None = None,
@@ -202,7 +203,7 @@ class VendorClient:
 
         Args:
             request: Of this vendor.
-            work_class: ``backfill`` gives way where the budget is short; anything else counts as ``scheduled``.
+            work_class: A backfill gives way where the budget is short.
             check: Reads the response, outside of the budget's slot; a VendorProtocolError means that it is unreadable.
             ended: Whether the response is no longer wanted: nothing more is sent then.
             usage: A new one; it grows by what the fetch costs, also if the fetch raises.
@@ -215,8 +216,7 @@ class VendorClient:
             StoppedError: ``stop`` or ``ended`` before an attempt could be sent.
         """
         usage = usage or Usage()
-        kind: WorkClass = "backfill" if work_class == "backfill" else "scheduled"
-        fetch = _Fetch(request, kind, ended or (lambda: False), usage)
+        fetch = _Fetch(request, work_class, ended or (lambda: False), usage)
         started = self._clock()
         most = min(max_attempts or self._max_attempts, self._max_attempts)
         failures = unreadable = 0

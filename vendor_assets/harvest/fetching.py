@@ -34,6 +34,7 @@ from vendor_assets.harvest.landing import Landed, Lander, split_record
 from vendor_assets.logs import get_logger
 from vendor_assets.tables import TABLES
 from vendor_assets.vendors.base import Asset, Parsed, PlannedRequest, Request, Response, Vendor
+from vendor_assets.work_class import SCHEDULED, WorkClass
 
 logger = get_logger(__name__)
 
@@ -67,7 +68,7 @@ class Client(Protocol):
         self,
         request: Request,
         *,
-        work_class: str = ...,
+        work_class: WorkClass = ...,
         check: Callable[[Response], Any] | None = ...,
         ended: Callable[[], bool] | None = ...,
         usage: Usage | None = ...,
@@ -146,7 +147,7 @@ class Work:
     troop_id: str
     lander: Lander
     pending: Pending
-    work_class: str = "scheduled"
+    work_class: WorkClass = SCHEDULED
     counts: Counts = field(default_factory=Counts)
     dead: list[DeadLetter] = field(default_factory=list)
     parts: int = 0

@@ -15,6 +15,7 @@ from vendor_assets.harvest.harvests import Finish, list_harvests, load_finish
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.vendors.base import Asset
+from vendor_assets.work_class import SCHEDULED, WorkClass
 
 CHAIN: Final[tuple[Asset, ...]] = ("warriors", "data_groups", "performance_data")
 """The assets that are partitioned by day and troop, upstream first."""
@@ -43,7 +44,6 @@ class Order:
         finished: ``replace`` fetches finished partitions anew (a person's click), ``reconcile`` only what was
             not there before (sensors, the command).
         rebuild: Make tables anew from what has landed, without a call.
-        work_class: ``scheduled`` or ``backfill``.
         accept_empty: Whether an account that had troops may have none any more.
         permanent_too: Whether a redrive asks for permanent dead letters too; a person's does, a sensor's not.
     """
@@ -52,7 +52,7 @@ class Order:
     root_run_id: str
     finished: Literal["replace", "reconcile"] = "replace"
     rebuild: bool = False
-    work_class: str = "scheduled"
+    work_class: WorkClass = SCHEDULED
     permanent_too: bool = True
     accept_empty: bool = False
 

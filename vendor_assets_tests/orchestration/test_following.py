@@ -15,7 +15,6 @@ from vendor_assets.errors import ObjectNotFoundError
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.automation.run_requests import (
-    PRIORITY_TAG,
     day_is_decided,
     downstream_of,
     look_back_runs,
@@ -26,9 +25,10 @@ from vendor_assets.orchestration.automation.run_requests import (
 )
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import TROOP, day_troop_key
-from vendor_assets.orchestration.runs.about import CALLS_TAG, CLASS_TAG, DAY_TAG, TRIGGER_TAG
+from vendor_assets.orchestration.runs.about import CALLS_TAG, DAY_TAG, TRIGGER_TAG
 from vendor_assets.orchestration.runs.events import LOOK_BACK
 from vendor_assets.settings import read
+from vendor_assets.work_class import CLASS_TAG, PRIORITY_TAG
 from vendor_assets_tests.support.toy import ToyVendor
 from vendor_assets_tests.unit.test_harvester import DAY, Bench, click
 

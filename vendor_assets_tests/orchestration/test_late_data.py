@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from vendor_assets.harvest.retention import Retention
-from vendor_assets.orchestration.runs.about import CLASS_TAG
+from vendor_assets.work_class import CLASS_TAG
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
 from vendor_assets_tests.support.truth import harvested_rows, true_rows

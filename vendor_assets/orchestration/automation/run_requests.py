@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import date
-from typing import Final
 
 import dagster as dg
 from dagster import AssetPartitionStatus
@@ -17,7 +16,6 @@ from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key, split_key
 from vendor_assets.orchestration.runs.about import (
     CALLS_TAG,
-    CLASS_TAG,
     DAY_TAG,
     HARVEST_JOB,
     PUBLISH_JOB,
@@ -27,8 +25,7 @@ from vendor_assets.orchestration.runs.events import LOOK_BACK
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
-
-PRIORITY_TAG: Final = "dagster/priority"
+from vendor_assets.work_class import BACKFILL, WorkClass, queue_tags
 
 
 def roster_keys(store: ObjectStore, day: date, filters: Filters, only: Sequence[str] = ()) -> list[str]:
@@ -48,9 +45,9 @@ def roster_keys(store: ObjectStore, day: date, filters: Filters, only: Sequence[
     ]
 
 
-def class_tags(names: Names, work_class: str) -> dict[str, str]:
+def class_tags(names: Names, work_class: WorkClass) -> dict[str, str]:
     """Tags by which the run queue and the budget let scheduled work go first."""
-    return {CLASS_TAG: work_class, PRIORITY_TAG: "0" if work_class == "backfill" else "10", **names.tags}
+    return {**queue_tags(work_class), **names.tags}
 
 
 def roster_runs(
@@ -59,7 +56,7 @@ def roster_runs(
     day: date,
     *,
     run_key: str,
-    work_class: str,
+    work_class: WorkClass,
     only: Sequence[str] = (),
 ) -> tuple[list[str], list[dg.RunRequest]]:
     """The troops of a day's roster, and runs that bring the chain of each up to date, cut by quota.
@@ -102,7 +99,7 @@ def look_back_runs(store: ObjectStore, account: Account, day: date, *, run_key: 
             run_config=harvest_config(
                 names, [day_troop_key(day, key) for key in chosen], ["performance_data"]
             ),
-            tags=class_tags(names, "backfill")
+            tags=class_tags(names, BACKFILL)
             | {
                 TRIGGER_TAG: LOOK_BACK,
                 DAY_TAG: day.isoformat(),
@@ -135,7 +132,7 @@ def day_is_decided(
     return all(statuses.get(each) in decided for each in keys)
 
 
-def publish_run(names: Names, day: str, *, run_key: str, work_class: str) -> dg.RunRequest:
+def publish_run(names: Names, day: str, *, run_key: str, work_class: WorkClass) -> dg.RunRequest:
     """A run that publishes a day: statistics, then the report."""
     return dg.RunRequest(
         job_name=names.thing(PUBLISH_JOB),

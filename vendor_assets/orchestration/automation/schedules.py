@@ -20,6 +20,7 @@ from vendor_assets.orchestration.runs.about import (
     SIGHTINGS_JOB,
 )
 from vendor_assets.orchestration.runs.events import LOOK_BACK
+from vendor_assets.work_class import SCHEDULED
 
 LOOK_BACK_HOURS = 6
 """Hours between the newest day's harvest and looking back at those before."""
@@ -46,7 +47,7 @@ def build_schedules(account: Account) -> list[dg.ScheduleDefinition]:
         at = context.scheduled_execution_time - timedelta(minutes=minutes - minutes % (24 * 60))
         day = last_complete_day(at, account.zone).isoformat()
         return dg.RunRequest(
-            run_key=f"daily:{day}", partition_key=day, tags=class_tags(names, "scheduled") | {DAY_TAG: day}
+            run_key=f"daily:{day}", partition_key=day, tags=class_tags(names, SCHEDULED) | {DAY_TAG: day}
         )
 
     sightings = dg.ScheduleDefinition(
@@ -56,7 +57,7 @@ def build_schedules(account: Account) -> list[dg.ScheduleDefinition]:
         execution_timezone=account.zone.key,
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="List troops and warriors of the running day: what vanishes before midnight is on its roster.",
-        tags=class_tags(names, "scheduled"),
+        tags=class_tags(names, SCHEDULED),
     )
 
     @dg.schedule(

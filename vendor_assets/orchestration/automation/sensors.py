@@ -41,6 +41,7 @@ from vendor_assets.orchestration.runs.about import (
     active_days,
 )
 from vendor_assets.presentable import presentable
+from vendor_assets.work_class import SCHEDULED, WorkClass
 
 BATCH: Final = 500
 """Materializations that one tick looks at."""
@@ -158,7 +159,7 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         store: StoreResource = names.of(context, "store")
         cursor: dict[str, Any] = json.loads(context.cursor or "{}")
         # Day -> (work class, ticks without anything under way): a roster's runs may not be launched yet.
-        pending: dict[str, tuple[str, int]] = {
+        pending: dict[str, tuple[WorkClass, int]] = {
             day: tuple(held) for day, held in cursor.get("pending", {}).items()
         }
         for asset in ("troops", "performance_data"):
@@ -287,7 +288,7 @@ def _redrives(names: Names, partitions: Iterable[DeadPartition], now: datetime) 
         if not due:
             continue
         day, newest = partition.day.isoformat(), max(letter.last_at for letter in due).isoformat()
-        tags = class_tags(names, "scheduled") | {TRIGGER_TAG: "sensor", DAY_TAG: day}
+        tags = class_tags(names, SCHEDULED) | {TRIGGER_TAG: "sensor", DAY_TAG: day}
         if partition.troop_key is None:
             key = f"redrive:troops:{day}:{newest}"
             requests.append(
@@ -302,7 +303,7 @@ def _redrives(names: Names, partitions: Iterable[DeadPartition], now: datetime) 
                 job_name=names.thing(HARVEST_JOB),
                 run_key=f"redrive:{day}:{stamps[day]}",
                 run_config=harvest_config(names, sorted(set(keys)), list(CHAIN)),
-                tags=class_tags(names, "scheduled") | {TRIGGER_TAG: "sensor", DAY_TAG: day},
+                tags=class_tags(names, SCHEDULED) | {TRIGGER_TAG: "sensor", DAY_TAG: day},
             )
         )
     return requests
@@ -327,7 +328,7 @@ def _downstream_runs(
     records: Sequence[tuple[dg.EventLogRecord, dg.DagsterRun]],
 ) -> list[dg.RunRequest]:
     newest: dict[tuple[str, tuple[str, ...]], dict[str, int]] = {}
-    classes: dict[str, str] = {}
+    classes: dict[str, WorkClass] = {}
     for record, run in records:
         below = tuple(name for name in downstream_of(asset) if name not in About(run, names).assets)
         # A run that was meant to do what follows has done it, or has failed at it and shows so.
@@ -353,7 +354,7 @@ def _downstream_runs(
 
 
 def _publication(
-    instance: dg.DagsterInstance, store: StoreResource, account: Account, day: str, work_class: str
+    instance: dg.DagsterInstance, store: StoreResource, account: Account, day: str, work_class: WorkClass
 ) -> dg.RunRequest | str | None:
     """The run that publishes a day; ``UNDECIDED`` while some troop is neither in nor failed, None if nothing is new."""
     names = Names(account.name)

@@ -18,6 +18,7 @@ from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.dagster_private import IMPLICIT_JOB
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import split_key
+from vendor_assets.work_class import BACKFILL, CLASS_TAG, SCHEDULED, WorkClass, work_class_from
 
 ROSTER_JOB: Final = "roster"
 HARVEST_JOB: Final = "harvest"
@@ -28,8 +29,6 @@ PUBLISH_JOB: Final = "publish"
 TRIGGER_TAG: Final = "vendor_assets/trigger"
 """``sensor`` or ``command`` on runs that bring partitions up to date, ``look_back`` on those that fetch finished ones
 anew by schedule; absent on a person's click."""
-CLASS_TAG: Final = "vendor_assets/class"
-"""``scheduled`` or ``backfill``: which goes first at the vendor's budget and in the run queue."""
 DAY_TAG: Final = "vendor_assets/day"
 """The day that a run works for."""
 FOLLOW_TAG: Final = "vendor_assets/follow"
@@ -127,10 +126,10 @@ class About:
         return next((job for job in _JOBS if self.names.thing(job) == self.run.job_name), "")
 
     @property
-    def work_class(self) -> str:
-        """``scheduled`` or ``backfill``."""
+    def work_class(self) -> WorkClass:
+        """The class that it is tagged with; otherwise a backfill if it belongs to one of Dagster's."""
         tags = self.run.tags
-        return tags.get(CLASS_TAG) or ("backfill" if "dagster/backfill" in tags else "scheduled")
+        return work_class_from(tags.get(CLASS_TAG) or (BACKFILL if "dagster/backfill" in tags else SCHEDULED))
 
     @property
     def follows_itself(self) -> bool:

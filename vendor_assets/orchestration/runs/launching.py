@@ -44,6 +44,7 @@ from vendor_assets.orchestration.runs.failures import reason_of_steps
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
+from vendor_assets.work_class import SCHEDULED, WorkClass
 
 _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 RENEWAL_SECONDS: Final = 4.0
@@ -201,7 +202,7 @@ class Launcher:
         *,
         troops: Sequence[str],
         replace: bool,
-        work_class: str,
+        work_class: WorkClass,
         report: bool,
         rebuild: bool = False,
         accept_empty: bool = False,
@@ -212,7 +213,6 @@ class Launcher:
             day: A day that is over.
             troops: Ids, partition keys or names of troops; none means all of the day's roster.
             replace: Fetch finished partitions anew; otherwise only what is missing.
-            work_class: ``scheduled`` or ``backfill``.
             report: Whether to make the day's statistics and report when all of its troops are in.
             rebuild: Make the chain's tables anew from what has landed, without a call.
             accept_empty: Let an account that had troops have none any more.
@@ -259,7 +259,7 @@ class Launcher:
             partitions: (asset, day, troop's partition key).
             rebuild: Only report the partitions anew, from what has landed.
         """
-        tags = class_tags(self._names, "scheduled") | {FOLLOW_TAG: "self", TRIGGER_TAG: "command"}
+        tags = class_tags(self._names, SCHEDULED) | {FOLLOW_TAG: "self", TRIGGER_TAG: "command"}
         for day in sorted({day for asset, day, _ in partitions if asset == "troops"}):
             self._run(
                 ROSTER_JOB, f"{day} troops", tags | {DAY_TAG: day.isoformat()}, partition_key=day.isoformat()
