@@ -7,6 +7,7 @@ import dagster as dg
 import pyarrow as pa
 
 from vendor_assets.errors import ObjectNotFoundError
+from vendor_assets.orchestration.metadata import PATH, ROW_COUNT
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import split_key
 from vendor_assets.orchestration.resources import StoreResource
@@ -54,9 +55,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
             table = _without_partition(name, table, keys[0])
         spec = TABLES.get(name) or Table(name, "", (), (), table.schema)
         write_table(store, key, table, spec)
-        context.add_output_metadata(
-            {"dagster/row_count": table.num_rows, "path": dg.MetadataValue.path(store.uri(key))}
-        )
+        context.add_output_metadata({ROW_COUNT: table.num_rows, PATH: dg.MetadataValue.path(store.uri(key))})
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Load the partitions that an asset depends on.

@@ -12,6 +12,7 @@ from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.costs import Costs, DayPlan, quota_warning
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.logs import get_logger
+from vendor_assets.orchestration.metadata import CALLS, PLANNED_CALLS
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key
 
@@ -34,8 +35,8 @@ def plan_of(costs: Costs, day: date) -> DayPlan | None:
 def metadata_of_plan(plan: DayPlan, account: Account, now: datetime) -> dict[str, Any]:
     """What ``vendor-assets plan`` says of a day, for the materialization of its roster."""
     metadata: dict[str, Any] = {
-        "planned_calls": plan.total,
-        **{f"planned_calls_{asset}": plan.calls[asset] for asset in CHAIN},
+        PLANNED_CALLS: plan.total,
+        **{f"{PLANNED_CALLS}_{asset}": plan.calls[asset] for asset in CHAIN},
         "planned_reused": sum(plan.done.values()),
         "planned_from_lists_of": plan.shape_from.isoformat() if plan.shape_from else "no day yet: a guess",
     }
@@ -84,9 +85,9 @@ def compared(
     wanted = dg.AssetRecordsFilter(names.key("troops"), asset_partitions=[day.isoformat()])
     rosters = instance.fetch_materializations(wanted, limit=1).records
     materialization = rosters[0].asset_materialization if rosters else None
-    if materialization is None or "planned_calls" not in materialization.metadata:
+    if materialization is None or PLANNED_CALLS not in materialization.metadata:
         return {}
-    planned = materialization.metadata["planned_calls"].value
+    planned = materialization.metadata[PLANNED_CALLS].value
     keys = [day_troop_key(day, key) for key in troop_keys]
     made = 0
     for asset in CHAIN:
@@ -96,9 +97,9 @@ def compared(
         for fetch in (instance.fetch_materializations, instance.fetch_observations):
             for record in fetch(wanted, limit=MOST_EVENTS).records:
                 event = record.asset_materialization or record.asset_observation
-                if event is not None and "calls" in event.metadata:
-                    made += int(str(event.metadata["calls"].value))
-    found: dict[str, Any] = {"planned_calls": planned, "calls_made": made}
+                if event is not None and CALLS in event.metadata:
+                    made += int(str(event.metadata[CALLS].value))
+    found: dict[str, Any] = {PLANNED_CALLS: planned, "calls_made": made}
     if isinstance(planned, int) and planned:
         found["calls_made_of_planned"] = round(made / planned, 4)
     return found

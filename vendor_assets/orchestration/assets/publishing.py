@@ -16,6 +16,7 @@ from vendor_assets.harvest.standing import standing_of_troops
 from vendor_assets.orchestration.assets.estimates import compared
 from vendor_assets.orchestration.assets.lineage import column_lineage
 from vendor_assets.orchestration.assets.pictures import troops_picture
+from vendor_assets.orchestration.metadata import HTML, PATH, ROW_COUNT
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.failures import failure_from
 from vendor_assets.presentable import presentable, presentable_names, presentable_values
@@ -150,13 +151,13 @@ def metadata_of_day(
     head = store.head(key)
     left_out = list(states.values()).count(LEFT_OUT)
     return {
-        "dagster/row_count": rows,
+        ROW_COUNT: rows,
         "troops": len(states),
         **({"troops_left_out": left_out, "filters": str(filters)} if filters else {}),
         "troops_missing": len(missing),
         "troops_partial": len(partial),
         "table_bytes": head.size if head else 0,
-        "path": dg.MetadataValue.path(store.uri(key)),
+        PATH: dg.MetadataValue.path(store.uri(key)),
         "plot": _coverage(store, day, states),
     } | column_lineage("daily_performance", names)
 
@@ -252,7 +253,7 @@ def metadata_of_report(store: ObjectStore, day: date, report: "Report") -> dict[
     """What the UI shows of a report: where it is, its plot, the day in numbers."""
     plot = base64.b64encode(report.headline_png).decode()
     metadata: dict[str, Any] = {
-        "html": dg.MetadataValue.path(store.uri(layout.report_key(day, "html"))),
+        HTML: dg.MetadataValue.path(store.uri(layout.report_key(day, "html"))),
         "notebook": dg.MetadataValue.notebook(store.uri(layout.report_key(day, "ipynb"))),
         "plot": dg.MetadataValue.md(f"![{day}](data:image/png;base64,{plot})"),
     }

@@ -25,6 +25,7 @@ from vendor_assets.harvest.outcome import UPSTREAM
 from vendor_assets.logs import get_logger
 from vendor_assets.orchestration.automation.freshness import Freshness
 from vendor_assets.orchestration.dagster_private import latest_storage_ids, run_events
+from vendor_assets.orchestration.metadata import DEAD_LETTERS, STATE
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import split_key
 from vendor_assets.orchestration.runs.about import ASSETS, About, runs_of
@@ -205,10 +206,10 @@ def _failures(
     listed = not_complete(events)
     if listed is not None:
         return [
-            (str(item["asset"]), str(item["partition"]), reason_from(item), bool(item.get("dead_letters")))
+            (str(item["asset"]), str(item["partition"]), reason_from(item), bool(item.get(DEAD_LETTERS)))
             for item in listed
             # A stop was asked for, another holder is at work, and what is below a failure is no failure of its own.
-            if item["state"] in ("failed", "partial") and item.get("kind") != UPSTREAM
+            if item[STATE] in ("failed", "partial") and item.get("kind") != UPSTREAM
         ]
     reason, _ = reason_of_steps(events)
     about = About(run, names)

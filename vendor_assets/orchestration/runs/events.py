@@ -12,10 +12,24 @@ from vendor_assets.errors import LONGEST_MESSAGE
 from vendor_assets.harvest.outcome import UPSTREAM, Order, Outcome, quarantine_text
 from vendor_assets.orchestration.assets.lineage import column_lineage
 from vendor_assets.orchestration.dagster_private import report_check
+from vendor_assets.orchestration.metadata import (
+    CALLS,
+    DEAD_LETTERS,
+    NOT_COMPLETE,
+    PACED_SECONDS,
+    PATH,
+    QUARANTINED_RECORDS,
+    REQUESTS_MADE,
+    REQUESTS_REUSED,
+    RETRIES,
+    ROW_COUNT,
+    STATE,
+    THROTTLED,
+)
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key
 from vendor_assets.orchestration.runs.about import ACCEPT_EMPTY_TAG, TRIGGER_TAG, About
-from vendor_assets.orchestration.runs.failures import NOT_COMPLETE, reason_json
+from vendor_assets.orchestration.runs.failures import reason_json
 from vendor_assets.presentable import MOST, presentable, presentable_names, presentable_values
 from vendor_assets.tables import TABLES
 
@@ -188,24 +202,24 @@ def metadata_of(
     counts = outcome.counts
     troop = {"troop": outcome.details["troop"]} if outcome.details.get("troop") else {}
     metadata: dict[str, Any] = troop | {
-        "state": outcome.state,
+        STATE: outcome.state,
         "mode": outcome.mode,
         # What one looks at first, where there is one.
         **{name: value for name, value in extra.items() if name == "plot" or name.startswith("planned_")},
-        "dagster/row_count": outcome.rows,
-        "calls": counts.calls,
-        "requests_made": outcome.requests_made,
-        "requests_reused": outcome.requests_reused,
-        "retries": counts.retries,
-        "throttled": counts.throttled,
+        ROW_COUNT: outcome.rows,
+        CALLS: counts.calls,
+        REQUESTS_MADE: outcome.requests_made,
+        REQUESTS_REUSED: outcome.requests_reused,
+        RETRIES: counts.retries,
+        THROTTLED: counts.throttled,
         "leaves_planned": outcome.planned,
         "leaves_landed": outcome.landed,
         "leaves_gone": outcome.gone,
-        "dead_letters": outcome.dead,
-        "quarantined_records": outcome.quarantined,
+        DEAD_LETTERS: outcome.dead,
+        QUARANTINED_RECORDS: outcome.quarantined,
         "body_bytes": counts.bytes,
         "table_bytes": outcome.table_bytes,
-        "paced_seconds": round(counts.paced_seconds, 3),
+        PACED_SECONDS: round(counts.paced_seconds, 3),
         "seconds": round(outcome.seconds, 3),
         "harvest": outcome.harvest_id,
     }
@@ -220,7 +234,7 @@ def metadata_of(
         if needed is not None and first is not None:
             metadata["share_of_permitted_rate"] = round(needed / (first + outcome.seconds), 4)
     if outcome.state != "failed" or outcome.table_bytes:
-        metadata["path"] = dg.MetadataValue.path(uri)
+        metadata[PATH] = dg.MetadataValue.path(uri)
     if outcome.succeeded:
         metadata |= column_lineage(outcome.asset, names)
     if outcome.sample:
@@ -299,9 +313,9 @@ def failure_of(outcomes: Sequence[Outcome]) -> dg.Failure | None:
                     {
                         "asset": item.asset,
                         "partition": partition_of(item),
-                        "state": item.state,
+                        STATE: item.state,
                         "why": presentable(item.message, LONGEST_WHY),
-                        "dead_letters": item.dead,
+                        DEAD_LETTERS: item.dead,
                     }
                     | (reason_json(item.reason) if item.reason else {})
                     for item in failed[:500]

@@ -8,12 +8,9 @@ import dagster as dg
 
 from vendor_assets import errors
 from vendor_assets.errors import LONGEST_MESSAGE, Reason, VendorAssetsError
+from vendor_assets.orchestration.metadata import NOT_COMPLETE, REASON
 from vendor_assets.presentable import presentable
 
-NOT_COMPLETE: Final = "not_complete"
-"""Metadata of a run's failure: the partitions that did not become complete, each with its reason."""
-REASON: Final = "reason"
-"""Metadata of a run's failure that has one reason."""
 UNKNOWN: Final = "failed"
 """Kind of a failure of which nothing is known."""
 

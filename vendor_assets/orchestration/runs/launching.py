@@ -26,6 +26,20 @@ from vendor_assets.orchestration.dagster_private import (
 )
 from vendor_assets.orchestration.definitions import build_definitions, silence_warnings
 from vendor_assets.orchestration.jobs import harvest_config
+from vendor_assets.orchestration.metadata import (
+    CALLS,
+    DEAD_LETTERS,
+    HTML,
+    PACED_SECONDS,
+    PATH,
+    QUARANTINED_RECORDS,
+    REQUESTS_MADE,
+    REQUESTS_REUSED,
+    RETRIES,
+    ROW_COUNT,
+    STATE,
+    THROTTLED,
+)
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import TROOP, Partitions, day_troop_key
 from vendor_assets.orchestration.runs.about import (
@@ -129,19 +143,20 @@ class Summary:
     def add(self, metadata: Mapping[str, Any]) -> None:
         """Count one partition's event."""
         value = {name: item.value for name, item in metadata.items()}
-        state = value.get("state", "complete")
+        state = value.get(STATE, "complete")
         self.states[state] = self.states.get(state, 0) + 1
-        self.rows += value.get("dagster/row_count", 0) if "calls" in value else 0
-        self.calls_made += value.get("calls", 0)
+        self.rows += value.get(ROW_COUNT, 0) if CALLS in value else 0
+        self.calls_made += value.get(CALLS, 0)
+        # These fields are called as their metadata.
         for name in (
-            "requests_made", "requests_reused", "throttled", "retries", "dead_letters", "quarantined_records",
+            REQUESTS_MADE, REQUESTS_REUSED, THROTTLED, RETRIES, DEAD_LETTERS, QUARANTINED_RECORDS,
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + value.get(name, 0))
-        self.paced_seconds += value.get("paced_seconds", 0.0)
-        if "path" in value:
-            self.objects.append(value["path"])
-        if "html" in value:
-            self.reports.append(value["html"])
+        self.paced_seconds += value.get(PACED_SECONDS, 0.0)
+        if PATH in value:
+            self.objects.append(value[PATH])
+        if HTML in value:
+            self.reports.append(value[HTML])
 
 
 class Launcher:
@@ -313,7 +328,7 @@ class Launcher:
             if event.is_step_materialization:
                 made = event.step_materialization_data.materialization
                 self.summary.add(made.metadata)
-                aside = made.metadata.get("quarantined_records")
+                aside = made.metadata.get(QUARANTINED_RECORDS)
                 if aside is not None and aside.value:
                     self.summary.problems.append(
                         f"{made.asset_key.to_user_string()} {made.partition}: {made.description}"
@@ -324,7 +339,7 @@ class Launcher:
                 self._refused = self._refused or KEY_REFUSED in observation.metadata
                 self.summary.problems.append(
                     f"{observation.asset_key.to_user_string()} {observation.partition}: "
-                    f"{observation.metadata['state'].value}: {observation.description}"
+                    f"{observation.metadata[STATE].value}: {observation.description}"
                 )
         if not result.success and len(self.summary.problems) == problems:
             self.summary.problems.append(f"{title}: {reason_of_steps(result.all_events)[1]}")
