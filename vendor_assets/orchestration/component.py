@@ -8,7 +8,6 @@ from typing import Annotated, Any, Self
 
 import dagster as dg
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
-from dagster_shared.yaml_utils.source_position import SourcePositionTree
 from pydantic import Field, PrivateAttr
 
 from vendor_assets.account import Account
@@ -102,7 +101,7 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
         description="Group, owners, tags, description of the assets; {{ spec }} is the spec, {{ asset }} its name",
     )
 
-    _positions: SourcePositionTree | None = PrivateAttr(default=None)
+    _positions: Any = PrivateAttr(default=None)
 
     @classmethod
     def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> Self:
