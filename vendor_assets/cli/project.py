@@ -39,7 +39,7 @@ class Project:
     Attributes:
         root: Its folder; the working directory too.
         environ: The environment, completed by the project's ``vendor_assets.env``.
-        settings: Read from it.
+        account: Read from it.
     """
 
     root: Path

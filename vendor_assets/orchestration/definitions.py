@@ -36,7 +36,7 @@ def build_resources(
     """The resources of an account, by key.
 
     Args:
-        settings: The checked settings.
+        account: The account.
         s3: Arguments for Dagster's ``S3Resource``; None leaves all to the standard AWS variables.
         own: Resources in place of ours, by role: ``store``, ``vendor_api``, ``harvester``, ``run_lease``,
             ``io_manager`` or ``alert``. What is built on a store or a vendor API is built on these.
@@ -127,7 +127,7 @@ def build_definitions(
     """Everything that Dagster needs to know of an account; it merges with that of others and of one's own project.
 
     Args:
-        settings: The account. Several in one code location need a name each.
+        account: The account. Several in one code location need a name each.
         s3: Arguments for Dagster's ``S3Resource``; None leaves all to the standard AWS variables.
         resources: Resources in place of ours, by role; see :func:`build_resources`.
         automation: Whether sensors and schedules are among them.

@@ -87,9 +87,9 @@ FIT_THE_EMBEDDED: Final = (
     "VENDOR_ASSETS_ALERT_URL_FILE",
     *filters.SETTINGS,
 )
-"""Account that say nothing of which vendor is meant or where its data are kept; any other one needs an address."""
+"""Settings that say nothing of which vendor is meant or where its data are kept; any other one needs an address."""
 SECRETS: Final = tuple(name.removesuffix("_FILE") for name in NAMES if name.endswith("_FILE"))
-"""Account that are never shown, since they are or may hold a secret; each can be in a file too."""
+"""Settings that are never shown, since they are or may hold a secret; each can be in a file too."""
 NO_PROXY: Final = "none"
 """As VENDOR_PROXY: whatever the environment says, there is none."""
 

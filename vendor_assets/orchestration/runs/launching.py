@@ -167,7 +167,7 @@ class Launcher:
         summary: What came of the runs so far.
 
     Args:
-        settings: The account.
+        account: The account.
         instance: Dagster's instance; runs and events are kept there.
         say: Called with one line for each step that ends.
         stopped: Tells that the process was asked to end.
@@ -182,7 +182,7 @@ class Launcher:
     ) -> None:
         silence_warnings()
         self._definitions = build_definitions(account)
-        self._settings = account
+        self._account = account
         self._names = Names(account.name)
         resources = self._definitions.resources or {}
         self.store: ObjectStore = resources[self._names.resource("store")].open()
@@ -196,7 +196,7 @@ class Launcher:
 
     def fail_lapsed_runs(self) -> None:
         """Show runs of this command as failed that were killed: still started, their lease lapsed."""
-        leases = Leases(self._settings.database_url)
+        leases = Leases(self._account.database_url)
         started = runs_of(
             self._instance,
             dg.RunsFilter(
@@ -245,7 +245,7 @@ class Launcher:
             return
         chosen = self._choose(day, troops)
         self._partitions.add_troops(self._instance, chosen)
-        plan = Costs(self.store, self._settings).day(day, troops)
+        plan = Costs(self.store, self._account).day(day, troops)
         if not rebuild:
             expected = plan.whole - plan.done["troops"] if replace else plan.total
             asked = self.summary.calls_made - before
@@ -255,7 +255,7 @@ class Launcher:
         calls = plan.to_come
         if replace:
             calls = {key: sum(of_troop.values()) for key, of_troop in plan.whole_by_key.items()}
-        runs = cut(calls, self._settings.permitted_rate)
+        runs = cut(calls, self._account.permitted_rate)
         for number, keys in enumerate(runs, 1):
             part = f" ({number} of {len(runs)})" if len(runs) > 1 else ""
             partitions = [str(day_troop_key(day, key)) for key in keys]
@@ -264,7 +264,7 @@ class Launcher:
             planned = {CALLS_TAG: str(sum(calls[key] for key in keys))} if known else {}
             self._run(HARVEST_JOB, f"{day} {len(keys)} troops{part}", tags | planned, run_config=config)
         whole = self._choose(day, [])
-        if report and day_is_decided(self._instance, self._settings, day.isoformat(), whole):
+        if report and day_is_decided(self._instance, self._account, day.isoformat(), whole):
             self._run(PUBLISH_JOB, f"{day} statistics and report", tags, partition_key=day.isoformat())
 
     def redrive(self, partitions: Sequence[tuple[str, date, str | None]], *, rebuild: bool = False) -> None:
@@ -289,7 +289,7 @@ class Launcher:
             )
         for day in sorted({day for _, day, _ in partitions}):
             whole = self._choose(day, [])
-            if day_is_decided(self._instance, self._settings, day.isoformat(), whole):
+            if day_is_decided(self._instance, self._account, day.isoformat(), whole):
                 publish = tags | {DAY_TAG: day.isoformat()}
                 self._run(PUBLISH_JOB, f"{day} statistics and report", publish, partition_key=day.isoformat())
 
@@ -298,7 +298,7 @@ class Launcher:
             roster = read_table(self.store, layout.table_key("troops", day)).to_pylist()
         except ObjectNotFoundError:
             return []
-        return [row["troop_key"] for row in choose_troops(roster, day, self._settings.filters, troops)]
+        return [row["troop_key"] for row in choose_troops(roster, day, self._account.filters, troops)]
 
     def _run(
         self,
