@@ -52,8 +52,9 @@ def test_two_machines_and_a_kill(
         while vendor.calls() < 60 and first.poll() is None:
             signal.sigtimedwait([], 0.1)
         first.kill()
-        first.communicate()
+        said = first.communicate()
         arrivals = [at for at, *_ in vendor.log(arrivals=True)["arrivals"]]
+        assert len(arrivals) >= 60, said
         bound = sum(1 for at in arrivals if at > arrivals[-1] - 5.0)
         out, err = second.communicate(timeout=240)
         assert second.returncode == 0, out + err
