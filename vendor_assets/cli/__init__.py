@@ -1,6 +1,6 @@
-"""The command ``vendor-assets``: the whole job without the UI, and what an operator needs.
+"""The command ``vendor-assets``: harvests without the UI, and tools for operators.
 
-A module for each group of subcommands; each adds its parsers with ``add(commands)``.
+Each group of subcommands is a module that adds its parsers with ``add(commands)``.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from vendor_assets.cli.terminal import visible_output
 from vendor_assets.errors import ConfigurationError, VendorAssetsError
 
 EVERY_ACCOUNT: Final = (*watch.COMMANDS, plan.COMMAND, letters.COMMAND)
-"""Commands that only look, and look at every account where none is named."""
+"""Read-only commands: without ``--account`` they run for every account."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser that complains in one line."""
+    """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG_USE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0 complete, 3 partial, 2 wrong use, 1 anything else."""
+    """Run the command and return its exit code: 0 complete, 3 partial, 2 wrong use, 1 anything else."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["simulator"]:
         embedded.run_simulator(arguments[1:])
@@ -59,23 +59,23 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _of_each_account(options: argparse.Namespace) -> int:
-    """Run a command for the account that is named or the only one; what only looks, for all of them."""
-    only_looks = options.run in EVERY_ACCOUNT and getattr(options, "action", "list") in ("list", "show")
+    """Run a command for one account, or a read-only command for all of them."""
+    reads = options.run in EVERY_ACCOUNT and getattr(options, "action", "list") in ("list", "show")
     names = [options.account]
-    if only_looks and options.account is None:
+    if reads and options.account is None:
         names = [each.name or None for each in open_accounts()[1]]
     if len(names) == 1:
         return int(options.run(options))
     codes: list[int] = []
     documents: dict[str, object] = {}
     for name in names:
-        of_one = argparse.Namespace(**{**vars(options), "account": name})
+        options.account = name
         if not getattr(options, "json", False):
             print(f"== {name}")
-            codes.append(int(options.run(of_one)))
+            codes.append(int(options.run(options)))
             continue
         with contextlib.redirect_stdout(io.StringIO()) as printed:
-            codes.append(int(options.run(of_one)))
+            codes.append(int(options.run(options)))
         documents[str(name)] = json.loads(printed.getvalue())
     if documents:
         print(json.dumps(documents, indent=1))
@@ -101,8 +101,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_account(parser: argparse.ArgumentParser, *, default: object = None) -> None:
-    """Let a command, and each of its actions, take the account that is meant."""
-    for action in parser._actions:  # noqa: SLF001 - argparse has no other way to what was added
+    """Add ``--account`` to a command and each of its actions."""
+    for action in parser._actions:  # noqa: SLF001 - argparse has no public access to subparsers
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for each in action.choices.values():
                 _add_account(each, default=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""``demo``, ``dev`` and ``simulator``: what works with the embedded vendor, before there is another."""
+"""``demo``, ``dev`` and ``simulator``: try everything with the embedded vendor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
-from vendor_assets.cli.harvest import exit_code, harvest_days, print_summary
+from vendor_assets.cli.harvest import harvest_days, print_summary
 from vendor_assets.cli.progress import terminable
 from vendor_assets.cli.project import (
     COMPLETE,
@@ -57,18 +57,18 @@ def _demo(options: argparse.Namespace) -> int:
             f"demo harvests the embedded vendor, but {project.account.source} is configured here, and both would show "
             "in one UI; run it in another folder, without vendor_assets.env and VENDOR_… variables"
         )
-    # As everybody's first try: what else is set does not count.
-    project = replace(project, account=read({}, root=project.root))
-    account = project.account
+    # The demo ignores all other settings, so that it is the same for everybody.
+    account = read({}, root=project.root)
     newest = last_complete_day(datetime.now(UTC), account.zone)
-    days = days_between(newest - timedelta(days=options.days - 1), newest, project.account.zone)
+    days = days_between(newest - timedelta(days=options.days - 1), newest, account.zone)
     started = time.monotonic()
     print("starting the embedded vendor: 1,000 calls a minute allowed, then 429", flush=True)
     with simulator_process(SIMULATOR_API_KEY) as url, terminable() as stopped:
         reachable = replace(project, account=replace(account, vendor_url=url))
         summary = harvest_days(reachable, days, [], out=sys.stdout, stopped=stopped)
-        log = _control_log(url)
-    print_summary(summary)
+        with local_opener(url).open(f"{url}/_control/log", timeout=10) as answer:
+            log = json.load(answer)
+    code = print_summary(summary)
     print(
         f"the vendor counted {log.get('requests', 0):,} calls, {log.get('violations', 0)} over its limit (429), "
         f"at most {log.get('peak_in_flight', 0)} at once"
@@ -77,13 +77,7 @@ def _demo(options: argparse.Namespace) -> int:
     print(f"took {time.monotonic() - started:.0f} s")
     print("next:    make dev          opens the UI on http://127.0.0.1:3000")
     print("         docs/tutorial.md  your first day; vendor_assets.env.example  your own vendor")
-    return exit_code(summary)
-
-
-def _control_log(url: str) -> dict[str, Any]:
-    with local_opener(url).open(f"{url}/_control/log", timeout=10) as answer:
-        document: dict[str, Any] = json.load(answer)
-    return document
+    return code
 
 
 def _dev(options: argparse.Namespace) -> int:
@@ -101,10 +95,10 @@ def _dev(options: argparse.Namespace) -> int:
             if account.embedded and not answers(SIMULATOR_URL):
                 simulator = ["-m", "vendor_assets.simulator", "--port", str(SIMULATOR_PORT)]
                 start([*simulator, "--parent-pid", str(os.getpid()), "--api-key", account.api_key])
-            # A project's workspace.yaml may name more than ours.
+            # A project's workspace.yaml may have further code locations.
             where = [] if (root / "workspace.yaml").is_file() else ["-m", "vendor_assets.definitions"]
             serve = ["-m", "dagster", "dev", *where, "-h", "127.0.0.1", "-p", str(options.port)]
-            # The other command, dg dev, wants a project of its own form.
+            # Its successor, dg dev, requires a project with dg's own layout.
             start(["-W", "ignore:Function `dev_command` is superseded", *serve, "--log-level", "warning"])
             print(
                 f"the UI opens on http://127.0.0.1:{options.port}; Ctrl-C ends it and the vendor", flush=True
@@ -131,6 +125,5 @@ def _end(processes: Sequence[subprocess.Popen[Any]]) -> None:
 
 
 def run_simulator(arguments: list[str]) -> NoReturn:
-    """Become the embedded vendor."""
-    # By module name, as its own program: nothing of ours may share code or a process with the vendor.
+    """Replace this process with the embedded vendor, which shares no code with us."""
     os.execv(sys.executable, [sys.executable, "-m", "vendor_assets.simulator", *arguments])

@@ -1,4 +1,4 @@
-"""``harvest``: a day or a range, through Dagster, in this process."""
+"""``harvest``: harvest a day or a range through Dagster, in this process."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def add(commands: Any) -> None:
     add_days(harvest)
     harvest.add_argument("--no-report", action="store_true", help="leave out the day's statistics and report")
     finished = harvest.add_mutually_exclusive_group()
-    finished.add_argument("--replace", action="store_true", help="fetch finished partitions anew")
+    finished.add_argument("--replace", action="store_true", help="fetch finished partitions again")
     finished.add_argument(
         "--rebuild",
         action="store_true",
-        help="make tables anew from what has landed, without a call for them",
+        help="rebuild tables from landed answers, without calls",
     )
     harvest.add_argument(
         "--accept-empty-roster",
         action="store_true",
-        help="let an account that had troops have none any more; otherwise that is a failure",
+        help="accept that an account that had troops has none now; otherwise that is a failure",
     )
     add_class(harvest, SCHEDULED)
     harvest.add_argument("--json", action="store_true", help="print the summary as JSON")
@@ -63,11 +63,7 @@ def _harvest(options: argparse.Namespace) -> int:
             accept_empty=options.accept_empty_roster,
             report=not options.no_report, out=sys.stderr if options.json else sys.stdout, stopped=stopped,
         )  # fmt: skip
-    if options.json:
-        print(json.dumps(asdict(summary) | {"complete": summary.complete}, indent=1))
-    else:
-        print_summary(summary)
-    return exit_code(summary)
+    return print_summary(summary, as_json=options.json)
 
 
 def harvest_days(
@@ -83,18 +79,15 @@ def harvest_days(
     out: Any,
     stopped: Callable[[], bool],
 ) -> Any:
-    """Bring days up to date; returns a summary of what came of it."""
+    """Bring days up to date and return a summary."""
     from vendor_assets.harvest.harvester import Harvester
     from vendor_assets.orchestration.runs.launching import Launcher, open_instance
 
     account = project.account
-    print(
-        f"vendor {account.vendor_url} ({account.vendor.kind}), store {project.store().url}",
-        file=out,
-        flush=True,
-    )
+    print(f"vendor {account.vendor_url} ({account.vendor.kind}), store {project.store().url}", file=out)
     if account.filters:
-        print(f"filters {account.filters}", file=out, flush=True)
+        print(f"filters {account.filters}", file=out)
+    out.flush()
     started = time.monotonic()
     with open_instance(project.root, project.environ) as instance, ProgressLine(out) as progress:
         launcher = Launcher(account, instance, progress.say, stopped)
@@ -114,20 +107,22 @@ def harvest_days(
     needed = account.seconds_for(summary.calls_made)
     if needed:
         permitted = Harvester.busy_stretches + summary.calls_made / needed * Harvester.busy_seconds
-        used = summary.calls_made / permitted
-        summary.share_of_permitted_rate = round(used, 4)
+        summary.share_of_permitted_rate = round(summary.calls_made / permitted, 4)
     return summary
 
 
-def exit_code(summary: Any) -> int:
-    """0 where all is complete and nothing is in quarantine, 3 where some is complete, 1 where nothing is."""
+def print_summary(summary: Any, *, as_json: bool = False) -> int:
+    """Print a summary of runs and return the exit code: 0 all complete and none in quarantine, 3 some, 1 none."""
+    if as_json:
+        print(json.dumps(asdict(summary) | {"complete": summary.complete}, indent=1))
+    else:
+        _print_lines(summary)
     if summary.complete:
         return COMPLETE
     return PARTIAL if any(summary.states.get(state) for state in ("complete", "empty", "partial")) else FAILED
 
 
-def print_summary(summary: Any) -> None:
-    """What came of some runs, for people."""
+def _print_lines(summary: Any) -> None:
     states = ", ".join(f"{count} {state}" for state, count in sorted(summary.states.items()))
     print(f"{summary.rows:,} rows in {summary.seconds:.1f} s; partitions: {states or 'none'}")
     planned = f" of {summary.calls_planned:,} planned" if summary.calls_planned else ""

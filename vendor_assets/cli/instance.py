@@ -1,4 +1,4 @@
-"""``backfill`` and ``sync``: what is said to a Dagster instance that runs elsewhere, or is new."""
+"""``backfill`` and ``sync``: queue work in a running Dagster, and fill a new one from the store."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ mutation Launch($params: LaunchBackfillParams!) {
 def _backfill(options: argparse.Namespace) -> int:
     project = open_project(options.account)
     days = choose_days(options, project.account)
-    project.store()  # which is refused where it holds somebody else's data
+    project.store()  # raises if the store holds another vendor's data
     tags = queue_tags(options.work_class) | {"vendor_assets/trigger": "command"}
     if options.troop:
         tags["vendor_assets/troops"] = json.dumps(options.troop)
@@ -72,9 +72,7 @@ def _backfill(options: argparse.Namespace) -> int:
         print(json.dumps(queued, indent=1))
     else:
         print(f"queued backfill {queued['backfill']}: rosters of {len(days)} days, {days[0]} to {days[-1]}")
-        print(
-            "the sensors cut the troops of each day into runs of about ten minutes of quota, small ones first"
-        )
+        print("the sensors split each day's troops into runs of about ten minutes of quota, small ones first")
         print(f"see {queued['url']}")
     return COMPLETE
 
@@ -82,10 +80,10 @@ def _backfill(options: argparse.Namespace) -> int:
 def ask_dagster(
     url: str, query: str, variables: Mapping[str, Any], *, timeout_seconds: float = 60.0
 ) -> dict[str, Any]:
-    """Ask a running Dagster UI.
+    """Run a GraphQL query on a Dagster UI.
 
     Raises:
-        VendorAssetsError: None answers there, or it refuses.
+        VendorAssetsError: No UI answers at the URL, or it refuses the query.
     """
     body = json.dumps({"query": query, "variables": variables}).encode()
     try:
@@ -93,13 +91,12 @@ def ask_dagster(
         with local_opener(url).open(request, timeout=timeout_seconds) as answer:
             document = json.load(answer)
         if not isinstance(document, dict):
-            raise ValueError("it does not speak GraphQL")  # noqa: TRY004 - what it says, not what we did
+            raise ValueError("it does not speak GraphQL")  # noqa: TRY004 - caught below
     except (http.client.HTTPException, OSError, ValueError) as error:
-        message = (
+        raise VendorAssetsError(
             f"no Dagster UI answers at {url} ({error}); start one with make dev, give --url, "
             "or harvest in this process with: vendor-assets harvest --class backfill"
-        )
-        raise VendorAssetsError(message) from error
+        ) from error
     if document.get("errors") or not isinstance(document.get("data"), dict):
         raise VendorAssetsError(f"Dagster at {url} refused: {json.dumps(document)[:500]}")
     data: dict[str, Any] = document["data"]

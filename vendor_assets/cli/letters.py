@@ -1,4 +1,4 @@
-"""``dead-letters``: what failed for good is listed, redriven or discarded."""
+"""``dead-letters``: list, redrive or discard requests that failed for good."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from vendor_assets.cli.harvest import exit_code, print_summary
+from vendor_assets.cli.harvest import print_summary
 from vendor_assets.cli.progress import ProgressLine, terminable
 from vendor_assets.cli.project import COMPLETE, Project, embedded_vendor, open_project
 from vendor_assets.days import parse_day
@@ -71,7 +71,7 @@ def _dead_letters(options: argparse.Namespace) -> int:
     chosen = [
         (partition, letters)
         for partition in partitions
-        if (letters := [letter for letter in partition.letters if _matches(letter, options)])
+        if (letters := [each for each in partition.letters if _matches(each.reason, each.status, options)])
     ]
     if options.action in ("list", "show"):
         _print_letters(chosen, as_json=options.json, whole=options.action == "show")
@@ -85,19 +85,17 @@ def _dead_letters(options: argparse.Namespace) -> int:
             )
             for partition, letters in chosen
         )
-        said = f"discarded {count} dead letters; their partitions are reported anew, without a call"
+        said = f"discarded {count} dead letters; their partitions are reported again, without calls"
         print(said, file=sys.stderr if options.json else sys.stdout)
     return _redrive(project, [partition for partition, _ in chosen], options)
 
 
-def _matches(letter: DeadLetter, options: argparse.Namespace) -> bool:
-    return (not options.reason or options.reason in letter.reason) and (
-        options.status is None or letter.status == options.status
-    )
+def _matches(reason: str, status: int | None, options: argparse.Namespace) -> bool:
+    return (not options.reason or options.reason in reason) and options.status in (None, status)
 
 
 def _names(store: Any, partition: DeadPartition) -> set[str]:
-    """What a partition's troop is known by: partition key, id, name."""
+    """The partition key, id and name of a partition's troop."""
     if partition.troop_key is None:
         return set()
     names = {partition.troop_key}
@@ -150,8 +148,7 @@ def _print_discarded(partitions: Sequence[DeadPartition], options: argparse.Name
         _where(partition) | record
         for partition in partitions
         for record in partition.discarded
-        if (not options.reason or options.reason in record["letter"]["reason"])
-        and (options.status is None or record["letter"]["status"] == options.status)
+        if _matches(record["letter"]["reason"], record["letter"]["status"], options)
     ]
     if options.json or options.action == "show":
         print(json.dumps(records, indent=1))
@@ -184,12 +181,7 @@ def _redrive(project: Project, partitions: Sequence[DeadPartition], options: arg
             [(item.asset, item.day, item.troop_key) for item in partitions],
             rebuild=options.action == "discard",
         )
-    summary = launcher.summary
-    if options.json:
-        print(json.dumps(asdict(summary) | {"complete": summary.complete}, indent=1))
-    else:
-        print_summary(summary)
-    return exit_code(summary)
+    return print_summary(launcher.summary, as_json=options.json)
 
 
 COMMAND: Final = _dead_letters

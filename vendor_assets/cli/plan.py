@@ -1,10 +1,11 @@
-"""``plan``: what days will cost, before anything is launched."""
+"""``plan``: estimate what days will cost, without launching anything."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -72,23 +73,20 @@ def _as_json(plan: DayPlan) -> dict[str, Any]:
 
 
 def _at_work(project: Project) -> int:
-    """Calls that runs which are harvesting now still have to make; 0 where the database does not say."""
+    """Calls that running harvests still have to make; 0 if the database is unavailable."""
     from vendor_assets.budget import Backlog, totals
 
     now = datetime.now(UTC)
     try:
-        backlog = Backlog(project.account.database_url, project.account.name)
-        try:
+        with closing(Backlog(project.account.database_url, project.account.name)) as backlog:
             (total,) = totals(backlog.read(now - timedelta(minutes=5)), [now])
-        finally:
-            backlog.close()
     except BudgetError:
         return 0
     return total.calls
 
 
 def _end(seconds: float | None, at_work: int) -> str | None:
-    """When all is done, where nothing else is at work."""
+    """When the work is done; None if that is unknown or other runs share the quota."""
     if seconds is None or at_work:
         return None
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="seconds")
@@ -103,18 +101,14 @@ def _print_days(plans: Sequence[DayPlan]) -> None:
 
 
 def _known(plan: DayPlan) -> str:
-    """How old the knowledge is that an estimate is made of."""
+    """What an estimate is based on."""
     if plan.roster_from is None:
         return f"nothing: harvest one day first, like vendor-assets harvest --day {plan.day}"
     source = plan.shape_from
     if source is None:
         return f"the roster of {plan.roster_from}; no troop was harvested yet: a guess"
     apart = (plan.day - source).days
-    text = (
-        "the day itself"
-        if apart == 0
-        else f"{source}, {abs(apart)} days {'before' if apart > 0 else 'after'}"
-    )
+    text = f"{source}, {abs(apart)} days {'before' if apart > 0 else 'after'}" if apart else "the day itself"
     return text + (f"; {plan.unknown} troops as the others" if plan.unknown else "")
 
 

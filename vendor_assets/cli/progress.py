@@ -1,4 +1,4 @@
-"""How far the work is, while it lasts; and how it ends early."""
+"""Progress of the work in the terminal, and stopping it early."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from vendor_assets.cli.terminal import console
 from vendor_assets.presentable import visible
 
 QUIET_SECONDS: Final = 2.0
-"""What is over sooner shows no progress."""
+"""Work that takes less shows no progress."""
 LINE_SECONDS: Final = 30.0
-"""Time between lines where the output is no terminal."""
+"""Time between lines when the output is not a terminal."""
 RATE_SECONDS: Final = 15.0
-"""The rate shown is that of this much of the past."""
+"""The displayed rate is an average over this time."""
 
 
 class ProgressLine:
-    """A bar on a terminal, a plain line every half minute elsewhere; silent below two seconds."""
+    """A bar on a terminal, elsewhere a line every half minute; nothing during the first two seconds."""
 
     def __init__(self, stream: Any) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
@@ -76,7 +76,7 @@ class ProgressLine:
                 self.say(text)
 
     def _update(self) -> str | None:
-        """How far the newest run is; None before anything is planned."""
+        """Advance the bar; returns its text, None before anything is planned."""
         module = sys.modules.get("vendor_assets.harvest.harvester")
         live = list(module.Harvester.live) if module else []
         if not live:
@@ -86,7 +86,7 @@ class ProgressLine:
         if live[-1] is not self._run:
             self._run = live[-1]
             self._progress.reset(self._pace)
-        # A task of its own: where a total changes, rich forgets the speed.
+        # A separate task, because rich resets the speed whenever a total changes.
         self._progress.update(self._pace, completed=done)
         text = visible(state.text(self._progress.tasks[0].speed or 0.0))
         total = done + state.expected
@@ -96,9 +96,9 @@ class ProgressLine:
 
 @contextmanager
 def terminable() -> Iterator[Callable[[], bool]]:
-    """Let SIGTERM stop the work as Ctrl-C does: what has been answered is landed before the process ends.
+    """Let SIGTERM stop the work like Ctrl-C; yields a function that tells whether either came.
 
-    Dagster turns an interrupt into a failed run and goes on; that it came is remembered here.
+    Dagster turns an interrupt into a failed run and continues, so the caller has to ask.
     """
     came = False
 

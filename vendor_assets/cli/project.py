@@ -1,4 +1,4 @@
-"""What every command starts from: the project's folder and settings, the days that are meant, a vendor that answers."""
+"""What commands share: the project and its accounts, options for days, and a running embedded vendor."""
 
 from __future__ import annotations
 
@@ -34,12 +34,11 @@ PARTIAL: Final = 3
 
 @dataclass(frozen=True)
 class Project:
-    """The project that a command works for.
+    """A project and the account that a command works for.
 
     Attributes:
-        root: Its folder; the working directory too.
+        root: The project's folder, also the working directory.
         environ: The environment, completed by the project's ``vendor_assets.env``.
-        account: Read from it.
     """
 
     root: Path
@@ -47,10 +46,10 @@ class Project:
     account: Account
 
     def store(self) -> ObjectStore:
-        """Its object store, which holds nobody else's data.
+        """Open the account's store.
 
         Raises:
-            ConfigurationError: It does.
+            ConfigurationError: It holds another vendor's data.
             StorageUnavailableError: It cannot be read.
         """
         from vendor_assets.storage.marker import open_marked_store
@@ -61,10 +60,10 @@ class Project:
 
 
 def open_project(account: str | None = None) -> Project:
-    """Find the project and read its settings; what the environment has already goes before its file.
+    """Find the project and read its settings; the environment overrides the project's file.
 
     Args:
-        account: Which of several; None for the only one.
+        account: Name of the account; may be None if there is only one.
 
     Raises:
         ConfigurationError: A setting is wrong, there is no such account, or there are several and none is named.
@@ -83,7 +82,7 @@ def open_project(account: str | None = None) -> Project:
 
 
 def open_accounts() -> tuple[Path, tuple[Account, ...]]:
-    """The project's folder, which becomes the working directory, and its accounts.
+    """Enter the project's folder and read its accounts.
 
     Raises:
         ConfigurationError: A setting is wrong.
@@ -94,14 +93,12 @@ def open_accounts() -> tuple[Path, tuple[Account, ...]]:
     try:
         os.chdir(root)
     except OSError as error:
-        raise ConfigurationError(
-            f"the project's folder {root} cannot be entered: {error.strerror}"
-        ) from error
+        raise ConfigurationError(f"cannot enter the project's folder {root}: {error.strerror}") from error
     return root, read_accounts(os.environ, root=root)
 
 
 def add_days(parser: argparse.ArgumentParser) -> None:
-    """Let a command take a day or a range of days, and troops."""
+    """Add the options for days and troops."""
     parser.add_argument("--day", help="one day, like 2026-11-20 (default: the last that is over)")
     parser.add_argument("--from", dest="first", help="first day of a range")
     parser.add_argument("--to", dest="last", help="last day of a range (default: the last that is over)")
@@ -111,7 +108,7 @@ def add_days(parser: argparse.ArgumentParser) -> None:
 
 
 def add_class(parser: argparse.ArgumentParser, default: WorkClass) -> None:
-    """Let a command take the class of its work."""
+    """Add ``--class``."""
     parser.add_argument(
         "--class",
         dest="work_class",
@@ -122,18 +119,18 @@ def add_class(parser: argparse.ArgumentParser, default: WorkClass) -> None:
 
 
 def add_url(parser: argparse.ArgumentParser) -> None:
-    """Let a command take the address of Dagster's UI."""
+    """Add ``--url``."""
     parser.add_argument(
         "--url", default="http://127.0.0.1:3000", help="where the UI answers (default http://127.0.0.1:3000)"
     )
 
 
 def choose_days(options: argparse.Namespace, account: Account) -> list[date]:
-    """The days that a command's options name.
+    """The days that a command's options select.
 
     Raises:
-        ConfigurationError: Options exclude each other, or a day is not over, or before the first one, or there is
-            no such day.
+        ConfigurationError: The options contradict each other, or a day does not exist, is not over or is before
+            the account's first day.
     """
     newest = last_complete_day(datetime.now(UTC), account.zone)
     if options.day and (options.first or options.last):
@@ -145,14 +142,14 @@ def choose_days(options: argparse.Namespace, account: Account) -> list[date]:
     for day in (first, last):
         day_window(day, account.zone)
         if day > newest:
-            message = f"day {day} is not over in {account.zone.key}; the last complete day is {newest}"
-            raise ConfigurationError(message)
+            raise ConfigurationError(
+                f"day {day} is not over in {account.zone.key}; the last complete day is {newest}"
+            )
         if day < account.start:
-            message = (
+            raise ConfigurationError(
                 f"day {day} is before the first day {account.start}; "
                 f"set VENDOR_ASSETS_START={day} or an earlier day to include it"
             )
-            raise ConfigurationError(message)
     days = days_between(first, last, account.zone)
     if missing := sorted(set(days_between(first, last)) - set(days)):
         print(f"left out, no such day in {account.zone.key}: {', '.join(map(str, missing))}", file=sys.stderr)
@@ -161,7 +158,7 @@ def choose_days(options: argparse.Namespace, account: Account) -> list[date]:
 
 @contextmanager
 def embedded_vendor(account: Account) -> Iterator[Account]:
-    """Settings that point at a running vendor: as they are, or at an embedded one started for as long as needed."""
+    """The account with a vendor that runs; the embedded one is started for the block, unless it runs already."""
     from vendor_assets.settings import SIMULATOR_URL
 
     if not account.embedded or answers(SIMULATOR_URL):
@@ -172,7 +169,7 @@ def embedded_vendor(account: Account) -> Iterator[Account]:
 
 
 def local_opener(url: str) -> urllib.request.OpenerDirector:
-    """Opens addresses without a proxy where this machine is meant, else as the environment says."""
+    """An opener that uses the environment's proxy, but none for this machine."""
     from vendor_assets.client.network import is_loopback
 
     try:
@@ -183,7 +180,7 @@ def local_opener(url: str) -> urllib.request.OpenerDirector:
 
 
 def answers(url: str) -> bool:
-    """Whether an embedded vendor runs there."""
+    """Whether an embedded vendor runs at a URL."""
     try:
         with local_opener(url).open(f"{url}/_control/log", timeout=2) as answer:
             return bool(answer.status == 200)
@@ -193,7 +190,7 @@ def answers(url: str) -> bool:
 
 @contextmanager
 def simulator_process(api_key: str) -> Iterator[str]:
-    """An embedded vendor on a free port while the block lasts; its URL.
+    """Run the embedded vendor on a free port; yields its URL.
 
     Raises:
         VendorAssetsError: It did not start.

@@ -1,4 +1,4 @@
-"""``store``: whose data the store holds, and that it is another's name from now on."""
+"""``store``: show whose data the store holds; ``store move`` changes that to the configured vendor."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from vendor_assets.cli.project import COMPLETE, open_project
 def add(commands: Any) -> None:
     """Add the command."""
     store = commands.add_parser(
-        "store", help="whose data the store holds; move: they are another address's from now on"
+        "store", help="show whose data the store holds; move: keep them for the vendor configured now"
     )
     store.set_defaults(run=_show)
     actions = store.add_subparsers(metavar="action")
     moved = actions.add_parser(
         "move",
-        help="keep the store for what is configured now",
-        description="Say that the store's data are those of the vendor that is configured now: the same account, "
-        "under another address, kind or name. Nothing else in the store changes, and nothing is asked of the vendor.",
+        help="keep the store for the vendor configured now",
+        description="Declare that the store's data belong to the vendor configured now: the same account under "
+        "another address, kind or name. Nothing else in the store changes, and the vendor is not called.",
     )
     moved.add_argument(
         "--from",
         dest="before",
         required=True,
         metavar="SOURCE",
-        help="whose data they are so far, as `vendor-assets store` shows it, like new_relic@https://api.newrelic.com; "
-        "unmarked or unreadable where it shows that",
+        help="whose data the store holds so far, as `vendor-assets store` shows it, like "
+        "new_relic@https://api.newrelic.com, unmarked or unreadable",
     )
     moved.set_defaults(run=_move)
 

@@ -1,4 +1,4 @@
-"""What reaches a terminal: nothing that it would obey but our own, and nothing that it cannot write."""
+"""Safe output: no control sequences from data, no characters that the terminal cannot encode."""
 
 from __future__ import annotations
 
@@ -16,41 +16,37 @@ if TYPE_CHECKING:
 
 
 class Visible:
-    """A stream that shows what a terminal would obey: escape sequences, marks of direction, halves of surrogates.
+    """A stream that escapes control sequences, direction marks and lone surrogates; line ends and tabs stay.
 
-    A net below whatever names and messages have been made presentable one by one. Line ends and tabs stay.
-
-    Args:
-        stream: Where the text goes.
+    A second defence: names and messages are made presentable where they are printed.
     """
 
     def __init__(self, stream: Any) -> None:
         self.plain = stream
         if isinstance(stream, TextIOWrapper):
-            # A terminal of few letters: what it has not is shown by its number.
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
-        """Write text, lines of it or parts of lines."""
+        """Write text, escaped."""
         self.plain.write(visible(text))
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is the stream's own."""
+        """Delegate everything else to the stream."""
         return getattr(self.plain, name)
 
 
 @contextmanager
 def visible_output() -> Iterator[None]:
-    """While the block lasts, standard output and standard error are such streams."""
+    """Escape standard output and standard error."""
     with redirect_stdout(Visible(sys.stdout)), redirect_stderr(Visible(sys.stderr)):
         yield
 
 
 def console(stream: Any) -> Console:
-    """A console that may colour and move the cursor on a terminal, and elsewhere writes plain lines of any length.
+    """A rich console: colours and cursor movement on a terminal, elsewhere plain lines of any length.
 
-    It writes past :class:`Visible`: whatever it is given is visible already, and a ``Text``, which has no markup.
+    It bypasses :class:`Visible`, so give it text that is escaped already, as ``Text``, which has no markup.
     """
     from rich.console import Console
 
@@ -64,12 +60,10 @@ def console(stream: Any) -> Console:
 
 
 def print_table(rows: Iterable[Sequence[object]], *heads: str, least: int = 6) -> None:
-    """Print a table of any text: its first and its last column are words, those between are numbers.
+    """Print a table whose first and last columns are text and the others numbers.
 
     Args:
-        rows: The cells.
-        heads: What the columns are called.
-        least: Characters of a column at least, where the output is no terminal.
+        least: Minimum width of a column when the output is not a terminal.
     """
     from rich.table import Table
     from rich.text import Text
@@ -77,7 +71,7 @@ def print_table(rows: Iterable[Sequence[object]], *heads: str, least: int = 6) -
     table = Table(box=None, padding=(0, 0, 0, 2), pad_edge=False)
     screen = console(sys.stdout)
     for at, head in enumerate(heads):
-        # On a terminal as narrow as need be, but nothing is cut.
+        # Columns may be narrow on a terminal, but nothing is cut off.
         width = 12 if at == 0 else 0 if screen.is_terminal else least
         side: Literal["left", "right"] = "right" if 0 < at < len(heads) - 1 else "left"
         table.add_column(head, justify=side, min_width=width, overflow="fold")
@@ -85,5 +79,5 @@ def print_table(rows: Iterable[Sequence[object]], *heads: str, least: int = 6) -
         table.add_row(*(Text(presentable(cell, LONGEST_MESSAGE)) for cell in row))
     with screen.capture() as captured:
         screen.print(table)
-    # Its last column is padded as well, for nobody.
+    # Rich pads the last column.
     screen.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))

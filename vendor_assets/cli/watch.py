@@ -1,9 +1,10 @@
-"""``status``, ``doctor`` and ``budget``: how things are."""
+"""``status``, ``doctor`` and ``budget``: the state of days, of the deployment and of the budget."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -52,7 +53,7 @@ def add(commands: Any) -> None:
     budget.add_argument(
         "--lift-ceiling",
         action="store_true",
-        help="forget at which rate the vendor fell, where you know that it bears more",
+        help="forget the rate at which the vendor failed, if you know that it can take more",
     )
     budget.set_defaults(run=_budget)
 
@@ -103,7 +104,7 @@ def _standing_as_json(standing: Standing) -> dict[str, Any]:
 
 
 def _work(project: Project) -> dict[str, Any]:
-    """What harvests, how many calls were made today and how many wait; what the budget's database knows."""
+    """Running harvests, calls made today and calls waiting, from the budget's database."""
     from vendor_assets.budget import Backlog, Budget, Leases, totals
 
     account = project.account
@@ -112,22 +113,17 @@ def _work(project: Project) -> dict[str, Any]:
     rate = account.permitted_rate
     found: dict[str, Any] = {"quota_of_the_day": rate and round(rate * today.seconds)}
     try:
-        backlog = Backlog(account.database_url, account.name)
-        try:
+        with closing(Backlog(account.database_url, account.name)) as backlog:
             samples = backlog.read(today.start - timedelta(minutes=5))
-        finally:
-            backlog.close()
-        budget = Budget(
+        opened = Budget(
             account.database_url,
             account.budget_name,
             limits=account.limits,
             share=account.share,
             max_in_flight=account.max_in_flight,
         )
-        try:
+        with closing(opened) as budget:
             slowed = budget.state().slowed
-        finally:
-            budget.close()
         alive = [lease for lease in Leases(account.database_url).all() if not lease.lapsed]
     except BudgetError as error:
         return found | {"problem": str(error)}
@@ -145,7 +141,7 @@ def _work(project: Project) -> dict[str, Any]:
 
 
 def _runs(url: str) -> dict[str, Any] | None:
-    """What Dagster's UI says of runs and daemons; None where none answers."""
+    """Runs and daemons as Dagster's UI reports them; None if no UI answers."""
     try:
         answer = ask_dagster(url, _RUNS, {}, timeout_seconds=1.0)
     except VendorAssetsError:
@@ -216,7 +212,7 @@ def _doctor(options: argparse.Namespace) -> int:
     ):
         resources = build_resources(reachable)
         names = Names(reachable.name)
-        # Outside of a run nothing else resolves the key, which resources know by the name of its variable only.
+        # Outside of a run, resources with secrets from environment variables must be resolved explicitly.
         vendor_api = resources[names.resource("vendor_api")].process_config_and_initialize()
         for finding in examine(reachable, vendor_api, resources[names.resource("store")], instance):
             failed += finding.state == "failed"
