@@ -10,9 +10,12 @@ __version__ = "0.1.0"
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # noqa: TID251  must be there before any import
 
 _HOMES = {
+    "Names": "vendor_assets.orchestration.names",
+    "Partitions": "vendor_assets.orchestration.partitions",
     "VendorAccount": "vendor_assets.orchestration.component",
     "account_of": "vendor_assets.settings",
     "build_definitions": "vendor_assets.orchestration.definitions",
+    "read": "vendor_assets.analytics",
     "read_accounts": "vendor_assets.settings",
 }
 """What other projects use, and where it is."""

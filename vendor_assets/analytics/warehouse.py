@@ -31,6 +31,7 @@ from vendor_assets.storage.parquet import (
     duckdb_connection,
     duckdb_reason,
     read_metadata,
+    read_schema,
     read_table,
 )
 from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA, TABLES, Table
@@ -63,7 +64,10 @@ _MEMORY_LIMIT: Final = "512MB"
 
 @dataclass(frozen=True, order=True)
 class Partition:
-    """One file of a table: its day, its troop's partition key (None in tables of days) and its object key."""
+    """One file of a table: its day, its troop's partition key (None in tables of days) and its object key.
+
+    A table that is not partitioned has one, of the first day that there is.
+    """
 
     day: date
     troop: str | None
@@ -90,9 +94,7 @@ class Warehouse:
 
     def days(self, table: str) -> list[date]:
         """The days of which a table has at least one partition, in order."""
-        prefix = layout.table_prefix(_table(table).name)
-        days = map(layout.day_of_folder, self.store.folders(prefix))
-        return sorted(day for day in days if day is not None)
+        return self._days_of(self._table(table).name)
 
     def partitions(
         self, table: str, days: Days | None = None, troops: Iterable[str] | str | None = None
@@ -100,7 +102,7 @@ class Warehouse:
         """The partitions that are there, by day and troop.
 
         Args:
-            table: A table's name.
+            table: A table's name, one of your own too.
             days: One day, a tuple (first, last), both included, or a list of days; all days if not given. Days
                 are dates or texts like ``2026-11-20``.
             troops: Ids or partition keys of troops; all if not given.
@@ -108,7 +110,16 @@ class Warehouse:
         Raises:
             ConfigurationError: An unknown table or troop, or a day that is none.
         """
-        spec = _table(table)
+        return self._partitions(self._table(table), days, troops)
+
+    def _partitions(
+        self, spec: Table, days: Days | None, troops: Iterable[str] | str | None
+    ) -> list[Partition]:
+        if not spec.partitioned_by:
+            if days is not None or troops is not None:
+                message = f"{spec.name} is not partitioned; leave days and troops away and filter its rows"
+                raise ConfigurationError(message)
+            return [Partition(date.min, None, layout.table_key(spec.name))]
         wanted = self._days(spec, days)
         if "troop" not in spec.partitioned_by:
             if troops is not None:
@@ -130,7 +141,7 @@ class Warehouse:
         Raises:
             ConfigurationError: An unknown table or troop, or a day that is none.
         """
-        spec = _table(table)
+        spec = self._table(table)
         wanted = self._days(spec, days)
         if "troop" not in spec.partitioned_by:
             present = {partition.day for partition in self.partitions(spec.name, days, troops)}
@@ -159,7 +170,7 @@ class Warehouse:
 
     def states(self, table: str, day: date) -> dict[str, str]:
         """What became of each troop of a day: ``complete``, ``partial``, ``empty`` or ``missing``, by partition key."""
-        spec = _table(table)
+        spec = self._table(table)
         found = {partition.troop or "": partition for partition in self._listed(spec, [day])}
 
         def state(key: str) -> str:
@@ -220,8 +231,12 @@ class Warehouse:
         not there give no rows and one line in the log; ``missing`` names them. The columns are the same even
         where there are no rows at all.
 
+        A table of your own is what the IO manager, or anybody else, wrote to the same place, ``processed/<name>/``. Its
+        columns are those of its newest partition; one that an older partition lacks is null there.
+
         Args:
-            table: ``troops``, ``warriors``, ``data_groups``, ``performance_data`` or ``daily_performance``.
+            table: ``troops``, ``warriors``, ``data_groups``, ``performance_data``, ``daily_performance``, or a
+                table of your own.
             days: One day, a tuple (first, last), both included, or a list of days; all days if not given.
             troops: Ids or partition keys of troops; all if not given.
             columns: The table's columns, ``day`` (date) and ``troop`` (partition key; not in tables of days);
@@ -231,13 +246,14 @@ class Warehouse:
 
         Raises:
             ConfigurationError: An unknown table, troop, column or kind, or a day that is none.
+            StorageError: Partitions of a table of your own do not fit together.
         """
-        spec = _table(table)
+        spec = self._table(table)
         names = _columns(spec, columns)
         if as_ not in ("pandas", "arrow", "duckdb"):
             message = f"as_={as_!r} is unknown; choose pandas, arrow or duckdb"
             raise ConfigurationError(message)
-        found = self.partitions(spec.name, days, troops)
+        found = self._partitions(spec, days, troops)
         if days is not None:
             self._say_missing(spec, self._days(spec, days), found)
         if as_ == "duckdb":
@@ -247,9 +263,37 @@ class Warehouse:
         result = self._arrow(spec, names, found)
         return result.to_pandas() if as_ == "pandas" else result
 
+    def _table(self, name: str) -> Table:
+        """One of ours, or a table of the user's own as its newest partition is.
+
+        Raises:
+            ConfigurationError: There is none of this name.
+        """
+        if name in TABLES:
+            return TABLES[name]
+        if layout.is_table(name):
+            for day in reversed(self._days_of(name)):
+                for info in self.store.list(layout.table_prefix(name, day)):
+                    troop = _troop_of(info.key)
+                    if info.key != layout.table_key(name, day, troop):
+                        continue
+                    schema = read_schema(self.store, info.key)
+                    return Table(name, "", ("day",) if troop is None else ("day", "troop"), (), schema)
+            if self.store.head(layout.table_key(name)):
+                return Table(name, "", (), (), read_schema(self.store, layout.table_key(name)))
+        message = (
+            f"table {name!r} is unknown; choose one of {', '.join(TABLES)}, "
+            f"or a table of your own that has a partition in {self.store.url}"
+        )
+        raise ConfigurationError(message)
+
+    def _days_of(self, name: str) -> list[date]:
+        days = map(layout.day_of_folder, self.store.folders(layout.table_prefix(name)))
+        return sorted(day for day in days if day is not None)
+
     def _days(self, spec: Table, days: Days | None) -> list[date]:
         if days is None:
-            return self.days(spec.name)
+            return self._days_of(spec.name)
         if isinstance(days, tuple):
             pair: tuple[Day, ...] = days
             if len(pair) != 2:
@@ -277,7 +321,7 @@ class Warehouse:
         found = self._with_keys(spec, days, candidates)
         known = {partition.troop for partition in found}
         if not all(known.intersection(keys) for keys in names.values()):
-            others = [day for day in self.days(spec.name) if day not in set(days)]
+            others = [day for day in self._days_of(spec.name) if day not in set(days)]
             elsewhere = {partition.troop for partition in self._with_keys(spec, others, candidates)}
         else:
             elsewhere = set()
@@ -320,13 +364,21 @@ class Warehouse:
         stored = [name for name in names if name in spec.schema.names]
 
         def load(partition: Partition) -> pa.Table:
-            rows = read_table(self.store, partition.key, columns=stored or [spec.key[0]])
-            columns = {name: rows[name] for name in stored}
+            if spec.name in TABLES:
+                rows = read_table(self.store, partition.key, columns=stored or [spec.key[0]])
+            else:
+                rows = read_table(self.store, partition.key)
+            columns = {
+                name: rows[name] if name in rows.column_names else pa.nulls(rows.num_rows) for name in stored
+            }
             columns["day"] = _repeated(partition.day, DAY_FIELD.type, rows.num_rows)
             columns["troop"] = _repeated(partition.troop or "", TROOP_FIELD.type, rows.num_rows)
-            return pa.Table.from_arrays(
-                [columns[name].cast(schema.field(name).type) for name in names], schema=schema
-            )
+            try:
+                arrays = [columns[name].cast(schema.field(name).type) for name in names]
+            except pa.ArrowInvalid as error:
+                message = f"{partition.key} does not fit the newest partition of {spec.name}: {error}"
+                raise StorageError(f"{message}; materialize it anew") from error
+            return pa.Table.from_arrays(arrays, schema=schema)
 
         return pa.concat_tables([schema.empty_table(), *map_concurrently(load, partitions)])
 
@@ -356,8 +408,8 @@ class Warehouse:
         """
         import duckdb  # noqa: PLC0415 (0.1 s that readers of paths need not pay)
 
-        spec = _table(table)
-        found = self.partitions(spec.name, days, troops)
+        spec = self._table(table)
+        found = self._partitions(spec, days, troops)
         with _aggregating(self.store) as connection:
             for name, frame in (frames or {}).items():
                 connection.register(name, frame)
@@ -378,11 +430,14 @@ class Warehouse:
         names: Sequence[str],
         partitions: Sequence[Partition],
     ) -> duckdb.DuckDBPyRelation:
+        empty = pa.schema([_schema(spec).field(name) for name in names]).empty_table()
         if not partitions:
-            empty = pa.schema([_schema(spec).field(name) for name in names]).empty_table()
             return connection.from_arrow(empty)
-        wanted = ", ".join(f'"{name}"' for name in names)
+        wanted = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
         scan = _scan(spec, [self.store.uri(partition.key) for partition in partitions])
+        if spec.name not in TABLES:
+            connection.register("every_column", empty)
+            scan = f"(FROM every_column UNION ALL BY NAME FROM {scan})"
         return connection.sql(f"SELECT {wanted} FROM {scan}")
 
 
@@ -613,16 +668,9 @@ def _statistics(
     yield from relation.to_arrow_reader(50_000)
 
 
-def _table(name: str) -> Table:
-    if name not in TABLES:
-        message = f"table {name!r} is unknown; choose one of {', '.join(TABLES)}"
-        raise ConfigurationError(message)
-    return TABLES[name]
-
-
 def _schema(spec: Table) -> pa.Schema:
-    schema = spec.schema.append(DAY_FIELD)
-    return schema.append(TROOP_FIELD) if "troop" in spec.partitioned_by else schema
+    fields = {"day": DAY_FIELD, "troop": TROOP_FIELD}
+    return pa.schema([*spec.schema, *(fields[name] for name in spec.partitioned_by)])
 
 
 def _columns(spec: Table, columns: Sequence[str] | None) -> list[str]:
@@ -678,4 +726,7 @@ def _scan(spec: Table, uris: Sequence[str]) -> str:
     files = ", ".join("'" + uri.replace("'", "''") + "'" for uri in uris)
     kinds = {"day": "DATE", "troop": "VARCHAR"}
     typed = ", ".join(f"'{name}': {kinds[name]}" for name in spec.partitioned_by)
-    return f"read_parquet([{files}], hive_partitioning = true, hive_types = {{{typed}}})"
+    options = f", hive_partitioning = true, hive_types = {{{typed}}}" if typed else ""
+    if spec.name not in TABLES:
+        options += ", union_by_name = true"
+    return f"read_parquet([{files}]{options})"

@@ -30,8 +30,13 @@ class Partitions:
     @classmethod
     def of(cls, account: Account) -> "Partitions":
         """The partitions that settings ask for."""
-        day = dg.DailyPartitionsDefinition(start_date=account.start.isoformat(), timezone=account.zone.key)
-        troop = dg.DynamicPartitionsDefinition(name=Names(account.name).thing(TROOP))
+        return cls.since(account.start, account.name, timezone=account.zone.key)
+
+    @classmethod
+    def since(cls, start: date | str, account: str = "", *, timezone: str = "UTC") -> "Partitions":
+        """The partitions of an account by its name, for assets that are defined without its settings."""
+        day = dg.DailyPartitionsDefinition(start_date=str(start), timezone=timezone)
+        troop = dg.DynamicPartitionsDefinition(name=Names(account).thing(TROOP))
         return cls(day, troop, dg.MultiPartitionsDefinition({DAY: day, TROOP: troop}))
 
     def troops(self, instance: dg.DagsterInstance) -> set[str]:

@@ -47,7 +47,8 @@ _LETTERS_KEY: Final = re.compile(
     r"dead_letters/(?P<asset>[a-z_]+)/(?P<day>day=[^/]+)/(?:troop=(?P<troop>[^/]+)/)?dead_letters\.json"
 )
 _TABLE_KEY: Final = re.compile(
-    r"processed/(?P<table>[a-z0-9_]+)/day=(?P<day>\d{4}-\d{2}-\d{2})/(?:troop=(?P<troop>[^/]+)/)?data\.parquet"
+    r"processed/(?P<table>\w+(?:/\w+)*)/day=(?P<day>\d{4}-\d{2}-\d{2})/(?:troop=(?P<troop>[^/]+)/)?data\.parquet",
+    re.ASCII,
 )
 
 
@@ -119,6 +120,11 @@ def troop_of_folder(name: str) -> str | None:
 def table_key(table: str, day: date | None = None, troop: str | None = None) -> str:
     """Key of a table's Parquet object; of a table that is not partitioned without day and troop."""
     return f"{table_prefix(table)}{_partition(day, troop)}data.parquet"
+
+
+def is_table(name: str) -> bool:
+    """Whether a text may be the name of a table: parts of letters, digits and underscores, with slashes between."""
+    return re.fullmatch(r"\w+(?:/\w+)*", name, re.ASCII) is not None
 
 
 def table_prefix(table: str, day: date | None = None) -> str:

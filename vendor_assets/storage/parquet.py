@@ -236,6 +236,17 @@ def read_metadata(store: ObjectStore, key: str) -> tuple[dict[str, str], int]:
     return {name: text for name, text in texts.items() if name not in _NOT_OURS}, found.num_rows
 
 
+def read_schema(store: ObjectStore, key: str) -> pa.Schema:
+    """The columns of a table, without reading its rows.
+
+    Raises:
+        ObjectNotFoundError: It is not there.
+        StorageError: It is not a Parquet file.
+    """
+    schema: pa.Schema = _read(store, key, pq.read_schema)
+    return schema.remove_metadata()
+
+
 def duckdb_connection(store: ObjectStore) -> duckdb.DuckDBPyConnection:
     """A new DuckDB in memory that reads what ``store.uri(key)`` names, on a folder and on S3.
 

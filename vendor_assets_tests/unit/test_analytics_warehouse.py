@@ -23,8 +23,8 @@ from vendor_assets.days import Window, day_window
 from vendor_assets.errors import ConfigurationError, StorageError
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
-from vendor_assets.storage.parquet import read_metadata
-from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA
+from vendor_assets.storage.parquet import read_metadata, write_table
+from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA, Table
 from vendor_assets_tests.support.analysis import rows_of, slices, write_performance, write_roster
 
 DAY = date(2026, 11, 20)
@@ -148,6 +148,59 @@ def test_days_without_rows_are_said_once_in_the_log(
     assert [record.getMessage() for record in caplog.records] == [
         f"performance_data has no rows for 2025-01-01 in {store.url}"
     ]
+
+
+def write_own(
+    store: FolderStore, name: str, rows: pa.Table, day: date | None = None, troop: str | None = None
+) -> None:
+    """A table of the user's own, where the IO manager writes it."""
+    write_table(store, layout.table_key(name, day, troop), rows, Table(name, "", (), (), rows.schema))
+
+
+@pytest.mark.parametrize("kind", ["pandas", "arrow", "duckdb"])
+def test_a_table_of_ones_own_is_read_like_ours(store: WatchedStore, kind: str) -> None:
+    """By its name, of days or of days and troops; its columns are those of its newest partition."""
+    write_own(store, "slowest", pa.table({"old": [1], "p99": [2]}), DAY - timedelta(days=1))
+    write_own(store, "slowest", pa.table({"p99": [0.5, 1.5], "team": ["a", "b"]}), DAY)
+    write_own(store, "team/Costs", pa.table({"cost": [7]}), DAY, "1")
+    write_own(store, "limits", pa.table({"limit": [3]}))
+
+    def rows(name: str, **chosen: object) -> list[dict[str, object]]:
+        found = read(name, **chosen, as_=kind, store=store)  # type: ignore[arg-type]
+        table = found.to_arrow_table() if kind == "duckdb" else found
+        frame = table if kind == "pandas" else table.to_pandas()
+        return [
+            {key: None if pd.isna(value) else value for key, value in row.items()}
+            for row in frame.astype(object).to_dict("records")
+        ]
+
+    before = DAY - timedelta(days=1)
+    old = {"p99": 2.0, "team": None, "day": before}
+    assert [row | {"day": pd.Timestamp(row["day"]).date()} for row in rows("slowest", days=str(before))] == [
+        old
+    ]
+    assert [row["p99"] for row in rows("slowest")] == [2.0, 0.5, 1.5]
+    assert rows("slowest", columns=["team"]) == [{"team": None}, {"team": "a"}, {"team": "b"}]
+    assert [(row["cost"], row["troop"]) for row in rows("team/Costs", troops="1")] == [(7, "1")]
+    assert rows("limits") == [{"limit": 3}]
+
+
+@pytest.mark.parametrize("name", ["../slowest", "slow est", "", "/limits", "team/"])
+def test_no_table_has_such_a_name(store: WatchedStore, name: str) -> None:
+    """A name cannot leave the tables' folder."""
+    with pytest.raises(ConfigurationError, match="is unknown"):
+        read(name, store=store)
+
+
+def test_partitions_of_ones_own_that_do_not_fit_are_refused(store: WatchedStore) -> None:
+    """The object is named, and what to do."""
+    write_own(store, "slowest", pa.table({"p99": ["much"]}), DAY - timedelta(days=1))
+    write_own(store, "slowest", pa.table({"p99": [0.5]}), DAY)
+    with pytest.raises(StorageError, match=r"day=2026-11-19/data.parquet does not fit .*materialize it anew"):
+        read("slowest", store=store)
+    write_own(store, "limits", pa.table({"limit": [3]}))
+    with pytest.raises(ConfigurationError, match="limits is not partitioned"):
+        read("limits", days=DAY, store=store)
 
 
 @pytest.mark.parametrize(
