@@ -47,6 +47,8 @@ mutation Launch($params: LaunchBackfillParams!) {
 
 
 def _backfill(options: argparse.Namespace) -> int:
+    from vendor_assets.orchestration.names import Names
+
     project = open_project(options.account)
     days = choose_days(options, project.account)
     project.store()  # raises if the store holds another vendor's data
@@ -54,7 +56,7 @@ def _backfill(options: argparse.Namespace) -> int:
     if options.troop:
         tags["vendor_assets/troops"] = json.dumps(options.troop)
     params = {
-        "assetSelection": [{"path": ["troops"]}],
+        "assetSelection": [{"path": Names(project.account.name).key("troops").path}],
         "partitionNames": [day.isoformat() for day in days],
         "tags": [{"key": key, "value": value} for key, value in tags.items()],
         "title": f"vendor-assets backfill {days[0]} to {days[-1]}",
