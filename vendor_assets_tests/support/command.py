@@ -1,12 +1,14 @@
 """Runs the command ``vendor-assets`` as its own process, as a user would, in a folder of its own.
 
-The processes are forked from one that has imported Dagster and the tables' libraries already: imports are more than
-half of what a small harvest costs. What starting anew costs and does is the affair of other tests.
+The processes are forked from one that has already imported Dagster and the libraries for tables: imports are more
+than half of what a small harvest costs. Starting from nothing is covered by other tests.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
+import importlib
 import json
 import multiprocessing
 import os
@@ -24,10 +26,19 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).parents[2]
 _IMPORTED = [
     "pandas",
+    "pyarrow.dataset",
     "pyarrow.parquet",
+    "rich.progress",
+    "upath",
     "vendor_assets.cli",
     "vendor_assets.orchestration.definitions",
     "vendor_assets.orchestration.runs.launching",
+    "vendor_assets.simulator.command",
+    # Dagster imports these where it opens an instance or executes a run.
+    "dagster._core.execution.plan.active",
+    "dagster._core.executor.in_process",
+    "dagster._core.storage.root",
+    "dagster._core.storage.sqlite_storage",
 ]
 
 
@@ -83,15 +94,28 @@ class Command:
 
 
 class Running:
-    """A command that runs, with the part of :class:`subprocess.Popen` that tests use."""
+    """A command that runs, with the part of :class:`subprocess.Popen` that tests use.
 
-    def __init__(self, folder: Path, environ: Mapping[str, str], arguments: Sequence[str]) -> None:
+    Args:
+        folder: Working directory.
+        environ: The whole environment.
+        arguments: The command's name, then its arguments.
+        entry_point: The function that it runs: module and name.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        environ: Mapping[str, str],
+        arguments: Sequence[str],
+        entry_point: tuple[str, str] = ("vendor_assets.cli", "main"),
+    ) -> None:
         self.args = list(arguments)
         with tempfile.NamedTemporaryFile(prefix="out-", delete=False) as out:
             self._out = Path(out.name)
         with tempfile.NamedTemporaryFile(prefix="err-", delete=False) as err:
             self._err = Path(err.name)
-        values = (str(folder), dict(environ), self.args, out.name, err.name)
+        values = (str(folder), dict(environ), self.args, entry_point, out.name, err.name)
         self._process: ForkServerProcess = _fork_server().Process(target=_be_the_command, args=values)
         self._process.start()
 
@@ -167,9 +191,16 @@ def _new_instance() -> Path:
 
 
 def _be_the_command(
-    folder: str, environ: dict[str, str], arguments: list[str], out: str, err: str
+    folder: str,
+    environ: dict[str, str],
+    arguments: list[str],
+    entry_point: tuple[str, str],
+    out: str,
+    err: str,
 ) -> NoReturn:
     """Be a process that a shell has just started."""
+    # What was imported before the fork stays: searching it for garbage would copy its pages, again and again.
+    gc.freeze()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environ)
@@ -179,8 +210,8 @@ def _be_the_command(
         os.close(opened)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115  as at the start of a process
     sys.argv = arguments
-    from vendor_assets.cli import main
-
+    module, name = entry_point
+    main = getattr(importlib.import_module(module), name)
     try:
         code = main()
     finally:

@@ -12,11 +12,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +116,6 @@ class RunningS3:
 
     def client(self, **changes: Any) -> Any:
         """A boto3 client with the server's endpoint and credentials, quick to give up; arguments replace these."""
-        import boto3
         from botocore.config import Config
 
         arguments: dict[str, Any] = {
@@ -126,7 +127,7 @@ class RunningS3:
                 connect_timeout=2, read_timeout=20, retries={"mode": "standard", "max_attempts": 2}
             ),
         }
-        return boto3.session.Session().client("s3", **(arguments | changes))
+        return s3_client(**(arguments | changes))
 
     def make_bucket(self) -> str:
         """Make a bucket of a new name."""
@@ -142,6 +143,22 @@ class RunningS3:
         except Exception:
             return False
         return True
+
+
+def s3_client(**arguments: Any) -> Any:
+    """A boto3 client; all come from one session, which reads its large models of AWS once."""
+    with _session_lock:
+        return _session().client("s3", **arguments)
+
+
+_session_lock = threading.Lock()
+
+
+@cache
+def _session() -> Any:
+    import boto3
+
+    return boto3.session.Session()
 
 
 @contextmanager

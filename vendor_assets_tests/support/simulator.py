@@ -1,11 +1,12 @@
-"""Starts the embedded vendor as its own process for a test, and ends it by its id."""
+"""Starts the embedded vendor as its own process for a test, and ends it by its id.
+
+The process is forked like a command's (see ``command.py``): an interpreter for each test costs more than most tests.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vendor_assets.simulator.world import World
+from vendor_assets_tests.support.command import ROOT, Running
 
 KEY = "test-key"
 
@@ -28,7 +30,7 @@ class RunningSimulator:
         world: The same world, to compute what a complete harvest holds.
     """
 
-    def __init__(self, url: str, process: subprocess.Popen[str], world: World) -> None:
+    def __init__(self, url: str, process: Running, world: World) -> None:
         self.url = url
         self.key = KEY
         self.process = process
@@ -111,15 +113,15 @@ def simulator(**flags: object) -> Iterator[RunningSimulator]:
     """
     flags = {"world": "small", "limit": "none", **flags}
     with tempfile.TemporaryDirectory(prefix="simulator-") as folder:
-        port_file, output = Path(folder) / "port", Path(folder) / "output"
-        command = [sys.executable, "-m", "vendor_assets.simulator", "--port", "0"]
-        command += ["--port-file", str(port_file), "--parent-pid", str(os.getpid()), *_arguments(flags)]
-        with output.open("w") as sink:
-            process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, text=True)
+        port_file = Path(folder) / "port"
+        command = ["simulator", "--port", "0", "--port-file", str(port_file)]
+        command += ["--parent-pid", str(os.getpid()), *_arguments(flags)]
+        process = Running(ROOT, os.environ, command, ("vendor_assets.simulator.command", "main"))
         try:
             while not port_file.exists():
                 if process.poll() is not None:
-                    raise RuntimeError(f"the simulator did not start: {output.read_text().strip()}")
+                    said = "".join(process.communicate()).strip()
+                    raise RuntimeError(f"the simulator did not start: {said}")
                 time.sleep(0.01)
             url = f"http://127.0.0.1:{int(port_file.read_text())}"
             yield RunningSimulator(url, process, world_of(flags))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vendor_assets.storage.objects import ObjectStore, open_store
-from vendor_assets_tests.support.s3 import RunningS3
+from vendor_assets_tests.support.s3 import RunningS3, s3_client
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,9 @@ class Place:
         return open_store(self.url, s3_client_factory=self._client)
 
     def _client(self) -> Any:
-        import boto3
         from botocore.config import Config
 
-        return boto3.session.Session().client(
-            "s3",
+        return s3_client(
             endpoint_url=self.endpoint,
             aws_access_key_id=self.key,
             aws_secret_access_key=self.secret,
