@@ -10,8 +10,11 @@ TESTS ?= $(TIERS:%=vendor_assets_tests/%)
 # Tests that start servers and kill processes wait a good deal: four at once use two cores well.
 WORKERS ?= 4
 
+# pytest keeps the asserts that it has rewritten as bytecode; without, each of its processes rewrites all of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test check style layers types format bench attack clean
+.PHONY: help demo dev test collect check style layers types format bench attack clean
 
 help: ## Show this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 17
@@ -25,6 +28,10 @@ dev: .venv/installed ## Start the embedded vendor and Dagster's UI, until Ctrl-C
 test: .venv/installed-dev ## Run all tests; some of them: make test TESTS=vendor_assets_tests/unit
 	@echo "testing: $(TESTS)"
 	@$(BIN)/pytest -n $(WORKERS) $(TESTS)
+
+collect: .venv/installed-dev
+	@echo "collecting: $(TESTS)"
+	@$(BIN)/pytest -q --collect-only $(TESTS) >/dev/null
 
 check: style layers types ## Check style, layers and types; all of them even so: make -k check
 
