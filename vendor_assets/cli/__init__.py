@@ -46,10 +46,9 @@ def _run(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         return _of_each_account(options)
-    except ConfigurationError as error:
-        return _complain(error, WRONG_USE)
     except VendorAssetsError as error:
-        return _complain(error, FAILED)
+        print(f"vendor-assets: {error}", file=sys.stderr)
+        return _code_of(error)
     except KeyboardInterrupt:
         print("vendor-assets: stopped; the next run goes on where this one ended", file=sys.stderr)
         return FAILED
@@ -60,7 +59,11 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _of_each_account(options: argparse.Namespace) -> int:
     """Run a command for one account, or a read-only command for all of them."""
-    reads = options.run in EVERY_ACCOUNT and getattr(options, "action", "list") in ("list", "show")
+    reads = (
+        options.run in EVERY_ACCOUNT
+        and getattr(options, "action", "list") in ("list", "show")
+        and not getattr(options, "lift_ceiling", False)
+    )
     names = [options.account]
     if reads and options.account is None:
         names = [each.name or None for each in open_accounts()[1]]
@@ -70,21 +73,28 @@ def _of_each_account(options: argparse.Namespace) -> int:
     documents: dict[str, object] = {}
     for name in names:
         options.account = name
-        if not getattr(options, "json", False):
-            print(f"== {name}")
-            codes.append(int(options.run(options)))
+        as_json = getattr(options, "json", False)
+        if not as_json:
+            print(f"== {name}", flush=True)
+        printed = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(printed) if as_json else contextlib.nullcontext():
+                codes.append(int(options.run(options)))
+        except VendorAssetsError as error:
+            # What is wrong with one account hides nothing of the others.
+            print(f"vendor-assets: account {name}: {error}", file=sys.stderr)
+            codes.append(_code_of(error))
+            documents |= {str(name): {"problem": str(error)}} if as_json else {}
             continue
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            codes.append(int(options.run(options)))
-        documents[str(name)] = json.loads(printed.getvalue())
+        if as_json:
+            documents[str(name)] = json.loads(printed.getvalue())
     if documents:
         print(json.dumps(documents, indent=1))
     return max(codes)
 
 
-def _complain(error: VendorAssetsError, code: int) -> int:
-    print(f"vendor-assets: {error}", file=sys.stderr)
-    return code
+def _code_of(error: VendorAssetsError) -> int:
+    return WRONG_USE if isinstance(error, ConfigurationError) else FAILED
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -55,7 +55,7 @@ def _plan(options: argparse.Namespace) -> int:
         }
         print(json.dumps(document, indent=1))
         return COMPLETE
-    _print_days(plans)
+    _print_days(plans, account.name)
     _print_costs(plans, project, seconds, at_work)
     if account.filters:
         saved, left_out = sum(plan.saved for plan in plans), max(plan.left_out for plan in plans)
@@ -92,18 +92,21 @@ def _end(seconds: float | None, at_work: int) -> str | None:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat(timespec="seconds")
 
 
-def _print_days(plans: Sequence[DayPlan]) -> None:
+def _print_days(plans: Sequence[DayPlan], account: str) -> None:
     rows = []
     for plan in plans:
         calls = [plan.calls[asset] for asset in ("warriors", "data_groups", "performance_data")]
-        rows.append((plan.day, plan.troops, *calls, plan.total, sum(plan.done.values()), _known(plan)))
+        rows.append(
+            (plan.day, plan.troops, *calls, plan.total, sum(plan.done.values()), _known(plan, account))
+        )
     print_table(rows, "day", "troops", "warriors", "groups", "data", "calls", "answered", "known from")
 
 
-def _known(plan: DayPlan) -> str:
+def _known(plan: DayPlan, account: str) -> str:
     """What an estimate is based on."""
     if plan.roster_from is None:
-        return f"nothing: harvest one day first, like vendor-assets harvest --day {plan.day}"
+        named = f" --account {account}" if account else ""
+        return f"nothing: harvest one day first, like vendor-assets harvest --day {plan.day}{named}"
     source = plan.shape_from
     if source is None:
         return f"the roster of {plan.roster_from}; no troop was harvested yet: a guess"
@@ -118,9 +121,7 @@ def _print_costs(plans: Sequence[DayPlan], project: Project, seconds: float | No
     said = f"{total:,} calls to come, {answered:,} answered already"
     rate = account.permitted_rate
     if seconds is None or rate is None:
-        print(
-            f"{said}; how long that takes is known once the vendor's capacity was found (VENDOR_RATE is auto)"
-        )
+        print(f"{said}; how long that takes is known once the vendor's capacity was found (the rate is auto)")
     else:
         quota = "" if account.limits == "auto" else ", ".join(map(str, account.limits))
         end = datetime.now(account.zone) + timedelta(seconds=seconds)

@@ -148,7 +148,7 @@ def choose_days(options: argparse.Namespace, account: Account) -> list[date]:
         if day < account.start:
             raise ConfigurationError(
                 f"day {day} is before the first day {account.start}; "
-                f"set VENDOR_ASSETS_START={day} or an earlier day to include it"
+                f"set {'start' if account.name else 'VENDOR_ASSETS_START'}={day} or an earlier day to include it"
             )
     days = days_between(first, last, account.zone)
     if missing := sorted(set(days_between(first, last)) - set(days)):

@@ -243,7 +243,8 @@ def _budget(options: argparse.Namespace) -> int:
     print(f"breaker    {state.breaker}")
     if state.ceiling is not None:
         print(f"ceiling    {_per_second(state.ceiling)}: {state.ceiling_reason}")
-        print("           to lift it: vendor-assets budget --lift-ceiling")
+        named = f" --account {account.name}" if account.name else ""
+        print(f"           to lift it: vendor-assets budget --lift-ceiling{named}")
     elif options.lift_ceiling:
         print(f"ceiling    lifted: {lifted}" if lifted else "ceiling    none, nothing to lift")
     print(f"waiting    {state.waiting} calls, a newcomer waits {state.ahead_seconds:.1f} s for the pace")

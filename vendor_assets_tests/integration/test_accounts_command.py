@@ -58,6 +58,17 @@ def test_each_account_is_harvested_by_its_name(tmp_path: Path) -> None:
                 "== prod",
                 "== lab",
             ]
+        unnamed = command.run("budget", "--lift-ceiling")
+        assert (unnamed.code, unnamed.out) == (2, "")
+        before = (DAY - timedelta(days=1)).isoformat()
+        text = (tmp_path / FILE).read_text()
+        (tmp_path / FILE).write_text(text.replace("[accounts.prod]", f'[accounts.prod]\nstart = "{DAY}"'))
+        broken = command.run("plan", "--day", before, "--json")
+        assert broken.code == 2
+        assert f"account prod: day {before} is before the first day {DAY}; set start={before}" in broken.err
+        assert broken.json["prod"]["problem"].startswith(f"day {before} is before")
+        assert broken.json["lab"]["calls"] > 0
+        (tmp_path / FILE).write_text(text)
         alone = command.run("budget", "--account", "lab", "--json").json
         assert alone["account"].endswith("#lab")
 
