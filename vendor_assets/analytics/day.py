@@ -102,10 +102,7 @@ class DayView:
 
     @cached_property
     def _known_names(self) -> dict[str, str | None]:
-        roster = self.warehouse.roster(self.day)
-        names: dict[str, str | None] = dict(
-            zip(roster["troop_id"].to_pylist(), roster["name"].to_pylist(), strict=True)
-        )
+        names = {troop.id: troop.name for troop in self.warehouse.roster(self.day).troops}
         for troop_id, name in self.daily[["troop_id", "troop_name"]].drop_duplicates("troop_id").to_numpy():
             names.setdefault(troop_id, name if isinstance(name, str) else None)
         return names

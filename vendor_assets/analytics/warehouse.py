@@ -34,6 +34,7 @@ from vendor_assets.storage.parquet import (
     read_schema,
     read_table,
 )
+from vendor_assets.storage.roster import Roster
 from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA, TABLES, Table
 from vendor_assets.temporary import temporary_folder
 
@@ -154,19 +155,18 @@ class Warehouse:
         there = {(partition.day, partition.troop) for partition in found}
         gaps: list[tuple[date, str | None]] = []
         for day, roster in zip(wanted, map_concurrently(self.roster, wanted), strict=True):
-            if roster.num_rows == 0 and not any(partition.day == day for partition in found):
+            if not roster.troops and not any(partition.day == day for partition in found):
                 gaps.append((day, None))
-            gaps.extend(
-                (day, key) for key in sorted(roster["troop_key"].to_pylist()) if (day, key) not in there
-            )
+            keys = sorted(troop.key for troop in roster.troops)
+            gaps.extend((day, key) for key in keys if (day, key) not in there)
         return gaps
 
-    def roster(self, day: date) -> pa.Table:
-        """The day's troops; an empty table where there is no roster."""
+    def roster(self, day: date) -> Roster:
+        """The day's troops; empty where there is no roster."""
         try:
-            return read_table(self.store, layout.table_key("troops", day))
+            return Roster.read(self.store, day)
         except ObjectNotFoundError:
-            return TABLES["troops"].schema.empty_table()
+            return Roster(day)
 
     def states(self, table: str, day: date) -> dict[str, str]:
         """What became of each troop of a day: ``complete``, ``partial``, ``empty`` or ``missing``, by partition key."""
@@ -180,7 +180,7 @@ class Warehouse:
                 return "missing"
             return metadata.get("state") or ("complete" if rows else "empty")
 
-        keys = sorted({*self.roster(day)["troop_key"].to_pylist(), *found})
+        keys = sorted({*(troop.key for troop in self.roster(day).troops), *found})
         there = [key for key in keys if key in found]
         known = dict(zip(there, map_concurrently(state, there), strict=True))
         return {key: known.get(key, "missing") for key in keys}

@@ -21,6 +21,7 @@ from vendor_assets.presentable import presentable
 
 if TYPE_CHECKING:
     from vendor_assets.harvest.dead_letters import DeadLetter, DeadPartition
+    from vendor_assets.storage.roster import Roster
 
 Chosen = list[tuple["DeadPartition", list["DeadLetter"]]]
 
@@ -94,28 +95,22 @@ def _matches(reason: str, status: int | None, options: argparse.Namespace) -> bo
     return (not options.reason or options.reason in reason) and options.status in (None, status)
 
 
-def _names(store: Any, partition: DeadPartition) -> set[str]:
+def _names(store: Any, partition: DeadPartition) -> set[str | None]:
     """The partition key, id and name of a partition's troop."""
     if partition.troop_key is None:
         return set()
-    names = {partition.troop_key}
-    for row in _roster(store, partition.day):
-        if row["troop_key"] == partition.troop_key:
-            names |= {row["troop_id"], row["name"]}
-    return names
+    troop = _roster(store, partition.day).find(partition.troop_key)
+    return {partition.troop_key} | (troop.names if troop else set())
 
 
 @cache
-def _roster(store: Any, day: date) -> list[dict[str, Any]]:
-    from vendor_assets.storage import layout
-    from vendor_assets.storage.parquet import read_table
+def _roster(store: Any, day: date) -> Roster:
+    from vendor_assets.storage.roster import Roster
 
     try:
-        table = read_table(store, layout.table_key("troops", day), columns=["troop_id", "troop_key", "name"])
+        return Roster.read(store, day)
     except ObjectNotFoundError:
-        return []
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+        return Roster(day)
 
 
 def _where(partition: DeadPartition) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from difflib import get_close_matches
 from itertools import groupby
 from statistics import median
 from threading import RLock
@@ -15,7 +14,6 @@ from zoneinfo import ZoneInfo
 
 from vendor_assets.days import Window, day_window
 from vendor_assets.errors import (
-    ConfigurationError,
     ObjectNotFoundError,
     RecordError,
     StorageError,
@@ -37,6 +35,7 @@ from vendor_assets.storage import layout
 from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
+from vendor_assets.storage.roster import Roster, Troop
 from vendor_assets.vendors.base import Asset, DataGroup, Vendor
 
 logger = get_logger(__name__)
@@ -114,7 +113,7 @@ class Wanted(Protocol):
 
 
 @dataclass
-class _Troop:
+class _Cost:
     """Calls of one troop's day."""
 
     calls: dict[str, int] = field(default_factory=dict)
@@ -141,7 +140,7 @@ class Costs:
         self._days: dict[str, list[date]] = {}
         self._folders: dict[str, set[str]] = {}
         self._landed: dict[tuple[Asset, date], dict[str, list[HarvestFolder]]] = {}
-        self._rosters: dict[date, list[dict[str, Any]]] = {}
+        self._rosters: dict[date, Roster] = {}
         self._finishes: dict[tuple[Asset, date, str | None], Finish | None] = {}
         self._counted: dict[tuple[str, date, Filters, tuple[tuple[int, int], ...]], int] = {}
 
@@ -154,13 +153,14 @@ class Costs:
         Raises:
             ConfigurationError: A troop is not on the roster, or left out.
         """
-        roster_from, rows = self._roster(day)
-        taken = choose_troops(rows, roster_from or day, self._filters, only)
-        chosen = taken if only else rows
+        roster = self._roster(day)
+        roster_from = roster.day if roster else None
+        taken = self._filters.choose(roster, only) if roster else []
+        chosen = taken if only or not roster else roster.troops
         self._used: set[date] = set()
         window = day_window(day, self._zone)
-        troops = map_concurrently(lambda row: self._troop(row, day, window), taken, at_once=_READERS)
-        found = {row["troop_key"]: troop for row, troop in zip(taken, troops, strict=True)}
+        troops = map_concurrently(lambda each: self._troop(each, day, window), taken, at_once=_READERS)
+        found = {each.key: troop for each, troop in zip(taken, troops, strict=True)}
         self._take_the_median(found)
         calls: dict[str, int] = dict.fromkeys(("troops", *CHAIN), 0)
         done: dict[str, int] = dict.fromkeys(("troops", *CHAIN), 0)
@@ -171,7 +171,7 @@ class Costs:
             for asset in CHAIN:
                 calls[asset] += troop.calls[asset]
                 done[asset] += troop.done[asset]
-        names = {row["troop_key"]: str(row["name"] or row["troop_id"]) for row in chosen}
+        names = {each.key: each.title for each in chosen}
         whole: dict[str, dict[str, int]] = {
             key: {asset: troop.calls[asset] + troop.done[asset] for asset in CHAIN}
             for key, troop in found.items()
@@ -197,45 +197,45 @@ class Costs:
 
     # One troop
 
-    def _troop(self, row: Mapping[str, Any], day: date, window: Window) -> _Troop:
+    def _troop(self, troop: Troop, day: date, window: Window) -> _Cost:
         try:
-            return self._known_troop(row, day, window)
+            return self._known_troop(troop, day, window)
         except StorageUnavailableError:
             raise
         except (StorageError, RecordError) as error:
-            logger.warning("nothing is known of troop %s, as of a new one: %s", row["troop_key"], error)
-            return _Troop(calls=dict.fromkeys(CHAIN, -1), done=dict.fromkeys(CHAIN, 0))
+            logger.warning("nothing is known of troop %s, as of a new one: %s", troop.key, error)
+            return _Cost(calls=dict.fromkeys(CHAIN, -1), done=dict.fromkeys(CHAIN, 0))
 
-    def _known_troop(self, row: Mapping[str, Any], day: date, window: Window) -> _Troop:
-        key = row["troop_key"]
-        troop = _Troop()
+    def _known_troop(self, troop: Troop, day: date, window: Window) -> _Cost:
+        key = troop.key
+        cost = _Cost()
         for asset in CHAIN:
-            whole = self._whole(asset, row, day, window, self._filters)
-            troop.known |= whole is not None and asset != "warriors"
-            troop.done[asset] = answered = self._answered(asset, day, key)
-            troop.calls[asset] = self._left(asset, row, day, window, whole, answered)
+            whole = self._whole(asset, troop, day, window, self._filters)
+            cost.known |= whole is not None and asset != "warriors"
+            cost.done[asset] = answered = self._answered(asset, day, key)
+            cost.calls[asset] = self._left(asset, troop, day, window, whole, answered)
             if self._filters and whole is not None:
-                without = self._whole(asset, row, day, window, _NO_FILTERS)
-                troop.saved += max(0, (without or 0) - whole)
-        return troop
+                without = self._whole(asset, troop, day, window, _NO_FILTERS)
+                cost.saved += max(0, (without or 0) - whole)
+        return cost
 
     def _left(
         self,
         asset: Asset,
-        row: Mapping[str, Any],
+        troop: Troop,
         day: date,
         window: Window,
         whole: int | None,
         answered: int,
     ) -> int:
         """Calls to come; -1 where nothing is known of the troop."""
-        harvests = self._harvests(asset, day, row["troop_key"])
+        harvests = self._harvests(asset, day, troop.key)
         finished = [harvest for harvest in harvests if harvest.finish_etag]
         if finished and finished[-1] is harvests[-1]:
             then = load_plan(self._store, finished[-1].folder).filters
             if then == self._filters.texts or whole is None:
                 return 0
-            before = self._whole(asset, row, day, window, Filters.parse(then)) or 0
+            before = self._whole(asset, troop, day, window, Filters.parse(then)) or 0
             return max(0, whole - before)
         if harvests and harvests[-1].has_plan:
             plan = load_plan(self._store, harvests[-1].folder)
@@ -244,7 +244,7 @@ class Costs:
         return -1 if whole is None else max(0, whole - answered)
 
     @staticmethod
-    def _take_the_median(found: Mapping[str, _Troop]) -> None:
+    def _take_the_median(found: Mapping[str, _Cost]) -> None:
         """Troops of which nothing is known are taken to be as the others are."""
         for asset in CHAIN:
             known = [troop.calls[asset] + troop.done[asset] for troop in found.values() if troop.known]
@@ -254,27 +254,23 @@ class Costs:
                 if troop.calls[asset] < 0:
                     troop.calls[asset] = typical
 
-    def _of_left_out(
-        self, chosen: Sequence[Mapping[str, Any]], window: Window, found: Mapping[str, _Troop]
-    ) -> int:
+    def _of_left_out(self, chosen: Sequence[Troop], window: Window, found: Mapping[str, _Cost]) -> int:
         """Calls that troops would cost that are left out; the others' median where nothing is known of one."""
         taken = [sum(troop.calls.values()) + sum(troop.done.values()) for troop in found.values()]
         typical = int(median(taken)) if taken else UNKNOWN_CALLS
         day = window.start.astimezone(self._zone).date()
         saved = 0
-        for row in chosen:
-            if row["troop_key"] not in found:
-                counts = [self._whole(asset, row, day, window, _NO_FILTERS) for asset in CHAIN[1:]]
+        for troop in chosen:
+            if troop.key not in found:
+                counts = [self._whole(asset, troop, day, window, _NO_FILTERS) for asset in CHAIN[1:]]
                 saved += 1 + sum(count or 0 for count in counts) if any(counts) else typical
         return saved
 
     # Requests by the last known shape
 
-    def _whole(
-        self, asset: Asset, row: Mapping[str, Any], day: date, window: Window, filters: Filters
-    ) -> int | None:
+    def _whole(self, asset: Asset, troop: Troop, day: date, window: Window, filters: Filters) -> int | None:
         """Calls of a troop's asset on a day, by its nearest list; None where no list is known."""
-        key = row["troop_key"]
+        key = troop.key
         if asset == "warriors":
             return self._pages("warriors", self._nearest("warriors", key, day), key)
         upstream: Asset = "warriors" if asset == "data_groups" else "data_groups"
@@ -286,21 +282,21 @@ class Costs:
         known = (f"{asset} {key}", source, filters, signature)
         if known not in self._counted:
             count = self._lists if asset == "data_groups" else self._data
-            self._counted[known] = count(row, source, window, filters)
+            self._counted[known] = count(troop, source, window, filters)
         return self._counted[known]
 
-    def _lists(self, row: Mapping[str, Any], source: date, _window: Window, filters: Filters) -> int:
-        warriors = self._read("warriors", source, row["troop_key"], "warrior_id", "name")
+    def _lists(self, troop: Troop, source: date, _window: Window, filters: Filters) -> int:
+        warriors = self._read("warriors", source, troop.key, "warrior_id", "name")
         taken = sum(1 for each in warriors if filters.warriors.takes(each["warrior_id"], each["name"]))
-        return self._pages("data_groups", source, row["troop_key"], lists=taken)
+        return self._pages("data_groups", source, troop.key, lists=taken)
 
-    def _data(self, row: Mapping[str, Any], source: date, window: Window, filters: Filters) -> int:
+    def _data(self, troop: Troop, source: date, window: Window, filters: Filters) -> int:
         requests = 0
         names: dict[str, str] = {}
         if filters.warriors:
-            warriors = self._read("warriors", source, row["troop_key"], "warrior_id", "name")
+            warriors = self._read("warriors", source, troop.key, "warrior_id", "name")
             names = {each["warrior_id"]: each["name"] for each in warriors}
-        rows = self._read("data_groups", source, row["troop_key"], "warrior_id", "data_group", "value_names")
+        rows = self._read("data_groups", source, troop.key, "warrior_id", "data_group", "value_names")
         shapes: dict[tuple[DataGroup, ...], int] = {}
         for warrior_id, of_warrior in groupby(rows, key=lambda each: str(each["warrior_id"])):
             if filters.warriors and not filters.warriors.takes(warrior_id, names.get(warrior_id)):
@@ -311,7 +307,7 @@ class Costs:
             if groups and groups not in shapes:
                 shapes[groups] = len(
                     self._vendor.performance_data(
-                        row["troop_id"], warrior_id, groups, window, self._resolution_seconds
+                        troop.id, warrior_id, groups, window, self._resolution_seconds
                     )
                 )
             requests += shapes.get(groups, 0)
@@ -339,16 +335,15 @@ class Costs:
 
     # What the store says
 
-    def _roster(self, day: date) -> tuple[date | None, list[dict[str, Any]]]:
+    def _roster(self, day: date) -> Roster | None:
         for nearest in self._known_days("troops", day):
             if nearest not in self._rosters:
-                key, columns = layout.table_key("troops", nearest), ["troop_id", "troop_key", "name"]
                 try:
-                    self._rosters[nearest] = read_table(self._store, key, columns=columns).to_pylist()
+                    self._rosters[nearest] = Roster.read(self._store, nearest)
                 except ObjectNotFoundError:
                     continue
-            return nearest, self._rosters[nearest]
-        return None, []
+            return self._rosters[nearest]
+        return None
 
     def _known_days(self, table: str, day: date) -> Iterator[date]:
         """Days that have a table, the nearest first; of two the earlier."""
@@ -405,36 +400,6 @@ class Costs:
         chunks = [chunk for each in harvests for chunk in each.chunks]
         landed = read_index(self._store, chunks)
         return len({(entry.request, entry.page) for entry in landed if entry.page != SPLIT_PAGE})
-
-
-def choose_troops(
-    roster: Sequence[dict[str, Any]], day: date, filters: Filters, only: Sequence[str]
-) -> list[dict[str, Any]]:
-    """The rows of a roster that are asked for: all that the filters take, or those that are named.
-
-    Raises:
-        ConfigurationError: A troop that is named is not on the roster, or left out.
-    """
-    taken = [row for row in roster if filters.takes_troop(row)]
-    if not only or not roster:
-        return taken
-    chosen: dict[str, dict[str, Any]] = {}
-    for wanted in only:
-        hits = [row for row in roster if wanted in (row["troop_id"], row["troop_key"], row["name"])]
-        if not hits:
-            known = sorted({str(row["name"]) for row in roster} | {row["troop_id"] for row in roster})
-            near = get_close_matches(wanted, known, 3) or known[:5]
-            message = (
-                f"troop {wanted!r} is not on the roster of {day}; {len(roster)} are, "
-                f"like {', '.join(map(repr, near))}"
-            )
-            raise ConfigurationError(message)
-        found = [row for row in hits if filters.takes_troop(row)]
-        if not found:
-            by = f"{filters.troops.setting}={filters.troops.text}"
-            raise ConfigurationError(f"troop {wanted!r} is left out by {by}; change that to harvest it")
-        chosen.update((row["troop_key"], row) for row in found)
-    return list(chosen.values())
 
 
 def quota_warning(plan: DayPlan, permitted_rate: float | None, resolution_seconds: int) -> str | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Final, Self
 from urllib.parse import quote, unquote
 
 from vendor_assets.errors import ConfigurationError
+from vendor_assets.storage.roster import Roster, Troop
 from vendor_assets.vendors.base import DataGroup, PlannedRequest
 
 TROOPS: Final = "VENDOR_ASSETS_TROOPS"
@@ -114,9 +116,36 @@ class Filters:
         """The filters as a person would set them."""
         return " ".join(f"{setting}={text}" for setting, text in self.texts.items()) or "none"
 
-    def takes_troop(self, row: Mapping[str, str | None]) -> bool:
-        """Whether a troop, a row of the roster, is asked for: by its id, its partition key or its name."""
-        return self.troops.takes(row["troop_id"], row["troop_key"], row["name"])
+    def takes_troop(self, troop: Troop) -> bool:
+        """Whether a troop is asked for: by its id, its partition key or its name."""
+        return self.troops.takes(troop.id, troop.key, troop.name)
+
+    def choose(self, roster: Roster, only: Sequence[str] = ()) -> list[Troop]:
+        """The troops of a roster that are asked for: all that the filters take, or those that are named.
+
+        Raises:
+            ConfigurationError: A troop that is named is not on the roster, or left out.
+        """
+        taken = [troop for troop in roster.troops if self.takes_troop(troop)]
+        if not only or not roster.troops:
+            return taken
+        chosen: dict[str, Troop] = {}
+        for wanted in only:
+            hits = [troop for troop in roster.troops if wanted in troop.names]
+            if not hits:
+                known = sorted({name for troop in roster.troops for name in (str(troop.name), troop.id)})
+                near = get_close_matches(wanted, known, 3) or known[:5]
+                message = (
+                    f"troop {wanted!r} is not on the roster of {roster.day}; {len(roster.troops)} are, "
+                    f"like {', '.join(map(repr, near))}"
+                )
+                raise ConfigurationError(message)
+            found = [troop for troop in hits if self.takes_troop(troop)]
+            if not found:
+                by = f"{self.troops.setting}={self.troops.text}"
+                raise ConfigurationError(f"troop {wanted!r} is left out by {by}; change that to harvest it")
+            chosen.update((troop.key, troop) for troop in found)
+        return list(chosen.values())
 
     def narrow(self, group: DataGroup) -> DataGroup | None:
         """What of a data group is asked for; None where nothing is."""

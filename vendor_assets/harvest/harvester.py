@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from functools import cache, partial
 from typing import ClassVar, Final
 from zoneinfo import ZoneInfo
 
@@ -47,6 +48,7 @@ from vendor_assets.harvest.tabulate import newest_answers, tabulate_roster
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.roster import COLUMNS, Roster, troops_of
 from vendor_assets.vendors.base import Asset, PlannedRequest, Vendor
 
 logger = get_logger(__name__)
@@ -179,7 +181,7 @@ class Harvester:
         with self._progress_lock:
             self._asked["troops"] += len(days)
         for day in days:
-            yield self._partition("troops", day, None, order)
+            yield self._partition("troops", day, None, order, partial(Roster, day))
 
     def chain(
         self, assets: Sequence[Asset], partitions: Sequence[tuple[date, str]], order: Order
@@ -204,6 +206,8 @@ class Harvester:
 
         def descend(day: date, troop_key: str) -> None:
             failed: Outcome | None = None
+            # All assets of a troop go by the same roster; one that is not there yet is looked for again.
+            roster = cache(lambda: Roster.read(self.store, day))
             try:
                 for asset in chosen:
                     if failed is not None:
@@ -219,7 +223,7 @@ class Harvester:
                             self._begun[asset] += 1
                             self._partitions_done += 1
                     else:
-                        outcome = self._partition(asset, day, troop_key, order)
+                        outcome = self._partition(asset, day, troop_key, order, roster)
                         if outcome.state in ("failed", "held", "stopped"):
                             failed = outcome
                     outcomes.put(outcome)
@@ -290,11 +294,11 @@ class Harvester:
             previous=layout.table_key("troops", day),
             troop_key=layout.encode_segment,
         ) as found:
-            troop_ids: list[str] = [
-                row["troop_id"]
+            troop_ids = [
+                troop.id
                 for batch in found.batches()
-                for row in batch.select(["troop_id", "troop_key", "name"]).to_pylist()
-                if self._tools.filters.takes_troop(row)
+                for troop in troops_of(batch.select(COLUMNS).to_pylist())
+                if self._tools.filters.takes_troop(troop)
             ]
         works = []
         for troop_id in troop_ids:
@@ -324,7 +328,9 @@ class Harvester:
 
     # One partition
 
-    def _partition(self, asset: Asset, day: date, troop_key: str | None, order: Order) -> Outcome:
+    def _partition(
+        self, asset: Asset, day: date, troop_key: str | None, order: Order, roster: Callable[[], Roster]
+    ) -> Outcome:
         started, requests = time.monotonic(), self.store.requests_of_thread()
         with self._progress_lock:
             self._begun[asset] += 1
@@ -343,7 +349,7 @@ class Harvester:
                 raise ConfigurationError(message)
             prefix = layout.harvest_prefix(asset, day, troop_key)
             ownership = take(self.store, prefix, order.run_id, self._liveness, stop=self.stop.is_set)
-            outcome = PartitionHarvest(self._tools, base, window, ownership, order).run()
+            outcome = PartitionHarvest(self._tools, base, window, ownership, order, roster).run()
         except StoppedError as error:
             outcome = replace(base, state="stopped", message=str(error), retryable=True, reason=error.reason)
         except PartitionHeldError as error:

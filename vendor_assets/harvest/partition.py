@@ -38,6 +38,7 @@ from vendor_assets.storage import layout
 from vendor_assets.storage.changes import compare
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import TableWriter, read_groups, read_metadata
+from vendor_assets.storage.roster import Roster, Troop
 from vendor_assets.tables import TABLES
 from vendor_assets.vendors.base import Asset, DataGroup, PlannedRequest, Request, Vendor
 
@@ -102,10 +103,17 @@ class PartitionHarvest:
         window: The day.
         ownership: The right to commit.
         order: Who asks, and for what.
+        roster: Reads the day's troops; :meth:`run` calls it only where the asset lies below them.
     """
 
     def __init__(
-        self, tools: Tools, base: Outcome, window: Window, ownership: Ownership, order: Order
+        self,
+        tools: Tools,
+        base: Outcome,
+        window: Window,
+        ownership: Ownership,
+        order: Order,
+        roster: Callable[[], Roster],
     ) -> None:
         self.tools = tools
         self.store = tools.store
@@ -117,6 +125,7 @@ class PartitionHarvest:
         self.window = window
         self.ownership = ownership
         self.order = order
+        self._read_roster = roster
         self.newest_id = ""
         self._roster_refused = False
         head = self.store.head(base.table_key)
@@ -331,15 +340,15 @@ class PartitionHarvest:
                 left_out["troops"] = 1
                 requests = iter([])
             elif self.asset == "warriors":
-                on_roster = self._on_roster()
+                on_roster = self._troop() is not None
                 requests = iter([self.vendor.warriors(troop_id, self.window)] if on_roster else [])
-                upstream_partial = self._upstream_state("troops", None) == "partial"
+                upstream_partial = self._roster().state == "partial"
             elif self.asset == "data_groups":
-                upstream_partial = self._upstream_state("warriors", self.troop_key) == "partial"
+                upstream_partial = self._upstream_state("warriors") == "partial"
                 warriors = self._warriors_taken(left_out)
                 requests = (self.vendor.data_groups(troop_id, warrior, self.window) for warrior in warriors)
             else:
-                upstream_partial = self._upstream_state("data_groups", self.troop_key) == "partial"
+                upstream_partial = self._upstream_state("data_groups") == "partial"
                 requests = self._performance_requests(troop_id, known, left_out)
         plan = Plan(
             asset=self.asset,
@@ -356,7 +365,7 @@ class PartitionHarvest:
         return plan.freeze(planned for planned in requests if _any_not_in(known, planned))
 
     def _warriors_taken(self, left_out: Counter[str]) -> Iterator[str]:
-        for row in self._upstream("warriors", self.troop_key, "warrior_id", "name"):
+        for row in self._upstream("warriors", "warrior_id", "name"):
             if self.tools.filters.warriors.takes(row["warrior_id"], row["name"]):
                 yield row["warrior_id"]
             else:
@@ -374,7 +383,7 @@ class PartitionHarvest:
         taken = set(self._warriors_taken(left_out)) if filters.warriors else None
         values = values_known(known)
         # The table is sorted by warrior, so that one warrior's groups are in memory at a time.
-        rows = self._upstream("data_groups", self.troop_key, "warrior_id", "data_group", "value_names")
+        rows = self._upstream("data_groups", "warrior_id", "data_group", "value_names")
         for warrior_id, of_warrior in groupby(rows, key=lambda row: str(row["warrior_id"])):
             if taken is not None and warrior_id not in taken:
                 continue
@@ -398,29 +407,27 @@ class PartitionHarvest:
     def _troop_is_left_out(self) -> bool:
         if self.troop_key is None or not self.tools.filters.troops:
             return False
-        row = self._roster_row()
-        return not self.tools.filters.takes_troop(
-            row or {"troop_id": self._troop_id(), "troop_key": self.troop_key, "name": None}
-        )
+        troop = self._troop() or Troop(self._troop_id(), self.troop_key, None)
+        return not self.tools.filters.takes_troop(troop)
 
     def _left_out_text(self) -> str:
         troops = self.tools.filters.troops
         return f"troop {self.troop_key} is left out by {troops.setting}={troops.text}: no calls"
 
-    def _upstream(self, asset: Asset, troop_key: str | None, *columns: str) -> Iterator[dict[str, Any]]:
-        key = layout.table_key(asset, self.day, troop_key)
+    def _upstream(self, asset: Asset, *columns: str) -> Iterator[dict[str, Any]]:
+        key = layout.table_key(asset, self.day, self.troop_key)
         try:
             for group in read_groups(self.store, key, columns):
                 for batch in group.to_batches(_ROWS_AT_ONCE):
                     yield from batch.to_pylist()
         except ObjectNotFoundError as error:
-            raise self._not_there(asset, troop_key) from error
+            raise self._not_there(asset, self.troop_key) from error
 
-    def _upstream_state(self, asset: Asset, troop_key: str | None) -> str:
+    def _upstream_state(self, asset: Asset) -> str:
         try:
-            metadata, _ = read_metadata(self.store, layout.table_key(asset, self.day, troop_key))
+            metadata, _ = read_metadata(self.store, layout.table_key(asset, self.day, self.troop_key))
         except ObjectNotFoundError as error:
-            raise self._not_there(asset, troop_key) from error
+            raise self._not_there(asset, self.troop_key) from error
         return metadata.get("state", "")
 
     def _not_there(self, asset: Asset, troop_key: str | None) -> HarvestError:
@@ -429,22 +436,24 @@ class PartitionHarvest:
         return HarvestError(f"{asset} of {where} is not there ({uri}); materialize {asset} first")
 
     def _troop_id(self) -> str:
-        row = self._roster_row()
-        return row["troop_id"] if row else layout.decode_segment(str(self.troop_key))
-
-    def _on_roster(self) -> bool:
-        return self._roster_row() is not None
+        troop = self._troop()
+        return troop.id if troop else layout.decode_segment(str(self.troop_key))
 
     def _troop_name(self) -> str:
         try:
-            row = self._roster_row()
+            troop = self._troop()
         except HarvestError:
             return ""
-        return str(row["name"] or "") if row else ""
+        return (troop.name or "") if troop else ""
 
-    def _roster_row(self) -> dict[str, Any] | None:
-        rows = self._upstream("troops", None, "troop_id", "troop_key", "name")
-        return next((row for row in rows if row["troop_key"] == self.troop_key), None)
+    def _troop(self) -> Troop | None:
+        return self._roster().find(self.troop_key)
+
+    def _roster(self) -> Roster:
+        try:
+            return self._read_roster()
+        except ObjectNotFoundError as error:
+            raise self._not_there("troops", None) from error
 
     # Coverage
 

@@ -21,8 +21,8 @@ from vendor_assets.harvest.ownership import Liveness, take
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
-from vendor_assets.storage.parquet import read_table
 from vendor_assets.storage.reading import json_object, understanding
+from vendor_assets.storage.roster import Roster
 from vendor_assets.vendors.base import Asset
 
 logger = get_logger(__name__)
@@ -220,11 +220,10 @@ class Retention:
         if self._why_kept("troops", day, None):
             return False
         try:
-            troops = read_table(self._store, layout.table_key("troops", day), columns=["troop_key"])
+            troops = Roster.read(self._store, day).troops
         except ObjectNotFoundError:
             return False
-        keys: list[str] = troops.column("troop_key").to_pylist()
-        return not any(self._why_kept("warriors", day, key) for key in keys)
+        return not any(self._why_kept("warriors", day, troop.key) for troop in troops)
 
 
 def removal_of(store: ObjectStore, harvest: HarvestFolder) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Final
+from typing import Final
 
 from vendor_assets.errors import ObjectNotFoundError, RecordError, StorageError, StorageUnavailableError
 from vendor_assets.harvest.dead_letters import DeadLetters
@@ -16,7 +16,8 @@ from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore
-from vendor_assets.storage.parquet import read_metadata, read_table
+from vendor_assets.storage.parquet import read_metadata
+from vendor_assets.storage.roster import Roster, Troop
 
 logger = get_logger(__name__)
 
@@ -83,19 +84,18 @@ def standing_of_troops(
     Raises:
         ObjectNotFoundError: The day has no roster.
     """
-    columns = ["troop_id", "troop_key", "name"]
-    roster = read_table(store, layout.table_key("troops", day), columns=columns).to_pylist()
+    roster = Roster.read(store, day).troops
     failed = failures_by_troop(store, day) if failures is None else failures
     if dead is None:
         dead = {each.troop_key for each in DeadLetters(store).of_day(day) if each.letters}
     there = _troops(store, layout.table_prefix("performance_data", day))
     begun = {troop for asset in CHAIN for troop in _troops(store, layout.harvest_prefix(asset, day))}
 
-    def stands(row: dict[str, Any]) -> TroopStanding:
-        key = row["troop_key"]
+    def stands(troop: Troop) -> TroopStanding:
+        key = troop.key
         ends = {failure.state for failure in failed.get(key, ())}
         table = _table_state(store, day, key) if key in there else None
-        taken = filters.takes_troop(row)
+        taken = filters.takes_troop(troop)
         if table == "empty" and not taken:
             state = "left_out"
         elif "failed" in ends:
@@ -111,7 +111,7 @@ def standing_of_troops(
         return TroopStanding(state, published=table is not None)
 
     found = map_concurrently(stands, roster, at_once=_READERS)
-    return {row["troop_key"]: each for row, each in zip(roster, found, strict=True)}
+    return {troop.key: each for troop, each in zip(roster, found, strict=True)}
 
 
 def failures_by_troop(store: ObjectStore, day: date) -> dict[str | None, list[Failure]]:

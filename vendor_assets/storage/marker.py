@@ -26,7 +26,8 @@ from vendor_assets.errors import (
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.objects import ObjectStore, open_store
-from vendor_assets.storage.parquet import read_metadata, read_table
+from vendor_assets.storage.parquet import read_metadata
+from vendor_assets.storage.roster import Roster
 from vendor_assets.storage.source import EMBEDDED, Source
 
 UNMARKED: Final = "unmarked"
@@ -269,8 +270,8 @@ def _is_embedded(store: ObjectStore, tables: Sequence[str]) -> bool:
     """Whether rosters name troops that only the embedded vendor has."""
     for key in tables:
         with suppress(StorageError):
-            roster = read_table(store, key, columns=["troop_id", "name"])
-            for row in roster.to_pylist():
-                if _EMBEDDED_ID.fullmatch(str(row["troop_id"])) and row["name"] in _EMBEDDED_NAMES:
+            _, day, of_troop = layout.parse_table_key(key)
+            for troop in Roster.read(store, day).troops if of_troop is None else ():
+                if _EMBEDDED_ID.fullmatch(str(troop.id)) and troop.name in _EMBEDDED_NAMES:
                     return True
     return False

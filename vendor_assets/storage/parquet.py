@@ -186,7 +186,10 @@ def read_whole(source: Any, columns: Sequence[str] | None = None) -> pa.Table:
         pyarrow.ArrowException: It is not a Parquet file, or a column does not exist.
         OSError: It cannot be read.
     """
-    file = pq.ParquetFile(source, pre_buffer=False)
+    return _whole(pq.ParquetFile(source, pre_buffer=False), columns)
+
+
+def _whole(file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
     if columns is None:
         return file.read(use_threads=False)
     _must_have(file, columns)
@@ -200,8 +203,20 @@ def read_table(store: ObjectStore, key: str, columns: Sequence[str] | None = Non
         ObjectNotFoundError: It is not there.
         StorageError: It is not a Parquet file, or the columns do not exist.
     """
-    table: pa.Table = _read(store, key, lambda source: _expected(key, read_whole(source, columns)))
-    return table.replace_schema_metadata(None)
+    return read_with_metadata(store, key, columns)[0]
+
+
+def read_with_metadata(
+    store: ObjectStore, key: str, columns: Sequence[str] | None = None
+) -> tuple[pa.Table, dict[str, str]]:
+    """What :func:`read_table` and :func:`read_metadata` return, from opening the table once."""
+
+    def both(source: Any) -> tuple[pa.Table, dict[str, str]]:
+        file = pq.ParquetFile(source, pre_buffer=False)
+        return _expected(key, _whole(file, columns)), _texts(file.metadata)
+
+    table, texts = _read(store, key, both)
+    return table.replace_schema_metadata(None), texts
 
 
 def read_groups(store: ObjectStore, key: str, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -229,11 +244,15 @@ def read_metadata(store: ObjectStore, key: str) -> tuple[dict[str, str], int]:
         StorageError: It is not a Parquet file.
     """
     found: pq.FileMetaData = _read(store, key, pq.read_metadata)
+    return _texts(found), found.num_rows
+
+
+def _texts(file: pq.FileMetaData) -> dict[str, str]:
     texts = {
         name.decode(errors="replace"): text.decode(errors="replace")
-        for name, text in (found.metadata or {}).items()
+        for name, text in (file.metadata or {}).items()
     }
-    return {name: text for name, text in texts.items() if name not in _NOT_OURS}, found.num_rows
+    return {name: text for name, text in texts.items() if name not in _NOT_OURS}
 
 
 def read_schema(store: ObjectStore, key: str) -> pa.Schema:

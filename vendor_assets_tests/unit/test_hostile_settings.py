@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from vendor_assets.account import Account
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.settings import NAMES, SECRETS, enter, project_root, read
+from vendor_assets.storage.roster import Troop
 from vendor_assets_tests.support.secrets import every_secret, forms
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -51,7 +52,7 @@ def _refused(environ: dict[str, str], root: Path) -> str:
         settings = read(environ, root=root, now=NOW)
     except ConfigurationError as error:
         return str(error)
-    settings.filters.takes_troop({"troop_id": "x", "troop_key": "x", "name": None})
+    settings.filters.takes_troop(Troop("x", "x", None))
     assert not {secret.read() for secret in settings.secrets if len(secret.read()) > 8} & {repr(settings)}
     return ""
 

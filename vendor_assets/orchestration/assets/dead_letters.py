@@ -13,7 +13,7 @@ from vendor_assets.orchestration.names import Names
 from vendor_assets.presentable import presentable
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
-from vendor_assets.storage.parquet import read_table
+from vendor_assets.storage.roster import Roster
 
 DEAD_LETTERS: Final = "dead_letters"
 NONE_OPEN: Final = "none_open"
@@ -111,10 +111,9 @@ def _text(count: int, transient: int, discarded: int) -> str:
 def names_of(store: ObjectStore, day: date) -> dict[str, str]:
     """Display name of each troop, by its partition key."""
     try:
-        roster = read_table(store, layout.table_key("troops", day), columns=["troop_key", "name"])
+        return {troop.key: troop.name or "" for troop in Roster.read(store, day).troops}
     except ObjectNotFoundError:
         return {}
-    return {row["troop_key"]: row["name"] or "" for row in roster.to_pylist()}
 
 
 def _table(partitions: Iterable[DeadPartition], names: dict[str, str]) -> dg.TableMetadataValue:

@@ -23,6 +23,7 @@ from vendor_assets.presentable import presentable, presentable_names, presentabl
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
+from vendor_assets.storage.roster import Roster, Troop
 
 UNIQUE: Final = "grain_unique"
 PLAUSIBLE: Final = "plausible"
@@ -88,8 +89,7 @@ def _published(
     from vendor_assets.analytics.warehouse import daily_performance
 
     missing, _ = _not_complete(states)
-    roster = read_table(store, layout.table_key("troops", day), columns=["troop_id", "name"]).to_pylist()
-    names = {row["troop_id"]: row["name"] for row in roster}
+    names = {troop.id: troop.name for troop in Roster.read(store, day).troops}
     published = daily_performance(
         store, day, window=day_window(day, account.zone), troop_names=names, troops_missing=len(missing)
     )
@@ -111,16 +111,15 @@ def _coverage(store: ObjectStore, day: date, states: Mapping[str, str]) -> dg.Ma
     found = {
         row[0]: row[1:] for row in zip(*(column.to_pylist() for column in by_troop.columns), strict=True)
     }
-    columns = ["troop_id", "troop_key", "name"]
-    roster = read_table(store, layout.table_key("troops", day), columns=columns).to_pylist()
 
-    def named(row: Mapping[str, str]) -> str:
-        state = states.get(row["troop_key"], "")
-        return (row["name"] or row["troop_id"]) + (
+    def named(troop: Troop) -> str:
+        state = states.get(troop.key, "")
+        return troop.title + (
             f" ({state})" if state in ("missing", "partial", "failed", "empty", LEFT_OUT) else ""
         )
 
-    return troops_picture((named(row), *found.get(row["troop_id"], (0, 0, 0.0))) for row in roster)
+    roster = Roster.read(store, day).troops
+    return troops_picture((named(troop), *found.get(troop.id, (0, 0, 0.0))) for troop in roster)
 
 
 def day_checks(names: Names, partitions: dg.PartitionsDefinition[Any]) -> list[dg.AssetCheckSpec]:

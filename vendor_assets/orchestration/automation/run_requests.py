@@ -24,7 +24,7 @@ from vendor_assets.orchestration.runs.about import (
 from vendor_assets.orchestration.runs.events import LOOK_BACK
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
-from vendor_assets.storage.parquet import read_table
+from vendor_assets.storage.roster import Roster
 from vendor_assets.work_class import BACKFILL, WorkClass, queue_tags
 
 
@@ -37,11 +37,10 @@ def roster_keys(store: ObjectStore, day: date, filters: Filters, only: Sequence[
     Raises:
         ObjectNotFoundError: The day has no roster.
     """
-    table = read_table(store, layout.table_key("troops", day), columns=["troop_id", "troop_key", "name"])
     return [
-        row["troop_key"]
-        for row in table.to_pylist()
-        if filters.takes_troop(row) and (not only or not {*row.values()}.isdisjoint(only))
+        troop.key
+        for troop in Roster.read(store, day).troops
+        if filters.takes_troop(troop) and (not only or not troop.names.isdisjoint(only))
     ]
 
 

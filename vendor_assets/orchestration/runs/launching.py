@@ -14,7 +14,7 @@ import dagster as dg
 from vendor_assets.account import Account
 from vendor_assets.budget import Leases
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
-from vendor_assets.harvest.costs import Costs, choose_troops
+from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.outcome import CHAIN, KEY_REFUSED
 from vendor_assets.harvest.sizing import cut
 from vendor_assets.orchestration.automation.run_requests import class_tags, day_is_decided
@@ -55,9 +55,8 @@ from vendor_assets.orchestration.runs.about import (
     runs_of,
 )
 from vendor_assets.orchestration.runs.failures import reason_of_steps
-from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
-from vendor_assets.storage.parquet import read_table
+from vendor_assets.storage.roster import Roster
 from vendor_assets.work_class import SCHEDULED, WorkClass
 
 _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -295,10 +294,10 @@ class Launcher:
 
     def _choose(self, day: date, troops: Sequence[str]) -> list[str]:
         try:
-            roster = read_table(self.store, layout.table_key("troops", day)).to_pylist()
+            roster = Roster.read(self.store, day)
         except ObjectNotFoundError:
             return []
-        return [row["troop_key"] for row in choose_troops(roster, day, self._account.filters, troops)]
+        return [troop.key for troop in self._account.filters.choose(roster, troops)]
 
     def _run(
         self,
