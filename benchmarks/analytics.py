@@ -27,7 +27,8 @@ import pyarrow.compute as pc
 # Also when it is started by its path.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from vendor_assets.analytics.warehouse import Warehouse, daily_performance
+from vendor_assets.analytics.daily import daily_performance
+from vendor_assets.analytics.warehouse import Warehouse
 from vendor_assets.days import day_window, days_between, parse_time_zone
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore

@@ -1,4 +1,4 @@
-"""The warehouse: reading tables for analysis, pruned by path and column, and the statistics of a day.
+"""The warehouse: reading tables for analysis, pruned by path and column.
 
 In a notebook::
 
@@ -11,7 +11,6 @@ Only the files of these days and troops are opened, and only the columns that ar
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,14 +19,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import pyarrow as pa
 
-from vendor_assets.days import Window, days_between, parse_day
+from vendor_assets.days import days_between, parse_day
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError, StorageError
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore, open_store
 from vendor_assets.storage.parquet import (
-    TableWriter,
     duckdb_connection,
     duckdb_reason,
     read_metadata,
@@ -35,7 +33,7 @@ from vendor_assets.storage.parquet import (
     read_table,
 )
 from vendor_assets.storage.roster import Roster
-from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA, TABLES, Table
+from vendor_assets.tables import TABLES, Table
 from vendor_assets.temporary import temporary_folder
 
 if TYPE_CHECKING:
@@ -57,8 +55,6 @@ TROOP_FIELD: Final = pa.field(
 
 _FEW_TROOPS: Final = 4
 """Up to so many troops are asked for by name; for more, the day's folder is listed once."""
-_BATCH_ROWS: Final = 4_000_000
-"""Rows that one aggregation takes in: exact percentiles keep each value, about 50 bytes a row, until its end."""
 _MEMORY_LIMIT: Final = "512MB"
 """What DuckDB may use before it spills to disk."""
 
@@ -371,8 +367,8 @@ class Warehouse:
             columns = {
                 name: rows[name] if name in rows.column_names else pa.nulls(rows.num_rows) for name in stored
             }
-            columns["day"] = _repeated(partition.day, DAY_FIELD.type, rows.num_rows)
-            columns["troop"] = _repeated(partition.troop or "", TROOP_FIELD.type, rows.num_rows)
+            columns["day"] = repeated(partition.day, DAY_FIELD.type, rows.num_rows)
+            columns["troop"] = repeated(partition.troop or "", TROOP_FIELD.type, rows.num_rows)
             try:
                 arrays = [columns[name].cast(schema.field(name).type) for name in names]
             except pa.ArrowInvalid as error:
@@ -410,7 +406,7 @@ class Warehouse:
 
         spec = self._table(table)
         found = self._partitions(spec, days, troops)
-        with _aggregating(self.store) as connection:
+        with aggregating(self.store) as connection:
             for name, frame in (frames or {}).items():
                 connection.register(name, frame)
             try:
@@ -434,11 +430,11 @@ class Warehouse:
         if not partitions:
             return connection.from_arrow(empty)
         wanted = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
-        scan = _scan(spec, [self.store.uri(partition.key) for partition in partitions])
+        source = scan(spec, [self.store.uri(partition.key) for partition in partitions])
         if spec.name not in TABLES:
             connection.register("every_column", empty)
-            scan = f"(FROM every_column UNION ALL BY NAME FROM {scan})"
-        return connection.sql(f"SELECT {wanted} FROM {scan}")
+            source = f"(FROM every_column UNION ALL BY NAME FROM {source})"
+        return connection.sql(f"SELECT {wanted} FROM {source}")
 
 
 def read(
@@ -465,101 +461,9 @@ def read(
     return warehouse.read(table, days, troops, columns, as_=as_)
 
 
-@dataclass(frozen=True)
-class Published:
-    """What a computation of ``daily_performance`` wrote.
-
-    Attributes:
-        key: The object's key.
-        rows: Rows written: series of the day.
-        timeslices: Rows of performance data that went in.
-        troops: Troops with a file of performance data, an empty one included.
-        bytes: Size of the object.
-        seconds: How long it took.
-    """
-
-    key: str
-    rows: int
-    timeslices: int
-    troops: int
-    bytes: int
-    seconds: float
-
-
-def daily_performance(
-    store: ObjectStore,
-    day: date,
-    *,
-    window: Window,
-    troop_names: Mapping[str, str | None],
-    troops_missing: int,
-    batch_rows: int = _BATCH_ROWS,
-) -> Published:
-    """Compute the day's statistics from its performance data and write them as one object.
-
-    DuckDB aggregates some millions of rows at a time and the result streams into the object, so memory does not
-    grow with the day. Percentiles are exact (linear between neighbours). Values that are null, NaN or infinite
-    are not counted, and neither is the time of their timeslices; a series with nothing else has 0 timeslices and
-    null statistics. The mean is weighted by calls where their sum is positive, else plain; ``calls`` is null
-    where the vendor gives none. ``covered_share`` is the length of the timeslices with a value, clipped to the
-    day, over the day's length: 23 or 25 hours on the days on which clocks change.
-
-    Args:
-        store: Where the day's files are, and where the result goes.
-        day: The day.
-        window: The day's window of time.
-        troop_names: Display names by troop id; troops without one get null.
-        troops_missing: How many troops of the day have no data; written into each row.
-        batch_rows: Rows that one aggregation takes in; about 50 bytes of memory each.
-
-    Raises:
-        StorageError: The store cannot be read or written, or a file of the day is broken.
-    """
-    import duckdb  # noqa: PLC0415 (0.1 s that readers of paths need not pay)
-
-    began = time.perf_counter()
-    key = layout.table_key(DAILY_PERFORMANCE.name, day)
-    partitions = Warehouse(store).partitions("performance_data", day)
-    heads = map_concurrently(lambda partition: read_metadata(store, partition.key), partitions)
-    sizes = {partition: rows for partition, (_, rows) in zip(partitions, heads, strict=True)}
-    partial = troops_missing > 0 or any(metadata.get("state") == "partial" for metadata, _ in heads)
-    timeslices = sum(sizes.values())
-    state = "partial" if partial else "complete" if timeslices else "empty"
-    metadata = {
-        "state": state,
-        "window_start": window.start.isoformat(),
-        "window_end": window.end.isoformat(),
-    }
-    ids = {layout.encode_segment(troop_id): troop_id for troop_id in troop_names}
-    # The object is sorted by troop id; file names are encoded, which sorts otherwise.
-    ordered = sorted(sizes, key=lambda partition: ids.get(partition.troop or "", partition.troop or ""))
-    try:
-        with (
-            _aggregating(store) as connection,
-            TableWriter(store, key, DAILY_PERFORMANCE, metadata=metadata) as writer,
-        ):
-            names = pa.table(
-                {
-                    "troop_id": pa.array(list(troop_names), pa.string()),
-                    "troop_name": pa.array(list(troop_names.values()), pa.string()),
-                }
-            )
-            connection.register("troop_names", names)
-            for files, warriors in _batches(connection, store, ordered, sizes, batch_rows):
-                for batch in _statistics(connection, files, warriors, window):
-                    missing = _repeated(troops_missing, pa.int32(), batch.num_rows)
-                    table = pa.Table.from_batches([batch]).append_column("troops_missing", missing)
-                    writer.write(table.select(DAILY_PERFORMANCE.schema.names).cast(DAILY_PERFORMANCE.schema))
-    except duckdb.Error as error:
-        message = (
-            f"statistics of {day} failed: {duckdb_reason(error)}; rebuild the partition if its file is broken"
-        )
-        raise StorageError(message) from error
-    return Published(key, writer.rows, timeslices, len(partitions), writer.bytes, time.perf_counter() - began)
-
-
 @contextmanager
-def _aggregating(store: ObjectStore) -> Iterator[duckdb.DuckDBPyConnection]:
+def aggregating(store: ObjectStore) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB that spills to disk what does not fit its memory; its times are UTC."""
     with (
         temporary_folder() as folder,
         duckdb_connection(store) as connection,
@@ -569,103 +473,6 @@ def _aggregating(store: ObjectStore) -> Iterator[duckdb.DuckDBPyConnection]:
         connection.execute("SET preserve_insertion_order = false")
         connection.execute("SET TimeZone = 'UTC'")
         yield connection
-
-
-def _batches(
-    connection: duckdb.DuckDBPyConnection,
-    store: ObjectStore,
-    partitions: Sequence[Partition],
-    sizes: Mapping[Partition, int],
-    batch_rows: int,
-) -> Iterator[tuple[list[str], tuple[str, str] | None]]:
-    """Files to take in together, small ones in one go, large ones by ranges of warriors."""
-    files: list[str] = []
-    held = 0
-    for partition in partitions:
-        rows = sizes[partition]
-        if files and held + rows > batch_rows:
-            yield files, None
-            files, held = [], 0
-        if rows > batch_rows:
-            uri = store.uri(partition.key)
-            for span in _spans(connection, uri, batch_rows):
-                yield [uri], span
-        elif rows:
-            files.append(store.uri(partition.key))
-            held += rows
-    if files:
-        yield files, None
-
-
-def _spans(connection: duckdb.DuckDBPyConnection, uri: str, batch_rows: int) -> list[tuple[str, str]]:
-    """Ranges of warriors, both ends included, of at most so many rows each where a warrior has no more."""
-    counts = connection.execute(
-        f"SELECT warrior_id, count(*) FROM {_scan(PERFORMANCE_DATA, [uri])} GROUP BY 1 ORDER BY 1"
-    ).fetchall()
-    spans: list[tuple[str, str]] = []
-    held = 0
-    for warrior_id, rows in counts:
-        if spans and held + rows <= batch_rows:
-            spans[-1] = (spans[-1][0], warrior_id)
-            held += rows
-        else:
-            spans.append((warrior_id, warrior_id))
-            held = rows
-    return spans
-
-
-def _statistics(
-    connection: duckdb.DuckDBPyConnection,
-    files: Sequence[str],
-    warriors: tuple[str, str] | None,
-    window: Window,
-) -> Iterator[pa.RecordBatch]:
-    parameters: dict[str, object] = {
-        "start": window.start,
-        "end": window.end,
-        "seconds": window.seconds,
-    }
-    where = ""
-    if warriors is not None:
-        where = "WHERE warrior_id BETWEEN $first AND $last"
-        parameters |= {"first": warriors[0], "last": warriors[1]}
-    relation = connection.sql(
-        f"""
-        WITH slices AS (
-            SELECT
-                troop_id, warrior_id, data_group, value_name,
-                CASE WHEN isfinite(value) THEN value END AS value,
-                CASE WHEN isfinite(weight) AND weight >= 0 THEN weight END AS weight,
-                CASE WHEN isfinite(value) THEN
-                    greatest(0, epoch_us(least(timeslice_end, $end::TIMESTAMPTZ))
-                        - epoch_us(greatest(timeslice_start, $start::TIMESTAMPTZ)))
-                END AS microseconds
-            FROM {_scan(PERFORMANCE_DATA, files)} {where}
-        ), series AS (
-            SELECT
-                troop_id, warrior_id, data_group, value_name,
-                count(value) AS timeslices,
-                fsum(value) AS sum,
-                fsum(value * weight) / nullif(fsum(weight) FILTER (value IS NOT NULL), 0) AS weighted,
-                favg(value) AS plain,
-                min(value) AS min,
-                quantile_cont(value, [0.5, 0.95, 0.99]) AS percentiles,
-                max(value) AS max,
-                fsum(weight) AS calls,
-                least(1.0, coalesce(sum(microseconds), 0) / 1e6 / $seconds) AS covered_share
-            FROM slices
-            GROUP BY ALL
-        )
-        SELECT
-            troop_id, troop_name, warrior_id, data_group, value_name, timeslices, sum,
-            coalesce(weighted, plain) AS mean, min,
-            percentiles[1] AS p50, percentiles[2] AS p95, percentiles[3] AS p99, max, calls, covered_share
-        FROM series LEFT JOIN troop_names USING (troop_id)
-        ORDER BY troop_id, warrior_id, data_group, value_name
-        """,
-        params=parameters,
-    )
-    yield from relation.to_arrow_reader(50_000)
 
 
 def _schema(spec: Table) -> pa.Schema:
@@ -717,11 +524,12 @@ def _is_key(text: str) -> bool:
         return "~~" in text and len(text) <= layout.SEGMENT_BYTES
 
 
-def _repeated(value: object, kind: pa.DataType, rows: int) -> pa.Array:
+def repeated(value: object, kind: pa.DataType, rows: int) -> pa.Array:
+    """A column of one value."""
     return pa.repeat(pa.scalar(value, kind), rows)
 
 
-def _scan(spec: Table, uris: Sequence[str]) -> str:
+def scan(spec: Table, uris: Sequence[str]) -> str:
     """SQL that reads files, with partition columns from their paths; without parameters, so that it can be a view."""
     files = ", ".join("'" + uri.replace("'", "''") + "'" for uri in uris)
     kinds = {"day": "DATE", "troop": "VARCHAR"}

@@ -18,8 +18,9 @@ import nbformat
 import pytest
 
 from vendor_assets.analytics import report as module
+from vendor_assets.analytics.daily import daily_performance
 from vendor_assets.analytics.report import Report, render_report
-from vendor_assets.analytics.warehouse import Warehouse, daily_performance, read
+from vendor_assets.analytics.warehouse import Warehouse, read
 from vendor_assets.days import day_window
 from vendor_assets.errors import (
     ConfigurationError,

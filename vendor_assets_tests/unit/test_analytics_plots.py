@@ -11,8 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from vendor_assets.analytics import Warehouse, pages, plots
+from vendor_assets.analytics.daily import daily_performance
 from vendor_assets.analytics.day import DayView
-from vendor_assets.analytics.warehouse import daily_performance
 from vendor_assets.days import day_window
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
 from vendor_assets.simulator.world import World

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from vendor_assets.analytics import Warehouse, read
 from vendor_assets.analytics import warehouse as module
-from vendor_assets.analytics.warehouse import daily_performance
+from vendor_assets.analytics.daily import daily_performance
 from vendor_assets.days import Window, day_window
 from vendor_assets.errors import ConfigurationError, StorageError
 from vendor_assets.storage import layout

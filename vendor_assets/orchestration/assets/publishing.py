@@ -86,7 +86,7 @@ def _published(
     cost: Mapping[str, Any],
 ) -> dg.MaterializeResult[Any]:
     # Every run imports this module; DuckDB and the notebook's tools cost a second that only these two pay.
-    from vendor_assets.analytics.warehouse import daily_performance
+    from vendor_assets.analytics.daily import daily_performance
 
     missing, _ = _not_complete(states)
     names = {troop.id: troop.name for troop in Roster.read(store, day).troops}
