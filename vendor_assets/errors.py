@@ -37,7 +37,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from vendor_assets.presentable import presentable
 
@@ -45,12 +45,22 @@ LONGEST_MESSAGE: Final = 4000
 """Characters of a message; what a vendor, a store or a library says may be part of it."""
 
 
+UPSTREAM: Final = "upstream"
+"""Kind of a failure that is another partition's: there is no cause of its own."""
+DEAD_LETTER: Final = "dead_letter"
+"""Kind of the dead letters that were kept before they had one."""
+UNEXPECTED: Final = "unexpected"
+"""Kind of a failure that is a bug."""
+UNKNOWN: Final = "failed"
+"""Kind of a failure of which nothing is known."""
+
+
 @dataclass(frozen=True)
 class Reason:
     """Why something failed, in parts, so that nobody takes a message apart.
 
     Attributes:
-        kind: What kind of failure it is: :attr:`VendorAssetsError.kind`, or that of something else that failed.
+        kind: :attr:`VendorAssetsError.kind`, or one of the kinds above.
         status: The HTTP status, where there was one.
         what: What happened, in words that are the same wherever it strikes: without the request and the attempts.
     """
@@ -58,6 +68,21 @@ class Reason:
     kind: str
     status: int | None = None
     what: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The reason as a document that may be stored and shown."""
+        return {"kind": self.kind, "status": self.status, "what": presentable(self.what)}
+
+    @classmethod
+    def from_json(cls, document: object, *, kind: str = UNKNOWN, what: str = "the run failed") -> Reason:
+        """A reason as it was stored; what it does not say, as in older versions, is ``kind`` and ``what``."""
+        known = document if isinstance(document, Mapping) else {}
+        said, status = known.get("kind"), known.get("status")
+        return cls(
+            said if isinstance(said, str) and said else kind,
+            status if isinstance(status, int) else None,
+            presentable(known.get("what") or known.get("why") or what),
+        )
 
 
 class VendorAssetsError(Exception):
@@ -71,7 +96,7 @@ class VendorAssetsError(Exception):
     """
 
     retryable: bool = False
-    kind: str = "failed"
+    kind: str = UNKNOWN
     what: str = ""
 
     def __init_subclass__(cls) -> None:
@@ -89,6 +114,13 @@ class VendorAssetsError(Exception):
     def reason(self) -> Reason:
         """Why, in parts."""
         return Reason(self.kind, getattr(self, "status", None), self.what or str(self))
+
+
+def reason_of(error: BaseException) -> Reason:
+    """Why an error was raised; one that is not ours is a bug."""
+    if isinstance(error, VendorAssetsError):
+        return error.reason
+    return Reason(UNEXPECTED, what=f"{type(error).__name__}, which nobody expected")
 
 
 class ConfigurationError(VendorAssetsError):

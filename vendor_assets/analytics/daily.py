@@ -13,6 +13,7 @@ import pyarrow as pa
 from vendor_assets.analytics.warehouse import Partition, Warehouse, aggregating, repeated, scan
 from vendor_assets.days import Window
 from vendor_assets.errors import StorageError
+from vendor_assets.states import state_of
 from vendor_assets.storage import layout
 from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore
@@ -85,9 +86,8 @@ def daily_performance(
     sizes = {partition: rows for partition, (_, rows) in zip(partitions, heads, strict=True)}
     partial = troops_missing > 0 or any(metadata.get("state") == "partial" for metadata, _ in heads)
     timeslices = sum(sizes.values())
-    state = "partial" if partial else "complete" if timeslices else "empty"
     metadata = {
-        "state": state,
+        "state": state_of(timeslices, lacking=partial),
         "window_start": window.start.isoformat(),
         "window_end": window.end.isoformat(),
     }

@@ -22,6 +22,7 @@ import pyarrow as pa
 from vendor_assets.days import days_between, parse_day
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError, StorageError
 from vendor_assets.logs import get_logger
+from vendor_assets.states import state_of_table
 from vendor_assets.storage import layout
 from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore, open_store
@@ -174,7 +175,7 @@ class Warehouse:
                 metadata, rows = read_metadata(self.store, found[key].key)
             except ObjectNotFoundError:
                 return "missing"
-            return metadata.get("state") or ("complete" if rows else "empty")
+            return state_of_table(metadata, rows)
 
         keys = sorted({*(troop.key for troop in self.roster(day).troops), *found})
         there = [key for key in keys if key in found]

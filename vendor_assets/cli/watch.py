@@ -21,6 +21,7 @@ from vendor_assets.cli.project import (
 from vendor_assets.cli.terminal import print_table
 from vendor_assets.days import day_window, days_between, duration_text, last_complete_day
 from vendor_assets.errors import BudgetError, ConfigurationError, VendorAssetsError
+from vendor_assets.states import COUNTED
 
 if TYPE_CHECKING:
     from vendor_assets.harvest.standing import Standing
@@ -157,16 +158,15 @@ def _runs(url: str) -> dict[str, Any] | None:
 
 
 _PROBLEMS_SHOWN = 20
-_STATES = ("complete", "partial", "failed", "unfinished", "missing", "left_out")
 
 
 def _print_standings(days: list[Standing]) -> None:
     rows = []
     for each in days:
-        counts = [getattr(each, name) if each.roster else "-" for name in _STATES]
+        counts = [getattr(each, name) if each.roster else "-" for name in COUNTED]
         report = f"{each.report_at:%Y-%m-%d %H:%M} UTC" if each.report_at else "-"
         rows.append((each.day, *counts, each.dead_letters, report if each.roster else "no roster yet"))
-    states = (name.replace("_", " ") for name in _STATES)
+    states = (name.replace("_", " ") for name in COUNTED)
     print_table(rows, "day", *states, "dead letters", "report", least=9)
     problems = [f"{each.day} {problem}" for each in days for problem in each.problems]
     for problem in problems[-_PROBLEMS_SHOWN:]:

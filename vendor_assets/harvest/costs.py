@@ -26,6 +26,7 @@ from vendor_assets.harvest.harvests import (
     list_harvests,
     list_harvests_of_day,
     load_finish,
+    newest_finished,
 )
 from vendor_assets.harvest.landing import SPLIT_PAGE, read_index
 from vendor_assets.harvest.outcome import CHAIN
@@ -230,9 +231,8 @@ class Costs:
     ) -> int:
         """Calls to come; -1 where nothing is known of the troop."""
         harvests = self._harvests(asset, day, troop.key)
-        finished = [harvest for harvest in harvests if harvest.finish_etag]
-        if finished and finished[-1] is harvests[-1]:
-            then = load_plan(self._store, finished[-1].folder).filters
+        if harvests and harvests[-1].finish_etag:
+            then = load_plan(self._store, harvests[-1].folder).filters
             if then == self._filters.texts or whole is None:
                 return 0
             before = self._whole(asset, troop, day, window, Filters.parse(then)) or 0
@@ -367,8 +367,8 @@ class Costs:
     def _finish(self, asset: Asset, day: date, key: str | None) -> Finish | None:
         """What came of a partition's newest finished harvest."""
         if (asset, day, key) not in self._finishes:
-            finished = [each for each in self._harvests(asset, day, key) if each.finish_etag]
-            found = load_finish(self._store, finished[-1].folder) if finished else None
+            newest = newest_finished(self._harvests(asset, day, key))
+            found = load_finish(self._store, newest.folder) if newest else None
             self._finishes[asset, day, key] = found
         return self._finishes[asset, day, key]
 

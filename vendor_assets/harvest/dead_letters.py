@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
-from typing import Any, Final, get_args
+from typing import Any, get_args
 
-from vendor_assets.errors import ObjectConflictError, ObjectNotFoundError, Reason, RecordError
+from vendor_assets.errors import DEAD_LETTER, ObjectConflictError, ObjectNotFoundError, Reason, RecordError
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.concurrent import map_concurrently
@@ -16,8 +16,6 @@ from vendor_assets.storage.objects import ObjectInfo, ObjectStore
 from vendor_assets.storage.reading import json_object, understanding
 from vendor_assets.vendors.base import Asset
 
-OLD: Final = "dead_letter"
-"""Kind of the dead letters that were kept before they had one."""
 logger = get_logger(__name__)
 
 
@@ -56,7 +54,7 @@ class DeadLetter:
     @property
     def why(self) -> Reason:
         """The reason in parts."""
-        return Reason(self.kind or OLD, self.status, self.what or self.reason)
+        return Reason(self.kind or DEAD_LETTER, self.status, self.what or self.reason)
 
     def again(self, later: DeadLetter) -> DeadLetter:
         """This dead letter after it has failed once more."""

@@ -19,13 +19,12 @@ from zoneinfo import ZoneInfo
 
 from vendor_assets.days import day_window
 from vendor_assets.errors import (
+    UPSTREAM,
     ConfigurationError,
     HarvestError,
-    PartitionHeldError,
     Reason,
     StoppedError,
     VendorAssetsError,
-    VendorUnauthorizedError,
 )
 from vendor_assets.harvest import failures
 from vendor_assets.harvest.fetching import Client, Counts, Fetcher, Pending, Work
@@ -33,13 +32,9 @@ from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.landing import LandedIndex, Lander, read_index
 from vendor_assets.harvest.outcome import (
     CHAIN,
-    KEY_REFUSED,
-    UNEXPECTED,
-    UPSTREAM,
     Order,
     Outcome,
     Progress,
-    State,
 )
 from vendor_assets.harvest.ownership import Liveness, Ownership, take
 from vendor_assets.harvest.partition import PartitionHarvest, Tools
@@ -350,23 +345,10 @@ class Harvester:
             prefix = layout.harvest_prefix(asset, day, troop_key)
             ownership = take(self.store, prefix, order.run_id, self._liveness, stop=self.stop.is_set)
             outcome = PartitionHarvest(self._tools, base, window, ownership, order, roster).run()
-        except StoppedError as error:
-            outcome = replace(base, state="stopped", message=str(error), retryable=True, reason=error.reason)
-        except PartitionHeldError as error:
-            outcome = replace(base, state="held", message=str(error), retryable=True, reason=error.reason)
-        except VendorAssetsError as error:
-            state: State = "stopped" if self.stop.is_set() else "failed"
-            outcome = replace(
-                base, state=state, message=str(error), retryable=error.retryable, reason=error.reason
-            )
-            if isinstance(error, VendorUnauthorizedError) and error.key_refused:
-                outcome = replace(outcome, details={KEY_REFUSED: True})
         except Exception as error:
-            logger.exception("%s of %s %s failed", asset, day, troop_key or "")
-            reason = Reason(UNEXPECTED, what=f"{type(error).__name__}, which nobody expected")
-            short = "no memory was left; give the process more, or let it open fewer partitions at once"
-            what = short if isinstance(error, MemoryError) else f"failed unexpectedly: {error!r}"
-            outcome = replace(base, message=what, reason=reason)
+            if not isinstance(error, VendorAssetsError):
+                logger.exception("%s of %s %s failed", asset, day, troop_key or "")
+            outcome = base.ended_by(error, stopping=self.stop.is_set())
         except BaseException:
             if ownership is not None:
                 ownership.release()

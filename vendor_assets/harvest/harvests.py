@@ -14,15 +14,19 @@ What has landed is the only record of what is done.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final
 
-from vendor_assets.errors import ObjectNotFoundError
+from vendor_assets.errors import DEAD_LETTER, UPSTREAM, ObjectNotFoundError, Reason
+from vendor_assets.states import FINISHED, State, state_of
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.reading import json_object, understanding
+
+FAILURE: Final = "failure"
+"""Name of the first dead letter's reason among the details of a finish marker."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,11 @@ class HarvestFolder:
     def harvest_id(self) -> str:
         """The ULID in the folder's name."""
         return self.folder.rstrip("/").rpartition("/")[2].removeprefix("h-")
+
+
+def newest_finished(harvests: Sequence[HarvestFolder]) -> HarvestFolder | None:
+    """The harvest that counts: of some that are sorted by age the newest that has come to its end."""
+    return next((harvest for harvest in reversed(harvests) if harvest.finish_etag), None)
 
 
 def list_harvests(store: ObjectStore, asset: str, day: date, troop_key: str | None) -> list[HarvestFolder]:
@@ -109,6 +118,44 @@ class Finish:
     answers: int = 0
     later_pages: int = 0
 
+    @property
+    def standing(self) -> State:
+        """How the partition stands by this harvest; ``failed`` where nothing of a plan has landed."""
+        if self.state == "partial" and self.planned and not self.landed:
+            return "failed"
+        return state_of(self.rows, lacking=self.state == "partial")
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it did not become complete; None where it did."""
+        if self.dead:
+            kept = self.details.get(FAILURE)
+            return Reason.from_json(kept, kind=DEAD_LETTER, what="leaves are dead letters")
+        if self.state == "partial":
+            return Reason(UPSTREAM, what="the upstream table is partial")
+        return None
+
+    @property
+    def quarantined(self) -> int:
+        """Records in quarantine."""
+        return int(self.details.get("quarantined", 0))
+
+    @property
+    def message(self) -> str:
+        """What a person should know of it; empty when there is nothing to say."""
+        aside = quarantine_text(self.quarantined, self.rows)
+        if self.dead:
+            first = self.details.get("first_dead_letter")
+            why = f", first {first}" if first else ""
+            said = (
+                f"{self.dead} of {self.planned} leaves are dead letters{why}; "
+                "see them with: vendor-assets dead-letters list; materialize the partition again to redrive them"
+            )
+            return f"{said}; {aside}" if aside else said
+        if self.state == "partial" and not aside:
+            return "the upstream table is partial: redrive its dead letters first"
+        return aside or str(self.details.get("note", ""))
+
     def to_json(self) -> bytes:
         """The marker's bytes."""
         changed = {"finished_at": self.finished_at.isoformat(), "details": dict(self.details)}
@@ -128,7 +175,7 @@ class Finish:
         optional = {"details": dict, "table_etag": str, "answers": int, "later_pages": int}
         if (
             finish.finished_at.tzinfo is None
-            or finish.state not in ("complete", "empty", "partial")
+            or finish.state not in FINISHED
             or not all(isinstance(getattr(finish, name), kind) for name, kind in optional.items())
             or not isinstance(finish.details.get("quarantined", 0), int)
         ):
@@ -150,3 +197,16 @@ def load_finish(store: ObjectStore, folder: str) -> Finish | None:
     advice = "delete it to have the harvest finished from what has landed"
     with understanding(store, key, "finish marker", advice):
         return Finish.from_json(data)
+
+
+def quarantine_text(count: int, rows: int) -> str:
+    """What a person should know of records that do not fit their table; empty where there are none."""
+    if not count:
+        return ""
+    what = (
+        f"{count} records do not fit the table and are"
+        if count > 1
+        else "1 record does not fit the table and is"
+    )
+    also = "" if rows else ", and there are no others"
+    return f"{what} in quarantine{also}; rebuild once the schema knows them"

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Final, Literal
 
 from vendor_assets.days import duration_text
-from vendor_assets.errors import Reason
-from vendor_assets.harvest.dead_letters import OLD
+from vendor_assets.errors import (
+    PartitionHeldError,
+    Reason,
+    StoppedError,
+    VendorAssetsError,
+    VendorUnauthorizedError,
+    reason_of,
+)
 from vendor_assets.harvest.fetching import Counts
-from vendor_assets.harvest.harvests import Finish, list_harvests, load_finish
+from vendor_assets.harvest.harvests import FAILURE, list_harvests, load_finish, newest_finished
+from vendor_assets.states import SUCCEEDED, State
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.vendors.base import Asset
@@ -20,17 +27,9 @@ from vendor_assets.work_class import SCHEDULED, WorkClass
 CHAIN: Final[tuple[Asset, ...]] = ("warriors", "data_groups", "performance_data")
 """The assets that are partitioned by day and troop, upstream first."""
 
-UPSTREAM: Final = "upstream"
-"""Kind of a failure that is another partition's: there is no cause of its own."""
-UNEXPECTED: Final = "unexpected"
-"""Kind of a failure that is a bug."""
-FAILURE: Final = "failure"
-"""Name of the first dead letter's reason among the details of a finish marker."""
-
 KEY_REFUSED: Final = "key_refused"
 """Among the details of an outcome: the vendor refused the key, so that no other partition would fare better."""
 
-State = Literal["complete", "empty", "partial", "failed", "held", "stopped"]
 Mode = Literal["first", "resume", "report", "reconcile", "replace", "redrive", "rebuild"]
 
 
@@ -104,7 +103,30 @@ class Outcome:
     @property
     def succeeded(self) -> bool:
         """Whether the partition may be shown green."""
-        return self.state in ("complete", "empty")
+        return self.state in SUCCEEDED
+
+    def ended_by(self, error: Exception, *, stopping: bool) -> Outcome:
+        """What came of it where an error ended it.
+
+        Args:
+            stopping: Whether the run was told to stop: errors of ours are of that, then.
+        """
+        if not isinstance(error, VendorAssetsError):
+            short = "no memory was left; give the process more, or let it open fewer partitions at once"
+            message = short if isinstance(error, MemoryError) else f"failed unexpectedly: {error!r}"
+            return replace(self, state="failed", message=message, reason=reason_of(error))
+        state: State = "stopped" if stopping or isinstance(error, StoppedError) else "failed"
+        if isinstance(error, PartitionHeldError):
+            state = "held"
+        refused = isinstance(error, VendorUnauthorizedError) and error.key_refused
+        return replace(
+            self,
+            state=state,
+            message=str(error),
+            retryable=error.retryable,
+            reason=error.reason,
+            details={KEY_REFUSED: True} if refused else self.details,
+        )
 
 
 @dataclass(frozen=True)
@@ -186,11 +208,9 @@ class Progress:
 
 def recorded(store: ObjectStore, asset: Asset, day: date, troop_key: str | None) -> Outcome | None:
     """What the store says of a partition: the outcome of its newest finished harvest; None if there is none."""
-    finished = [harvest for harvest in list_harvests(store, asset, day, troop_key) if harvest.finish_etag]
-    if not finished:
-        return None
-    finish = load_finish(store, finished[-1].folder)
-    if finish is None:
+    newest = newest_finished(list_harvests(store, asset, day, troop_key))
+    finish = load_finish(store, newest.folder) if newest else None
+    if newest is None or finish is None:
         return None
     key = layout.table_key(asset, day, troop_key)
     head = store.head(key)
@@ -198,10 +218,10 @@ def recorded(store: ObjectStore, asset: Asset, day: date, troop_key: str | None)
         asset,
         day,
         troop_key,
-        state_of(finish),
+        finish.standing,
         mode="report",
-        message=message_of(finish),
-        harvest_id=finished[-1].harvest_id,
+        message=finish.message,
+        harvest_id=newest.harvest_id,
         rows=finish.rows if head else 0,
         planned=finish.planned,
         landed=finish.landed,
@@ -210,61 +230,9 @@ def recorded(store: ObjectStore, asset: Asset, day: date, troop_key: str | None)
         requests_reused=finish.requests,
         table_key=key,
         table_bytes=head.size if head else 0,
-        quarantined=int(finish.details.get("quarantined", 0)),
+        quarantined=finish.quarantined,
         details={
             name: value for name, value in finish.details.items() if name not in ("quarantined", FAILURE)
         },
-        reason=reason_of(finish),
+        reason=finish.reason,
     )
-
-
-def state_of(finish: Finish) -> State:
-    """State of a partition by the finish marker of its newest harvest."""
-    if finish.state == "partial":
-        return "partial" if finish.landed or not finish.planned else "failed"
-    return "complete" if finish.rows else "empty"
-
-
-def reason_of(finish: Finish) -> Reason | None:
-    """Why a harvest did not become complete, in parts; None where it did."""
-    if finish.dead:
-        found = finish.details.get(FAILURE)
-        if (
-            isinstance(found, dict)
-            and isinstance(found.get("kind"), str)
-            and found.keys() <= {"kind", "status", "what"}
-        ):
-            return Reason(**found)
-        return Reason(OLD, what="leaves are dead letters")
-    if finish.state == "partial":
-        return Reason(UPSTREAM, what="the upstream table is partial")
-    return None
-
-
-def message_of(finish: Finish) -> str:
-    """What a person should know of a finished harvest; empty when there is nothing to say."""
-    aside = quarantine_text(int(finish.details.get("quarantined", 0)), finish.rows)
-    if finish.dead:
-        first = finish.details.get("first_dead_letter")
-        why = f", first {first}" if first else ""
-        said = (
-            f"{finish.dead} of {finish.planned} leaves are dead letters{why}; "
-            "see them with: vendor-assets dead-letters list; materialize the partition again to redrive them"
-        )
-        return f"{said}; {aside}" if aside else said
-    if finish.state == "partial" and not aside:
-        return "the upstream table is partial: redrive its dead letters first"
-    return aside or str(finish.details.get("note", ""))
-
-
-def quarantine_text(count: int, rows: int) -> str:
-    """What a person should know of records that do not fit their table; empty where there are none."""
-    if not count:
-        return ""
-    what = (
-        f"{count} records do not fit the table and are"
-        if count > 1
-        else "1 record does not fit the table and is"
-    )
-    also = "" if rows else ", and there are no others"
-    return f"{what} in quarantine{also}; rebuild once the schema knows them"

@@ -25,15 +25,23 @@ from vendor_assets.harvest.coverage import Coverage, resume_points
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.fetching import Counts, Fetcher, Item, Pending, Work
 from vendor_assets.harvest.filters import Filters, still_to_ask, values_known, with_values
-from vendor_assets.harvest.harvests import Finish, HarvestFolder, list_harvests, load_finish
+from vendor_assets.harvest.harvests import (
+    FAILURE,
+    Finish,
+    HarvestFolder,
+    list_harvests,
+    load_finish,
+    newest_finished,
+)
 from vendor_assets.harvest.landing import LandedIndex, Lander, read_index, request_id
-from vendor_assets.harvest.outcome import FAILURE, Mode, Order, Outcome, message_of, reason_of, state_of
+from vendor_assets.harvest.outcome import Mode, Order, Outcome
 from vendor_assets.harvest.ownership import Ownership
 from vendor_assets.harvest.plans import Plan, load_plan
 from vendor_assets.harvest.retention import removal_of
 from vendor_assets.harvest.tabulate import Tabulated, newest_answers, tabulate, tabulate_roster
 from vendor_assets.logs import get_logger
 from vendor_assets.presentable import MOST, presentable
+from vendor_assets.states import SUCCEEDED, state_of
 from vendor_assets.storage import layout
 from vendor_assets.storage.changes import compare
 from vendor_assets.storage.objects import ObjectStore
@@ -139,8 +147,7 @@ class PartitionHarvest:
         """
         harvests = list_harvests(self.store, self.asset, self.day, self.troop_key)
         self.newest_id = harvests[-1].harvest_id if harvests else ""
-        finished = [harvest for harvest in harvests if harvest.finish_etag]
-        current = finished[-1] if finished else None
+        current = newest_finished(harvests)
         newer = harvests[harvests.index(current) + 1 :] if current else harvests
         unfinished = [harvest for harvest in newer if harvest.has_plan]
         finish = load_finish(self.store, current.folder) if current else None
@@ -240,13 +247,13 @@ class PartitionHarvest:
                 # What the finished harvest changed, this one does not change again.
                 if name not in (FAILURE, "quarantined") and (mode == "report" or name not in _CHANGES)
             },
-            quarantined=int(finish.details.get("quarantined", 0)),
+            quarantined=finish.quarantined,
         )
         if tabulate_again:
             index = self._index((*plan.bases, current.folder))
             return self._publish(outcome, current.folder, plan, index, Counts(), before=finish)
         return self._with_table(
-            replace(outcome, state=state_of(finish), message=message_of(finish), reason=reason_of(finish))
+            replace(outcome, state=finish.standing, message=finish.message, reason=finish.reason)
         )
 
     def _fetch(
@@ -567,7 +574,7 @@ class PartitionHarvest:
         sample = found.sample()
         outcome = replace(
             outcome,
-            state="partial" if partial else "complete" if rows else "empty",
+            state=state_of(rows, lacking=partial),
             rows=rows,
             planned=tally.planned,
             landed=tally.landed,
@@ -613,8 +620,8 @@ class PartitionHarvest:
             later_pages=sum(1 for entry in answers if entry.page > 1),
         )
         self._mark_finished(folder, finish)
-        message = message_of(finish)
-        outcome = replace(outcome, reason=reason_of(finish))
+        message = finish.message
+        outcome = replace(outcome, reason=finish.reason)
         if nothing:
             outcome = replace(outcome, state="failed", message=message, rows=0, sample=())
         return self._with_table(replace(outcome, message=message))
@@ -823,7 +830,7 @@ class PartitionHarvest:
         except StorageError as error:
             logger.warning("The present table is replaced: %s", error)
             return False
-        return metadata.get("state") in ("complete", "empty")
+        return metadata.get("state") in SUCCEEDED
 
     def _with_table(self, outcome: Outcome) -> Outcome:
         """The outcome with what the published table itself says."""

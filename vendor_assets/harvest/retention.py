@@ -19,6 +19,7 @@ from vendor_assets.harvest.harvests import HarvestFolder, list_harvests, load_fi
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.ownership import Liveness, take
 from vendor_assets.logs import get_logger
+from vendor_assets.states import SUCCEEDED
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.reading import json_object, understanding
@@ -166,13 +167,13 @@ class Retention:
         if not harvests or not harvests[-1].finish_etag:
             return "unfinished"
         finish = load_finish(self._store, harvests[-1].folder)
-        if finish is None or finish.state == "partial" or finish.dead:
+        if finish is None or finish.standing not in SUCCEEDED or finish.dead:
             return "unfinished"
         if finish.finished_at >= self._before:
             return "young"
         if DeadLetters(self._store).load(asset, day, troop_key).letters:
             return "with dead letters"
-        if finish.details.get("quarantined"):
+        if finish.quarantined:
             return "with records in quarantine"
         if finish.details.get("provisional_answers"):
             return "provisional"

@@ -13,6 +13,7 @@ from vendor_assets.harvest.failures import Failure, failures_of
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.logs import get_logger
+from vendor_assets.states import COUNTED, state_of_table
 from vendor_assets.storage import layout
 from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore
@@ -133,7 +134,7 @@ def _table_state(store: ObjectStore, day: date, troop_key: str) -> str | None:
     except StorageError as error:
         logger.warning("%s", error)
         return "failed"  # a damaged table is nobody's success
-    return metadata.get("state", "complete" if rows else "empty")
+    return state_of_table(metadata, rows)
 
 
 def standing_of(store: ObjectStore, day: date, filters: Filters) -> Standing:
@@ -163,7 +164,7 @@ def standing_of(store: ObjectStore, day: date, filters: Filters) -> Standing:
     except (StorageError, RecordError) as error:
         problems = (*problems, str(error))
         return Standing(day, roster=False, dead_letters=sum(open_letters.values()), problems=problems)
-    counts = dict.fromkeys(("complete", "partial", "failed", "unfinished", "missing", "left_out"), 0)
+    counts = dict.fromkeys(COUNTED, 0)
     for troop in troops.values():
         counts["complete" if troop.state == "empty" else troop.state] += 1
     return Standing(

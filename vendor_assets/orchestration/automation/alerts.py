@@ -15,13 +15,13 @@ from vendor_assets.budget import BudgetState
 from vendor_assets.client.network import Network
 from vendor_assets.days import duration_text
 from vendor_assets.errors import (
+    UPSTREAM,
     ConfigurationError,
     Reason,
     VendorAssetsError,
     VendorUnauthorizedError,
     VendorUnavailableError,
 )
-from vendor_assets.harvest.outcome import UPSTREAM
 from vendor_assets.logs import get_logger
 from vendor_assets.orchestration.automation.freshness import Freshness
 from vendor_assets.orchestration.dagster_private import latest_storage_ids, run_events
@@ -29,7 +29,7 @@ from vendor_assets.orchestration.metadata import DEAD_LETTERS, STATE
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import split_key
 from vendor_assets.orchestration.runs.about import ASSETS, About, runs_of
-from vendor_assets.orchestration.runs.failures import not_complete, reason_from, reason_of_steps
+from vendor_assets.orchestration.runs.failures import not_complete, reason_of_steps
 from vendor_assets.presentable import presentable
 
 BATCH: Final = 200
@@ -206,7 +206,7 @@ def _failures(
     listed = not_complete(events)
     if listed is not None:
         return [
-            (str(item["asset"]), str(item["partition"]), reason_from(item), bool(item.get(DEAD_LETTERS)))
+            (str(item["asset"]), str(item["partition"]), Reason.from_json(item), bool(item.get(DEAD_LETTERS)))
             for item in listed
             # A stop was asked for, another holder is at work, and what is below a failure is no failure of its own.
             if item[STATE] in ("failed", "partial") and item.get("kind") != UPSTREAM

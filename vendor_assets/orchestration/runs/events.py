@@ -8,8 +8,9 @@ import dagster as dg
 import pyarrow as pa
 
 from vendor_assets.account import Account
-from vendor_assets.errors import LONGEST_MESSAGE
-from vendor_assets.harvest.outcome import UPSTREAM, Order, Outcome, quarantine_text
+from vendor_assets.errors import LONGEST_MESSAGE, UPSTREAM
+from vendor_assets.harvest.harvests import quarantine_text
+from vendor_assets.harvest.outcome import Order, Outcome
 from vendor_assets.orchestration.assets.lineage import column_lineage
 from vendor_assets.orchestration.dagster_private import report_check
 from vendor_assets.orchestration.metadata import (
@@ -29,7 +30,6 @@ from vendor_assets.orchestration.metadata import (
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key
 from vendor_assets.orchestration.runs.about import ACCEPT_EMPTY_TAG, TRIGGER_TAG, About
-from vendor_assets.orchestration.runs.failures import reason_json
 from vendor_assets.presentable import MOST, presentable, presentable_names, presentable_values
 from vendor_assets.tables import TABLES
 
@@ -317,7 +317,7 @@ def failure_of(outcomes: Sequence[Outcome]) -> dg.Failure | None:
                         "why": presentable(item.message, LONGEST_WHY),
                         DEAD_LETTERS: item.dead,
                     }
-                    | (reason_json(item.reason) if item.reason else {})
+                    | (item.reason.to_json() if item.reason else {})
                     for item in failed[:500]
                 ]
             )

@@ -1,41 +1,22 @@
 """Failures as Dagster keeps them: ours with their reason in parts, and read back from a run without reading texts."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 
 from vendor_assets import errors
-from vendor_assets.errors import LONGEST_MESSAGE, Reason, VendorAssetsError
+from vendor_assets.errors import LONGEST_MESSAGE, UNKNOWN, Reason, VendorAssetsError
 from vendor_assets.orchestration.metadata import NOT_COMPLETE, REASON
 from vendor_assets.presentable import presentable
-
-UNKNOWN: Final = "failed"
-"""Kind of a failure of which nothing is known."""
 
 
 def failure_from(error: VendorAssetsError) -> dg.Failure:
     """An error of ours as Dagster's failure: retried where that may help, with its reason in parts."""
     return dg.Failure(
         str(error),
-        metadata={REASON: dg.MetadataValue.json(reason_json(error.reason))},
+        metadata={REASON: dg.MetadataValue.json(error.reason.to_json())},
         allow_retries=error.retryable,
-    )
-
-
-def reason_json(reason: Reason) -> dict[str, Any]:
-    """A reason as a document that may be shown."""
-    return asdict(reason) | {"what": presentable(reason.what)}
-
-
-def reason_from(document: Mapping[str, Any]) -> Reason:
-    """A reason as it was stored; those of older versions have no parts."""
-    status = document.get("status")
-    return Reason(
-        str(document.get("kind") or UNKNOWN),
-        status if isinstance(status, int) else None,
-        presentable(document.get("what") or document.get("why") or "the run failed"),
     )
 
 
@@ -66,7 +47,7 @@ def reason_of_steps(events: Sequence[dg.DagsterEvent]) -> tuple[Reason, str]:
                 kept = ours.metadata.get(REASON)
                 document = kept.value if isinstance(kept, dg.JsonMetadataValue) else {}
                 said = presentable(ours.description, LONGEST_MESSAGE)
-                return reason_from({"what": said} | (document if isinstance(document, dict) else {})), said
+                return Reason.from_json(document, what=said), said
             if failure.error is not None:
                 return reason_of_info(failure.error)
     for event in events:
