@@ -181,7 +181,7 @@ def values_known(leaves: Iterable[str]) -> dict[str, set[str]]:
 def still_to_ask(
     groups: Sequence[DataGroup],
     planned: Iterable[PlannedRequest],
-    known: set[str],
+    known: set[str] | frozenset[str],
     values: Mapping[str, set[str]],
 ) -> list[DataGroup]:
     """What of some data groups has not been answered: whole groups, or values that no earlier filter took.

@@ -37,9 +37,10 @@ from vendor_assets.harvest.outcome import (
     Progress,
 )
 from vendor_assets.harvest.ownership import Liveness, Ownership, take
-from vendor_assets.harvest.partition import PartitionHarvest, Tools
+from vendor_assets.harvest.partition import PartitionHarvest
 from vendor_assets.harvest.retention import Removal, Retention
 from vendor_assets.harvest.tabulate import newest_answers, tabulate_roster
+from vendor_assets.harvest.tools import Tools
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
-from datetime import date, datetime, timedelta
-from itertools import chain, groupby
-from typing import Any, Final
-
-import pyarrow as pa
+from dataclasses import replace
+from itertools import chain
 
 from vendor_assets.days import Window
-from vendor_assets.errors import (
-    HarvestError,
-    ObjectConflictError,
-    ObjectNotFoundError,
-    StorageError,
-    StorageUnavailableError,
-)
+from vendor_assets.errors import HarvestError
 from vendor_assets.harvest.coverage import Coverage, resume_points
-from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
-from vendor_assets.harvest.fetching import Counts, Fetcher, Item, Pending, Work
-from vendor_assets.harvest.filters import Filters, still_to_ask, values_known, with_values
+from vendor_assets.harvest.dead_letters import DeadLetter, DeadPartition
+from vendor_assets.harvest.fetching import Counts, Item, Pending
 from vendor_assets.harvest.harvests import (
     FAILURE,
     Finish,
@@ -36,70 +22,16 @@ from vendor_assets.harvest.harvests import (
 from vendor_assets.harvest.landing import LandedIndex, Lander, read_index, request_id
 from vendor_assets.harvest.outcome import Mode, Order, Outcome
 from vendor_assets.harvest.ownership import Ownership
+from vendor_assets.harvest.planning import Planner, any_not_in
 from vendor_assets.harvest.plans import Plan, load_plan
+from vendor_assets.harvest.publishing import CHANGES, Publisher, Tally
 from vendor_assets.harvest.retention import removal_of
-from vendor_assets.harvest.tabulate import Tabulated, newest_answers, tabulate, tabulate_roster
-from vendor_assets.logs import get_logger
-from vendor_assets.presentable import MOST, presentable
-from vendor_assets.states import SUCCEEDED, state_of
+from vendor_assets.harvest.tabulate import newest_answers
+from vendor_assets.harvest.tools import Tools
+from vendor_assets.harvest.upstream import Upstream
 from vendor_assets.storage import layout
-from vendor_assets.storage.changes import compare
-from vendor_assets.storage.objects import ObjectStore
-from vendor_assets.storage.parquet import TableWriter, read_groups, read_metadata
-from vendor_assets.storage.roster import Roster, Troop
-from vendor_assets.tables import TABLES
-from vendor_assets.vendors.base import Asset, DataGroup, PlannedRequest, Request, Vendor
-
-logger = get_logger(__name__)
-
-_ROWS_AT_ONCE: Final = 8192
-_ROSTERS_BEFORE: Final = 10
-_ROSTER_SHARE: Final = 0.1
-"""With less of the troops of the day before, a roster is worth a word."""
-_CHANGES: Final = ("rows_added", "rows_altered", "rows_removed")
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What a run gives to all of its partitions.
-
-    Attributes:
-        watch: Called with each piece of fetching that begins, for whoever shows progress.
-        sightings: Everything that was sighted on a day.
-        filters: What of the hierarchy is asked for.
-        stop: Set when the run shall end.
-    """
-
-    store: ObjectStore
-    vendor: Vendor
-    fetcher: Fetcher
-    resolution_seconds: int
-    settling_seconds: float
-    flush_seconds: float
-    now: Callable[[], datetime]
-    watch: Callable[[Work], None]
-    sightings: Callable[[date], list[LandedIndex]]
-    filters: Filters
-    stop: threading.Event
-
-    @property
-    def dead_letters(self) -> DeadLetters:
-        """The dead letters in the store."""
-        return DeadLetters(self.store)
-
-    def work(
-        self,
-        asset: Asset,
-        troop_id: str,
-        lander: Lander,
-        pending: Pending,
-        order: Order,
-        counts: Counts | None = None,
-    ) -> Work:
-        """What the fetcher shall do for one partition; ``counts`` grows by what it costs."""
-        work = Work(asset, troop_id, lander, pending, work_class=order.work_class, counts=counts or Counts())
-        self.watch(work)
-        return work
+from vendor_assets.storage.roster import Roster
+from vendor_assets.vendors.base import Asset, PlannedRequest, Request
 
 
 class PartitionHarvest:
@@ -125,7 +57,6 @@ class PartitionHarvest:
     ) -> None:
         self.tools = tools
         self.store = tools.store
-        self.vendor = tools.vendor
         self.base = base
         self.asset: Asset = base.asset
         self.day = base.day
@@ -133,11 +64,10 @@ class PartitionHarvest:
         self.window = window
         self.ownership = ownership
         self.order = order
-        self._read_roster = roster
         self.newest_id = ""
-        self._roster_refused = False
-        head = self.store.head(base.table_key)
-        self.table_etag = head.etag if head else None
+        self.upstream = Upstream(self.store, self.day, self.troop_key, tools.filters, roster)
+        self.planner = Planner(tools, base, window, self.upstream)
+        self.publisher = Publisher(tools, base, window, ownership, order, self.upstream)
 
     def run(self) -> Outcome:
         """Choose the mode by what is in the store and who asks, and do it.
@@ -162,22 +92,22 @@ class PartitionHarvest:
                 )
                 raise HarvestError(message)
             return self._report("rebuild", current, finish, tabulate_again=True)
-        if self._troop_is_left_out():
+        if self.upstream.troop_is_left_out():
             return self._leave_out(current, finish)
         if unfinished:
             return self._resume(unfinished[-1].folder)
         if current is None or finish is None:
-            return self._fetch_new("first", self._plan())
-        if current.removed and self.table_etag is None:
+            return self._fetch_new("first", self.planner.plan())
+        if current.removed and self.publisher.table_etag is None:
             # Neither table nor answers: nothing can be reported or reconciled.
-            return self._fetch_new("replace", self._plan())
+            return self._fetch_new("replace", self.planner.plan())
         if finish.root_run == self.order.root_run_id:
-            return self._report("report", current, finish, tabulate_again=self.table_etag is None)
+            return self._report("report", current, finish, tabulate_again=self.publisher.table_etag is None)
         dead = self.tools.dead_letters.load(self.asset, self.day, self.troop_key)
         if any(letter.retryable or self.order.permanent_too for letter in dead.letters):
             return self._redrive(current, finish, dead)
         if self.order.finished == "replace":
-            return self._fetch_new("replace", self._plan())
+            return self._fetch_new("replace", self.planner.plan())
         return self._reconcile(current, finish)
 
     # The modes
@@ -191,10 +121,10 @@ class PartitionHarvest:
 
     def _leave_out(self, current: HarvestFolder | None, finish: Finish | None) -> Outcome:
         """A troop that a filter leaves out: no call; what was harvested before stays as it is."""
-        if current is None or finish is None or (current.removed and self.table_etag is None):
-            return self._fetch_new("first", self._plan())
-        kept = self._report("report", current, finish, tabulate_again=self.table_etag is None)
-        note = f"{self._left_out_text()}; its table stays as it was"
+        if current is None or finish is None or (current.removed and self.publisher.table_etag is None):
+            return self._fetch_new("first", self.planner.plan())
+        kept = self._report("report", current, finish, tabulate_again=self.publisher.table_etag is None)
+        note = f"{self.upstream.left_out_text()}; its table stays as it was"
         return replace(kept, message=kept.message or note, details=kept.details | {"note": note})
 
     def _resume(self, folder: str) -> Outcome:
@@ -203,22 +133,22 @@ class PartitionHarvest:
             try:
                 return self._fetch("resume", folder, plan)
             except HarvestError:
-                if not self._roster_refused or self.base.counts.calls:
+                if not self.publisher.roster_refused or self.base.counts.calls:
                     raise
             # The list that was refused is an old one: it is read again, the key may see more by now.
-            return self._fetch_new("first", self._plan())
+            return self._fetch_new("first", self.planner.plan())
         # Frozen under other filters: planned anew, and what has landed under them counts.
-        return self._fetch_new("resume", self._plan((*plan.bases, folder)))
+        return self._fetch_new("resume", self._plan_with((*plan.bases, folder)))
 
     def _reconcile(self, current: HarvestFolder, finish: Finish) -> Outcome:
         old = load_plan(self.store, current.folder)
         bases = (*old.bases, current.folder)
-        plan = self._plan(bases)
+        plan = self._plan_with(bases)
         if plan.request_count and current.removed:
             # What is new cannot be joined with answers that are gone: all is asked again.
-            return self._fetch_new("replace", self._plan())
+            return self._fetch_new("replace", self.planner.plan())
         if not plan.request_count:
-            again = self.table_etag is None
+            again = self.publisher.table_etag is None
             return self._report("reconcile", current, finish, tabulate_again=again)
         return self._fetch_new("reconcile", plan)
 
@@ -245,14 +175,14 @@ class PartitionHarvest:
                 name: value
                 for name, value in finish.details.items()
                 # What the finished harvest changed, this one does not change again.
-                if name not in (FAILURE, "quarantined") and (mode == "report" or name not in _CHANGES)
+                if name not in (FAILURE, "quarantined") and (mode == "report" or name not in CHANGES)
             },
             quarantined=finish.quarantined,
         )
         if tabulate_again:
             index = self._index((*plan.bases, current.folder))
             return self._publish(outcome, current.folder, plan, index, Counts(), before=finish)
-        return self._with_table(
+        return self.publisher.with_table(
             replace(outcome, state=finish.standing, message=finish.message, reason=finish.reason)
         )
 
@@ -278,7 +208,7 @@ class PartitionHarvest:
         def todo() -> Iterator[PlannedRequest]:
             for planned in chain.from_iterable(map(coverage.standing_for, plan.requests())):
                 left_alone = planned.request.key in left or coverage.is_answered(planned)
-                if not left_alone and _any_not_in(settled, planned):
+                if not left_alone and any_not_in(settled, planned):
                     yield planned
 
         known = {letter.request for letter in letters.letters}
@@ -331,138 +261,10 @@ class PartitionHarvest:
 
         self.tools.dead_letters.change(before, after, confirm=self.ownership.confirm)
 
-    # Planning
-
-    def _plan(self, bases: tuple[str, ...] = ()) -> Plan:
-        """The work of this partition from the upstream table, without leaves that the bases have."""
-        known = self._leaves_of(bases)
-        left_out: Counter[str] = Counter()
-        troop_id, upstream_partial = "", False
-        requests: Iterator[PlannedRequest]
-        if self.asset == "troops":
-            requests = iter([self.vendor.troops(self.window)])
-        else:
-            troop_id = self._troop_id()
-            if self._troop_is_left_out():
-                left_out["troops"] = 1
-                requests = iter([])
-            elif self.asset == "warriors":
-                on_roster = self._troop() is not None
-                requests = iter([self.vendor.warriors(troop_id, self.window)] if on_roster else [])
-                upstream_partial = self._roster().state == "partial"
-            elif self.asset == "data_groups":
-                upstream_partial = self._upstream_state("warriors") == "partial"
-                warriors = self._warriors_taken(left_out)
-                requests = (self.vendor.data_groups(troop_id, warrior, self.window) for warrior in warriors)
-            else:
-                upstream_partial = self._upstream_state("data_groups") == "partial"
-                requests = self._performance_requests(troop_id, known, left_out)
-        plan = Plan(
-            asset=self.asset,
-            day=self.day,
-            troop_key=self.troop_key,
-            troop_id=troop_id,
-            resolution_seconds=self.tools.resolution_seconds,
-            created_at=self.tools.now(),
-            bases=bases,
-            upstream_partial=upstream_partial,
-            filters=self.tools.filters.texts,
-            left_out=left_out,
-        )
-        return plan.freeze(planned for planned in requests if _any_not_in(known, planned))
-
-    def _warriors_taken(self, left_out: Counter[str]) -> Iterator[str]:
-        for row in self._upstream("warriors", "warrior_id", "name"):
-            if self.tools.filters.warriors.takes(row["warrior_id"], row["name"]):
-                yield row["warrior_id"]
-            else:
-                left_out["warriors"] += 1
-
-    def _performance_requests(
-        self, troop_id: str, known: set[str], left_out: Counter[str]
-    ) -> Iterator[PlannedRequest]:
-        def plan(warrior_id: str, chosen: list[DataGroup]) -> list[PlannedRequest]:
-            return self.vendor.performance_data(
-                troop_id, warrior_id, chosen, self.window, self.tools.resolution_seconds
-            )
-
-        filters = self.tools.filters
-        taken = set(self._warriors_taken(left_out)) if filters.warriors else None
-        values = values_known(known)
-        # The table is sorted by warrior, so that one warrior's groups are in memory at a time.
-        rows = self._upstream("data_groups", "warrior_id", "data_group", "value_names")
-        for warrior_id, of_warrior in groupby(rows, key=lambda row: str(row["warrior_id"])):
-            if taken is not None and warrior_id not in taken:
-                continue
-            groups: list[DataGroup] = []
-            for row in of_warrior:
-                whole = DataGroup(row["data_group"], tuple(row["value_names"]))
-                group = filters.narrow(whole)
-                left_out["data_groups"] += group is None
-                if group is not None:
-                    left_out["values"] += len(whole.value_names) - len(group.value_names)
-                    groups.append(group)
-            requests = plan(warrior_id, groups) if groups else []
-            if known and groups:
-                # Grouped anew, so that a batch does not ask again for what has landed beside what has not.
-                groups = still_to_ask(groups, requests, known, values)
-                requests = plan(warrior_id, groups) if groups else []
-            by_name = {group.name: group for group in groups}
-            for planned in requests:
-                yield with_values(planned, by_name)
-
-    def _troop_is_left_out(self) -> bool:
-        if self.troop_key is None or not self.tools.filters.troops:
-            return False
-        troop = self._troop() or Troop(self._troop_id(), self.troop_key, None)
-        return not self.tools.filters.takes_troop(troop)
-
-    def _left_out_text(self) -> str:
-        troops = self.tools.filters.troops
-        return f"troop {self.troop_key} is left out by {troops.setting}={troops.text}: no calls"
-
-    def _upstream(self, asset: Asset, *columns: str) -> Iterator[dict[str, Any]]:
-        key = layout.table_key(asset, self.day, self.troop_key)
-        try:
-            for group in read_groups(self.store, key, columns):
-                for batch in group.to_batches(_ROWS_AT_ONCE):
-                    yield from batch.to_pylist()
-        except ObjectNotFoundError as error:
-            raise self._not_there(asset, self.troop_key) from error
-
-    def _upstream_state(self, asset: Asset) -> str:
-        try:
-            metadata, _ = read_metadata(self.store, layout.table_key(asset, self.day, self.troop_key))
-        except ObjectNotFoundError as error:
-            raise self._not_there(asset, self.troop_key) from error
-        return metadata.get("state", "")
-
-    def _not_there(self, asset: Asset, troop_key: str | None) -> HarvestError:
-        where = f"{self.day}" + (f", troop {troop_key}" if troop_key else "")
-        uri = self.store.uri(layout.table_key(asset, self.day, troop_key))
-        return HarvestError(f"{asset} of {where} is not there ({uri}); materialize {asset} first")
-
-    def _troop_id(self) -> str:
-        troop = self._troop()
-        return troop.id if troop else layout.decode_segment(str(self.troop_key))
-
-    def _troop_name(self) -> str:
-        try:
-            troop = self._troop()
-        except HarvestError:
-            return ""
-        return (troop.name or "") if troop else ""
-
-    def _troop(self) -> Troop | None:
-        return self._roster().find(self.troop_key)
-
-    def _roster(self) -> Roster:
-        try:
-            return self._read_roster()
-        except ObjectNotFoundError as error:
-            raise self._not_there("troops", None) from error
-
     # Coverage
+
+    def _plan_with(self, bases: tuple[str, ...]) -> Plan:
+        return self.planner.plan(bases, self._leaves_of(bases))
 
     def _index(self, folders: Sequence[str]) -> list[LandedIndex]:
         keys = [
@@ -524,23 +326,19 @@ class PartitionHarvest:
         before: Finish | None = None,
         fresh: frozenset[str] = frozenset(),
     ) -> Outcome:
-        """Tabulate, then commit: Parquet, finish marker; the event is the caller's."""
         counted = fresh | {entry.chunk for entry in index} if before is not None and not fresh else fresh
         letters = self.tools.dead_letters.load(self.asset, self.day, self.troop_key)
         answers = newest_answers(index)
         tally = self._tally(
             plan, Coverage(self.store, index, self._answered(index, counted_at=counted)), letters
         )
-        with self._tabulate(plan, answers) as found:
-            if self.asset == "troops" and not found.rows and not found.quarantine.count:
-                self._refuse_an_empty_roster()
-            return self._commit(outcome, found, folder, plan, answers, tally, letters, counts, before)
+        return self.publisher.publish(outcome, folder, plan, answers, tally, letters, counts, before)
 
-    def _tally(self, plan: Plan, coverage: Coverage, letters: DeadPartition) -> _Tally:
+    def _tally(self, plan: Plan, coverage: Coverage, letters: DeadPartition) -> Tally:
         """Count the leaves of a plan, and those of its bases that had landed there, by what became of them."""
         of_bases = self._base_leaves(plan)
         given_up = letters.discarded_leaves
-        tally = _Tally(planned=len(of_bases), landed=len(of_bases))
+        tally = Tally(planned=len(of_bases), landed=len(of_bases))
         for state in coverage.leaves(plan.requests()):
             if state.leaf.key in of_bases:
                 continue
@@ -554,311 +352,9 @@ class PartitionHarvest:
                 tally.gone += sum(state.landed and state.gone for state in of_base)
         return tally
 
-    def _commit(
-        self,
-        outcome: Outcome,
-        found: Tabulated,
-        folder: str,
-        plan: Plan,
-        answers: Sequence[LandedIndex],
-        tally: _Tally,
-        letters: DeadPartition,
-        counts: Counts,
-        before: Finish | None,
-    ) -> Outcome:
-        dead, rows = tally.dead, found.rows
-        self.ownership.confirm()
-        found.quarantine.publish(self.store, layout.quarantine_key(self.asset, self.day, self.troop_key))
-        nothing_fits = bool(found.quarantine.count) and not rows
-        partial = bool(dead) or plan.upstream_partial or nothing_fits
-        sample = found.sample()
-        outcome = replace(
-            outcome,
-            state=state_of(rows, lacking=partial),
-            rows=rows,
-            planned=tally.planned,
-            landed=tally.landed,
-            gone=tally.gone,
-            dead=dead,
-            quarantined=found.quarantine.count,
-            details=self._details(found, sample, answers, plan)
-            | ({"discarded_leaves": tally.discarded} if tally.discarded else {})
-            | (
-                {"data_groups_without_rows": quiet}
-                if (quiet := self._without_rows(found, plan, tally))
-                else {}
-            )
-            | (
-                {"first_dead_letter": presentable(letters.letters[0].reason)}
-                if dead and letters.letters
-                else {}
-            ),
-            sample=sample,
-        )
-        nothing = bool(dead) and not tally.landed
-        keeps_old = partial and self.table_etag is not None and self._old_table_is_complete()
-        if not nothing and not keeps_old:
-            outcome = replace(outcome, details=outcome.details | self._changes(found))
-            self._write(outcome, found, folder)
-        finish = Finish(
-            state=outcome.state,
-            planned=outcome.planned,
-            landed=outcome.landed,
-            gone=outcome.gone,
-            dead=outcome.dead,
-            requests=plan.request_count,
-            calls=counts.calls + (before.calls if before else 0),
-            rows=rows,
-            root_run=self.order.root_run_id,
-            epoch=self.ownership.epoch,
-            finished_at=self.tools.now(),
-            table_etag=self.table_etag or "",
-            details=outcome.details
-            | {"quarantined": outcome.quarantined}
-            | ({FAILURE: asdict(letters.letters[0].why)} if dead and letters.letters else {}),
-            answers=len(answers),
-            later_pages=sum(1 for entry in answers if entry.page > 1),
-        )
-        self._mark_finished(folder, finish)
-        message = finish.message
-        outcome = replace(outcome, reason=finish.reason)
-        if nothing:
-            outcome = replace(outcome, state="failed", message=message, rows=0, sample=())
-        return self._with_table(replace(outcome, message=message))
-
-    def _refuse_an_empty_roster(self) -> None:
-        """End the harvest where an account that had troops has none: most likely the key sees nothing any more.
-
-        Raises:
-            HarvestError: It is so, and nobody has accepted it.
-        """
-        day, before = self._roster_before()
-        if not before or self.order.accept_empty or self.order.rebuild:
-            return
-        self._roster_refused = True
-        message = (
-            f"the vendor lists no troop for {self.day}, but on {day} there were {before}: nothing is published; check "
-            f"what VENDOR_API_KEY may see, or accept it: vendor-assets harvest --day {self.day} --accept-empty-roster"
-        )
-        raise HarvestError(message)
-
-    def _roster_before(self) -> tuple[date, int]:
-        """Of the last ten rosters before this day the newest that was not empty: its day, and how many were on it."""
-        keys = {
-            layout.parse_table_key(info.key)[1]: info.key
-            for info in self.store.list(layout.table_prefix("troops"))
-        }
-        for day in sorted((day for day in keys if day < self.day), reverse=True)[:_ROSTERS_BEFORE]:
-            _, rows = read_metadata(self.store, keys[day])
-            if rows:
-                return day, rows
-        return self.day, 0
-
-    def _roster_note(self, rows: int) -> str:
-        """What is odd about how many there are; empty where nothing is."""
-        if self.asset == "warriors":
-            if rows or self.troop_key is None:
-                return ""
-            try:
-                yesterday = layout.table_key("warriors", self.day - timedelta(days=1), self.troop_key)
-                _, before = read_metadata(self.store, yesterday)
-            except ObjectNotFoundError:
-                return ""
-            return f"the troop has no warrior on {self.day}, the day before it had {before}" if before else ""
-        day, before = self._roster_before()
-        if not rows and not before:
-            return (
-                "the account has no troop, nothing is harvested: does VENDOR_API_KEY see the right account?"
-            )
-        if rows < _ROSTER_SHARE * before:
-            return f"{rows} troops on {self.day}, on {day} there were {before}: check what VENDOR_API_KEY may see"
-        return ""
-
     def _base_leaves(self, plan: Plan) -> set[str]:
         """Leaves of the plan's bases that had landed there: a reconcile's table has them too."""
         return self._leaves_of(plan.bases)
-
-    def _tabulate(self, plan: Plan, answers: Sequence[LandedIndex]) -> AbstractContextManager[Tabulated]:
-        if self.asset in ("troops", "warriors"):
-            sightings = [
-                entry
-                for entry in self.tools.sightings(self.day)
-                if entry.asset == self.asset and (self.asset == "troops" or entry.troop_id == plan.troop_id)
-            ]
-            return tabulate_roster(
-                self.asset,
-                store=self.store,
-                vendor=self.vendor,
-                # Every sighting counts, not only the newest: what has vanished since is on the older ones.
-                answers=sorted([*answers, *sightings], key=lambda entry: entry.fetched_at),
-                troop_id=plan.troop_id,
-                window=self.window,
-                previous=self.base.table_key,
-                troop_key=layout.encode_segment,
-                stopping=self.tools.stop.is_set,
-            )
-        return tabulate(
-            self.asset,
-            store=self.store,
-            vendor=self.vendor,
-            answers=answers,
-            troop_id=plan.troop_id,
-            window=self.window,
-            stopping=self.tools.stop.is_set,
-        )
-
-    def _details(
-        self,
-        found: Tabulated,
-        sample: list[dict[str, Any]],
-        answers: Sequence[LandedIndex],
-        plan: Plan,
-    ) -> dict[str, Any]:
-        # The partition key is the vendor's id; people know a troop by its name.
-        name = self._troop_name() if self.troop_key else ""
-        details: dict[str, Any] = {"troop": presentable(name)} if name else {}
-        if found.new_fields:
-            details["new_fields"] = [presentable(field, 100) for field in sorted(found.new_fields)[:MOST]]
-            details["new_fields_in_all"] = len(found.new_fields)
-        if found.not_found:
-            details["data_groups_unknown_to_the_vendor"] = len(found.not_found)
-        if found.duplicates:
-            details["duplicate_rows_dropped"] = found.duplicates
-        if self.asset in ("troops", "warriors"):
-            later = [batch.column("observed_later").true_count for batch in found.batches()]
-            details["observed_later"] = bool(found.rows) and sum(later) == found.rows
-        details |= {f"{level}_left_out": count for level, count in plan.left_out.items() if count}
-        if plan.filters and self.troop_key:
-            details["filters"] = " ".join(f"{setting}={text}" for setting, text in plan.filters.items())
-        if plan.left_out.get("troops"):
-            details["note"] = self._left_out_text()
-        elif self.asset == "warriors" and not plan.request_count:
-            details["note"] = f"troop {self.troop_key} was not on the roster of {self.day}: 0 rows, no calls"
-        if self.asset in ("troops", "warriors") and not details.get("note"):
-            note = self._roster_note(found.rows)
-            details |= {"note": note} if note else {}
-        if self.asset == "performance_data":
-            settled = self.window.end.timestamp() + self.tools.settling_seconds
-            early = sum(1 for entry in answers if entry.fetched_at.timestamp() < settled)
-            if early:
-                details["provisional_answers"] = early
-            if sample:
-                length = sample[0]["timeslice_end"] - sample[0]["timeslice_start"]
-                details["resolution_seconds"] = int(length.total_seconds())
-        return details
-
-    def _without_rows(self, found: Tabulated, plan: Plan, tally: _Tally) -> int:
-        """How many data groups were listed and answered, and have no row on the whole day.
-
-        Not told where that has another reason: some are dead or gone, or others were answered in an older harvest.
-        """
-        if self.asset != "performance_data" or tally.dead or tally.gone or tally.discarded or plan.bases:
-            return 0
-        # Both are in the order of warriors, so that neither is in memory as a whole.
-        leaves = (leaf for planned in plan.requests() for leaf in planned.leaves)
-        of_warrior = groupby(leaves, key=lambda leaf: leaf.warrior_id)
-        return sum(len({leaf.data_group for leaf in group}) for _, group in of_warrior) - found.data_groups()
-
-    def _changes(self, found: Tabulated) -> dict[str, int]:
-        """What changes in the performance data of a partition that has a table already: late data, for the most."""
-        if self.asset != "performance_data" or self.table_etag is None:
-            return {}
-        spec = TABLES[self.asset]
-        try:
-            changes = compare(
-                spec,
-                read_groups(self.store, self.base.table_key, spec.schema.names),
-                (pa.Table.from_batches([batch]) for batch in found.batches()),
-            )
-        except (StorageError, pa.ArrowException) as error:
-            logger.warning("What changes cannot be told, the present table is not readable: %s", error)
-            return {}
-        return dict(zip(_CHANGES, (changes.added, changes.altered, changes.removed), strict=True))
-
-    def _write(self, outcome: Outcome, found: Tabulated, folder: str) -> None:
-        metadata = {
-            "state": outcome.state,
-            "harvest": folder,
-            "planned": str(outcome.planned),
-            "landed": str(outcome.landed),
-            "gone": str(outcome.gone),
-            "dead": str(outcome.dead),
-            "vendor": self.vendor.kind,
-            "source": self.store.source,
-        }
-        spec = TABLES[self.asset]
-        while True:
-            self.ownership.confirm()
-            try:
-                with TableWriter(
-                    self.store,
-                    self.base.table_key,
-                    spec,
-                    metadata=metadata,
-                    if_absent=self.table_etag is None,
-                    if_match=self.table_etag,
-                ) as writer:
-                    for batch in found.batches():
-                        writer.write(batch)
-            except ObjectConflictError:
-                # Whoever wrote had an older epoch (ours is confirmed above): look again and replace it.
-                head = self.store.head(self.base.table_key)
-                self.table_etag = head.etag if head else None
-            else:
-                self.table_etag = writer.etag
-                return
-
-    def _mark_finished(self, folder: str, finish: Finish) -> None:
-        key = layout.finish_key(folder)
-        while True:
-            # Looked at before the epoch is confirmed: whoever takes over later writes another version.
-            head = self.store.head(key)
-            self.ownership.confirm()
-            try:
-                self.store.put(
-                    key, finish.to_json(), if_absent=head is None, if_match=head.etag if head else None
-                )
-            except ObjectConflictError:
-                continue
-            return
-
-    def _old_table_is_complete(self) -> bool:
-        try:
-            metadata, _ = read_metadata(self.store, self.base.table_key)
-        except StorageUnavailableError:
-            raise
-        except StorageError as error:
-            logger.warning("The present table is replaced: %s", error)
-            return False
-        return metadata.get("state") in SUCCEEDED
-
-    def _with_table(self, outcome: Outcome) -> Outcome:
-        """The outcome with what the published table itself says."""
-        head = self.store.head(self.base.table_key)
-        if head is None:
-            return outcome
-        if outcome.sample:
-            return replace(outcome, table_bytes=head.size)
-        _, rows = read_metadata(self.store, self.base.table_key)
-        return replace(outcome, table_bytes=head.size, rows=rows)
-
-
-@dataclass
-class _Tally:
-    """Leaves of a harvest by what became of them; ``gone`` ones have landed too."""
-
-    planned: int
-    landed: int
-    gone: int = 0
-    discarded: int = 0
-
-    @property
-    def dead(self) -> int:
-        return self.planned - self.landed - self.discarded
-
-
-def _any_not_in(leaves: frozenset[str] | set[str], planned: PlannedRequest) -> bool:
-    return not leaves or any(leaf.key not in leaves for leaf in planned.leaves)
 
 
 def _items(requests: Iterator[PlannedRequest], resume_at: dict[bytes, tuple[int, Request]]) -> Iterator[Item]:

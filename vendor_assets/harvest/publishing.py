@@ -1,0 +1,410 @@
+"""Publishing a partition: what has landed becomes a table, then the finish marker says what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from datetime import date, timedelta
+from itertools import groupby
+from typing import Any, Final
+
+import pyarrow as pa
+
+from vendor_assets.days import Window
+from vendor_assets.errors import (
+    HarvestError,
+    ObjectConflictError,
+    ObjectNotFoundError,
+    StorageError,
+    StorageUnavailableError,
+)
+from vendor_assets.harvest.dead_letters import DeadPartition
+from vendor_assets.harvest.fetching import Counts
+from vendor_assets.harvest.harvests import FAILURE, Finish
+from vendor_assets.harvest.landing import LandedIndex
+from vendor_assets.harvest.outcome import Order, Outcome
+from vendor_assets.harvest.ownership import Ownership
+from vendor_assets.harvest.plans import Plan
+from vendor_assets.harvest.tabulate import Tabulated, tabulate, tabulate_roster
+from vendor_assets.harvest.tools import Tools
+from vendor_assets.harvest.upstream import Upstream
+from vendor_assets.logs import get_logger
+from vendor_assets.presentable import MOST, presentable
+from vendor_assets.states import SUCCEEDED, state_of
+from vendor_assets.storage import layout
+from vendor_assets.storage.changes import compare
+from vendor_assets.storage.parquet import TableWriter, read_groups, read_metadata
+from vendor_assets.tables import TABLES
+
+logger = get_logger(__name__)
+
+_ROSTERS_BEFORE: Final = 10
+_ROSTER_SHARE: Final = 0.1
+"""With less of the troops of the day before, a roster is worth a word."""
+CHANGES: Final = ("rows_added", "rows_altered", "rows_removed")
+"""Details that say what a harvest changed in its table."""
+
+
+@dataclass
+class Tally:
+    """Leaves of a harvest by what became of them; ``gone`` ones have landed too."""
+
+    planned: int
+    landed: int
+    gone: int = 0
+    discarded: int = 0
+
+    @property
+    def dead(self) -> int:
+        """Those that are neither landed nor discarded."""
+        return self.planned - self.landed - self.discarded
+
+
+class Publisher:
+    """Publishes one partition for its owner.
+
+    Args:
+        tools: What the run gives to all of its partitions.
+        base: The outcome so far: which partition it is.
+        window: The day.
+        ownership: The right to commit.
+        order: Who asks, and for what.
+        upstream: The tables above it.
+
+    Attributes:
+        table_etag: Of the table that is published; None where there is none.
+        roster_refused: Whether :meth:`publish` refused an empty roster.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        base: Outcome,
+        window: Window,
+        ownership: Ownership,
+        order: Order,
+        upstream: Upstream,
+    ) -> None:
+        self._tools = tools
+        self._store = tools.store
+        self._base = base
+        self._asset = base.asset
+        self._day = base.day
+        self._troop_key = base.troop_key
+        self._window = window
+        self._ownership = ownership
+        self._order = order
+        self._upstream = upstream
+        self.roster_refused = False
+        head = self._store.head(base.table_key)
+        self.table_etag = head.etag if head else None
+
+    def publish(
+        self,
+        outcome: Outcome,
+        folder: str,
+        plan: Plan,
+        answers: Sequence[LandedIndex],
+        tally: Tally,
+        letters: DeadPartition,
+        counts: Counts,
+        before: Finish | None,
+    ) -> Outcome:
+        """Tabulate, then commit: Parquet, finish marker; the event is the caller's.
+
+        Raises:
+            HarvestError: An account that had troops has none.
+        """
+        with self._tabulated(plan, answers) as found:
+            if self._asset == "troops" and not found.rows and not found.quarantine.count:
+                self._refuse_an_empty_roster()
+            return self._commit(outcome, found, folder, plan, answers, tally, letters, counts, before)
+
+    def _commit(
+        self,
+        outcome: Outcome,
+        found: Tabulated,
+        folder: str,
+        plan: Plan,
+        answers: Sequence[LandedIndex],
+        tally: Tally,
+        letters: DeadPartition,
+        counts: Counts,
+        before: Finish | None,
+    ) -> Outcome:
+        dead, rows = tally.dead, found.rows
+        self._ownership.confirm()
+        found.quarantine.publish(self._store, layout.quarantine_key(self._asset, self._day, self._troop_key))
+        nothing_fits = bool(found.quarantine.count) and not rows
+        partial = bool(dead) or plan.upstream_partial or nothing_fits
+        sample = found.sample()
+        outcome = replace(
+            outcome,
+            state=state_of(rows, lacking=partial),
+            rows=rows,
+            planned=tally.planned,
+            landed=tally.landed,
+            gone=tally.gone,
+            dead=dead,
+            quarantined=found.quarantine.count,
+            details=self._details(found, sample, answers, plan)
+            | ({"discarded_leaves": tally.discarded} if tally.discarded else {})
+            | (
+                {"data_groups_without_rows": quiet}
+                if (quiet := self._without_rows(found, plan, tally))
+                else {}
+            )
+            | (
+                {"first_dead_letter": presentable(letters.letters[0].reason)}
+                if dead and letters.letters
+                else {}
+            ),
+            sample=sample,
+        )
+        nothing = bool(dead) and not tally.landed
+        keeps_old = partial and self.table_etag is not None and self._old_table_is_complete()
+        if not nothing and not keeps_old:
+            outcome = replace(outcome, details=outcome.details | self._changes(found))
+            self._write(outcome, found, folder)
+        finish = Finish(
+            state=outcome.state,
+            planned=outcome.planned,
+            landed=outcome.landed,
+            gone=outcome.gone,
+            dead=outcome.dead,
+            requests=plan.request_count,
+            calls=counts.calls + (before.calls if before else 0),
+            rows=rows,
+            root_run=self._order.root_run_id,
+            epoch=self._ownership.epoch,
+            finished_at=self._tools.now(),
+            table_etag=self.table_etag or "",
+            details=outcome.details
+            | {"quarantined": outcome.quarantined}
+            | ({FAILURE: asdict(letters.letters[0].why)} if dead and letters.letters else {}),
+            answers=len(answers),
+            later_pages=sum(1 for entry in answers if entry.page > 1),
+        )
+        self._mark_finished(folder, finish)
+        message = finish.message
+        outcome = replace(outcome, reason=finish.reason)
+        if nothing:
+            outcome = replace(outcome, state="failed", message=message, rows=0, sample=())
+        return self.with_table(replace(outcome, message=message))
+
+    def _refuse_an_empty_roster(self) -> None:
+        """End the harvest where an account that had troops has none: most likely the key sees nothing any more.
+
+        Raises:
+            HarvestError: It is so, and nobody has accepted it.
+        """
+        day, before = self._roster_before()
+        if not before or self._order.accept_empty or self._order.rebuild:
+            return
+        self.roster_refused = True
+        message = (
+            f"the vendor lists no troop for {self._day}, but on {day} there were {before}: nothing is published; check "
+            f"what VENDOR_API_KEY may see, or accept it: vendor-assets harvest --day {self._day} --accept-empty-roster"
+        )
+        raise HarvestError(message)
+
+    def _roster_before(self) -> tuple[date, int]:
+        """Of the last ten rosters before this day the newest that was not empty: its day, and how many were on it."""
+        keys = {
+            layout.parse_table_key(info.key)[1]: info.key
+            for info in self._store.list(layout.table_prefix("troops"))
+        }
+        for day in sorted((day for day in keys if day < self._day), reverse=True)[:_ROSTERS_BEFORE]:
+            _, rows = read_metadata(self._store, keys[day])
+            if rows:
+                return day, rows
+        return self._day, 0
+
+    def _roster_note(self, rows: int) -> str:
+        """What is odd about how many there are; empty where nothing is."""
+        if self._asset == "warriors":
+            if rows or self._troop_key is None:
+                return ""
+            try:
+                yesterday = layout.table_key("warriors", self._day - timedelta(days=1), self._troop_key)
+                _, before = read_metadata(self._store, yesterday)
+            except ObjectNotFoundError:
+                return ""
+            return (
+                f"the troop has no warrior on {self._day}, the day before it had {before}" if before else ""
+            )
+        day, before = self._roster_before()
+        if not rows and not before:
+            return (
+                "the account has no troop, nothing is harvested: does VENDOR_API_KEY see the right account?"
+            )
+        if rows < _ROSTER_SHARE * before:
+            return f"{rows} troops on {self._day}, on {day} there were {before}: check what VENDOR_API_KEY may see"
+        return ""
+
+    def _tabulated(self, plan: Plan, answers: Sequence[LandedIndex]) -> AbstractContextManager[Tabulated]:
+        if self._asset in ("troops", "warriors"):
+            sightings = [
+                entry
+                for entry in self._tools.sightings(self._day)
+                if entry.asset == self._asset and (self._asset == "troops" or entry.troop_id == plan.troop_id)
+            ]
+            return tabulate_roster(
+                self._asset,
+                store=self._store,
+                vendor=self._tools.vendor,
+                # Every sighting counts, not only the newest: what has vanished since is on the older ones.
+                answers=sorted([*answers, *sightings], key=lambda entry: entry.fetched_at),
+                troop_id=plan.troop_id,
+                window=self._window,
+                previous=self._base.table_key,
+                troop_key=layout.encode_segment,
+                stopping=self._tools.stop.is_set,
+            )
+        return tabulate(
+            self._asset,
+            store=self._store,
+            vendor=self._tools.vendor,
+            answers=answers,
+            troop_id=plan.troop_id,
+            window=self._window,
+            stopping=self._tools.stop.is_set,
+        )
+
+    def _details(
+        self,
+        found: Tabulated,
+        sample: list[dict[str, Any]],
+        answers: Sequence[LandedIndex],
+        plan: Plan,
+    ) -> dict[str, Any]:
+        # The partition key is the vendor's id; people know a troop by its name.
+        name = self._upstream.troop_name() if self._troop_key else ""
+        details: dict[str, Any] = {"troop": presentable(name)} if name else {}
+        if found.new_fields:
+            details["new_fields"] = [presentable(field, 100) for field in sorted(found.new_fields)[:MOST]]
+            details["new_fields_in_all"] = len(found.new_fields)
+        if found.not_found:
+            details["data_groups_unknown_to_the_vendor"] = len(found.not_found)
+        if found.duplicates:
+            details["duplicate_rows_dropped"] = found.duplicates
+        if self._asset in ("troops", "warriors"):
+            later = [batch.column("observed_later").true_count for batch in found.batches()]
+            details["observed_later"] = bool(found.rows) and sum(later) == found.rows
+        details |= {f"{level}_left_out": count for level, count in plan.left_out.items() if count}
+        if plan.filters and self._troop_key:
+            details["filters"] = " ".join(f"{setting}={text}" for setting, text in plan.filters.items())
+        if plan.left_out.get("troops"):
+            details["note"] = self._upstream.left_out_text()
+        elif self._asset == "warriors" and not plan.request_count:
+            details["note"] = (
+                f"troop {self._troop_key} was not on the roster of {self._day}: 0 rows, no calls"
+            )
+        if self._asset in ("troops", "warriors") and not details.get("note"):
+            note = self._roster_note(found.rows)
+            details |= {"note": note} if note else {}
+        if self._asset == "performance_data":
+            settled = self._window.end.timestamp() + self._tools.settling_seconds
+            early = sum(1 for entry in answers if entry.fetched_at.timestamp() < settled)
+            if early:
+                details["provisional_answers"] = early
+            if sample:
+                length = sample[0]["timeslice_end"] - sample[0]["timeslice_start"]
+                details["resolution_seconds"] = int(length.total_seconds())
+        return details
+
+    def _without_rows(self, found: Tabulated, plan: Plan, tally: Tally) -> int:
+        """How many data groups were listed and answered, and have no row on the whole day.
+
+        Not told where that has another reason: some are dead or gone, or others were answered in an older harvest.
+        """
+        if self._asset != "performance_data" or tally.dead or tally.gone or tally.discarded or plan.bases:
+            return 0
+        # Both are in the order of warriors, so that neither is in memory as a whole.
+        leaves = (leaf for planned in plan.requests() for leaf in planned.leaves)
+        of_warrior = groupby(leaves, key=lambda leaf: leaf.warrior_id)
+        return sum(len({leaf.data_group for leaf in group}) for _, group in of_warrior) - found.data_groups()
+
+    def _changes(self, found: Tabulated) -> dict[str, int]:
+        """What changes in the performance data of a partition that has a table already: late data, for the most."""
+        if self._asset != "performance_data" or self.table_etag is None:
+            return {}
+        spec = TABLES[self._asset]
+        try:
+            changes = compare(
+                spec,
+                read_groups(self._store, self._base.table_key, spec.schema.names),
+                (pa.Table.from_batches([batch]) for batch in found.batches()),
+            )
+        except (StorageError, pa.ArrowException) as error:
+            logger.warning("What changes cannot be told, the present table is not readable: %s", error)
+            return {}
+        return dict(zip(CHANGES, (changes.added, changes.altered, changes.removed), strict=True))
+
+    def _write(self, outcome: Outcome, found: Tabulated, folder: str) -> None:
+        metadata = {
+            "state": outcome.state,
+            "harvest": folder,
+            "planned": str(outcome.planned),
+            "landed": str(outcome.landed),
+            "gone": str(outcome.gone),
+            "dead": str(outcome.dead),
+            "vendor": self._tools.vendor.kind,
+            "source": self._store.source,
+        }
+        spec = TABLES[self._asset]
+        while True:
+            self._ownership.confirm()
+            try:
+                with TableWriter(
+                    self._store,
+                    self._base.table_key,
+                    spec,
+                    metadata=metadata,
+                    if_absent=self.table_etag is None,
+                    if_match=self.table_etag,
+                ) as writer:
+                    for batch in found.batches():
+                        writer.write(batch)
+            except ObjectConflictError:
+                # Whoever wrote had an older epoch (ours is confirmed above): look again and replace it.
+                head = self._store.head(self._base.table_key)
+                self.table_etag = head.etag if head else None
+            else:
+                self.table_etag = writer.etag
+                return
+
+    def _mark_finished(self, folder: str, finish: Finish) -> None:
+        key = layout.finish_key(folder)
+        while True:
+            # Looked at before the epoch is confirmed: whoever takes over later writes another version.
+            head = self._store.head(key)
+            self._ownership.confirm()
+            try:
+                self._store.put(
+                    key, finish.to_json(), if_absent=head is None, if_match=head.etag if head else None
+                )
+            except ObjectConflictError:
+                continue
+            return
+
+    def _old_table_is_complete(self) -> bool:
+        try:
+            metadata, _ = read_metadata(self._store, self._base.table_key)
+        except StorageUnavailableError:
+            raise
+        except StorageError as error:
+            logger.warning("The present table is replaced: %s", error)
+            return False
+        return metadata.get("state") in SUCCEEDED
+
+    def with_table(self, outcome: Outcome) -> Outcome:
+        """The outcome with what the published table itself says."""
+        head = self._store.head(self._base.table_key)
+        if head is None:
+            return outcome
+        if outcome.sample:
+            return replace(outcome, table_bytes=head.size)
+        _, rows = read_metadata(self._store, self._base.table_key)
+        return replace(outcome, table_bytes=head.size, rows=rows)
