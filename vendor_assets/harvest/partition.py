@@ -66,7 +66,7 @@ class PartitionHarvest:
         self.order = order
         self.newest_id = ""
         self.upstream = Upstream(self.store, self.day, self.troop_key, tools.filters, roster)
-        self.planner = Planner(tools, base, window, self.upstream)
+        self.planner = Planner(tools, base.asset, window, self.upstream)
         self.publisher = Publisher(tools, base, window, ownership, order, self.upstream)
 
     def run(self) -> Outcome:

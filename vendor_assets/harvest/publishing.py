@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
 from itertools import groupby
 from typing import Any, Final
@@ -61,43 +61,30 @@ class Tally:
         return self.planned - self.landed - self.discarded
 
 
+@dataclass
 class Publisher:
     """Publishes one partition for its owner.
 
-    Args:
-        tools: What the run gives to all of its partitions.
-        base: The outcome so far: which partition it is.
-        window: The day.
-        ownership: The right to commit.
-        order: Who asks, and for what.
-        upstream: The tables above it.
-
     Attributes:
+        base: The outcome so far: which partition it is.
         table_etag: Of the table that is published; None where there is none.
         roster_refused: Whether :meth:`publish` refused an empty roster.
     """
 
-    def __init__(
-        self,
-        tools: Tools,
-        base: Outcome,
-        window: Window,
-        ownership: Ownership,
-        order: Order,
-        upstream: Upstream,
-    ) -> None:
-        self._tools = tools
-        self._store = tools.store
-        self._base = base
-        self._asset = base.asset
-        self._day = base.day
-        self._troop_key = base.troop_key
-        self._window = window
-        self._ownership = ownership
-        self._order = order
-        self._upstream = upstream
-        self.roster_refused = False
-        head = self._store.head(base.table_key)
+    tools: Tools
+    base: Outcome
+    window: Window
+    ownership: Ownership
+    order: Order
+    upstream: Upstream
+    table_etag: str | None = field(init=False)
+    roster_refused: bool = False
+
+    def __post_init__(self) -> None:
+        """Look for the table that is published."""
+        self._store = self.tools.store
+        self._asset, self._day, self._troop_key = self.base.asset, self.base.day, self.base.troop_key
+        head = self._store.head(self.base.table_key)
         self.table_etag = head.etag if head else None
 
     def publish(
@@ -134,11 +121,13 @@ class Publisher:
         before: Finish | None,
     ) -> Outcome:
         dead, rows = tally.dead, found.rows
-        self._ownership.confirm()
+        self.ownership.confirm()
         found.quarantine.publish(self._store, layout.quarantine_key(self._asset, self._day, self._troop_key))
         nothing_fits = bool(found.quarantine.count) and not rows
         partial = bool(dead) or plan.upstream_partial or nothing_fits
         sample = found.sample()
+        quiet = self._without_rows(found, plan, tally)
+        first = letters.letters[0] if dead and letters.letters else None
         outcome = replace(
             outcome,
             state=state_of(rows, lacking=partial),
@@ -150,16 +139,8 @@ class Publisher:
             quarantined=found.quarantine.count,
             details=self._details(found, sample, answers, plan)
             | ({"discarded_leaves": tally.discarded} if tally.discarded else {})
-            | (
-                {"data_groups_without_rows": quiet}
-                if (quiet := self._without_rows(found, plan, tally))
-                else {}
-            )
-            | (
-                {"first_dead_letter": presentable(letters.letters[0].reason)}
-                if dead and letters.letters
-                else {}
-            ),
+            | ({"data_groups_without_rows": quiet} if quiet else {})
+            | ({"first_dead_letter": presentable(first.reason)} if first else {}),
             sample=sample,
         )
         nothing = bool(dead) and not tally.landed
@@ -176,22 +157,21 @@ class Publisher:
             requests=plan.request_count,
             calls=counts.calls + (before.calls if before else 0),
             rows=rows,
-            root_run=self._order.root_run_id,
-            epoch=self._ownership.epoch,
-            finished_at=self._tools.now(),
+            root_run=self.order.root_run_id,
+            epoch=self.ownership.epoch,
+            finished_at=self.tools.now(),
             table_etag=self.table_etag or "",
             details=outcome.details
             | {"quarantined": outcome.quarantined}
-            | ({FAILURE: asdict(letters.letters[0].why)} if dead and letters.letters else {}),
+            | ({FAILURE: asdict(first.why)} if first else {}),
             answers=len(answers),
             later_pages=sum(1 for entry in answers if entry.page > 1),
         )
         self._mark_finished(folder, finish)
-        message = finish.message
-        outcome = replace(outcome, reason=finish.reason)
+        outcome = replace(outcome, message=finish.message, reason=finish.reason)
         if nothing:
-            outcome = replace(outcome, state="failed", message=message, rows=0, sample=())
-        return self.with_table(replace(outcome, message=message))
+            outcome = replace(outcome, state="failed", rows=0, sample=())
+        return self.with_table(outcome)
 
     def _refuse_an_empty_roster(self) -> None:
         """End the harvest where an account that had troops has none: most likely the key sees nothing any more.
@@ -200,7 +180,7 @@ class Publisher:
             HarvestError: It is so, and nobody has accepted it.
         """
         day, before = self._roster_before()
-        if not before or self._order.accept_empty or self._order.rebuild:
+        if not before or self.order.accept_empty or self.order.rebuild:
             return
         self.roster_refused = True
         message = (
@@ -247,29 +227,29 @@ class Publisher:
         if self._asset in ("troops", "warriors"):
             sightings = [
                 entry
-                for entry in self._tools.sightings(self._day)
+                for entry in self.tools.sightings(self._day)
                 if entry.asset == self._asset and (self._asset == "troops" or entry.troop_id == plan.troop_id)
             ]
             return tabulate_roster(
                 self._asset,
                 store=self._store,
-                vendor=self._tools.vendor,
+                vendor=self.tools.vendor,
                 # Every sighting counts, not only the newest: what has vanished since is on the older ones.
                 answers=sorted([*answers, *sightings], key=lambda entry: entry.fetched_at),
                 troop_id=plan.troop_id,
-                window=self._window,
-                previous=self._base.table_key,
+                window=self.window,
+                previous=self.base.table_key,
                 troop_key=layout.encode_segment,
-                stopping=self._tools.stop.is_set,
+                stopping=self.tools.stop.is_set,
             )
         return tabulate(
             self._asset,
             store=self._store,
-            vendor=self._tools.vendor,
+            vendor=self.tools.vendor,
             answers=answers,
             troop_id=plan.troop_id,
-            window=self._window,
-            stopping=self._tools.stop.is_set,
+            window=self.window,
+            stopping=self.tools.stop.is_set,
         )
 
     def _details(
@@ -280,7 +260,7 @@ class Publisher:
         plan: Plan,
     ) -> dict[str, Any]:
         # The partition key is the vendor's id; people know a troop by its name.
-        name = self._upstream.troop_name() if self._troop_key else ""
+        name = self.upstream.troop_name() if self._troop_key else ""
         details: dict[str, Any] = {"troop": presentable(name)} if name else {}
         if found.new_fields:
             details["new_fields"] = [presentable(field, 100) for field in sorted(found.new_fields)[:MOST]]
@@ -296,7 +276,7 @@ class Publisher:
         if plan.filters and self._troop_key:
             details["filters"] = " ".join(f"{setting}={text}" for setting, text in plan.filters.items())
         if plan.left_out.get("troops"):
-            details["note"] = self._upstream.left_out_text()
+            details["note"] = self.upstream.left_out_text()
         elif self._asset == "warriors" and not plan.request_count:
             details["note"] = (
                 f"troop {self._troop_key} was not on the roster of {self._day}: 0 rows, no calls"
@@ -305,7 +285,7 @@ class Publisher:
             note = self._roster_note(found.rows)
             details |= {"note": note} if note else {}
         if self._asset == "performance_data":
-            settled = self._window.end.timestamp() + self._tools.settling_seconds
+            settled = self.window.end.timestamp() + self.tools.settling_seconds
             early = sum(1 for entry in answers if entry.fetched_at.timestamp() < settled)
             if early:
                 details["provisional_answers"] = early
@@ -334,7 +314,7 @@ class Publisher:
         try:
             changes = compare(
                 spec,
-                read_groups(self._store, self._base.table_key, spec.schema.names),
+                read_groups(self._store, self.base.table_key, spec.schema.names),
                 (pa.Table.from_batches([batch]) for batch in found.batches()),
             )
         except (StorageError, pa.ArrowException) as error:
@@ -350,16 +330,16 @@ class Publisher:
             "landed": str(outcome.landed),
             "gone": str(outcome.gone),
             "dead": str(outcome.dead),
-            "vendor": self._tools.vendor.kind,
+            "vendor": self.tools.vendor.kind,
             "source": self._store.source,
         }
         spec = TABLES[self._asset]
         while True:
-            self._ownership.confirm()
+            self.ownership.confirm()
             try:
                 with TableWriter(
                     self._store,
-                    self._base.table_key,
+                    self.base.table_key,
                     spec,
                     metadata=metadata,
                     if_absent=self.table_etag is None,
@@ -369,7 +349,7 @@ class Publisher:
                         writer.write(batch)
             except ObjectConflictError:
                 # Whoever wrote had an older epoch (ours is confirmed above): look again and replace it.
-                head = self._store.head(self._base.table_key)
+                head = self._store.head(self.base.table_key)
                 self.table_etag = head.etag if head else None
             else:
                 self.table_etag = writer.etag
@@ -380,7 +360,7 @@ class Publisher:
         while True:
             # Looked at before the epoch is confirmed: whoever takes over later writes another version.
             head = self._store.head(key)
-            self._ownership.confirm()
+            self.ownership.confirm()
             try:
                 self._store.put(
                     key, finish.to_json(), if_absent=head is None, if_match=head.etag if head else None
@@ -391,7 +371,7 @@ class Publisher:
 
     def _old_table_is_complete(self) -> bool:
         try:
-            metadata, _ = read_metadata(self._store, self._base.table_key)
+            metadata, _ = read_metadata(self._store, self.base.table_key)
         except StorageUnavailableError:
             raise
         except StorageError as error:
@@ -401,10 +381,10 @@ class Publisher:
 
     def with_table(self, outcome: Outcome) -> Outcome:
         """The outcome with what the published table itself says."""
-        head = self._store.head(self._base.table_key)
+        head = self._store.head(self.base.table_key)
         if head is None:
             return outcome
         if outcome.sample:
             return replace(outcome, table_bytes=head.size)
-        _, rows = read_metadata(self._store, self._base.table_key)
+        _, rows = read_metadata(self._store, self.base.table_key)
         return replace(outcome, table_bytes=head.size, rows=rows)
