@@ -4,6 +4,11 @@
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# uv needs a fraction of pip's time, but does not know pip's settings: where these name an index, or uv fails, pip does it.
+UV := uv==0.13.9
+install = { ! $(PIP) config list | grep -q '\.index-url=' && $(PIP) install -qq $(UV) && $(BIN)/uv pip install -q \
+	--compile-bytecode --python $(BIN)/python -c constraints.txt -e '$(1)'; } || $(PIP) install -qq -c constraints.txt -e '$(1)'
 # Those that take longest come first, so that no process is left alone with one of them at the end.
 TIERS := attack e2e integration orchestration contracts unit
 TESTS ?= $(TIERS:%=vendor_assets_tests/%)
@@ -66,12 +71,12 @@ clean: ## Remove what was installed and cached; harvested data and Dagster's his
 
 .venv/installed: pyproject.toml setup.py constraints.txt | .venv/bin/python
 	@echo "installing vendor_assets into .venv (once; about a minute)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e .
+	@$(call install,.)
 	@touch $@
 
 .venv/installed-dev: pyproject.toml setup.py constraints.txt | .venv/bin/python
 	@echo "installing vendor_assets with what tests need into .venv (once; one to two minutes)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(call install,.[dev])
 	@touch $@ .venv/installed
 
 .venv/bin/python:
