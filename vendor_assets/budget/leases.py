@@ -92,7 +92,7 @@ class Leases:
                 self.forget(holder)
 
     def renew(self, holder: str, info: Mapping[str, str]) -> None:
-        """Renew a lease, or take it anew."""
+        """Take or renew a lease."""
         now = self._database.run(self._database.time)
         new: dict[str, Any] = {
             "boot": self._database.boot,
@@ -110,6 +110,11 @@ class Leases:
         """The state of one lease; None where there is none."""
         found = self._read(sa.select(table).where(table.c.holder == holder))
         return found[0] if found else None
+
+    def alive(self, holder: str) -> bool:
+        """Whether a holder has a lease that has not lapsed."""
+        lease = self.holder(holder)
+        return lease is not None and not lease.lapsed
 
     def all(self) -> list[LeaseState]:
         """All leases, lapsed ones too, by holder."""

@@ -1,1 +1,1 @@
-"""The only package that speaks Dagster: partitions, resources, IO managers, assets, jobs, sensors, schedules."""
+"""The only package that imports Dagster: partitions, resources, IO managers, assets, jobs, sensors, schedules."""

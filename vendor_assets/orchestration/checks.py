@@ -1,4 +1,4 @@
-"""Checks that stand by themselves: a click evaluates them, and so do the sensors that look."""
+"""Checks that a click and the observing sensors evaluate, apart from any materialization."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from vendor_assets.orchestration.runs.events import FRESH
 
 
 def build_checks(account: Account) -> list[dg.AssetChecksDefinition]:
-    """All checks that are no part of an asset's own materialization."""
+    """The checks that are not part of a materialization."""
     names = Names(account.name)
     partitions = Partitions.of(account)
 
@@ -24,7 +24,7 @@ def build_checks(account: Account) -> list[dg.AssetChecksDefinition]:
         asset=names.key(dead_letters.DEAD_LETTERS),
         required_resource_keys=names.resources("store"),
         name=dead_letters.NONE_OPEN,
-        description="No dead letter of the day is open; a warning while all of them are redriven by themselves",
+        description="No dead letter of the day is open; only a warning while all of them are redriven automatically",
         partitions_def=partitions.day,
     )
     def none_open(context: dg.AssetCheckExecutionContext) -> Any:
@@ -60,7 +60,7 @@ def evaluation_of(names: Names, found: Sequence[Freshness]) -> dg.AssetCheckEval
 
 
 def result_of(check: dg.AssetCheckEvaluation) -> dg.AssetCheckResult:
-    """An evaluation as the result of a check's own run."""
+    """An evaluation as a check's result."""
     return dg.AssetCheckResult(
         passed=check.passed,
         severity=check.severity,

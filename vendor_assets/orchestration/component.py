@@ -42,11 +42,11 @@ class AccountScaffolder(dg.Scaffolder[Any]):
 class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
     """One account at a vendor, harvested within its quota into partitioned Parquet.
 
-    The settings are those of ``vendor_assets.env.example`` by shorter names. A secret is in none of them: an ``_env``
-    names the environment's variable that holds it, a ``_file`` its file. Relative paths are relative to the project's
-    root.
+    The attributes are the settings of ``vendor_assets.env.example`` with shorter names. Secrets are never given
+    directly: ``…_env`` names the environment variable that holds one, ``…_file`` the file. Paths are relative to the
+    project's root.
 
-    A subclass may change the account (:meth:`resolve_account`) and the specs (:meth:`asset_spec`).
+    Subclasses may override :meth:`resolve_account` and :meth:`asset_spec`.
     """
 
     name: str | None = Field(
@@ -111,10 +111,10 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
         return component
 
     def resolve_account(self, name: str, root: Path) -> Account:
-        """The account that is built; a subclass may change it.
+        """The account to build; subclasses may override it.
 
         Args:
-            name: What it is called, where the attributes do not say.
+            name: The account's name if the attributes give none.
             root: The project's root.
 
         Raises:
@@ -130,7 +130,7 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
         raise ConfigurationError(message.replace(_PLACE, self._place(message, root), 1))
 
     def _place(self, message: str, root: Path) -> str:
-        """The file and the line of the attribute that a message is about."""
+        """File and line of the attribute that a message is about."""
         if self._positions is None:
             return _PLACE
         about = message.partition(": ")[2]
@@ -148,7 +148,7 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
         return list(given)
 
     def asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
-        """What an asset looks like: its group, owners, tags, description; a subclass may change it, but not the key."""
+        """Translate an asset's group, owners, tags and description; subclasses may override it, but keep the key."""
         return self.translation(spec, spec.key.path[-1]) if self.translation else spec
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:

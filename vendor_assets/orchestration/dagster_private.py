@@ -1,4 +1,4 @@
-"""What we use of Dagster beyond its public API, each with the reason. Read this file first when upgrading Dagster."""
+"""Everything that we use of Dagster beyond its public API. Read this file first when upgrading Dagster."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -9,33 +9,32 @@ from dagster._core.events import AssetMaterializationPlannedData
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 
 IMPLICIT_JOB: Final = "__ASSET_JOB"
-"""The job of runs that materialize assets without a job of ours. A run has no other sign of it."""
+"""Job name of runs that materialize assets without a defined job."""
 
 
 def instance_from(folder: str) -> dg.DagsterInstance:
-    """The instance that a folder's ``dagster.yaml`` describes; public is only the one at ``DAGSTER_HOME``."""
+    """The instance that a folder's ``dagster.yaml`` describes; the public API opens only ``DAGSTER_HOME``."""
     return dg.DagsterInstance.from_config(folder)
 
 
 def create_tables(instance: dg.DagsterInstance) -> None:
-    """Create SQLite's tables of runs and events, which Dagster otherwise does at the first use of each."""
+    """Create SQLite's tables for runs and events, which Dagster otherwise does at their first use."""
     instance.get_runs_count()
     instance.all_asset_keys()
 
 
 def capture_nothing(instance: dg.DagsterInstance) -> None:
-    """Leave the output of this process alone.
+    """Do not capture this process's output.
 
-    Dagster copies it to a file and starts ``tail`` and a second Python for each stream: a second of work per run, and
-    a ``tail`` that keeps the output open for ever if the command is killed meanwhile. No public call replaces a part
-    of an open instance's configuration.
+    Dagster would copy it to a file with ``tail`` and a second Python per stream: a second of work per run, and a
+    ``tail`` that keeps the output open forever if the command is killed.
     """
     instance._compute_log_manager = NoOpComputeLogManager()  # noqa: SLF001
     instance._compute_log_manager.register_instance(instance)  # noqa: SLF001
 
 
 def report_planned(context: dg.OpExecutionContext, asset: dg.AssetKey, partition: str, message: str) -> None:
-    """Show a partition as in progress, and as failed if the run fails; Dagster does so for asset jobs only."""
+    """Show a partition as in progress, and as failed if the run fails; Dagster does this only for asset jobs."""
     event = dg.DagsterEvent(
         event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
         job_name=context.job_name,
@@ -48,7 +47,7 @@ def report_planned(context: dg.OpExecutionContext, asset: dg.AssetKey, partition
 def report_check(
     instance: dg.DagsterInstance, check: dg.AssetCheckEvaluation, *, job_name: str, run_id: str
 ) -> None:
-    """Report a check's evaluation under a run id: ``report_runless_asset_event`` refuses a partition's second one."""
+    """Report a check's evaluation under a run id; ``report_runless_asset_event`` refuses a partition's second one."""
     event = dg.DagsterEvent(
         dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
         job_name,
@@ -59,40 +58,40 @@ def report_check(
 
 
 def fail_run(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str) -> None:
-    """Mark a run as failed whose process is gone; Dagster's own monitoring does so only for some launchers."""
+    """Mark a run whose process is gone as failed; Dagster's own monitoring does so only for some launchers."""
     instance.report_run_failed(run, message)
 
 
 def tag_run(instance: dg.DagsterInstance, run_id: str, tags: Mapping[str, str]) -> None:
-    """Add tags to a run that is executing; public are only tags at its launch."""
+    """Add tags to an executing run; the public API sets tags only at launch."""
     instance.add_run_tags(run_id, tags)
 
 
 def run_events(
     instance: dg.DagsterInstance, run_id: str, types: set[dg.DagsterEventType]
 ) -> list[dg.DagsterEvent]:
-    """A run's events of some types; public calls read events by asset, not by run."""
+    """A run's events of some types; the public API reads events by asset."""
     entries = instance.all_logs(run_id, of_type=types)
     return [entry.dagster_event for entry in entries if entry.dagster_event is not None]
 
 
 def materialized_partitions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[str]:
-    """The partitions of an asset with a materialization, in one query and without its partitions definition."""
+    """The materialized partitions of an asset, in one query and without its partitions definition."""
     return instance.get_materialized_partitions(asset)
 
 
 def latest_storage_ids(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Iterable[str]
 ) -> Mapping[str, int]:
-    """Storage id of the newest materialization of each partition that has one, in one query."""
+    """Storage id of each partition's newest materialization, in one query."""
     return instance.get_latest_storage_id_by_partition(
         asset, dg.DagsterEventType.ASSET_MATERIALIZATION, set(partitions)
     )
 
 
 def schedule_started(instance: dg.DagsterInstance, schedule: str) -> datetime | None:
-    """When a schedule was turned on; None while it is off. No public call tells."""
-    # An instance in memory, as in tests, keeps no schedules.
+    """When a schedule was turned on; None while it is off."""
+    # An in-memory instance, as in tests, has no schedule storage.
     for state in instance.all_instigator_state() if instance.schedule_storage else ():
         if state.instigator_name == schedule and state.status.value == "RUNNING":
             return datetime.fromtimestamp(getattr(state.instigator_data, "start_timestamp", None) or 0.0, UTC)
@@ -100,5 +99,5 @@ def schedule_started(instance: dg.DagsterInstance, schedule: str) -> datetime | 
 
 
 def newest_heartbeat(instance: dg.DagsterInstance) -> float:
-    """When a daemon last said that it is alive, in Unix time; 0 if none ever did. No public call tells."""
+    """Unix time of the newest daemon heartbeat; 0 if there was none."""
     return max((beat.timestamp for beat in instance.get_daemon_heartbeats().values()), default=0.0)

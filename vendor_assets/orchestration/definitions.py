@@ -1,4 +1,4 @@
-"""One deployment: settings become resources, assets, jobs, sensors and schedules."""
+"""Dagster definitions of an account: resources, assets, checks, jobs, sensors and schedules."""
 
 import warnings
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from vendor_assets.secret import Secret
 from vendor_assets.settings import SIMULATOR_API_KEY
 
 ROLES: Final = ("store", "vendor_api", "harvester", "run_lease", "io_manager", "alert")
-"""What resources of an account are for; :meth:`Names.resource` tells their keys."""
+"""The roles of an account's resources; :meth:`Names.resource` gives their keys."""
 
 
 def build_resources(
@@ -37,12 +37,11 @@ def build_resources(
 
     Args:
         account: The account.
-        s3: Arguments for Dagster's ``S3Resource``; None leaves all to the standard AWS variables.
-        own: Resources in place of ours, by role: ``store``, ``vendor_api``, ``harvester``, ``run_lease``,
-            ``io_manager`` or ``alert``. What is built on a store or a vendor API is built on these.
+        s3: Arguments for Dagster's ``S3Resource``; None uses the standard AWS variables.
+        own: Replacements by role; the other resources are built on a replaced store or vendor API.
 
     Raises:
-        ConfigurationError: There is no such role.
+        ConfigurationError: A role is unknown.
     """
     own = dict(own or {})
     if unknown := sorted(set(own) - set(ROLES)):
@@ -95,11 +94,10 @@ def build_resources(
 
 
 def _reference(secret: Secret, shown: str = "\0") -> str:
-    """A secret by the name of its variable, so that it is in no run config, no launch and no page.
+    """A secret as a reference to its environment variable, so that Dagster never stores or shows it.
 
     Args:
-        secret: What the settings hold.
-        shown: A text that begins like this is no secret.
+        shown: Texts with this prefix are not secret.
     """
     if secret.path or not secret:
         return ""
@@ -124,13 +122,13 @@ def build_definitions(
     resources: Mapping[str, Any] | None = None,
     automation: bool = True,
 ) -> dg.Definitions:
-    """Everything that Dagster needs to know of an account; it merges with that of others and of one's own project.
+    """The definitions of an account, to be merged with those of other accounts and projects.
 
     Args:
-        account: The account. Several in one code location need a name each.
-        s3: Arguments for Dagster's ``S3Resource``; None leaves all to the standard AWS variables.
-        resources: Resources in place of ours, by role; see :func:`build_resources`.
-        automation: Whether sensors and schedules are among them.
+        account: The account; several in one code location each need a name.
+        s3: Arguments for Dagster's ``S3Resource``; None uses the standard AWS variables.
+        resources: Replacements by role; see :func:`build_resources`.
+        automation: Whether to include sensors and schedules.
     """
     assets = dg.with_source_code_references(build_assets(account))
     jobs = build_jobs(account)
@@ -147,10 +145,9 @@ def build_definitions(
 
 
 def silence_warnings() -> None:
-    """Leave out warnings that nobody who runs our definitions can act on, for the whole process.
+    """Ignore, in this process, Dagster's warnings about beta features that we use on purpose.
 
-    Said of what is not stable in Dagster yet, wanted, and pinned by our constraints; partly only when definitions are
-    resolved. It is the affair of whoever owns the process: our own code location, our own command.
+    Only for processes that are ours: our own code location and command. Some are issued when definitions are resolved.
     """
     for named in ("backfill_policy", "with_source_code_references", "CodeReference", "owners"):
         warnings.filterwarnings("ignore", f".*{named}", dg.BetaWarning)

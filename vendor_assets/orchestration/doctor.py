@@ -1,4 +1,4 @@
-"""The doctor: each part that a harvest needs is tried, with a line each and what to do where one fails."""
+"""The doctor: tries each part that a harvest needs, and says what to do if one fails."""
 
 import shutil
 import time
@@ -25,16 +25,16 @@ from vendor_assets.orchestration.partitions import Partitions
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
 
 DAEMON_SECONDS = 120
-"""A daemon whose heartbeat is older is not running."""
+"""A daemon with an older heartbeat is not running."""
 CLOCK_SECONDS = 60
-"""Clocks may differ by this much; answers take time, and dates are whole seconds."""
+"""Tolerated difference between clocks; answers take time, and HTTP dates are whole seconds."""
 FREE_BYTES = 1 << 30
-"""Less free space than this is worth a warning."""
+"""Less free space is worth a warning."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One part and how it is: ``well``, ``warning`` (works, but look at it) or ``failed``."""
+    """The state of one part: ``well``, ``warning`` or ``failed``."""
 
     part: str
     state: str
@@ -44,7 +44,7 @@ class Finding:
 def examine(
     account: Account, vendor_api: VendorApiResource, store: StoreResource, instance: dg.DagsterInstance
 ) -> Iterator[Finding]:
-    """Try every part; a failing one does not keep the others from being tried."""
+    """Try every part, also after one has failed."""
     database = _try("database", lambda: _database(vendor_api))
     yield database
     if database.state == "failed":
@@ -83,12 +83,10 @@ def _try(part: str, check: Callable[[], str]) -> Finding:
 
 
 def _network(account: Account) -> str:
-    """How the vendor is reached, and as whom."""
+    """How and as whom the vendor is reached."""
     files = [f"{secret.name}_FILE" for secret in account.secrets if secret.path]
     who = f"; with {account.login}" if account.login else ""
-    read = (
-        f"; {', '.join(files)} {'is' if len(files) == 1 else 'are'} read anew when changed" if files else ""
-    )
+    read = f"; {', '.join(files)} {'is' if len(files) == 1 else 'are'} reread when changed" if files else ""
     return f"the vendor is asked {account.network}{who}{read}"
 
 
@@ -111,7 +109,7 @@ def _vendor(account: Account, vendor_api: VendorApiResource) -> Iterator[Finding
 
 def _what_to_do(error: VendorAssetsError) -> str:
     if isinstance(error, VendorUnauthorizedError):
-        return "once that is mended, restart the code location"
+        return "once that is fixed, restart the code location"
     if isinstance(error, VendorUnavailableError):
         return "is VENDOR_URL right, is the vendor up, does a firewall or proxy stand between?"
     if isinstance(error, VendorThrottledError):
@@ -121,7 +119,7 @@ def _what_to_do(error: VendorAssetsError) -> str:
 
 def _clock(ahead_seconds: float | None) -> Finding:
     if ahead_seconds is None:
-        return Finding("clock", "warning", "the vendor said no time, so ours could not be compared with it")
+        return Finding("clock", "warning", "the vendor sent no date to compare our clock with")
     if abs(ahead_seconds) <= CLOCK_SECONDS:
         return Finding("clock", "well", f"ours and the vendor's agree to {abs(ahead_seconds):.0f} s")
     side = "behind" if ahead_seconds > 0 else "ahead of"
@@ -133,27 +131,22 @@ def _clock(ahead_seconds: float | None) -> Finding:
 
 
 def _quota(vendor_api: VendorApiResource) -> str:
-    budget = vendor_api.budget()
-    try:
-        state = budget.state()
-    finally:
-        budget.close()
+    state = vendor_api.state()
     limits = ", ".join(state.limits) or "not known"
-    permitted = (
-        "found by itself" if state.permitted_rate is None else f"{state.permitted_rate:.3g} calls a second"
-    )
+    rate = state.permitted_rate
+    permitted = "found by trying" if rate is None else f"{rate:.3g} calls a second"
     return f"{limits}, our share {state.share:.0%}: {permitted}; {state.why}"
 
 
 def _store(store: StoreResource, days: int | None) -> str:
     opened = store.open()
     opened.check()
-    kept = "for ever" if days is None else f"for {days} days at least (the schedule landing_retention)"
+    kept = "forever" if days is None else f"for {days} days at least (the schedule landing_retention)"
     return f"{opened.url} is written, conditionally overwritten and read; answers are kept {kept}"
 
 
 def _demand(account: Account, store: StoreResource) -> Finding:
-    """Whether the quota is enough for every day's harvest."""
+    """Whether the quota suffices for a day's harvest every day."""
     costs = Costs(store.open(), account)
     plan = costs.day(last_complete_day(datetime.now(UTC), account.zone))
     filters = f"; filters: {account.filters}" if account.filters else ""

@@ -1,4 +1,4 @@
-"""The IO manager: assets as Parquet in the store, one file per partition, read and written whole."""
+"""The IO manager: assets as Parquet in the store, one file per partition."""
 
 from datetime import date
 from typing import Any
@@ -17,29 +17,27 @@ from vendor_assets.tables import TABLES, Table
 
 
 class ParquetIOManager(dg.ConfigurableIOManager):
-    """Keeps pandas or Arrow tables as Parquet, on a folder or on S3.
+    """Stores pandas or Arrow tables as Parquet, in a folder or on S3.
 
-    An asset that loads several partitions gets their rows in one table, in the order of the keys, with the
-    columns ``day`` and ``troop`` (the partition key) added from the path; a column that only some partitions
-    have is null in the others. Annotate the parameter with ``pyarrow.Table`` to get Arrow; otherwise it is a
-    pandas ``DataFrame``. A named index, such as ``groupby`` makes, is kept as a column.
+    Several partitions are loaded as one table, ordered by key, with the columns ``day`` and ``troop`` (the partition
+    key) added from the path; columns that only some partitions have are null in the others. Annotate the parameter
+    with ``pyarrow.Table`` to get Arrow; otherwise it is a pandas ``DataFrame``. A named index is stored as a column.
 
-    What is in the path is not repeated in the file: an asset may return the ``day`` and ``troop`` that it was
-    given.
+    ``day`` and ``troop`` may be in the returned table, but are not stored in the file.
     """
 
     store: StoreResource
     account: str = ""
 
     def _name(self, key: dg.AssetKey) -> str:
-        """The asset's name in the store, which holds one account alone."""
+        """The asset's name in the store, without the account."""
         return Names(self.account).asset(key) or key.to_user_string()
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Publish one partition; whoever reads meanwhile sees the old file or the new one.
+        """Write one partition atomically.
 
         Raises:
-            dagster.Failure: It is not a table, or a column ``day`` or ``troop`` says otherwise than the partition.
+            dagster.Failure: It is not a table, or its column ``day`` or ``troop`` contradicts the partition.
         """
         if obj is None:
             return
@@ -61,7 +59,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
         """Load the partitions that an asset depends on.
 
         Raises:
-            dagster.Failure: One of them is missing; the message names the first few.
+            dagster.Failure: Partitions are missing or do not fit together.
         """
         name = self._name(context.asset_key)
         store = self.store.open()
@@ -84,7 +82,7 @@ class ParquetIOManager(dg.ConfigurableIOManager):
             loaded = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
         except pa.ArrowTypeError as error:
             raise dg.Failure(
-                f"{name}: its {len(keys)} partitions do not fit together: {error}; materialize the older ones anew",
+                f"{name}: its {len(keys)} partitions do not fit together: {error}; materialize the older ones again",
                 allow_retries=False,
             ) from error
         return loaded if context.dagster_type.typing_type is pa.Table else loaded.to_pandas()
@@ -119,7 +117,7 @@ def _key(name: str, partition: str) -> str:
 
 
 def _in_path(name: str, partition: str) -> dict[str, pa.Scalar]:
-    """The columns that a partition's path stands for."""
+    """The columns encoded in a partition's path."""
     day, troop = _parts(name, partition)
     columns = {"day": pa.scalar(day, pa.date32())}
     return columns if troop is None else columns | {"troop": pa.scalar(troop, pa.string())}
@@ -145,7 +143,7 @@ def _without_partition(name: str, table: pa.Table, partition: str) -> pa.Table:
         if others:
             raise dg.Failure(
                 f"{name} {partition}: column {column} holds {others[0]}, but in this partition it is {value}; "
-                "name the column otherwise",
+                "rename the column",
                 allow_retries=False,
             )
         table = table.drop_columns(column)

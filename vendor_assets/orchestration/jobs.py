@@ -1,6 +1,5 @@
-"""Jobs: the day's roster, scattered partitions in one run, sightings, and the day's publication."""
+"""Jobs: a day's roster, any list of partitions in one run, sightings, retention, and a day's publication."""
 
-from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -25,12 +24,12 @@ from vendor_assets.orchestration.runs.events import FRESH, order_of
 
 
 class HarvestPartitionsConfig(dg.Config):
-    """Which partitions a run shall harvest.
+    """What a run of the harvest job does.
 
     Attributes:
-        partitions: Partition keys, ``2026-11-20|42``, in the order in which they shall be opened.
-        assets: Which assets of the chain.
-        rebuild: Make tables anew from what has landed, without a call.
+        partitions: Partition keys, like ``2026-11-20|42``, in the order of work.
+        assets: Assets of the chain.
+        rebuild: Rebuild tables from landed answers, without calls.
     """
 
     partitions: list[str]
@@ -41,13 +40,13 @@ class HarvestPartitionsConfig(dg.Config):
 def harvest_config(
     names: Names, partitions: list[str], assets: list[str], *, rebuild: bool = False
 ) -> dict[str, Any]:
-    """The run config that makes the harvest job do exactly these partitions."""
+    """Run config of the harvest job."""
     config = {"partitions": partitions, "assets": assets, "rebuild": rebuild}
     return {"ops": {names.thing("harvest_partitions"): {"config": config}}}
 
 
 def build_jobs(account: Account) -> list[Any]:
-    """All jobs of a deployment."""
+    """All jobs of an account."""
     names = Names(account.name)
 
     @dg.op(
@@ -59,14 +58,17 @@ def build_jobs(account: Account) -> list[Any]:
         harvester: Harvester = names.of(context, "harvester")
         partitions = split_keys(config.partitions)
         assets = [name for name in CHAIN if name in config.assets]
-        _plan_events(context, names, assets, partitions)
+        for day, troop in partitions:
+            for asset in assets:
+                text = f"{asset} {day} {troop} is planned"
+                report_planned(context, names.key(asset), day_troop_key(day, troop), text)
         outcomes = harvester.chain(assets, partitions, order_of(context.run, names, rebuild=config.rebuild))
         yield from report_outcomes(context, outcomes, account)
 
     @dg.job(
         name=names.thing(HARVEST_JOB),
         tags=names.tags,
-        description="Harvest a list of day × troop partitions, wherever they lie, in one run: small ones first.",
+        description="Harvest any list of day × troop partitions in one run, small ones first.",
     )
     def harvest() -> None:
         harvest_partitions()
@@ -84,7 +86,7 @@ def build_jobs(account: Account) -> list[Any]:
     @dg.job(
         name=names.thing(SIGHTINGS_JOB),
         tags=names.tags,
-        description="List troops and warriors now, for the running day's roster: what dies before midnight is on it.",
+        description="List troops and warriors now, so that the running day's roster has those gone by midnight.",
     )
     def sightings() -> None:
         sight()
@@ -108,7 +110,7 @@ def build_jobs(account: Account) -> list[Any]:
     def retention() -> None:
         remove_landed()
 
-    # Whether days arrive is a sensor's question; a step for it in each run would answer nothing.
+    # The freshness sensor evaluates this check; a step in each run would only repeat it.
     fresh = dg.AssetSelection.checks(dg.AssetCheckKey(names.key("daily_performance"), FRESH))
     roster = dg.define_asset_job(
         names.thing(ROSTER_JOB),
@@ -123,13 +125,3 @@ def build_jobs(account: Account) -> list[Any]:
         tags=names.tags,
     )
     return [roster, harvest, sightings, retention, publish]
-
-
-def _plan_events(
-    context: dg.OpExecutionContext, names: Names, assets: list[Any], partitions: list[tuple[date, str]]
-) -> None:
-    """Announce the partitions, so that they show as in progress, and as failed should the run fail."""
-    for day, troop in partitions:
-        for asset in assets:
-            text = f"{asset} {day} {troop} is planned"
-            report_planned(context, names.key(asset), day_troop_key(day, troop), text)

@@ -1,7 +1,6 @@
-"""Names of Dagster metadata that we read back: whoever writes or reads one takes its name from here.
+"""Names of the Dagster metadata that our code reads back; metadata only shown is named where it is written.
 
-Metadata that is only shown is named where it is made. ``KEY_REFUSED``, which the harvest writes, is in
-:mod:`vendor_assets.harvest.outcome`.
+``KEY_REFUSED``, which the harvest writes, is in :mod:`vendor_assets.harvest.outcome`.
 """
 
 from typing import Final
@@ -9,9 +8,9 @@ from typing import Final
 STATE: Final = "state"
 """A partition's state: complete, empty, partial, failed, held or stopped."""
 ROW_COUNT: Final = "dagster/row_count"
-"""Rows of a table; Dagster's own name, which its UI knows."""
+"""Rows of a table; the name is Dagster's, and its UI knows it."""
 CALLS: Final = "calls"
-"""Calls that a partition's harvest made; absent on what asks no vendor."""
+"""Calls that a partition's harvest made; absent on computed assets."""
 REQUESTS_MADE: Final = "requests_made"
 REQUESTS_REUSED: Final = "requests_reused"
 THROTTLED: Final = "throttled"
@@ -24,9 +23,9 @@ PATH: Final = "path"
 HTML: Final = "html"
 """Where a report is."""
 PLANNED_CALLS: Final = "planned_calls"
-"""Calls that a day was expected to cost when its roster came; on ``troops``."""
+"""Calls that a day was expected to cost when its roster was materialized; on ``troops``."""
 
 NOT_COMPLETE: Final = "not_complete"
-"""Of a run's failure: the partitions that did not become complete, each with its reason."""
+"""On a run's failure: the partitions that did not become complete, each with its reason."""
 REASON: Final = "reason"
-"""Of a run's failure that has one reason."""
+"""On a run's failure that has a single reason."""

@@ -1,8 +1,6 @@
-"""What the things of one account are called in Dagster, so that several accounts stand in one code location.
+"""Names of an account's definitions in Dagster, so that several accounts fit in one code location.
 
-The account of a deployment that has only one needs no name: its things are called as they are, ``troops`` and
-``roster``. Those of an account ``prod`` are ``prod/troops`` and ``prod_roster``. Everybody who makes or looks up a key,
-a job, a sensor, a partition or a resource asks here.
+An account without a name has ``troops`` and ``roster``; an account ``prod`` has ``prod/troops`` and ``prod_roster``.
 """
 
 from collections.abc import Mapping
@@ -12,15 +10,15 @@ from typing import Any, Final
 import dagster as dg
 
 ACCOUNT_TAG: Final = "vendor_assets/account"
-"""The account that a run works for; absent where it has no name."""
+"""The account of a run; absent if it has no name."""
 
 
 @dataclass(frozen=True)
 class Names:
-    """The names of an account's things.
+    """The names of an account's definitions.
 
     Attributes:
-        account: The account's name in Dagster; empty for the one that needs none.
+        account: The account's name in Dagster; may be empty if it is the only one.
     """
 
     account: str = ""
@@ -30,20 +28,20 @@ class Names:
         return dg.AssetKey([self.account, asset] if self.account else [asset])
 
     def asset(self, key: dg.AssetKey) -> str | None:
-        """The asset that a key stands for; None where it is none of this account."""
+        """The asset with a key; None if it is not an asset of this account."""
         *prefix, name = key.path
         return name if prefix == ([self.account] if self.account else []) else None
 
     def step(self, asset: str) -> str:
-        """What the step that makes an asset by itself is called."""
+        """The name of an asset's own step."""
         return self.key(asset).to_python_identifier()
 
     def thing(self, name: str) -> str:
-        """What a job, a sensor, a schedule, an operation, a group or a set of partitions is called."""
+        """The name of a job, sensor, schedule, op, group or partition set."""
         return f"{self.account}_{name}" if self.account else name
 
     def resource(self, role: str) -> str:
-        """The key of a resource by its role: ``store``, ``vendor_api``, ``harvester`` and so on."""
+        """The key of the resource with a role, like ``store`` or ``vendor_api``."""
         return f"{self.account}__{role}" if self.account else role
 
     def resources(self, *roles: str) -> set[str]:
@@ -51,7 +49,7 @@ class Names:
         return set(map(self.resource, roles))
 
     def of(self, context: Any, role: str) -> Any:
-        """A resource, from the context of whatever asked for its key."""
+        """A resource from a context."""
         return getattr(context.resources, self.resource(role))
 
     @property

@@ -15,11 +15,11 @@ TROOP = "troop"
 
 @dataclass(frozen=True)
 class Partitions:
-    """The partitions of a deployment.
+    """The partitions of an account.
 
     Attributes:
-        day: One partition per day that is over, from the first day on, in the deployment's time zone.
-        troop: One partition per troop that was ever on a roster.
+        day: Days that are over, from the account's first day, in its time zone.
+        troop: Troops that were ever on a roster.
         day_troop: Every day × every troop.
     """
 
@@ -29,7 +29,7 @@ class Partitions:
 
     @classmethod
     def of(cls, account: Account) -> "Partitions":
-        """The partitions that settings ask for."""
+        """The partitions of an account."""
         return cls.since(account.start, account.name, timezone=account.zone.key)
 
     @classmethod
@@ -40,11 +40,11 @@ class Partitions:
         return cls(day, troop, dg.MultiPartitionsDefinition({DAY: day, TROOP: troop}))
 
     def troops(self, instance: dg.DagsterInstance) -> set[str]:
-        """Keys of the troops that there are."""
+        """Keys of all known troops."""
         return set(instance.get_dynamic_partitions(str(self.troop.name)))
 
     def add_troops(self, instance: dg.DagsterInstance, keys: Iterable[str]) -> list[str]:
-        """Add troops that are not there yet; returns these."""
+        """Add troops; returns those that were new."""
         new = sorted(set(keys) - self.troops(instance))
         instance.add_dynamic_partitions(str(self.troop.name), new)
         return new

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Literal
 
 import dagster as dg
@@ -26,7 +26,7 @@ from vendor_assets.storage.source import Source
 
 
 class StoreResource(dg.ConfigurableResource[Any]):
-    """Where everything is kept: a folder. On S3 it is :class:`vendor_assets.orchestration.s3.S3StoreResource`."""
+    """The store of an account, in a folder; for S3 see :class:`vendor_assets.orchestration.s3.S3StoreResource`."""
 
     url: str = Field(description="A folder's absolute path, or s3://bucket/prefix")
     source: str = Field(
@@ -35,10 +35,10 @@ class StoreResource(dg.ConfigurableResource[Any]):
     )
 
     def open(self) -> ObjectStore:
-        """The object store, which holds nobody else's data; made once and kept.
+        """Open the store, once.
 
         Raises:
-            ConfigurationError: The address is none that can be used, or the store holds somebody else's data.
+            ConfigurationError: The URL is invalid, or the store holds another vendor's data.
             StorageUnavailableError: It cannot be read.
         """
         opened: tuple[ObjectStore, Claim | None] | None = self.__dict__.get("_opened")
@@ -49,7 +49,7 @@ class StoreResource(dg.ConfigurableResource[Any]):
                 if self.source
                 else (open_store(self.url, s3_client_factory=factory), None)
             )
-            # Pydantic's frozen models take attributes only this way.
+            # Pydantic's frozen models refuse to set attributes.
             self.__dict__["_opened"] = opened
         store, claim = opened
         if claim is not None:
@@ -61,7 +61,7 @@ class StoreResource(dg.ConfigurableResource[Any]):
 
 
 class AlertResource(dg.ConfigurableResource[Any]):
-    """Where alerts go besides the log."""
+    """Where alerts are sent besides the log."""
 
     url: str = Field(
         default="", description="A webhook in Slack's form; give it as an environment variable; empty: none"
@@ -69,7 +69,7 @@ class AlertResource(dg.ConfigurableResource[Any]):
     url_file: str = Field(default="", description="Path of a file that holds the address instead")
 
     def address(self) -> str:
-        """Where to; a secret; empty for nowhere.
+        """The webhook's address, a secret; empty if there is none.
 
         Raises:
             ConfigurationError: The file cannot be read.
@@ -78,12 +78,12 @@ class AlertResource(dg.ConfigurableResource[Any]):
 
 
 def _secret(name: str, text: str, path: str) -> Secret:
-    """What a field holds, or what the environment holds whose variable it names."""
+    """The secret of a field, which may refer to an environment variable."""
     return Secret(name, (text.get_value() or "") if isinstance(text, dg.EnvVar) else text, path)
 
 
 class VendorApiResource(dg.ConfigurableResource[Any]):
-    """The vendor's API behind the shared budget: no process, thread or machine sends past it."""
+    """The vendor's API, called within the budget that all processes and machines share."""
 
     kind: str = Field(description="The vendor's dialect: new_relic, prometheus, or an entry point's name")
     url: str = Field(description="The vendor's address")
@@ -106,7 +106,7 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
     files: dict[str, str] = Field(
         default={}, description="Secrets that are in a file, read when used: setting to path"
     )
-    rates: list[str] = Field(description="The vendor's quota, like 1000/min; empty: found by itself")
+    rates: list[str] = Field(description="The vendor's quota, like 1000/min; empty: found by trying")
     share: float = Field(description="Our part of the quota, above 0 to 1")
     max_in_flight: int = Field(description="Calls at once, over all processes")
     database_url: str = Field(
@@ -136,36 +136,30 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
         )
 
     def state(self) -> BudgetState:
-        """What the budget does now.
+        """The budget's current state.
 
         Raises:
             BudgetUnavailableError: Its database cannot be reached.
         """
-        budget = self.budget()
-        try:
+        with closing(self.budget()) as budget:
             return budget.state()
-        finally:
-            budget.close()
 
     def lift_ceiling(self) -> str:
-        """Forget at which rate the vendor fell; says what was forgotten, empty where nothing was.
+        """Forget the rate at which the vendor failed; returns what was forgotten, or an empty string.
 
         Raises:
             BudgetUnavailableError: Its database cannot be reached.
         """
-        budget = self.budget()
-        try:
+        with closing(self.budget()) as budget:
             return budget.lift_ceiling()
-        finally:
-            budget.close()
 
     def leases(self) -> Leases:
-        """Who is alive."""
+        """The leases of live runs."""
         return Leases(self.database())
 
     @contextmanager
     def client(self, stop: threading.Event | None = None, *, max_attempts: int = 5) -> Iterator[VendorClient]:
-        """A client for as long as the block lasts."""
+        """A client that is closed at the end of the block."""
         budget = self.budget()
         client = VendorClient(
             base_url=self.url,
@@ -197,7 +191,7 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
 
 
 class RunLeaseResource(dg.ConfigurableResource[Any]):
-    """The lease of a run that does not harvest: what lets everybody see that it is alive. Needs no vendor."""
+    """The lease that shows that a run is alive, for runs that do not harvest."""
 
     database_url: str = Field(default="", description="The budget's database, as the vendor's API has it")
     database_file: str = Field(default="", description="Path of a file that holds its address instead")
@@ -215,19 +209,19 @@ class RunLeaseResource(dg.ConfigurableResource[Any]):
 
 
 class HarvesterResource(dg.ConfigurableResource[Any]):
-    """The harvester of one run; its lease is renewed while the run lives."""
+    """The harvester of a run, with the run's lease."""
 
     vendor_api: dg.ResourceDependency[VendorApiResource]
     store: dg.ResourceDependency[StoreResource]
     timezone: str = Field(description="Time zone of days, an IANA name")
     resolution_seconds: int = Field(description="Wanted length of a timeslice")
     settling_seconds: int = Field(description="How long after a day's end its data may still change")
-    filters: dict[str, str] = Field(default={}, description="What is asked for: setting to patterns")
+    filters: dict[str, str] = Field(default={}, description="What is harvested: setting to patterns")
     account: str = Field(default="", description="The account's name in Dagster; empty for the only one")
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Any]:
-        """Build the harvester for a run; assets receive it, not this resource."""
+        """Provide the harvester itself as the resource."""
         run = context.run
         run_id = run.run_id if run else f"no-run-{id(self):x}"
         job = run.job_name if run else ""
@@ -245,12 +239,11 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
 
     @contextmanager
     def _harvester(self, run_id: str, info: dict[str, str], calls_planned: int | None) -> Iterator[Harvester]:
-        """A harvester that holds partitions in a run's name."""
         stop = threading.Event()
         store = self.store.open()
         leases = self.vendor_api.leases()
         with leases.hold(run_id, info=info), self.vendor_api.client(stop) as client:
-            # Before the vendor is asked for anything: what came could not be kept.
+            # Before any call: answers that cannot be stored would be lost.
             store.prepare()
             harvester = Harvester(
                 store=store,

@@ -1,4 +1,4 @@
-"""The store on S3, apart from the others: ``dagster_aws`` takes 0.8 seconds of CPU, which folders need not pay."""
+"""The store on S3; a module of its own because importing ``dagster_aws`` takes 0.8 seconds of CPU."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from vendor_assets.orchestration.resources import StoreResource
 
 
 class S3StoreResource(StoreResource):
-    """Where everything is kept: a bucket on S3, or on a server that speaks S3."""
+    """The store of an account, on S3 or an S3-compatible server."""
 
     s3: dg.ResourceDependency[S3Resource]
 

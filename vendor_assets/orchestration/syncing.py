@@ -1,4 +1,4 @@
-"""Syncing: a new or lost Dagster instance learns from the store what was harvested."""
+"""Syncing: report to a new Dagster instance what the store holds."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,15 +28,15 @@ from vendor_assets.storage.parquet import read_table
 from vendor_assets.vendors.base import Asset
 
 _READERS: Final = 16
-"""Partitions whose harvests are looked up at once: of a store far away each object takes a moment."""
+"""Partitions that are read at once; a remote store takes a moment per object."""
 _AHEAD: Final = 256
 SAY_SECONDS: Final = 10.0
-"""Time between lines that say how far it is."""
+"""Time between lines of progress."""
 
 
 @dataclass
 class Synced:
-    """What an instance was told: how many troops, and how many partitions of each kind."""
+    """What was reported: troops added, and partitions by kind."""
 
     troops: int = 0
     materialized: int = 0
@@ -47,11 +47,10 @@ class Synced:
 def sync(
     store: ObjectStore, instance: dg.DagsterInstance, say: Callable[[str], None], account: Account
 ) -> Synced:
-    """Report every partition that the store holds and the instance does not know.
+    """Report every partition in the store that the instance does not know.
 
-    Complete partitions are reported as materialized with the numbers of their harvest. Partial and failed ones
-    are reported with a failing check and an observation: they show as missing, never green. Running it again
-    materializes nothing twice.
+    Complete partitions are reported as materialized, with the numbers of their harvest; partial and failed ones as
+    missing, with a failing check and an observation. Known materializations are not reported again.
     """
     names = Names(account.name)
     of_troops = Partitions.of(account)
@@ -93,14 +92,14 @@ def sync(
 def _recorded(
     store: ObjectStore, asset: Asset, partitions: Sequence[tuple[date, str | None]]
 ) -> Iterator[Outcome | None]:
-    """What the store says of each partition, in order."""
+    """Each partition's recorded outcome, in order."""
     for first in range(0, len(partitions), _AHEAD):
         some = partitions[first : first + _AHEAD]
         yield from map_concurrently(lambda key: _outcome(store, asset, *key), some, at_once=_READERS)
 
 
 def _outcome(store: ObjectStore, asset: Asset, day: date, troop_key: str | None) -> Outcome | None:
-    """What the store says of a partition; one of which something is damaged has failed, and stops no other."""
+    """A partition's recorded outcome; failed if its record is damaged."""
     try:
         return recorded(store, asset, day, troop_key)
     except RecordError as error:
@@ -109,7 +108,7 @@ def _outcome(store: ObjectStore, asset: Asset, day: date, troop_key: str | None)
 
 
 def _day_events(store: ObjectStore, day: date, account: Account) -> list[Event]:
-    """A published day, with what it lacks; nothing where a troop has come since, so that it is computed anew."""
+    """The events of a published day; none if a troop has come since, so that it is computed again."""
     key = layout.table_key("daily_performance", day)
     if store.head(key) is None or store.head(layout.table_key("troops", day)) is None:
         return []
@@ -137,7 +136,7 @@ def _day_events(store: ObjectStore, day: date, account: Account) -> list[Event]:
 
 
 def _report_events(store: ObjectStore, names: Names, day: date) -> list[Event]:
-    # Only this pays for the notebook's tools.
+    # Imported here because the notebook's tools are slow to import.
     from vendor_assets.analytics.report import read_report
 
     if store.head(layout.report_key(day, "html")) is None:

@@ -110,7 +110,7 @@ def test_what_the_vendor_says_comes_with_what_to_do(
 @pytest.mark.parametrize(
     ("ahead", "state", "words"),
     [
-        (None, "warning", "said no time"),
+        (None, "warning", "sent no date"),
         (59.0, "well", "agree to 59 s"),
         (-60.0, "well", "agree to 60 s"),
         (3600.0, "failed", "behind the vendor's"),

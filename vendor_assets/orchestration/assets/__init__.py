@@ -1,1 +1,1 @@
-"""The assets: what each is, what it holds, and what a materialization says of it."""
+"""The assets, and the metadata of their materializations."""

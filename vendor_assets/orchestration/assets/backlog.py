@@ -1,4 +1,4 @@
-"""The backlog: what a run still has to do, kept as samples and said in its log, and seen as an asset."""
+"""The backlog: work that waits, recorded as samples by runs and observed as an asset."""
 
 import base64
 import contextlib
@@ -24,38 +24,37 @@ KEEP: Final = timedelta(days=90)
 """How long samples are kept."""
 BUDGET_SECONDS: Final = 5.0
 POINTS: Final = 240
-"""Points of a curve: more would not be seen."""
+"""Points of a curve."""
 
-BACKLOG_TEXT: Final = """What waits, over time: troops whose warriors are not listed yet, warriors whose data groups are
-not listed yet, data groups whose performance data have not landed, and how long it takes at the present pace.
+BACKLOG_TEXT: Final = """The work that waits, over time: troops whose warriors are not listed yet, warriors whose data
+groups are not listed yet, data groups whose performance data have not landed, and how long that takes at the current
+pace.
 
-Running harvests keep a sample every few seconds in the budget's database. `backlog_sensor` observes it every three
-minutes while there is work, once more when all is done, and not at all when idle. The metadata hold the last 24 hours
-as a plot, and what the budget does: the rate, a hold, who waits, and why.
+Running harvests record a sample every few seconds in the budget's database. `backlog_sensor` observes it every three
+minutes while there is work, once more when all is done, and not at all when idle. The metadata show the last 24 hours
+as a plot and the state of the budget: its rate, a hold, waiting callers, and why.
 
-It counts what is known: a troop's warriors join the curve when its list has come, so a curve may rise before it falls.
-`dead_letters` counts those of the runs at work. Nothing to materialize: it costs no call."""
+Only known work is counted: a troop's warriors are added once they are listed, so a curve may rise before it falls.
+`dead_letters` counts those of the current runs. Nothing to materialize; observing costs no calls."""
 
 log = get_logger(__name__)
 
 
 class Recorder:
-    """Keeps samples of a run's backlog and says its progress while the block lasts.
-
-    Both come seldom when a run lasts long: nothing floods a database or a log.
+    """Records samples of a run's backlog and logs its progress, less often the longer the run lasts.
 
     Args:
-        progress: How far the run's work is.
-        backlog: Where samples go.
+        progress: Returns the run's progress.
+        backlog: Where samples are recorded.
         source: The run's id.
-        say: Takes a line for the run's log.
-        budget: What the budget does now.
+        say: Logs a line.
+        budget: Returns the budget's state.
     """
 
     sample_seconds: ClassVar[float] = 5.0
-    """Time between samples, at first."""
+    """Time between samples at first."""
     say_seconds: ClassVar[float] = 30.0
-    """Time between lines in the log, at first."""
+    """Time between log lines at first."""
 
     def __init__(
         self,
@@ -77,14 +76,13 @@ class Recorder:
         self._thread = threading.Thread(target=self._watch, name="backlog", daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Keep a last sample, of the shortest run too: what is left, and how many calls it made."""
+        """Record a last sample, even of the shortest run."""
         self._stop.set()
         self._thread.join()
         if self._sampled or self._progress().calls_made:
@@ -106,7 +104,7 @@ class Recorder:
     def _sample(self, *, last: bool = False) -> None:
         sample = sample_of(self._progress(), self._source)
         if last:
-            # What a run leaves undone waits for nobody until the next run begins it.
+            # The work that a run leaves undone is not waiting until another run takes it up.
             sample = Sample(sample.time, sample.source, dead=sample.dead, calls_done=sample.calls_done)
         try:
             self._backlog.append([sample])
@@ -125,7 +123,7 @@ class Recorder:
             why = self._budget().why
         except VendorAssetsError as error:
             why = str(error)
-        # Dagster raises where it cannot keep a line; the next one comes.
+        # Dagster raises if it cannot store a line; the next one may succeed.
         with contextlib.suppress(Exception):
             self._say("progress: " + progress.text((progress.calls_done - done) / (now - at), why))
 
@@ -156,14 +154,14 @@ def observation_of(
     queued: int,
     days: Sequence[str],
 ) -> dg.AssetObservation:
-    """The backlog as the UI shows it: numbers that plot over time, and the last day as a picture.
+    """An observation of the backlog: numbers that Dagster plots over time, and a plot of the last day.
 
     Args:
-        samples: Of the last 24 hours, oldest first.
-        state: The budget's; None where it could not be had.
-        runs: Harvesting now.
-        queued: Runs that wait for their turn.
-        days: Days that these runs work for, oldest first.
+        samples: Those of the last 24 hours, oldest first.
+        state: The budget's state; None if unavailable.
+        runs: Number of runs under way.
+        queued: Number of queued runs.
+        days: Days of these runs, oldest first.
     """
     (total,) = totals(samples, [now])
     pace = pace_at(samples, now) or (state.rate if state and state.rate else 0.0)
@@ -196,7 +194,7 @@ def observation_of(
 
 
 def metadata_of_budget(state: BudgetState) -> dict[str, Any]:
-    """What the budget does now, as metadata."""
+    """The budget's state as metadata."""
     metadata: dict[str, Any] = {
         "budget": state.why,
         "hold_seconds": round(state.hold_seconds, 3),
@@ -216,10 +214,10 @@ def metadata_of_budget(state: BudgetState) -> dict[str, Any]:
 
 
 class BudgetView:
-    """What the budget does, for the metadata of many partitions: looked at every few seconds at most.
+    """The budget's state for the metadata of many partitions, read at most every few seconds.
 
     Args:
-        state: Asks the budget.
+        state: Reads the state.
     """
 
     def __init__(self, state: Callable[[], BudgetState]) -> None:
@@ -228,7 +226,7 @@ class BudgetView:
         self._metadata: dict[str, Any] = {}
 
     def metadata(self) -> dict[str, Any]:
-        """Its rate, why, and who waits; empty where the budget's database is away."""
+        """Its rate, why, and the number of waiting callers; empty if the database is unavailable."""
         if time.monotonic() >= self._until:
             try:
                 state = self._state()
@@ -242,8 +240,8 @@ class BudgetView:
 
 
 def plot_of(samples: Sequence[Sample], now: datetime, zone: ZoneInfo) -> dg.MarkdownMetadataValue:
-    """The curves of some samples as a picture."""
-    # matplotlib costs a second that only observations pay.
+    """Samples as a plot."""
+    # Imported here because matplotlib takes a second to import.
     from vendor_assets.analytics.plots import backlog, to_png
 
     start = samples[0].time
@@ -264,5 +262,5 @@ def plot_of(samples: Sequence[Sample], now: datetime, zone: ZoneInfo) -> dg.Mark
 
 
 def picture(png: bytes, text: str) -> dg.MarkdownMetadataValue:
-    """A picture as metadata."""
+    """A PNG as metadata."""
     return dg.MetadataValue.md(f"![{text}](data:image/png;base64,{base64.b64encode(png).decode()})")

@@ -1,7 +1,7 @@
-"""Dead letters as an asset: one partition a day, observed whenever its dead letters changed."""
+"""Dead letters as an asset with one partition a day, observed when they change."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import date
 from typing import Any, Final
 
@@ -20,17 +20,18 @@ NONE_OPEN: Final = "none_open"
 MOST_ROWS: Final = 200
 """Rows of the table in the UI; the command lists all."""
 
-DEAD_LETTERS_TEXT: Final = """One partition a day: the requests of that day that will not succeed by themselves, each
-with its reason, until they are redriven or discarded.
+DEAD_LETTERS_TEXT: Final = """One partition a day: the requests of that day that have failed for good, each with its
+reason, until they are redriven or discarded.
 
-Observed by `dead_letters_sensor` whenever they changed, never otherwise. The check `none_open` fails while one is open.
-Those called transient are redriven by themselves after 10, 40 and 160 minutes (`redrive_sensor`); permanent ones wait
-for you: repair the cause, then materialize the partition of the asset that is named, or
+`dead_letters_sensor` observes them when they change. The check `none_open` fails while one is open. Transient ones are
+redriven automatically after 10, 40 and 160 minutes (`redrive_sensor`). Permanent ones wait for you: fix the cause, then
+materialize the partition of the asset that is named, or
 
     vendor-assets dead-letters redrive --day 2026-11-20
     vendor-assets dead-letters discard --day 2026-11-20 --status 404 --why "retired service"
 
-The tables are under *Events*, the days that have open ones under *Checks*. Nothing to materialize: it costs no call."""
+The tables are under *Events*, the days with open ones under *Checks*. Nothing to materialize; observing costs no
+calls."""
 
 _COLUMNS: Final = {
     "day": "string",
@@ -48,7 +49,7 @@ _COLUMNS: Final = {
 
 
 def versions(store: ObjectStore) -> dict[str, str]:
-    """A short text for each day that has dead letters, another one whenever they change; costs one listing."""
+    """A digest of each day's dead letters, from one listing of the store."""
     found: dict[str, Any] = {}
     for info in store.list(layout.dead_letters_prefix()):
         day = next((part for part in info.key.split("/") if part.startswith("day=")), "")
@@ -60,7 +61,7 @@ def versions(store: ObjectStore) -> dict[str, str]:
 def events_of_day(
     store: ObjectStore, names: Names, day: date
 ) -> tuple[dg.AssetObservation, dg.AssetCheckEvaluation]:
-    """What the UI shows of a day's dead letters: the table and the numbers, and the check."""
+    """The observation of a day's dead letters, and the evaluation of the check ``none_open``."""
     partitions = DeadLetters(store).of_day(day)
     letters = [letter for partition in partitions for letter in partition.letters]
     transient = sum(1 for letter in letters if letter.retryable)
@@ -76,26 +77,24 @@ def events_of_day(
     }
     if letters:
         numbers["oldest"] = dg.MetadataValue.timestamp(min(letter.first_at for letter in letters))
+    text = _text(len(letters), transient, discarded)
     observation = dg.AssetObservation(
         names.key(DEAD_LETTERS),
         partition=day.isoformat(),
-        description=_text(len(letters), transient, discarded),
+        description=text,
         metadata=numbers | ({"table": _table(partitions, names_of(store, day))} if letters else {}),
     )
-    return observation, none_open(names, day, len(letters), transient, discarded)
-
-
-def none_open(names: Names, day: date, count: int, transient: int, discarded: int) -> dg.AssetCheckEvaluation:
-    """The check of a day: it fails while a dead letter is open, and only warns where all are transient."""
-    return dg.AssetCheckEvaluation(
+    none_open = dg.AssetCheckEvaluation(
         asset_key=names.key(DEAD_LETTERS),
         check_name=NONE_OPEN,
-        passed=not count,
+        passed=not letters,
         partition=day.isoformat(),
-        severity=dg.AssetCheckSeverity.WARN if transient == count else dg.AssetCheckSeverity.ERROR,
-        description=_text(count, transient, discarded),
-        metadata={"dead_letters": count, "transient": transient, "discarded": discarded},
+        # Transient ones are redriven automatically.
+        severity=dg.AssetCheckSeverity.WARN if transient == len(letters) else dg.AssetCheckSeverity.ERROR,
+        description=text,
+        metadata={name: numbers[name] for name in ("dead_letters", "transient", "discarded")},
     )
+    return observation, none_open
 
 
 def _text(count: int, transient: int, discarded: int) -> str:
@@ -103,7 +102,7 @@ def _text(count: int, transient: int, discarded: int) -> str:
     if not count:
         return f"no dead letter is open{given_up}"
     waits = count - transient
-    parts = [f"{transient} transient, redriven by themselves"] if transient else []
+    parts = [f"{transient} transient, redriven automatically"] if transient else []
     parts += [f"{waits} permanent, waiting for you"] if waits else []
     return f"{count} dead letters: {', '.join(parts)}{given_up}"
 
@@ -135,9 +134,8 @@ def _table(partitions: Iterable[DeadPartition], names: dict[str, str]) -> dg.Tab
         for letter in partition.letters
     ]
     rows.sort(key=lambda row: (bool(row["transient"]), str(row["asset"]), str(row["troop"])))
-    shown: Sequence[dict[str, str | int | bool]] = rows[:MOST_ROWS]
     schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in _COLUMNS.items()])
-    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in shown], schema)
+    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows[:MOST_ROWS]], schema)
 
 
 def _troop(troop_key: str | None, names: dict[str, str]) -> str:

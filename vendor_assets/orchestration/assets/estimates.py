@@ -1,4 +1,4 @@
-"""What a day was expected to cost, and what it cost."""
+"""The estimated and actual calls of a day."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
@@ -18,13 +18,13 @@ from vendor_assets.orchestration.partitions import day_troop_key
 
 WITHIN_QUOTA: Final = "within_quota"
 MOST_EVENTS: Final = 10_000
-"""Events of an asset and day that are read for what it cost; Dagster gives no more at once."""
+"""Events of an asset and day that are read for its calls; Dagster returns no more at once."""
 
 log = get_logger(__name__)
 
 
 def plan_of(costs: Costs, day: date) -> DayPlan | None:
-    """What a day will cost, by its roster; None where it cannot be told, which fails nothing."""
+    """The estimate for a day with a roster; None, with a warning in the log, if there is none."""
     try:
         return costs.day(day)
     except VendorAssetsError as error:
@@ -33,7 +33,7 @@ def plan_of(costs: Costs, day: date) -> DayPlan | None:
 
 
 def metadata_of_plan(plan: DayPlan, account: Account, now: datetime) -> dict[str, Any]:
-    """What ``vendor-assets plan`` says of a day, for the materialization of its roster."""
+    """An estimate as metadata of a roster's materialization."""
     metadata: dict[str, Any] = {
         PLANNED_CALLS: plan.total,
         **{f"{PLANNED_CALLS}_{asset}": plan.calls[asset] for asset in CHAIN},
@@ -52,20 +52,20 @@ def metadata_of_plan(plan: DayPlan, account: Account, now: datetime) -> dict[str
 
 
 def quota_check(names: Names, partitions: dg.PartitionsDefinition[Any]) -> dg.AssetCheckSpec:
-    """The check on a day's roster that :func:`within_quota` evaluates."""
+    """The check that :func:`within_quota` evaluates."""
     return dg.AssetCheckSpec(
         WITHIN_QUOTA,
         asset=names.key("troops"),
-        description="What is asked for in a day fits into a day's quota; otherwise the harvest falls behind",
+        description="A day's calls fit into a day's quota; otherwise the harvest falls behind",
         partitions_def=partitions,
     )
 
 
 def within_quota(plan: DayPlan, account: Account) -> dg.AssetCheckEvaluation:
-    """The check that a day fits into a day's quota; it warns, naming the largest troops and what to change."""
+    """Check that a day's calls fit into a day's quota; a warning names the largest troops and what to change."""
     warning = quota_warning(plan, account.permitted_rate, account.resolution_seconds)
     rate = account.permitted_rate
-    share = f", {plan.whole / (rate * 86_400):.2%} of what a day's quota gives" if rate else ""
+    share = f", {plan.whole / (rate * 86_400):.2%} of a day's quota" if rate else ""
     known = plan.shape_from is not None
     return dg.AssetCheckEvaluation(
         asset_key=Names(account.name).key("troops"),
@@ -81,7 +81,7 @@ def within_quota(plan: DayPlan, account: Account) -> dg.AssetCheckEvaluation:
 def compared(
     instance: dg.DagsterInstance, names: Names, day: date, troop_keys: Sequence[str]
 ) -> dict[str, Any]:
-    """What a day was expected to cost when its roster came, and what it has cost since; empty where nobody said."""
+    """A day's calls as estimated with its roster and as made since then; empty if there was no estimate."""
     wanted = dg.AssetRecordsFilter(names.key("troops"), asset_partitions=[day.isoformat()])
     rosters = instance.fetch_materializations(wanted, limit=1).records
     materialization = rosters[0].asset_materialization if rosters else None

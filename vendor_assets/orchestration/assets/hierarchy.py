@@ -1,4 +1,4 @@
-"""The assets: the vendor's hierarchy as partitioned tables, and what analysis makes of it."""
+"""The asset definitions: the vendor's hierarchy as partitioned tables, and what is computed from them."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -37,70 +37,70 @@ from vendor_assets.presentable import presentable
 
 OWNERS: Final = ["team:performance-data"]
 MAX_PARTITIONS: Final = 200
-"""Partitions of one run: about 20 ms of planning each, and a failure costs no more than this to look through."""
+"""Partitions per run of a backfill; each takes Dagster about 20 ms to plan."""
 
 TROOPS_TEXT: Final = """One row per day and troop (a troop = the warriors of one micro-service).
 
-Source: the vendor's list of all troops, read once after the day is over, joined with the sightings of the day,
-so that what died at noon is on the roster. An empty partition means an account without troops.
+Source: the vendor's list of all troops, read after the day is over and joined with the day's sightings, so that troops
+gone by then are on the roster too. An empty partition means an account without troops.
 
 **Automatic**: every day, once the schedule `daily_harvest` is turned on.
-**Cost of materializing**: one call per 200 troops or so; `roster_sensor` then harvests all troops of that day."""
+**Cost**: about one call per 200 troops; `roster_sensor` then harvests all troops of that day."""
 
 PARTITION_TEXT: Final = """
 
-**A partition** is a day and a troop, by the vendor's id; its metadata name the troop. Green: complete or empty, the
-metadata say which. Red: failed or partial, the run's log says why; materialize it again, and only what is missing is
-asked for. Grey: not harvested, or the troop was not there on that day."""
+**A partition** is a day and a troop; its metadata name the troop. Green: complete or empty, see the metadata. Red:
+failed or partial, see the run's log; materialize it again to fetch only what is missing. Grey: not harvested, or the
+troop did not exist on that day."""
 
 WARRIORS_TEXT: Final = """One row per day, troop and warrior (a warrior = one running instance).
 
-Source: the vendor's list of a troop's warriors, joined with the sightings of the day. Empty: the troop had no
-warriors, or was not on that day's roster (the metadata say which).
+Source: the vendor's list of a troop's warriors, joined with the day's sightings. Empty: the troop had no warriors, or
+was not on that day's roster (see the metadata).
 
-**Automatic**: when the day's roster was materialized (`roster_sensor`).
-**Cost of materializing**: one call a troop; data groups and performance data follow (`downstream_sensor`)."""
+**Automatic**: after the day's roster (`roster_sensor`).
+**Cost**: one call per troop; data groups and performance data follow (`downstream_sensor`)."""
 
 DATA_GROUPS_TEXT: Final = """One row per day, troop, warrior and data group (a data group = one metric family),
 with the names of its values.
 
-Source: the vendor's list of metrics, asked per warrior. Empty: no warrior of the troop reported any metric.
+Source: the vendor's list of metrics of each warrior. Empty: no warrior of the troop reported any metric.
 
-**Automatic**: with the day's roster (`roster_sensor`), or after the troop's warriors (`downstream_sensor`).
-**Cost of materializing**: one call a warrior; performance data follow (`downstream_sensor`)."""
+**Automatic**: after the day's roster (`roster_sensor`) or the troop's warriors (`downstream_sensor`).
+**Cost**: one call per warrior; performance data follow (`downstream_sensor`)."""
 
 PERFORMANCE_DATA_TEXT: Final = """One row per troop, warrior, data group, value name and timeslice.
 
-Source: the vendor's data, asked per warrior for several data groups at once, for the day's window. A timeslice
-belongs to the day in which it starts; its length is what the vendor still keeps, as near to the configured
-resolution as it gets. Empty: the vendor has no values for that day any more, or the troop was idle.
+Source: the vendor's data of each warrior, for several data groups per call and the whole day. A timeslice belongs to
+the day in which it starts; its length is the vendor's nearest to the configured resolution. Empty: the vendor no longer
+has values for that day, or the troop was idle.
 
-**Automatic**: with the day's roster (`roster_sensor`), or after the troop's data groups (`downstream_sensor`).
-**Cost of materializing**: one call for each few data groups of a warrior: this is nearly all of the day's quota. See
-`vendor-assets plan` before you click on many."""
+**Automatic**: after the day's roster (`roster_sensor`) or the troop's data groups (`downstream_sensor`).
+**Cost**: one call for every few data groups of a warrior, which is nearly all of the day's quota. Run `vendor-assets
+plan` before you materialize many."""
 
 DAILY_TEXT: Final = """One row per day, troop, warrior, data group and value name: count, sum, mean, percentiles,
 extremes, and the share of the day covered.
 
-Statistics are over timeslices, not over single calls; means are weighted by the call count where the vendor
-gives one. Computed from the day's `performance_data` once all troops of the day are in or have failed for good;
-`troops_missing` says how many are not in it.
+Statistics are over timeslices, not over single calls; means are weighted by the call count if the vendor gives one.
+Computed from the day's `performance_data` once all troops of the day are in or have failed for good; `troops_missing`
+counts those that are not included.
 
-**Automatic**: by `publish_sensor`, and again after a redrive. **Cost**: no call."""
+**Automatic**: by `publish_sensor`, and again after a redrive. **Cost**: no calls."""
 
 REPORT_TEXT: Final = """The day as an executed notebook, also as HTML: latency over time per troop, the slowest data
 groups, the incident of the day.
 
-Made from `daily_performance` and `performance_data`. The metadata hold the day's plot and where the HTML lies.
+Computed from `daily_performance` and `performance_data`. The metadata have the day's plot and the path of the HTML.
 
-**Automatic**: after the day is published. **Cost**: no call."""
+**Automatic**: after the day is published. **Cost**: no calls."""
 
 
 class HarvestConfig(dg.Config):
-    """What a run may be told.
+    """Options of a run.
 
     Attributes:
-        rebuild: Make tables anew from what has landed, without one call to the vendor.
+        rebuild: Rebuild tables from landed answers, without calls to the vendor.
     """
 
     rebuild: bool = False
@@ -111,10 +111,10 @@ def report_outcomes(
     outcomes: Iterator[Outcome],
     account: Account,
 ) -> Iterator[Event]:
-    """Report each outcome the moment it is known; at the end fail naming the partitions that did not succeed.
+    """Report each outcome as soon as it is known.
 
     Raises:
-        dagster.Failure: Some did not.
+        dagster.Failure: At the end, if partitions did not succeed; it names them.
     """
     names = Names(account.name)
     store: StoreResource = names.of(context, "store")
@@ -167,7 +167,7 @@ def _checks(
 ) -> list[dg.AssetCheckSpec]:
     texts = {
         COMPLETE: "Every planned leaf has landed; none is a dead letter",
-        SCHEMA: "Every record fits the table, and the vendor sends no field that we do not know",
+        SCHEMA: "Every record fits the table, and the vendor sends no unknown fields",
     }
     if name == "performance_data":
         texts[LISTED] = "Every data group that was listed has a row on the day"
@@ -180,7 +180,7 @@ def _checks(
 
 
 def build_assets(account: Account) -> list[dg.AssetsDefinition]:
-    """All assets of a deployment."""
+    """All materializable assets of an account."""
     names = Names(account.name)
     partitions = Partitions.of(account)
     policy = dg.BackfillPolicy.multi_run(MAX_PARTITIONS)
@@ -270,8 +270,8 @@ def build_assets(account: Account) -> list[dg.AssetsDefinition]:
 
 
 def observed_assets(account: Account) -> list[dg.AssetSpec]:
-    """What is only looked at: the work that waits, and the work that failed for good."""
-    # Of all that is harvested; one edge shows it, eight would hide the chain.
+    """Assets that are only observed: the backlog and the dead letters."""
+    # They concern all harvested assets, but more edges would clutter the graph.
     names = Names(account.name)
     harvested = [names.key(CHAIN[-1])]
     return [

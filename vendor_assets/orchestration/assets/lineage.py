@@ -1,4 +1,4 @@
-"""Which column comes from which: the vendor's lists name the entities, the statistics come from the values."""
+"""Column lineage of the assets."""
 
 from typing import Final
 
@@ -37,7 +37,7 @@ _FROM: Final[dict[str, dict[str, list[tuple[str, str]]]]] = {
 
 
 def column_lineage(asset: str, names: Names) -> dict[str, dg.TableColumnLineage]:
-    """Metadata for a materialization of an asset; nothing where all columns are the vendor's own."""
+    """The lineage metadata of an asset; empty if all columns come from the vendor."""
     columns = _FROM.get(asset)
     if columns is None:
         return {}

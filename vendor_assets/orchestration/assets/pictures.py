@@ -1,4 +1,4 @@
-"""A partition's values as a small table with pictures, for the UI; cheap enough for each of thousands."""
+"""A partition's values as a small table with sparklines, cheap enough for thousands of partitions."""
 
 import re
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from vendor_assets.storage.parquet import read_table
 log = get_logger(__name__)
 
 MOST_ROWS: Final = 500_000
-"""Of a larger table no picture is made: reading it again would cost more than the look is worth."""
+"""Larger tables get no picture, because reading them again takes too long."""
 MOST_LINES: Final = 8
 _TYPICAL: Final = re.compile(r"(^|_)(average|avg|mean|median|p50)(_|$)")
 _EXTREME: Final = re.compile(r"(^|_)(min|max|minimum|maximum|stddev|sum_of_squares)(_|$)")
@@ -29,14 +29,13 @@ _COLUMNS: Final = ("data_group", "value_name", "timeslice_start", "value", "weig
 
 
 def picture_of(store: ObjectStore, outcome: Outcome, zone: ZoneInfo) -> dict[str, dg.MarkdownMetadataValue]:
-    """Metadata with the picture of an outcome, where it has one: performance data that were made now."""
+    """Metadata with the picture of an outcome; empty unless it is performance data that was just written."""
     if outcome.asset != "performance_data" or not outcome.succeeded or outcome.mode == "report":
         return {}
     window = day_window(outcome.day, zone)
     try:
         found = partition_picture(store, outcome.table_key, outcome.rows, window)
     except StorageError as error:
-        # The partition is complete without it.
         log.warning("no picture of %s: %s", outcome.table_key, error)
         return {}
     return {} if found is None else {"plot": found}
@@ -45,11 +44,11 @@ def picture_of(store: ObjectStore, outcome: Outcome, zone: ZoneInfo) -> dict[str
 def partition_picture(
     store: ObjectStore, key: str, rows: int, window: Window
 ) -> dg.MarkdownMetadataValue | None:
-    """The busiest data groups of a partition of performance data, each along the day; None where there is nothing.
+    """The busiest data groups of a partition of performance data along the day; None if it is empty or too large.
 
     Args:
-        key: Of the table.
-        rows: Its rows.
+        key: The table's key in the store.
+        rows: Number of rows in the table.
     """
     if not 0 < rows <= MOST_ROWS:
         return None
@@ -84,13 +83,13 @@ def _lines(by_slice: pa.Table, window: Window) -> dg.MarkdownMetadataValue:
 
 
 def _rank(value_name: str) -> tuple[bool, bool, str]:
-    """Averages before others, extremes last."""
+    """Sort key: averages first, extremes last."""
     name = value_name.lower()
     return not _TYPICAL.search(name), bool(_EXTREME.search(name)), name
 
 
 def _along(series: Iterable[tuple[datetime, float | None]], window: Window) -> list[float | None]:
-    """Values by equal parts of the day, as many as timeslices fit, 96 at most."""
+    """Values in equal steps along the day, one per timeslice, 96 at most."""
     known = sorted((start, value) for start, value in series)
     steps = [after - before for (before, _), (after, _) in pairwise(known)]
     step = max(min(steps, default=timedelta(hours=1)), (window.end - window.start) / 96)
@@ -108,7 +107,7 @@ def troops_picture(troops: Iterable[tuple[str, int, int, float]], most: int = 40
 
     Args:
         troops: Name, warriors, series, and the mean share of the day covered by these.
-        most: Rows at most.
+        most: Maximum number of rows.
     """
     ordered = sorted(troops, key=lambda troop: (troop[3], troop[0]))
     lines = ["| troop | warriors | series | day covered | |", "|---|---:|---:|---:|---|"]

@@ -1,4 +1,4 @@
-"""Publishing a day: its statistics and its report, with what is missing said aloud."""
+"""Publishing a day: its statistics, its report, and the checks that say what is missing."""
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,8 +38,8 @@ LEFT_OUT: Final = "left out"
 def troop_states(store: ObjectStore, day: date, filters: Filters) -> dict[str, str]:
     """State of each troop's performance data on a day, by partition key.
 
-    ``complete``, ``empty``, ``partial``, ``failed`` (there are data from before, but the newest harvest failed),
-    ``missing``; or ``left out``, where a filter leaves the troop out and no rows are there from before.
+    ``complete``, ``empty``, ``partial``, ``failed`` (older data exist, but the newest harvest failed), ``missing``, or
+    ``left out`` (by a filter, without older data).
 
     Raises:
         dagster.Failure: The day has no roster.
@@ -48,7 +48,7 @@ def troop_states(store: ObjectStore, day: date, filters: Filters) -> dict[str, s
         troops = standing_of_troops(store, day, filters)
     except ObjectNotFoundError as error:
         raise dg.Failure(
-            f"troops of {day} is not there; materialize it first", allow_retries=False
+            f"troops of {day} is not materialized; materialize it first", allow_retries=False
         ) from error
     return {
         key: LEFT_OUT if troop.state == "left_out" else troop.state if troop.published else "missing"
@@ -59,17 +59,17 @@ def troop_states(store: ObjectStore, day: date, filters: Filters) -> dict[str, s
 def publish_day(
     store: ObjectStore, day: date, account: Account, instance: dg.DagsterInstance
 ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
-    """Compute and write ``daily_performance`` of a day; yields its checks and what it became.
+    """Compute and write ``daily_performance`` of a day.
 
     Raises:
-        dagster.Failure: The day has no roster, a row of its tables is there twice, or the store cannot be used.
+        dagster.Failure: The day has no roster, its tables have duplicate rows, or the store fails.
     """
     states = troop_states(store, day, account.filters)
     try:
         unique = grain_unique(store, day, sorted(states))
         yield unique
         if not unique.passed:
-            # Sums and counts over them would be wrong, and nobody who reads them would know.
+            # Sums and counts would be wrong without anybody noticing.
             raise dg.Failure(f"{day} is not published: {unique.description}", allow_retries=False)
         yield _published(
             store, day, account, states, compared(instance, Names(account.name), day, sorted(states))
@@ -85,7 +85,7 @@ def _published(
     states: Mapping[str, str],
     cost: Mapping[str, Any],
 ) -> dg.MaterializeResult[Any]:
-    # Every run imports this module; DuckDB and the notebook's tools cost a second that only these two pay.
+    # Imported here because every run imports this module, and DuckDB is slow to import.
     from vendor_assets.analytics.daily import daily_performance
 
     missing, _ = _not_complete(states)
@@ -102,7 +102,7 @@ def _published(
 
 
 def _coverage(store: ObjectStore, day: date, states: Mapping[str, str]) -> dg.MarkdownMetadataValue:
-    """The day's troops with how much of the day they have; those without any data are on it."""
+    """A table of the day's troops and how much of the day each covers, including troops without data."""
     columns = ["troop_id", "warrior_id", "covered_share"]
     table = read_table(store, layout.table_key("daily_performance", day), columns=columns)
     by_troop = table.group_by("troop_id").aggregate(
@@ -126,8 +126,8 @@ def day_checks(names: Names, partitions: dg.PartitionsDefinition[Any]) -> list[d
     """The checks of a published day."""
     texts = {
         "troops_present": "No troop of the day is missing or partial",
-        UNIQUE: "No row of the day's tables is there twice; the day is not published otherwise",
-        PLAUSIBLE: "No value is out of its unit's range, and there are about as many rows as on the days before",
+        UNIQUE: "The day's tables have no duplicate rows; otherwise the day is not published",
+        PLAUSIBLE: "Values are within their unit's range, and there are about as many rows as on the days before",
     }
     return [
         dg.AssetCheckSpec(
@@ -144,7 +144,7 @@ def day_checks(names: Names, partitions: dg.PartitionsDefinition[Any]) -> list[d
 def metadata_of_day(
     store: ObjectStore, names: Names, day: date, states: Mapping[str, str], rows: int, filters: Filters
 ) -> dict[str, Any]:
-    """What the UI shows of a published day."""
+    """Metadata of a published day."""
     missing, partial = _not_complete(states)
     key = layout.table_key("daily_performance", day)
     head = store.head(key)
@@ -162,7 +162,7 @@ def metadata_of_day(
 
 
 def troops_present(states: Mapping[str, str]) -> dg.AssetCheckResult:
-    """The check that says which troops a published day lacks."""
+    """The check that names the troops missing from a published day."""
     missing, partial = _not_complete(states)
     failed = sorted(troop for troop, state in states.items() if state == "failed")
     said = [
@@ -170,16 +170,18 @@ def troops_present(states: Mapping[str, str]) -> dg.AssetCheckResult:
         for word, troops in (("missing", missing), ("partial", partial), ("failed", failed))
         if troops
     ]
+    left_out = list(states.values()).count(LEFT_OUT)
+    filtered = f"; {left_out} are left out by filters" if left_out else ""
     return dg.AssetCheckResult(
         check_name="troops_present",
         passed=not said,
-        description="; ".join(said) or _all_in(states),
+        description="; ".join(said) or f"all {len(states) - left_out} troops of the day are in{filtered}",
         metadata={"troops_missing": len(missing), "troops_partial": len(partial)},
     )
 
 
 def grain_unique(store: ObjectStore, day: date, troops: Sequence[str]) -> dg.AssetCheckResult:
-    """The check that no row of a day's tables is there twice."""
+    """The check that a day's tables have no duplicate rows."""
     from vendor_assets.analytics.quality import duplicates_of_day
 
     found = duplicates_of_day(store, day, troops)
@@ -188,16 +190,16 @@ def grain_unique(store: ObjectStore, day: date, troops: Sequence[str]) -> dg.Ass
         check_name=UNIQUE,
         passed=not found,
         description=(
-            f"rows that are there twice: {shown}; rebuild these partitions from what has landed (rebuild: true)"
+            f"duplicate rows: {shown}; rebuild these partitions from landed answers (rebuild: true)"
             if found
-            else f"no row is there twice in the tables of {len(troops)} troops"
+            else f"no duplicate rows in the tables of {len(troops)} troops"
         ),
         metadata={"duplicate_rows": sum(found.values()), "tables": len(found)},
     )
 
 
 def plausible(store: ObjectStore, day: date, rows: int) -> dg.AssetCheckResult:
-    """The check that a published day looks like a day: no value that its unit forbids, as many rows as usual."""
+    """The check that a published day is plausible: values within their unit's range, as many rows as usual."""
     from vendor_assets.analytics import quality
 
     broken = quality.implausible_values(quality.read_extremes(store, day))
@@ -217,16 +219,10 @@ def plausible(store: ObjectStore, day: date, rows: int) -> dg.AssetCheckResult:
         check_name=PLAUSIBLE,
         passed=not said,
         severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(said) or f"every value is possible; {compared}",
+        description="; ".join(said) or f"every value is plausible; {compared}",
         metadata={"rows": rows, "series_out_of_range": sum(item.series for item in broken)}
         | ({"usual_rows": usual} if usual else {}),
     )
-
-
-def _all_in(states: Mapping[str, str]) -> str:
-    left_out = list(states.values()).count(LEFT_OUT)
-    text = f"all {len(states) - left_out} troops of the day are in"
-    return f"{text}; {left_out} are left out by filters" if left_out else text
 
 
 def _not_complete(states: Mapping[str, str]) -> tuple[list[str], list[str]]:
@@ -236,7 +232,7 @@ def _not_complete(states: Mapping[str, str]) -> tuple[list[str], list[str]]:
 
 
 def publish_report(store: ObjectStore, day: date, zone: ZoneInfo) -> dg.MaterializeResult[Any]:
-    """Execute the notebook of a day and keep it with its HTML."""
+    """Execute a day's notebook and store it with its HTML."""
     from vendor_assets.analytics.report import render_report
 
     try:
@@ -249,7 +245,7 @@ def publish_report(store: ObjectStore, day: date, zone: ZoneInfo) -> dg.Material
 
 
 def metadata_of_report(store: ObjectStore, day: date, report: "Report") -> dict[str, Any]:
-    """What the UI shows of a report: where it is, its plot, the day in numbers."""
+    """Metadata of a report: its paths, its plot, the day in numbers."""
     plot = base64.b64encode(report.headline_png).decode()
     metadata: dict[str, Any] = {
         HTML: dg.MetadataValue.path(store.uri(layout.report_key(day, "html"))),

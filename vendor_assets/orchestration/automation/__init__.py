@@ -1,1 +1,1 @@
-"""What happens without a click: sensors, schedules, alerts, and the runs that they request."""
+"""Sensors, schedules, alerts, and the runs that they request."""

@@ -1,6 +1,6 @@
-"""Alerts: one message when something begins to be wrong, one when it is over; a cause, not a partition, makes one.
+"""Alerts: one message when a problem begins and one when it ends, per cause and not per partition.
 
-What is wrong now is read from what Dagster and the budget know; what was said already is kept in a sensor's cursor.
+Problems are read from Dagster and the budget; what was already reported is kept in a sensor's cursor.
 """
 
 import json
@@ -33,15 +33,15 @@ from vendor_assets.orchestration.runs.failures import not_complete, reason_of_st
 from vendor_assets.presentable import presentable
 
 BATCH: Final = 200
-"""Failed runs that one tick looks at."""
+"""Failed runs that one tick reads."""
 MOST_PARTITIONS: Final = 500
-"""Partitions of a cause that are watched until they are there."""
+"""Partitions of a cause that are watched until they are materialized."""
 MOST_CAUSES: Final = 8
-"""Causes that one message tells; further ones are counted."""
+"""Causes in one message; further ones are counted."""
 MOST_OVER: Final = 20
-"""Lines on causes that are over in one message; further ones are counted."""
+"""Lines about ended causes in one message; further ones are counted."""
 AGAIN: Final = timedelta(hours=6)
-"""After so long a cause that has reached further days is told once more."""
+"""After this time a cause that has reached more days is reported again."""
 LONG_HOLD_SECONDS: Final = 600.0
 
 
@@ -50,17 +50,17 @@ log = get_logger(__name__)
 
 @dataclass
 class Cause:
-    """Something that is wrong, and what it touches.
+    """A problem and the partitions that it affects. Times are Unix timestamps.
 
     Attributes:
-        why: What happened, one line.
-        since: When it was first seen, seconds.
-        partitions: Asset -> partition -> number of the event that told of its failure.
-        more: Partitions beyond those that are watched.
-        days: Days that it has touched.
-        said: When it was told last, seconds; 0 before the first time.
-        said_days: How many days it had touched then.
-        subject: What it is about where it touches no partition.
+        why: What happened, in one line.
+        since: When it was first seen.
+        partitions: Asset -> partition -> storage id of the event that reported its failure.
+        more: Number of partitions beyond those that are watched.
+        days: Days that it has affected.
+        said: When it was last reported; 0 if never.
+        said_days: How many days it had affected then.
+        subject: What it is about if it affects no partition.
         next_step: What to do.
     """
 
@@ -75,7 +75,7 @@ class Cause:
     next_step: str = ""
 
     def add(self, asset: str, partition: str, storage_id: int) -> None:
-        """One more partition that failed for this cause."""
+        """Add a partition that failed for this cause."""
         day = partition.partition("|")[0]
         if day and day not in self.days:
             self.days = sorted([*self.days, day])
@@ -85,11 +85,11 @@ class Cause:
             self.more += 1
 
     def title(self) -> str:
-        """What is concerned, in a few words."""
+        """What is affected, in a few words."""
         if self.subject:
             return self.subject
         if not self.days:
-            # Jobs without partitions.
+            # A job without partitions.
             return f"{' and '.join(sorted(self.partitions)) or 'a run'} failed"
         days = (
             self.days[0]
@@ -99,7 +99,7 @@ class Cause:
         count = sum(map(len, self.partitions.values())) + self.more
         assets = " and ".join(sorted(self.partitions)) or "partitions"
         keys = {key for partitions in self.partitions.values() for key in partitions}
-        # The same troop on two days is two partitions, and so is a troop in two assets.
+        # Partitions are called troops only if each of them is a different one.
         troops = len(self.days) == 1 and len(keys) + self.more == count and all("|" in key for key in keys)
         what = "troop" if troops else "partition"
         return f"{assets} of {days}: {count} {what}{'' if count == 1 else 's'} failed"
@@ -107,12 +107,12 @@ class Cause:
 
 @dataclass
 class Memory:
-    """What a sensor remembers between ticks.
+    """What the sensor remembers between ticks.
 
     Attributes:
-        seen: Number of the newest failed run's event that was looked at; None before the first tick.
-        open: Causes by their signature.
-        over: Lines on causes that have ended and were not told yet.
+        seen: Storage id of the newest run failure that was read; None before the first tick.
+        open: Causes by signature.
+        over: Lines about causes that have ended, not reported yet.
     """
 
     seen: int | None = None
@@ -121,18 +121,18 @@ class Memory:
 
     @classmethod
     def load(cls, cursor: str | None) -> "Memory":
-        """From a sensor's cursor."""
+        """Read it from a sensor's cursor."""
         document = json.loads(cursor or "{}")
         causes = {key: Cause(**item) for key, item in document.get("open", {}).items()}
         return cls(document.get("seen"), causes, document.get("over", []))
 
     def dump(self) -> str:
-        """For a sensor's cursor."""
+        """Write it for a sensor's cursor."""
         return json.dumps(asdict(self))
 
 
 def signature(reason: Reason) -> str:
-    """What is the same about a failure wherever it strikes: its kind, and the status where there was one."""
+    """What failures of one cause have in common: the kind, and the HTTP status if there is one."""
     return reason.kind if reason.status is None else f"{reason.kind} {reason.status}"
 
 
@@ -145,7 +145,7 @@ def look(
     budget: BudgetState | None,
     stale: Sequence[Freshness],
 ) -> None:
-    """Bring what is remembered up to date: new causes, causes that reach further, causes that are over."""
+    """Update the memory: new causes, causes that have spread, causes that have ended."""
     _failed_runs(memory, instance, names, now)
     _repaired(memory, instance, names, now)
     conditions = {
@@ -164,7 +164,7 @@ def look(
     if budget is not None and budget.hold_seconds > LONG_HOLD_SECONDS:
         what = f"{budget.hold_reason}, for {duration_text(budget.hold_seconds)} more"
         conditions["nobody calls the vendor"] = (what, "look at: vendor-assets budget")
-    # What could not be looked at is neither new nor over.
+    # Conditions of a budget that cannot be read are neither new nor over.
     known = budget is not None
     for subject, (why, next_step) in conditions.items():
         if subject not in memory.open:
@@ -177,7 +177,7 @@ def look(
 def _failed_runs(memory: Memory, instance: dg.DagsterInstance, names: Names, now: datetime) -> None:
     newest = instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=1).records
     if memory.seen is None:
-        # What failed before anybody listened is history.
+        # Failures before the first tick are history.
         memory.seen = newest[0].storage_id if newest else 0
         return
     wanted = dg.RunStatusChangeRecordsFilter(dg.DagsterEventType.RUN_FAILURE, after_storage_id=memory.seen)
@@ -200,7 +200,7 @@ def _failed_runs(memory: Memory, instance: dg.DagsterInstance, names: Names, now
 def _failures(
     instance: dg.DagsterInstance, names: Names, run: dg.DagsterRun
 ) -> list[tuple[str, str, Reason, bool]]:
-    """Asset, partition and reason of everything that a run did not bring to its end, and whether it is kept as dead."""
+    """Asset, partition and reason of each failure of a run, and whether it has dead letters."""
     wanted = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
     events = run_events(instance, run.run_id, wanted)
     listed = not_complete(events)
@@ -208,13 +208,13 @@ def _failures(
         return [
             (str(item["asset"]), str(item["partition"]), Reason.from_json(item), bool(item.get(DEAD_LETTERS)))
             for item in listed
-            # A stop was asked for, another holder is at work, and what is below a failure is no failure of its own.
+            # Stopped and held partitions are no failures, and those downstream of a failure are not their own cause.
             if item[STATE] in ("failed", "partial") and item.get("kind") != UPSTREAM
         ]
     reason, _ = reason_of_steps(events)
     about = About(run, names)
     failed = {event.step_key for event in events if event.is_step_failure}
-    # Of several the one whose step failed, which in a job of assets has its name.
+    # The asset whose step failed, if steps are named after assets.
     concerned = [name for name in about.assets if names.step(name) in failed] or [*about.assets, run.job_name]
     return [(concerned[0], key, reason, False) for key in about.partitions or ("",)]
 
@@ -245,7 +245,7 @@ def _next_step(reason: Reason, *, dead_letters: bool) -> str:
 
 
 def _repaired(memory: Memory, instance: dg.DagsterInstance, names: Names, now: datetime) -> None:
-    """Forget partitions that are there by now; a cause without any is over."""
+    """Forget partitions materialized since; a cause without partitions is over."""
     for key, cause in list(memory.open.items()):
         if cause.subject:
             continue
@@ -263,11 +263,14 @@ def _repaired(memory: Memory, instance: dg.DagsterInstance, names: Names, now: d
 def _latest(
     instance: dg.DagsterInstance, names: Names, asset: str, partitions: Mapping[str, int]
 ) -> Mapping[str, int]:
-    """Number of the event by which each partition is there; of a job that has none, above all once it succeeds."""
+    """Storage id of each partition's newest materialization.
+
+    A job without assets counts as repaired, with an id above all given ones, once its newest run has succeeded.
+    """
     if asset in ASSETS:
         return latest_storage_ids(instance, names.key(asset), partitions)
     ended = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
-    # Run status changes cannot be asked for by job on every storage; runs can.
+    # Not every storage can filter run status changes by job.
     newest = runs_of(instance, dg.RunsFilter(job_name=asset, statuses=ended), limit=1)
     repaired = bool(newest) and newest[0].status == dg.DagsterRunStatus.SUCCESS
     return {key: at + 1 for key, at in partitions.items()} if repaired else {}
@@ -282,10 +285,10 @@ def _end(memory: Memory, key: str, now: datetime) -> None:
 
 
 def message(memory: Memory, now: datetime, names: Callable[[str, Sequence[str]], Sequence[str]]) -> str:
-    """What is to be told now, as plain text; empty where there is nothing new.
+    """The message to send now, as plain text; empty if there is nothing new.
 
     Args:
-        names: Day and partition keys of troops -> their names.
+        names: Maps a day and partition keys of troops to their names.
     """
     new = _untold(memory, now)
     paragraphs = [_paragraph(cause, names) for cause in new[:MOST_CAUSES]]
@@ -298,7 +301,7 @@ def message(memory: Memory, now: datetime, names: Callable[[str, Sequence[str]],
 
 
 def told(memory: Memory, now: datetime) -> None:
-    """Remember that the message was told."""
+    """Remember that the message was delivered."""
     for cause in _untold(memory, now):
         cause.said, cause.said_days = now.timestamp(), len(cause.days)
     memory.over = []
@@ -334,15 +337,15 @@ def _paragraph(cause: Cause, names: Callable[[str, Sequence[str]], Sequence[str]
 
 
 def payload(text: str) -> Mapping[str, Any]:
-    """A message in the form of Slack's incoming webhooks; names are free text and no markup."""
+    """A message for a Slack incoming webhook; names are escaped, so that they are not read as markup."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return {"text": escaped}
 
 
 def send(url: str, text: str, network: Network | None = None) -> bool:
-    """Log a message, and post it where an address is set; whether it has arrived, or need not.
+    """Post a message if an address is set; returns False if it has to be sent again.
 
-    A webhook that fails is logged and tried again at the next tick; nothing else fails with it.
+    A failing webhook is logged and raises nothing.
     """
     if not url:
         return True

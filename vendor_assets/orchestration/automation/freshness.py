@@ -1,4 +1,8 @@
-"""Whether days arrive when the schedule should have made them; silent while the schedule is off."""
+"""Whether days arrive when the schedule should have made them; nothing is expected while the schedule is off.
+
+A Dagster freshness policy does not fit: it passes after any recent materialization, so a backfill of an old day turns
+it green (tried with both policies of Dagster 1.13.27).
+"""
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -14,19 +18,17 @@ from vendor_assets.orchestration.runs.about import active_days
 
 DAILY_SCHEDULE: Final = "daily_harvest"
 GRACE: Final = {"troops": timedelta(hours=1), "daily_performance": timedelta(hours=6)}
-"""How long after the schedule's tick a day may take, while nothing works on it."""
+"""How long after the schedule's tick a day may take when no run works on it."""
 
 
 @dataclass(frozen=True)
 class Freshness:
-    """Whether an asset's newest day is there.
+    """Whether an asset is as new as it should be.
 
     Attributes:
-        asset: Its name.
-        expected: The newest day that should be there.
-        newest: The newest day that is there.
-        passed: Whether that is enough.
-        text: The same in words.
+        expected: The newest day that should be materialized.
+        newest: The newest day that is; None if there is none.
+        text: The result in words.
     """
 
     asset: str
@@ -37,7 +39,7 @@ class Freshness:
 
     @property
     def days_behind(self) -> int:
-        """Days that are missing at the end; 1 where there is none at all."""
+        """Days missing at the end; 1 if there is no day at all."""
         return 1 if self.newest is None else max(0, (self.expected - self.newest).days)
 
 
@@ -47,7 +49,7 @@ def scheduled_since(instance: dg.DagsterInstance, names: Names) -> datetime | No
 
 
 def freshness(instance: dg.DagsterInstance, account: Account, now: datetime) -> list[Freshness]:
-    """For each asset that the schedule makes whether it is as new as it should be; empty while the schedule is off."""
+    """The freshness of each asset that the schedule makes; empty while the schedule is off."""
     names = Names(account.name)
     since = scheduled_since(instance, names)
     if since is None:

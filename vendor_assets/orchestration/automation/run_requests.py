@@ -1,6 +1,6 @@
-"""Following: which runs bring downstream partitions up to date. Shared by the sensors and the command."""
+"""Run requests: which runs bring downstream partitions up to date, cut by quota."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 
 import dagster as dg
@@ -28,11 +28,46 @@ from vendor_assets.storage.roster import Roster
 from vendor_assets.work_class import BACKFILL, WorkClass, queue_tags
 
 
+def class_tags(names: Names, work_class: WorkClass) -> dict[str, str]:
+    """Tags that give scheduled work priority in the run queue and the budget."""
+    return {**queue_tags(work_class), **names.tags}
+
+
+def request_tags(
+    names: Names, work_class: WorkClass, day: str, *, trigger: str = "sensor", calls: int | None = None
+) -> dict[str, str]:
+    """Tags of a run that a sensor or schedule requests for a day."""
+    estimate = {} if calls is None else {CALLS_TAG: str(calls)}
+    return class_tags(names, work_class) | {TRIGGER_TAG: trigger, DAY_TAG: day} | estimate
+
+
+def harvest_run(
+    names: Names, partitions: Sequence[str], assets: Sequence[str], *, run_key: str, tags: Mapping[str, str]
+) -> dg.RunRequest:
+    """A run of the harvest job."""
+    return dg.RunRequest(
+        job_name=names.thing(HARVEST_JOB),
+        run_key=run_key,
+        run_config=harvest_config(names, list(partitions), list(assets)),
+        tags=tags,
+    )
+
+
+def publish_run(names: Names, day: str, *, run_key: str, work_class: WorkClass) -> dg.RunRequest:
+    """A run that publishes a day: statistics, then the report."""
+    return dg.RunRequest(
+        job_name=names.thing(PUBLISH_JOB),
+        run_key=run_key,
+        partition_key=day,
+        tags=request_tags(names, work_class, day),
+    )
+
+
 def roster_keys(store: ObjectStore, day: date, filters: Filters, only: Sequence[str] = ()) -> list[str]:
-    """Partition keys of the troops on a day's roster that are asked for.
+    """Partition keys of a day's troops that pass the filters.
 
     Args:
-        only: Ids, partition keys or names of troops; none means all.
+        only: Ids, partition keys or names of troops; empty means all.
 
     Raises:
         ObjectNotFoundError: The day has no roster.
@@ -44,11 +79,6 @@ def roster_keys(store: ObjectStore, day: date, filters: Filters, only: Sequence[
     ]
 
 
-def class_tags(names: Names, work_class: WorkClass) -> dict[str, str]:
-    """Tags by which the run queue and the budget let scheduled work go first."""
-    return {**queue_tags(work_class), **names.tags}
-
-
 def roster_runs(
     store: ObjectStore,
     account: Account,
@@ -58,66 +88,54 @@ def roster_runs(
     work_class: WorkClass,
     only: Sequence[str] = (),
 ) -> tuple[list[str], list[dg.RunRequest]]:
-    """The troops of a day's roster, and runs that bring the chain of each up to date, cut by quota.
+    """The troops of a day's roster, and runs that harvest the chain of each.
 
     Args:
-        only: Ids, partition keys or names of troops; none means all.
+        only: Ids, partition keys or names of troops; empty means all.
     """
-    names = Names(account.name)
     keys = roster_keys(store, day, account.filters, only)
     calls = Costs(store, account).day(day, keys).to_come if keys else {}
-    runs = cut(calls, account.permitted_rate)
-    requests = [
-        dg.RunRequest(
-            job_name=names.thing(HARVEST_JOB),
-            run_key=f"{run_key}:{number}",
-            run_config=harvest_config(names, [day_troop_key(day, key) for key in chosen], list(CHAIN)),
-            tags=class_tags(names, work_class)
-            | {
-                TRIGGER_TAG: "sensor",
-                DAY_TAG: day.isoformat(),
-                CALLS_TAG: str(sum(calls[key] for key in chosen)),
-            },
-        )
-        for number, chosen in enumerate(runs)
-    ]
-    return keys, requests
+    return keys, _runs(account, day, calls, CHAIN, run_key, work_class, "sensor")
 
 
 def look_back_runs(store: ObjectStore, account: Account, day: date, *, run_key: str) -> list[dg.RunRequest]:
-    """Runs that fetch the performance data of a finished day anew, for late data; cut by quota, as backfills."""
-    names = Names(account.name)
+    """Runs that fetch the performance data of a finished day again, for late data, as backfills."""
     prefix = layout.table_prefix("performance_data", day)
     keys = {key for key in map(layout.troop_of_folder, store.folders(prefix)) if key is not None}
     whole = Costs(store, account).day(day).whole_by_key
     calls = {key: of_troop["performance_data"] for key, of_troop in whole.items() if key in keys}
+    return _runs(account, day, calls, ["performance_data"], run_key, BACKFILL, LOOK_BACK)
+
+
+def _runs(
+    account: Account,
+    day: date,
+    calls: Mapping[str, int],
+    assets: Sequence[str],
+    run_key: str,
+    work_class: WorkClass,
+    trigger: str,
+) -> list[dg.RunRequest]:
+    """Harvest runs for troops, cut by quota; ``calls`` maps each troop's key to its estimated calls."""
+    names = Names(account.name)
     return [
-        dg.RunRequest(
-            job_name=names.thing(HARVEST_JOB),
+        harvest_run(
+            names,
+            [day_troop_key(day, key) for key in chosen],
+            assets,
             run_key=f"{run_key}:{number}",
-            run_config=harvest_config(
-                names, [day_troop_key(day, key) for key in chosen], ["performance_data"]
+            tags=request_tags(
+                names, work_class, day.isoformat(), trigger=trigger, calls=sum(calls[key] for key in chosen)
             ),
-            tags=class_tags(names, BACKFILL)
-            | {
-                TRIGGER_TAG: LOOK_BACK,
-                DAY_TAG: day.isoformat(),
-                CALLS_TAG: str(sum(calls[key] for key in chosen)),
-            },
         )
         for number, chosen in enumerate(cut(calls, account.permitted_rate))
     ]
 
 
-def downstream_of(asset: str) -> tuple[str, ...]:
-    """The assets of the chain below one of them."""
-    return CHAIN[CHAIN.index(asset) + 1 :]
-
-
 def day_is_decided(
     instance: dg.DagsterInstance, account: Account, day: str, troop_keys: Sequence[str]
 ) -> bool:
-    """Whether each of a day's troops has its performance data or has failed."""
+    """Whether the performance data of all given troops are materialized or have failed."""
     partitions = Partitions.of(account)
     known = partitions.troops(instance)
     keys = [day_troop_key(date.fromisoformat(day), key) for key in troop_keys if key in known]
@@ -131,14 +149,9 @@ def day_is_decided(
     return all(statuses.get(each) in decided for each in keys)
 
 
-def publish_run(names: Names, day: str, *, run_key: str, work_class: WorkClass) -> dg.RunRequest:
-    """A run that publishes a day: statistics, then the report."""
-    return dg.RunRequest(
-        job_name=names.thing(PUBLISH_JOB),
-        run_key=run_key,
-        partition_key=day,
-        tags=class_tags(names, work_class) | {TRIGGER_TAG: "sensor", DAY_TAG: day},
-    )
+def downstream_of(asset: str) -> tuple[str, ...]:
+    """The assets of the chain below one of them."""
+    return CHAIN[CHAIN.index(asset) + 1 :]
 
 
 def split_by_day(keys: Iterable[str]) -> dict[str, list[str]]:

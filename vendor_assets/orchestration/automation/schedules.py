@@ -1,6 +1,6 @@
-"""Schedules: each day's harvest, lists of the running day, finished days once more, and the end of old answers.
+"""Schedules: the daily harvest, sightings of the running day, late data, and retention.
 
-They are off until somebody turns them on, since they spend the vendor's quota or remove things by themselves.
+They are off until somebody turns them on, because they spend the vendor's quota or remove data.
 """
 
 from datetime import timedelta
@@ -23,7 +23,7 @@ from vendor_assets.orchestration.runs.events import LOOK_BACK
 from vendor_assets.work_class import SCHEDULED
 
 LOOK_BACK_HOURS = 6
-"""Hours between the newest day's harvest and looking back at those before."""
+"""Hours between the newest day's harvest and the look back at earlier days."""
 SIGHTINGS_HOURS = 4
 """Hours between two lists of the running day."""
 
@@ -31,7 +31,7 @@ SIGHTINGS_HOURS = 4
 def build_schedules(account: Account) -> list[dg.ScheduleDefinition]:
     """All schedules of a deployment."""
     names = Names(account.name)
-    # Half a minute more than the settling delay would still be too early for cron, which knows minutes.
+    # Cron knows only minutes: round up, generously.
     minutes = account.settling_seconds // 60 + 5
     cron = f"{minutes % 60} {minutes // 60 % 24} * * *"
 
@@ -56,7 +56,7 @@ def build_schedules(account: Account) -> list[dg.ScheduleDefinition]:
         cron_schedule=f"10 */{SIGHTINGS_HOURS} * * *",
         execution_timezone=account.zone.key,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="List troops and warriors of the running day: what vanishes before midnight is on its roster.",
+        description="List troops and warriors of the running day, so that its roster has those gone by midnight.",
         tags=class_tags(names, SCHEDULED),
     )
 
@@ -67,25 +67,20 @@ def build_schedules(account: Account) -> list[dg.ScheduleDefinition]:
         cron_schedule=f"{minutes % 60} {(minutes // 60 + LOOK_BACK_HOURS) % 24} * * *",
         execution_timezone=account.zone.key,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Late data: fetch the performance data of the days before the newest one anew "
-        "(VENDOR_ASSETS_LOOK_BACK), as backfills; what changed is on each materialization.",
+        description="Late data: fetch the performance data of the days before the newest one again "
+        "(VENDOR_ASSETS_LOOK_BACK), as backfills; each materialization says what changed.",
     )
     def look_back(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         store: StoreResource = names.of(context, "store")
         if not account.look_back_days:
-            return dg.SkipReason("VENDOR_ASSETS_LOOK_BACK is 0: no finished day is fetched anew")
+            return dg.SkipReason("VENDOR_ASSETS_LOOK_BACK is 0: no finished day is fetched again")
         at = context.scheduled_execution_time - timedelta(minutes=minutes - minutes % (24 * 60))
         newest = last_complete_day(at, account.zone)
         requests = [
             request
             for back in range(1, account.look_back_days + 1)
             if (day := newest - timedelta(days=back)) >= account.start and day_exists(day, account.zone)
-            for request in look_back_runs(
-                store.open(),
-                account,
-                day,
-                run_key=f"{LOOK_BACK}:{newest}:{day}",
-            )
+            for request in look_back_runs(store.open(), account, day, run_key=f"{LOOK_BACK}:{newest}:{day}")
         ]
         return requests or dg.SkipReason("no finished day in reach of VENDOR_ASSETS_LOOK_BACK")
 

@@ -1,42 +1,40 @@
-"""Sensors: what happens by itself when something was materialized.
+"""Sensors that request runs: what follows a materialization, redrives, and the end of runs whose process is gone.
 
-Each reads materializations after a cursor, so that a burst of hundreds is seen whole, and waits until the run
-that made them is over.
+They read materializations after a cursor, so that a burst of hundreds is seen whole, and wait until the run that made
+them is over.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, NamedTuple
 
 import dagster as dg
 
 from vendor_assets.account import Account
-from vendor_assets.budget import LeaseState
 from vendor_assets.errors import ObjectNotFoundError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.automation.run_requests import (
-    class_tags,
     day_is_decided,
     downstream_of,
+    harvest_run,
     publish_run,
+    request_tags,
     roster_keys,
     roster_runs,
     split_by_day,
 )
 from vendor_assets.orchestration.dagster_private import fail_run, latest_storage_ids
-from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
 from vendor_assets.orchestration.runs.about import (
     ACTIVE,
-    DAY_TAG,
     HARVEST_JOB,
     PUBLISH_JOB,
     ROSTER_JOB,
-    TRIGGER_TAG,
     About,
     active_days,
 )
@@ -48,42 +46,48 @@ BATCH: Final = 500
 INTERVAL_SECONDS: Final = 5
 FIRST_REDRIVE: Final = timedelta(minutes=10)
 LAST_REDRIVE: Final = 3
-"""Redrives of a transient dead letter that happen by themselves: after 10, 40 and 160 minutes."""
+"""Automatic redrives of a transient dead letter: after 10, 40 and 160 minutes."""
 START_SECONDS: Final = 60
-"""A run takes this long at most from its start to its lease."""
+"""A run takes its lease at most this long after its start."""
 UNDECIDED: Final = "undecided"
 PATIENCE_TICKS: Final = 24
-"""Ticks for which a day with nothing under way stays looked at; a later materialization brings it back."""
+"""Ticks for which an undecided day without active runs stays pending; a later materialization brings it back."""
 
 
-def _new_records(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, after: int
-) -> tuple[list[tuple[dg.EventLogRecord, dg.DagsterRun]], int]:
-    """Materializations after a cursor whose runs are over, oldest first, and the cursor behind them."""
+class _Made(NamedTuple):
+    """A materialized partition, with the storage id of its event and the run that made it."""
+
+    partition: str
+    storage_id: int
+    about: About
+
+
+def _new_partitions(
+    instance: dg.DagsterInstance, names: Names, asset: str, after: int
+) -> tuple[list[_Made], int]:
+    """Materializations after a cursor whose runs are over, oldest first, and the new cursor.
+
+    Those of runs whose launcher brings the downstream partitions up to date are left out.
+    """
     result = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset, after_storage_id=after or None), limit=BATCH, ascending=True
+        dg.AssetRecordsFilter(names.key(asset), after_storage_id=after or None), limit=BATCH, ascending=True
     )
-    runs: dict[str, dg.DagsterRun | None] = {}
-    found: list[tuple[dg.EventLogRecord, dg.DagsterRun]] = []
+    get_run = cache(instance.get_run_by_id)
+    found: list[_Made] = []
     for record in result.records:
-        run_id = record.run_id
-        if run_id not in runs:
-            runs[run_id] = instance.get_run_by_id(run_id)
-        run = runs[run_id]
+        run = get_run(record.run_id)
         if run is not None and run.status in ACTIVE:
             break
         after = record.storage_id
-        if run is not None:
-            found.append((record, run))
+        if run is not None and record.partition_key:
+            about = About(run, names)
+            if not about.driven_by_launcher:
+                found.append(_Made(record.partition_key, after, about))
     return found, after
 
 
 def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
-    """All sensors of a deployment; they are on from the start.
-
-    Args:
-        jobs: The deployment's jobs.
-    """
+    """The sensors that request runs; they are on from the start."""
     names = Names(account.name)
     partitions = Partitions.of(account)
     harvest, roster = (
@@ -96,29 +100,26 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         required_resource_keys=names.resources("store"),
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="When a day's troops are known: add partitions for new ones, harvest all of that day.",
+        description="When a day's troops are known: add partitions for new troops, harvest all of the day's.",
     )
     def roster_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         store: StoreResource = names.of(context, "store")
-        records, cursor = _new_records(context.instance, names.key("troops"), int(context.cursor or 0))
-        newest: dict[str, tuple[int, dg.DagsterRun]] = {}
-        for record, run in records:
-            if record.partition_key and not About(run, names).follows_itself:
-                newest[record.partition_key] = (record.storage_id, run)
+        made, cursor = _new_partitions(context.instance, names, "troops", int(context.cursor or 0))
+        newest = {each.partition: each for each in made}
         if not newest:
             context.update_cursor(str(cursor))
             return dg.SkipReason("no new roster")
         troops: set[str] = set()
         requests: list[dg.RunRequest] = []
-        for day, (storage_id, run) in newest.items():
+        for day, each in newest.items():
             try:
                 keys, runs = roster_runs(
                     store.open(),
                     account,
                     date.fromisoformat(day),
-                    run_key=f"troops:{day}:{storage_id}",
-                    work_class=About(run, names).work_class,
-                    only=About(run, names).troops,
+                    run_key=f"troops:{day}:{each.storage_id}",
+                    work_class=each.about.work_class,
+                    only=each.about.troops,
                 )
             except ObjectNotFoundError as error:
                 context.log.warning(f"the roster of {day} was materialized but is not in the store: {error}")
@@ -137,14 +138,14 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         job_name=names.thing(HARVEST_JOB),
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="When warriors or data groups were materialized by themselves: bring their downstream up to date.",
+        description="When warriors or data groups were materialized alone: bring their downstream up to date.",
     )
     def downstream_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         cursors: dict[str, int] = json.loads(context.cursor or "{}")
         requests: list[dg.RunRequest] = []
         for asset in ("warriors", "data_groups"):
-            records, cursors[asset] = _new_records(context.instance, names.key(asset), cursors.get(asset, 0))
-            requests += _downstream_runs(context.instance, names, asset, records)
+            made, cursors[asset] = _new_partitions(context.instance, names, asset, cursors.get(asset, 0))
+            requests += _downstream_runs(context.instance, names, asset, made)
         return dg.SensorResult(run_requests=requests, cursor=json.dumps(cursors))
 
     @dg.sensor(
@@ -158,15 +159,14 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
     def publish_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         store: StoreResource = names.of(context, "store")
         cursor: dict[str, Any] = json.loads(context.cursor or "{}")
-        # Day -> (work class, ticks without anything under way): a roster's runs may not be launched yet.
+        # Day -> (work class, ticks without an active run): a roster's runs may not be launched yet.
         pending: dict[str, tuple[WorkClass, int]] = {
             day: tuple(held) for day, held in cursor.get("pending", {}).items()
         }
         for asset in ("troops", "performance_data"):
-            records, cursor[asset] = _new_records(context.instance, names.key(asset), cursor.get(asset, 0))
-            for record, run in records:
-                if record.partition_key and not About(run, names).follows_itself:
-                    pending[record.partition_key.partition("|")[0]] = (About(run, names).work_class, 0)
+            made, cursor[asset] = _new_partitions(context.instance, names, asset, cursor.get(asset, 0))
+            for each in made:
+                pending[each.partition.partition("|")[0]] = (each.about.work_class, 0)
         busy = active_days(context.instance, names) if pending else set()
         requests: list[dg.RunRequest] = []
         for day in sorted(set(pending) - busy):
@@ -184,36 +184,27 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         job_name=names.thing(PUBLISH_JOB),
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="When a day's statistics were computed by themselves: its report.",
+        description="When a day's statistics were computed alone: its report.",
     )
-    def report_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        records, cursor = _new_records(
-            context.instance, names.key("daily_performance"), int(context.cursor or 0)
-        )
-        requests = []
-        for record, run in records:
-            day = record.partition_key
-            if (
-                day is None
-                or "performance_report" in About(run, names).assets
-                or About(run, names).follows_itself
-            ):
-                continue
-            report = names.key("performance_report")
-            newer = latest_storage_ids(context.instance, report, [day]).get(day, 0)
-            if newer < record.storage_id:
-                requests.append(
-                    dg.RunRequest(
-                        run_key=f"daily_performance:{day}:{record.storage_id}",
-                        partition_key=day,
-                        asset_selection=[report],
-                        tags=class_tags(names, About(run, names).work_class)
-                        | {TRIGGER_TAG: "sensor", DAY_TAG: day},
-                    )
-                )
+    def report_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        # Not an automation condition: that could not pass on the run's work class, would make reports that the
+        # command was told to leave out, and would turn several days into a backfill.
+        made, cursor = _new_partitions(context.instance, names, "daily_performance", int(context.cursor or 0))
+        report = names.key("performance_report")
+        reported = latest_storage_ids(context.instance, report, [each.partition for each in made])
+        requests = [
+            dg.RunRequest(
+                run_key=f"daily_performance:{day}:{storage_id}",
+                partition_key=day,
+                asset_selection=[report],
+                tags=request_tags(names, about.work_class, day),
+            )
+            for day, storage_id, about in made
+            if "performance_report" not in about.assets and reported.get(day, 0) < storage_id
+        ]
         return dg.SensorResult(run_requests=requests, cursor=str(cursor))
 
-    # Object key to etag of partitions of which nothing is redriven until they change: not read at each tick.
+    # Object key -> etag of partitions without anything to redrive: not read again until they change.
     quiet: dict[str, str] = {}
 
     @dg.sensor(
@@ -252,9 +243,9 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
             if About(record.dagster_run, names).ours
             and record.start_time is not None
             and datetime.now(UTC).timestamp() - record.start_time > START_SECONDS
-            and _lapsed(leases.holder(record.dagster_run.run_id))
+            and not leases.alive(record.dagster_run.run_id)
         }
-        # Only what has lapsed at two ticks in a row: after an outage of the database every lease is stale for a moment.
+        # Only those lapsed at two ticks in a row: after an outage of the database all leases are stale for a moment.
         before = set(json.loads(context.cursor or "[]"))
         context.update_cursor(json.dumps(sorted(lapsed)))
         gone = [run for run_id, run in lapsed.items() if run_id in before]
@@ -274,12 +265,8 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
     ]
 
 
-def _lapsed(lease: LeaseState | None) -> bool:
-    return lease is None or lease.lapsed
-
-
 def _redrives(names: Names, partitions: Iterable[DeadPartition], now: datetime) -> list[dg.RunRequest]:
-    """Runs that ask again for transient dead letters whose time has come, those of a day in one."""
+    """Runs that redrive the transient dead letters that are due, one run per day."""
     by_day: dict[str, list[str]] = {}
     stamps: dict[str, str] = {}
     requests: list[dg.RunRequest] = []
@@ -288,29 +275,32 @@ def _redrives(names: Names, partitions: Iterable[DeadPartition], now: datetime) 
         if not due:
             continue
         day, newest = partition.day.isoformat(), max(letter.last_at for letter in due).isoformat()
-        tags = class_tags(names, SCHEDULED) | {TRIGGER_TAG: "sensor", DAY_TAG: day}
         if partition.troop_key is None:
-            key = f"redrive:troops:{day}:{newest}"
             requests.append(
-                dg.RunRequest(job_name=names.thing(ROSTER_JOB), run_key=key, partition_key=day, tags=tags)
+                dg.RunRequest(
+                    job_name=names.thing(ROSTER_JOB),
+                    run_key=f"redrive:troops:{day}:{newest}",
+                    partition_key=day,
+                    tags=request_tags(names, SCHEDULED, day),
+                )
             )
             continue
         by_day.setdefault(day, []).append(day_troop_key(partition.day, partition.troop_key))
         stamps[day] = max(stamps.get(day, ""), newest)
-    for day, keys in by_day.items():
-        requests.append(
-            dg.RunRequest(
-                job_name=names.thing(HARVEST_JOB),
-                run_key=f"redrive:{day}:{stamps[day]}",
-                run_config=harvest_config(names, sorted(set(keys)), list(CHAIN)),
-                tags=class_tags(names, SCHEDULED) | {TRIGGER_TAG: "sensor", DAY_TAG: day},
-            )
+    return requests + [
+        harvest_run(
+            names,
+            sorted(set(keys)),
+            CHAIN,
+            run_key=f"redrive:{day}:{stamps[day]}",
+            tags=request_tags(names, SCHEDULED, day),
         )
-    return requests
+        for day, keys in by_day.items()
+    ]
 
 
 def _open(letter: DeadLetter) -> bool:
-    """Whether a dead letter is redriven by itself, now or later."""
+    """Whether a dead letter is redriven automatically, now or later."""
     return letter.retryable and letter.redrives < LAST_REDRIVE
 
 
@@ -325,29 +315,30 @@ def _downstream_runs(
     instance: dg.DagsterInstance,
     names: Names,
     asset: str,
-    records: Sequence[tuple[dg.EventLogRecord, dg.DagsterRun]],
+    made: Sequence[_Made],
 ) -> list[dg.RunRequest]:
-    newest: dict[tuple[str, tuple[str, ...]], dict[str, int]] = {}
+    below = downstream_of(asset)
+    newest: dict[str, dict[str, int]] = {}
     classes: dict[str, WorkClass] = {}
-    for record, run in records:
-        below = tuple(name for name in downstream_of(asset) if name not in About(run, names).assets)
-        # A run that was meant to do what follows has done it, or has failed at it and shows so.
-        if record.partition_key and below == downstream_of(asset) and not About(run, names).follows_itself:
-            newest.setdefault((run.run_id, below), {})[record.partition_key] = record.storage_id
-            classes[run.run_id] = About(run, names).work_class
+    for partition, storage_id, about in made:
+        # A run that includes downstream assets has made them, or shows that it failed to.
+        if set(below).isdisjoint(about.assets):
+            newest.setdefault(about.run.run_id, {})[partition] = storage_id
+            classes[about.run.run_id] = about.work_class
     requests: list[dg.RunRequest] = []
-    for (run_id, below), storage_ids in newest.items():
+    for run_id, storage_ids in newest.items():
         latest = latest_storage_ids(instance, names.key(below[0]), storage_ids)
         stale = [key for key, storage_id in storage_ids.items() if latest.get(key, 0) < storage_id]
         for day, keys in split_by_day(stale).items():
             newest_id = max(storage_ids[key] for key in keys)
             named = keys[0] if len(keys) == 1 else f"{day} ({len(keys)})"
             requests.append(
-                dg.RunRequest(
-                    job_name=names.thing(HARVEST_JOB),
+                harvest_run(
+                    names,
+                    keys,
+                    below,
                     run_key=f"{asset}:{named}:{newest_id}",
-                    run_config=harvest_config(names, keys, list(below)),
-                    tags=class_tags(names, classes[run_id]) | {TRIGGER_TAG: "sensor", DAY_TAG: day},
+                    tags=request_tags(names, classes[run_id], day),
                 )
             )
     return requests
@@ -356,7 +347,7 @@ def _downstream_runs(
 def _publication(
     instance: dg.DagsterInstance, store: StoreResource, account: Account, day: str, work_class: WorkClass
 ) -> dg.RunRequest | str | None:
-    """The run that publishes a day; ``UNDECIDED`` while some troop is neither in nor failed, None if nothing is new."""
+    """The run that publishes a day; ``UNDECIDED`` while a troop is neither in nor failed, None if nothing is new."""
     names = Names(account.name)
     try:
         keys = roster_keys(store.open(), date.fromisoformat(day), account.filters)

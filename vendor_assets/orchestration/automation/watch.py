@@ -1,10 +1,11 @@
-"""Sensors that only look: backlog, dead letters, freshness, what is wrong. They start no run and call no vendor.
+"""Sensors that only observe: backlog, dead letters, freshness, alerts. They start no runs and call no vendor.
 
-Each says something only when there is something new to say: an event costs, and what is said all day is not read.
+Each reports changes only: events cost storage, and nobody reads what is repeated all day.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
@@ -28,16 +29,16 @@ log = get_logger(__name__)
 
 OBSERVE_EVERY: Final = timedelta(minutes=3)
 BUSY_SECONDS: Final = 300.0
-"""How often the dead letters of a day that is being harvested are observed at most."""
+"""Least time between two observations of the dead letters of a day that is being harvested."""
 DAYS_PER_TICK: Final = 25
-"""Days whose dead letters one tick looks at; the next one takes the others."""
+"""Days whose dead letters one tick observes; the next tick continues."""
 QUEUE: Final = "queue"
-"""Source of the samples of work that no run has begun."""
+"""Source of the samples of work that is queued."""
 _NOT_BEGUN: Final = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED)
 
 
 def build_observing_sensors(account: Account) -> list[dg.SensorDefinition]:
-    """All sensors that only look; they are on from the start."""
+    """The sensors that only observe; they are on from the start."""
     names = Names(account.name)
 
     @dg.sensor(
@@ -58,23 +59,21 @@ def build_observing_sensors(account: Account) -> list[dg.SensorDefinition]:
         ]
         if not runs and not cursor.get("waits"):
             return dg.SkipReason("nothing waits")
-        backlog = Backlog(vendor_api.database(), names.account)
+        queued = [run for run in runs if run.status in _NOT_BEGUN]
+        observed = datetime.fromtimestamp(cursor.get("observed", 0), UTC)
         try:
-            queued = [run for run in runs if run.status in _NOT_BEGUN]
-            if queued or cursor.get("queued"):
-                backlog.append([_queue(names, queued, now)])
-            cursor["queued"] = bool(queued)
-            observed = datetime.fromtimestamp(cursor.get("observed", 0), UTC)
-            if runs and now - observed < OBSERVE_EVERY:
-                return dg.SensorResult(cursor=json.dumps(cursor))
-            samples = backlog.read(now - timedelta(days=1))
-            backlog.forget_before(now - KEEP)
+            with closing(Backlog(vendor_api.database(), names.account)) as backlog:
+                if queued or cursor.get("queued"):
+                    backlog.append([_queue(names, queued, now)])
+                cursor["queued"] = bool(queued)
+                if runs and now - observed < OBSERVE_EVERY:
+                    return dg.SensorResult(cursor=json.dumps(cursor))
+                samples = backlog.read(now - timedelta(days=1))
+                backlog.forget_before(now - KEEP)
         except VendorAssetsError as error:
             return dg.SkipReason(str(error))
-        finally:
-            backlog.close()
         if runs and not cursor.get("waits") and not totals(samples, [now])[0].waits:
-            # Runs that have only begun have not said yet what they will do.
+            # Runs that have just begun have not recorded their work yet.
             return dg.SensorResult(cursor=json.dumps(cursor))
         observation = observation_of(
             names,
@@ -94,7 +93,7 @@ def build_observing_sensors(account: Account) -> list[dg.SensorDefinition]:
         required_resource_keys=names.resources("store"),
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="When the dead letters of a day changed: observe them, and evaluate the check none_open.",
+        description="When the dead letters of a day have changed: observe them and evaluate the check none_open.",
     )
     def dead_letters_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         store: StoreResource = names.of(context, "store")
@@ -106,16 +105,18 @@ def build_observing_sensors(account: Account) -> list[dg.SensorDefinition]:
         opened = store.open()
         versions = dead_letters.versions(opened)
         changed = [
-            day for day in sorted(seen.keys() | versions.keys()) if _version(seen, day) != versions.get(day)
+            day
+            for day in sorted(seen.keys() | versions.keys())
+            if seen.get(day, (None, 0.0))[0] != versions.get(day)
         ]
         if not changed:
-            return dg.SkipReason("the dead letters are as they were")
-        # While a day is harvested its dead letters change all the time.
+            return dg.SkipReason("no dead letters have changed")
+        # The dead letters of a day that is being harvested change all the time.
         busy = active_days(context.instance, names)
         due = [
             day
             for day in changed
-            if day not in busy or now.timestamp() - _observed(seen, day) >= BUSY_SECONDS
+            if day not in busy or now.timestamp() - seen.get(day, ("", 0.0))[1] >= BUSY_SECONDS
         ]
         for day in due[:DAYS_PER_TICK]:
             run_id = _latest_run(context.instance, names, day)
@@ -131,7 +132,7 @@ def build_observing_sensors(account: Account) -> list[dg.SensorDefinition]:
         name=names.thing("freshness_sensor"),
         minimum_interval_seconds=300,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="While the daily schedule is on: whether its days arrive; evaluates the check fresh on a change.",
+        description="While the daily schedule is on: evaluate the check fresh whenever its result changes.",
     )
     def freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         found = freshness(context.instance, account, datetime.now(UTC))
@@ -146,7 +147,7 @@ def build_observing_sensors(account: Account) -> list[dg.SensorDefinition]:
         required_resource_keys=names.resources("store", "vendor_api", "alert"),
         minimum_interval_seconds=60,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="One message, in the log and to the alert's webhook, when something begins to be wrong or is over.",
+        description="One message, to the log and the alert's webhook, when a problem begins or ends.",
     )
     def alert_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         store: StoreResource = names.of(context, "store")
@@ -169,28 +170,20 @@ def build_observing_sensors(account: Account) -> list[dg.SensorDefinition]:
 
 
 def _names(store: StoreResource, day: str, keys: Sequence[str]) -> list[str]:
-    """What people call some troops of a day."""
+    """Display names of a day's troops."""
     known = dead_letters.names_of(store.open(), date.fromisoformat(day))
     return [known.get(key) or key for key in keys]
 
 
-def _version(seen: Mapping[str, tuple[str, float]], day: str) -> str | None:
-    return seen[day][0] if day in seen else None
-
-
-def _observed(seen: Mapping[str, tuple[str, float]], day: str) -> float:
-    return seen[day][1] if day in seen else 0.0
-
-
 def _latest_run(instance: dg.DagsterInstance, names: Names, day: str) -> str:
-    """Id of the newest run that worked for a day, as far as its tags tell; empty if there is none."""
+    """Id of the newest run that worked on a day; empty if none is known."""
     runs = runs_of(instance, dg.RunsFilter(tags={DAY_TAG: day, **names.tags}), limit=1)
     runs = runs or [run for run in runs_of(instance, limit=20) if day in About(run, names).days]
     return runs[0].run_id if runs else ""
 
 
 def _queue(names: Names, queued: Sequence[dg.DagsterRun], now: datetime) -> Sample:
-    """What waits in the run queue: troops by name, calls as they were estimated."""
+    """The work that waits in the run queue, as it was estimated."""
     waiting = [About(run, names) for run in queued]
     return Sample(
         now,

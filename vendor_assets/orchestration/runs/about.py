@@ -1,8 +1,7 @@
-"""What a run is about: which assets, days and partitions, for whom, and whether it holds a lease.
+"""What a run is about: its assets, days and partitions, its work class, and whether it is ours.
 
-Everything that asks this of a run (who is dead, what waits, which days are at work, what an alert concerns) asks
-here, so that a run means the same to all, however it was started: by a sensor, a schedule, the command, a click on
-one asset or on several, a range, a backfill, a retry.
+The same answers for all callers, however the run was started: by a sensor, a schedule, the command, a click on assets,
+a range, a backfill or a retry.
 """
 
 import json
@@ -28,26 +27,26 @@ PUBLISH_JOB: Final = "publish"
 
 TRIGGER_TAG: Final = "vendor_assets/trigger"
 """``sensor`` or ``command`` on runs that bring partitions up to date, ``look_back`` on those that fetch finished ones
-anew by schedule; absent on a person's click."""
+again; absent on a click."""
 DAY_TAG: Final = "vendor_assets/day"
 """The day that a run works for."""
 FOLLOW_TAG: Final = "vendor_assets/follow"
-"""``self`` on runs whose launcher brings the downstream partitions up to date by itself."""
+"""``self`` on runs whose launcher also brings the downstream partitions up to date."""
 ACCEPT_EMPTY_TAG: Final = "vendor_assets/accept_empty_roster"
-"""``true`` on runs that may find that an account which had troops has none any more."""
+"""``true`` on runs that may find that an account has no troops anymore."""
 CALLS_TAG: Final = "vendor_assets/calls"
-"""Calls that a run was estimated to make when it was requested."""
+"""Estimated calls of a run."""
 TROOPS_TAG: Final = "vendor_assets/troops"
-"""JSON list of troops (ids, keys or names) that shall follow a roster; absent: all of them."""
+"""JSON list of troops (ids, keys or names) to harvest after a roster; absent means all."""
 
 HARVESTED: Final = ("troops", *CHAIN)
-"""Assets that ask the vendor."""
+"""Assets that call the vendor."""
 PUBLISHED: Final = ("daily_performance", "performance_report")
-"""Assets that are computed from what was harvested."""
+"""Assets computed from harvested ones."""
 ASSETS: Final = (*HARVESTED, *PUBLISHED)
-"""Every asset that a run of ours makes, upstream first."""
+"""All materializable assets, upstream first."""
 ASSETS_OF_JOB: Final = {ROSTER_JOB: ("troops",), PUBLISH_JOB: PUBLISHED}
-"""Assets of the jobs whose runs do not name them."""
+"""Assets of jobs whose runs do not name them."""
 _JOBS: Final = (ROSTER_JOB, HARVEST_JOB, SIGHTINGS_JOB, RETENTION_JOB, PUBLISH_JOB)
 _LONGEST_RANGE: Final = timedelta(days=3700)
 
@@ -58,16 +57,16 @@ ACTIVE: Final = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-"""Statuses of runs that are waiting or at work."""
+"""Statuses of runs that are queued or under way."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What a run is about; made from the run alone, without a look at the instance or the store.
+    """What a run is about, read from the run alone.
 
     Attributes:
         run: The run.
-        names: Those of the account that asks.
+        names: The names of the account for which it is read.
     """
 
     run: dg.DagsterRun
@@ -75,7 +74,7 @@ class About:
 
     @cached_property
     def assets(self) -> tuple[str, ...]:
-        """The assets of ours that it makes, upstream first; of a job without assets none."""
+        """The account's assets that it materializes, upstream first."""
         run = self.run
         named: set[str] = set(map(str, self._told("assets")))
         if run.asset_selection:
@@ -88,7 +87,7 @@ class About:
 
     @cached_property
     def partitions(self) -> tuple[str, ...]:
-        """Keys of the partitions that it names one by one; of a range the first and the last."""
+        """Keys of the partitions that it names; of a range the first and the last."""
         tags = self.run.tags
         named = [
             *map(str, self._told("partitions")),
@@ -100,7 +99,7 @@ class About:
 
     @cached_property
     def days(self) -> frozenset[str]:
-        """Days that it works for, all those of a range too; empty where it works for none, or for all."""
+        """Days that it works on, including all days of a range; empty if it names none."""
         tags = self.run.tags
         named = {tags.get(DAY_TAG, ""), tags.get("dagster/partition/day", "")}
         named |= {key.partition("|")[0] for key in self.partitions}
@@ -112,50 +111,50 @@ class About:
 
     @property
     def ours(self) -> bool:
-        """Whether it does anything of ours; every such run holds a lease while it lives."""
+        """Whether it is a run of this account; such runs hold a lease while they are alive."""
         return bool(self._job or self.assets)
 
     @property
     def harvests(self) -> bool:
-        """Whether it asks the vendor, or removes what was answered."""
+        """Whether it uses the harvester."""
         return self._job in (SIGHTINGS_JOB, RETENTION_JOB) or not set(self.assets).isdisjoint(HARVESTED)
 
     @property
     def _job(self) -> str:
-        """Which of the account's jobs it is a run of; empty for any other."""
+        """Which of the account's jobs it runs; empty if none."""
         return next((job for job in _JOBS if self.names.thing(job) == self.run.job_name), "")
 
     @property
     def work_class(self) -> WorkClass:
-        """The class that it is tagged with; otherwise a backfill if it belongs to one of Dagster's."""
+        """Its tagged class; without a tag, backfill if it is part of a Dagster backfill, else scheduled."""
         tags = self.run.tags
         return work_class_from(tags.get(CLASS_TAG) or (BACKFILL if "dagster/backfill" in tags else SCHEDULED))
 
     @property
-    def follows_itself(self) -> bool:
+    def driven_by_launcher(self) -> bool:
         """Whether its launcher brings the downstream partitions up to date."""
         return self.run.tags.get(FOLLOW_TAG) == "self"
 
     @property
     def calls(self) -> int | None:
-        """Calls that it was estimated to make when it was requested; None where nobody estimated."""
+        """Its estimated calls; None if there is no estimate."""
         told = self.run.tags.get(CALLS_TAG, "")
         return int(told) if told.isascii() and told.isdigit() and len(told) < 16 else None
 
     @property
     def troops(self) -> list[str]:
-        """Troops that shall follow its roster; empty: all of them.
+        """Troops to harvest after its roster; empty means all.
 
         Raises:
-            ValueError: The tag is none that we write.
+            ValueError: The tag is malformed.
         """
         told = json.loads(self.run.tags.get(TROOPS_TAG) or "[]")
         if not isinstance(told, list):
-            raise ValueError(f"the tag {TROOPS_TAG} is no list")  # noqa: TRY004  one kind of error for a bad tag
+            raise ValueError(f"the tag {TROOPS_TAG} is not a list")  # noqa: TRY004  one kind of error for a bad tag
         return [str(name) for name in told]
 
     def _told(self, name: str) -> Sequence[Any]:
-        """What the harvest job was told to do; nothing in other runs."""
+        """A list from the harvest job's config; empty in other runs."""
         found: Any = self.run.run_config
         for step in ("ops", self.names.thing("harvest_partitions"), "config", name):
             found = found.get(step) if isinstance(found, dict) else None
@@ -177,7 +176,7 @@ def runs_of(
 
 
 def active_days(instance: dg.DagsterInstance, names: Names) -> set[str]:
-    """Days for which a run of ours is queued or under way, or a failed one will be retried."""
+    """Days with a run of the account that is queued, under way, or failed and about to be retried."""
     runs = runs_of(instance, dg.RunsFilter(statuses=ACTIVE))
     retried = runs_of(
         instance,

@@ -1,4 +1,4 @@
-"""What became of a partition, as Dagster's events: green with its own numbers, or not at all."""
+"""Outcomes of partitions as Dagster events: only complete ones become materializations."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -41,20 +41,20 @@ FRESH = "fresh"
 
 LOOK_BACK = "look_back"
 RETRY_TAG = "dagster/retry_on_asset_or_op_failure"
-"""Dagster's own: set on runs that failed for nothing but what passes by itself, so that Dagster retries them."""
+"""Dagster's tag; set on runs in which only transient failures occurred, so that Dagster retries them."""
 
 LONGEST_CELL: Final = 120
 """Characters of a value in a sample's table."""
 LONGEST_WHY: Final = 1000
-"""Characters of why one of many partitions did not become complete."""
+"""Characters of the reason why a partition did not become complete."""
 RUNLESS_JOB: Final = "none"
-"""Stands for the job in events that no run made."""
+"""Job name in events without a run."""
 
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
 
 def order_of(run: dg.DagsterRun, names: Names, *, rebuild: bool = False) -> Order:
-    """What a run asks for, by its tags."""
+    """The order that a run's tags express."""
     tags = run.tags
     return Order(
         run_id=run.run_id,
@@ -99,14 +99,11 @@ def events_of(
     account: Account | None,
     extra: Mapping[str, Any] | None = None,
 ) -> Iterator[Event]:
-    """The events of one outcome.
-
-    A materialization for a success and an observation for anything else, both with the same numbers; then the
-    checks, where there was something to check.
+    """The events of one outcome: a materialization if it succeeded, else an observation; then its checks.
 
     Args:
         uri: Where the table is.
-        account: Whose quota its calls were made from; None where they are not to be compared with it.
+        account: The account whose quota the calls are compared with; None to leave that out.
         extra: More metadata.
     """
     key = names.key(outcome.asset)
@@ -120,7 +117,7 @@ def events_of(
     if outcome.state in ("held", "stopped"):
         return
     if not outcome.harvest_id:
-        # Nothing was harvested. What may pass says nothing on what is there; what will not is a finding.
+        # Nothing was harvested: only a permanent failure says something about the partition.
         if outcome.reason is not None and outcome.reason.kind != UPSTREAM and not outcome.retryable:
             yield dg.AssetCheckEvaluation(
                 asset_key=key,
@@ -198,13 +195,13 @@ def _schema_text(quarantined: int, rows: int, new_fields: Sequence[str]) -> str:
 def metadata_of(
     outcome: Outcome, names: Names, *, uri: str, account: Account | None, extra: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """Everything worth knowing of an outcome; numbers are numeric, so that they plot over partitions."""
+    """An outcome's metadata; numbers stay numeric, so that Dagster plots them over partitions."""
     counts = outcome.counts
     troop = {"troop": outcome.details["troop"]} if outcome.details.get("troop") else {}
     metadata: dict[str, Any] = troop | {
         STATE: outcome.state,
         "mode": outcome.mode,
-        # What one looks at first, where there is one.
+        # Shown first.
         **{name: value for name, value in extra.items() if name == "plot" or name.startswith("planned_")},
         ROW_COUNT: outcome.rows,
         CALLS: counts.calls,
@@ -249,7 +246,7 @@ def metadata_of(
 
 
 def _metadata_value(value: Any) -> Any:
-    """A value as it may be shown: texts presentable, documents too; numbers and what Dagster has made stay."""
+    """A value with all of its text made presentable."""
     if isinstance(value, str):
         return presentable(value, LONGEST_WHY)
     return presentable_values(value) if isinstance(value, dict) else value
@@ -277,26 +274,26 @@ def _sample(rows: Sequence[dict[str, Any]]) -> dg.TableMetadataValue:
 
 
 def report(instance: dg.DagsterInstance, event: Event, *, run_id: str = "") -> None:
-    """Report an event that no step of a run yields.
+    """Report an event outside of a run's steps.
 
     Args:
-        run_id: The run whose doing it is, where one is known.
+        run_id: The run that caused it, if known.
     """
     if not isinstance(event, dg.AssetCheckEvaluation) or event.partition is None:
         instance.report_runless_asset_event(event)
         return
-    # Dagster keeps one evaluation for each check, partition and run; without a run a second one is refused.
+    # Dagster keeps one evaluation per check, partition and run, and refuses a second one without a run.
     report_check(instance, event, job_name=RUNLESS_JOB, run_id=run_id or str(uuid4()))
 
 
 def may_pass(outcomes: Sequence[Outcome]) -> bool:
-    """Whether all that failed may succeed by itself: store, database or vendor were away, and nobody else is at it."""
+    """Whether there are failures and all are transient, without a partition held by another run or stopped."""
     failed = [outcome for outcome in outcomes if not outcome.succeeded]
     return bool(failed) and all(item.retryable and item.state == "failed" for item in failed)
 
 
 def failure_of(outcomes: Sequence[Outcome]) -> dg.Failure | None:
-    """The failure that ends a run some of whose partitions did not succeed; None when all did."""
+    """The failure of a run whose partitions did not all succeed; None if they did."""
     failed = [outcome for outcome in outcomes if not outcome.succeeded]
     if not failed:
         return None

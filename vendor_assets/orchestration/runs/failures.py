@@ -1,4 +1,4 @@
-"""Failures as Dagster keeps them: ours with their reason in parts, and read back from a run without reading texts."""
+"""Failures in Dagster: written with a structured reason, and read back from a run's events."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from vendor_assets.presentable import presentable
 
 
 def failure_from(error: VendorAssetsError) -> dg.Failure:
-    """An error of ours as Dagster's failure: retried where that may help, with its reason in parts."""
+    """An error of ours as a Dagster failure with a structured reason, retried if that may help."""
     return dg.Failure(
         str(error),
         metadata={REASON: dg.MetadataValue.json(error.reason.to_json())},
@@ -21,7 +21,7 @@ def failure_from(error: VendorAssetsError) -> dg.Failure:
 
 
 def reason_of_info(error: Any) -> tuple[Reason, str]:
-    """The reason and the message of an error that Dagster has kept: of a chain of causes ours, else the innermost."""
+    """Reason and message of a stored error: in its chain of causes the first error of ours, else the innermost."""
     chain = [error]
     while chain[-1].cause is not None:
         chain.append(chain[-1].cause)
@@ -30,7 +30,7 @@ def reason_of_info(error: Any) -> tuple[Reason, str]:
         (each, kind) for each, kind in named if isinstance(kind, type) and issubclass(kind, VendorAssetsError)
     ]
     shown, found = (ours or named[-1:])[0]
-    # Dagster keeps an error as Python prints it, the class before the message.
+    # Dagster stores an error as Python prints it, the class before the message.
     _, _, said = str(shown.message).partition(": ")
     said = presentable(said if found and said else shown.message, LONGEST_MESSAGE)
     kind = found.kind if isinstance(found, type) and issubclass(found, VendorAssetsError) else shown.cls_name
@@ -38,7 +38,7 @@ def reason_of_info(error: Any) -> tuple[Reason, str]:
 
 
 def reason_of_steps(events: Sequence[dg.DagsterEvent]) -> tuple[Reason, str]:
-    """The reason and the message of a failed run, by its events: a step's failure, else what let no step begin."""
+    """Reason and message of a failed run: of a failed step, else of the run itself."""
     for event in events:
         if event.is_step_failure:
             failure = event.step_failure_data
@@ -52,7 +52,7 @@ def reason_of_steps(events: Sequence[dg.DagsterEvent]) -> tuple[Reason, str]:
                 return reason_of_info(failure.error)
     for event in events:
         if event.event_type == dg.DagsterEventType.RUN_FAILURE:
-            # Before the first step: a resource that cannot be made. Or somebody else says that the run is over.
+            # It failed before the first step, for example in a resource, or was marked as failed.
             data = event.event_specific_data
             error = getattr(data, "error", None)
             if error is not None:
@@ -63,7 +63,7 @@ def reason_of_steps(events: Sequence[dg.DagsterEvent]) -> tuple[Reason, str]:
 
 
 def not_complete(events: Sequence[dg.DagsterEvent]) -> list[dict[str, Any]] | None:
-    """The partitions that a failed run lists as not complete; None where it lists none."""
+    """The partitions that a failed run lists as not complete; None if there is no list."""
     for event in events:
         failure = event.step_failure_data.user_failure_data if event.is_step_failure else None
         listed = failure.metadata.get(NOT_COMPLETE) if failure else None

@@ -1,4 +1,4 @@
-"""Launching without the UI: the same definitions, the same storages, in this process."""
+"""Launching runs without the UI, in this process, with the same definitions and storage."""
 
 import fcntl
 import time
@@ -61,12 +61,12 @@ from vendor_assets.work_class import SCHEDULED, WorkClass
 
 _QUIET: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 RENEWAL_SECONDS: Final = 4.0
-"""In this time a live run renews its lease twice."""
+"""Time in which a live run renews its lease twice."""
 
 
 @contextmanager
 def open_instance(root: Path, environ: Mapping[str, str]) -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance of a project: ``DAGSTER_HOME``, else the project's ``dagster.yaml``, else a folder.
+    """The Dagster instance of a project: ``DAGSTER_HOME``, else its ``dagster.yaml``, else its folder ``.dagster``.
 
     Raises:
         ConfigurationError: The instance cannot be opened.
@@ -77,43 +77,34 @@ def open_instance(root: Path, environ: Mapping[str, str]) -> Iterator[dg.Dagster
             instance = dg.DagsterInstance.get()
         else:
             home.mkdir(parents=True, exist_ok=True)
-            with _one_at_a_time(home / "opening.lock"):
+            with (home / "opening.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
                 if (root / "dagster.yaml").is_file():
                     instance = instance_from(str(root))
                 else:
                     instance = dg.DagsterInstance.local_temp(str(home))
-                # SQLite's tables are made at the first use, and two processes at once would trip over each other.
+                # Dagster creates SQLite's tables at their first use, and two processes at once would fail.
                 create_tables(instance)
                 instance.get_dynamic_partitions(TROOP)
     except Exception as error:
-        # Whatever Dagster's configuration, storage or database raised, the user can act on this one line only.
-        message = f"Dagster's instance at {root} cannot be opened: {_first_line(error)}"
-        raise ConfigurationError(message) from error
+        # Dagster's configuration, storage and database raise all kinds of errors.
+        said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ConfigurationError(f"Dagster's instance at {root} cannot be opened: {said}") from error
     with instance:
         capture_nothing(instance)
         yield instance
 
 
-@contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
 @dataclass
 class Summary:
-    """What a command's runs brought, added up from the events that the UI shows too.
+    """The result of a command's runs, added up from their events.
 
     Attributes:
         states: Number of partitions by state.
-        calls_planned: Calls that were expected when a day's roster was known; None where a day's shape was not.
-        problems: One line per partition that did not become complete, or has records in quarantine.
-        objects: Paths of tables, and of reports.
+        calls_planned: Calls estimated once each day's roster was known; None if a day could not be estimated.
+        problems: One line per partition that did not become complete or has records in quarantine.
+        objects: Paths of tables.
+        reports: Paths of reports.
     """
 
     days: list[str] = field(default_factory=list)
@@ -140,13 +131,13 @@ class Summary:
         return not self.problems
 
     def add(self, metadata: Mapping[str, Any]) -> None:
-        """Count one partition's event."""
+        """Add one event's metadata."""
         value = {name: item.value for name, item in metadata.items()}
         state = value.get(STATE, "complete")
         self.states[state] = self.states.get(state, 0) + 1
         self.rows += value.get(ROW_COUNT, 0) if CALLS in value else 0
         self.calls_made += value.get(CALLS, 0)
-        # These fields are called as their metadata.
+        # Fields with the name of their metadata.
         for name in (
             REQUESTS_MADE, REQUESTS_REUSED, THROTTLED, RETRIES, DEAD_LETTERS, QUARANTINED_RECORDS,
         ):  # fmt: skip
@@ -162,14 +153,12 @@ class Launcher:
     """Brings days up to date in this process, run after run.
 
     Attributes:
-        store: The account's store, which holds nobody else's data.
-        summary: What came of the runs so far.
+        store: The account's store.
+        summary: The result of the runs so far.
 
     Args:
-        account: The account.
-        instance: Dagster's instance; runs and events are kept there.
-        say: Called with one line for each step that ends.
-        stopped: Tells that the process was asked to end.
+        say: Called with one line after each run.
+        stopped: Tells whether the process was asked to stop.
     """
 
     def __init__(
@@ -194,7 +183,7 @@ class Launcher:
         self._planned: list[int | None] = []
 
     def fail_lapsed_runs(self) -> None:
-        """Show runs of this command as failed that were killed: still started, their lease lapsed."""
+        """Mark runs of killed commands as failed: they are started, and their lease has lapsed."""
         leases = Leases(self._account.database_url)
         started = runs_of(
             self._instance,
@@ -202,12 +191,12 @@ class Launcher:
                 statuses=[dg.DagsterRunStatus.STARTED], tags={FOLLOW_TAG: "self", **self._names.tags}
             ),
         )
-        suspects = [run for run in started if About(run, self._names).ours and _lapsed(leases, run.run_id)]
+        suspects = [run for run in started if About(run, self._names).ours and not leases.alive(run.run_id)]
         if suspects:
-            # After an outage of the database every lease is stale for a moment.
+            # After an outage of the database all leases are stale for a moment.
             time.sleep(RENEWAL_SECONDS)
         for run in suspects:
-            if _lapsed(leases, run.run_id):
+            if not leases.alive(run.run_id):
                 fail_run(self._instance, run, "the process is gone: its lease has lapsed")
 
     def harvest_day(
@@ -221,15 +210,15 @@ class Launcher:
         rebuild: bool = False,
         accept_empty: bool = False,
     ) -> None:
-        """Bring one day up to date: roster, chain, and its publication when all troops are decided.
+        """Bring one day up to date: roster, chain, and its publication once all troops are decided.
 
         Args:
             day: A day that is over.
-            troops: Ids, partition keys or names of troops; none means all of the day's roster.
-            replace: Fetch finished partitions anew; otherwise only what is missing.
-            report: Whether to make the day's statistics and report when all of its troops are in.
-            rebuild: Make the chain's tables anew from what has landed, without a call.
-            accept_empty: Let an account that had troops have none any more.
+            troops: Ids, partition keys or names of troops; empty means all.
+            replace: Fetch finished partitions again; otherwise only what is missing.
+            report: Whether to make the day's statistics and report.
+            rebuild: Rebuild the chain's tables from landed answers, without calls.
+            accept_empty: Accept that an account that had troops has none now.
 
         Raises:
             ConfigurationError: A troop is not on the day's roster.
@@ -267,11 +256,11 @@ class Launcher:
             self._run(PUBLISH_JOB, f"{day} statistics and report", tags, partition_key=day.isoformat())
 
     def redrive(self, partitions: Sequence[tuple[str, date, str | None]], *, rebuild: bool = False) -> None:
-        """Ask again for dead letters: one run for all partitions of the chain, then what is computed from them.
+        """Redrive dead letters in one run for all partitions, then publish their days again.
 
         Args:
             partitions: (asset, day, troop's partition key).
-            rebuild: Only report the partitions anew, from what has landed.
+            rebuild: Only rebuild and report the partitions, from landed answers.
         """
         tags = class_tags(self._names, SCHEDULED) | {FOLLOW_TAG: "self", TRIGGER_TAG: "command"}
         for day in sorted({day for asset, day, _ in partitions if asset == "troops"}):
@@ -348,13 +337,8 @@ class Launcher:
         return bool(result.success)
 
 
-def _lapsed(leases: Leases, run_id: str) -> bool:
-    lease = leases.holder(run_id)
-    return lease is None or lease.lapsed
-
-
 def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
-    """Whether a signal ended the run: while it executes, Dagster takes them for itself and fails the step."""
+    """Whether a signal ended the run; Dagster catches it and fails the step."""
     failures = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
     return any(
         error is not None and error.cls_name == "DagsterExecutionInterruptedError" for error in failures
