@@ -1,4 +1,4 @@
-"""Analysis of what was harvested: tables for notebooks, metrics, plots and the daily report."""
+"""Analysis of harvested data: tables for notebooks, metrics, plots and the daily report."""
 
 from __future__ import annotations
 

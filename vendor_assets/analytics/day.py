@@ -1,4 +1,4 @@
-"""One day as a report shows it: its troops, their latency, what was unusual, how complete it is."""
+"""The view of one day for its report: troops, latency, incidents, coverage."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from vendor_assets.presentable import presentable
 from vendor_assets.storage import layout
 
 WEEKS: Final = 4
-"""How many past weeks the day is compared with, where they are there."""
+"""Past weeks with which the day is compared."""
 SERIES: Final = ("troop_id", "data_group", "value_name")
-"""What names a series over all warriors of a troop."""
+"""Columns that identify a series over all warriors of a troop."""
 _MOST_SERIES: Final = 5_000
-"""Series that are looked at for what is unusual: those that vary most."""
+"""Series in which to look for incidents: those that vary most."""
 _MOST_WARRIORS: Final = 30
-"""Warriors drawn one by one in the view of an incident: those with the largest values."""
+"""Warriors in the plot of an incident: those with the largest values."""
 
 _OVER_WARRIORS: Final = """
     coalesce(
@@ -40,10 +40,10 @@ def each(frame: pd.DataFrame) -> Iterator[Any]:
 
 
 class DayView:
-    """What one day looks like. Each part is computed when it is first asked for, and then kept.
+    """The view of one day; its parts are computed on first use.
 
     Args:
-        warehouse: Where the tables are.
+        warehouse: The tables.
         day: The day.
         timezone: Time zone of days, an IANA name.
 
@@ -59,10 +59,10 @@ class DayView:
 
     @classmethod
     def open(cls, warehouse: Warehouse, day: str = "", timezone: str = "UTC") -> DayView:
-        """The view of a day given as text, as notebooks do; the newest day that has statistics if it is empty.
+        """The view of a day given as text; by default the newest day with statistics.
 
         Raises:
-            ConfigurationError: The day is no date, or the time zone is unknown.
+            ConfigurationError: The day is not a date, or the time zone is unknown.
             ObjectNotFoundError: No day has statistics.
         """
         if day:
@@ -97,7 +97,7 @@ class DayView:
         """State of each troop's data, by troop id: complete, partial, empty or missing."""
         keys = self.warehouse.states("performance_data", self.day)
         ids = {layout.encode_segment(troop_id): troop_id for troop_id in self._known_names}
-        # A troop that is on no list and has no statistics is called by its key.
+        # A troop without a roster entry and statistics is known by its key only.
         return {ids.get(key, key): state for key, state in keys.items()}
 
     @cached_property
@@ -109,7 +109,7 @@ class DayView:
 
     @cached_property
     def names(self) -> Mapping[str, str]:
-        """What to call each troop: its display name, with its id where several share one, or its id."""
+        """Each troop's display name, with its id if several share one; its id if it has none."""
         known = {troop_id: self._known_names.get(troop_id) for troop_id in {*self._known_names, *self.states}}
         given = [name for name in known.values() if name]
         return {
@@ -119,7 +119,7 @@ class DayView:
 
     @cached_property
     def main(self) -> pd.DataFrame:
-        """The value by which each troop is judged; see ``metrics.main_values``."""
+        """The main value of each troop; see ``metrics.main_values``."""
         return metrics.main_values(self.daily)
 
     @cached_property
@@ -144,9 +144,9 @@ class DayView:
     def overview(self) -> pd.DataFrame:
         """One row per troop of the day, busiest first, those without data last.
 
-        Columns: ``troop_id, troop, state, warriors, data_groups, timeslices, calls`` (of the main data group; NaN
-        where the vendor gives none), ``data_group, value_name`` (the main value), ``mean, p50, p95, p99, max``
-        (of the main value over warriors and timeslices), ``covered_share``.
+        Columns: ``troop_id, troop, state, warriors, data_groups, timeslices, calls`` (of the main data group; NaN if
+        unknown), ``data_group, value_name`` (the main value), ``mean, p50, p95, p99, max`` (of the main value over
+        warriors and timeslices), ``covered_share``.
         """
         sizes = (
             self.daily.groupby("troop_id")
@@ -191,14 +191,14 @@ class DayView:
 
     @cached_property
     def weeks(self) -> tuple[date, ...]:
-        """The same weekday of past weeks, of which there are data, newest first."""
+        """The same weekday of past weeks with data, newest first."""
         there = set(self.warehouse.days("performance_data"))
         past = (self.day - timedelta(weeks=number) for number in range(1, WEEKS + 1))
         return tuple(day for day in past if day in there)
 
     @cached_property
     def scored(self) -> pd.DataFrame:
-        """Each troop's series over its warriors, with how unusual each timeslice is; see ``metrics.anomalies``."""
+        """The series of each troop over its warriors, scored by ``metrics.anomalies``."""
         rows = self._query(
             f"""
             WITH series AS (
@@ -229,15 +229,12 @@ class DayView:
 
     @cached_property
     def incidents(self) -> list[tuple[Stretch, int]]:
-        """What was unusual, most severe first: the worst stretch of each, and how many more belong to it."""
+        """Incidents, most severe first: the worst stretch of each, and the number of its other stretches."""
         return metrics.incidents(metrics.stretches(self.scored, by=SERIES))
 
     @cached_property
     def incident_rows(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The series of the worst incident: over its warriors (with what was expected), and warrior by warrior.
-
-        Both are empty where nothing was unusual.
-        """
+        """The series of the worst incident, over its warriors and per warrior; empty if there is no incident."""
         if not self.incidents:
             return self.scored.iloc[:0], pd.DataFrame(columns=["warrior_id", "timeslice_start", "value"])
         series = dict(zip(SERIES, self.incidents[0][0].series, strict=True))
@@ -254,16 +251,16 @@ class DayView:
             )
             ORDER BY warrior_id, timeslice_start
             """,
-            parameters=dict(series),
+            parameters=series,
         )
         return self.scored[mine].sort_values("timeslice_start"), single
 
     @cached_property
     def coverage(self) -> pd.DataFrame:
-        """For each troop and hour of the day the share of its series that has values then.
+        """The share of each troop's series that has values, by hour of the day.
 
-        Rows: troop ids in the order of ``overview``; columns: starts of hours (longer steps where timeslices are
-        longer), as UTC instants; NaN never, 0 where there is nothing.
+        Rows: troop ids in the order of ``overview``; columns: starts of hours (or of longer steps, if timeslices are
+        longer) in UTC. Without data it is 0, never NaN.
         """
         rows = self._query(
             """
@@ -289,7 +286,7 @@ class DayView:
                 index="troop_id", columns="bin", values="covered", aggfunc="sum", fill_value=0.0
             )
         ).reindex(index=order, columns=range(len(bins)), fill_value=0.0)
-        # The last step of a day may be shorter than the others.
+        # The last step of a day may be shorter.
         lengths = [min(step, self.window.seconds - number * step) for number in range(len(bins))]
         shares = found.div(pd.Series(lengths, index=found.columns), axis=1).div(series.reindex(order), axis=0)
         shares.columns = pd.Index(bins)
@@ -297,7 +294,7 @@ class DayView:
 
     @cached_property
     def caveats(self) -> list[str]:
-        """What a reader must know before believing the day, most important first; empty for a good day."""
+        """What limits the day's validity, most important first; empty for a good day."""
         said = []
         for state, text in (
             ("missing", "no data of {} (not harvested, or failed): {}"),
@@ -324,7 +321,7 @@ class DayView:
         return said
 
     def summary(self) -> dict[str, str | int | float]:
-        """The day in a few numbers, for whoever shows the report: plain JSON, no NaN."""
+        """The day in a few numbers: plain JSON without NaN."""
         found: dict[str, str | int | float] = {
             "day": self.day.isoformat(),
             "timezone": self.timezone,

@@ -1,7 +1,6 @@
-"""Metrics of performance data: pure functions over numbers and frames; no I/O.
+"""Metrics of performance data: pure functions over frames.
 
-Values that are NaN, infinite or null count as absent everywhere. Nothing to compute from gives NaN, never an
-error: a day without data is a day, not a fault.
+NaN, infinite and null values count as absent; empty input gives empty output, never an error.
 """
 
 from __future__ import annotations
@@ -14,31 +13,28 @@ from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-Numbers = Sequence[float] | npt.NDArray[np.float64] | pd.Series
-
 DEVIATION: Final = 4.0
-"""From this score on, a timeslice counts as unusual: that many robust standard deviations off."""
+"""Score, in robust standard deviations, from which a timeslice counts as unusual."""
 SCORE_CAP: Final = 10.0
-"""Scores above this count as this: how far off a quiet series is says little beyond a point."""
+"""Higher scores are capped: for a quiet series they mean little."""
 RELATIVE_SPREAD: Final = 0.1
-"""The smallest spread that is believed, as a part of the expected value."""
+"""Minimum spread, as a part of the expected value."""
 _LEAST_WEEKS: Final = 2
-"""Past weeks without which the past says too little."""
+"""Fewest past weeks to compare with."""
 _HARMLESS: Final = 0.25
-"""How much a change to the harmless side (a fall of a latency, a rise of traffic) counts."""
+"""Weight of a harmless change (latency falls, traffic rises)."""
 _MOST_DOUBLINGS: Final = 6.0
-"""What is further off than 64 times counts as this; so does what comes from nothing."""
+"""Cap: ratios above 64 count as 64, and so do values where 0 was expected."""
 _LEAST_SLICES: Final = 8
-"""Timeslices without which a series has no level of its own."""
+"""Fewest timeslices from which to tell a series' level."""
 _SHIFT: Final = 12.0
-"""Severity of a whole day on twice (or half) the usual level: four times is an incident, twice is not."""
+"""Severity of a day at twice (or half) the usual level: four times is an incident, twice is not."""
 _EXTREME_COUNTS: Final = 0.7
-"""How much an extreme (a minimum, a maximum) counts: it swings more than an average, and says less."""
+"""Weight of a minimum or maximum, which fluctuates more than an average and says less."""
 INCIDENT: Final = 25.0
-"""The least severity of a stretch worth telling: about three timeslices of twice the usual, clearly off."""
+"""Least severity of an incident: about three timeslices that are clearly off at twice the usual."""
 MAD_TO_SIGMA: Final = 1.4826
 """Standard deviations per median absolute deviation of a normal distribution."""
 
@@ -48,8 +44,7 @@ _LATENCY: Final = re.compile(
 _NOT_LATENCY: Final = re.compile(
     r"_(total|count|sum|bucket|created|info)$|timestamp|(boot|start|node|last\w*|expir\w*)_time|uptime|interval|timeout|cpu|per_minute|throughput"
 )
-_EXTREME_WORDS: Final = r"(?:^|_)(?:min|max|minimum|maximum|stddev|sum_of_squares)(?:_|$)"
-_EXTREME: Final = re.compile(_EXTREME_WORDS)
+_EXTREME: Final = re.compile(r"(?:^|_)(?:min|max|minimum|maximum|stddev|sum_of_squares)(?:_|$)")
 _TYPICAL: Final = re.compile(r"(^|_)(average|avg|mean|median|p50)(_|$)")
 _COUNTER: Final = re.compile(
     r"_(total|count|sum|bucket|created|info)$|timestamp|(boot|start|node|last\w*)_time"
@@ -74,163 +69,41 @@ _UNITS: Final = (
 )
 
 
-def _finite(values: Numbers) -> npt.NDArray[np.float64]:
-    return np.asarray(values, dtype=np.float64)
-
-
-def percentiles(
-    values: Numbers, shares: Sequence[float] = (0.5, 0.95, 0.99), *, weights: Numbers | None = None
-) -> tuple[float, ...]:
-    """Percentiles of values, in the order of ``shares``.
-
-    Without weights they are interpolated linearly, as ``daily_performance`` does. With weights a percentile is the
-    smallest value at which the running weight reaches its share of the whole: a value of weight 3 counts as three
-    equal values. Weights that are absent or not positive leave their value out.
-
-    Args:
-        values: Any number of values.
-        shares: Each 0 to 1.
-        weights: As many as values.
-
-    Raises:
-        ValueError: A share is outside 0 to 1, or the lengths differ.
-    """
-    if any(not 0 <= share <= 1 for share in shares):
-        message = f"percentiles {tuple(shares)} are not all between 0 and 1"
-        raise ValueError(message)
-    numbers = _finite(values)
-    if weights is None:
-        present = numbers[np.isfinite(numbers)]
-        if not present.size:
-            return tuple(math.nan for _ in shares)
-        return tuple(float(found) for found in np.quantile(present, list(shares)))
-    heavy = _same_length(numbers, weights)
-    usable = np.isfinite(numbers) & np.isfinite(heavy) & (heavy > 0)
-    if not usable.any():
-        return tuple(math.nan for _ in shares)
-    order = np.argsort(numbers[usable], kind="stable")
-    present, running = numbers[usable][order], np.cumsum(heavy[usable][order])
-    # A hair less than the exact share, so that rounding of the running sum never skips the right value.
-    wanted = np.asarray(shares) * running[-1] * (1 - 1e-12)
-    found = np.minimum(np.searchsorted(running, wanted), present.size - 1)
-    return tuple(float(present[index]) for index in found)
-
-
-def weighted_mean(values: Numbers, weights: Numbers | None = None) -> float:
-    """Mean of values, weighted where there are weights whose sum is positive, else plain.
-
-    This is the rule of ``daily_performance.mean``: values without a weight are left out of a weighted mean.
-    """
-    numbers = _finite(values)
-    present = np.isfinite(numbers)
-    if weights is not None:
-        heavy = _same_length(numbers, weights)
-        usable = present & np.isfinite(heavy) & (heavy > 0)
-        if usable.any():
-            return float(np.average(numbers[usable], weights=heavy[usable]))
-    return float(numbers[present].mean()) if present.any() else math.nan
-
-
-def apdex(values: Numbers, threshold: float, *, weights: Numbers | None = None) -> float:
-    """Apdex score, 0 to 1: (satisfied + tolerating / 2) / all, as the Apdex Alliance defines it.
-
-    Satisfied are values up to the threshold, tolerating those up to four times it.
-
-    Args:
-        values: Response times, in the unit of the threshold.
-        threshold: The target time T, above 0.
-        weights: Calls that each value stands for; 1 each if not given.
-
-    Raises:
-        ValueError: The threshold is not above 0, or the lengths differ.
-    """
-    if not threshold > 0:
-        message = f"the Apdex threshold {threshold} is not above 0"
-        raise ValueError(message)
-    numbers = _finite(values)
-    heavy = np.ones_like(numbers) if weights is None else _same_length(numbers, weights)
-    usable = np.isfinite(numbers) & np.isfinite(heavy) & (heavy > 0)
-    total = float(heavy[usable].sum())
-    if total == 0:
-        return math.nan
-    satisfied = float(heavy[usable & (numbers <= threshold)].sum())
-    tolerating = float(heavy[usable & (numbers > threshold) & (numbers <= 4 * threshold)].sum())
-    return (satisfied + tolerating / 2) / total
-
-
-@dataclass(frozen=True)
-class Saturation:
-    """How full something was, all as shares of its capacity.
-
-    Attributes:
-        mean: Mean use.
-        peak: Largest use; above 1 where more was asked than there is.
-        busy: Part of the values at or above the level that counts as busy.
-    """
-
-    mean: float
-    peak: float
-    busy: float
-
-
-def saturation(values: Numbers, capacity: float, *, busy_from: float = 0.8) -> Saturation:
-    """How full something with a capacity was: CPU percent of 100, memory of its limit, calls of a quota.
-
-    Args:
-        values: Use, in the unit of the capacity.
-        capacity: What there is, above 0.
-        busy_from: From which share of the capacity on it counts as busy.
-
-    Raises:
-        ValueError: The capacity is not above 0.
-    """
-    if not capacity > 0:
-        message = f"the capacity {capacity} is not above 0"
-        raise ValueError(message)
-    used = _finite(values) / capacity
-    used = used[np.isfinite(used)]
-    if not used.size:
-        return Saturation(math.nan, math.nan, math.nan)
-    return Saturation(float(used.mean()), float(used.max()), float((used >= busy_from).mean()))
-
-
 def unit_of(value_name: str) -> str:
-    """The unit that a value's name tells, or an empty string where it tells none."""
+    """The unit in a value's name; empty if there is none."""
     name = value_name.lower()
     return next((unit for pattern, unit in _UNITS if pattern.search(name)), "")
 
 
 def is_latency(value_name: str) -> bool:
-    """Whether a value's name says that it is a time that somebody waits for."""
+    """Whether a value's name is that of a latency."""
     name = value_name.lower()
     return bool(_LATENCY.search(name)) and not _NOT_LATENCY.search(name)
 
 
 def is_counter(value_name: str) -> bool:
-    """Whether a value's name says that it only counts upward, or is a moment: not worth a plot as it is."""
+    """Whether a value's name is that of a counter or a point in time, which say little in a plot."""
     return bool(_COUNTER.search(value_name.lower()))
 
 
 def is_better_high(value_name: str) -> bool:
-    """Whether a fall of this value is the bad news: traffic, scores, what is free."""
+    """Whether a fall of this value is bad: traffic, scores, free capacity."""
     name = value_name.lower()
     return bool(_BETTER_HIGH.search(name)) and not _ERRORS.search(name)
 
 
 def main_values(daily: pd.DataFrame) -> pd.DataFrame:
-    """For each troop the one value by which to judge it: its latency where it has one.
+    """The main value of each troop, by which to judge it: a latency if it has one.
 
-    Among latency-like values typical ones (an average, a median) go before others and extremes come last; among
-    data groups the troop's entry (``HttpDispatcher`` and its like) goes first, then the one in which most time
-    was spent (mean times calls). A troop without any latency-like value is judged by the value that varies most
-    over the day, counters last.
+    Typical latencies (an average, a median) are preferred, extremes come last; among data groups the troop's entry
+    (like ``HttpDispatcher``) is preferred, then the one with most time spent (mean times calls). Without a latency it
+    is the value that varies most over the day, counters last.
 
     Args:
-        daily: Rows of ``daily_performance``: ``troop_id, data_group, value_name, timeslices, mean, p50, p95,
-            calls``.
+        daily: Rows of ``daily_performance``: ``troop_id, data_group, value_name, timeslices, mean, p50, p95, calls``.
 
     Returns:
-        One row per troop that has any value: ``troop_id, data_group, value_name, latency`` (bool).
+        One row per troop with any value: ``troop_id, data_group, value_name, latency`` (bool).
     """
     columns = ["troop_id", "data_group", "value_name", "latency"]
     known = daily[daily["timeslices"] > 0]
@@ -251,7 +124,7 @@ def main_values(daily: pd.DataFrame) -> pd.DataFrame:
     groups["entry"] = groups["data_group"].map(lambda name: 0 if _ENTRY.match(name) else 1)
     varies = (groups["p95"] - groups["p50"]).abs() / groups["p50"].abs().where(groups["p50"] != 0, np.nan)
     groups["size"] = np.where(groups["latency"], groups["time"], varies.fillna(0.0).clip(upper=1e6))
-    # Entry groups are a matter of latency only.
+    # Entry groups matter for latency only.
     groups["entry"] = groups["entry"].where(groups["latency"], 1)
     best = groups.sort_values(
         ["troop_id", "rank", "entry", "size", "data_group", "value_name"],
@@ -274,8 +147,8 @@ def slowest_groups(daily: pd.DataFrame, main: pd.DataFrame, count: int = 12) -> 
 
     Args:
         daily: Rows of ``daily_performance``.
-        main: What ``main_values`` says: only each troop's main value name is compared.
-        count: How many rows at most.
+        main: The result of ``main_values``; only each troop's main value name is compared.
+        count: Maximum number of rows.
 
     Returns:
         ``troop_id, data_group, value_name, warriors, calls, mean`` (weighted by calls), ``p95`` and ``max`` (the
@@ -307,27 +180,25 @@ def slowest_groups(daily: pd.DataFrame, main: pd.DataFrame, count: int = 12) -> 
 
 
 def anomalies(day: pd.DataFrame, history: pd.DataFrame, *, by: Sequence[str], timezone: str) -> pd.DataFrame:
-    """How unusual each timeslice is against the same hour of past weeks.
+    """Score each timeslice against the same hour of past weeks (Iglewicz and Hoaglin's modified z-score).
 
-    The expected value is the median of the series in the same local hour of the same weekday in the history; the
-    spread is the median absolute deviation there, in standard deviations, at least a tenth of the expected value
-    (Iglewicz and Hoaglin's modified z-score). A series that has this hour in fewer than two past weeks is compared
-    with its own day: its median and its spread over the day. One week alone may itself have been unusual.
+    The expected value is the median in the same local hour and weekday of the history; the spread is the median
+    absolute deviation there, in standard deviations, and at least a tenth of the expected value. With fewer than two
+    past weeks, of which one may have been unusual, a series is compared with its own day.
 
-    Where instances come and go, a series may lie on another level than in past weeks all day long. ``level`` is
-    that shift, and ``within`` scores what is left of a timeslice once it is taken out.
+    Where instances come and go, a series may be at another level than in past weeks all day. ``level`` is that shift,
+    and ``within`` is the score without it.
 
     Args:
         day: ``by`` columns, ``timeslice_start`` (aware), ``value``.
-        history: The same columns, of past days; may be empty.
-        by: Columns that name a series.
-        timezone: In which hours are told, an IANA name.
+        history: The same columns of past days; may be empty.
+        by: Columns that identify a series.
+        timezone: Time zone of hours, an IANA name.
 
     Returns:
-        The rows of ``day`` that have a value, with ``expected``, ``spread``, ``score`` (how many spreads off;
-        negative is below), ``ratio`` (value / expected), ``level`` (the median ratio of the series' day, 1 for a
-        short life), ``within`` (the score against ``level`` times what was expected) and ``against`` (``past weeks``
-        or ``the day itself``).
+        The rows of ``day`` with a value, and ``expected``, ``spread``, ``score`` (deviation in spreads, negative is
+        below), ``ratio`` (value / expected), ``level`` (the series' median ratio, 1 if it is short), ``within`` (the
+        score against ``level`` times ``expected``) and ``against`` (``past weeks`` or ``the day itself``).
     """
     keys = list(by)
     rows = day[np.isfinite(day["value"].to_numpy(dtype=float, na_value=np.nan))].copy()
@@ -340,7 +211,7 @@ def anomalies(day: pd.DataFrame, history: pd.DataFrame, *, by: Sequence[str], ti
     rows = rows.merge(own, on=keys, how="left").merge(weekly, on=[*keys, "_hour"], how="left")
     known = rows["past_days"].fillna(0) >= _LEAST_WEEKS
     rows["expected"] = rows["past_centre"].where(known, rows["own_centre"])
-    # A few past values may agree by luck: no spread below a fraction of the day's own is believed.
+    # A few past values may agree by chance, so the spread is at least a fraction of the day's own.
     weekly_spread = np.maximum(rows["past_spread"], 0.2 * rows["own_spread"])
     spread = weekly_spread.where(known, rows["own_spread"])
     floor = RELATIVE_SPREAD * np.maximum(rows["expected"].abs(), rows["own_size"])
@@ -384,15 +255,14 @@ class Stretch:
     """A stretch of time in which one series was unusual.
 
     Attributes:
-        series: The values of the series' columns, in their order.
+        series: The values of the columns that identify the series.
         start: Start of its first timeslice.
         end: End of its last timeslice.
-        severity: How unusual it was in all: capped scores times doublings, summed over its timeslices; less for a
-            change to the harmless side and for extremes.
-        ratio: Largest (or, for a fall, smallest) value over what was expected; NaN where nothing was expected.
-        peak: The value furthest off.
-        expected: What was expected then.
-        against: What it was compared with: ``past weeks`` or ``the day itself``.
+        severity: See :func:`stretches`.
+        ratio: The largest (for a fall, smallest) ratio of a value to the expected one; NaN if that was 0.
+        peak: The most unusual value.
+        expected: The value expected then.
+        against: The comparison: ``past weeks`` or ``the day itself``.
     """
 
     series: tuple[str, ...]
@@ -406,7 +276,7 @@ class Stretch:
 
     @property
     def change(self) -> str:
-        """How far off it was, in words: ``up to 8 times the usual``."""
+        """The deviation in words, like ``up to 8 times the usual``."""
         usual = "the usual" if self.against == "past weeks" else "the day's median"
         if not math.isfinite(self.ratio) or self.ratio <= 0:
             return f"at {self.peak:.3g}, where {self.expected:.3g} is {usual},"
@@ -420,17 +290,15 @@ class Stretch:
 def stretches(scored: pd.DataFrame, *, by: Sequence[str], gap: int = 1) -> list[Stretch]:
     """Stretches of unusual timeslices, most severe first.
 
-    Timeslices of one series whose scores are off to the same side by ``DEVIATION`` or more, with at most ``gap``
-    usual ones between, are one stretch. Each counts with its score (capped) times its doublings or halvings
-    (capped at 2^6), so that what is far off for long comes before what is a little off for longer. A timeslice
-    that is off only because the series' whole day is counts nothing by itself; the shift counts once for the
-    stretch. A change to the harmless side (latency falls, traffic rises) counts a quarter, a minimum or maximum
-    seven tenths; both are told from ``value_name``, where it is one of ``by``.
+    A stretch are timeslices of one series whose scores deviate by ``DEVIATION`` or more to the same side, with at most
+    ``gap`` usual ones between. Its severity is the sum of capped scores times capped doublings or halvings. Timeslices
+    that only follow the shift of the series' whole day do not count; the shift counts once. A harmless change (latency
+    falls, traffic rises) counts a quarter, a minimum or maximum seven tenths, if ``by`` has ``value_name``.
 
     Args:
-        scored: What ``anomalies`` gives, with ``timeslice_end``.
-        by: Columns that name a series.
-        gap: How many usual timeslices may lie inside a stretch.
+        scored: The result of ``anomalies``, with ``timeslice_end``.
+        by: Columns that identify a series.
+        gap: Usual timeslices allowed inside a stretch.
     """
     keys = list(by)
     if scored.empty:
@@ -453,14 +321,14 @@ def stretches(scored: pd.DataFrame, *, by: Sequence[str], gap: int = 1) -> list[
         good = {name: is_better_high(name) for name in rows["value_name"].unique()}
         harmless = rows["value_name"].map(good).astype(bool) == (rows["_side"] > 0)
         rows["_severity"] = rows["_severity"].where(~harmless, rows["_severity"] * _HARMLESS)
-        extreme = rows["value_name"].str.lower().str.contains(_EXTREME_WORDS)
+        extreme = rows["value_name"].str.lower().str.contains(_EXTREME)
         rows["_severity"] = rows["_severity"].where(~extreme, rows["_severity"] * _EXTREME_COUNTS)
     found = [_stretch(part, keys) for _, part in rows.groupby("_stretch", sort=False)]
     return sorted(found, key=lambda stretch: (-stretch.severity, stretch.series, stretch.start))
 
 
 def _log2(ratios: pd.Series) -> pd.Series:
-    """Doublings, negative for halvings; NaN where a ratio is not above 0."""
+    """Base-2 logarithms; NaN for ratios not above 0."""
     return pd.Series(np.log2(ratios.where(ratios > 0).to_numpy(dtype=float)), index=ratios.index)
 
 
@@ -483,16 +351,16 @@ def _stretch(part: pd.DataFrame, keys: list[str]) -> Stretch:
 def incidents(
     found: Iterable[Stretch], *, group: int = 0, count: int = 5, least: float = INCIDENT
 ) -> list[tuple[Stretch, int]]:
-    """Stretches that overlap in time within one group, told once: by the most severe of them.
+    """Merge stretches that overlap in time within a group into incidents.
 
     Args:
         found: Stretches, most severe first.
-        group: Which part of ``series`` names the group, as the troop does.
-        count: How many at most.
-        least: The severity from which on a stretch opens an incident.
+        group: Index in ``series`` of the group, like the troop.
+        count: Maximum number of incidents.
+        least: Least severity of an incident.
 
     Returns:
-        The most severe stretch of each incident and how many more belong to it.
+        The most severe stretch of each incident and the number of its other stretches.
     """
     told: list[list[Stretch]] = []
     for stretch in found:
@@ -511,11 +379,3 @@ def incidents(
         elif stretch.severity >= least:
             told.append([stretch])
     return [(members[0], len(members) - 1) for members in told[:count]]
-
-
-def _same_length(numbers: npt.NDArray[np.float64], weights: Numbers) -> npt.NDArray[np.float64]:
-    heavy = _finite(weights)
-    if heavy.shape != numbers.shape:
-        message = f"{heavy.size} weights for {numbers.size} values; give one for each"
-        raise ValueError(message)
-    return heavy

@@ -1,4 +1,4 @@
-"""What a report says in words and tables: HTML fragments of a day, by a template that escapes every value."""
+"""The words and tables of a report as HTML fragments."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vendor_assets.presentable import presentable
 _PAGE: Final[Any] = template("pages.html").module
 
 MOST_ROWS: Final = 50
-"""Rows of a table at most."""
+"""Maximum rows of a table."""
 TIMES: Final = "\N{MULTIPLICATION SIGN}"
 _LONGEST: Final = 44
-"""Characters of a name at most; the rest is cut, and the whole name shows when the pointer rests on it."""
+"""Maximum characters of a name; the whole one is its tooltip."""
 
 
 def heading(view: DayView) -> str:
-    """Title of the report, whether the day is complete, what must be known of it, and the day in one line."""
+    """The report's title, the day's completeness, its caveats, and the day in one line."""
     states = set(view.states.values())
     missing = sum(state == "missing" for state in view.states.values())
     if not len(view.daily):
@@ -34,11 +34,8 @@ def heading(view: DayView) -> str:
     else:
         badge, word = "good", "complete"
     facts = view.summary()
-    compared = (
-        f"compared with {len(view.weeks)} past weeks"
-        if len(view.weeks) > 1
-        else "too few past weeks to compare with"
-    )
+    weeks = len(view.weeks)
+    compared = f"compared with {weeks} past weeks" if weeks > 1 else "too few past weeks to compare with"
     line = (
         f"{_count(facts['troops'], 'troop')}, {_count(facts['warriors'], 'warrior')}, "
         f"{_count(facts['series'], 'series', 'series')}, {_count(facts['timeslices'], 'value')}; {compared}. "
@@ -56,7 +53,7 @@ def heading(view: DayView) -> str:
 
 
 def overview(view: DayView) -> str:
-    """The day's troops in a table: size, calls, the main value, coverage, state."""
+    """A table of the day's troops: size, calls, main value, coverage, state."""
     rows = view.overview
     if rows.empty:
         return str(_PAGE.facts("No troop is known for this day."))
@@ -92,7 +89,7 @@ def overview(view: DayView) -> str:
 
 
 def incidents(view: DayView) -> str:
-    """What was unusual, in a table; empty where nothing was."""
+    """A table of the day's incidents; empty if there are none."""
     if not view.incidents:
         return ""
     cells = []
@@ -115,7 +112,7 @@ def incidents(view: DayView) -> str:
 
 
 def slowest(view: DayView, count: int = 12) -> str:
-    """The data groups with the largest latency, in a table."""
+    """A table of the data groups with the largest latency."""
     found = view.slowest(count)
     if found.empty:
         return ""
@@ -135,7 +132,7 @@ def slowest(view: DayView, count: int = 12) -> str:
 
 def _name(text: str) -> Any:
     short = presentable(text, _LONGEST)
-    # Names have no spaces to break a line at; after these they may.
+    # Names have no spaces, so lines may break after these characters.
     pieces = re.split(r"(?<=[/._·|])(?=\w)", short)
     return _PAGE.name(pieces, "" if short == text else presentable(text))
 
@@ -152,9 +149,7 @@ def _state(state: str) -> Any:
 
 
 def _ratio(ratio: float) -> str:
-    if not math.isfinite(ratio):
-        return "new"
-    return f"{TIMES} {ratio:.3g}"
+    return f"{TIMES} {ratio:.3g}" if math.isfinite(ratio) else "new"
 
 
 def _count(number: object, one: str, many: str = "") -> str:

@@ -1,7 +1,6 @@
-"""Figures of a day: titles, units and the time zone on each. matplotlib without pyplot: no global state.
+"""Figures of a ``DayView`` and of the backlog, by matplotlib without pyplot and its global state.
 
-Figures take what ``DayView`` computes; ``to_png`` draws them. Names are free text of the vendor: they are shortened
-and never read as markup.
+Vendor's names are shortened and escaped by :func:`label`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, time
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 import matplotlib.dates as mdates
@@ -33,15 +32,15 @@ from vendor_assets.analytics.day import DayView, each
 from vendor_assets.presentable import LONGEST
 
 MOST_TROOPS: Final = 12
-"""Panels of the latency figure at most: the busiest troops."""
+"""Maximum panels of the latency figure: the busiest troops."""
 MOST_ROWS: Final = 40
-"""Rows of the coverage figure at most: those with the largest gaps."""
+"""Maximum rows of the coverage figure: those with the largest gaps."""
 DASH: Final = "\N{EN DASH}"
-"""Stands where there is no number."""
+"""Shown in place of a missing number."""
 WIDTH: Final = 11.0
 """Width of a figure in inches."""
 DPI: Final = 110
-"""1210 pixels in width: what fits into the window in which Dagster shows a plot."""
+"""1210 pixels in width, which fits the window in which Dagster shows a plot."""
 
 INK: Final = "#22313f"
 MUTED: Final = "#7b8794"
@@ -55,14 +54,11 @@ COVER: Final = LinearSegmentedColormap.from_list("cover", ["#f3d9d1", "#f6efe0",
 
 
 def latency(view: DayView) -> Figure:
-    """Percentiles of each troop's main value over its warriors, along the day; one panel a troop."""
+    """Percentiles of each troop's main value over its warriors along the day, one panel per troop."""
     known = view.overview[view.overview["value_name"].notna()]
     shown = known.head(MOST_TROOPS)
-    title = (
-        "Latency along the day"
-        if shown["value_name"].map(metrics.is_latency).all()
-        else "Main value along the day"
-    )
+    is_latency = shown["value_name"].map(metrics.is_latency).all()
+    title = "Latency along the day" if is_latency else "Main value along the day"
     if shown.empty:
         return _nothing(title, "No values on this day.")
     columns = 1 if len(shown) == 1 else 2 if len(shown) <= 4 else 3
@@ -150,15 +146,11 @@ def slowest(view: DayView, count: int = 12) -> Figure:
 
 
 def incident(view: DayView) -> Figure:
-    """The most unusual stretch of the day: the value, what was expected, and each warrior."""
+    """The worst stretch of the day: the value, the expected value, and each warrior."""
     title = "Incident"
     if not view.incidents:
-        reason = (
-            "No values on this day."
-            if not len(view.daily)
-            else "No value was clearly unusual for long enough to tell."
-        )
-        return _nothing(title, reason)
+        unusual = "No value was clearly unusual for long enough to tell."
+        return _nothing(title, unusual if len(view.daily) else "No values on this day.")
     stretch, _ = view.incidents[0]
     rows, single = view.incident_rows
     troop_id, data_group, value_name = stretch.series
@@ -200,7 +192,7 @@ def incident(view: DayView) -> Figure:
     )
     start, end = view.times(stretch)
     text = f"{stretch.change} from {start} to {end}; {compared}; time of day on {_day(view)}"
-    # Not the figure's small print, which would run into a legend of five parts.
+    # As the axis label, because a legend of five parts leaves no room in the figure's last line.
     ax.set_xlabel(text, loc="left", fontsize=8, color=MUTED, labelpad=8)
     name = view.names.get(troop_id, troop_id)
     _head(figure, f"Incident: {label(name, 30)} · {label(data_group, 40)}", "")
@@ -209,7 +201,7 @@ def incident(view: DayView) -> Figure:
 
 
 def coverage(view: DayView) -> Figure:
-    """For each troop and hour, which share of its series has values."""
+    """The share of each troop's series that has values, by hour."""
     title = "Coverage of the day"
     shares = view.coverage
     if shares.empty:
@@ -234,8 +226,7 @@ def coverage(view: DayView) -> Figure:
     ]
     ax.set_yticks(rows[:-1] + 0.5, [label(name, 44) for name in names])
     ax.tick_params(axis="both", labelsize=8.5, length=0, labelcolor=INK)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.spines[:].set_visible(False)
     _hours(ax, view)
     bar = figure.colorbar(
         mesh, ax=ax, fraction=0.025, pad=0.01, format=FuncFormatter(lambda share, _: f"{share:.0%}")
@@ -254,11 +245,11 @@ def coverage(view: DayView) -> Figure:
 def backlog(
     times: Sequence[datetime], waiting: Mapping[str, Sequence[int]], dead: Sequence[int], *, zone: ZoneInfo
 ) -> Figure:
-    """How much waited over time, one panel a kind of work; dead letters, where there were any, below.
+    """Waiting work over time, one panel per kind of work; dead letters, if any, below.
 
     Args:
         times: Instants, ascending.
-        waiting: What waits -> its number at each instant.
+        waiting: Kind of work -> its number at each instant.
         dead: Dead letters at each instant.
         zone: Time zone of the axis.
     """
@@ -296,7 +287,7 @@ def to_png(figure: Figure) -> bytes:
 
 
 def label(text: str, most: int) -> str:
-    """A name as it may be drawn: one line, at most so many characters, nothing that reads as markup or has no glyph."""
+    """A name for drawing: one line, shortened, without markup and characters that have no glyph."""
     glyphs = _glyphs()
     text = text if len(text) <= 2 * LONGEST else f"{text[:LONGEST]}{text[-LONGEST:]}"
     line = " ".join(
@@ -314,10 +305,10 @@ def label(text: str, most: int) -> str:
 
 
 def quantity(value: float) -> str:
-    """A number with three significant digits, large and very small ones with an SI prefix; a dash for none."""
+    """A number with three significant digits and an SI prefix; a dash if it is not finite."""
     if not math.isfinite(value):
         return DASH
-    # Rounded first, so that 999,999 is 1M and not 1e+03k.
+    # Round first, so that 999,999 is 1M and not 1e+03k.
     rounded = float(f"{value:.3g}")
     size = abs(rounded)
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -349,7 +340,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, view: DayView) -> None:
 
 
 def _gapped(rows: pd.DataFrame, *names: str) -> tuple[Any, ...]:
-    """Middles of timeslices and values along them, with a NaN where timeslices are missing: no line over a gap."""
+    """Middles of timeslices and their values, with NaN in gaps, so that lines are interrupted."""
     ordered = rows.sort_values("timeslice_start")
     starts = ordered["timeslice_start"]
     step = starts.diff().median() if len(starts) > 1 else pd.Timedelta(0)
@@ -379,7 +370,6 @@ def _figure(height: float, *, width: float = WIDTH, dpi: int = DPI) -> Figure:
 
 
 def _head(figure: Figure, title: str, text: str) -> None:
-    # One left-aligned block of two lines; the second is the figure's small print.
     figure.suptitle(title, x=0.008, ha="left", fontsize=13, fontweight="bold", color=INK)
     if text:
         figure.supxlabel(text, x=0.008, ha="left", fontsize=8, color=MUTED)
@@ -392,14 +382,13 @@ def _nothing(title: str, text: str) -> Figure:
     return figure
 
 
-def _frame(ax: Axes, grid: str) -> None:
-    for side in ("top", "right", "left"):
-        ax.spines[side].set_visible(False)
+def _frame(ax: Axes, grid: Literal["x", "y"]) -> None:
+    ax.spines[["top", "right", "left"]].set_visible(False)
     ax.spines["bottom"].set_color(GRID)
-    ax.grid(visible=True, axis="x" if grid == "x" else "y", color=GRID, linewidth=0.8)
+    ax.grid(visible=True, axis=grid, color=GRID, linewidth=0.8)
     ax.set_axisbelow(True)
     ax.tick_params(axis="both", labelsize=8, length=0, labelcolor=INK)
-    ax.locator_params(axis="x" if grid == "x" else "y", nbins=6)
+    ax.locator_params(axis=grid, nbins=6)
     formatter = FuncFormatter(lambda value, _: quantity(value))
     (ax.xaxis if grid == "x" else ax.yaxis).set_major_formatter(formatter)
 
@@ -414,8 +403,8 @@ def _hours(ax: Axes, view: DayView) -> None:
 
 
 def _axis(value_name: str) -> str:
-    unit = metrics.unit_of(value_name)
-    return f"{value_name} [{unit}]" if unit else f"{value_name} [vendor's unit]"
+    unit = metrics.unit_of(value_name) or "vendor's unit"
+    return f"{value_name} [{unit}]"
 
 
 def _warriors(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Whether a day's tables can be right: no row twice, no value that its unit forbids, as many rows as usual."""
+"""Plausibility of a day's tables: duplicate rows, values out of range, unusual numbers of rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vendor_assets.tables import TABLES, Table
 
 LOOK_BACK_DAYS: Final = 14
 LEAST_DAYS: Final = 3
-"""Past days without which nothing is usual yet."""
+"""Fewest past days from which to tell what is usual."""
 USUAL: Final = (0.5, 2.0)
 """Between half and twice the median is usual."""
 
@@ -36,14 +36,14 @@ _UNIT_SHARE: Final = re.compile(r"(^|_)(score|apdex)(_|$)")
 
 @dataclass(frozen=True)
 class Implausible:
-    """Values of a day that their unit forbids.
+    """Values of a day that are out of their unit's range.
 
     Attributes:
         value_name: The value's name.
-        rule: What it broke, in words.
-        series: How many series of a warrior did.
-        worst: The value furthest off.
-        example: One of them: troop id and data group.
+        rule: What is wrong, in words.
+        series: Number of series that are affected.
+        worst: The most extreme value.
+        example: Troop id and data group of one of the series.
     """
 
     value_name: str
@@ -54,10 +54,10 @@ class Implausible:
 
 
 def duplicate_rows(store: ObjectStore, key: str, spec: Table) -> int:
-    """Rows of a table whose key another row has already; a table that is not there has none.
+    """Number of rows with the same key as an earlier row; 0 if the table does not exist.
 
-    Each row group is sorted by the table's key, and in nearly all tables so are the groups: then equal rows are
-    neighbours, and one group is held at a time.
+    Row groups are sorted by key, and in nearly all tables so is their sequence: then duplicates are neighbours, and one
+    group at a time is in memory.
 
     Raises:
         StorageError: The table cannot be read.
@@ -93,7 +93,7 @@ def _repeated_keys(store: ObjectStore, key: str, spec: Table) -> int:
 
 
 def duplicates_of_day(store: ObjectStore, day: date, troop_keys: Sequence[str]) -> dict[str, int]:
-    """Duplicate rows of each of a day's tables that has any, as ``performance_data of 42``."""
+    """Duplicate rows of each of a day's tables that has any, by names like ``performance_data of 42``."""
     found = {"troops": duplicate_rows(store, layout.table_key("troops", day), TABLES["troops"])}
     wanted = [
         (asset, troop) for troop in troop_keys for asset in ("warriors", "data_groups", "performance_data")
@@ -109,7 +109,7 @@ def duplicates_of_day(store: ObjectStore, day: date, troop_keys: Sequence[str]) 
 
 
 def implausible_values(daily: pa.Table) -> list[Implausible]:
-    """Values that their unit forbids, as far as a value's name tells the unit; the most frequent first.
+    """Values out of the range of the unit in their name, the most frequent first.
 
     Args:
         daily: Rows of ``daily_performance`` with troop_id, data_group, value_name, min and max.
@@ -139,7 +139,7 @@ def _broken(rows: pa.Table, name: str, rule: str, broken: pa.ChunkedArray, colum
 
 
 def read_extremes(store: ObjectStore, day: date) -> pa.Table:
-    """What :func:`implausible_values` wants of a published day.
+    """A published day's rows for :func:`implausible_values`.
 
     Raises:
         ObjectNotFoundError: The day is not published.
@@ -149,7 +149,7 @@ def read_extremes(store: ObjectStore, day: date) -> pa.Table:
 
 
 def usual_rows(store: ObjectStore, day: date) -> int | None:
-    """Median of the rows of ``daily_performance`` over the complete days of two weeks before; None if too few."""
+    """Median number of rows of ``daily_performance`` on the complete days of the two weeks before; None if too few."""
     days = [day - timedelta(days=back) for back in range(1, LOOK_BACK_DAYS + 1)]
 
     def rows(other: date) -> int | None:
@@ -157,7 +157,7 @@ def usual_rows(store: ObjectStore, day: date) -> int | None:
             metadata, count = read_metadata(store, layout.table_key("daily_performance", other))
         except StorageUnavailableError:
             raise
-        except StorageError:  # it is not there, or it is damaged: this day's check can do without
+        except StorageError:  # missing or damaged: leave that day out
             return None
         return count if metadata.get("state") == "complete" else None
 

@@ -1,7 +1,6 @@
-"""The report of a day: the notebook, executed in a kernel of this very interpreter, and its HTML.
+"""The report of a day: the notebook, executed in a kernel of this interpreter, and its HTML.
 
-papermill executes the notebook, nbconvert turns it into one HTML file without scripts and without anything to
-fetch, so that it can be sent to a colleague as it is.
+papermill executes the notebook; nbconvert makes one self-contained HTML file without scripts.
 """
 
 from __future__ import annotations
@@ -33,24 +32,24 @@ logger = get_logger(__name__)
 
 NOTEBOOK: Final = "performance_report.ipynb"
 CELL_SECONDS: Final = 600
-"""How long one cell may take: the largest day known takes a minute."""
+"""Timeout of a cell; the largest known day takes a minute."""
 START_SECONDS: Final = 60
-"""How long the kernel may take to start."""
+"""Timeout of the kernel's start."""
 
 _LONGEST_SOCKET_FOLDER: Final = 80
-"""Characters; the system allows 107 for the whole path of a socket, on some systems 103."""
+"""Characters; the path of a socket may have 107, on some systems 103."""
 _KERNEL_VARIABLES: Final = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_", "TZ", "TMPDIR", "XDG_", "LD_LIBRARY_PATH"),
     *("PYTHON", "VIRTUAL_ENV", "JUPYTER", "MPL", "OPENBLAS", "OMP_", "MKL_"),
 )
-"""What the names of the variables begin with that any Python process with plots may need."""
+"""Prefixes of environment variables that a Python process with plots may need."""
 _S3_VARIABLES: Final = (
     *("AWS_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("SSL_CERT_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
 )
 _LOG: Final = "kernel.log"
 _HIDDEN: Final = frozenset({"about", "summary"})
-"""Cells that are for Jupyter or for machines: not in the HTML."""
+"""Tags of cells that are not in the HTML."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,9 @@ class Report:
 
     Attributes:
         notebook: The executed notebook, ipynb.
-        html: The same as one HTML file, without code.
-        headline_png: The plot that says most: the incident, or the day's latency where nothing was unusual.
-        summary: The day in a few numbers; see ``DayView.summary``.
+        html: The notebook as one HTML file, without code.
+        headline_png: The plot of the incident, or of the day's latency if there is none.
+        summary: See ``DayView.summary``.
     """
 
     notebook: bytes
@@ -71,21 +70,20 @@ class Report:
 
 
 def render_report(store: ObjectStore, day: date, timezone: str = "UTC", *, show_code: bool = False) -> Report:
-    """Execute the report notebook for a day and turn it into HTML.
+    """Execute the report notebook for a day and convert it to HTML.
 
-    The kernel is this interpreter, whatever kernels are installed, and inherits the environment, from which boto3
-    takes the store's credentials.
+    The kernel is always this interpreter; see :func:`kernel_environment` for what it inherits.
 
     Args:
-        store: Where the day's tables are. The kernel opens it anew by its URL.
+        store: The store of the day's tables, which the kernel opens by its URL.
         day: The day.
         timezone: Time zone of days, an IANA name.
-        show_code: Whether the HTML shows the code too.
+        show_code: Whether the HTML shows the code.
 
     Raises:
-        ObjectNotFoundError: The day's ``daily_performance`` is not there.
+        ObjectNotFoundError: The day's ``daily_performance`` does not exist.
         ConfigurationError: The time zone is unknown.
-        VendorAssetsError: A cell failed; where one of our errors made it fail, that kind of error.
+        VendorAssetsError: A cell failed; an error of ours keeps its type.
     """
     parse_time_zone(timezone)
     if not Warehouse(store).partitions("daily_performance", day):
@@ -97,10 +95,10 @@ def render_report(store: ObjectStore, day: date, timezone: str = "UTC", *, show_
 
 
 def read_report(store: ObjectStore, day: date) -> Report:
-    """A day's report as it was stored, without executing anything.
+    """Read a stored report.
 
     Raises:
-        ObjectNotFoundError: It is not there.
+        ObjectNotFoundError: It does not exist.
         VendorAssetsError: The notebook is not one of ours.
     """
     import nbformat  # noqa: PLC0415
@@ -110,10 +108,10 @@ def read_report(store: ObjectStore, day: date) -> Report:
     try:
         executed = nbformat.reads(notebook.decode(), as_version=4)
     except (ValueError, nbformat.ValidationError) as error:
-        message = (
-            f"the report of {day} cannot be read ({' '.join(str(error).split())[:200]}); materialize it anew"
-        )
-        raise VendorAssetsError(message) from error
+        said = " ".join(str(error).split())[:200]
+        raise VendorAssetsError(
+            f"the report of {day} cannot be read ({said}); materialize it again"
+        ) from error
     return _report(executed, notebook, html)
 
 
@@ -125,7 +123,7 @@ def _report(executed: NotebookNode, notebook: bytes, html: bytes) -> Report:
 
 
 def _execute(parameters: Mapping[str, str]) -> NotebookNode:
-    # All of this is heavy (a second to import), and only a report needs it.
+    # These take a second to import, and only reports need them.
     import nbformat  # noqa: PLC0415
     import papermill  # noqa: PLC0415
     from nbclient.exceptions import CellTimeoutError, DeadKernelError  # noqa: PLC0415
@@ -143,16 +141,14 @@ def _execute(parameters: Mapping[str, str]) -> NotebookNode:
                 start_timeout=START_SECONDS,
                 execution_timeout=CELL_SECONDS,
                 kernel_manager_class=_kernel_manager(folder, parameters["store"]),
-                # People's own IPython start-up files and history are none of the report's business.
+                # Ignore the user's IPython start-up files and history.
                 extra_arguments=[f"--IPKernelApp.ipython_dir={folder}"],
             )
             return executed
         except papermill.PapermillExecutionError as error:
             raise _failure(what, error) from error
         except CellTimeoutError as error:
-            message = (
-                f"{what}: a cell took longer than {CELL_SECONDS} s; look for what else this machine does"
-            )
+            message = f"{what}: a cell took longer than {CELL_SECONDS} s; is this machine overloaded?"
             raise VendorAssetsError(message) from error
         except (DeadKernelError, RuntimeError) as error:
             said = _last_words(folder) or str(error)
@@ -161,7 +157,7 @@ def _execute(parameters: Mapping[str, str]) -> NotebookNode:
 
 
 def _failure(what: str, error: PapermillExecutionError) -> VendorAssetsError:
-    """The error of a cell: of its own kind where it is one of ours, so that it is retried or not as usual."""
+    """The error of a failed cell; an error of ours keeps its type, so that it is retried or not as usual."""
     said = " ".join(str(error.evalue).split())[:1000]
     kind = vars(errors).get(error.ename)
     if isinstance(kind, type) and issubclass(kind, VendorAssetsError):
@@ -170,11 +166,11 @@ def _failure(what: str, error: PapermillExecutionError) -> VendorAssetsError:
 
 
 def kernel_environment(environ: Mapping[str, str], store: str) -> dict[str, str]:
-    """What a report's process needs of the environment: no key, no address of an alert, no password of a database.
+    """The environment of the report's kernel, without API keys, alert addresses and database passwords.
 
     Args:
-        environ: This process's.
-        store: The store's address; credentials of AWS, proxies and certificates are handed on for one on S3 only.
+        environ: This process's environment.
+        store: The store's URL; AWS credentials, proxies and certificates are only kept for S3.
     """
     kept = (*_KERNEL_VARIABLES, *_S3_VARIABLES) if store.startswith("s3://") else _KERNEL_VARIABLES
     return {name: text for name, text in environ.items() if name.upper().startswith(kept)}
@@ -186,19 +182,19 @@ def _last_words(folder: Path) -> str:
 
 
 def _kernel_manager(folder: Path, store: str) -> type[Any]:
-    """A kernel manager that starts this interpreter, keeps its files in a folder and finds this package."""
+    """A kernel manager that starts this interpreter with its files in a folder."""
     from jupyter_client.kernelspec import KernelSpecManager  # noqa: PLC0415
     from jupyter_client.manager import AsyncKernelManager  # noqa: PLC0415
 
-    # The package's parent: where an uninstalled checkout is found, without changing this process's directory.
+    # The kernel's working directory, so that it can import a checkout that is not installed.
     root = Path(vendor_assets.__file__).absolute().parent.parent
     environment = kernel_environment(os.environ, store)  # noqa: TID251 - so that less of it is handed on
 
     class OwnInterpreter(AsyncKernelManager):
         def __init__(self, **options: Any) -> None:
-            # No folders: an installed kernel named python3 may be another Python. The native one is sys.executable.
+            # No folders, because an installed kernel named python3 may be another Python.
             specs = KernelSpecManager(kernel_dirs=[])
-            # Sockets in our folder, which nobody else may enter; paths of sockets must be short.
+            # Sockets in our private folder, if its path is short enough.
             transport = "ipc" if len(str(folder)) < _LONGEST_SOCKET_FOLDER else "tcp"
             super().__init__(
                 kernel_spec_manager=specs,
@@ -208,7 +204,7 @@ def _kernel_manager(folder: Path, store: str) -> type[Any]:
             )
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
-            # What the kernel says outside of cells is for us alone: _last_words tells it if it dies.
+            # Output outside of cells, for _last_words if the kernel dies.
             with (folder / _LOG).open("wb") as log:
                 own = {"cwd": str(root), "stderr": log, "env": environment}
                 await self._async_start_kernel(**(own | options))
@@ -227,7 +223,7 @@ def _html(executed: NotebookNode, *, title: str, show_code: bool) -> str:
     settings.TagRemovePreprocessor.remove_cell_tags = set(_HIDDEN)
     exporter = HTMLExporter(
         config=settings,
-        # The body alone: the other templates load scripts from the network.
+        # The other templates load scripts from the network.
         template_name="basic",
         exclude_input=not show_code,
         exclude_input_prompt=True,

@@ -1,7 +1,6 @@
-"""Small pictures for tables: one line along the day, one bar. Some hundred bytes and a fraction of a millisecond each.
+"""Sparklines and bars for tables, as PNGs of a few hundred bytes with a palette (ISO/IEC 15948).
 
-They go with every partition, where a figure's second of imports and tens of kilobytes would be too much. The format is
-PNG with a palette (ISO/IEC 15948), written by hand.
+Every partition has some, so they must be cheaper than matplotlib, which takes a second to import.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ _PAPER, _AREA, _LINE, _GAP = range(4)
 
 
 def line(values: Sequence[float | None], *, width: int = WIDTH, height: int = HEIGHT) -> bytes:
-    """Values along a stretch of time as a PNG: a line over its area, from zero; what is missing is left rose.
+    """A sparkline as a PNG: a line over its area, from zero; missing values are rose.
 
     Args:
-        values: One for each equal part of the time; None, NaN and infinities where there is none.
+        values: Values at equal intervals; None, NaN and infinities are missing.
     """
     known = [value for value in values if value is not None and math.isfinite(value)]
-    # In parts of the largest, so that neither the largest nor the smallest numbers overflow.
+    # Relative to the largest, so that no number overflows.
     unit = max((abs(value) for value in known), default=0.0) or 1.0
     low, high = min((0.0, *known)) / unit, max((0.0, *known)) / unit
     scale = (height - 3) / (high - low) if high > low else 0.0
@@ -45,16 +44,15 @@ def line(values: Sequence[float | None], *, width: int = WIDTH, height: int = HE
         at = _row(value / unit, low, scale, height)
         for y in range(min(at, zero), max(at, zero) + 1):
             rows[y][x] = _AREA
-        for y in range(
-            min(at, at if before is None else before), max(at, at if before is None else before) + 2
-        ):
+        before = at if before is None else before
+        for y in range(min(at, before), max(at, before) + 2):
             rows[min(y, height - 1)][x] = _LINE
         before = at
     return _png(rows)
 
 
 def bar(share: float, *, width: int = WIDTH // 2, height: int = HEIGHT // 2) -> bytes:
-    """A share, 0 to 1, as a PNG: a bar that is full at 1."""
+    """A bar for a share from 0 to 1, as a PNG."""
     filled = round(width * min(1.0, max(0.0, share))) if math.isfinite(share) else 0
     row = bytearray([_LINE] * filled + [_GAP] * (width - filled))
     return _png([row] * height)
@@ -64,15 +62,15 @@ def image(png: bytes, text: str) -> str:
     """A PNG inside Markdown.
 
     Args:
-        text: For who does not see it; our own words, never a vendor's.
+        text: Alternative text; not escaped, so never a vendor's.
     """
     return f"![{text}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 def cell(text: str, most: int = 60) -> str:
-    """Any text as a table's cell in Markdown: one line, shortened, nothing that reads as markup."""
+    """Any text as a cell of a Markdown table: one line, shortened and escaped."""
     flat = " ".join(text[: 10 * most].split())
-    # Cut first: what is shown as an escape is longer than what it stands for.
+    # Cut first, because escapes are longer than what they stand for.
     shown = presentable(flat if len(flat) <= most else f"{flat[: most - 1]}…", 10 * most)
     return "".join(
         character if character.isalnum() or character in " …" else f"&#{ord(character)};"

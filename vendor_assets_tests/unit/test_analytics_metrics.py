@@ -8,73 +8,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from vendor_assets.analytics import metrics
 
 BY = ("troop_id", "data_group", "value_name")
 DAY = datetime(2026, 11, 19, tzinfo=UTC)
-numbers = st.floats(-1e9, 1e9)
-
-
-@given(st.lists(numbers, min_size=1, max_size=50))
-def test_percentiles_without_weights_are_those_of_numpy(values: list[float]) -> None:
-    """Unweighted percentiles interpolate linearly, so they agree with daily_performance."""
-    assert metrics.percentiles(values, (0.0, 0.5, 0.95, 1.0)) == tuple(
-        np.quantile(values, [0.0, 0.5, 0.95, 1.0])
-    )
-
-
-@given(st.lists(st.tuples(numbers, st.integers(1, 20)), min_size=1, max_size=30), st.floats(0, 1))
-def test_a_weight_counts_as_that_many_equal_values(pairs: list[tuple[float, int]], share: float) -> None:
-    """A weighted percentile is one of the values, and that many of them lie at or below it."""
-    values, weights = zip(*pairs, strict=True)
-    (found,) = metrics.percentiles(values, (share,), weights=[float(weight) for weight in weights])
-    spread = [value for value, weight in pairs for _ in range(weight)]
-    assert found in spread
-    assert sum(value <= found for value in spread) >= share * len(spread) * (1 - 1e-9)
-    assert sum(value < found for value in spread) <= share * len(spread) * (1 + 1e-9)
-
-
-def test_nothing_to_compute_from_gives_nan() -> None:
-    """NaN, infinite and absent values count as absent, and nothing at all gives NaN."""
-    assert all(math.isnan(value) for value in metrics.percentiles([]))
-    assert metrics.percentiles([math.nan, 3.0, math.inf], (0.5,)) == (3.0,)
-    assert all(math.isnan(value) for value in metrics.percentiles([1.0], weights=[0.0]))
-    assert math.isnan(metrics.weighted_mean([math.nan]))
-    assert math.isnan(metrics.apdex([], 1.0))
-    assert math.isnan(metrics.saturation([], 1.0).mean)
-
-
-def test_wrong_arguments_are_refused_with_their_values() -> None:
-    """Shares outside 0 to 1, lengths that differ and thresholds that are not above 0 are errors."""
-    with pytest.raises(ValueError, match="not all between 0 and 1"):
-        metrics.percentiles([1.0], (95,))
-    with pytest.raises(ValueError, match="2 weights for 1 values"):
-        metrics.percentiles([1.0], weights=[1.0, 2.0])
-    with pytest.raises(ValueError, match="not above 0"):
-        metrics.apdex([1.0], 0)
-    with pytest.raises(ValueError, match="not above 0"):
-        metrics.saturation([1.0], 0)
-
-
-def test_the_mean_is_weighted_where_weights_are_positive() -> None:
-    """Weights with a positive sum weigh, others are ignored; a value without a weight is left out."""
-    assert metrics.weighted_mean([1.0, 3.0], [3.0, 1.0]) == 1.5
-    assert metrics.weighted_mean([1.0, 3.0], [0.0, 0.0]) == 2.0
-    assert metrics.weighted_mean([1.0, 3.0], [math.nan, 2.0]) == 3.0
-
-
-def test_apdex_counts_tolerating_values_half() -> None:
-    """Up to T satisfied, up to 4 T tolerating and worth half, above frustrated."""
-    assert metrics.apdex([1.0, 2.0, 8.0, 8.1], 2.0) == (2 + 0.5) / 4
-    assert metrics.apdex([1.0, 9.0], 2.0, weights=[3.0, 1.0]) == 0.75
-
-
-def test_saturation_tells_mean_peak_and_busy_share() -> None:
-    """All three are shares of the capacity; a peak may exceed it."""
-    assert metrics.saturation([25, 100, 125, math.nan], 100) == metrics.Saturation(2.5 / 3, 1.25, 2 / 3)
 
 
 @pytest.mark.parametrize(

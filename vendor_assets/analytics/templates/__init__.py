@@ -1,4 +1,4 @@
-"""Templates of the report's HTML: each value is made presentable and escaped where it is printed."""
+"""Templates of the report's HTML; every value is made presentable and escaped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vendor_assets.presentable import presentable
 
 @cache
 def template(name: str) -> Template:
-    """A template of this folder; what it makes goes into others as it is."""
+    """A template of this folder; the output of one may be used in another without escaping."""
     return Environment(
         loader=PackageLoader("vendor_assets.analytics"),
         autoescape=True,
