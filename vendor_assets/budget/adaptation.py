@@ -1,8 +1,8 @@
-"""Adaptation: what the vendor bears, learnt from its answers. Pure.
+"""Adaptation of the rate to the vendor's capacity, learnt from its answers. Pure.
 
-Three signs are read: throttles (429, or 503 with Retry-After), strain (latency far above its baseline), and, where
-no limit is known, the number of calls that queue at the vendor (Little's law over the latency above the baseline; the
-same idea as TCP Vegas).
+It reacts to three signs: throttles (429, or 503 with Retry-After), strain (latency far above its baseline), and, if no
+limit is known, the number of calls queued at the vendor (Little's law over the latency above the baseline, the idea of
+TCP Vegas).
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from typing import Any, Final, Literal
 Mode = Literal["free", "search", "recover", "plateau", "probe"]
 
 START_RATE: Final = 2.0
-"""Where a search starts, calls per second."""
+"""Initial rate of a search, calls per second."""
 
 APPROACH: Final = 2.0 ** (1 / 7)
-"""A search grows by this factor a second while nothing is known: signs need time to show. Twice in seven seconds ..."""
+"""Growth of the rate per second until the first sign: slow, because signs are delayed."""
 
 FURTHER: Final = 1.05
-"""... and by this one afterwards, above what was borne."""
+"""Growth of the rate per second after the first sign."""
 
 LOWEST_RATE: Final = 0.05
 HIGHEST_RATE: Final = 10_000.0
 
 CUT: Final = 0.7
-"""Each cut leaves this part of the rate."""
+"""Part of the rate that a cut leaves."""
 
 CUT_INTERVAL_SECONDS: Final = 10.0
 """Strain cuts at most once in this time."""
 
 RECOVERY_SECONDS: Final = 30.0
-"""From a cut back to just below where it was needed: fast first, slow near it."""
+"""Time from a cut back to just below the rate that caused it: fast at first, slow near it."""
 
 PROBE_INTERVAL_SECONDS: Final = 600.0
-"""Between two attempts to go past a rate that was throttled."""
+"""Time between two attempts to exceed a throttled rate."""
 
 FORGET_SECONDS: Final = 3600.0
-"""After so long without one, a throttle is the first one again."""
+"""After this time without throttles, the next one counts as the first again."""
 
 SETTLED_SECONDS: Final = 120.0
-"""With a share below one: from one look at the knee to the next."""
+"""Time between two searches for the capacity if the share is below one."""
 
 _WINDOW_SECONDS: Final = 1.0
 _WINDOW_CALLS: Final = 5
@@ -56,17 +56,17 @@ _LONGEST_DEFAULT_HOLD_SECONDS: Final = 60.0
 
 @dataclass(slots=True)
 class Tally:
-    """What came of a process's calls since it last told.
+    """The results of a process's calls since its last report.
 
     Attributes:
-        answered: Calls with an answer, errors of the client's making (4xx) among them.
-        failed: Calls without one, or with a 5xx.
-        failed_since_answer: Calls after the last answer that gave no sign of life.
-        latencies: By endpoint: number and sum of seconds of answered calls.
-        sent: Calls by the quarter of a second in which they were sent, on the clock of whoever reports.
-        failures: Those of ``failed``, in the same way.
-        alive_at: When the last call was sent that gave a sign of life.
-        against: By quota, and whether firmly: answers that contradict what the vendor tells of it.
+        answered: Calls with an answer, including 4xx.
+        failed: Calls without an answer, or with a 5xx.
+        failed_since_answer: Calls without a sign of life after the last answer.
+        latencies: Endpoint -> number and total seconds of answered calls.
+        sent: Calls by the quarter of a second in which they were sent, on the process's clock.
+        failures: The same for ``failed``.
+        alive_at: When the last call with a sign of life was sent.
+        against: (quota, whether firmly) -> answers that contradict what the vendor states of it.
     """
 
     answered: int = 0
@@ -85,13 +85,13 @@ class Tally:
     def add(
         self, endpoint: str, seconds: float, *, alive: bool, answered: bool, now: float = math.inf
     ) -> None:
-        """Count what came of one call, which took some seconds until now.
+        """Count the result of a call that ends now.
 
         Args:
-            endpoint: Where it went.
-            seconds: How long it took.
-            alive: Whether the vendor gave a sign of life ...
-            answered: ... and an answer that can be used.
+            endpoint: The call's endpoint.
+            seconds: Its duration.
+            alive: Whether the vendor gave a sign of life.
+            answered: Whether its answer is usable.
             now: The time.
         """
         sent_at = now - seconds
@@ -110,7 +110,7 @@ class Tally:
             self.failed_since_answer += not alive
 
     def moved(self, seconds: float) -> Tally:
-        """The same on another clock."""
+        """The tally on a clock shifted by some seconds."""
         if abs(seconds) < 0.05:
             return self
         return replace(
@@ -121,7 +121,7 @@ class Tally:
         )
 
     def failed_after(self, moment: float) -> int:
-        """Failures of the last row that were sent after a moment."""
+        """Consecutive failures at the end that were sent after a time."""
         return min(
             self.failed_since_answer,
             self.failed
@@ -129,13 +129,13 @@ class Tally:
         )
 
     def add_against(self, quotas: Sequence[str], firmly: Sequence[str]) -> None:
-        """Count an answer that contradicts what the vendor tells of its quotas."""
+        """Count an answer that contradicts what the vendor states of quotas."""
         for quota in quotas:
             key = (quota, quota in firmly)
             self.against[key] = self.against.get(key, 0) + 1
 
     def join(self, later: Tally) -> None:
-        """Append another tally."""
+        """Add a later tally."""
         self.sent += later.sent
         self.failures += later.failures
         self.alive_at = max(self.alive_at, later.alive_at)
@@ -160,29 +160,29 @@ class Tuning:
     """What was learnt about a vendor account; times are the database's clock.
 
     Attributes:
-        mode: ``free``: the limits decide; ``search``: no limit is known, the rate follows the vendor;
-            ``recover``: back up after a cut; ``plateau``: just below what was throttled; ``probe``: past it.
+        mode: ``free``: limited by quotas only; ``search``: looking for the capacity, no limit is known; ``recover``:
+            rising after a cut; ``plateau``: just below a throttled rate; ``probe``: exceeding it.
         rate: The adapted rate; None while free.
-        low: Where a recovery started.
-        target: Where it leads to.
-        since: When it started, or when the plateau did.
+        low: The rate at which a recovery started.
+        target: The rate to which it leads.
+        since: When the recovery or plateau started.
         until: When the plateau ends.
-        cut_at: The last cut.
+        cut_at: Time of the last cut.
         before: The rate before the last cut or probe.
-        throttled_at: The last throttle that was not one of a row.
+        throttled_at: The last throttle that did not follow another directly.
         resumed_at: The first answer after it.
-        admitted: Answers since.
-        streak: Throttles in a row.
+        admitted: Answers since then.
+        streak: Consecutive throttles.
         starting: Whether a search has seen no sign yet.
-        queue: Calls that queue at the vendor, smoothed.
-        slow: Slow windows in a row.
-        window_at: Since when the following are counted.
-        answered: Calls.
-        failed: Calls.
-        window: By endpoint, number and seconds of the answered ones.
+        queue: Calls queued at the vendor, smoothed.
+        slow: Consecutive slow windows.
+        window_at: Start of the current window.
+        answered: Answered calls in the window.
+        failed: Failed calls in the window.
+        window: Endpoint -> number and total seconds of answered calls in the window.
         delivered: Answers per second, smoothed.
-        needed: The last hold where the vendor did not say; a fourth of it is the next row's first one.
-        baseline: By endpoint: latency without load, in seconds.
+        needed: The last hold for which the vendor gave no time; the next series starts at a fourth of it.
+        baseline: Endpoint -> latency without load, in seconds.
     """
 
     mode: Mode = "free"
@@ -209,17 +209,17 @@ class Tuning:
     baseline: dict[str, float] = field(default_factory=dict)
 
     def dump(self) -> dict[str, Any]:
-        """What differs from a new one."""
+        """The fields that differ from their defaults."""
         return {name: value for name in _NAMES if (value := getattr(self, name)) != getattr(_NEW, name)}
 
     def start_search(self) -> None:
-        """No limit is known: find one."""
+        """Start to look for the vendor's capacity."""
         self.mode = "search"
         self.rate = START_RATE
         self.starting = True
 
     def shift(self, seconds: float) -> None:
-        """Move all times."""
+        """Shift all times to another clock."""
         self.since += seconds
         self.until += seconds
         self.cut_at = _moved(self.cut_at, seconds)
@@ -230,17 +230,17 @@ class Tuning:
     # -- signs -------------------------------------------------------------------------------------
 
     def throttle(self, now: float, current: float) -> float:
-        """The vendor refused a call that was sent at the current rate.
+        """React to a throttled call.
 
-        The first one cuts, a little where a limit is known. Between two of them the vendor admitted what it
-        admits, so from the second on the number of answers in between tells its limit.
+        The first throttle cuts the rate, slightly if a limit is known. From the second on, the number of answers
+        between two throttles tells the vendor's limit.
 
         Args:
             now: The time.
-            current: The rate, calls per second.
+            current: The rate at which it was sent, calls per second.
 
         Returns:
-            How long to hold where the vendor does not say.
+            Seconds to hold if the vendor gives no time.
         """
         self.streak += 1
         before = self.needed / 8 if self.streak == 1 else self.needed
@@ -249,12 +249,12 @@ class Tuning:
             return hold
         admitted = self._admitted_rate(now)
         if self.throttled_at is None and self.mode == "free":
-            # Once may be chance: a call that was late, another team. A second one soon tells more.
+            # One throttle may be chance: a late call, another team. A second one tells more.
             self._cut(now, current, 0.95 * current, current)
         elif admitted is None:
             self._cut(now, current, max(current * CUT, LOWEST_RATE), 0.95 * current)
         else:
-            # The limit lies between what was admitted on average and the rate that was too much.
+            # The limit is between the average admitted rate and the throttled one.
             low = max(min(admitted, current), self.before if self.mode == "probe" else 0.0)
             if low >= 0.95 * current:
                 self._settle(now, 0.97 * current, PROBE_INTERVAL_SECONDS)
@@ -266,14 +266,14 @@ class Tuning:
         return hold
 
     def strain(self, now: float, current: float) -> None:
-        """The vendor suffers: cut, unless that was just done."""
+        """Cut the rate because the vendor is strained, unless that was just done."""
         if self.cut_at is not None and now - self.cut_at < CUT_INTERVAL_SECONDS:
             return
         target = current if self.mode != "recover" else max(self.target, current)
         self._cut(now, current, max(current * CUT, LOWEST_RATE), target)
 
     def undo_cut(self, since: float) -> None:
-        """The vendor was down, not strained: go on where it was before cuts after this moment."""
+        """Undo cuts after a time, because the vendor was down and not strained."""
         if self.cut_at is not None and self.cut_at >= since and self.mode == "recover":
             self.rate = self.before
             self.low = self.before
@@ -282,14 +282,14 @@ class Tuning:
     def absorb(
         self, tally: Tally, now: float, ceiling: float, share: float, permitted: float = math.inf
     ) -> None:
-        """Take in what came of some calls, and adapt the rate once a second.
+        """Add the results of calls, and adapt the rate once a second.
 
         Args:
             tally: The calls.
             now: The time.
-            ceiling: The rate that the limits permit; infinite where none is known.
-            share: Our part of what is found where none is known.
-            permitted: The rate that is not passed since the vendor fell.
+            ceiling: The rate that the limits permit; infinite if none is known.
+            share: Our part of the vendor's capacity, used if no limit is known.
+            permitted: The highest rate allowed since the vendor fell.
         """
         if tally.answered:
             self.streak = 0
@@ -316,7 +316,7 @@ class Tuning:
     # -- inside ------------------------------------------------------------------------------------
 
     def _admitted_rate(self, now: float) -> float | None:
-        """What the vendor admitted per second between the last throttle and this one."""
+        """Calls per second that the vendor admitted since the last throttle."""
         if self.throttled_at is None or self.resumed_at is None or self.admitted < 10:
             return None
         if now - self.resumed_at < 1.0:
@@ -339,7 +339,7 @@ class Tuning:
         self.starting = False
 
     def _measure(self) -> tuple[float, float]:
-        """Seconds of the window's answers above their baseline, and of the baseline itself."""
+        """Total latency of the window's answers above their baseline, and the baseline's total."""
         excess = calm = 0.0
         for endpoint, (number, seconds) in self.window.items():
             mean = seconds / number
@@ -347,7 +347,7 @@ class Tuning:
             if mean < base:
                 base += (mean - base) * min(1.0, number / 20)
             else:
-                # What is slow for good becomes the baseline, within some ten thousand calls.
+                # Permanent slowness becomes the baseline within some ten thousand calls.
                 base += (mean - base) * min(1.0, number / 20_000)
             if endpoint in self.baseline or len(self.baseline) < _ENDPOINTS:
                 self.baseline[endpoint] = base
@@ -379,7 +379,7 @@ class Tuning:
                 self._be_free()
 
     def _is_slow(self, excess: float, calm: float) -> bool:
-        """Whether answers have taken far longer than the baseline, twice in a row."""
+        """Whether answers were far slower than the baseline in two consecutive windows."""
         enough = self.answered >= _WINDOW_CALLS
         slow = enough and excess > max(4 * calm, 0.5 * self.answered)
         self.slow = self.slow + 1 if slow else 0
@@ -408,7 +408,7 @@ class Tuning:
             if share < 0.95:
                 self._settle(now, share * found, SETTLED_SECONDS)
                 return
-            # Far past the knee the queue has to drain; near it a little less is enough.
+            # Far above the capacity the queue has to drain; near it a small cut is enough.
             drain = 0.75 if self.queue > 2 * _QUEUE_HIGH else 0.92
             self.rate = max(drain * found, LOWEST_RATE)
         elif self.queue < _QUEUE_LOW and offered >= 0.7 * current:

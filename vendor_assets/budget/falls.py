@@ -1,10 +1,10 @@
-"""Falls: how a vendor went down, and the rate that is not approached again for hours. Pure.
+"""Falls: the rate at which a vendor failed, and the ceiling that holds for hours afterwards. Pure.
 
-A vendor that gives no sign before it falls shows its limit once. What was sent in the seconds before is remembered
-as the rate at which it fell: calls go on at a quarter of it, return to half of it, and no further for hours.
+A vendor that fails without prior signs shows its limit only then. The rate of the seconds before is remembered: calls
+continue at a quarter of it, return to half of it, and go no further for hours.
 
-Calls and failures are counted by the second in which they were *sent*: a failure that is noticed late (a timeout)
-tells of the moment of its sending, and what was sent before an outage says nothing after it.
+Calls and failures are counted in the second in which they were *sent*, because failures may be noticed late (a timeout)
+and calls sent before an outage say nothing about the time after it.
 """
 
 from __future__ import annotations
@@ -16,63 +16,63 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 QUIET_PART: Final = 0.25
-"""After a fall calls go on at this part of the rate at which the vendor fell ..."""
+"""Part of the rate at which the vendor fell, at which calls continue."""
 
 CEILING_PART: Final = 0.5
-"""... and return to this part of it."""
+"""Part of the rate at which the vendor fell, to which calls return."""
 
 HOLDS_SECONDS: Final = 6 * 3600.0
-"""How long a ceiling stays as it is; after that it rises ..."""
+"""Time for which a ceiling is constant before it rises."""
 
 RISE_SECONDS: Final = 3600.0
-"""... to twice its height in this time."""
+"""Time in which a rising ceiling doubles."""
 
 DOUBT_SECONDS: Final = 900.0
-"""How long a ceiling stays where part of the calls failed at a rate that had been borne: that may have passed."""
+"""The same if only part of the calls failed at a rate borne before, which may be a passing problem."""
 
 BORNE_SECONDS: Final = 25.0
-"""A rate that was sent for so long without failures is borne: longer than vendors look back."""
+"""A rate without failures for this time, longer than vendors look back, is borne."""
 
 AGAIN_SECONDS: Final = 3600.0
-"""The second fall within this time is blamed on the rate, whatever was borne before."""
+"""A second fall within this time is attributed to the rate, even if it was borne before."""
 
 BACK_CALLS: Final = 3
-"""A vendor is back once so many calls were answered, and one failed at most ..."""
+"""A vendor is back after this many answers in a row with at most one failure."""
 
 CALM_CALLS: Final = 30
 CALM_FAILURES: Final = 2
-"""... and calm once so many were in a row, or with so few failures in between."""
+"""A vendor is calm after ``CALM_CALLS`` answers with at most this many failures between."""
 
 LEAST_PART: Final = 1 / 16
-"""Falls in a row halve the ceiling down to this part of the rate at which the first one was."""
+"""Least ceiling after repeated falls, as a part of the rate of the first one."""
 
 DOUBLING_SECONDS: Final = 20.0
-"""From a quarter to half of the rate at which the vendor fell, where that was too much for it ..."""
+"""Time in which calls return from a quarter to half, if the rate was too high for the vendor."""
 
 CAREFUL_DOUBLING_SECONDS: Final = 480.0
-"""... and where it had been borne before: nobody knows what the vendor bears now."""
+"""The same if the rate had been borne before, so that the vendor's capacity is unknown now."""
 
 LOW_DOUBLING_SECONDS: Final = 5.0
-"""Up to the quarter."""
+"""Time in which calls double up to the quarter."""
 
 QUICK_START: Final = 0.125
 QUICK_DOUBLING_SECONDS: Final = 1.2
-"""After an outage that was not caused by the rate: from an eighth of it to all of it within four seconds."""
+"""After an outage not caused by the rate: from an eighth to the full rate within four seconds."""
 
 FAILURES: Final = 5
-"""So many failures ..."""
+"""Fewest failures that count as a fall although other calls are answered."""
 
 FAILED_PART: Final = 0.2
-"""... that are this part of the calls since the first of them ..."""
+"""Least part of the calls since the first failure that must fail."""
 
 FAILING_SECONDS: Final = 1.0
-"""... and go on for so long are a fall, too, where the vendor still answers the others."""
+"""Least time for which they must go on."""
 
 PERSISTENT_SECONDS: Final = 10.0
-"""Where that goes on, the rate is halved after this time, and again."""
+"""If failures persist, the rate is halved after each such time."""
 
 _ANY_LOAD_SECONDS: Final = 300.0
-"""Where it goes on for so long at the least rate, it is not the rate."""
+"""If failures persist for this time at the least rate, the rate is not their cause."""
 
 _KEPT_SECONDS: Final = 45
 _INSTANT_SECONDS: Final = 0.3
@@ -84,35 +84,35 @@ _STALE_SECONDS: Final = 0.05
 
 @dataclass(slots=True)
 class Falls:
-    """What was sent of late, and what is known of how the vendor fell; times are the database's clock.
+    """Recent calls, and what is known of the vendor's falls; times are the database's clock.
 
     Attributes:
-        second: The first second that is counted.
-        sent: Calls by second, from there on.
-        failed: How many of them failed.
+        second: The first counted second.
+        sent: Calls per second, from ``second`` on.
+        failed: Failures among them.
         began: When calls began after a pause.
-        since: The first failure of the present row, by its sending.
-        last: The last one.
-        noticed: When a failure was last heard of.
-        alive_at: When the last call was sent that gave a sign of life.
-        borne: The highest rate that was sent for long without failures, since the last fall.
-        bore_at: In which second that was looked at last.
-        ceiling: The rate that is not passed; None where there is none.
-        until: When it starts to rise.
-        rate: The rate at which the vendor fell last.
-        fell_at: When; None where it never did.
-        first_rate: The rate of the first fall of a row.
-        number: Falls in that row.
-        part: The part of the calls that failed; 1 where nothing was answered.
-        ramp: The rate after a fall at first; None where there is no ramp.
-        ramp_at: When it starts to rise.
-        ramp_doubling: The seconds in which it doubles.
-        ramp_to: Where it ends.
-        acted_at: When something was done about failures; those that were sent before say nothing new.
-        answered: Answers to what was sent since.
-        unanswered: Failures of what was sent since.
-        streak: Answers in a row, with few failures in between.
-        back: Whether the vendor is back since.
+        since: When the first failure of the current series was sent.
+        last: When the last one was sent.
+        noticed: When a failure was last reported.
+        alive_at: When the last call with a sign of life was sent.
+        borne: Highest rate sustained without failures since the last fall.
+        bore_at: Second in which ``borne`` was last computed.
+        ceiling: The rate not to exceed; None if there is none.
+        until: When the ceiling starts to rise.
+        rate: The rate at the last fall.
+        fell_at: Time of the last fall; None if there was none.
+        first_rate: The rate at the first fall of a series.
+        number: Falls in that series.
+        part: The part of calls that failed; 1 if none was answered.
+        ramp: The initial rate after a fall; None if there is no ramp.
+        ramp_at: When the ramp starts to rise.
+        ramp_doubling: Seconds in which it doubles.
+        ramp_to: The rate at which it ends.
+        acted_at: When the rate was last changed because of failures; calls sent before no longer count.
+        answered: Answers to calls sent since then.
+        unanswered: Failures of calls sent since then.
+        streak: Answers in a row, tolerating few failures.
+        back: Whether the vendor answers again.
         calm: Whether it is back for good.
         failing_part: The part of calls that fails at any rate.
     """
@@ -147,11 +147,11 @@ class Falls:
     failing_part: float = 0.0
 
     def dump(self) -> dict[str, Any]:
-        """What differs from a new one."""
+        """The fields that differ from their defaults."""
         return {name: value for name in _NAMES if (value := getattr(self, name)) != getattr(_NEW, name)}
 
     def shift(self, seconds: float) -> None:
-        """Move all times."""
+        """Shift all times to another clock."""
         self.sent, self.failed = [], []
         self.since = None
         self.began += seconds
@@ -165,7 +165,7 @@ class Falls:
     # -- what it permits ---------------------------------------------------------------------------
 
     def permitted(self, now: float) -> float | None:
-        """The rate that is not passed now, in calls per second; None where there is none."""
+        """The highest rate allowed now, in calls per second; None if unlimited."""
         ceiling = self.height(now)
         if self.ramp is None:
             return ceiling
@@ -182,22 +182,22 @@ class Falls:
         return ramp if ceiling is None else min(ramp, ceiling)
 
     def height(self, now: float) -> float | None:
-        """The ceiling, which rises after some hours."""
+        """The current ceiling, which rises after some hours."""
         if self.ceiling is None or now <= self.until:
             return self.ceiling
         return self.ceiling * math.pow(2.0, min((now - self.until) / RISE_SECONDS, 60.0))
 
     def returning(self, now: float) -> bool:
-        """Whether calls are on their way back after a fall."""
+        """Whether the rate is still below the ceiling after a fall."""
         permitted = self.permitted(now)
         return self.ramp is not None and permitted is not None and permitted != self.height(now)
 
     def reason(self, now: float, wall: datetime) -> str:
-        """Why there is a ceiling, in one sentence; empty where there is none.
+        """Why there is a ceiling, in one sentence; empty if there is none.
 
         Args:
             now: The time.
-            wall: The same, for people.
+            wall: The same as a date.
         """
         height = self.height(now)
         if height is None or self.fell_at is None:
@@ -214,7 +214,7 @@ class Falls:
         )
 
     def forget(self) -> None:
-        """Somebody knows better: nothing is known any more of how the vendor fell."""
+        """Forget the ceiling and the falls that led to it."""
         self.ceiling = self.ramp = self.fell_at = None
         self.number = 0
         self.back = self.calm = True
@@ -224,13 +224,13 @@ class Falls:
     def count(
         self, sent: Counter[int], failed: Counter[int], now: float, alive_at: float = -math.inf
     ) -> None:
-        """Take in calls, and failures by the moment at which they were sent.
+        """Count calls and failures by the time at which they were sent.
 
         Args:
             sent: Calls by quarter of a second.
-            failed: Failures by that of their sending.
+            failed: Failures by quarter of a second.
             now: The time.
-            alive_at: When the last of the calls was sent that gave a sign of life.
+            alive_at: When the last call with a sign of life was sent.
         """
         self.alive_at = max(self.alive_at, min(alive_at, now))
         for quarter in sorted(sent):
@@ -257,12 +257,12 @@ class Falls:
             self.second += old
 
     def look(self, answered: int, now: float, *, known: bool) -> None:
-        """See what was borne, and whether part of the calls has failed for long enough.
+        """Update the sustained rate, and see whether part of the calls has failed for long enough.
 
         Args:
-            answered: Answers to what was sent after the last fall.
+            answered: Answers to calls sent after the last fall.
             now: The time.
-            known: Whether there is a limit that the vendor told, or somebody set.
+            known: Whether a limit is known from the vendor or the settings.
         """
         self._see_whether_back(answered, now)
         self._bear(now)
@@ -277,27 +277,27 @@ class Falls:
             self.fall(now, row[1], known=known)
 
     def fall(self, now: float, part: float = 1.0, *, known: bool, onset: float | None = None) -> None:
-        """The vendor has fallen: learn at which rate, and what to do when it is back.
+        """Record a fall: find its rate, and set the ceiling and the ramp for the time after.
 
         Args:
             now: The time.
             part: The part of the calls that failed.
-            known: Whether there is a limit that the vendor told, or somebody set.
-            onset: When it began, by the sending of the first call that failed; None: as counted.
+            known: Whether a limit is known from the vendor or the settings.
+            onset: When the first failed call was sent; None uses the counted failures.
         """
         row = self._row()
         if row is not None and self.since is not None and self.alive_at > self.since + _INSTANT_SECONDS:
-            # A row of failures may be chance: others were answered.
+            # Other calls were answered, so consecutive failures may be chance.
             part = min(part, row[1])
         if onset is None:
             onset = row[0] if row is not None else self.since if self.since is not None else now
         again = self.fell_at is not None and now - self.fell_at <= AGAIN_SECONDS
         calls, pace, rate = self._before(onset, now, abrupt=known and not again and self.ramp is None)
-        # Where part of the calls goes on to fail, a row of failures may be chance.
+        # While part of the calls keeps failing, consecutive failures may be chance.
         was_back = self.calm or (self.back and self.part >= 1.0)
         self._start_anew(now)
         if not was_back:
-            # The vendor goes on and off: come back lower, and slower.
+            # The vendor is unstable: return at a lower rate, more slowly.
             if self.ramp is not None:
                 self.ramp = max(0.5 * self.ramp, LEAST_PART * max(self.first_rate, self.ramp_to))
                 self.ramp_doubling = max(self.ramp_doubling, DOUBLING_SECONDS)
@@ -306,7 +306,7 @@ class Falls:
             self.ramp = None
         fewest = _FEWEST_CALLS if known or again or self.borne else 2
         if calls < fewest or (not again and pace <= 0.5 * self.borne) or self.failing_part:
-            # Too few calls to have done it, or failures that no rate avoids.
+            # Too few calls to be the cause, or failures that occur at any rate.
             return
         doubtful = known and not again and pace <= 1.15 * self.borne
         self.rate, self.fell_at, self.part = rate, now, part
@@ -328,7 +328,7 @@ class Falls:
         self.ramp_to = self.ceiling
 
     def come_back(self, now: float, current: float) -> None:
-        """The vendor answers again: everybody comes back, in little steps.
+        """Start the ramp after the vendor's first answer.
 
         Args:
             now: The time.
@@ -349,7 +349,7 @@ class Falls:
         return self.ramp_doubling == QUICK_DOUBLING_SECONDS
 
     def _start_anew(self, now: float) -> None:
-        """Only what is sent from now on tells whether the vendor is back."""
+        """Count only calls sent from now on."""
         self.acted_at, self.since = now, None
         self.back = self.calm = False
         self.answered = self.unanswered = self.streak = 0
@@ -376,7 +376,7 @@ class Falls:
         counts[place] += number
 
     def _sum(self, counts: list[int], start: float, end: float) -> float:
-        """Calls between two moments, spread evenly within each second."""
+        """Calls between two times, spread evenly within each second."""
         total = 0.0
         for place in range(max(0, math.floor(start) - self.second), len(counts)):
             second = self.second + place
@@ -386,10 +386,10 @@ class Falls:
         return total
 
     def _row(self) -> tuple[float, float] | None:
-        """Since when a large part of the calls has failed, and which; None where none does.
+        """Since when a large part of the calls has failed, and that part; None if that is not the case.
 
-        The part has to be larger than chance makes it where a fifth of the calls fails: by four deviations, or two
-        where calls got no answer for many seconds, as much was sent since.
+        The part must exceed what chance explains if a fifth of the calls fails: by four standard deviations, or two if
+        failures were noticed seconds after they were sent, because many calls were sent since.
         """
         if self.since is None:
             return None
@@ -403,7 +403,7 @@ class Falls:
             sent += here
             failed += self.failed[place]
             moment = max(self.since, float(self.second + place))
-            # Of the first second only what was sent from then on.
+            # Of the first second, only the calls from that moment on.
             calls = max(sent - here * (moment - self.second - place), float(failed))
             chance = usual * calls + deviations * math.sqrt(usual * (1 - usual) * calls)
             if failed >= max(FAILURES, chance):
@@ -411,15 +411,15 @@ class Falls:
         return found
 
     def _before(self, onset: float, now: float, *, abrupt: bool) -> tuple[float, float, float]:
-        """What was sent before a moment.
+        """The calls before a fall.
 
         Args:
-            onset: The moment.
+            onset: When it began.
             now: The time.
-            abrupt: Whether the pace was the full one from its first call on.
+            abrupt: Whether calls had the full pace from the first one on.
 
         Returns:
-            Calls in the seconds before, their pace, and the rate that is blamed.
+            Calls in the seconds before, their pace, and the rate to blame.
         """
         began = self._began_before(onset)
         active = max(0.0, onset - began)
@@ -429,20 +429,20 @@ class Falls:
         start = max(onset - span, began)
         calls = self._sum(self.sent, start, onset)
         if math.floor(start) == math.floor(began):
-            # The first second was not a whole one.
+            # The first second was not complete.
             first = self._sum(self.sent, math.floor(start), math.floor(start) + 1.0)
             whole = min(math.floor(start) + 1.0, now) - began
             inside = min(math.floor(start) + 1.0, onset) - start
             calls += first * (inside / max(whole, inside, 0.01) - inside)
         pace = calls / max(min(active, span), 0.25)
         if abrupt and active < _IDLE_SECONDS:
-            # The vendor may look back over up to ten seconds, and was given only these.
+            # The vendor may look back over ten seconds, of which only these had calls.
             every = max(calls, self._sum(self.sent, began - 1.0, onset))
             return calls, pace, every / max(1.5, 1.9 * active)
         return calls, pace, calls / min(max(active, 2.0), span)
 
     def _began_before(self, onset: float) -> float:
-        """When the calls began that went on until a moment."""
+        """When the uninterrupted calls before a time began."""
         if self.began <= onset:
             return self.began
         first = place = math.floor(onset) - self.second
@@ -464,7 +464,7 @@ class Falls:
             self.failing_part = 0.0
 
     def _go_down(self, now: float) -> None:
-        """Where calls go on to fail although there are fewer, send fewer still."""
+        """Lower the rate further if calls keep failing after a fall."""
         if self.ramp is None or self._quick or self.acted_at is None:
             return
         if self.ceiling is None or now - self.acted_at < PERSISTENT_SECONDS:
@@ -474,7 +474,7 @@ class Falls:
             return
         least = LEAST_PART * self.first_rate
         if self.ramp <= least and self.fell_at is not None and now - self.fell_at > _ANY_LOAD_SECONDS:
-            # It is not the rate that makes them fail.
+            # The rate is not the cause.
             self.forget()
             self.failing_part = part
             return

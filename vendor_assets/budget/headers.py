@@ -1,6 +1,6 @@
-"""What a vendor's answer says of its quota, in every form that was found in use. Pure.
+"""Rate-limit headers in every form found in use. Pure.
 
-Three things are read, whatever their names' case; a repeated header arrives joined with commas.
+Names are case-insensitive; a repeated header arrives joined with commas.
 
 How long to wait (:func:`retry_after_seconds`): ``Retry-After`` with seconds or a date of any of HTTP's three forms
 (RFC 9110, 5.6.7 and 10.2.3); fractions; durations like ``30s``, ``6m0s`` and ``PT30S``; ISO 8601 and JavaScript's
@@ -8,9 +8,9 @@ dates; UNIX timestamps; ``X-Retry-After``, ``Retry-After-<limit>`` (NestJS), ``X
 ``X-Rate-Limit-Retry-After-Seconds`` (Bucket4j), ``X-Retry-In`` (Traefik), and in milliseconds ``Retry-After-Ms`` and
 ``x-ms-retry-after-ms`` (Azure, OpenAI).
 
-What the limits are (:func:`parse_policies`), and what is left of them (:func:`parse_quotas`):
+The limits (:func:`parse_policies`), and what is left of them (:func:`parse_quotas`):
 
-- The IETF draft's present form, ``RateLimit-Policy: "name";q=100;w=60`` and ``RateLimit: "name";r=50;t=30``
+- The IETF draft's current form, ``RateLimit-Policy: "name";q=100;w=60`` and ``RateLimit: "name";r=50;t=30``
   (datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers, 08 to 11), with several policies, quota units and
   partition keys; its form of draft 07, ``RateLimit: limit=100, remaining=50, reset=30`` with ``RateLimit-Policy:
   100;w=60`` (docs.honeycomb.io/api); that of 03, ``RateLimit-Limit: 100, 100;w=60``
@@ -22,13 +22,11 @@ What the limits are (:func:`parse_policies`), and what is left of them (:func:`p
   ``-Reset-After`` (discord.com/developers/docs/topics/rate-limits).
 - Several windows at once: ``X-RateLimit-Limit-Minute`` (developer.konghq.com/plugins/rate-limiting),
   ``X-HubSpot-RateLimit-Secondly``, ``X-RateLimit-Limit-Requests`` (OpenAI), ``Anthropic-RateLimit-Requests-Limit``.
-- ``X-Shopify-Shop-Api-Call-Limit: 32/40`` is a bucket that leaks at least one call a second: it says something once
-  it is full.
+- ``X-Shopify-Shop-Api-Call-Limit: 32/40`` is a bucket that leaks at least one call a second; it matters once full.
 
-Where a text can be read in two ways, the one that asks for more patience is taken: a bare number is seconds, of several
-values the longest counts, and a quota that is used up and does not say until when is so for its whole period. Quotas
-of anything but calls (bytes, tokens) count only once they are used up. Texts that are none of this, and numbers that
-are not plain digits, say nothing.
+Ambiguous texts are read in the way that waits longer: a bare number is seconds, of several values the longest counts,
+and a used-up quota without a reset time lasts for its whole period. Quotas of anything but calls (bytes, tokens) count
+only once they are used up. Other texts, and numbers that are not plain digits, are ignored.
 """
 
 from __future__ import annotations
@@ -42,13 +40,13 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 LONGEST_HOLD_SECONDS: Final = 3600.0
-"""However long a vendor asks us to wait: after this, one call asks again."""
+"""Longest wait, whatever the vendor asks for; after it one call tries again."""
 
 LONGEST_RESET_SECONDS: Final = 86_400.0
-"""A reset that is further away is taken to be so far away."""
+"""Longest time until a reset; longer ones are cut to it."""
 
 LONGEST_PERIOD_SECONDS: Final = 366 * 86_400.0
-"""A policy over a longer time is none."""
+"""Longest period; policies with longer ones are ignored."""
 
 _LONGEST_TEXT: Final = 1000
 _LONGEST_TIME: Final = 100
@@ -65,7 +63,7 @@ _MONTH: Final = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 _BETWEEN_VALUES: Final = re.compile(rf",(?!\s*[0-9]{{1,2}}[ -]{_MONTH})")
 """A comma that is not the one after a date's weekday."""
 _UNIX_TIMES: Final = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3), (1e9, 1.0))
-"""From which number on a time is a UNIX timestamp, and in which unit."""
+"""Least number that is a UNIX timestamp in a unit, and the unit in seconds."""
 
 _MEMBER: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^",])+')
 _PARAMETER: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^";])+')
@@ -95,14 +93,14 @@ _PERIODS: Final = {
 
 @dataclass(frozen=True)
 class Quota:
-    """What is left of the vendor's quota.
+    """What is left of a quota.
 
     Attributes:
         remaining: Calls until the reset.
-        reset_seconds: Until the quota is whole again, from 0 up.
-        limit: Calls per period, where the vendor says it.
-        period_seconds: The period, where the vendor says it.
-        name: The limit's name, where the vendor says it.
+        reset_seconds: Seconds until the reset, at least 0.
+        limit: Calls per period, if stated.
+        period_seconds: The period, if stated.
+        name: The limit's name, if stated.
     """
 
     remaining: float
@@ -114,7 +112,7 @@ class Quota:
 
 @dataclass(frozen=True)
 class Policy:
-    """A limit that the vendor tells: so many calls in each period."""
+    """A limit stated by the vendor, in calls per period."""
 
     limit: float
     period_seconds: float
@@ -122,7 +120,7 @@ class Policy:
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
-    """How long an answer's headers ask to wait, in any form that this module names; else None."""
+    """Seconds that an answer's headers ask to wait; None if they do not."""
     found = []
     for words, text in _retry_afters(headers):
         seconds = _seconds_until(text, now, 1e-3 if _MILLISECOND_WORDS.intersection(words) else 1.0)
@@ -132,32 +130,32 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | No
 
 
 def wait_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
-    """How long to wait after a throttle: what it asks for, else until what is used up is whole again; else None."""
+    """Seconds to wait after a throttle: as it asks, else until the used-up quota resets; None if unknown."""
     asked = retry_after_seconds(headers, now)
     if asked is not None:
         return asked
     empty = [quota.reset_seconds for quota in parse_quotas(headers, now) if quota.remaining < 1]
     if not empty:
-        # A throttle need not say that nothing is left.
+        # A throttle may omit that nothing is left.
         silent = (fields for fields in _fields(headers).values() if "remaining" not in fields)
         empty = [reset for fields in silent if (reset := _reset_seconds(fields, now)) is not None]
     return min(max(empty), LONGEST_HOLD_SECONDS) if empty else None
 
 
 def is_throttle(status: int | None, headers: Mapping[str, str]) -> bool:
-    """Whether an answer says that we were too fast: 429, or 503 or 403 that asks to come again later."""
+    """Whether an answer is a throttle: 429, or 403 or 503 with a time to retry after."""
     return status == 429 or (status in (403, 503) and next(_retry_afters(headers), None) is not None)
 
 
 def parse_quotas(headers: Mapping[str, str], now: datetime) -> tuple[Quota, ...]:
-    """What an answer says is left, of each quota that it names.
+    """What is left of each quota that an answer names.
 
     Args:
-        headers: Of the answer; names in any case.
-        now: Aware; what a date or timestamp is relative to.
+        headers: The answer's headers.
+        now: Aware; dates and timestamps are relative to it.
 
     Returns:
-        Those whose remaining calls and reset are told, or can be bounded from above.
+        Quotas whose remaining calls and reset are stated, or can be bounded from above.
     """
     found = [_quota_of(fields, now) for fields in _fields(headers).values()]
     found += _draft_quotas(headers)
@@ -166,11 +164,7 @@ def parse_quotas(headers: Mapping[str, str], now: datetime) -> tuple[Quota, ...]
 
 
 def parse_policies(headers: Mapping[str, str]) -> tuple[Policy, ...]:
-    """The limits that an answer tells, amount and period both, as calls.
-
-    Args:
-        headers: Of the answer; names in any case.
-    """
+    """The limits on calls for which an answer states amount and period."""
     found = {
         Policy(limit, period, str(fields.get("name", "")))
         for fields in _fields(headers).values()
@@ -184,12 +178,12 @@ def parse_policies(headers: Mapping[str, str]) -> tuple[Policy, ...]:
 
 
 def answer_time(headers: Mapping[str, str], default: datetime) -> datetime:
-    """The answer's ``Date``, so that a wrong clock on either side does no harm; else the default."""
+    """The answer's ``Date``, which makes differences between clocks harmless; else the default."""
     return _date(header(headers, "Date") or "") or default
 
 
 def header(headers: Mapping[str, str], name: str) -> str | None:
-    """One header's text, its name in any case."""
+    """A header's text, by its case-insensitive name."""
     wanted = name.lower()
     return next((text for found, text in headers.items() if found.lower() == wanted), None)
 
@@ -210,7 +204,7 @@ def _retry_afters(headers: Mapping[str, str]) -> Iterator[tuple[list[str], str]]
 
 
 def _fields(headers: Mapping[str, str]) -> dict[tuple[str, ...], dict[str, str]]:
-    """The headers with one value each, by what tells apart the limits of one answer (``minute``, ``requests``)."""
+    """Headers with a single value, grouped by the words that distinguish limits (``minute``, ``requests``)."""
     found: dict[tuple[str, ...], dict[str, str]] = {}
     for name, text in headers.items():
         words = _words(name[:_LONGEST_TIME])
@@ -240,7 +234,7 @@ def _fields(headers: Mapping[str, str]) -> dict[tuple[str, ...], dict[str, str]]
             fields.setdefault("window", window)
     shared = found.get((), {})
     for fields in found.values():
-        # One reset that is not told for each window is that of the tightest one.
+        # A single reset for several windows is that of the tightest one.
         if "reset" not in fields and fields.get("remaining") == shared.get("remaining") and "reset" in shared:
             fields["reset"] = shared["reset"]
     return found
@@ -269,7 +263,7 @@ def _quota_of(fields: Mapping[str, str], now: datetime) -> Quota | None:
     if reset is None:
         return None
     if period is not None:
-        # A window ends after its period at the latest, whatever a clock or a unit makes of it.
+        # A window ends after its period at the latest, even if clocks differ or the unit is misread.
         reset = min(reset, period)
     return Quota(
         remaining=remaining,
@@ -308,7 +302,7 @@ def _bucket(headers: Mapping[str, str]) -> Quota | None:
 
 
 def _members(headers: Mapping[str, str], wanted: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The items of a structured list (RFC 9651): each a value and its parameters, quotes taken off."""
+    """The items of a structured list (RFC 9651): a value and its parameters, unquoted."""
     for name, text in headers.items():
         if tuple(word for word in _words(name[:_LONGEST_TIME]) if word != "x") != wanted:
             continue
@@ -322,7 +316,7 @@ def _members(headers: Mapping[str, str], wanted: tuple[str, ...]) -> Iterator[tu
 
 
 def _draft_policies(headers: Mapping[str, str]) -> Iterator[tuple[Policy, str]]:
-    """Policies and the unit of their quotas."""
+    """Policies and their quota units."""
     members = [*_members(headers, ("ratelimit", "policy")), *_members(headers, ("ratelimit", "limit"))]
     for head, parameters in members:
         amount = _number(head) if _number(head) is not None else _number(parameters.get("q"))
@@ -361,7 +355,7 @@ def _draft_quotas(headers: Mapping[str, str]) -> list[Quota]:
 def _told(
     remaining: str | None, reset: str | None, policy: Policy | None, name: str, limit: float | None = None
 ) -> Quota | None:
-    """What the draft tells: whole seconds, from now."""
+    """A quota in the draft's form: whole seconds from now."""
     left, seconds = _number(remaining), _number(reset)
     period = policy.period_seconds if policy else None
     if left is None or left < 0:
@@ -390,7 +384,7 @@ def _unquoted(text: str) -> str:
 
 
 def _seconds_until(text: str | None, now: datetime, unit: float = 1.0) -> float | None:
-    """Seconds to a time in any form; below 0 where it has passed, infinite where it cannot be so far away."""
+    """Seconds until a time in any form; negative if it has passed, infinite if it is implausibly far away."""
     if text is None:
         return None
     texts = _BETWEEN_VALUES.split(text[:_LONGEST_TEXT])[:_MOST_POLICIES]
