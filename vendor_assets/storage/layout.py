@@ -1,7 +1,7 @@
-"""Every object key is built here. Pure.
+"""The layout of the store: the keys of all objects. Pure.
 
-What a vendor names is hostile input: it becomes a segment of a key only through :func:`encode_segment`.
-In all functions ``troop`` is a troop's partition key, which is such a segment already::
+A vendor's names are hostile input, which only :func:`encode_segment` makes safe as a segment of a key. The argument
+``troop`` is always a troop's partition key, which is such a segment::
 
     vendor_assets.json
     processed/<table>/day=2026-11-20/troop=<key>/data.parquet
@@ -28,9 +28,9 @@ from typing import Final
 from vendor_assets.errors import StorageError
 
 MARKER_KEY: Final = "vendor_assets.json"
-"""Key of the marker that says whose data a store holds."""
+"""Key of the store's marker."""
 SEGMENT_BYTES: Final = 160
-"""A segment is never longer."""
+"""Maximum length of a segment."""
 
 _PLAIN: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 _DOT: Final = ord(".")
@@ -53,11 +53,11 @@ _TABLE_KEY: Final = re.compile(
 
 
 def encode_segment(text: str) -> str:
-    """Make any text safe as a segment of a key, in Hive paths and as part of a partition key.
+    """Make any text safe as a segment of a key, of a Hive path and of a partition key.
 
-    ASCII letters, digits, ``_`` and ``-`` stay, and so does a single dot between two of them; every other UTF-8
-    byte becomes ``~XX``. The empty text becomes ``~``. What would be longer than 160 bytes is cut and ends with
-    ``~~`` and half of its SHA-256: still unique, but :func:`decode_segment` cannot undo it.
+    ASCII letters, digits, ``_`` and ``-`` are kept, and so is a single dot between two of them; every other UTF-8 byte
+    becomes ``~XX``, and the empty text ``~``. A result longer than 160 bytes is cut and ends with ``~~`` and half of
+    the text's SHA-256: it stays unique, but cannot be decoded.
     """
     data = text.encode("utf-8", "surrogatepass")
     if not data:
@@ -69,7 +69,7 @@ def encode_segment(text: str) -> str:
     if len(encoded) <= SEGMENT_BYTES:
         return encoded
     kept = encoded[: SEGMENT_BYTES - len(_CUT) - _DIGEST_CHARACTERS]
-    # Not in the middle of an escape.
+    # Do not cut in the middle of an escape.
     kept = re.sub(r"~[0-9A-F]?$", "", kept)
     return kept + _CUT + hashlib.sha256(data).hexdigest()[:_DIGEST_CHARACTERS]
 
@@ -79,10 +79,10 @@ def _is_inner_dot(data: bytes, at: int) -> bool:
 
 
 def decode_segment(text: str) -> str:
-    """The text that :func:`encode_segment` was given.
+    """Undo :func:`encode_segment`.
 
     Raises:
-        StorageError: No such segment exists, or it was cut for its length.
+        StorageError: The text is not a segment, or was cut.
     """
     if _CUT in text:
         raise StorageError(
@@ -99,12 +99,12 @@ def decode_segment(text: str) -> str:
 
 
 def is_segment(text: str) -> bool:
-    """Whether a text is one that :func:`encode_segment` gives, such as a troop's partition key."""
+    """Whether a text is an encoded segment, such as a troop's partition key."""
     return _SEGMENT.fullmatch(text) is not None
 
 
 def day_of_folder(name: str) -> date | None:
-    """The day of a folder ``day=2026-11-20``; None for what others have put there."""
+    """The day of a folder ``day=2026-11-20``; None for foreign names."""
     try:
         return date.fromisoformat(name.removeprefix("day=")) if _DAY_FOLDER.fullmatch(name) else None
     except ValueError:
@@ -112,13 +112,13 @@ def day_of_folder(name: str) -> date | None:
 
 
 def troop_of_folder(name: str) -> str | None:
-    """The partition key of a folder ``troop=42``; None for what others have put there."""
+    """The partition key of a folder ``troop=42``; None for foreign names."""
     key = name.removeprefix("troop=")
     return key if name.startswith("troop=") and is_segment(key) else None
 
 
 def table_key(table: str, day: date | None = None, troop: str | None = None) -> str:
-    """Key of a table's Parquet object; of a table that is not partitioned without day and troop."""
+    """Key of a table's Parquet object; day and troop are None for unpartitioned tables."""
     return f"{table_prefix(table)}{_partition(day, troop)}data.parquet"
 
 
@@ -149,12 +149,12 @@ def parse_table_key(key: str) -> tuple[str, date, str | None]:
 
 
 def harvest_prefix(asset: str, day: date, troop: str | None = None) -> str:
-    """Prefix of all harvests of a partition; its holder lies directly below."""
+    """Prefix of a partition's harvests and its holder."""
     return f"raw_data/{asset}/{_partition(day, troop)}"
 
 
 def harvest_folder(asset: str, day: date, troop: str | None, harvest_id: str) -> str:
-    """Folder of one harvest, with a slash at its end."""
+    """Folder of one harvest, with a trailing slash."""
     return f"{harvest_prefix(asset, day, troop)}h-{harvest_id}/"
 
 
@@ -174,17 +174,17 @@ def finish_key(folder: str) -> str:
 
 
 def removed_key(folder: str) -> str:
-    """Key of the record that a harvest's landed responses were removed for their age."""
+    """Key of the record that a harvest's landed responses were removed by retention."""
     return f"{folder}removed"
 
 
 def holder_key(folder: str) -> str:
-    """Key of the record that says who works on a partition; give the partition's :func:`harvest_prefix`."""
+    """Key of the record of a partition's holder, below its :func:`harvest_prefix`."""
     return f"{folder}holder"
 
 
 def sightings_prefix(day: date) -> str:
-    """Prefix of what was seen of troops and warriors while a day was running."""
+    """Prefix of a day's sightings."""
     return f"raw_data/sightings/day={day.isoformat()}/"
 
 
@@ -199,12 +199,12 @@ def dead_letters_key(asset: str, day: date, troop: str | None = None) -> str:
 
 
 def dead_letters_prefix(asset: str | None = None, day: date | None = None) -> str:
-    """Prefix of the dead letters of an asset's day, or of an asset; without one, of all."""
+    """Prefix of the dead letters of an asset's day, of an asset, or of all."""
     return "dead_letters/" + ("" if asset is None else f"{asset}/{_partition(day, None)}")
 
 
 def failure_key(asset: str, day: date, troop: str | None = None) -> str:
-    """Key of how a partition's newest harvest failed."""
+    """Key of the record of a partition's failed newest harvest."""
     return f"{failures_prefix(asset, day)}{_partition(None, troop)}failure.json"
 
 
@@ -214,7 +214,7 @@ def failures_prefix(asset: str, day: date) -> str:
 
 
 def parse_dead_letters_key(key: str) -> tuple[str, date, str | None] | None:
-    """Asset, day and troop of a partition's dead letters; None for what others have put there."""
+    """Asset, day and troop of a key of dead letters; None for foreign keys."""
     match = _LETTERS_KEY.fullmatch(key)
     day = day_of_folder(match["day"]) if match else None
     if match is None or day is None or not is_segment(match["troop"] or "-"):
@@ -223,7 +223,7 @@ def parse_dead_letters_key(key: str) -> tuple[str, date, str | None] | None:
 
 
 def quarantine_key(asset: str, day: date, troop: str | None = None) -> str:
-    """Key of a partition's rows that do not fit its table."""
+    """Key of a partition's quarantined rows."""
     return f"quarantine/{asset}/{_partition(day, troop)}quarantine.jsonl"
 
 
@@ -233,11 +233,11 @@ def report_key(day: date, suffix: str) -> str:
 
 
 def new_ulid(now: datetime, after: str = "") -> str:
-    """A new identifier of 26 characters that sorts by time (milliseconds), then by chance.
+    """A new ULID: 26 characters that sort by time in milliseconds, then randomly.
 
     Args:
         now: The time.
-        after: An identifier that it sorts after, even if the clock that made that one was ahead.
+        after: A ULID after which it sorts, even if the clock that made that one was ahead.
 
     Source: the ULID specification, https://github.com/ulid/spec.
     """

@@ -1,6 +1,6 @@
 """The marker: whose data a store holds, written before its first object and compared before any work.
 
-Without it, a setting that was forgotten or mistyped would mix the data of two vendors, all of it green.
+Without it, a forgotten or mistyped setting would mix the data of two vendors unnoticed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vendor_assets.storage.source import EMBEDDED, Source
 UNMARKED: Final = "unmarked"
 UNREADABLE: Final = "unreadable"
 COMPARED_SECONDS: Final = 60.0
-"""For so long a process that lives long relies on having compared."""
+"""Time for which a comparison is valid in a long-lived process."""
 _FORMAT: Final = 1
 # The embedded vendor's world, see simulator/world.py; a test compares.
 _EMBEDDED_ID: Final = re.compile(r"200\d{6}")
@@ -45,12 +45,12 @@ _LOOPBACK: Final = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
 
 @dataclass(frozen=True)
 class Marker:
-    """What a store says of itself.
+    """The marker of a store.
 
     Attributes:
-        source: Whose data it holds.
-        written_at: When that was first said, or last changed.
-        etag: Of the object.
+        source: Whose data the store holds.
+        written_at: When the marker was written.
+        etag: The marker object's etag.
     """
 
     source: Source
@@ -59,10 +59,10 @@ class Marker:
 
     @classmethod
     def read(cls, store: ObjectStore) -> Self | None:
-        """The marker of a store; None where it has none.
+        """Read a store's marker; None if there is none.
 
         Raises:
-            ConfigurationError: It cannot be understood; the message says what to do.
+            ConfigurationError: It is unreadable.
         """
         try:
             data, etag = store.get_with_etag(layout.MARKER_KEY)
@@ -73,8 +73,9 @@ class Marker:
             document = json.loads(data)
             written = document["format"]
             if isinstance(written, int) and written > _FORMAT:
-                message = f"{uri} was written by a newer version (format {written}); update vendor_assets"
-                raise ConfigurationError(message)
+                raise ConfigurationError(
+                    f"{uri} was written by a newer version (format {written}); update vendor_assets"
+                )
             texts = [document[name] for name in ("kind", "address", "account")]
             if written != _FORMAT or not all(isinstance(text, str) and text.isprintable() for text in texts):
                 raise ValueError("not a marker")
@@ -101,7 +102,7 @@ def _encoded(source: Source) -> bytes:
 def open_marked_store(
     url: str, source: Source, *, s3_client_factory: Callable[[], Any] | None = None
 ) -> tuple[ObjectStore, Claim]:
-    """A store that is written only with the data of one source, and the claim that it holds nobody else's.
+    """Open a store for the data of one source, with the claim that guards it.
 
     Raises:
         ConfigurationError: As :func:`open_store`.
@@ -114,11 +115,11 @@ def open_marked_store(
 
 
 class Claim:
-    """The claim that a store holds the data of one source, and of no other.
+    """The claim that a store holds the data of one source only.
 
     Args:
         store: The store.
-        source: Whose data are to be read and written.
+        source: The source whose data are read and written.
         monotonic: Clock in seconds.
     """
 
@@ -132,10 +133,10 @@ class Claim:
         self._compared_at: float | None = None
 
     def compare(self) -> None:
-        """Make sure that the store does not hold somebody else's data; asks it at most once in a minute.
+        """Compare the store's marker with the source, at most once a minute.
 
         Raises:
-            ConfigurationError: It does, or does not say clearly whose; nothing was written.
+            ConfigurationError: The store holds another source's data, or that is unclear.
             StorageUnavailableError: The store cannot be read.
         """
         with self._lock:
@@ -145,13 +146,13 @@ class Claim:
                 self._compared_at = now
 
     def settle(self) -> None:
-        """Before the first write: compare, prove that conditions hold, and mark a store that has no marker.
+        """Before the first write: compare, prove that conditional writes work, and mark a new store.
 
-        A new store is tried at length, once; of a marked one on a server each process asks by two writes of the
-        marker itself, which must be refused: the server behind an address may be another one today.
+        A new store is tested thoroughly, once. On a marked one, unless it is a folder, each process tries two writes of
+        the marker that must be refused, because the server behind an address may have changed.
 
         Raises:
-            ConfigurationError: The store holds somebody else's data; nothing was written.
+            ConfigurationError: The store holds another source's data; nothing was written.
             StorageUnavailableError: The store cannot be written, or ignores conditions.
         """
         marker = self._marker()
@@ -163,7 +164,7 @@ class Claim:
         try:
             self._store.put(layout.MARKER_KEY, _encoded(self._source), if_absent=True)
         except ObjectConflictError:
-            # Somebody else was first: either for the same source, or this is refused.
+            # Another process was first; compare with its marker.
             self._marker()
 
     def _marker(self) -> Marker | None:
@@ -175,16 +176,16 @@ class Claim:
         return marker
 
     def _compare_with_data(self) -> None:
-        """What older versions wrote, and what lost its marker, is known by its tables."""
+        """Compare with the tables of an unmarked store, which an older version wrote or which lost its marker."""
         tables = list(_tables(self._store))
         for source, kind in _told_by(self._store, tables):
             if kind != self._source.kind or source not in (None, str(self._source)):
                 raise ConfigurationError(self._mismatch(source or kind, token=UNMARKED))
-            # Older versions named the kind alone.
+            # Older versions stored only the kind.
             if source is None and self._source.address == EMBEDDED and not _is_embedded(self._store, tables):
                 raise ConfigurationError(self._mismatch(kind, token=UNMARKED))
         address = urlsplit(self._source.address)
-        # An embedded vendor that somebody started by hand, and configured, is on this machine.
+        # An embedded vendor that was started by hand is configured at a loopback address.
         somewhere_else = address.scheme and not _LOOPBACK.fullmatch(address.hostname or "")
         if somewhere_else and _is_embedded(self._store, tables):
             raise ConfigurationError(self._mismatch(str(Source(self._source.kind, EMBEDDED))))
@@ -195,7 +196,7 @@ class Claim:
             f"but {_shown(self._source)} is configured; "
         )
         if EMBEDDED in (Source.parse(held).address, self._source.address):
-            return f"{said}set VENDOR_ASSETS_STORE to another place, or move what is there away"
+            return f"{said}set VENDOR_ASSETS_STORE to another place, or move its data away"
         return (
             f"{said}correct VENDOR_KIND, VENDOR_URL, VENDOR_ACCOUNT or VENDOR_ASSETS_STORE, or, where it is the same "
             f"account at a new address, run: vendor-assets store move --from {token or shlex.quote(held)}"
@@ -209,17 +210,16 @@ def _shown(source: Source) -> str:
 
 
 def move(store: ObjectStore, source: Source, before: str) -> None:
-    """Say that a store holds the data of another source from now on: the same account, at another address.
+    """Mark a store as holding the data of another source: the same account at another address.
 
     Args:
         store: The store.
-        source: Whose data it is to hold.
-        before: Whose it holds now, as the marker says; ``unmarked`` where there is no marker, ``unreadable`` where
-            there is none that can be read.
+        source: The new source.
+        before: The current source, as in the marker; ``unmarked`` or ``unreadable`` if that is the marker's state.
 
     Raises:
-        ConfigurationError: The marker says otherwise than ``before``; nothing was changed.
-        ObjectConflictError: Somebody else changed the marker at the same time.
+        ConfigurationError: ``before`` is not the current source, or one of them is the embedded vendor.
+        ObjectConflictError: Another process changed the marker at the same time.
     """
     etag: str | None = None
     try:
@@ -245,7 +245,7 @@ def move(store: ObjectStore, source: Source, before: str) -> None:
 
 
 def _tables(store: ObjectStore) -> Iterator[str]:
-    """Keys of a few tables that came from the vendor: of the oldest and the newest day."""
+    """Keys of a few harvested tables of the oldest and the newest day."""
     prefix = layout.table_prefix("troops")
     days = [name for name in store.folders(prefix) if name.startswith("day=")]
     for day in sorted({*days[:1], *days[-1:]}):
@@ -255,9 +255,9 @@ def _tables(store: ObjectStore) -> Iterator[str]:
 
 
 def _told_by(store: ObjectStore, tables: Sequence[str]) -> Iterator[tuple[str | None, str]]:
-    """Source (None where an older version wrote it) and kind that tables name."""
+    """Source and kind in the metadata of tables; older versions stored no source."""
     for key in tables:
-        # One that cannot be read says nothing; whoever needs it will complain.
+        # Unreadable tables are reported by whoever needs them.
         with suppress(StorageError):
             metadata, _ = read_metadata(store, key)
             source = metadata.get("source")
@@ -267,7 +267,7 @@ def _told_by(store: ObjectStore, tables: Sequence[str]) -> Iterator[tuple[str | 
 
 
 def _is_embedded(store: ObjectStore, tables: Sequence[str]) -> bool:
-    """Whether rosters name troops that only the embedded vendor has."""
+    """Whether rosters have troops that only the embedded vendor has."""
     for key in tables:
         with suppress(StorageError):
             _, day, of_troop = layout.parse_table_key(key)
