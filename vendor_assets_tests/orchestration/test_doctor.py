@@ -48,11 +48,10 @@ class Vendor:
 
         yield SimpleNamespace(fetch=fetch, vendor_ahead_seconds=self.ahead_seconds)
 
-    def budget(self) -> Any:
-        state = SimpleNamespace(
+    def state(self) -> Any:
+        return SimpleNamespace(
             limits=("1000/min",), permitted_rate=13.3, share=0.8, why="the limit of 1000/min"
         )
-        return SimpleNamespace(state=lambda: state, close=lambda: None)
 
     def leases(self) -> Any:
         def everyone() -> list[Any]:
