@@ -300,7 +300,7 @@ def test_an_answer_that_is_no_s3_is_one_line(
         lambda: store.head("a"),
     ):
         with pytest.raises(
-            StorageUnavailableError, match=r"otherwise than S3 does .*; correct AWS_ENDPOINT_URL"
+            StorageUnavailableError, match=r"does not answer like S3 .*; correct AWS_ENDPOINT_URL"
         ):
             ask()
 
