@@ -64,7 +64,11 @@ TROOPS: Final = Table(
     schema=pa.schema(
         [
             _column("troop_id", pa.string(), "The vendor's id of the troop"),
-            _column("troop_key", pa.string(), "The troop's partition key: its id made safe for paths"),
+            _column(
+                "troop_key",
+                pa.string(),
+                "The troop's partition key: its first name and its id, safe in paths",
+            ),
             _column("name", pa.string(), "Display name: free text, may change and repeat", nullable=True),
             _column(
                 "attributes", pa.string(), "What else the vendor says of it, a JSON object", nullable=True

@@ -18,6 +18,7 @@ from vendor_assets.storage import layout
 from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import TableWriter, duckdb_reason, read_metadata
+from vendor_assets.storage.troop_keys import TroopKeys
 from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def daily_performance(
         "window_end": window.end.isoformat(),
     }
     ids = {layout.encode_segment(troop_id): troop_id for troop_id in troop_names}
+    ids |= TroopKeys(store).ids()
     # The object is sorted by troop id; file names are encoded, which sorts otherwise.
     ordered = sorted(sizes, key=lambda partition: ids.get(partition.troop or "", partition.troop or ""))
     try:

@@ -17,6 +17,7 @@ from vendor_assets.days import day_window, parse_day, parse_time_zone
 from vendor_assets.errors import ObjectNotFoundError
 from vendor_assets.presentable import presentable
 from vendor_assets.storage import layout
+from vendor_assets.storage.troop_keys import TroopKeys
 
 WEEKS: Final = 4
 """Past weeks with which the day is compared."""
@@ -97,6 +98,7 @@ class DayView:
         """State of each troop's data, by troop id: complete, partial, empty or missing."""
         keys = self.warehouse.states("performance_data", self.day)
         ids = {layout.encode_segment(troop_id): troop_id for troop_id in self._known_names}
+        ids |= TroopKeys(self.warehouse.store).ids()
         # A troop without a roster entry and statistics is known by its key only.
         return {ids.get(key, key): state for key, state in keys.items()}
 

@@ -34,6 +34,7 @@ from vendor_assets.storage.parquet import (
     read_table,
 )
 from vendor_assets.storage.roster import Roster
+from vendor_assets.storage.troop_keys import TroopKeys
 from vendor_assets.tables import TABLES, Table
 from vendor_assets.temporary import temporary_folder
 
@@ -313,10 +314,17 @@ class Warehouse:
         self, spec: Table, days: Sequence[date], troops: Iterable[str] | str
     ) -> tuple[list[str], list[Partition]]:
         """The partition keys of the troops that are meant, and their partitions on these days."""
-        names = {text: _keys(text) for text in ([troops] if isinstance(troops, str) else troops)}
+        texts = [troops] if isinstance(troops, str) else list(troops)
+        names = {text: _keys(text) for text in texts}
         candidates = {key for keys in names.values() for key in keys}
         found = self._with_keys(spec, days, candidates)
         known = {partition.troop for partition in found}
+        if not all(known.intersection(keys) for keys in names.values()):
+            ids = TroopKeys(self.store).known()
+            names = {text: (*keys, *([ids[text]] if text in ids else [])) for text, keys in names.items()}
+            candidates = {key for keys in names.values() for key in keys}
+            found = self._with_keys(spec, days, candidates)
+            known = {partition.troop for partition in found}
         if not all(known.intersection(keys) for keys in names.values()):
             others = [day for day in self._days_of(spec.name) if day not in set(days)]
             elsewhere = {partition.troop for partition in self._with_keys(spec, others, candidates)}
@@ -509,20 +517,9 @@ def _troop_of(key: str) -> str | None:
 
 
 def _keys(text: str) -> tuple[str, ...]:
-    """The partition keys that a text may mean: a troop's id first, then a key as it is."""
-    return (
-        tuple(dict.fromkeys((layout.encode_segment(text), text)))
-        if _is_key(text)
-        else (layout.encode_segment(text),)
-    )
-
-
-def _is_key(text: str) -> bool:
-    try:
-        return layout.encode_segment(layout.decode_segment(text)) == text
-    except StorageError:
-        # A key that was cut for its length cannot be decoded.
-        return "~~" in text and len(text) <= layout.SEGMENT_BYTES
+    """The partition keys that a text may mean by itself: a troop's id, or a key as it is."""
+    keys = [layout.encode_segment(text), *([text] if layout.is_segment(text) else [])]
+    return tuple(dict.fromkeys(keys))
 
 
 def repeated(value: object, kind: pa.DataType, rows: int) -> pa.Array:

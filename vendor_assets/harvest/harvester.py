@@ -45,6 +45,7 @@ from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.roster import COLUMNS, Roster, troops_of
+from vendor_assets.storage.troop_keys import TroopKeys
 from vendor_assets.vendors.base import Asset, PlannedRequest, Vendor
 
 logger = get_logger(__name__)
@@ -288,7 +289,7 @@ class Harvester:
             troop_id="",
             window=window,
             previous=layout.table_key("troops", day),
-            troop_key=layout.encode_segment,
+            troop_keys=TroopKeys(self.store).assign,
         ) as found:
             troop_ids = [
                 troop.id

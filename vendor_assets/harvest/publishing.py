@@ -35,6 +35,7 @@ from vendor_assets.states import SUCCEEDED, state_of
 from vendor_assets.storage import layout
 from vendor_assets.storage.changes import compare
 from vendor_assets.storage.parquet import TableWriter, read_groups, read_metadata
+from vendor_assets.storage.troop_keys import TroopKeys
 from vendor_assets.tables import TABLES
 
 logger = get_logger(__name__)
@@ -239,7 +240,7 @@ class Publisher:
                 troop_id=plan.troop_id,
                 window=self.window,
                 previous=self.base.table_key,
-                troop_key=layout.encode_segment,
+                troop_keys=TroopKeys(self.tools.store).assign,
                 stopping=self.tools.stop.is_set,
             )
         return tabulate(

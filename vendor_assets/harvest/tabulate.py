@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -258,7 +258,7 @@ def tabulate_roster(
     troop_id: str,
     window: Window,
     previous: str,
-    troop_key: Callable[[str], str],
+    troop_keys: Callable[[Mapping[str, str | None]], Mapping[str, str]],
     stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Tabulated]:
     """Read landed lists of troops or warriors, and the day's sightings, into a roster.
@@ -268,7 +268,7 @@ def tabulate_roster(
 
     Args:
         previous: Object key of the partition's present table; it need not exist.
-        troop_key: Makes a partition key from a troop's id.
+        troop_keys: The partition keys of troops, by id, from their names by id.
         stopping: Whether the run is to stop; asked before each answer.
 
     Raises:
@@ -298,9 +298,10 @@ def tabulate_roster(
                 row = dict(zip(parsed.columns, values, strict=True))
                 _observe(seen, row[id_column], row, fetched_at, later)
         rows = [seen[key] for key in sorted(seen)]
+        keys = troop_keys({row["troop_id"]: row["name"] for row in rows}) if asset == "troops" else {}
         for row in rows:
             if asset == "troops":
-                row["troop_key"] = troop_key(row["troop_id"])
+                row["troop_key"] = keys[row["troop_id"]]
             else:
                 row["troop_id"] = troop_id
         batch = pa.RecordBatch.from_pylist(rows, schema=spec.schema)

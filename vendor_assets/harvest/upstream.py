@@ -13,6 +13,7 @@ from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_groups, read_metadata
 from vendor_assets.storage.roster import Roster, Troop
+from vendor_assets.storage.troop_keys import TroopKeys
 from vendor_assets.vendors.base import Asset
 
 _ROWS_AT_ONCE: Final = 8192
@@ -70,8 +71,9 @@ class Upstream:
 
     def troop_id(self) -> str:
         """The vendor's id of the troop, also where it is not on the roster."""
-        troop = self.troop()
-        return troop.id if troop else layout.decode_segment(str(self.troop_key))
+        if troop := self.troop():
+            return troop.id
+        return TroopKeys(self.store).ids().get(str(self.troop_key), str(self.troop_key))
 
     def troop_name(self) -> str:
         """The troop's display name; empty where nobody knows it."""

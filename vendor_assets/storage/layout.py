@@ -4,6 +4,7 @@ A vendor's names are hostile input, which only :func:`encode_segment` makes safe
 ``troop`` is always a troop's partition key, which is such a segment::
 
     vendor_assets.json
+    troop_keys.json
     processed/<table>/day=2026-11-20/troop=<key>/data.parquet
     raw_data/<asset>/day=2026-11-20/troop=<key>/holder
     raw_data/<asset>/day=2026-11-20/troop=<key>/h-<ulid>/{plan, chunk-<writer>-<n>, finish, removed}
@@ -29,6 +30,8 @@ from vendor_assets.errors import StorageError
 
 MARKER_KEY: Final = "vendor_assets.json"
 """Key of the store's marker."""
+TROOP_KEYS_KEY: Final = "troop_keys.json"
+"""Key of the object that holds the partition key of each troop."""
 SEGMENT_BYTES: Final = 160
 """Maximum length of a segment."""
 
@@ -52,12 +55,12 @@ _TABLE_KEY: Final = re.compile(
 )
 
 
-def encode_segment(text: str) -> str:
+def encode_segment(text: str, most_bytes: int = SEGMENT_BYTES) -> str:
     """Make any text safe as a segment of a key, of a Hive path and of a partition key.
 
     ASCII letters, digits, ``_`` and ``-`` are kept, and so is a single dot between two of them; every other UTF-8 byte
-    becomes ``~XX``, and the empty text ``~``. A result longer than 160 bytes is cut and ends with ``~~`` and half of
-    the text's SHA-256: it stays unique, but cannot be decoded.
+    becomes ``~XX``, and the empty text ``~``. A result longer than ``most_bytes`` is cut and ends with ``~~`` and half
+    of the text's SHA-256: it stays unique.
     """
     data = text.encode("utf-8", "surrogatepass")
     if not data:
@@ -66,9 +69,9 @@ def encode_segment(text: str) -> str:
         chr(byte) if byte in _PLAIN or (byte == _DOT and _is_inner_dot(data, at)) else f"~{byte:02X}"
         for at, byte in enumerate(data)
     )
-    if len(encoded) <= SEGMENT_BYTES:
+    if len(encoded) <= most_bytes:
         return encoded
-    kept = encoded[: SEGMENT_BYTES - len(_CUT) - _DIGEST_CHARACTERS]
+    kept = encoded[: most_bytes - len(_CUT) - _DIGEST_CHARACTERS]
     # Do not cut in the middle of an escape.
     kept = re.sub(r"~[0-9A-F]?$", "", kept)
     return kept + _CUT + hashlib.sha256(data).hexdigest()[:_DIGEST_CHARACTERS]
@@ -100,7 +103,7 @@ def decode_segment(text: str) -> str:
 
 def is_segment(text: str) -> bool:
     """Whether a text is an encoded segment, such as a troop's partition key."""
-    return _SEGMENT.fullmatch(text) is not None
+    return len(text) <= SEGMENT_BYTES and _SEGMENT.fullmatch(text) is not None
 
 
 def day_of_folder(name: str) -> date | None:

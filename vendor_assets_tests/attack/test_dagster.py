@@ -18,7 +18,6 @@ from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.about import DAY_TAG, FOLLOW_TAG, HARVEST_JOB, TRIGGER_TAG
-from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.s3 import S3Store
 from vendor_assets_tests.attack.conftest import Note
@@ -29,7 +28,7 @@ from vendor_assets_tests.support.proxy import faulty_proxy
 from vendor_assets_tests.support.s3 import RunningS3
 from vendor_assets_tests.support.secrets import SECRET, files_with_secret, logs_with_bodies
 from vendor_assets_tests.support.simulator import RunningSimulator
-from vendor_assets_tests.support.truth import harvested_rows, true_rows
+from vendor_assets_tests.support.truth import harvested_rows, key_of, true_rows
 
 RATE = 60
 WORLD = {"warriors": 120, "data_groups": 1, "limit": f"{RATE}/s"}
@@ -54,7 +53,7 @@ class Deployment:
     @property
     def troops(self) -> list[str]:
         """Partition keys of the troops, the same on each day."""
-        return [layout.encode_segment(troop.id) for troop in self.vendor.world.troops_on(DAYS[-1], "UTC")]
+        return [key_of(troop) for troop in self.vendor.world.troops_on(DAYS[-1], "UTC")]
 
     def launch(self, day: date) -> str:
         """Harvest all troops of a day in one run."""

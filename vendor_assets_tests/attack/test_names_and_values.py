@@ -11,6 +11,7 @@ from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.simulator.world import HOSTILE_NAMES
 from vendor_assets.storage import layout
 from vendor_assets.storage.parquet import duckdb_connection, read_table
+from vendor_assets.storage.troop_keys import TroopKeys
 from vendor_assets_tests.attack.conftest import Note
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.secrets import SECRET, files_with_secret
@@ -43,7 +44,9 @@ def test_hostile_names_are_only_data(trial: Trial, note: Note) -> None:
     odd = [path for path in store.rglob("*") if not path.name.isascii() or not path.name.isprintable()]
     assert not odd
     # A partition key is the id made safe, and leads back to it.
-    assert {layout.decode_segment(key) for key in trial.troops} == set(known)
+    assert {
+        troop_id for troop_id, key in TroopKeys(trial.store).known().items() if key in trial.troops
+    } == set(known)
     # SQL reads them as they are.
     with duckdb_connection(trial.deployment.store) as connection:
         pattern = trial.deployment.store.uri("processed/performance_data/day=*/troop=*/data.parquet")
@@ -93,8 +96,9 @@ ODD = ("weird_values", "weird_times", "drift_missing", "drift_type")
 def test_odd_values_go_to_quarantine(trial: Trial, note: Note) -> None:
     """What is no finite number or has no place in time is kept aside with its reason; its neighbours are true."""
     bad = dict(zip(trial.troops, ODD, strict=False))
+    ids = TroopKeys(trial.deployment.store).ids()
     trial.vendor.faults(
-        [{"kind": kind, "match": f"/applications/{troop}/.*/data.json"} for troop, kind in bad.items()]
+        [{"kind": kind, "match": f"/applications/{ids[troop]}/.*/data.json"} for troop, kind in bad.items()]
     )
     runs = trial.harvest()
     assert runs[0].success
@@ -110,7 +114,7 @@ def test_odd_values_go_to_quarantine(trial: Trial, note: Note) -> None:
     }
     assert checks == set(bad)
     harvested, truth = trial.rows(), trial.truth()
-    by_troop = {layout.decode_segment(troop): kind for troop, kind in bad.items()}
+    by_troop = {ids[troop]: kind for troop, kind in bad.items()}
     for key, value in harvested.items():
         kind = by_troop.get(key[0])
         allowed = {None, float(2**63), -1.5} if kind == "weird_values" else set()
@@ -124,7 +128,7 @@ def test_odd_values_go_to_quarantine(trial: Trial, note: Note) -> None:
         # Of very many the first are kept, and all are counted.
         assert 0 < len(records) <= trial.numbers("performance_data", troop)["quarantined_records"]
         assert all(record["reason"] for record in records)
-        of_troop = [key for key in truth if key[0] == layout.decode_segment(troop)]
+        of_troop = [key for key in truth if key[0] == ids[troop]]
         assert len([key for key in of_troop if key in harvested]) < len(of_troop)
     trial.vendor.clear_faults()
     for troop in bad:

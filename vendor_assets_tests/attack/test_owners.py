@@ -20,7 +20,7 @@ from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.deployment import yesterday
 from vendor_assets_tests.support.secrets import SECRET
 from vendor_assets_tests.support.simulator import RunningSimulator
-from vendor_assets_tests.support.truth import harvested_rows, true_rows
+from vendor_assets_tests.support.truth import harvested_rows, key_of, true_rows
 
 DAY = yesterday()
 RATE = 20
@@ -70,7 +70,7 @@ def test_the_second_run_is_refused_for_what_the_first_has(
     tmp_path: Path, vendor: RunningSimulator, note: Note
 ) -> None:
     """Of all troops only the one that is being harvested is refused, and the message names its holder."""
-    big, *others = [layout.encode_segment(troop.id) for troop in vendor.world.troops_on(DAY, "UTC")]
+    big, *others = [key_of(troop) for troop in vendor.world.troops_on(DAY, "UTC")]
     harvest = command(tmp_path, vendor)
     # One slow answer keeps the first at work until the second has asked.
     vendor.faults([{"kind": "latency", "seconds": 20, "count": 1, "match": f"/{big}/.*data.json"}])
@@ -98,7 +98,7 @@ def test_a_holder_that_wakes_up_late_commits_nothing(
     tmp_path: Path, vendor: RunningSimulator, note: Note, long: bool
 ) -> None:
     """Stopped for longer than its lease lasts, it is replaced; awake again, it changes nothing and ends saying so."""
-    big = layout.encode_segment(vendor.world.troops_on(DAY, "UTC")[0].id)
+    big = key_of(vendor.world.troops_on(DAY, "UTC")[0])
     harvest = command(tmp_path, vendor)
     sleeper = harvest.start("harvest", "--day", DAY.isoformat(), "--troop", big, "--no-report")
     until_data(sleeper, vendor, 20)

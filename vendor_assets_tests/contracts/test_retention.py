@@ -16,7 +16,7 @@ from vendor_assets.harvest.retention import Removal
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
-from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon
+from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon, with_plain_keys
 
 DAY = date(2026, 11, 20)
 DAYS = 30
@@ -26,7 +26,7 @@ class Bench:
     """A day of two troops, harvested at noon of the day after."""
 
     def __init__(self, store: ObjectStore) -> None:
-        self.store = store
+        self.store = with_plain_keys(store)
         self.now = noon()
         self.client = ToyClient({"1": {"a": ["cpu", "sql"]}, "2": {"b": ["cpu"]}}, lambda: self.now)
         self.alive = Alive()

@@ -18,12 +18,12 @@ from vendor_assets.days import last_complete_day, parse_time_zone
 from vendor_assets.errors import StoppedError, VendorAssetsError, VendorUnauthorizedError
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, Order, Outcome
-from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.vendors.base import Request
 from vendor_assets.vendors.new_relic import NewRelic
 from vendor_assets_tests.support.simulator import RunningSimulator, simulator
 from vendor_assets_tests.support.toy import Alive
+from vendor_assets_tests.support.truth import key_of
 
 DAY = last_complete_day(datetime.now(UTC), parse_time_zone("UTC"))
 LIST = Request("/v2/applications.json", (), "applications")
@@ -138,7 +138,7 @@ def harvest(harvester: Harvester, vendor: RunningSimulator, run: str = "one") ->
     """A day: its roster, then the chain of its troops."""
     order = Order(run, run, finished="reconcile")
     outcomes = list(harvester.troops([DAY], order))
-    troops = [layout.encode_segment(troop.id) for troop in vendor.world.troops_on(DAY, "UTC")]
+    troops = [key_of(troop) for troop in vendor.world.troops_on(DAY, "UTC")]
     return outcomes + list(harvester.chain(CHAIN, [(DAY, troop) for troop in troops], order))
 
 

@@ -19,7 +19,7 @@ from vendor_assets.orchestration.runs.about import About, active_days
 from vendor_assets.settings import read
 from vendor_assets_tests.support.deployment import Deployment
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
-from vendor_assets_tests.support.truth import harvested_rows, true_rows
+from vendor_assets_tests.support.truth import harvested_rows, key_of, true_rows
 
 DAY = datetime.now(UTC).date() - timedelta(days=1)
 
@@ -83,8 +83,8 @@ def test_two_accounts_stand_side_by_side(
     prod, lab = both
     assert prod.store.url != lab.store.url
     of_prod, of_lab = (Partitions.of(each.account).troops(each.instance) for each in both)
-    assert of_prod == {troop.id for troop in vendors[0].world.troops_on(DAY, "UTC")}
-    assert of_lab == {troop.id for troop in vendors[1].world.troops_on(DAY, "UTC")}
+    assert of_prod == {key_of(troop) for troop in vendors[0].world.troops_on(DAY, "UTC")}
+    assert of_lab == {key_of(troop) for troop in vendors[1].world.troops_on(DAY, "UTC")}
 
 
 def test_an_account_sees_only_its_own_runs(both: tuple[Deployment, Deployment]) -> None:

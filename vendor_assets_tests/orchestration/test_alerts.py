@@ -35,6 +35,7 @@ from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore, open_store
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator
+from vendor_assets_tests.support.truth import key_of
 from vendor_assets_tests.support.webhook import SECRET, Webhook, webhook
 
 DAY = yesterday()
@@ -90,7 +91,7 @@ def alerting(
     with dg.DagsterInstance.ephemeral() as instance:
         deployment = deploy(tmp_path, instance, VENDOR_ASSETS_ALERT_URL=hook.url, **environ)
         assert deployment.materialize("troops", partition=DAY.isoformat()).success
-        keys = [layout.encode_segment(troop.id) for troop in vendor.world.troops_on(DAY, "UTC")]
+        keys = [key_of(troop) for troop in vendor.world.troops_on(DAY, "UTC")]
         instance.add_dynamic_partitions("troop", keys)
         yield Alerting(deployment, hook)
 
@@ -100,7 +101,7 @@ def test_one_message_for_a_cause_and_one_when_it_is_over(
 ) -> None:
     """Several troops and several runs fail for one reason: one message with what to do; repaired: one more."""
     troops = vendor.world.troops_on(DAY, "UTC")
-    keys = [layout.encode_segment(troop.id) for troop in troops]
+    keys = [key_of(troop) for troop in troops]
     assert alerting.tick() == []
     vendor.faults([{"kind": "status", "status": 400, "match": "/hosts/.*data.json"}])
     assert not alerting.harvest(*keys[:2])
@@ -125,15 +126,15 @@ def test_one_message_for_a_cause_and_one_when_it_is_over(
 
 def test_two_causes_are_one_digest(alerting: Alerting, vendor: RunningSimulator) -> None:
     """What goes wrong at the same time is told at the same time, each cause by itself."""
-    keys = [layout.encode_segment(troop.id) for troop in vendor.world.troops_on(DAY, "UTC")]
+    troops = vendor.world.troops_on(DAY, "UTC")
     alerting.tick()
     vendor.faults(
         [
-            {"kind": "status", "status": 400, "match": f"/applications/{keys[0]}/hosts/.*data.json"},
-            {"kind": "status", "status": 422, "match": f"/applications/{keys[1]}/hosts/.*metrics.json"},
+            {"kind": "status", "status": 400, "match": f"/applications/{troops[0].id}/hosts/.*data.json"},
+            {"kind": "status", "status": 422, "match": f"/applications/{troops[1].id}/hosts/.*metrics.json"},
         ]
     )
-    assert not alerting.harvest(*keys)
+    assert not alerting.harvest(*map(key_of, troops))
     (text,) = alerting.tick()
     assert f"performance_data of {DAY}: 1 troop failed" in text
     assert f"data_groups of {DAY}: 1 troop failed" in text
@@ -142,7 +143,7 @@ def test_two_causes_are_one_digest(alerting: Alerting, vendor: RunningSimulator)
 
 def test_a_refused_key_says_what_to_do(alerting: Alerting, vendor: RunningSimulator) -> None:
     """One message names the key, not one for each troop; the key itself is in none."""
-    keys = [layout.encode_segment(troop.id) for troop in vendor.world.troops_on(DAY, "UTC")]
+    keys = [key_of(troop) for troop in vendor.world.troops_on(DAY, "UTC")]
     alerting.tick()
     vendor.faults([{"kind": "status", "status": 401, "match": "/hosts"}])
     assert not alerting.harvest(*keys)
@@ -157,7 +158,7 @@ def test_a_webhook_that_fails_is_tried_again(
     alerting: Alerting, vendor: RunningSimulator, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing fails with it; the message comes with a later tick; its address is in no log."""
-    key = layout.encode_segment(vendor.world.troops_on(DAY, "UTC")[0].id)
+    key = key_of(vendor.world.troops_on(DAY, "UTC")[0])
     alerting.tick()
     vendor.faults([{"kind": "status", "status": 400, "match": "/hosts/.*data.json"}])
     assert not alerting.harvest(key)
@@ -261,7 +262,7 @@ def test_a_rejection_of_an_id_that_looks_like_a_status_is_no_matter_of_the_key(
 ) -> None:
     """Kind and status of the failure are fields from the client to dead letter, event and alert."""
     troop = vendor.world.troops_on(DAY, "UTC")[0]
-    key = layout.encode_segment(troop.id)
+    key = key_of(troop)
     alerting.tick()
     vendor.faults([{"kind": "status", "status": 400, "match": "/hosts/.*data.json"}])
     assert not alerting.harvest(key)

@@ -12,6 +12,7 @@ from vendor_assets.storage import layout
 from vendor_assets.storage.parquet import read_table
 from vendor_assets_tests.support.deployment import Deployment, yesterday
 from vendor_assets_tests.support.simulator import RunningSimulator
+from vendor_assets_tests.support.truth import key_of
 
 DAY = yesterday()
 
@@ -37,9 +38,7 @@ def test_one_click_on_troops_brings_the_whole_day(deployment: Deployment, vendor
     troops = vendor.world.troops_on(DAY, "UTC")
     for asset in CHAIN:
         assert set(statuses(deployment, asset).values()) == {AssetPartitionStatus.MATERIALIZED}
-    assert set(deployment.instance.get_dynamic_partitions("troop")) == {
-        layout.encode_segment(troop.id) for troop in troops
-    }
+    assert set(deployment.instance.get_dynamic_partitions("troop")) == {key_of(troop) for troop in troops}
     result, _ = deployment.sensor("publish_sensor")
     assert isinstance(result, dg.SensorResult)
     (request,) = result.run_requests or ()
@@ -77,14 +76,14 @@ def test_a_failing_troop_shows_exactly_that_one_failed(
 ) -> None:
     """In a run over several partitions the others are green with their own metadata."""
     deployment.materialize("troops", partition=DAY.isoformat())
-    troops = sorted(troop.id for troop in vendor.world.troops_on(DAY, "UTC"))
+    troops = sorted(vendor.world.troops_on(DAY, "UTC"))
     vendor.faults(
-        [{"kind": "status", "status": 400, "match": f"/applications/{troops[0]}/hosts/.*data.json"}]
+        [{"kind": "status", "status": 400, "match": f"/applications/{troops[0].id}/hosts/.*data.json"}]
     )
     (run,) = follow_roster(deployment)
     assert not run.success
     found = statuses(deployment, "performance_data")
-    bad = layout.encode_segment(troops[0])
+    bad = key_of(troops[0])
     assert found.pop(bad) == AssetPartitionStatus.FAILED
     assert set(found.values()) == {AssetPartitionStatus.MATERIALIZED}
     assert set(statuses(deployment, "data_groups").values()) == {AssetPartitionStatus.MATERIALIZED}

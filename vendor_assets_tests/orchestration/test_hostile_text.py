@@ -20,6 +20,7 @@ from vendor_assets.cli.progress import ProgressLine
 from vendor_assets.cli.terminal import Visible, print_table, visible_output
 from vendor_assets.errors import VendorRejectedError
 from vendor_assets.logs import get_logger
+from vendor_assets.storage.troop_keys import TroopKeys
 from vendor_assets_tests.support.deployment import deploy, yesterday
 
 DAY = yesterday().isoformat()
@@ -95,9 +96,10 @@ def test_hostile_names_stay_out_of_events_and_terminal(
             tmp_path, instance, VENDOR_URL=hostile, VENDOR_API_KEY="a-key", VENDOR_RATE="500/s"
         )
         runs = [deployment.materialize("troops", partition=DAY)]
-        instance.add_dynamic_partitions("troop", ["1"])
+        key = TroopKeys(deployment.store).known()["1"]
+        instance.add_dynamic_partitions("troop", [key])
         runs.append(
-            deployment.materialize("warriors", "data_groups", "performance_data", partition=f"{DAY}|1")
+            deployment.materialize("warriors", "data_groups", "performance_data", partition=f"{DAY}|{key}")
         )
         said = [
             (str(check.asset_key), check.description)

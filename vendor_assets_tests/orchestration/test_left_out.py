@@ -28,7 +28,10 @@ def test_sensors_leave_it_alone_and_a_day_does_not_miss_it(
     )
     assert filtered.materialize("troops", partition=DAY.isoformat()).success
     assert [run.success for run in follow_roster(filtered)] == [True]
-    assert sorted(filtered.instance.get_dynamic_partitions("troop")) == ["200000000", "200010000"]
+    assert sorted(filtered.instance.get_dynamic_partitions("troop")) == [
+        "checkout-eu.200000000",
+        "search.200010000",
+    ]
     result, _ = filtered.sensor("publish_sensor")
     assert isinstance(result, dg.SensorResult)
     (request,) = result.run_requests or ()

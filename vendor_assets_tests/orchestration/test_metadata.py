@@ -16,6 +16,7 @@ from vendor_assets.storage.parquet import read_table, write_table
 from vendor_assets.tables import PERFORMANCE_DATA, TABLES
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator
+from vendor_assets_tests.support.truth import key_of
 
 DAY = yesterday()
 NUMBERS = {
@@ -55,7 +56,7 @@ def checks(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluati
 def troop(deployment: Deployment, vendor: RunningSimulator) -> str:
     """Partition key of a troop of the day; the roster is there."""
     assert deployment.materialize("troops", partition=DAY.isoformat()).success
-    key = layout.encode_segment(vendor.world.troops_on(DAY, "UTC")[0].id)
+    key = key_of(vendor.world.troops_on(DAY, "UTC")[0])
     deployment.instance.add_dynamic_partitions("troop", [key])
     return key
 
@@ -111,10 +112,7 @@ def test_a_published_day_shows_whom_it_lacks(
 def test_a_day_costs_what_was_planned(deployment: Deployment, vendor: RunningSimulator) -> None:
     """Once the shape is known the roster tells the day's calls within 5 %, and the published day compares them."""
     before = DAY - timedelta(days=1)
-    keys = {
-        day: [layout.encode_segment(troop.id) for troop in vendor.world.troops_on(day, "UTC")]
-        for day in (before, DAY)
-    }
+    keys = {day: [key_of(troop) for troop in vendor.world.troops_on(day, "UTC")] for day in (before, DAY)}
     deployment.instance.add_dynamic_partitions("troop", sorted({*keys[before], *keys[DAY]}))
     for day, of_day in keys.items():
         roster = deployment.materialize("troops", partition=day.isoformat())

@@ -17,9 +17,9 @@ from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.assets.backlog import Recorder
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
-from vendor_assets.storage import layout
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator
+from vendor_assets_tests.support.truth import key_of
 
 DAY = yesterday()
 START = datetime(2026, 11, 20, tzinfo=UTC)
@@ -162,7 +162,7 @@ def failing_harvest(deployment: Deployment, vendor: RunningSimulator) -> str:
     """Harvest one troop whose performance data the vendor refuses for good; returns its partition key."""
     deployment.materialize("troops", partition=DAY.isoformat())
     troop = vendor.world.troops_on(DAY, "UTC")[0]
-    key = layout.encode_segment(troop.id)
+    key = key_of(troop)
     deployment.instance.add_dynamic_partitions("troop", [key])
     vendor.faults([{"kind": "status", "status": 400, "match": f"/applications/{troop.id}/hosts/.*data.json"}])
     assert not deployment.materialize(*CHAIN, partition=f"{DAY}|{key}").success

@@ -14,10 +14,10 @@ from vendor_assets.orchestration.automation.sensors import _redrives
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.events import RETRY_TAG
-from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.deployment import Deployment, yesterday
 from vendor_assets_tests.support.simulator import RunningSimulator
+from vendor_assets_tests.support.truth import key_of
 
 DAY = yesterday()
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -79,7 +79,7 @@ def test_a_redrive_asks_only_for_the_transient_ones(deployment: Deployment, vend
     """Of a partition with both kinds the sensor's run asks for the transient ones; a click asks for all."""
     deployment.materialize("troops", partition=DAY.isoformat())
     troop = vendor.world.troops_on(DAY, "UTC")[0]
-    key = layout.encode_segment(troop.id)
+    key = key_of(troop)
     deployment.instance.add_dynamic_partitions("troop", [key])
     refused, broken = "hosts/100000000000000/metrics/data", "hosts/100000000100000/metrics/data"
     vendor.faults([{"kind": "status", "status": 400, "match": refused}, {"kind": "500", "match": broken}])

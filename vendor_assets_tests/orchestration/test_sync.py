@@ -10,11 +10,11 @@ import dagster as dg
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.runs.launching import open_instance
 from vendor_assets.orchestration.syncing import sync
-from vendor_assets.storage import layout
 from vendor_assets_tests.orchestration.test_chain import DAY, follow_roster
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.deployment import Deployment
 from vendor_assets_tests.support.simulator import RunningSimulator
+from vendor_assets_tests.support.truth import key_of
 
 SHOWN = (
     "dagster/row_count",
@@ -114,7 +114,7 @@ def test_a_partial_partition_is_not_shown_green(deployment: Deployment, vendor: 
     vendor.faults([{"kind": "status", "status": 400, "match": "hosts/100000000100000/metrics/data.json"}])
     follow_roster(deployment)
     publish(deployment)
-    key = f"{DAY}|{layout.encode_segment(troop.id)}"
+    key = f"{DAY}|{key_of(troop)}"
     with dg.DagsterInstance.ephemeral() as new:
         done = sync(deployment.store, new, lambda line: None, deployment.account)
         assert done.not_complete == 1

@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 from vendor_assets.client import Fetched, Usage
 from vendor_assets.days import Window
 from vendor_assets.errors import StoppedError, VendorError, VendorProtocolError
+from vendor_assets.storage import layout
+from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.vendors.base import DataGroup, Leaf, Parsed, PlannedRequest, Request, Response, Vendor
 
 Hierarchy = dict[str, dict[str, list[str]]]
@@ -209,6 +211,13 @@ class Alive:
 
     def watch(self, holder: str, stop: Callable[[], bool] | None = None) -> bool:
         return holder in self.names
+
+
+def with_plain_keys(store: ObjectStore) -> ObjectStore:
+    """A store in which the toy vendor's troops have their ids as keys, as older releases gave them."""
+    keys = {str(number): str(number) for number in range(1, 100)}
+    store.put(layout.TROOP_KEYS_KEY, json.dumps({"format": 1, "keys": keys}).encode())
+    return store
 
 
 def noon(day: str = "2026-11-21") -> datetime:

@@ -18,11 +18,10 @@ from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
 from vendor_assets.orchestration.runs.about import FOLLOW_TAG, HARVEST_JOB, TRIGGER_TAG
-from vendor_assets.storage import layout
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
 from vendor_assets_tests.support.secrets import SECRET, files_with_secret, forms, logs_with_bodies
 from vendor_assets_tests.support.simulator import RunningSimulator
-from vendor_assets_tests.support.truth import Rows, harvested_rows, true_rows
+from vendor_assets_tests.support.truth import Rows, harvested_rows, key_of, true_rows
 
 _WORDS = {
     AssetPartitionStatus.MATERIALIZED: "green",
@@ -62,7 +61,7 @@ class Trial:
     @property
     def troops(self) -> list[str]:
         """Partition keys of the day's troops, in the vendor's order."""
-        return [layout.encode_segment(troop.id) for troop in self.vendor.world.troops_on(self.day, "UTC")]
+        return [key_of(troop) for troop in self.vendor.world.troops_on(self.day, "UTC")]
 
     def harvest(self, troops: Sequence[str] = ()) -> list[dg.ExecuteInProcessResult]:
         """What the command does: the roster, then the chain of these troops; nothing finished is asked again."""

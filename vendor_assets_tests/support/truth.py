@@ -5,12 +5,18 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-from vendor_assets.simulator.world import World
+from vendor_assets.simulator.world import Troop, World
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
+from vendor_assets.storage.troop_keys import readable_key
 
 Rows = dict[tuple[Any, ...], float | None]
+
+
+def key_of(troop: Troop) -> str:
+    """The partition key that a new store gives to a troop."""
+    return readable_key(troop.id, troop.name)
 
 
 def harvested_rows(store: ObjectStore, day: date, *, left_out: bool = False) -> Rows:

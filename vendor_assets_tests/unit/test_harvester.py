@@ -28,7 +28,7 @@ from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.vendors.base import Parsed, PlannedRequest, Request, Response, reject
-from vendor_assets_tests.support.toy import Alive, Hierarchy, ToyClient, ToyVendor, noon
+from vendor_assets_tests.support.toy import Alive, Hierarchy, ToyClient, ToyVendor, noon, with_plain_keys
 
 DAY = date(2026, 11, 20)
 HIERARCHY: Hierarchy = {
@@ -42,7 +42,7 @@ class Bench:
     """One store and one vendor; each ``harvester()`` is a new run's."""
 
     def __init__(self, folder: Path) -> None:
-        self.store = FolderStore(folder)
+        self.store = with_plain_keys(FolderStore(folder))
         self.now = noon()
         self.client = ToyClient({troop: dict(held) for troop, held in HIERARCHY.items()}, lambda: self.now)
         self.vendor = ToyVendor()

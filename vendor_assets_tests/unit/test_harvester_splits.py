@@ -26,7 +26,7 @@ from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.vendors.base import Request
-from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon
+from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon, with_plain_keys
 
 DAY = date(2026, 11, 20)
 GROUPS = [f"g{number:02d}" for number in range(32)]
@@ -37,7 +37,7 @@ class Stage:
     """One store and one vendor with one warrior whose data come in one request."""
 
     def __init__(self, folder: Path) -> None:
-        self.store = FolderStore(folder)
+        self.store = with_plain_keys(FolderStore(folder))
         self.client = ToyClient({"1": {"a": list(GROUPS)}}, noon)
         self.vendor = ToyVendor()
         self.vendor.batch = len(GROUPS)

@@ -14,14 +14,14 @@ from vendor_assets.harvest.fetching import Fetcher
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, Order, Outcome
 from vendor_assets.storage.folder import FolderStore
-from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon
+from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon, with_plain_keys
 
 DAY = date(2026, 11, 20)
 
 
 def _harvest(folder: Path) -> list[Outcome]:
     harvester = Harvester(
-        store=FolderStore(folder),
+        store=with_plain_keys(FolderStore(folder)),
         vendor=ToyVendor(),
         client=ToyClient({"1": {"a": ["cpu"], "b": ["cpu"]}, "2": {"c": ["cpu"]}}, noon),
         liveness=Alive(),

@@ -17,7 +17,7 @@ from vendor_assets.harvest.standing import Standing, standing_of
 from vendor_assets.orchestration.assets.publishing import troop_states, troops_present
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.vendors.base import Parsed, PlannedRequest, Response, reject
-from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon
+from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon, with_plain_keys
 
 DAY = date(2026, 11, 20)
 
@@ -40,7 +40,7 @@ class Stage:
     """A store and a vendor with two troops."""
 
     def __init__(self, folder: Path) -> None:
-        self.store = FolderStore(folder)
+        self.store = with_plain_keys(FolderStore(folder))
         self.client = ToyClient({"1": {"a": ["cpu"]}, "2": {"b": ["cpu"]}}, noon)
         self.vendor = Picky()
         self.runs = 0
