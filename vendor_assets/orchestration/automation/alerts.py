@@ -238,7 +238,7 @@ def _next_step(reason: Reason, *, dead_letters: bool) -> str:
         return "let the key (VENDOR_API_KEY) read this, or leave it out with a filter; then materialize again"
     if dead_letters and reason.kind != VendorUnauthorizedError.kind:
         return (
-            "vendor-assets dead-letters list; transient ones are redriven by themselves, for the others repair the "
+            "vendor-assets dead-letters list; transient ones are redriven automatically, for the others fix the "
             "cause and materialize the partitions again"
         )
     return _STEPS.get(reason.kind, "read the run's log, then materialize the partitions again")
