@@ -233,7 +233,7 @@ def _budget(options: argparse.Namespace) -> int:
         print(json.dumps(asdict(state), indent=1))
         return COMPLETE
     print(f"account    {state.account}, database {database_place(account.database_url)}")
-    limits = ", ".join(state.limits) or "not known: found by itself"
+    limits = ", ".join(state.limits) or "not known: found by trying"
     print(f"quota      {limits}; our share {state.share:.0%}: {_per_second(state.permitted_rate)} permitted")
     print(f"now        {_per_second(state.rate)}: {state.why}")
     hold = f"{state.hold_seconds:.0f} s left: {state.hold_reason}" if state.hold_seconds else "none"

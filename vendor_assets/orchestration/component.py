@@ -84,7 +84,7 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
     settling: int | None = Field(
         default=None, description="Seconds after a day's end until its data are final"
     )
-    look_back: int | None = Field(default=None, description="Days that the schedule look_back fetches anew")
+    look_back: int | None = Field(default=None, description="Days that the schedule look_back fetches again")
     retention: int | None = Field(default=None, description="Days for which answers are kept")
     alert_url_env: str | None = Field(default=None, description="Variable that holds a webhook's address")
     alert_url_file: str | None = Field(default=None, description="File that holds a webhook's address")

@@ -66,10 +66,10 @@ def freshness(instance: dg.DagsterInstance, account: Account, now: datetime) -> 
         late = newest is None or newest < expected
         working = expected.isoformat() in busy
         if not late:
-            text = f"{newest} is there"
+            text = f"{newest} is materialized"
         elif working:
             text = f"{expected} is being harvested"
         else:
-            text = f"{expected} should be there and the newest day is {newest or 'none'}"
+            text = f"{expected} should be materialized, but the newest day is {newest or 'none'}"
         found.append(Freshness(asset, expected, newest, not late or working, text))
     return found
