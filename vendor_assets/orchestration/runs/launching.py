@@ -4,7 +4,6 @@ import fcntl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +14,7 @@ from vendor_assets.account import Account
 from vendor_assets.budget import Leases
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
 from vendor_assets.harvest.costs import Costs
-from vendor_assets.harvest.outcome import CHAIN, KEY_REFUSED
+from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut
 from vendor_assets.orchestration.automation.run_requests import class_tags, day_is_decided
 from vendor_assets.orchestration.dagster_private import (
@@ -26,20 +25,6 @@ from vendor_assets.orchestration.dagster_private import (
 )
 from vendor_assets.orchestration.definitions import build_definitions, silence_warnings
 from vendor_assets.orchestration.jobs import harvest_config
-from vendor_assets.orchestration.metadata import (
-    CALLS,
-    DEAD_LETTERS,
-    HTML,
-    PACED_SECONDS,
-    PATH,
-    QUARANTINED_RECORDS,
-    REQUESTS_MADE,
-    REQUESTS_REUSED,
-    RETRIES,
-    ROW_COUNT,
-    STATE,
-    THROTTLED,
-)
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import TROOP, Partitions, day_troop_key
 from vendor_assets.orchestration.runs.about import (
@@ -54,7 +39,7 @@ from vendor_assets.orchestration.runs.about import (
     About,
     runs_of,
 )
-from vendor_assets.orchestration.runs.failures import reason_of_steps
+from vendor_assets.orchestration.runs.summary import Summary
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.roster import Roster
 from vendor_assets.work_class import SCHEDULED, WorkClass
@@ -95,60 +80,6 @@ def open_instance(root: Path, environ: Mapping[str, str]) -> Iterator[dg.Dagster
         yield instance
 
 
-@dataclass
-class Summary:
-    """The result of a command's runs, added up from their events.
-
-    Attributes:
-        states: Number of partitions by state.
-        calls_planned: Calls estimated once each day's roster was known; None if a day could not be estimated.
-        problems: One line per partition that did not become complete or has records in quarantine.
-        objects: Paths of tables.
-        reports: Paths of reports.
-    """
-
-    days: list[str] = field(default_factory=list)
-    rows: int = 0
-    calls_made: int = 0
-    calls_planned: int | None = None
-    requests_made: int = 0
-    requests_reused: int = 0
-    throttled: int = 0
-    retries: int = 0
-    dead_letters: int = 0
-    quarantined_records: int = 0
-    paced_seconds: float = 0.0
-    seconds: float = 0.0
-    share_of_permitted_rate: float | None = None
-    states: dict[str, int] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    objects: list[str] = field(default_factory=list)
-    reports: list[str] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every partition is complete."""
-        return not self.problems
-
-    def add(self, metadata: Mapping[str, Any]) -> None:
-        """Add one event's metadata."""
-        value = {name: item.value for name, item in metadata.items()}
-        state = value.get(STATE, "complete")
-        self.states[state] = self.states.get(state, 0) + 1
-        self.rows += value.get(ROW_COUNT, 0) if CALLS in value else 0
-        self.calls_made += value.get(CALLS, 0)
-        # Fields with the name of their metadata.
-        for name in (
-            REQUESTS_MADE, REQUESTS_REUSED, THROTTLED, RETRIES, DEAD_LETTERS, QUARANTINED_RECORDS,
-        ):  # fmt: skip
-            setattr(self, name, getattr(self, name) + value.get(name, 0))
-        self.paced_seconds += value.get(PACED_SECONDS, 0.0)
-        if PATH in value:
-            self.objects.append(value[PATH])
-        if HTML in value:
-            self.reports.append(value[HTML])
-
-
 class Launcher:
     """Brings days up to date in this process, run after run.
 
@@ -179,7 +110,6 @@ class Launcher:
         self._stopped = stopped
         self._partitions = Partitions.of(account)
         self.summary = Summary()
-        self._refused = False
         self._planned: list[int | None] = []
 
     def fail_lapsed_runs(self) -> None:
@@ -297,7 +227,7 @@ class Launcher:
         partition_key: str | None = None,
         run_config: Mapping[str, Any] | None = None,
     ) -> bool:
-        if self._refused:
+        if self.summary.key_refused:
             self.summary.problems.append(f"{title}: not started: the vendor refused the key")
             return False
         job = self._definitions.resolve_job_def(self._names.thing(job_name))
@@ -310,29 +240,7 @@ class Launcher:
         )
         if self._stopped() or _interrupted(result):
             raise KeyboardInterrupt
-        before = self.summary.calls_made
-        problems = len(self.summary.problems)
-        for event in result.all_events:
-            if event.is_step_materialization:
-                made = event.step_materialization_data.materialization
-                self.summary.add(made.metadata)
-                aside = made.metadata.get(QUARANTINED_RECORDS)
-                if aside is not None and aside.value:
-                    self.summary.problems.append(
-                        f"{made.asset_key.to_user_string()} {made.partition}: {made.description}"
-                    )
-            elif event.event_type == dg.DagsterEventType.ASSET_OBSERVATION:
-                observation = event.asset_observation_data.asset_observation
-                self.summary.add(observation.metadata)
-                self._refused = self._refused or KEY_REFUSED in observation.metadata
-                self.summary.problems.append(
-                    f"{observation.asset_key.to_user_string()} {observation.partition}: "
-                    f"{observation.metadata[STATE].value}: {observation.description}"
-                )
-        if not result.success and len(self.summary.problems) == problems:
-            self.summary.problems.append(f"{title}: {reason_of_steps(result.all_events)[1]}")
-        calls = self.summary.calls_made - before
-        whole = result.success and len(self.summary.problems) == problems
+        calls, whole = self.summary.add_run(title, result)
         self._say(f"{title}: {'done' if whole else 'NOT COMPLETE'}, {calls} calls (run {result.run_id[:8]})")
         return bool(result.success)
 
