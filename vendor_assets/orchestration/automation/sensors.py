@@ -54,7 +54,7 @@ PATIENCE_TICKS: Final = 24
 """Ticks for which an undecided day without active runs stays pending; a later materialization brings it back."""
 
 
-class _Made(NamedTuple):
+class _NewPartition(NamedTuple):
     """A materialized partition, with the storage id of its event and the run that made it."""
 
     partition: str
@@ -64,7 +64,7 @@ class _Made(NamedTuple):
 
 def _new_partitions(
     instance: dg.DagsterInstance, names: Names, asset: str, after: int
-) -> tuple[list[_Made], int]:
+) -> tuple[list[_NewPartition], int]:
     """Materializations after a cursor whose runs are over, oldest first, and the new cursor.
 
     Those of runs whose launcher brings the downstream partitions up to date are left out.
@@ -73,7 +73,7 @@ def _new_partitions(
         dg.AssetRecordsFilter(names.key(asset), after_storage_id=after or None), limit=BATCH, ascending=True
     )
     get_run = cache(instance.get_run_by_id)
-    found: list[_Made] = []
+    found: list[_NewPartition] = []
     for record in result.records:
         run = get_run(record.run_id)
         if run is not None and run.status in ACTIVE:
@@ -82,7 +82,7 @@ def _new_partitions(
         if run is not None and record.partition_key:
             about = About(run, names)
             if not about.driven_by_launcher:
-                found.append(_Made(record.partition_key, after, about))
+                found.append(_NewPartition(record.partition_key, after, about))
     return found, after
 
 
@@ -315,7 +315,7 @@ def _downstream_runs(
     instance: dg.DagsterInstance,
     names: Names,
     asset: str,
-    made: Sequence[_Made],
+    made: Sequence[_NewPartition],
 ) -> list[dg.RunRequest]:
     below = downstream_of(asset)
     newest: dict[str, dict[str, int]] = {}
