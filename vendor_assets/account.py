@@ -21,22 +21,12 @@ class Account:
     """What a deployment decides about one vendor account; immutable, its secrets are references.
 
     Attributes:
-        vendor: The vendor's dialect.
         vendor_url: Where it is: host in lower case, without the scheme's own port and a trailing slash.
-        key: The API key.
-        login: What the vendor wants besides: a user, a token, headers.
-        network: How it is reached: proxy, certificates.
         embedded: Whether the vendor is the embedded simulator, because nothing is configured.
-        limits: The vendor's quota, or ``auto``.
         share: Our part of the quota, above 0 to 1.
-        max_in_flight: Calls at once, over all processes.
         store_url: A folder's absolute path, or ``s3://bucket/prefix``.
         database: Address of the database of the budget, the leases and the backlog.
-        start: First day.
-        zone: Time zone of days.
-        resolution_seconds: Wanted length of a timeslice.
         settling_seconds: How long after its end a day's data may still change.
-        filters: What of the hierarchy is asked for.
         name: The account's name in Dagster, where several are harvested by one deployment; empty for the only one.
         vendor_account: The account at the vendor, where several are harvested at one address; empty: it has no name.
         look_back_days: How many days before the newest one the schedule ``look_back`` fetches anew; 0 is none.

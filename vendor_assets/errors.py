@@ -61,7 +61,6 @@ class Reason:
 
     Attributes:
         kind: :attr:`VendorAssetsError.kind`, or one of the kinds above.
-        status: The HTTP status, where there was one.
         what: What happened, in words that are the same wherever it strikes: without the request and the attempts.
     """
 
@@ -130,16 +129,10 @@ class ConfigurationError(VendorAssetsError):
 class VendorError(VendorAssetsError):
     """The vendor answered something else than data, or nothing.
 
-    Args:
-        message: What happened, then what to do.
-        status: The HTTP status, where there was one.
-        attempts: How many times the request was sent, the first included.
-        excerpt: The beginning of the answer's body, without secrets.
-
     Attributes:
+        excerpt: The beginning of the answer's body, without secrets.
         calls: Requests that were sent, which the vendor has counted; without attempts that met no server.
         first_at: When the first attempt was sent, aware; None where none was.
-        last_at: When the last one ended.
         headers: Of one attempt's answer that broke off, as far as it came.
         crossed: Whether one attempt's request met a server that was about to hang up on an idle connection.
     """

@@ -22,13 +22,9 @@ class Secret:
     It is its own copy, and leaves the text out where it is pickled: what is written down holds the name alone.
 
     Attributes:
-        name: Of the setting.
-        path: Of the file that holds it; empty where none does.
         variable: Of the environment, that holds it.
 
     Args:
-        name: Of the setting.
-        text: The secret itself; empty where there is none, or where it is in a file.
         path: Of the file that holds it; read anew whenever it has changed.
     """
 

@@ -27,8 +27,6 @@ class Table:
     """One table of the platform.
 
     Attributes:
-        name: The asset's name and the folder's.
-        grain: What one row is, for people.
         partitioned_by: ``("day",)`` or ``("day", "troop")``.
         key: Columns which, inside one partition, no two rows share.
         schema: Arrow schema; each field's metadata has ``description`` and, where it applies, ``unit``.

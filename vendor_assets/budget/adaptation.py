@@ -85,15 +85,7 @@ class Tally:
     def add(
         self, endpoint: str, seconds: float, *, alive: bool, answered: bool, now: float = math.inf
     ) -> None:
-        """Count the result of a call that ends now.
-
-        Args:
-            endpoint: The call's endpoint.
-            seconds: Its duration.
-            alive: Whether the vendor gave a sign of life.
-            answered: Whether its answer is usable.
-            now: The time.
-        """
+        """Count the result of a call that ends now."""
         sent_at = now - seconds
         if alive:
             self.failed_since_answer = 0
@@ -230,14 +222,10 @@ class Tuning:
     # -- signs -------------------------------------------------------------------------------------
 
     def throttle(self, now: float, current: float) -> float:
-        """React to a throttled call.
+        """React to a throttled call, sent at ``current`` calls per second.
 
         The first throttle cuts the rate, slightly if a limit is known. From the second on, the number of answers
         between two throttles tells the vendor's limit.
-
-        Args:
-            now: The time.
-            current: The rate at which it was sent, calls per second.
 
         Returns:
             Seconds to hold if the vendor gives no time.
@@ -285,8 +273,6 @@ class Tuning:
         """Add the results of calls, and adapt the rate once a second.
 
         Args:
-            tally: The calls.
-            now: The time.
             ceiling: The rate that the limits permit; infinite if none is known.
             share: Our part of the vendor's capacity, used if no limit is known.
             permitted: The highest rate allowed since the vendor fell.

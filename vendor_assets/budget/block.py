@@ -23,13 +23,7 @@ _LARGEST_SIZE: Final = 1000
 
 
 class Reserved(NamedTuple):
-    """A slot that nobody has asked for yet.
-
-    Attributes:
-        ask: What it was reserved for.
-        grant: The slot.
-        local_at: When it is, on this machine's monotonic clock.
-    """
+    """A slot that nobody has asked for yet."""
 
     ask: Ask
     grant: Grant
@@ -85,14 +79,7 @@ class Block:
             self._slots = deque(reserved for reserved in self._slots if valid(reserved.grant))
 
     def next_size(self, callers: int, interval_seconds: float, processes: int, now: float) -> int:
-        """How many slots to reserve beside those for callers that wait.
-
-        Args:
-            callers: How many wait, and get a slot each.
-            interval_seconds: Between two calls of the account.
-            processes: How many share the pace.
-            now: This machine's monotonic clock.
-        """
+        """How many slots to reserve beside those for callers that wait."""
         passed = now - self._counted_at
         if passed > _MEASURED_SECONDS:
             rate = self._served / passed

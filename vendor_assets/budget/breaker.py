@@ -29,8 +29,6 @@ class Breaker:
     """Whether the vendor is down; times are the database's clock.
 
     Attributes:
-        failures: In a row.
-        success_at: When a call last succeeded.
         opened_at: Since when it is open; None while closed.
         probe_at: When the next probe may be sent.
         probe_until: Until when the outcome of the one that was sent is waited for.
@@ -53,7 +51,6 @@ class Breaker:
         Args:
             succeeded: Whether one of them was answered, be it with a refusal.
             failures: How many failed after the last one that was answered.
-            now: The time.
 
         Returns:
             Whether the breaker has opened or closed by this.

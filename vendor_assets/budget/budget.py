@@ -41,11 +41,7 @@ _numbers = itertools.count()
 
 
 class Slot:
-    """Permission for one call; a context manager that blocks on entry until the call may be sent.
-
-    Attributes:
-        waited_seconds: How long it was paced.
-    """
+    """Permission for one call; a context manager that blocks on entry until the call may be sent."""
 
     def __init__(
         self,
@@ -95,8 +91,6 @@ class Slot:
         """Tell what came of the call; once for each attempt.
 
         Args:
-            status: Of the answer; None where there was none.
-            headers: Of the answer.
             seconds: From sending to the end of the answer.
             error: Whether no usable answer came: no connection, a timeout, a broken body.
             throttled: Whether the vendor said that we were too fast, whatever the status; None: by the rule of
@@ -163,11 +157,8 @@ class Budget:
 
     Args:
         database_url: SQLAlchemy's: ``sqlite:////folder/file.db`` or ``postgresql://user:password@host/name``.
-        account: Name of the vendor account.
         limits: The vendor's quota, or ``auto`` where it is not known.
         share: Our part of it, above 0 to 1.
-        max_in_flight: Calls at once, over all processes.
-        clock: Passed in by tests.
 
     Raises:
         ConfigurationError: An argument is not possible.

@@ -89,7 +89,6 @@ class Snapshot(NamedTuple):
 
     Attributes:
         version: Goes up by one with each change; None where there is no document yet.
-        body: JSON.
         now: The database's clock at the moment of reading, in seconds.
         read_at: This machine's monotonic clock right after it.
     """
@@ -111,8 +110,6 @@ class Database:
 
     Args:
         url: SQLAlchemy's: ``sqlite:////folder/file.db`` or ``postgresql://user:password@host/name``.
-        clock: This machine's.
-        patience_seconds: How long to try again before giving up.
 
     Raises:
         ConfigurationError: The URL is none of these.
@@ -170,17 +167,7 @@ class Database:
         return self.run(statement, patience_seconds)
 
     def swap(self, account: str, part: str, version: int | None, body: str) -> bool:
-        """Replace a document, unless somebody else has since it was read.
-
-        Args:
-            account: The vendor account.
-            part: Which document of it.
-            version: As it was read.
-            body: The new body.
-
-        Returns:
-            Whether it was replaced.
-        """
+        """Replace a document, unless somebody else has since it was read."""
 
         def statement(connection: Connection) -> bool:
             if version is None:
@@ -195,8 +182,6 @@ class Database:
         """Read, compute, swap; again until nobody came between.
 
         Args:
-            account: The vendor account.
-            part: Which document of it.
             step: From what was read to the new body and a result; a body of None changes nothing. It may
                 be called several times and keeps no trace of calls but the last.
         """

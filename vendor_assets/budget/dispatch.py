@@ -80,13 +80,6 @@ class Dispatch:
 
     Threads queue here; one of them at a time, the leader, speaks to the database for all. Whoever has a slot sleeps
     until shortly before it, and confirms that it was not taken back.
-
-    Args:
-        terms: How the account may be called.
-        document: The pace that all processes share.
-        database: Where the shares of the calls in flight are.
-        holder: Names this process.
-        clock: This machine's.
     """
 
     def __init__(

@@ -26,8 +26,6 @@ class View:
     """What this process knows of the pace.
 
     Attributes:
-        pace: As it was read or written.
-        body: The same, as text.
         at: When it was read, on this machine's monotonic clock.
     """
 
@@ -43,9 +41,6 @@ class PaceDocument:
     cannot be reached, BudgetUnavailableError is raised, nothing is changed, and it is told next time.
 
     Args:
-        database: Where it is.
-        terms: This process's.
-        clock: This machine's.
         changed: Called after each change with the pace, the database's clock, and whether the vendor has fallen.
 
     Attributes:
@@ -133,9 +128,6 @@ class PaceDocument:
 
         Args:
             step: Changes it, given the database's clock; it may be called several times.
-
-        Returns:
-            The document before the change.
         """
         return self._tell(self._swap_tally(), step)
 

@@ -89,7 +89,6 @@ class Falls:
     Attributes:
         second: The first counted second.
         sent: Calls per second, from ``second`` on.
-        failed: Failures among them.
         began: When calls began after a pause.
         since: When the first failure of the current series was sent.
         last: When the last one was sent.
@@ -100,9 +99,7 @@ class Falls:
         ceiling: The rate not to exceed; None if there is none.
         until: When the ceiling starts to rise.
         rate: The rate at the last fall.
-        fell_at: Time of the last fall; None if there was none.
         first_rate: The rate at the first fall of a series.
-        number: Falls in that series.
         part: The part of calls that failed; 1 if none was answered.
         ramp: The initial rate after a fall; None if there is no ramp.
         ramp_at: When the ramp starts to rise.
@@ -193,12 +190,7 @@ class Falls:
         return self.ramp is not None and permitted is not None and permitted != self.height(now)
 
     def reason(self, now: float, wall: datetime) -> str:
-        """Why there is a ceiling, in one sentence; empty if there is none.
-
-        Args:
-            now: The time.
-            wall: The same as a date.
-        """
+        """Why there is a ceiling, in one sentence; empty if there is none."""
         height = self.height(now)
         if height is None or self.fell_at is None:
             return ""
@@ -229,8 +221,6 @@ class Falls:
         Args:
             sent: Calls by quarter of a second.
             failed: Failures by quarter of a second.
-            now: The time.
-            alive_at: When the last call with a sign of life was sent.
         """
         self.alive_at = max(self.alive_at, min(alive_at, now))
         for quarter in sorted(sent):
@@ -261,8 +251,6 @@ class Falls:
 
         Args:
             answered: Answers to calls sent after the last fall.
-            now: The time.
-            known: Whether a limit is known from the vendor or the settings.
         """
         self._see_whether_back(answered, now)
         self._bear(now)
@@ -280,9 +268,7 @@ class Falls:
         """Record a fall: find its rate, and set the ceiling and the ramp for the time after.
 
         Args:
-            now: The time.
             part: The part of the calls that failed.
-            known: Whether a limit is known from the vendor or the settings.
             onset: When the first failed call was sent; None uses the counted failures.
         """
         row = self._row()
@@ -331,7 +317,6 @@ class Falls:
         """Start the ramp after the vendor's first answer.
 
         Args:
-            now: The time.
             current: The rate that everything else permits.
         """
         self._start_anew(now)

@@ -79,10 +79,8 @@ class InFlightShares:
         let go of theirs; it keeps what it uses at the moment.
 
         Args:
-            holder: The process.
             member: What it wants; ``granted`` is filled in.
             in_use: What it cannot give back now.
-            now: The database's clock.
         """
         self.members = {
             name: other
@@ -123,7 +121,6 @@ class InFlight:
         granted: How many of both it may have ...
         granted_until: ... up to then.
         renew_at: Where it could use more, it asks for them no sooner.
-        processes: How many share the cap.
     """
 
     reserved: int = 0

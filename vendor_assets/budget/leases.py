@@ -28,12 +28,8 @@ class LeaseState:
     """A lease, as of now.
 
     Attributes:
-        holder: Who holds it.
-        info: What the holder said of itself.
         renewed_at: On the database's clock, in seconds.
-        age_seconds: Since then.
-        lapsed: Whether that is longer than its time to live: the holder is dead or stopped.
-        renewals: How often it was renewed.
+        lapsed: Whether its age exceeds its time to live: the holder is dead or stopped.
     """
 
     holder: str
@@ -48,12 +44,6 @@ class Leases:
     """Rows that live processes renew; who stops renewing is gone.
 
     Every method raises BudgetUnavailableError where the database cannot be reached.
-
-    Args:
-        database_url: The budget's.
-        ttl_seconds: A lease that was not renewed for so long has lapsed.
-        renew_seconds: How often it is renewed.
-        clock: Passed in by tests.
 
     Raises:
         ConfigurationError: The URL is not one.
@@ -131,7 +121,6 @@ class Leases:
         What counts is a renewal that is seen to happen, so no clock of another machine is believed.
 
         Args:
-            holder: Whom.
             stop: Asked several times a second; once true, watching ends with what the lease says by then.
 
         Returns:

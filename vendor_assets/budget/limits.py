@@ -40,9 +40,6 @@ class Limit:
     """What the vendor permits: so many calls in each period.
 
     Attributes:
-        amount: Calls per period.
-        period_seconds: The period.
-        name: Tells the limits of one account apart.
         burst: Calls that the vendor takes at once, as the depth of its bucket. It is used for late calls, which may
             come closer together, never to go faster; the worst window then holds ``amount + burst - 1``.
 

@@ -35,15 +35,7 @@ class Listener:
     def compare(
         self, statement: Statement, known: Mapping[str, KnownQuota], *, trial: str, admitted: bool, now: float
     ) -> Statement:
-        """Find what an answer contradicts or confirms.
-
-        Args:
-            statement: What it tells.
-            known: What the account knows.
-            trial: The quota that the call went ahead of.
-            admitted: Whether the vendor did what was asked.
-            now: The time.
-        """
+        """Find what an answer contradicts or confirms."""
         against, firmly, confirms = [], [], []
         with self._lock:
             for quota in statement.quotas:

@@ -65,14 +65,8 @@ class Pace:
         at: When it was last changed.
         wall: The wall clock then, to bridge a reboot.
         boot: In which run of the clock the times are.
-        reservations: The slots that lie ahead.
-        hold_until: Nobody sends before.
         quotas: What the vendor tells of its quotas, and how far that is believed.
-        tracks: By the limit's name.
-        tuning: What was learnt of the vendor, and the adapted rate.
-        breaker: Whether the vendor is down.
         falls: How it fell, and the rate that is not approached again.
-        slowdown: Whether the pace is far below the limits.
     """
 
     id: str
@@ -308,13 +302,9 @@ class Pace:
         """The vendor refused a call.
 
         Args:
-            rules: The caller's limits.
             grant: The call's slot. One from before the last hold says nothing new, unless the vendor asks for a
                 longer wait.
             asked_seconds: How long the vendor asks to wait; None or 0 where it does not.
-            reason: For people.
-            now: The time.
-            endpoint: Where the call went.
             unavailable: Whether it said that it is away, not that we were too fast. Where it says so again after
                 the time it asked for, or within a minute, it has fallen.
         """

@@ -59,11 +59,7 @@ class Statement(NamedTuple):
     """What an answer tells of the vendor's quotas.
 
     Attributes:
-        endpoint: Where the call went.
         sent_at: When, on the database's clock.
-        in_flight: Other calls on their way.
-        quotas: What is left.
-        policies: The limits.
         against: Quotas that the answer contradicts ...
         firmly: ... and those of which nothing has moved over several calls.
         confirms: Quotas that the call went ahead of and that count it.
@@ -85,9 +81,6 @@ class KnownQuota:
 
     Attributes:
         limit: Calls per period; 0 where only what is left is told.
-        period: In seconds.
-        share: Our part of it.
-        endpoints: Whose answers tell of it.
         at: When something was last told.
         remaining: What was left then.
         pace: Calls per second that leaves us until the reset; 0: none.
@@ -187,10 +180,6 @@ class KnownQuota:
         not count.
 
         Args:
-            quota: What it tells.
-            statement: The answer that tells it.
-            now: The time.
-            permitted: The rate without it, in calls per second.
             confirmed: Whether the call went ahead of this quota, and its answer does not contradict it.
         """
         old, skew = self, self.skew
@@ -345,9 +334,6 @@ class Quotas(dict[str, KnownQuota]):
         """What an answer tells that is new; nothing is changed yet.
 
         Args:
-            statement: What the answer tells.
-            now: The time.
-            share: Our part of a limit that it states.
             permitted: The rate without it, in calls per second; infinite where no limit is known.
         """
         found: dict[str, KnownQuota] = {}

@@ -11,7 +11,6 @@ class Ask(NamedTuple):
     """A request for a slot.
 
     Attributes:
-        endpoint: Where the call goes.
         backfill: Whether it gives way to scheduled work.
         patience_seconds: The longest acceptable wait; None for any.
         returns: Whether an earlier slot for the same call was not used.
@@ -29,7 +28,6 @@ class Grant(NamedTuple):
     """The right to send at a moment of the database's clock, as long as the epochs hold.
 
     Attributes:
-        at: The moment.
         epoch: Of holds, cuts and the breaker.
         backfill_epoch: Of backfills; None for scheduled work.
         probe: Whether this is the one call that finds out whether the vendor is back.
@@ -84,8 +82,6 @@ class Reservations:
         epoch: Changes when all of them become void.
         backfill_epoch: Changes when scheduled work takes slots of backfills.
         void_after: Backfill slots of the previous epoch are void after this moment.
-        runs: The slots, in order.
-        passed: The latest slot that has passed.
     """
 
     epoch: int

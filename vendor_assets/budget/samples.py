@@ -58,7 +58,6 @@ class Backlog:
     Every method raises BudgetUnavailableError where the database cannot be reached.
 
     Args:
-        database_url: The budget's.
         account: The account's name, where several share a database; empty for the one without a name.
 
     Raises:
@@ -116,12 +115,7 @@ class Backlog:
 
 
 def totals(samples: Sequence[Sample], moments: Iterable[datetime]) -> list[Sample]:
-    """What waited in all at some moments: the newest sample of each source, as long as it holds.
-
-    Args:
-        samples: Oldest first.
-        moments: Ascending.
-    """
+    """What waited in all at some moments, both ascending: the newest sample of each source, as long as it holds."""
     newest: dict[str, Sample] = {}
     found: list[Sample] = []
     seen = 0
@@ -139,11 +133,7 @@ def _sum(moment: datetime, samples: Collection[Sample]) -> Sample:
 
 
 def pace_at(samples: Sequence[Sample], moment: datetime) -> float:
-    """Calls per second that all sources made together over the last few samples; 0 where nothing was done.
-
-    Args:
-        samples: Oldest first.
-    """
+    """Calls per second that all sources made together over the last samples (oldest first); 0 if nothing was done."""
     of_source: dict[str, list[Sample]] = {}
     for sample in samples:
         if moment - FRESH < sample.time <= moment:

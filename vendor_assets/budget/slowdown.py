@@ -19,10 +19,7 @@ class Slowdown:
 
     Attributes:
         part: The part of that minute.
-        at: When it was last measured.
         since: Since when that is most of the time; None while it is not.
-        cause: A word.
-        reason: A sentence.
         held_until: The end of a hold, as known at the last measurement.
     """
 
@@ -41,9 +38,6 @@ class Slowdown:
         """Measure again.
 
         Args:
-            now: The time.
-            slow: Whether the pace is far below the limits.
-            held_until: Until then nobody sends.
             why: Cause and reason; asked only where there is one, empty where it is not known.
         """
         passed, held = now - self.at, 0.0

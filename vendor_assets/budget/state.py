@@ -26,21 +26,15 @@ class BudgetState:
     """What the budget does now.
 
     Attributes:
-        account: The vendor account.
-        limits: What the vendor permits, as texts.
-        share: Our part of it.
         permitted_rate: Share times limit, calls per second; None while unknown (``auto`` before any call).
         rate: The pace at which slots are given now, calls per second; None where nothing paces.
         why: One sentence: what decides the rate now.
         hold_seconds: Until anybody sends again; 0 without a hold.
-        hold_reason: Why.
         breaker: ``closed`` (all is well) or ``open`` (the vendor is down, one probe at a time).
         ahead_seconds: How far ahead slots are given: what a newcomer waits at most for the pace.
         waiting: Callers that wait for a slot, over all processes, at their last heartbeat.
         in_flight: Calls in flight, over all processes, at their last heartbeat.
-        max_in_flight: The cap on these.
         used: For counted limits, by name: calls in the window and calls permitted.
-        processes: One line for each process that uses the budget.
         ceiling: The rate that is not passed since the vendor fell, calls per second; None where it never did.
         ceiling_reason: At which rate it fell and when, and how long the ceiling holds.
         slowed: Since when and why the pace is far below the configured limit; empty where it is not.
@@ -67,15 +61,7 @@ class BudgetState:
 
     @classmethod
     def of(cls, terms: Terms, pace: Pace, shares: InFlightShares, now: float, wall: float) -> BudgetState:
-        """The state of an account.
-
-        Args:
-            terms: How this process may call it.
-            pace: The pace that all processes share.
-            shares: How the calls in flight are shared out.
-            now: The database's clock.
-            wall: Seconds since 1970.
-        """
+        """The state of an account."""
         members = shares.live()
         rate = pace.present_rate(terms.rules, now)
         hold = max(0.0, pace.held_until(now) - now)
@@ -110,12 +96,7 @@ class BudgetState:
 
 
 class Announcer:
-    """Logs what people should hear of without asking: that the vendor has fallen, and what holds the pace far below.
-
-    Args:
-        terms: How the account may be called.
-        clock: This machine's.
-    """
+    """Logs what people should hear of without asking: that the vendor has fallen, and what holds the pace far below."""
 
     def __init__(self, terms: Terms, clock: Clock) -> None:
         self._terms = terms
@@ -127,11 +108,6 @@ class Announcer:
         """The pace has changed.
 
         What slows it is logged once, again when that changes, and when it is over.
-
-        Args:
-            pace: As it is.
-            now: The database's clock.
-            fell: Whether the vendor has fallen.
         """
         wall = self._clock.wall()
         if fell and (reason := ceiling_reason(pace, now, wall)):

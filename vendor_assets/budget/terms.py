@@ -22,10 +22,7 @@ class Terms:
     """How one vendor account may be called, as this process is configured.
 
     Attributes:
-        account: Name of the vendor account.
         limits: The vendor's quota; empty where it is not known.
-        share: Our part of it, above 0 to 1.
-        max_in_flight: Calls at once, over all processes.
 
     Raises:
         ConfigurationError: A value is not possible.

@@ -40,7 +40,6 @@ class Track:
         arrival: The theoretical arrival time: when the next call fits.
         interval: Seconds between calls, by the strictest recent setting.
         interval_at: When that setting was last seen.
-        wide: Whether it concerns every endpoint.
         counts: For a counted limit, calls by the start of their part of the window.
     """
 
@@ -59,8 +58,6 @@ class Track:
         """When a call fits into the window, which looks back over the last period in sixtieths.
 
         Args:
-            rule: The counted limit.
-            now: The time.
             returns: Whether the last slot was not used, so that its count is given back.
         """
         period = rule.limit.period_seconds

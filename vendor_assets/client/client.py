@@ -63,11 +63,7 @@ class Usage:
     Attributes:
         attempts: Attempts, redirects included; also those that reached no server.
         calls: Requests sent, as the vendor counts them.
-        throttled: Calls that the vendor throttled.
-        waited_seconds: Time waited for the budget.
-        bytes: Bytes of bodies.
         first_at: When the first attempt began, aware; None if there was none.
-        last_at: When the last attempt ended.
     """
 
     attempts: int = 0
@@ -108,15 +104,10 @@ class VendorClient:
 
     Args:
         base_url: The key is sent to this host only.
-        max_in_flight: Connections that are kept.
         attempt_timeout_seconds: From sending to the last byte.
         max_body_bytes: Largest body that is read, after decoding.
-        max_attempts: The first included.
         retry_budget_seconds: No retry starts later than this, time waited for the budget not counted.
         sleep: Waits between attempts; the default ends early once ``stop`` is set.
-        clock: Monotonic seconds.
-        now: The wall clock, aware.
-        jitter: Picks a wait between 0 and the given seconds.
         stop: Once set, no new attempt is sent; those in flight are finished.
 
     Attributes:
@@ -202,8 +193,6 @@ class VendorClient:
         this client: no thread sends anything more.
 
         Args:
-            request: Of this vendor.
-            work_class: A backfill gives way where the budget is short.
             check: Reads the response, outside of the budget's slot; a VendorProtocolError means that it is unreadable.
             ended: Whether the response is no longer wanted: nothing more is sent then.
             usage: A new one; it grows by what the fetch costs, also if the fetch raises.

@@ -43,15 +43,11 @@ class Connection:
     """An open connection. For one thread at a time.
 
     Args:
-        sock: Connected, and encrypted if the vendor's URL says so.
         via: The proxy that forwards each request; None where the connection leads to the vendor itself.
 
     Attributes:
         reusable: Whether the last response ended where it should, and the server keeps the connection.
         polluted: Whether the server sent what no request had asked for.
-        asked: Requests that were sent in full.
-        heard: Whether a byte of the current response has come.
-        status: Of the current response, as soon as it is known.
         headers: Of the current response, as soon as they are known; names in lower case, repeated ones joined by
             commas.
     """
@@ -97,8 +93,6 @@ class Connection:
         """Send a GET and read its response; of an error's body at most :data:`EXCERPT_BYTES`.
 
         Args:
-            target: Path and query, percent-encoded.
-            headers: Sent unchanged.
             until: Monotonic; the deadline of the last byte.
             max_body_bytes: Largest body that is read, before and after decoding.
 
@@ -197,12 +191,6 @@ class Connection:
 
 def tunnel(sock: socket.socket, proxy: Proxy, host: str, until: float) -> None:
     """Have a proxy forward all bytes to a host (RFC 9110, 9.3.6).
-
-    Args:
-        sock: Connected to the proxy.
-        proxy: Which one it is.
-        host: Name or address, and port.
-        until: Monotonic; the deadline of the proxy's answer.
 
     Raises:
         ConfigurationError: The proxy refuses.

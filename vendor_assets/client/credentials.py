@@ -27,13 +27,7 @@ _NO_SECRET: Final = re.compile(r"(x-scope-orgid|.*tenant.*|user-agent|.*region.*
 
 @dataclass(frozen=True)
 class Login:
-    """Credentials that the vendor, or a gateway before it, wants besides the key.
-
-    Attributes:
-        user: For basic authentication, with ``password``.
-        token: For bearer authentication.
-        headers: As :func:`parse_headers` reads them.
-    """
+    """Credentials that the vendor, or a gateway before it, wants besides the key."""
 
     user: str = ""
     password: Secret = field(default_factory=lambda: Secret("VENDOR_PASSWORD"))
@@ -84,10 +78,7 @@ class Credentials:
     """The headers that identify us. Thread-safe.
 
     Args:
-        api_key: The vendor's key.
-        login: What is wanted besides.
         auth_headers: The dialect's: from a key to the headers that carry it.
-        optional: Whether the vendor may do without a key.
 
     Raises:
         ConfigurationError: A part cannot be sent, or contradicts another.

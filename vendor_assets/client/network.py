@@ -29,11 +29,7 @@ _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1", "[::1]")
 
 @dataclass(frozen=True)
 class Proxy:
-    """An HTTP proxy.
-
-    Attributes:
-        authorization: For ``Proxy-Authorization``; a secret; empty for none.
-    """
+    """An HTTP proxy."""
 
     host: str
     port: int
@@ -45,7 +41,6 @@ class Proxy:
 
         Args:
             text: It appears in no message, since it may hold a password.
-            name: Of the setting.
 
         Raises:
             ConfigurationError: It is no such address.
@@ -79,8 +74,6 @@ class Network:
     Attributes:
         proxy: The proxy's address; its name is the setting's or the variable's; not set for none.
         ca_bundle: Path of the certificates to trust, a file or a folder; empty for certifi's.
-        ca_name: The setting or variable that names them.
-        client_cert: Path of our own certificate; empty for none.
         client_key: Path of its key; empty if the certificate's file holds it.
     """
 

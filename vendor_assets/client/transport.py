@@ -43,10 +43,8 @@ class Transport:
     """Sends GET requests to one host. Thread-safe.
 
     Args:
-        pool_size: Connections that are kept.
         attempt_timeout_seconds: From sending to the last byte.
         connect_timeout_seconds: Over all addresses of the host.
-        max_body_bytes: Largest body that is read, after decoding.
 
     Raises:
         ConfigurationError: The URL or a certificate cannot be used.
@@ -91,7 +89,6 @@ class Transport:
         """GET a URL of this host.
 
         Args:
-            url: Absolute.
             headers: Added to the transport's own, or replacing them.
 
         Raises:

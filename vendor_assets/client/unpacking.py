@@ -73,7 +73,6 @@ class Unpacker:
     """Undoes the codings of one body.
 
     Args:
-        codings: The text of ``Content-Encoding``.
         max_bytes: The most that may come out of any of them.
 
     Raises:

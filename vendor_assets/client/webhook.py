@@ -30,8 +30,6 @@ def post(
 
     Args:
         url: Whoever knows it may write there, so it appears in no message.
-        document: Becomes JSON.
-        network: How the host is reached.
         timeout_seconds: For the connection, and for each part of the response.
         whole_seconds: For all of it, however slowly a server sends.
 

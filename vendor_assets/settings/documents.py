@@ -41,7 +41,6 @@ def read_accounts(environ: Mapping[str, str], *, root: Path) -> tuple[Account, .
 
     Args:
         environ: The environment; with a file it holds no setting of ours but the variables that the file names.
-        root: The project's folder.
 
     Raises:
         ConfigurationError: A value is wrong, on one line: the file, the account, the key, and what is accepted.
@@ -89,10 +88,7 @@ def account_of(
 
     Args:
         name: What it is called in Dagster: lower-case letters, digits and underscores.
-        document: Its settings, by the keys of :data:`KEYS` and :data:`REFERENCES`.
         environ: Where the variables are that it names, and what is set for the whole machine, like a proxy.
-        root: Relative paths are relative to this folder.
-        place: Where the document stands, for messages.
 
     Raises:
         ConfigurationError: A value is wrong, on one line.

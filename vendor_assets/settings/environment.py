@@ -112,8 +112,6 @@ def read(environ: Mapping[str, str], *, root: Path, now: datetime | None = None)
 
     Args:
         environ: Names and texts; an empty text counts as absent.
-        root: Relative paths are relative to this folder.
-        now: The time, for the default of the first day.
 
     Raises:
         ConfigurationError: A value is wrong: its name, the value and what is accepted, on one line.

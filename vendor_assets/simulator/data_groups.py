@@ -97,13 +97,10 @@ def measure(
     """Values of one slice, in the order of ``VALUE_NAMES``.
 
     Args:
-        family: Of the data group.
         scale: Size of this series, about 1.
         calls: Calls per minute of the service.
         load: By time of the week, about 1 at its peak.
         minutes: How much of the slice is covered.
-        noise: Chance.
-        trouble: What incidents do to it.
     """
     noise_a, noise_b, noise_c = noise
     match family:
@@ -142,12 +139,7 @@ def measure(
 
 
 def load_at(seconds: int, phase: int) -> float:
-    """Load by time of the week; about 0.2 to 1.1.
-
-    Args:
-        seconds: UNIX time.
-        phase: Shifts the week, in five minutes.
-    """
+    """Load by time of the week, about 0.2 to 1.1; ``phase`` shifts the week by so many five minutes."""
     return _load_table()[(seconds // 300 + phase) % 2016]
 
 

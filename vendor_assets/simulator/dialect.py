@@ -48,17 +48,10 @@ class Reply(NamedTuple):
 
 
 class Dialect:
-    """Replys requests from a world.
+    """Replies to requests from a world.
 
     Args:
-        world: What there is to tell.
-        base_url: Where links point to.
-        page_size: Entities per page of a list.
-        data_page_size: Metrics per page of a data call.
-        link_last: Whether ``Link`` names the last page.
-        retention_days: Data older than this is not found.
         gone_after_seconds: A warrior that has been gone for longer is a 404; None keeps it for ever.
-        settle_seconds: Data younger than this is not visible yet.
     """
 
     def __init__(
@@ -86,7 +79,7 @@ class Dialect:
         self._rosters: dict[str, list[Warrior]] = {}
 
     def reply(self, target: str, now: float) -> Reply:
-        """Reply a GET for a request target, such as ``/v2/applications.json?page=2``.
+        """Reply to a GET for a request target, such as ``/v2/applications.json?page=2``.
 
         Lists change on whole minutes only, so their answers are kept for the current minute.
         """

@@ -51,17 +51,9 @@ class Fault:
     """One rule.
 
     Args:
-        kind: One of ``KINDS``, or a status as text.
-        rate: Share of the matching calls that are hit.
         count: How many are hit at most; None has no end.
         skip: How many matching calls are let through first.
         match: Regular expression that is searched in the request target.
-        seconds: Duration, where the kind has one.
-        status: Status, where the kind has one.
-        location: Where a redirect leads.
-        value: Text of Retry-After.
-        mode: How an outage looks: ``503``, ``reset`` or ``refuse``.
-        bytes: Size of a huge body.
     """
 
     kind: str

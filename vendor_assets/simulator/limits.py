@@ -51,10 +51,8 @@ class Meter:
     """Counts calls against one limit.
 
     Args:
-        limit: What is permitted.
         kind: ``bucket`` refills evenly and holds ``burst``; ``fixed`` counts in windows aligned to the
             clock's zero; ``sliding`` looks back over the last period.
-        burst: Size of the bucket; None is the limit's number.
     """
 
     def __init__(self, limit: CallLimit, kind: LimitKind = "bucket", burst: int | None = None) -> None:
@@ -107,8 +105,6 @@ class RateLimit:
 
     Args:
         limits: Each is judged by itself; a call takes from all that concern its endpoint, or from none.
-        kind: How they count; ``none`` admits all.
-        burst: Size of the bucket, where the kind is ``bucket``.
     """
 
     def __init__(self, limits: list[CallLimit], kind: LimitKind = "bucket", burst: int | None = None) -> None:

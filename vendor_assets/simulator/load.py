@@ -13,12 +13,9 @@ class Load:
     """A single queue with exponential service times (M/M/1), so latency grows as load nears capacity.
 
     Args:
-        latency_seconds: Added to every answer.
         capacity: Calls per second that are served; None serves any number at once.
         collapse_factor: More than this times the capacity offered within one second, and the vendor is
             down; None never is.
-        collapse_seconds: For how long.
-        seed: Of the service times.
     """
 
     def __init__(

@@ -91,13 +91,8 @@ class Record:
         Args:
             arrived: When the request line was complete.
             now: When the response was handed to the network.
-            endpoint: Of the dialect.
-            target: Of the request.
             outcome: The status, or what happened instead: ``reset``, ``hang``.
-            leaves: Of a data call.
             served: Whether the whole right response was sent.
-            size: Bytes of the body.
-            fault: The kind of fault that hit it.
         """
         self.in_flight -= 1
         self.answered[endpoint, outcome] += 1

@@ -210,7 +210,7 @@ class Vendor:
     # Control
 
     def control(self, method: str, target: str, body: bytes) -> tuple[int, object]:
-        """Reply a control request: status and JSON."""
+        """Reply to a control request: status and JSON."""
         parts = urlsplit(target)
         name = parts.path.removeprefix(CONTROL)
         try:

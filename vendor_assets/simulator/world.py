@@ -184,12 +184,9 @@ class World:
     """All that the vendor knows.
 
     Args:
-        seed: Two worlds with the same arguments tell the same.
-        troops: Number of troops (those of ``hostile`` come on top).
         warriors: Number of places for warriors over all troops, given out by a Zipf law: one troop is
             large, many are small. A place may be empty for a while, or hold several warriors one after
             another, each with its own id.
-        data_groups: Data groups per warrior.
         churn: Whether troops and warriors appear and vanish, and sometimes do not report.
         hostile: Add troops, warriors and data groups with names that hurt careless readers.
     """
@@ -334,14 +331,8 @@ class World:
 
         Args:
             day: The day, a window in the time zone; a slice belongs to the day in which it starts.
-            resolution_seconds: Length of a timeslice.
-            timezone: IANA name.
             seen_at: When the lists were asked; only troops and warriors alive at one of these moments
                 are expected. None expects all that lived on the day.
-            troop_ids: Only these troops.
-
-        Yields:
-            Rows by troop, warrior, data group, value name and start, in no particular order.
         """
         start, end = day_window(day, timezone)
         for warrior in self.roster(day, timezone=timezone, seen_at=seen_at):
