@@ -54,7 +54,6 @@ class _Side:
 
     @property
     def rows(self) -> int:
-        """Rows at hand."""
         return int(self._piece.num_rows)
 
     def fill(self) -> bool:
@@ -81,7 +80,6 @@ class _Side:
 
 def _count(found: Changes, spec: Table, old: pa.Table, new: pa.Table) -> None:
     """Compare two pieces that hold the same stretch of keys."""
-    values = [name for name in spec.schema.names if name not in spec.key]
     joined = new.append_column(_NEW, pa.repeat(True, new.num_rows)).join(
         old.append_column(_OLD, pa.repeat(True, old.num_rows)),
         list(spec.key),
@@ -91,7 +89,7 @@ def _count(found: Changes, spec: Table, old: pa.Table, new: pa.Table) -> None:
     )
     is_old, is_new = (pc.is_valid(joined.column(name)) for name in (_OLD, _NEW))
     differs = pa.repeat(False, joined.num_rows)
-    for name in values:
+    for name in set(spec.schema.names).difference(spec.key):
         one, other = joined.column(name), joined.column(name + _OLD)
         both = pc.fill_null(pc.not_equal(one, other), False)
         differs = pc.or_(differs, pc.or_(both, pc.xor(pc.is_null(one), pc.is_null(other))))

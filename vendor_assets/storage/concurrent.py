@@ -13,11 +13,7 @@ _Out = TypeVar("_Out")
 def map_concurrently(
     function: Callable[[_In], _Out], items: Sequence[_In], *, at_once: int = 8
 ) -> list[_Out]:
-    """The function's results for all items, in their order, from at most ``at_once`` threads.
-
-    Raises:
-        Exception: Whatever the first call that failed raised.
-    """
+    """The function's results for all items, in their order, from at most ``at_once`` threads."""
     if len(items) <= 1:
         return [function(item) for item in items]
     with ThreadPoolExecutor(min(at_once, len(items)), thread_name_prefix="store") as pool:

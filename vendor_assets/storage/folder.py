@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,9 +29,6 @@ from vendor_assets.storage.objects import (
 )
 
 logger = get_logger(__name__)
-
-# Inside the store ``list`` is a method.
-_Entries = list[os.DirEntry[str]]
 
 _STRAY_SECONDS: Final = 86_400.0
 
@@ -122,7 +119,7 @@ class FolderStore(ObjectStore):
     def _path(self, key: str) -> Path:
         return self._root / checked_key(key)
 
-    def _entries(self, prefix: str) -> _Entries:
+    def _entries(self, prefix: str) -> Iterable[os.DirEntry[str]]:
         """What lies in a folder, in the order of keys; a folder that is not there is empty."""
         path = self._root / prefix
         try:

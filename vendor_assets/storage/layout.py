@@ -41,7 +41,6 @@ _EMPTY: Final = "~"
 _CUT: Final = "~~"
 _DIGEST_CHARACTERS: Final = 32
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_ESCAPE: Final = re.compile(rb"~([0-9A-F]{2})")
 _SEGMENT: Final = re.compile(
     r"~|(?:[A-Za-z0-9_-]|~[0-9A-F]{2})(?:[A-Za-z0-9_.-]|~[0-9A-F]{2})*(?:~~[0-9a-f]{32})?"
 )
@@ -79,26 +78,6 @@ def encode_segment(text: str, most_bytes: int = SEGMENT_BYTES) -> str:
 
 def _is_inner_dot(data: bytes, at: int) -> bool:
     return 0 < at < len(data) - 1 and data[at - 1] in _PLAIN and data[at + 1] in _PLAIN
-
-
-def decode_segment(text: str) -> str:
-    """Undo :func:`encode_segment`.
-
-    Raises:
-        StorageError: The text is not a segment, or was cut.
-    """
-    if _CUT in text:
-        raise StorageError(
-            f"{text!r} was cut for its length and cannot be decoded; look its text up in the table"
-        )
-    data = b"" if text == _EMPTY else text.encode("utf-8", "surrogatepass")
-    try:
-        decoded = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), data).decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        decoded = ""
-    if encode_segment(decoded) != text:
-        raise StorageError(f"{text!r} is not an encoded segment; build segments with encode_segment")
-    return decoded
 
 
 def is_segment(text: str) -> bool:

@@ -45,13 +45,7 @@ _LOOPBACK: Final = re.compile(r"localhost|127\.\d+\.\d+\.\d+|::1")
 
 @dataclass(frozen=True)
 class Marker:
-    """The marker of a store.
-
-    Attributes:
-        source: Whose data the store holds.
-        written_at: When the marker was written.
-        etag: The marker object's etag.
-    """
+    """The marker of a store: whose data it holds."""
 
     source: Source
     written_at: datetime
@@ -102,11 +96,7 @@ def _encoded(source: Source) -> bytes:
 def open_marked_store(
     url: str, source: Source, *, s3_client_factory: Callable[[], Any] | None = None
 ) -> tuple[ObjectStore, Claim]:
-    """Open a store for the data of one source, with the claim that guards it.
-
-    Raises:
-        ConfigurationError: As :func:`open_store`.
-    """
+    """Open a store for the data of one source, with the claim that guards it; raises as :func:`open_store`."""
     store = open_store(url, s3_client_factory=s3_client_factory)
     store.source = str(source)
     claim = Claim(store, source)
@@ -115,13 +105,7 @@ def open_marked_store(
 
 
 class Claim:
-    """The claim that a store holds the data of one source only.
-
-    Args:
-        store: The store.
-        source: The source whose data are read and written.
-        monotonic: Clock in seconds.
-    """
+    """The claim that a store holds the data of one source only."""
 
     def __init__(
         self, store: ObjectStore, source: Source, *, monotonic: Callable[[], float] = time.monotonic
@@ -213,8 +197,6 @@ def move(store: ObjectStore, source: Source, before: str) -> None:
     """Mark a store as holding the data of another source: the same account at another address.
 
     Args:
-        store: The store.
-        source: The new source.
         before: The current source, as in the marker; ``unmarked`` or ``unreadable`` if that is the marker's state.
 
     Raises:

@@ -52,12 +52,7 @@ class ObjectInfo:
 
 
 class ObjectWriter(io.RawIOBase):
-    """Takes the bytes of one object in order; nobody sees them before they are published.
-
-    Attributes:
-        etag: The published version's; empty until then.
-        size: Bytes taken so far.
-    """
+    """Takes the bytes of one object in order; until they are published nobody sees them and ``etag`` is empty."""
 
     etag: str = ""
     size: int = 0
@@ -95,11 +90,7 @@ class ObjectStore(ABC):
         self._before_write, self._is_prepared = prepare, False
 
     def prepare(self) -> None:
-        """Do what comes before the first write, unless it is done; each write does so itself.
-
-        Raises:
-            VendorAssetsError: It failed; it is tried again before the next write.
-        """
+        """Do what comes before the first write, unless it is done; each write does so too, until it succeeds."""
         if self._is_prepared:
             return
         with self._unguarded() as prepare:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from vendor_assets.errors import ObjectConflictError, RecordError, StorageError
 from vendor_assets.storage.folder import FolderStore
-from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.objects import ObjectStore, one_line
 from vendor_assets.tables import TABLES, Table
 
 if TYPE_CHECKING:
@@ -56,21 +56,10 @@ class TableWriter:
     """Writes a table piece by piece; published as one object when the block ends, not at all on an exception.
 
     Each row group is sorted by the table's key; give rows in the order of the key to have the whole table sorted.
+    Conditions and errors are those of :meth:`ObjectStore.writer`; RecordError where rows do not fit the table.
 
     Args:
         metadata: Texts to keep in the file, for :func:`read_metadata`; may be changed until the block ends.
-        if_absent: Publish only if the object does not exist then.
-        if_match: Publish only if the object has this etag then.
-
-    Attributes:
-        rows: Rows written so far.
-        bytes: Size of the published object.
-        etag: Its etag.
-
-    Raises:
-        RecordError: Rows do not fit the table.
-        ObjectConflictError: The condition does not hold; nothing was changed.
-        StorageUnavailableError: The store cannot be written.
     """
 
     def __init__(
@@ -94,7 +83,6 @@ class TableWriter:
         self._waiting: list[pa.Table] = []
 
     def __enter__(self) -> Self:
-        """Begin."""
         self._sink = self._object.__enter__()
         return self
 
@@ -118,22 +106,15 @@ class TableWriter:
             self.bytes, self.etag = self._sink.size, self._sink.etag
 
     def write(self, batch: pa.Table | pa.RecordBatch) -> None:
-        """Take some rows.
-
-        Raises:
-            RecordError: They do not fit the table.
-        """
+        """Take some rows; raises RecordError where they do not fit the table."""
         table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
         if self._schema is None:
             self._schema = _schema(self._spec, table.schema)
         table = _fitted(table, self._schema, self._spec)
         self.rows += table.num_rows
         self._waiting.append(table)
-        waiting = self._waiting
-        if (
-            sum(each.num_rows for each in waiting) >= ROW_GROUP_ROWS
-            or sum(each.nbytes for each in waiting) >= _ROW_GROUP_BYTES
-        ):
+        rows, size = (sum(getattr(each, of) for each in self._waiting) for of in ("num_rows", "nbytes"))
+        if rows >= ROW_GROUP_ROWS or size >= _ROW_GROUP_BYTES:
             self._write_groups(last=False)
 
     def _write_groups(self, *, last: bool) -> None:
@@ -181,10 +162,6 @@ def read_whole(source: Any, columns: Sequence[str] | None = None) -> pa.Table:
 
     A thread of Arrow that still holds a Python file object when the interpreter ends aborts the process
     (https://github.com/apache/arrow/issues/34314), and ``pyarrow.parquet.read_table`` starts some whatever it is told.
-
-    Raises:
-        pyarrow.ArrowException: It is not a Parquet file, or a column does not exist.
-        OSError: It cannot be read.
     """
     return _whole(pq.ParquetFile(source, pre_buffer=False), columns)
 
@@ -335,9 +312,8 @@ def _expected(key: str, table: pa.Table) -> pa.Table:
 
 
 def _unreadable(store: ObjectStore, key: str, error: Exception) -> StorageError:
-    said = " ".join(str(error).split())[:300]
     return StorageError(
-        f"table {store.uri(key)} cannot be read ({said}); rebuild its partition from what has landed"
+        f"table {store.uri(key)} cannot be read ({one_line(error)}); rebuild its partition from what has landed"
     )
 
 
@@ -363,8 +339,7 @@ def _fitted(table: pa.Table, schema: pa.Schema, spec: Table) -> pa.Table:
     try:
         return table.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise RecordError(f"{spec.name}: rows do not fit the table's columns: {said}") from error
+        raise RecordError(f"{spec.name}: rows do not fit the table's columns: {one_line(error)}") from error
 
 
 def _sorted(table: pa.Table, spec: Table) -> pa.Table:

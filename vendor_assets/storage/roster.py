@@ -36,11 +36,7 @@ class Troop:
 
 @dataclass(frozen=True)
 class Roster:
-    """The troops of one day.
-
-    Attributes:
-        state: ``complete``, ``partial`` or ``empty``, as the table says.
-    """
+    """The troops of one day; ``state`` is ``complete``, ``partial`` or ``empty``, as the table says."""
 
     day: date
     troops: tuple[Troop, ...] = ()

@@ -43,9 +43,7 @@ class NewestRows:
     Use it as a context: add rows, :meth:`sort`, then read :meth:`batches` as often as needed until the block ends.
     With many rows it waits until no other thread's block with many rows is open.
 
-    Attributes:
-        rows: Rows that are left; known after :meth:`sort`.
-        duplicates: Rows that were dropped because a newer one has the same key; known after :meth:`sort`.
+    ``rows`` that are left and ``duplicates`` that were dropped are known after :meth:`sort`.
 
     Raises:
         StorageUnavailableError: Temporary files cannot be written or read.
@@ -64,7 +62,6 @@ class NewestRows:
         self._kept = ExitStack()
 
     def __enter__(self) -> Self:
-        """Begin."""
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -51,40 +51,21 @@ def readable_key(troop_id: str, name: str | None) -> str:
 
 
 class TroopKeys:
-    """The partition keys of a store's troops.
-
-    Args:
-        store: The store.
-    """
+    """The partition keys of a store's troops."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
     def known(self) -> dict[str, str]:
-        """The key of every troop that was ever on a roster, by the troop's id.
-
-        Raises:
-            StorageUnavailableError: The store cannot be read.
-        """
+        """The key of every troop that was ever on a roster, by the troop's id."""
         return self._load()[0]
 
     def ids(self) -> dict[str, str]:
-        """The id of every troop that was ever on a roster, by the troop's key.
-
-        Raises:
-            StorageUnavailableError: The store cannot be read.
-        """
+        """The id of every troop that was ever on a roster, by the troop's key."""
         return {key: troop_id for troop_id, key in self.known().items()}
 
     def assign(self, names: Mapping[str, str | None]) -> dict[str, str]:
-        """The keys of these troops; those that have none yet get one, which stays.
-
-        Args:
-            names: Display names by id.
-
-        Raises:
-            StorageUnavailableError: The store cannot be read or written.
-        """
+        """The keys of troops, given by their names by id; those that have none yet get one, which stays."""
         while True:
             keys, etag = self._load()
             new = [troop_id for troop_id in names if troop_id not in keys]

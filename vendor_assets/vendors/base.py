@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from heapq import nsmallest
 from typing import Any, ClassVar, Final, Literal, TypeGuard
 from urllib.parse import quote, urlencode
@@ -203,12 +203,8 @@ class Vendor(ABC):
         """Whether an answer says that we were too fast, so that it is no verdict on the request or the key.
 
         Says yes to 420, 429, 509 and 529, and to a 403 or 503 with Retry-After, whose headers say that nothing is left
-        of the quota, or whose text says that it is exceeded. A dialect that knows better overrides it.
-
-        Args:
-            status: Of the answer, never 200.
-            headers: Names in lower case.
-            body: Its beginning.
+        of the quota, or whose text says that it is exceeded. A dialect that knows better overrides it. ``headers`` have
+        names in lower case, ``body`` is the beginning of the answer's.
         """
         if status in _THROTTLES or status not in _MAY_THROTTLE:
             return status in _THROTTLES
@@ -255,10 +251,8 @@ class Vendor(ABC):
 
         By data groups, each leaf in one part, as long as there are several; then, since what fails may be too large,
         by values or by time: then the parts have the same leaf, which has landed once all of them have. Parts may be
-        split again. Leaves are those of ``planned``, unchanged. ``parse`` reads the answer to each part.
-
-        Returns:
-            The parts; none where it cannot be split, also for lists.
+        split again. Leaves are those of ``planned``, unchanged. ``parse`` reads the answer to each part. There are no
+        parts where it cannot be split, also for lists.
         """
         return []
 
@@ -266,11 +260,7 @@ class Vendor(ABC):
         """Whether a 404 or 410 says that an entity is gone: the path names one, and the body is this vendor's.
 
         Only then is it an answer. Elsewhere (a fixed path, the error page of a proxy) it tells that the address is
-        wrong. An entity is one that an earlier list named.
-
-        Args:
-            request: What was asked.
-            body: The beginning of the answer.
+        wrong. An entity is one that an earlier list named; ``body`` is the beginning of the answer.
         """
         return False
 
@@ -366,6 +356,38 @@ def as_attributes(fields: Mapping[str, object]) -> str:
     except ValueError:
         finite = json.loads(json.dumps(fields), parse_constant=lambda _: None)
         return json.dumps(finite, sort_keys=True, separators=(",", ":"))
+
+
+def data_leaf(warrior_id: str, data_group: str, window: Window) -> Leaf:
+    """The leaf of one data group of a warrior in a window."""
+    start, end = int(window.start.timestamp()), int(window.end.timestamp())
+    key = f"{quote(warrior_id, safe='')}|{quote(data_group, safe='')}|{start}-{end}"
+    return Leaf(key, warrior_id, data_group, window)
+
+
+def within_bounds(
+    planned: PlannedRequest, most_characters: int, split: Callable[[PlannedRequest], list[PlannedRequest]]
+) -> Iterator[PlannedRequest]:
+    """A request, or the parts of one that is longer than a URL may be."""
+    parts = split(planned) if len(planned.request.key) > most_characters else []
+    if not parts:
+        yield planned
+    for part in parts:
+        yield from within_bounds(part, most_characters, split)
+
+
+def group_columns(warrior_id: str, value_names: Mapping[str, list[str]]) -> dict[str, list[object]]:
+    """The columns of a warrior's data groups, from the names of their values."""
+    return {
+        "warrior_id": [warrior_id] * len(value_names),
+        "data_group": list(value_names),
+        "value_names": list(value_names.values()),
+    }
+
+
+def iso(microseconds: int) -> str:
+    """A time since the epoch as text."""
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat()
 
 
 def path_segment(text: str) -> str:

@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from math import ceil, isfinite
+from math import ceil, inf, isfinite
 from typing import Any, ClassVar, Final
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from vendor_assets.days import Window
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
@@ -28,10 +28,14 @@ from vendor_assets.vendors.base import (
     Response,
     Vendor,
     as_attributes,
+    data_leaf,
     field_names,
+    group_columns,
     is_name,
+    iso,
     path_segment,
     read_object,
+    within_bounds,
 )
 
 _MINUTE: Final = 60
@@ -75,33 +79,17 @@ Source: "returns up to 3000 results per cell",
 https://docs.newrelic.com/docs/apis/rest-api-v2/basic-functions/pagination-api-output/.
 """
 
+_ENTITY_FIELDS: Final = (
+    "id",
+    "language",
+    "health_status",
+    "application_summary",
+    "end_user_summary",
+    "links",
+)
 _FIELDS: Final[Mapping[str, frozenset[str]]] = {
-    "applications": frozenset(
-        (
-            "id",
-            "name",
-            "language",
-            "health_status",
-            "reporting",
-            "last_reported_at",
-            "application_summary",
-            "end_user_summary",
-            "settings",
-            "links",
-        )
-    ),
-    "application_hosts": frozenset(
-        (
-            "id",
-            "application_name",
-            "host",
-            "language",
-            "health_status",
-            "application_summary",
-            "end_user_summary",
-            "links",
-        )
-    ),
+    "applications": frozenset((*_ENTITY_FIELDS, "name", "reporting", "last_reported_at", "settings")),
+    "application_hosts": frozenset((*_ENTITY_FIELDS, "application_name", "host")),
     "metrics": frozenset(("name", "values")),
     "metric_data": frozenset(("name", "timeslices")),
     "timeslices": frozenset(("from", "to", "values")),
@@ -128,30 +116,18 @@ class Cut:
     period_seconds: int
 
 
-def _check_resolution(resolution_seconds: int) -> None:
-    if resolution_seconds < _MINUTE or resolution_seconds % _MINUTE:
-        message = (
-            f"resolution {resolution_seconds} s cannot be had: New Relic keeps data by the minute; "
-            "take a multiple of 60, like 1800"
-        )
-        raise ConfigurationError(message)
-
-
 def cut_day(day: Window, resolution_seconds: int, *, old: bool) -> Cut:
     """Cut a day into the fewest ranges that yield timeslices of the wanted length.
 
     Timeslices lie on multiples of their length in UTC; a day begins with the first that starts in it and ends with
     the end of the last. Days older than 8 days exist in hours only. They are asked for in one range of more than 4
     days, since a shorter one comes as ten points: three times the points for a third of the calls.
-
-    Raises:
-        ConfigurationError: The resolution is not a positive multiple of 60 seconds.
     """
-    _check_resolution(resolution_seconds)
     longest = max(length for length, finest in GRANULARITY if resolution_seconds % finest == 0)
     longest = max(longest // resolution_seconds, 1) * resolution_seconds
-    edges = _edges(day, resolution_seconds, longest)
-    leaves = tuple(Window(_instant(start), _instant(end)) for start, end in edges)
+    start, end = _aligned(day, resolution_seconds)
+    edges = ((edge, min(edge + longest, end)) for edge in range(start, end, longest))
+    leaves = tuple(Window(_instant(first), _instant(last)) for first, last in edges)
     if not old:
         return Cut(leaves, tuple((leaf, (leaf,)) for leaf in leaves), resolution_seconds)
     period = ceil(resolution_seconds / _HOUR) * _HOUR
@@ -164,11 +140,6 @@ def _aligned(day: Window, step: int) -> tuple[int, int]:
     """UNIX seconds of the first timeslice that starts in the day and of the end of the last."""
     first = ceil(day.start.timestamp() / step) * step
     return first, max(ceil(day.end.timestamp() / step) * step, first + step)
-
-
-def _edges(day: Window, step: int, longest: int) -> list[tuple[int, int]]:
-    start, end = _aligned(day, step)
-    return [(edge, min(edge + longest, end)) for edge in range(start, end, longest)]
 
 
 def _instant(seconds: int) -> datetime:
@@ -214,7 +185,12 @@ class NewRelic(Vendor):
         Raises:
             ConfigurationError: It is not a positive multiple of 60 seconds.
         """
-        _check_resolution(resolution_seconds)
+        if resolution_seconds < _MINUTE or resolution_seconds % _MINUTE:
+            message = (
+                f"resolution {resolution_seconds} s cannot be had: New Relic keeps data by the minute; "
+                "take a multiple of 60, like 1800"
+            )
+            raise ConfigurationError(message)
 
     def data_groups(self, troop_id: str, warrior_id: str, day: Window) -> PlannedRequest:  # noqa: ARG002
         """``/v2/applications/{id}/hosts/{host_id}/metrics.json``."""
@@ -237,6 +213,7 @@ class NewRelic(Vendor):
         Raises:
             ConfigurationError: The resolution is not a positive multiple of 60 seconds.
         """
+        self.check_resolution(resolution_seconds)
         old = day.start < self._clock() - FINE_AGE + AGE_MARGIN
         cut = cut_day(day, resolution_seconds, old=old)
         path = f"{_host(troop_id, warrior_id)}/metrics/data.json"
@@ -251,24 +228,15 @@ class NewRelic(Vendor):
             most = max(1, MAX_TIMESLICES // max(1, int(window.seconds) // cut.period_seconds))
             for batch in _batches(groups, MAX_URL_CHARACTERS - fixed, most):
                 names = tuple(("names[]", group.name) for group in batch)
-                values = tuple(("values[]", name) for name in _union(batch))
-                leaves = tuple(_leaf(warrior_id, group.name, piece) for piece in pieces for group in batch)
+                union = dict.fromkeys(name for group in batch for name in group.value_names)
+                values = tuple(("values[]", name) for name in union)
+                leaves = tuple(
+                    data_leaf(warrior_id, group.name, piece) for piece in pieces for group in batch
+                )
                 whole = PlannedRequest(Request(path, names + values + times, "data"), leaves)
-                planned += self._within_bounds(whole)
+                # One metric with so many values that no URL holds them takes several requests.
+                planned += within_bounds(whole, MAX_URL_CHARACTERS, self._by_values)
         return planned
-
-    def _within_bounds(self, planned: PlannedRequest) -> Iterator[PlannedRequest]:
-        """One metric with so many values that no URL holds them takes several requests."""
-        request = planned.request
-        parts = (
-            self._by_values(planned)
-            if len(request.path) + 1 + len(urlencode(request.params)) > MAX_URL_CHARACTERS
-            else []
-        )
-        if not parts:
-            yield planned
-        for part in parts:
-            yield from self._within_bounds(part)
 
     def split(self, planned: PlannedRequest) -> list[PlannedRequest]:
         """Halves of a request for data: by metrics, else by values, else by time.
@@ -281,24 +249,24 @@ class NewRelic(Vendor):
         params = planned.request.params
         names = [text for name, text in params if name == "names[]"]
         if len(names) > 1:
-            halves = [set(half) for half in _halved(names)]
             return [
                 PlannedRequest(
-                    _with(planned.request, "names[]", [name for name in names if name in half]),
-                    tuple(leaf for leaf in planned.leaves if leaf.data_group in half),
+                    _with(planned.request, "names[]", half),
+                    tuple(leaf for leaf in planned.leaves if leaf.data_group in set(half)),
                 )
-                for half in halves
+                for half in _halved(names)
             ]
         return self._by_values(planned) or self._by_time(planned)
 
     @staticmethod
     def _by_values(planned: PlannedRequest) -> list[PlannedRequest]:
         values = [text for name, text in planned.request.params if name == "values[]"]
-        common = [name for name in values if name == _WEIGHT]
         own = [name for name in values if name != _WEIGHT]
+        common = [_WEIGHT] if _WEIGHT in values else []
+        halves = _halved(own) if len(own) > 1 else ()
         return [
-            PlannedRequest(_with(planned.request, "values[]", [*half, *common]), planned.leaves)
-            for half in (_halved(own) if len(own) > 1 else [])
+            PlannedRequest(_with(planned.request, "values[]", half + common), planned.leaves)
+            for half in halves
         ]
 
     @staticmethod
@@ -330,11 +298,9 @@ class NewRelic(Vendor):
         content = read_object(response)
         match asset:
             case "troops":
-                parsed = _entities(_records(content, "applications"), "applications", "troop_id", "name")
+                parsed = _entities(content, "applications", "troop_id", "name")
             case "warriors":
-                parsed = _entities(
-                    _records(content, "application_hosts"), "application_hosts", "warrior_id", "host"
-                )
+                parsed = _entities(content, "application_hosts", "warrior_id", "host")
             case "data_groups":
                 parsed = _groups(_records(content, "metrics"), planned.leaves[0].warrior_id)
             case "performance_data":
@@ -351,12 +317,6 @@ def _host(troop_id: str, warrior_id: str) -> str:
     return f"{_application(troop_id)}/hosts/{path_segment(warrior_id)}"
 
 
-def _leaf(warrior_id: str, group: str, piece: Window) -> Leaf:
-    start, end = int(piece.start.timestamp()), int(piece.end.timestamp())
-    key = f"{quote(warrior_id, safe='')}|{quote(group, safe='')}|{start}-{end}"
-    return Leaf(key, warrior_id, group, piece)
-
-
 def _halved(texts: list[str]) -> tuple[list[str], list[str]]:
     middle = len(texts) // 2
     return texts[:middle], texts[middle:]
@@ -367,10 +327,6 @@ def _with(request: Request, name: str, texts: Sequence[str]) -> Request:
     first = next(at for at, (each, _) in enumerate(request.params) if each == name)
     others = [pair for pair in request.params if pair[0] != name]
     return replace(request, params=(*others[:first], *((name, text) for text in texts), *others[first:]))
-
-
-def _union(groups: Sequence[DataGroup]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for group in groups for name in group.value_names))
 
 
 def _batches(groups: Sequence[DataGroup], room: int, most: int) -> Iterator[list[DataGroup]]:
@@ -409,14 +365,14 @@ def _shown(content: Mapping[str, Any]) -> str:
     return ", ".join(repr(name[:40]) for name in list(content)[:10]) or "nothing"
 
 
-def _entities(records: list[Any], kind: str, id_column: str, name_field: str) -> Parsed:
+def _entities(content: Mapping[str, Any], kind: str, id_column: str, name_field: str) -> Parsed:
     """Applications or hosts: an id, a display name, and all else as attributes."""
     ids: list[object] = []
     names: list[object] = []
     attributes: list[object] = []
     parsed = Parsed({id_column: ids, "name": names, "attributes": attributes})
     new: set[str] = set()
-    for record in records:
+    for record in _records(content, kind):
         if not isinstance(record, dict):
             parsed.reject("the record is not an object", record)
             continue
@@ -438,10 +394,6 @@ def _entities(records: list[Any], kind: str, id_column: str, name_field: str) ->
         new.update(record.keys() - _FIELDS[kind])
     parsed.new_fields = field_names(new)
     return parsed
-
-
-def _iso(microseconds: int) -> str:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat()
 
 
 def _state(record: Mapping[str, Any], name: str) -> str:
@@ -479,11 +431,7 @@ def _groups(records: list[Any], warrior_id: str) -> Parsed:
         else:
             found[name] = list(dict.fromkeys(values))
             new.update(record.keys() - _FIELDS["metrics"])
-    parsed.columns = {
-        "warrior_id": [warrior_id] * len(found),
-        "data_group": list(found),
-        "value_names": list(found.values()),
-    }
+    parsed.columns = group_columns(warrior_id, found)
     parsed.new_fields = field_names(new)
     return parsed
 
@@ -567,7 +515,7 @@ class _Timeslices:
             # A neighbour at the edge does no harm.
             if not on_grid or start < until or start > last or end < first:
                 return (
-                    f"there is a timeslice from {_iso(start)} to {_iso(end)}, where {_iso(first)} to {_iso(last)} was "
+                    f"there is a timeslice from {iso(start)} to {iso(end)}, where {iso(first)} to {iso(last)} was "
                     f"asked for every {period // 1_000_000} s"
                 )
             until = end
@@ -619,14 +567,12 @@ class _Timeslices:
             if value is None:
                 yield name, None
                 continue
-            reason = ""
             if isinstance(value, bool) or not isinstance(value, int | float):
                 reason = f"{name} is {_state(values, name)}"
             else:
-                try:
+                number = inf
+                with suppress(OverflowError):
                     number = float(value)
-                except OverflowError:
-                    number = float("inf")
                 if isfinite(number):
                     yield name, number
                     continue

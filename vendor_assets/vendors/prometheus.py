@@ -29,9 +29,13 @@ from vendor_assets.vendors.base import (
     Request,
     Response,
     Vendor,
+    data_leaf,
     field_names,
+    group_columns,
     is_name,
+    iso,
     read_object,
+    within_bounds,
 )
 
 MAX_POINTS: Final = 11_000
@@ -136,6 +140,7 @@ class Prometheus(Vendor):
         """
         self.check_resolution(resolution_seconds)
         planned: list[PlannedRequest] = []
+        labels = {"job": troop_id, "instance": warrior_id}
         for window in _cut(day, resolution_seconds):
             times = (
                 ("start", _seconds(window.start + timedelta(seconds=resolution_seconds))),
@@ -144,12 +149,12 @@ class Prometheus(Vendor):
                 *WHOLE,
             )
             points = int(window.seconds) // resolution_seconds
-            for batch in _batches(groups, {"job": troop_id, "instance": warrior_id}, times, points):
-                labels = {"job": troop_id, "instance": warrior_id}
+            for batch in _batches(groups, labels, times, points):
                 query = _newest(_selector(labels, "|".join(map(_pattern, batch))), resolution_seconds)
                 request = Request("/api/v1/query_range", (("query", query), *times), "query_range")
-                leaves = tuple(_leaf(warrior_id, group, window) for group in batch)
-                planned += _within_bounds(PlannedRequest(request, leaves))
+                leaves = tuple(data_leaf(warrior_id, group.name, window) for group in batch)
+                # One group of which a filter names so many metrics that no query holds them takes several requests.
+                planned += within_bounds(PlannedRequest(request, leaves), MAX_QUERY_CHARACTERS, _by_names)
         return planned
 
     def split(self, planned: PlannedRequest) -> list[PlannedRequest]:
@@ -177,9 +182,11 @@ class Prometheus(Vendor):
             _series(parsed, data, planned)
         else:
             names = _names(parsed, data)
-            warrior_id = planned.leaves[0].warrior_id
             if asset == "data_groups":
-                _groups(parsed, names, warrior_id)
+                found: dict[str, list[str]] = {}
+                for name in names:
+                    found.setdefault(group_of(name), []).append(name)
+                parsed.columns = group_columns(planned.leaves[0].warrior_id, found)
             else:
                 _entities(parsed, asset, names, planned.request, response.asked)
         parsed.new_fields = field_names(content.keys() - _ANSWER_FIELDS)
@@ -246,15 +253,6 @@ def _pattern(group: DataGroup) -> str:
 
 def _escaped(name: str) -> str:
     return _SPECIAL.sub(lambda found: "\\" + found[0], name)
-
-
-def _within_bounds(planned: PlannedRequest) -> Iterator[PlannedRequest]:
-    """One group of which a filter names so many metrics that no query holds them takes several requests."""
-    parts = _by_names(planned) if len(planned.request.key) > MAX_QUERY_CHARACTERS else []
-    if not parts:
-        yield planned
-    for part in parts:
-        yield from _within_bounds(part)
 
 
 def _by_names(planned: PlannedRequest) -> list[PlannedRequest]:
@@ -332,12 +330,6 @@ def _cut(day: Window, step: int) -> Iterator[Window]:
         yield Window(day.start + first * length, day.start + (first + count) * length)
 
 
-def _leaf(warrior_id: str, group: DataGroup, window: Window) -> Leaf:
-    start, end = int(window.start.timestamp()), int(window.end.timestamp())
-    key = f"{quote(warrior_id, safe='')}|{quote(group.name, safe='')}|{start}-{end}"
-    return Leaf(key, warrior_id, group.name, window)
-
-
 def _batches(
     groups: Sequence[DataGroup], labels: Mapping[str, str], times: tuple[tuple[str, str], ...], points: int
 ) -> Iterator[list[DataGroup]]:
@@ -399,17 +391,6 @@ def _without(label: str, first: Request) -> Request:
     return Request("/api/v1/label/__name__/values", (("match[]", match), *others), "names_without_label")
 
 
-def _groups(parsed: Parsed, names: list[str], warrior_id: str) -> None:
-    found: dict[str, list[str]] = {}
-    for name in names:
-        found.setdefault(group_of(name), []).append(name)
-    parsed.columns = {
-        "warrior_id": [warrior_id] * len(found),
-        "data_group": list(found),
-        "value_names": list(found.values()),
-    }
-
-
 def _series(parsed: Parsed, data: object, planned: PlannedRequest) -> None:
     asked = {leaf.data_group for leaf in planned.leaves}
     params = dict(planned.request.params)
@@ -441,7 +422,7 @@ def _series(parsed: Parsed, data: object, planned: PlannedRequest) -> None:
             continue
         if not parsed.incomplete and (other := next((time for time in times if time not in grid), None)):
             parsed.incomplete = (
-                f"it is for {_iso(other)}, where {_iso(first)} to {_iso(last)} was asked every {params['step']} s; a "
+                f"it is for {iso(other)}, where {iso(first)} to {iso(last)} was asked every {params['step']} s; a "
                 "server that moves times to multiples of the step needs a resolution of which the day's start is one"
             )
         others = {name: text for name, text in labels.items() if name not in ("__name__", "job", "instance")}
@@ -463,10 +444,6 @@ def _series(parsed: Parsed, data: object, planned: PlannedRequest) -> None:
 def _value_name(metric: str, labels: Mapping[str, str]) -> str:
     # A name with a brace could be taken for another metric with labels.
     return (_quoted(metric) if "{" in metric else metric) + canonical(labels)
-
-
-def _iso(microseconds: int) -> str:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat()
 
 
 def _matrix(data: object) -> list[Any]:
