@@ -149,6 +149,9 @@ def silence_warnings() -> None:
 
     Only for processes that are ours: our own code location and command. Some are issued when definitions are resolved.
     """
-    for named in ("backfill_policy", "with_source_code_references", "CodeReference", "owners"):
+    for named in (
+        "backfill_policy", "with_source_code_references", "CodeReference", "owners",
+        "MultiToSingleDimensionPartitionMapping",
+    ):  # fmt: skip
         warnings.filterwarnings("ignore", f".*{named}", dg.BetaWarning)
     warnings.filterwarnings("ignore", "Specifying a partitions_def on an AssetCheckSpec", dg.PreviewWarning)

@@ -50,6 +50,11 @@ class Partitions:
         return new
 
 
+def day_and_troops() -> dg.PartitionMapping:
+    """The mapping between a day and the partitions of all troops on it, in either direction."""
+    return dg.MultiToSingleDimensionPartitionMapping(DAY)
+
+
 def day_troop_key(day: date, troop_key: str) -> dg.MultiPartitionKey:
     """The partition key of a day and a troop."""
     return dg.MultiPartitionKey({DAY: day.isoformat(), TROOP: troop_key})

@@ -54,6 +54,24 @@ def test_asset_specs_are_as_reviewed(tmp_path: Path) -> None:
     assert found == json.loads(SNAPSHOT.read_text())
 
 
+def test_assets_with_other_partitions_say_how_they_depend(tmp_path: Path) -> None:
+    """Where the partitions of two assets differ the dependency names its mapping: none is left to be inferred."""
+    found = {spec.key: spec for spec in definitions(tmp_path).resolve_all_asset_specs()}
+    differing = {
+        (spec.key.to_user_string(), dep.asset_key.to_user_string()): dep.partition_mapping
+        for spec in found.values()
+        for dep in spec.deps
+        if spec.partitions_def != found[dep.asset_key].partitions_def
+    }
+    by_day = dg.MultiToSingleDimensionPartitionMapping("day")
+    assert differing == {
+        ("warriors", "troops"): by_day,
+        ("daily_performance", "performance_data"): by_day,
+        ("dead_letters", "performance_data"): by_day,
+        ("backlog", "performance_data"): dg.AllPartitionMapping(),
+    }
+
+
 def test_sensors_are_on_and_schedules_off(tmp_path: Path) -> None:
     """What reacts is on; what spends the vendor's quota by itself waits for a person."""
     defs = definitions(tmp_path)

@@ -18,7 +18,7 @@ from vendor_assets.orchestration.assets.pictures import picture_of
 from vendor_assets.orchestration.assets.publishing import day_checks, publish_day, publish_report
 from vendor_assets.orchestration.dagster_private import tag_run
 from vendor_assets.orchestration.names import Names
-from vendor_assets.orchestration.partitions import Partitions, split_key, split_keys
+from vendor_assets.orchestration.partitions import Partitions, day_and_troops, split_key, split_keys
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
 from vendor_assets.orchestration.runs.events import (
     COMPLETE,
@@ -144,12 +144,12 @@ def report_outcomes(
 
 
 def _spec(
-    names: Names, name: str, text: str, partitions: dg.PartitionsDefinition[Any], deps: Sequence[str]
+    names: Names, name: str, text: str, partitions: dg.PartitionsDefinition[Any], deps: Sequence[dg.AssetDep]
 ) -> dg.AssetSpec:
     return dg.AssetSpec(
         names.key(name),
         description=text,
-        deps=list(map(names.key, deps)),
+        deps=deps,
         partitions_def=partitions,
         group_name=names.thing("harvest"),
         kinds={"parquet", "http"},
@@ -207,7 +207,11 @@ def build_assets(account: Account) -> list[dg.AssetsDefinition]:
         "data_groups": DATA_GROUPS_TEXT,
         "performance_data": PERFORMANCE_DATA_TEXT,
     }
-    upstream = {"warriors": "troops", "data_groups": "warriors", "performance_data": "data_groups"}
+    upstream = {
+        "warriors": dg.AssetDep(names.key("troops"), partition_mapping=day_and_troops()),
+        "data_groups": dg.AssetDep(names.key("warriors")),
+        "performance_data": dg.AssetDep(names.key("data_groups")),
+    }
 
     @dg.multi_asset(
         name=names.thing("harvest_chain"),
@@ -234,7 +238,10 @@ def build_assets(account: Account) -> list[dg.AssetsDefinition]:
     @dg.asset(
         key=names.key("daily_performance"),
         description=DAILY_TEXT,
-        deps=[names.key("troops"), names.key("performance_data")],
+        deps=[
+            names.key("troops"),
+            dg.AssetDep(names.key("performance_data"), partition_mapping=day_and_troops()),
+        ],
         required_resource_keys=names.resources("store", "run_lease"),
         io_manager_key=names.resource("io_manager"),
         partitions_def=partitions.day,
@@ -273,19 +280,19 @@ def observed_assets(account: Account) -> list[dg.AssetSpec]:
     """Assets that are only observed: the backlog and the dead letters."""
     # They concern all harvested assets, but more edges would clutter the graph.
     names = Names(account.name)
-    harvested = [names.key(CHAIN[-1])]
+    harvested = names.key(CHAIN[-1])
     return [
         dg.AssetSpec(
             names.key(BACKLOG),
             description=BACKLOG_TEXT,
-            deps=harvested,
+            deps=[dg.AssetDep(harvested, partition_mapping=dg.AllPartitionMapping())],
             group_name=names.thing("watch"),
             owners=OWNERS,
         ),
         dg.AssetSpec(
             names.key(DEAD_LETTERS),
             description=DEAD_LETTERS_TEXT,
-            deps=harvested,
+            deps=[dg.AssetDep(harvested, partition_mapping=day_and_troops())],
             partitions_def=Partitions.of(account).day,
             group_name=names.thing("watch"),
             owners=OWNERS,
