@@ -25,10 +25,6 @@ class Window:
         """Length in seconds: 82,800 or 90,000 on the days on which clocks change."""
         return (self.end - self.start).total_seconds()
 
-    def contains(self, instant: datetime) -> bool:
-        """Whether an instant lies in [start, end)."""
-        return self.start <= instant < self.end
-
 
 def parse_day(text: str) -> date:
     """Read a day like ``2026-11-20``.

@@ -21,8 +21,7 @@ The tree::
     │   ├── ObjectConflictError        a conditional write lost: somebody else wrote first
     │   └── StorageUnavailableError    retryable: the store cannot be reached, or is full
     ├── HarvestError
-    │   ├── PartitionHeldError         retryable: another live run holds the partition
-    │   └── PartialHarvestError        some leaves are dead letters, or some partitions failed
+    │   └── PartitionHeldError         retryable: another live run holds the partition
     ├── MessageError                   retryable: a message to people did not arrive
     ├── StoppedError                   retryable: asked to stop; nothing more is sent
     └── RecordError                    a row that does not fit its table
@@ -144,12 +143,7 @@ class VendorError(VendorAssetsError):
     crossed: bool = False
 
     def __init__(
-        self,
-        message: str,
-        *,
-        status: int | None = None,
-        attempts: int = 1,
-        excerpt: str = "",
+        self, message: str, *, status: int | None = None, attempts: int = 1, excerpt: str = ""
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -242,10 +236,6 @@ class PartitionHeldError(HarvestError):
     """Another live run holds the partition; the message names it."""
 
     retryable = True
-
-
-class PartialHarvestError(HarvestError):
-    """Some leaves are dead letters, or some partitions failed; the message names them."""
 
 
 class MessageError(VendorAssetsError):

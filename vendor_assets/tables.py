@@ -44,6 +44,19 @@ class Table:
         return self.key
 
 
+def _table(
+    name: str, grain: str, partitioned_by: tuple[str, ...], key: tuple[str, ...], *columns: pa.Field
+) -> Table:
+    return Table(name, grain, partitioned_by, key, pa.schema(columns))
+
+
+_TROOP: Final = _column("troop_id", pa.string(), "The vendor's id of the troop")
+_WARRIOR: Final = _column("warrior_id", pa.string(), "The vendor's id of the warrior")
+_DATA_GROUP: Final = _column("data_group", pa.string(), "The metric family's name")
+_VALUE_NAME: Final = _column("value_name", pa.string(), "Which value of the family; its unit is the vendor's")
+_ATTRIBUTES: Final = _column(
+    "attributes", pa.string(), "What else the vendor says of it, a JSON object", nullable=True
+)
 _OBSERVED: Final = (
     _column("first_observed_at", INSTANT, "When it was first seen on a list on or for this day"),
     _column("last_observed_at", INSTANT, "When it was last seen on a list on or for this day"),
@@ -54,128 +67,92 @@ _OBSERVED: Final = (
     ),
 )
 
-TROOPS: Final = Table(
-    name="troops",
-    grain="one row per day and troop (a troop = the warriors of one micro-service)",
-    partitioned_by=("day",),
-    key=("troop_id",),
-    schema=pa.schema(
-        [
-            _column("troop_id", pa.string(), "The vendor's id of the troop"),
-            _column(
-                "troop_key",
-                pa.string(),
-                "The troop's partition key: its first name and its id, safe in paths",
-            ),
-            _column("name", pa.string(), "Display name: free text, may change and repeat", nullable=True),
-            _column(
-                "attributes", pa.string(), "What else the vendor says of it, a JSON object", nullable=True
-            ),
-            *_OBSERVED,
-        ]
+TROOPS: Final = _table(
+    "troops",
+    "one row per day and troop (a troop = the warriors of one micro-service)",
+    ("day",),
+    ("troop_id",),
+    _TROOP,
+    _column("troop_key", pa.string(), "The troop's partition key: its first name and its id, safe in paths"),
+    _column("name", pa.string(), "Display name: free text, may change and repeat", nullable=True),
+    _ATTRIBUTES,
+    *_OBSERVED,
+)
+
+WARRIORS: Final = _table(
+    "warriors",
+    "one row per day, troop and warrior (a warrior = one running instance)",
+    ("day", "troop"),
+    ("warrior_id",),
+    _TROOP,
+    _WARRIOR,
+    _column("name", pa.string(), "Display name, often the host's", nullable=True),
+    _ATTRIBUTES,
+    *_OBSERVED,
+)
+
+DATA_GROUPS: Final = _table(
+    "data_groups",
+    "one row per day, troop, warrior and data group (a data group = one metric family)",
+    ("day", "troop"),
+    ("warrior_id", "data_group"),
+    _TROOP,
+    _WARRIOR,
+    _DATA_GROUP,
+    _column("value_names", pa.list_(pa.string()), "The names of the values that it has"),
+    _column("observed_at", INSTANT, "When the vendor listed it"),
+)
+
+PERFORMANCE_DATA: Final = _table(
+    "performance_data",
+    "one row per troop, warrior, data group, value name and timeslice (start, end)",
+    ("day", "troop"),
+    ("warrior_id", "data_group", "value_name", "timeslice_start"),
+    _TROOP,
+    _WARRIOR,
+    _DATA_GROUP,
+    _VALUE_NAME,
+    _column("timeslice_start", INSTANT, "Start of the timeslice, included"),
+    _column("timeslice_end", INSTANT, "End of the timeslice, excluded"),
+    _column(
+        "value", pa.float64(), "The value over the timeslice; null where the vendor says null", nullable=True
+    ),
+    _column(
+        "weight",
+        pa.float64(),
+        "Calls that the value stands for in this timeslice, where the vendor gives a call count",
+        unit="calls",
+        nullable=True,
     ),
 )
 
-WARRIORS: Final = Table(
-    name="warriors",
-    grain="one row per day, troop and warrior (a warrior = one running instance)",
-    partitioned_by=("day", "troop"),
-    key=("warrior_id",),
-    schema=pa.schema(
-        [
-            _column("troop_id", pa.string(), "The vendor's id of the troop"),
-            _column("warrior_id", pa.string(), "The vendor's id of the warrior"),
-            _column("name", pa.string(), "Display name, often the host's", nullable=True),
-            _column(
-                "attributes", pa.string(), "What else the vendor says of it, a JSON object", nullable=True
-            ),
-            *_OBSERVED,
-        ]
+DAILY_PERFORMANCE: Final = _table(
+    "daily_performance",
+    "one row per day, troop, warrior, data group and value name; statistics are over timeslices",
+    ("day",),
+    ("troop_id", "warrior_id", "data_group", "value_name"),
+    _TROOP,
+    _column("troop_name", pa.string(), "Display name on that day", nullable=True),
+    _WARRIOR,
+    _DATA_GROUP,
+    _VALUE_NAME,
+    _column("timeslices", pa.int64(), "Number of timeslices with a value", unit="timeslices"),
+    _column("sum", pa.float64(), "Sum over timeslices", nullable=True),
+    _column(
+        "mean",
+        pa.float64(),
+        "Mean over timeslices, weighted by the call count where the vendor gives one",
+        nullable=True,
     ),
-)
-
-DATA_GROUPS: Final = Table(
-    name="data_groups",
-    grain="one row per day, troop, warrior and data group (a data group = one metric family)",
-    partitioned_by=("day", "troop"),
-    key=("warrior_id", "data_group"),
-    schema=pa.schema(
-        [
-            _column("troop_id", pa.string(), "The vendor's id of the troop"),
-            _column("warrior_id", pa.string(), "The vendor's id of the warrior"),
-            _column("data_group", pa.string(), "The metric family's name"),
-            _column("value_names", pa.list_(pa.string()), "The names of the values that it has"),
-            _column("observed_at", INSTANT, "When the vendor listed it"),
-        ]
-    ),
-)
-
-PERFORMANCE_DATA: Final = Table(
-    name="performance_data",
-    grain="one row per troop, warrior, data group, value name and timeslice (start, end)",
-    partitioned_by=("day", "troop"),
-    key=("warrior_id", "data_group", "value_name", "timeslice_start"),
-    schema=pa.schema(
-        [
-            _column("troop_id", pa.string(), "The vendor's id of the troop"),
-            _column("warrior_id", pa.string(), "The vendor's id of the warrior"),
-            _column("data_group", pa.string(), "The metric family's name"),
-            _column("value_name", pa.string(), "Which value of the family; its unit is the vendor's"),
-            _column("timeslice_start", INSTANT, "Start of the timeslice, included"),
-            _column("timeslice_end", INSTANT, "End of the timeslice, excluded"),
-            _column(
-                "value",
-                pa.float64(),
-                "The value over the timeslice; null where the vendor says null",
-                nullable=True,
-            ),
-            _column(
-                "weight",
-                pa.float64(),
-                "Calls that the value stands for in this timeslice, where the vendor gives a call count",
-                unit="calls",
-                nullable=True,
-            ),
-        ]
-    ),
-)
-
-DAILY_PERFORMANCE: Final = Table(
-    name="daily_performance",
-    grain="one row per day, troop, warrior, data group and value name; statistics are over timeslices",
-    partitioned_by=("day",),
-    key=("troop_id", "warrior_id", "data_group", "value_name"),
-    schema=pa.schema(
-        [
-            _column("troop_id", pa.string(), "The vendor's id of the troop"),
-            _column("troop_name", pa.string(), "Display name on that day", nullable=True),
-            _column("warrior_id", pa.string(), "The vendor's id of the warrior"),
-            _column("data_group", pa.string(), "The metric family's name"),
-            _column("value_name", pa.string(), "Which value of the family; its unit is the vendor's"),
-            _column("timeslices", pa.int64(), "Number of timeslices with a value", unit="timeslices"),
-            _column("sum", pa.float64(), "Sum over timeslices", nullable=True),
-            _column(
-                "mean",
-                pa.float64(),
-                "Mean over timeslices, weighted by the call count where the vendor gives one",
-                nullable=True,
-            ),
-            _column("min", pa.float64(), "Smallest timeslice", nullable=True),
-            _column("p50", pa.float64(), "Median over timeslices (not over calls)", nullable=True),
-            _column("p95", pa.float64(), "95th percentile over timeslices (not over calls)", nullable=True),
-            _column("p99", pa.float64(), "99th percentile over timeslices (not over calls)", nullable=True),
-            _column("max", pa.float64(), "Largest timeslice", nullable=True),
-            _column("calls", pa.float64(), "Sum of the weights", unit="calls", nullable=True),
-            _column(
-                "covered_share", pa.float64(), "Part of the day that has timeslices, 0 to 1", unit="share"
-            ),
-            _column(
-                "troops_missing",
-                pa.int32(),
-                "Troops of this day without data, the same in all rows",
-                unit="troops",
-            ),
-        ]
+    _column("min", pa.float64(), "Smallest timeslice", nullable=True),
+    _column("p50", pa.float64(), "Median over timeslices (not over calls)", nullable=True),
+    _column("p95", pa.float64(), "95th percentile over timeslices (not over calls)", nullable=True),
+    _column("p99", pa.float64(), "99th percentile over timeslices (not over calls)", nullable=True),
+    _column("max", pa.float64(), "Largest timeslice", nullable=True),
+    _column("calls", pa.float64(), "Sum of the weights", unit="calls", nullable=True),
+    _column("covered_share", pa.float64(), "Part of the day that has timeslices, 0 to 1", unit="share"),
+    _column(
+        "troops_missing", pa.int32(), "Troops of this day without data, the same in all rows", unit="troops"
     ),
 )
 

@@ -7,6 +7,7 @@ import os
 import socket
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -15,13 +16,7 @@ from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database
 from vendor_assets.budget.dispatch import Dispatch
 from vendor_assets.budget.document import PaceDocument
-from vendor_assets.budget.headers import (
-    answer_time,
-    is_throttle,
-    parse_policies,
-    parse_quotas,
-    wait_seconds,
-)
+from vendor_assets.budget.headers import answer_time, is_throttle, parse_policies, parse_quotas, wait_seconds
 from vendor_assets.budget.limits import Limit
 from vendor_assets.budget.listener import Listener
 from vendor_assets.budget.pace import Pace
@@ -40,24 +35,17 @@ _STATE_PATIENCE_SECONDS: Final = 3.0
 _numbers = itertools.count()
 
 
+@dataclass(eq=False)
 class Slot:
     """Permission for one call; a context manager that blocks on entry until the call may be sent."""
 
-    def __init__(
-        self,
-        budget: Budget,
-        endpoint: str,
-        work_class: WorkClass,
-        deadline_seconds: float | None,
-        stopped: Callable[[], bool] | None,
-    ) -> None:
-        self._budget = budget
-        self._endpoint = endpoint
-        self._work_class = work_class
-        self._deadline_seconds = deadline_seconds
-        self._stopped = stopped
-        self._observed = False
-        self.waited_seconds = 0.0
+    _budget: Budget
+    _endpoint: str
+    _work_class: WorkClass
+    _deadline_seconds: float | None
+    _stopped: Callable[[], bool] | None
+    _observed: bool = False
+    waited_seconds: float = 0.0
 
     def __enter__(self) -> Self:
         budget = self._budget

@@ -18,12 +18,7 @@ from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database, Snapshot
 from vendor_assets.budget.document import PaceDocument
 from vendor_assets.budget.in_flight import InFlight, InFlightShares, Member
-from vendor_assets.budget.pace import (
-    BACKFILL_FRESH_SECONDS,
-    FRESH_SECONDS,
-    GUARD_SECONDS,
-    Pace,
-)
+from vendor_assets.budget.pace import BACKFILL_FRESH_SECONDS, FRESH_SECONDS, GUARD_SECONDS, Pace
 from vendor_assets.budget.reservations import Ask, Grant, Later, TooLate
 from vendor_assets.budget.terms import LATEST_SECONDS, Terms
 from vendor_assets.errors import BudgetDeadlineError, BudgetError, BudgetUnavailableError, StoppedError
@@ -104,11 +99,6 @@ class Dispatch:
         self._heartbeat = _Heartbeat()
 
     # -- what the budget uses ----------------------------------------------------------------------
-
-    @property
-    def reserved(self) -> int:
-        """Calls that have a slot and were not sent yet."""
-        return self._in_flight.reserved
 
     @property
     def in_flight(self) -> int:

@@ -48,11 +48,7 @@ class PaceDocument:
     """
 
     def __init__(
-        self,
-        database: Database,
-        terms: Terms,
-        clock: Clock,
-        changed: Callable[[Pace, float, bool], None],
+        self, database: Database, terms: Terms, clock: Clock, changed: Callable[[Pace, float, bool], None]
     ) -> None:
         self._database = database
         self._terms = terms

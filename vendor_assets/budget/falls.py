@@ -15,9 +15,6 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-QUIET_PART: Final = 0.25
-"""Part of the rate at which the vendor fell, at which calls continue."""
-
 CEILING_PART: Final = 0.5
 """Part of the rate at which the vendor fell, to which calls return."""
 

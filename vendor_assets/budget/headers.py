@@ -68,27 +68,25 @@ _UNIX_TIMES: Final = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3), (1e9, 1.0))
 _MEMBER: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^",])+')
 _PARAMETER: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^";])+')
 
-_LIMIT_WORDS: Final = frozenset(("limit", "max", "total"))
-_REMAINING_WORDS: Final = frozenset(("remaining", "left"))
-_RESET_WORDS: Final = frozenset(("reset", "resets", "resettime", "resetafter"))
-_PERIOD_WORDS: Final = frozenset(("period", "interval", "window"))
-_NAME_WORDS: Final = frozenset(("name", "bucket", "resource"))
+_KINDS: Final = {
+    word: kind
+    for kind, words in {
+        "limit": ("limit", "max", "total"),
+        "remaining": ("remaining", "left"),
+        "reset": ("reset", "resets", "resettime", "resetafter"),
+        "period": ("period", "interval", "window"),
+        "name": ("name", "bucket", "resource"),
+    }.items()
+    for word in words
+}
 _MILLISECOND_WORDS: Final = frozenset(("ms", "millis", "milliseconds"))
 _FILLING_WORDS: Final = frozenset(("x", "after", "in", "at", "time", "date", "seconds", "per", "ratelimit"))
 _SAID_ELSEWHERE: Final = frozenset(("used", "observed", "cost", "scope", "global", "policy", "retry"))
 _FOREIGN_WORDS: Final = ("token", "byte", "concurren", "bandwidth", "complexity", "points")
 _PERIODS: Final = {
-    "second": 1.0,
-    "secondly": 1.0,
-    "minute": 60.0,
-    "minutely": 60.0,
-    "hour": 3600.0,
-    "hourly": 3600.0,
-    "day": 86_400.0,
-    "daily": 86_400.0,
-    "month": 30 * 86_400.0,
-    "monthly": 30 * 86_400.0,
-}
+    "second": 1.0, "secondly": 1.0, "minute": 60.0, "minutely": 60.0, "hour": 3600.0, "hourly": 3600.0,
+    "day": 86_400.0, "daily": 86_400.0, "month": 30 * 86_400.0, "monthly": 30 * 86_400.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -211,12 +209,12 @@ def _fields(headers: Mapping[str, str]) -> dict[tuple[str, ...], dict[str, str]]
         if "ratelimit" not in words or words[-1] == "ratelimit" or _SAID_ELSEWHERE.intersection(words):
             continue
         rest = [word for word in words if word not in _FILLING_WORDS and word not in _MILLISECOND_WORDS]
-        kind = next((kind for word in rest if (kind := _kind(word))), None)
+        kind = next((_KINDS[word] for word in rest if word in _KINDS), None)
         if kind is None and rest and rest[-1] in _PERIODS:
             kind = "limit"
         if kind is None:
             continue
-        group = tuple(word for word in rest if _kind(word) is None)
+        group = tuple(word for word in rest if word not in _KINDS)
         if len(found) >= _MOST_POLICIES and group not in found:
             continue
         fields = found.setdefault(group, {})
@@ -238,19 +236,6 @@ def _fields(headers: Mapping[str, str]) -> dict[tuple[str, ...], dict[str, str]]
         if "reset" not in fields and fields.get("remaining") == shared.get("remaining") and "reset" in shared:
             fields["reset"] = shared["reset"]
     return found
-
-
-def _kind(word: str) -> str | None:
-    for kind, words in (
-        ("limit", _LIMIT_WORDS),
-        ("remaining", _REMAINING_WORDS),
-        ("reset", _RESET_WORDS),
-        ("period", _PERIOD_WORDS),
-        ("name", _NAME_WORDS),
-    ):
-        if word in words:
-            return kind
-    return None
 
 
 def _quota_of(fields: Mapping[str, str], now: datetime) -> Quota | None:

@@ -21,16 +21,9 @@ COUNTED_PACE: Final = 24.0
 """A counted quota is spent at most this many times faster than evenly: a day's in an hour."""
 
 _PERIODS: Final = {
-    "s": 1.0,
-    "sec": 1.0,
-    "second": 1.0,
-    "min": 60.0,
-    "minute": 60.0,
-    "h": 3600.0,
-    "hour": 3600.0,
-    "day": 86_400.0,
-    "d": 86_400.0,
-}
+    "s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0,
+    "day": 86_400.0, "d": 86_400.0,
+}  # fmt: skip
 _LIMIT: Final = re.compile(r"\s*(\d{1,9})\s*/\s*([a-z]+)(?:\s+burst\s+(\d{1,9}))?\s*", re.IGNORECASE)
 _LONGEST_SLACK_SECONDS: Final = 0.25
 

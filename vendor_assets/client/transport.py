@@ -16,12 +16,7 @@ from urllib.parse import urlsplit
 from vendor_assets import __version__
 from vendor_assets.client.connection import Connection, check_proxy, tunnel
 from vendor_assets.client.network import Network, Proxy, check_url
-from vendor_assets.errors import (
-    ConfigurationError,
-    VendorAssetsError,
-    VendorError,
-    VendorUnavailableError,
-)
+from vendor_assets.errors import ConfigurationError, VendorAssetsError, VendorError, VendorUnavailableError
 from vendor_assets.logs import get_logger
 from vendor_assets.vendors.base import Response
 

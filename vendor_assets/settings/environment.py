@@ -15,13 +15,7 @@ from vendor_assets import vendors
 from vendor_assets.account import Account
 from vendor_assets.budget import Limit, check_database
 from vendor_assets.client.credentials import Credentials, Login
-from vendor_assets.client.network import (
-    Network,
-    Proxy,
-    certificates_named_by,
-    check_url,
-    proxy_named_by,
-)
+from vendor_assets.client.network import Network, Proxy, certificates_named_by, check_url, proxy_named_by
 from vendor_assets.days import last_complete_day, parse_time_zone
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.harvest import filters
@@ -39,54 +33,20 @@ EMBEDDED_STORE: Final = "./demo_data"
 _ACCOUNT: Final = re.compile(r"[A-Za-z0-9._+:/@-]{1,100}")
 
 NAMES: Final = (
-    "VENDOR_KIND",
-    "VENDOR_URL",
-    "VENDOR_ACCOUNT",
-    "VENDOR_API_KEY",
-    "VENDOR_API_KEY_FILE",
-    "VENDOR_USER",
-    "VENDOR_PASSWORD",
-    "VENDOR_PASSWORD_FILE",
-    "VENDOR_TOKEN",
-    "VENDOR_TOKEN_FILE",
-    "VENDOR_HEADERS",
-    "VENDOR_HEADERS_FILE",
-    "VENDOR_PROXY",
-    "VENDOR_PROXY_FILE",
-    "VENDOR_CA_BUNDLE",
-    "VENDOR_CLIENT_CERT",
-    "VENDOR_CLIENT_KEY",
-    "VENDOR_RATE",
-    "VENDOR_SHARE",
-    "VENDOR_MAX_IN_FLIGHT",
-    "VENDOR_ASSETS_STORE",
-    "VENDOR_ASSETS_DB",
-    "VENDOR_ASSETS_DB_FILE",
-    "VENDOR_ASSETS_START",
-    "VENDOR_ASSETS_TIMEZONE",
-    "VENDOR_ASSETS_RESOLUTION",
-    "VENDOR_ASSETS_SETTLING",
-    "VENDOR_ASSETS_LOOK_BACK",
-    "VENDOR_ASSETS_RETENTION",
-    "VENDOR_ASSETS_ALERT_URL",
-    "VENDOR_ASSETS_ALERT_URL_FILE",
-    *filters.SETTINGS,
-)
+    "VENDOR_KIND", "VENDOR_URL", "VENDOR_ACCOUNT", "VENDOR_API_KEY", "VENDOR_API_KEY_FILE", "VENDOR_USER",
+    "VENDOR_PASSWORD", "VENDOR_PASSWORD_FILE", "VENDOR_TOKEN", "VENDOR_TOKEN_FILE", "VENDOR_HEADERS",
+    "VENDOR_HEADERS_FILE", "VENDOR_PROXY", "VENDOR_PROXY_FILE", "VENDOR_CA_BUNDLE", "VENDOR_CLIENT_CERT",
+    "VENDOR_CLIENT_KEY", "VENDOR_RATE", "VENDOR_SHARE", "VENDOR_MAX_IN_FLIGHT", "VENDOR_ASSETS_STORE",
+    "VENDOR_ASSETS_DB", "VENDOR_ASSETS_DB_FILE", "VENDOR_ASSETS_START", "VENDOR_ASSETS_TIMEZONE",
+    "VENDOR_ASSETS_RESOLUTION", "VENDOR_ASSETS_SETTLING", "VENDOR_ASSETS_LOOK_BACK",
+    "VENDOR_ASSETS_RETENTION", "VENDOR_ASSETS_ALERT_URL", "VENDOR_ASSETS_ALERT_URL_FILE", *filters.SETTINGS,
+)  # fmt: skip
 """Every setting, by its name in the environment."""
 FIT_THE_EMBEDDED: Final = (
-    "VENDOR_RATE",
-    "VENDOR_SHARE",
-    "VENDOR_MAX_IN_FLIGHT",
-    "VENDOR_ASSETS_START",
-    "VENDOR_ASSETS_TIMEZONE",
-    "VENDOR_ASSETS_RESOLUTION",
-    "VENDOR_ASSETS_SETTLING",
-    "VENDOR_ASSETS_LOOK_BACK",
-    "VENDOR_ASSETS_RETENTION",
-    "VENDOR_ASSETS_ALERT_URL",
-    "VENDOR_ASSETS_ALERT_URL_FILE",
-    *filters.SETTINGS,
-)
+    "VENDOR_RATE", "VENDOR_SHARE", "VENDOR_MAX_IN_FLIGHT", "VENDOR_ASSETS_START", "VENDOR_ASSETS_TIMEZONE",
+    "VENDOR_ASSETS_RESOLUTION", "VENDOR_ASSETS_SETTLING", "VENDOR_ASSETS_LOOK_BACK",
+    "VENDOR_ASSETS_RETENTION", "VENDOR_ASSETS_ALERT_URL", "VENDOR_ASSETS_ALERT_URL_FILE", *filters.SETTINGS,
+)  # fmt: skip
 """Settings that say nothing of which vendor is meant or where its data are kept; any other one needs an address."""
 SECRETS: Final = tuple(name.removesuffix("_FILE") for name in NAMES if name.endswith("_FILE"))
 """Settings that are never shown, since they are or may hold a secret; each can be in a file too."""
@@ -167,21 +127,15 @@ def _read(
         embedded=embedded,
         limits=_limits(values.get("VENDOR_RATE", ""), vendor),
         share=parse.number(values, "VENDOR_SHARE", 0.8, lowest=0.0, highest=1.0, above=True),
-        max_in_flight=int(
-            parse.number(values, "VENDOR_MAX_IN_FLIGHT", 32, lowest=1, highest=10_000, whole=True)
-        ),
+        max_in_flight=parse.whole(values, "VENDOR_MAX_IN_FLIGHT", 32, lowest=1, highest=10_000),
         store_url=store,
         database=database,
         start=_start(values.get("VENDOR_ASSETS_START", ""), now, zone),
         zone=zone,
         resolution_seconds=_resolution(values, vendor),
-        settling_seconds=int(
-            parse.number(values, "VENDOR_ASSETS_SETTLING", 1800, lowest=0, highest=864_000, whole=True)
-        ),
-        look_back_days=int(
-            parse.number(values, "VENDOR_ASSETS_LOOK_BACK", 0, lowest=0, highest=60, whole=True)
-        ),
-        retention_days=_retention(values),
+        settling_seconds=parse.whole(values, "VENDOR_ASSETS_SETTLING", 1800, lowest=0, highest=864_000),
+        look_back_days=parse.whole(values, "VENDOR_ASSETS_LOOK_BACK", 0, lowest=0, highest=60),
+        retention_days=parse.whole(values, "VENDOR_ASSETS_RETENTION", 0, lowest=1, highest=36_500) or None,
         alert=(alert := parse.alert(secrets["VENDOR_ASSETS_ALERT_URL"])),
         alert_network=_network(environ, {}, Secret("VENDOR_PROXY"), alert.read(), root),
         filters=Filters.parse(values),
@@ -267,17 +221,10 @@ def _check_certificates_for_s3(environ: Mapping[str, str]) -> None:
 
 
 def _resolution(values: Mapping[str, str], vendor: Vendor) -> int:
-    seconds = int(
-        parse.number(values, "VENDOR_ASSETS_RESOLUTION", 1800, lowest=1, highest=86_400, whole=True)
-    )
+    seconds = parse.whole(values, "VENDOR_ASSETS_RESOLUTION", 1800, lowest=1, highest=86_400)
     with parse.named("VENDOR_ASSETS_RESOLUTION"):
         vendor.check_resolution(seconds)
     return seconds
-
-
-def _retention(values: Mapping[str, str]) -> int | None:
-    days = int(parse.number(values, "VENDOR_ASSETS_RETENTION", 0, lowest=1, highest=36_500, whole=True))
-    return days or None
 
 
 def _refuse_misspelt(environ: Mapping[str, str]) -> None:

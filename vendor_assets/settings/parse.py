@@ -98,6 +98,11 @@ def number(
     return number
 
 
+def whole(values: Mapping[str, str], name: str, default: int, *, lowest: int, highest: int) -> int:
+    """A whole number within bounds."""
+    return int(number(values, name, default, lowest=lowest, highest=highest, whole=True))
+
+
 def store(text: str, root: Path) -> str:
     """A folder's absolute path, or ``s3://bucket/prefix``."""
     accepted = "give a folder or s3://bucket/prefix"

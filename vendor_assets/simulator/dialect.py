@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
@@ -19,16 +20,9 @@ from vendor_assets.simulator.world import Series, Troop, Warrior, World
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 GRANULARITY: tuple[tuple[int, int], ...] = (
-    (3 * _HOUR, 60),
-    (6 * _HOUR, 120),
-    (14 * _HOUR, 300),
-    (24 * _HOUR, 600),
-    (4 * _DAY, 1800),
-    (7 * _DAY, _HOUR),
-    (21 * _DAY, 3 * _HOUR),
-    (42 * _DAY, 6 * _HOUR),
-    (63 * _DAY, 12 * _HOUR),
-)
+    (3 * _HOUR, 60), (6 * _HOUR, 120), (14 * _HOUR, 300), (24 * _HOUR, 600), (4 * _DAY, 1800), (7 * _DAY, _HOUR),
+    (21 * _DAY, 3 * _HOUR), (42 * _DAY, 6 * _HOUR), (63 * _DAY, 12 * _HOUR),
+)  # fmt: skip
 """Longest range in seconds, and the finest timeslice it is answered with, for data up to 8 days old."""
 _COARSEST = 3 * _DAY
 _FINE_AGE = 8 * _DAY
@@ -47,6 +41,7 @@ class Reply(NamedTuple):
     """What a data call answered with data: warrior, data group, range and period of each leaf."""
 
 
+@dataclass
 class Dialect:
     """Replies to requests from a world.
 
@@ -54,26 +49,16 @@ class Dialect:
         gone_after_seconds: A warrior that has been gone for longer is a 404; None keeps it for ever.
     """
 
-    def __init__(
-        self,
-        world: World,
-        base_url: str = "",
-        *,
-        page_size: int = 200,
-        data_page_size: int = 100,
-        link_last: bool = True,
-        retention_days: float = 395.0,
-        gone_after_seconds: float | None = None,
-        settle_seconds: float = 0.0,
-    ) -> None:
-        self.world = world
-        self.base_url = base_url
-        self.page_size = page_size
-        self.data_page_size = data_page_size
-        self.link_last = link_last
-        self.retention_seconds = retention_days * _DAY
-        self.gone_after_seconds = gone_after_seconds
-        self.settle_seconds = settle_seconds
+    world: World
+    base_url: str = ""
+    page_size: int = 200
+    data_page_size: int = 100
+    link_last: bool = True
+    retention_days: float = 395.0
+    gone_after_seconds: float | None = None
+    settle_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
         self._minute = -1
         self._lists: dict[str, Reply] = {}
         self._rosters: dict[str, list[Warrior]] = {}
@@ -161,7 +146,7 @@ class Dialect:
         if len(slices) > 100_000:
             return error_reply("data", 422, "The time range is too long.")
         visible = now - self.settle_seconds
-        if start < now - self.retention_seconds:
+        if start < now - self.retention_days * _DAY:
             visible = 0.0
         shown, headers = self._page(target, query, len(names), self.data_page_size)
         found, missing, pieces, leaves = [], [], [], []

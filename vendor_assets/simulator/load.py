@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from dataclasses import dataclass
 
 
+@dataclass
 class Load:
     """A single queue with exponential service times (M/M/1), so latency grows as load nears capacity.
 
@@ -18,21 +20,15 @@ class Load:
             down; None never is.
     """
 
-    def __init__(
-        self,
-        latency_seconds: float = 0.0,
-        capacity: float | None = None,
-        collapse_factor: float | None = None,
-        collapse_seconds: float = 30.0,
-        seed: int = 1,
-    ) -> None:
-        self.latency_seconds = latency_seconds
-        self.capacity = capacity
-        self.collapse_factor = collapse_factor
-        self.collapse_seconds = collapse_seconds
-        self._random = random.Random(seed)
-        self._free_at = 0.0
-        self._down_until = 0.0
+    latency_seconds: float = 0.0
+    capacity: float | None = None
+    collapse_factor: float | None = None
+    collapse_seconds: float = 30.0
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+        self._free_at = self._down_until = 0.0
         self._arrivals: deque[float] = deque()
 
     def offer(self, now: float) -> bool:
@@ -48,10 +44,6 @@ class Load:
             self._arrivals.clear()
             return True
         return False
-
-    def down(self, now: float) -> bool:
-        """Whether the vendor is down."""
-        return now < self._down_until
 
     def delay(self, now: float) -> float:
         """Seconds until the answer to a call accepted now is ready."""

@@ -81,29 +81,20 @@ class Call:
     body: bytes = b""
 
 
+@dataclass
 class Vendor:
     """The state of the running vendor, and the reply to every request."""
 
-    def __init__(
-        self,
-        dialect: Dialect,
-        clock: Clock,
-        limit: RateLimit,
-        load: Load,
-        faults: Faults,
-        record: Record,
-        style: Style,
-        *,
-        api_key: str | None = None,
-    ) -> None:
-        self.dialect = dialect
-        self.clock = clock
-        self.limit = limit
-        self.load = load
-        self.faults = faults
-        self.record = record
-        self.style = style
-        self.api_key = api_key
+    dialect: Dialect
+    clock: Clock
+    limit: RateLimit
+    load: Load
+    faults: Faults
+    record: Record
+    style: Style
+    api_key: str | None = None
+
+    def __post_init__(self) -> None:
         self._zero = time.monotonic()
         self._down_until = 0.0
         self._down_mode = "503"

@@ -295,12 +295,7 @@ class World:
         return () if place is None or self.warrior(warrior_id) is None else place[0].groups
 
     def timeslices(
-        self,
-        warrior_id: str,
-        data_group: str,
-        start: Instant,
-        end: Instant,
-        resolution_seconds: int,
+        self, warrior_id: str, data_group: str, start: Instant, end: Instant, resolution_seconds: int
     ) -> list[Timeslice]:
         """The timeslices that start in [start, end), aligned to the resolution in UTC.
 

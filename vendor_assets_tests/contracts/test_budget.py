@@ -444,7 +444,7 @@ def test_closing_frees_those_who_wait(database_url: str) -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    while not budget._dispatch.reserved:
+    while not budget._dispatch._in_flight.reserved:
         time.sleep(0.005)
     budget.close()
     thread.join(10)
