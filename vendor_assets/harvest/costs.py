@@ -58,9 +58,7 @@ class DayPlan:
             while no roster is known at all.
         shape_from: The oldest of the days whose lists of warriors and data groups were taken for this one; None
             where none is known of any troop.
-        troops: Number of troops that are asked for.
-        unknown: Those of them of which no list is known; they are taken to cost the median of the others.
-        left_out: Number of troops that a filter leaves out.
+        unknown: Those of the troops of which no list is known; they are taken to cost the median of the others.
         calls: Calls to come, by asset; estimates where the day has not been planned yet.
         done: Calls that are answered already and cost nothing, by asset.
         saved: Calls that the filters save.
@@ -124,12 +122,7 @@ class _Cost:
 
 
 class Costs:
-    """Estimates days; what it reads of the store it keeps, so that a year costs little more than a day.
-
-    Args:
-        store: Where tables and landing zone are.
-        wanted: What is asked for; the settings of a deployment say it.
-    """
+    """Estimates days; what it reads of the store it keeps, so that a year costs little more than a day."""
 
     def __init__(self, store: ObjectStore, wanted: Wanted) -> None:
         self._store = store
@@ -163,15 +156,12 @@ class Costs:
         troops = map_concurrently(lambda each: self._troop(each, day, window), taken, at_once=_READERS)
         found = {each.key: troop for each, troop in zip(taken, troops, strict=True)}
         self._take_the_median(found)
-        calls: dict[str, int] = dict.fromkeys(("troops", *CHAIN), 0)
-        done: dict[str, int] = dict.fromkeys(("troops", *CHAIN), 0)
         answered = self._answered("troops", day, None)
-        lists = self._pages("troops", roster_from, None)
-        calls["troops"], done["troops"] = (0, answered) if answered else (lists, 0)
-        for troop in found.values():
-            for asset in CHAIN:
-                calls[asset] += troop.calls[asset]
-                done[asset] += troop.done[asset]
+        calls = {"troops": 0 if answered else self._pages("troops", roster_from, None)}
+        done = {"troops": answered}
+        for asset in CHAIN:
+            calls[asset] = sum(troop.calls[asset] for troop in found.values())
+            done[asset] = sum(troop.done[asset] for troop in found.values())
         names = {each.key: each.title for each in chosen}
         whole: dict[str, dict[str, int]] = {
             key: {asset: troop.calls[asset] + troop.done[asset] for asset in CHAIN}
@@ -305,11 +295,8 @@ class Costs:
             groups = tuple(group for whole in wholes if (group := filters.narrow(whole)) is not None)
             # Warriors of a troop mostly have the same data groups: built once, counted for each.
             if groups and groups not in shapes:
-                shapes[groups] = len(
-                    self._vendor.performance_data(
-                        troop.id, warrior_id, groups, window, self._resolution_seconds
-                    )
-                )
+                of_day = (groups, window, self._resolution_seconds)
+                shapes[groups] = len(self._vendor.performance_data(troop.id, warrior_id, *of_day))
             requests += shapes.get(groups, 0)
         return requests
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any, get_args
@@ -24,14 +24,10 @@ class DeadLetter:
     """One planned request that did not succeed, with the leaves that miss its answer.
 
     Attributes:
-        leaves: Keys of the leaves.
+        leaves: Their keys.
         request: The request key: path and parameters, never a host or a credential.
-        reason: What happened, one line.
         retryable: Whether it may succeed by itself later (transient), or waits for a person.
-        status: The last HTTP status, where there was one.
         attempts: How often it was sent in all, the first included.
-        first_at: When it first failed.
-        last_at: When it last failed.
         excerpt: Beginning of the last answer's body, without secrets.
         redrives: How often it was redriven in vain.
         kind: What kind of failure it is, as :attr:`vendor_assets.errors.Reason.kind`; empty on those of old.
@@ -58,12 +54,8 @@ class DeadLetter:
 
     def again(self, later: DeadLetter) -> DeadLetter:
         """This dead letter after it has failed once more."""
-        return replace(
-            later,
-            first_at=self.first_at,
-            attempts=self.attempts + later.attempts,
-            redrives=self.redrives + 1,
-        )
+        attempts, redrives = self.attempts + later.attempts, self.redrives + 1
+        return replace(later, first_at=self.first_at, attempts=attempts, redrives=redrives)
 
 
 @dataclass(frozen=True)
@@ -110,7 +102,6 @@ class DeadLetters:
         What somebody else wrote meanwhile, a discard for instance, is not lost.
 
         Args:
-            partition: Which one.
             after: Rewrites what is there; called again where somebody else was faster.
             confirm: Called just before writing; raises where the partition has become somebody else's.
         """
@@ -142,23 +133,19 @@ class DeadLetters:
         """
         listed = self._store.list(layout.dead_letters_prefix())
         infos = [info for info in listed if versions.get(info.key) != info.etag]
-        found = self._read_all([info.key for info in infos])
+        found = map_concurrently(self._shown, [info.key for info in infos])
         return [(info, each) for info, each in zip(infos, found, strict=True) if each is not None]
 
     def of_day(self, day: date) -> list[DeadPartition]:
         """A day's partitions that have dead letters, or discarded ones."""
         prefixes = [layout.dead_letters_prefix(asset, day) for asset in get_args(Asset)]
         keys = [info.key for prefix in prefixes for info in self._store.list(prefix)]
-        return [found for found in self._read_all(keys) if found is not None]
+        return [found for found in map_concurrently(self._shown, keys) if found is not None]
 
     def discard(
         self, partition: DeadPartition, requests: set[str], *, who: str, why: str, at: datetime
     ) -> int:
-        """Give some dead letters up by name; who did it and why stays on record.
-
-        Returns:
-            How many were discarded.
-        """
+        """Give some dead letters up by name, and say how many; who did it and why stays on record."""
         count = 0
 
         def after(current: DeadPartition) -> DeadPartition:
@@ -178,10 +165,6 @@ class DeadLetters:
         self.change(partition, after)
         return count
 
-    def _read_all(self, keys: Sequence[str]) -> list[DeadPartition | None]:
-        # After an outage there may be hundreds, each an object of its own.
-        return map_concurrently(self._shown, keys)
-
     def _shown(self, key: str) -> DeadPartition | None:
         """A partition's dead letters; of an object that cannot be read, one that says so and stops nobody else's."""
         try:
@@ -195,14 +178,7 @@ class DeadLetters:
             head = self._store.head(key)
             at = head.modified if head else datetime.now(UTC)
             letter = DeadLetter(
-                leaves=(),
-                request=key,
-                reason=str(error),
-                retryable=False,
-                status=None,
-                attempts=0,
-                first_at=at,
-                last_at=at,
+                (), key, str(error), retryable=False, status=None, attempts=0, first_at=at, last_at=at
             )
             return DeadPartition(asset, day, troop_key, (letter,))
 

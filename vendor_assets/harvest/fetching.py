@@ -51,11 +51,13 @@ VENDOR_DOWN_AFTER = 20
 PART_ATTEMPTS = 2
 """Attempts of each part of a request that was split; the whole has had all of its attempts."""
 
-_NOT_ITS_OWN = frozenset((401, 402, 403, 404, 405, 406, 407, 410, 415, 429, 451, 501, 505))
-"""Statuses that asking for less cannot change. Source: RFC 9110, section 15.5."""
+_NOT_ITS_OWN = frozenset((*range(300, 400), 401, 402, 403, 404, 405, 406, 407, 410, 415, 429, 451, 501, 505))
+"""Statuses that asking for less cannot change: redirects and others. Source: RFC 9110, sections 15.4 to 15.6."""
 _MAY_BE_SIZE = frozenset((408, 413, 414, 422, 431, 503, 504))
 """Statuses that may mean that even one leaf is too much at a time; Prometheus says 422 and 503 for a query that is too
 large or too slow."""
+
+_FLUSH_SECONDS = 0.5
 
 CONFIRMED_SECONDS = 30.0
 """How long it counts that the vendor was found at its address."""
@@ -86,9 +88,7 @@ class Counts:
     """What a harvest cost, over the calls of this run. Thread-safe by the fetcher's lock.
 
     Attributes:
-        calls: Requests sent, as the vendor counts them.
-        retries: Of these, those after a request's first.
-        throttled: Of these, those whose answer said that we were too fast.
+        calls: Requests sent, as the vendor counts them; of these, ``retries`` are those after a request's first.
         paced_seconds: Time that the harvest's calls waited for the budget, summed over threads.
         bytes: Bytes of response bodies.
     """
@@ -105,13 +105,7 @@ Item = tuple[PlannedRequest, int, Request]
 
 
 class Pending:
-    """What of a harvest is still to be sent; each item is made when it is taken. Not thread-safe.
-
-    Args:
-        items: Makes the items.
-        count: How many there are.
-        leaves: How many leaves they have.
-    """
+    """What of a harvest is still to be sent; each item is made when it is taken. Not thread-safe."""
 
     def __init__(self, items: Iterator[Item], count: int, leaves: int) -> None:
         self.leaves = leaves
@@ -151,7 +145,6 @@ class Work:
     counts: Counts = field(default_factory=Counts)
     dead: list[DeadLetter] = field(default_factory=list)
     parts: int = 0
-    gone: int = 0
     done: int = 0
     leaves_done: int = 0
     running: int = 0
@@ -211,7 +204,7 @@ class Fetcher:
         self.busy_stretches = 0
         """In how many pieces that time came; the first call of each need not wait."""
 
-    def run(self, work: Work, *, flush_every_seconds: float = 0.5) -> None:
+    def run(self, work: Work) -> None:
         """Fetch everything that is pending in ``work`` and land it; returns when nothing is left or it failed.
 
         Problems are left in ``work.failure`` and ``work.dead``. The calling thread lands chunks meanwhile.
@@ -243,7 +236,7 @@ class Fetcher:
                     break
                 self._workers.append(worker)
             self._condition.notify_all()
-        while not work.finished.wait(flush_every_seconds):
+        while not work.finished.wait(_FLUSH_SECONDS):
             try:
                 work.lander.flush_if_due()
             except VendorAssetsError as error:
@@ -369,18 +362,8 @@ class Fetcher:
                 endless = VendorProtocolError(what, status=fetched.response.status, attempts=usage.attempts)
                 return failed(endless)
             seen.add(content)
-            work.lander.add(
-                Landed(
-                    asset=work.asset,
-                    troop_id=work.troop_id,
-                    planned=planned,
-                    page=page,
-                    request=request,
-                    next=parsed.next,
-                    response=fetched.response,
-                    attempts=usage.attempts,
-                )
-            )
+            at = (work.asset, work.troop_id, planned, page, request)
+            work.lander.add(Landed(*at, parsed.next, fetched.response, usage.attempts))
             if parsed.next is None:
                 return None
             page, request = page + 1, parsed.next
@@ -407,9 +390,6 @@ class Fetcher:
     ) -> VendorError | None:
         """A 404 or 410: an entity that is gone lands; anything else is a failure, and nothing of it is kept.
 
-        Returns:
-            The failure.
-
         Raises:
             VendorNotFoundError: The vendor is not at its address.
         """
@@ -434,23 +414,23 @@ class Fetcher:
         with self._confirming:
             if time.monotonic() < self._confirmed_until:
                 return
-            usage = Usage()
             try:
-                self._client.fetch(
-                    self._vendor.probe(),
-                    work_class=work.work_class,
-                    ended=lambda: work.failure is not None or self._stopping(),
-                    usage=usage,
-                )
+                self._probe(work, ended=lambda: work.failure is not None or self._stopping())
             except VendorNotFoundError as error:
                 message = (
                     f"{self._vendor.title} is not at this address: {error}; is VENDOR_URL right? "
                     "Nothing of this is kept, the next run asks again"
                 )
                 raise VendorNotFoundError(message, status=error.status, attempts=error.attempts) from error
-            finally:
-                self._count(work, usage)
             self._confirmed_until = time.monotonic() + CONFIRMED_SECONDS
+
+    def _probe(self, work: Work, **options: Any) -> None:
+        """Ask the cheapest of all requests; raises a VendorError."""
+        usage = Usage()
+        try:
+            self._client.fetch(self._vendor.probe(), work_class=work.work_class, usage=usage, **options)
+        finally:
+            self._count(work, usage)
 
     def _judge(self, error: VendorError) -> None:
         """End the harvest where the failure is not the request's own."""
@@ -508,7 +488,7 @@ class Fetcher:
     def _split(self, work: Work, failed: _Failed) -> list[PlannedRequest]:
         """The parts to ask for in place of a failed request, the last one first; none where it shall be buried."""
         planned, error = failed.planned, failed.error
-        if isinstance(error, VendorThrottledError) or error.status in _NOT_ITS_OWN or _is_redirect(error):
+        if isinstance(error, VendorThrottledError) or error.status in _NOT_ITS_OWN:
             return []
         if self._fruitless.get(work.asset) == self._answers[work.asset]:
             return []
@@ -531,13 +511,10 @@ class Fetcher:
             if self._dead_at == answered:
                 return False
             self._dead_at = answered
-        usage = Usage()
         try:
-            self._client.fetch(self._vendor.probe(), work_class=work.work_class, usage=usage, max_attempts=1)
+            self._probe(work, max_attempts=1)
         except VendorError:
             return False
-        finally:
-            self._count(work, usage)
         self._dead_at = -1
         return True
 
@@ -567,8 +544,6 @@ class Fetcher:
         work.lander.add(
             Landed(work.asset, work.troop_id, planned, page, request, None, response, error.attempts)
         )
-        with self._condition:
-            work.gone += len(planned.leaves)
 
     def _count(self, work: Work, usage: Usage) -> None:
         with self._condition:
@@ -584,10 +559,6 @@ def _no_thread(error: Exception) -> VendorAssetsError:
         f"no thread can fetch ({str(error) or 'out of memory'}); permit the process more memory or threads (ulimit -v, "
         "ulimit -u, the container's limits); what had been answered is landed, the next run goes on from there"
     )
-
-
-def _is_redirect(error: VendorError) -> bool:
-    return error.status is not None and 300 <= error.status < 400
 
 
 def _may_be_size(error: VendorError) -> bool:

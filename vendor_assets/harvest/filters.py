@@ -33,11 +33,6 @@ class Filter:
 
     Case counts. ``*`` is any text, ``?`` any character, ``[ab]`` one of some. A comma divides patterns: for one
     in a name stands ``?``.
-
-    Attributes:
-        setting: Name of the setting that it comes from.
-        include: A name must match one of them, unless there are none.
-        exclude: A name that matches one of them is left out, whatever else it matches.
     """
 
     setting: str
@@ -187,7 +182,6 @@ def still_to_ask(
     """What of some data groups has not been answered: whole groups, or values that no earlier filter took.
 
     Args:
-        groups: What shall be had.
         planned: The requests for all of it, their leaves' keys as the vendor builds them.
         known: Keys of the leaves that are answered.
         values: :func:`values_known` of these.

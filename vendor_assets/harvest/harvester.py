@@ -30,12 +30,7 @@ from vendor_assets.harvest import failures
 from vendor_assets.harvest.fetching import Client, Counts, Fetcher, Pending, Work
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.landing import LandedIndex, Lander, read_index
-from vendor_assets.harvest.outcome import (
-    CHAIN,
-    Order,
-    Outcome,
-    Progress,
-)
+from vendor_assets.harvest.outcome import CHAIN, Order, Outcome, Progress
 from vendor_assets.harvest.ownership import Liveness, Ownership, take
 from vendor_assets.harvest.partition import PartitionHarvest
 from vendor_assets.harvest.retention import Removal, Retention
@@ -58,15 +53,11 @@ class Harvester:
     """Harvests partitions of the four vendor assets.
 
     Args:
-        store: Where landing zone and tables are.
-        vendor: The vendor's dialect.
-        client: Sends its requests within the budget.
         liveness: Tells whether other runs are alive.
         zone: Time zone of days.
         resolution_seconds: Wanted length of a timeslice.
         settling_seconds: How long after a window's end its data may still change; answers fetched earlier are
             provisional and asked again by the next run.
-        filters: What of the hierarchy is asked for.
         threads: Calls in flight from this process.
         open_partitions: Partitions worked on at once.
         now: The time, an aware datetime.
@@ -143,34 +134,26 @@ class Harvester:
     @property
     def progress(self) -> Progress:
         """How far the work of this process is."""
-        planned: dict[str, int] = {}
-        done: dict[str, int] = {}
-        leaves_waiting: dict[str, int] = {}
-        dead = calls_made = 0
+        planned, done, leaves_waiting = Counter[str](), Counter[str](), Counter[str]()
         with self._progress_lock:
             works = list(self._works)
             asked, begun, partitions_done = dict(self._asked), dict(self._begun), self._partitions_done
         for work, total, leaves in works:
-            planned[work.asset] = planned.get(work.asset, 0) + total
-            done[work.asset] = done.get(work.asset, 0) + min(total, work.done)
-            waiting = 0 if work.finished.is_set() else leaves - work.leaves_done
-            leaves_waiting[work.asset] = leaves_waiting.get(work.asset, 0) + waiting
-            dead += len(work.dead)
-            calls_made += work.counts.calls
-        open_now = sum(1 for work, _, _ in works if not work.finished.is_set())
-        partitions = sum(asked.values())
+            planned[work.asset] += total
+            done[work.asset] += min(total, work.done)
+            leaves_waiting[work.asset] += 0 if work.finished.is_set() else leaves - work.leaves_done
         return Progress(
             planned,
             done,
-            dead,
-            open_now,
-            partitions,
-            partitions_done,
-            asked,
-            begun,
-            leaves_waiting,
-            self._calls_planned,
-            calls_made,
+            dead=sum(len(work.dead) for work, _, _ in works),
+            open_partitions=sum(not work.finished.is_set() for work, _, _ in works),
+            partitions=sum(asked.values()),
+            partitions_done=partitions_done,
+            asked=asked,
+            begun=begun,
+            leaves_waiting=leaves_waiting,
+            calls_planned=self._calls_planned,
+            calls_made=sum(work.counts.calls for work, _, _ in works),
         )
 
     def troops(self, days: Sequence[date], order: Order) -> Iterator[Outcome]:
@@ -183,7 +166,7 @@ class Harvester:
     def chain(
         self, assets: Sequence[Asset], partitions: Sequence[tuple[date, str]], order: Order
     ) -> Iterator[Outcome]:
-        """Harvest warriors, data groups and performance data of some day × troop partitions.
+        """Harvest warriors, data groups and performance data of partitions; yields each outcome as it is known.
 
         Up to eight partitions are open at once; their requests share the threads, those of the partition
         with the fewest left first. Each partition goes down the chain by itself. Closing the iterator stops
@@ -192,9 +175,6 @@ class Harvester:
         Args:
             assets: Which of the chain; others are taken as they are in the store.
             partitions: (day, troop's partition key), in the order in which they shall be opened.
-
-        Yields:
-            One outcome per asset and partition, the moment it is known.
         """
         chosen = [asset for asset in CHAIN if asset in assets]
         with self._progress_lock:
@@ -276,10 +256,8 @@ class Harvester:
             max_seconds=30.0,
             wait=self.stop.wait,
         )
-        calls = 0
         troops = self._tools.work("troops", "", lander, _first_page(self.vendor.troops(window)), order)
         self._fetcher.run(troops)
-        calls += troops.counts.calls
         _raise_first(troops)
         with tabulate_roster(
             "troops",
@@ -297,16 +275,17 @@ class Harvester:
                 for troop in troops_of(batch.select(COLUMNS).to_pylist())
                 if self._tools.filters.takes_troop(troop)
             ]
-        works = []
-        for troop_id in troop_ids:
-            pending = _first_page(self.vendor.warriors(troop_id, window))
-            works.append(self._tools.work("warriors", troop_id, lander, pending, order))
+        works = [
+            self._tools.work(
+                "warriors", troop_id, lander, _first_page(self.vendor.warriors(troop_id, window)), order
+            )
+            for troop_id in troop_ids
+        ]
         with ThreadPoolExecutor(max_workers=self._open_partitions) as pool:
             list(pool.map(self._fetcher.run, works))
-        calls += sum(work.counts.calls for work in works)
         for work in works:
             _raise_first(work)
-        return {"troops": len(troop_ids), "calls": calls}
+        return {"troops": len(troop_ids), "calls": sum(work.counts.calls for work in (troops, *works))}
 
     def remove_landed(self, days: int, order: Order) -> Removal:
         """Remove what landed more than some days ago, of partitions that are complete; see ``retention.py``.
@@ -332,8 +311,6 @@ class Harvester:
         with self._progress_lock:
             self._begun[asset] += 1
         base = Outcome(asset, day, troop_key, "failed", table_key=layout.table_key(asset, day, troop_key))
-        # Grows while the partition is harvested: what it cost is told however it ends.
-        counts = base.counts
         ownership: Ownership | None = None
         try:
             if self.stop.is_set():
@@ -365,7 +342,8 @@ class Harvester:
             self._partitions_done += 1
         return replace(
             outcome,
-            counts=counts,
+            # Grew while the partition was harvested: what it cost is told however it ended.
+            counts=base.counts,
             seconds=time.monotonic() - started,
             store_requests=self.store.requests_of_thread() - requests,
         )

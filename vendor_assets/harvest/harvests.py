@@ -89,13 +89,9 @@ class Finish:
 
     Attributes:
         state: ``complete``, ``empty`` (complete, with no rows) or ``partial``.
-        planned: Leaves in the plan.
         landed: Leaves that were answered with data or with "there is none".
         gone: Leaves whose entity the vendor does not know any more.
-        dead: Leaves that are dead letters.
-        requests: Planned requests.
         calls: Calls made for this harvest so far, over all runs that worked on it.
-        rows: Rows of the table.
         root_run: Root id of the run that finished it.
         answers: Answers that have landed, each page of a list counted, those of bases too; 0 where an older version
             finished it.
@@ -163,11 +159,7 @@ class Finish:
 
     @classmethod
     def from_json(cls, data: bytes) -> Finish:
-        """Read a marker; members that a newer version added are ignored.
-
-        Raises:
-            ValueError: It is not one.
-        """
+        """Read a marker; members that a newer version added are ignored. Raises ValueError if it is none."""
         numbers = ("planned", "landed", "gone", "dead", "requests", "calls", "rows", "epoch")
         document = json_object(data, state=str, root_run=str, finished_at=str, **dict.fromkeys(numbers, int))
         known = {name: value for name, value in document.items() if name in cls.__dataclass_fields__}
@@ -184,11 +176,7 @@ class Finish:
 
 
 def load_finish(store: ObjectStore, folder: str) -> Finish | None:
-    """The finish marker of a harvest; None while it is unfinished.
-
-    Raises:
-        RecordError: It is damaged.
-    """
+    """The finish marker of a harvest; None while it is unfinished. Raises RecordError if it is damaged."""
     key = layout.finish_key(folder)
     try:
         data = store.get(key)
@@ -203,10 +191,8 @@ def quarantine_text(count: int, rows: int) -> str:
     """What a person should know of records that do not fit their table; empty where there are none."""
     if not count:
         return ""
-    what = (
-        f"{count} records do not fit the table and are"
-        if count > 1
-        else "1 record does not fit the table and is"
-    )
+    what = "1 record does not fit the table and is"
+    if count > 1:
+        what = f"{count} records do not fit the table and are"
     also = "" if rows else ", and there are no others"
     return f"{what} in quarantine{also}; rebuild once the schema knows them"

@@ -68,11 +68,9 @@ class Landed:
     """One response to be landed.
 
     Attributes:
-        troop_id: The vendor's id of the troop, where the asset is asked per troop.
         planned: The planned request, that is the first page's, with its leaves.
         page: 1 for the first page.
-        request: The page's own request.
-        next: The next page's request; None on the last page.
+        request: The page's own request; ``next`` is the next page's, None on the last page.
         response: The answer as it came; a 404 for an entity that is gone lands too.
         attempts: How often it was sent, the first included.
     """
@@ -123,12 +121,10 @@ class Lander:
     ``flush(final=True)`` writes, once.
 
     Args:
-        store: Where to land.
         key: Gives the object key of the n-th chunk, n counted from 0.
         max_bytes: Size of the buffered bodies at which a chunk is written.
         max_seconds: Age of the oldest buffered response at which a chunk is due.
         confirm: Called before each chunk; raises where another run has taken over.
-        monotonic: Clock in seconds.
         wait: Waits some seconds, less if the run is stopped; returns whether it is.
 
     Attributes:

@@ -17,7 +17,14 @@ from vendor_assets.errors import (
     reason_of,
 )
 from vendor_assets.harvest.fetching import Counts
-from vendor_assets.harvest.harvests import FAILURE, list_harvests, load_finish, newest_finished
+from vendor_assets.harvest.harvests import (
+    FAILURE,
+    Finish,
+    HarvestFolder,
+    list_harvests,
+    load_finish,
+    newest_finished,
+)
 from vendor_assets.states import SUCCEEDED, State
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
@@ -64,13 +71,10 @@ class Outcome:
     (another run has it) and ``stopped`` are not.
 
     Attributes:
-        rows: Rows of the published table.
         planned, landed, gone, dead: Leaves; ``landed`` includes those that are ``gone``.
         requests_made: Planned requests that were sent in this run.
         requests_reused: Planned requests that were answered by what had landed before.
-        counts: Calls, retries and so on of this run.
         store_requests: Requests sent to the store for it, retries included; 0 where the store is a folder.
-        sample: A few rows of the table.
         details: What else is worth showing: numbers and short texts.
         reason: Why it did not succeed, in parts; of several dead letters the first one's.
     """
@@ -105,12 +109,23 @@ class Outcome:
         """Whether the partition may be shown green."""
         return self.state in SUCCEEDED
 
-    def ended_by(self, error: Exception, *, stopping: bool) -> Outcome:
-        """What came of it where an error ended it.
+    def told_by(self, harvest: HarvestFolder, finish: Finish) -> Outcome:
+        """What came of it by the finish marker of an earlier harvest, without its verdict."""
+        details = {
+            name: value for name, value in finish.details.items() if name not in ("quarantined", FAILURE)
+        }
+        leaves = {name: getattr(finish, name) for name in ("planned", "landed", "gone", "dead")}
+        return replace(
+            self,
+            harvest_id=harvest.harvest_id,
+            requests_reused=finish.requests,
+            quarantined=finish.quarantined,
+            details=details,
+            **leaves,
+        )
 
-        Args:
-            stopping: Whether the run was told to stop: errors of ours are of that, then.
-        """
+    def ended_by(self, error: Exception, *, stopping: bool) -> Outcome:
+        """What came of it where an error ended it; while ``stopping``, errors of ours are of that."""
         if not isinstance(error, VendorAssetsError):
             short = "no memory was left; give the process more, or let it open fewer partitions at once"
             message = short if isinstance(error, MemoryError) else f"failed unexpectedly: {error!r}"
@@ -134,14 +149,9 @@ class Progress:
     """A moment's view of the work of this process.
 
     Attributes:
-        planned: Requests to send, by asset, of harvests opened so far.
-        done: Those of them that are done.
-        dead: Dead letters of this work.
-        open_partitions: Harvests that are being fetched.
-        partitions: Partitions to do in all.
-        partitions_done: Those of them that are decided.
-        asked: Partitions to do, by asset.
-        begun: Those of them whose harvest has begun.
+        planned: Requests to send, by asset, of harvests opened so far; ``done`` are those of them that are done.
+        partitions: Partitions to do in all; ``partitions_done`` are those of them that are decided.
+        asked: Partitions to do, by asset; ``begun`` are those of them whose harvest has begun.
         leaves_waiting: Leaves that have not landed, by asset, of harvests opened so far.
         calls_planned: Requests that the whole work was planned to take, where somebody did.
         calls_made: Calls that the vendor has counted of this work.
@@ -187,12 +197,7 @@ class Progress:
         return sum(self.done.values())
 
     def text(self, pace: float, why: str = "") -> str:
-        """One line on how far the work is.
-
-        Args:
-            pace: Calls per second lately.
-            why: What decides the pace.
-        """
+        """One line on how far the work is, at a pace in calls per second, and why at this pace."""
         left = self.expected
         parts = [
             f"{self.calls_done:,} of about {self.calls_done + left:,} calls",
@@ -214,25 +219,11 @@ def recorded(store: ObjectStore, asset: Asset, day: date, troop_key: str | None)
         return None
     key = layout.table_key(asset, day, troop_key)
     head = store.head(key)
-    return Outcome(
-        asset,
-        day,
-        troop_key,
-        finish.standing,
-        mode="report",
+    told = Outcome(asset, day, troop_key, finish.standing, mode="report", table_key=key)
+    return replace(
+        told.told_by(newest, finish),
         message=finish.message,
-        harvest_id=newest.harvest_id,
-        rows=finish.rows if head else 0,
-        planned=finish.planned,
-        landed=finish.landed,
-        gone=finish.gone,
-        dead=finish.dead,
-        requests_reused=finish.requests,
-        table_key=key,
-        table_bytes=head.size if head else 0,
-        quarantined=finish.quarantined,
-        details={
-            name: value for name, value in finish.details.items() if name not in ("quarantined", FAILURE)
-        },
         reason=finish.reason,
+        rows=finish.rows if head else 0,
+        table_bytes=head.size if head else 0,
     )

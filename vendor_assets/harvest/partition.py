@@ -12,7 +12,6 @@ from vendor_assets.harvest.coverage import Coverage, resume_points
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadPartition
 from vendor_assets.harvest.fetching import Counts, Item, Pending
 from vendor_assets.harvest.harvests import (
-    FAILURE,
     Finish,
     HarvestFolder,
     list_harvests,
@@ -38,11 +37,7 @@ class PartitionHarvest:
     """The harvest of one partition by its owner.
 
     Args:
-        tools: What the run gives to all of its partitions.
         base: The outcome so far: which partition it is.
-        window: The day.
-        ownership: The right to commit.
-        order: Who asks, and for what.
         roster: Reads the day's troops; :meth:`run` calls it only where the asset lies below them.
     """
 
@@ -154,36 +149,23 @@ class PartitionHarvest:
 
     def _redrive(self, current: HarvestFolder, finish: Finish, dead: DeadPartition) -> Outcome:
         plan = load_plan(self.store, current.folder)
-        waiting = (
-            () if self.order.permanent_too else [letter for letter in dead.letters if not letter.retryable]
+        left = frozenset(
+            letter.request for letter in dead.letters if not letter.retryable and not self.order.permanent_too
         )
-        left = frozenset(letter.request for letter in waiting)
         return self._fetch("redrive", current.folder, plan, before=finish, left=left)
 
     def _report(self, mode: Mode, current: HarvestFolder, finish: Finish, *, tabulate_again: bool) -> Outcome:
         plan = load_plan(self.store, current.folder)
-        outcome = replace(
-            self.base,
-            mode=mode,
-            harvest_id=current.harvest_id,
-            planned=finish.planned,
-            landed=finish.landed,
-            gone=finish.gone,
-            dead=finish.dead,
-            requests_reused=finish.requests,
-            details={
-                name: value
-                for name, value in finish.details.items()
-                # What the finished harvest changed, this one does not change again.
-                if name not in (FAILURE, "quarantined") and (mode == "report" or name not in CHANGES)
-            },
-            quarantined=finish.quarantined,
-        )
+        told = replace(self.base, mode=mode).told_by(current, finish)
+        if mode != "report":
+            # What the finished harvest changed, this one does not change again.
+            details = {name: value for name, value in told.details.items() if name not in CHANGES}
+            told = replace(told, details=details)
         if tabulate_again:
             index = self._index((*plan.bases, current.folder))
-            return self._publish(outcome, current.folder, plan, index, Counts(), before=finish)
+            return self._publish(told, current.folder, plan, index, Counts(), before=finish)
         return self.publisher.with_table(
-            replace(outcome, state=finish.standing, message=finish.message, reason=finish.reason)
+            replace(told, state=finish.standing, message=finish.message, reason=finish.reason)
         )
 
     def _fetch(
@@ -196,14 +178,11 @@ class PartitionHarvest:
         left: frozenset[str] = frozenset(),
     ) -> Outcome:
         """Fetch what of a plan has not landed, except the requests that are ``left`` alone, then publish."""
-        chunks = [
-            info.key for info in self.store.list(folder) if info.key.removeprefix(folder).startswith("chunk-")
-        ]
-        index = self._index(plan.bases) + read_index(self.store, chunks)
+        index = self._index((*plan.bases, folder))
         answered = self._answered(index, counted_at=None)
         coverage = Coverage(self.store, index, answered)
         letters = self.tools.dead_letters.load(self.asset, self.day, self.troop_key)
-        settled = self._base_leaves(plan) | letters.discarded_leaves
+        settled = self._leaves_of(plan.bases) | letters.discarded_leaves
 
         def todo() -> Iterator[PlannedRequest]:
             for planned in chain.from_iterable(map(coverage.standing_for, plan.requests())):
@@ -328,15 +307,14 @@ class PartitionHarvest:
     ) -> Outcome:
         counted = fresh | {entry.chunk for entry in index} if before is not None and not fresh else fresh
         letters = self.tools.dead_letters.load(self.asset, self.day, self.troop_key)
+        coverage = Coverage(self.store, index, self._answered(index, counted_at=counted))
+        tally = self._tally(plan, coverage, letters)
         answers = newest_answers(index)
-        tally = self._tally(
-            plan, Coverage(self.store, index, self._answered(index, counted_at=counted)), letters
-        )
         return self.publisher.publish(outcome, folder, plan, answers, tally, letters, counts, before)
 
     def _tally(self, plan: Plan, coverage: Coverage, letters: DeadPartition) -> Tally:
         """Count the leaves of a plan, and those of its bases that had landed there, by what became of them."""
-        of_bases = self._base_leaves(plan)
+        of_bases = self._leaves_of(plan.bases)
         given_up = letters.discarded_leaves
         tally = Tally(planned=len(of_bases), landed=len(of_bases))
         for state in coverage.leaves(plan.requests()):
@@ -351,10 +329,6 @@ class PartitionHarvest:
                 of_base = coverage.leaves(load_plan(self.store, base).requests())
                 tally.gone += sum(state.landed and state.gone for state in of_base)
         return tally
-
-    def _base_leaves(self, plan: Plan) -> set[str]:
-        """Leaves of the plan's bases that had landed there: a reconcile's table has them too."""
-        return self._leaves_of(plan.bases)
 
 
 def _items(requests: Iterator[PlannedRequest], resume_at: dict[bytes, tuple[int, Request]]) -> Iterator[Item]:

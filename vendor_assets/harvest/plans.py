@@ -22,6 +22,11 @@ from vendor_assets.vendors.base import Leaf, PlannedRequest, Request
 
 _SCHEMA: Final = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("request", "leaves")])
 _ROWS_AT_ONCE: Final = 1024
+_HEADER: Final = (
+    *("asset", "troop_key", "troop_id", "resolution_seconds"),
+    *("bases", "upstream_partial", "filters", "left_out"),
+)
+"""Fields of a plan that its metadata hold as they are."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +74,10 @@ class Plan:
                     before = here
                 columns = [[encode_request(planned.request) for planned in some], [*map(encode_leaves, some)]]
                 writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
-            header = {
-                "asset": self.asset,
+            header = {name: getattr(self, name) for name in _HEADER} | {
                 "day": self.day.isoformat(),
-                "troop_key": self.troop_key,
-                "troop_id": self.troop_id,
-                "resolution_seconds": self.resolution_seconds,
                 "created_at": self.created_at.isoformat(),
                 "leaves": leaf_count,
-                "bases": list(self.bases),
-                "upstream_partial": self.upstream_partial,
-                "filters": dict(self.filters),
-                "left_out": dict(self.left_out),
             }
             writer.add_key_value_metadata({"plan": json.dumps(header)})
         return replace(self, packed=sink.getvalue(), request_count=request_count, leaf_count=leaf_count)
@@ -105,16 +102,12 @@ class Plan:
         if not isinstance(leaves, int) or not all(isinstance(each, str) for each in header["bases"]):
             raise ValueError("its bases or its leaves are invalid")
         plan = cls(
-            asset=header["asset"],
-            day=date.fromisoformat(header["day"]),
-            troop_key=header["troop_key"],
-            troop_id=header["troop_id"],
-            resolution_seconds=header["resolution_seconds"],
-            created_at=datetime.fromisoformat(header["created_at"]),
-            bases=tuple(header["bases"]),
-            upstream_partial=header["upstream_partial"],
-            filters=header["filters"],
-            left_out=header["left_out"],
+            **{name: header[name] for name in _HEADER}
+            | {
+                "day": date.fromisoformat(header["day"]),
+                "created_at": datetime.fromisoformat(header["created_at"]),
+                "bases": tuple(header["bases"]),
+            },
             packed=data,
             request_count=metadata.num_rows,
             leaf_count=leaves,

@@ -99,11 +99,7 @@ class Publisher:
         counts: Counts,
         before: Finish | None,
     ) -> Outcome:
-        """Tabulate, then commit: Parquet, finish marker; the event is the caller's.
-
-        Raises:
-            HarvestError: An account that had troops has none.
-        """
+        """Tabulate, then commit: Parquet, finish marker; the event is the caller's."""
         with self._tabulated(plan, answers) as found:
             if self._asset == "troops" and not found.rows and not found.quarantine.count:
                 self._refuse_an_empty_roster()
@@ -175,11 +171,7 @@ class Publisher:
         return self.with_table(outcome)
 
     def _refuse_an_empty_roster(self) -> None:
-        """End the harvest where an account that had troops has none: most likely the key sees nothing any more.
-
-        Raises:
-            HarvestError: It is so, and nobody has accepted it.
-        """
+        """End the harvest where an account that had troops has none: most likely the key sees nothing any more."""
         day, before = self._roster_before()
         if not before or self.order.accept_empty or self.order.rebuild:
             return
@@ -327,10 +319,7 @@ class Publisher:
         metadata = {
             "state": outcome.state,
             "harvest": folder,
-            "planned": str(outcome.planned),
-            "landed": str(outcome.landed),
-            "gone": str(outcome.gone),
-            "dead": str(outcome.dead),
+            **{name: str(getattr(outcome, name)) for name in ("planned", "landed", "gone", "dead")},
             "vendor": self.tools.vendor.kind,
             "source": self._store.source,
         }

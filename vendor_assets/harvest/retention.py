@@ -34,10 +34,8 @@ class Removal:
     """What was removed.
 
     Attributes:
-        partitions: Partitions whose answers went.
         objects: Chunks of answers, and sightings.
         bytes: Their size in the store.
-        sightings: How many of the objects were sightings.
         kept: Troops' days, rosters and days with sightings that are old enough and were kept, by reason.
     """
 
@@ -62,35 +60,26 @@ class Removal:
         )
 
 
+@dataclass
 class Retention:
-    """Removes what landed more than some days ago.
+    """Removes what landed more than ``days`` ago.
 
-    Args:
-        store: The store.
-        days: How old answers become.
-        now: The time.
+    Attributes:
         holder: The run that removes.
         liveness: Tells whether other runs are alive.
         stop: Tells that the run shall end.
     """
 
-    def __init__(
-        self,
-        store: ObjectStore,
-        days: int,
-        *,
-        now: datetime,
-        holder: str,
-        liveness: Liveness,
-        stop: Callable[[], bool],
-    ) -> None:
-        self._store = store
-        self._days = days
-        self._now = now
-        self._before = now - timedelta(days=days)
-        self._holder = holder
-        self._liveness = liveness
-        self._stop = stop
+    store: ObjectStore
+    days: int
+    now: datetime
+    holder: str
+    liveness: Liveness
+    stop: Callable[[], bool]
+
+    def __post_init__(self) -> None:
+        """Nothing is removed yet."""
+        self._before = self.now - timedelta(days=self.days)
         self._removal = Removal()
 
     def run(self) -> Removal:
@@ -98,14 +87,13 @@ class Retention:
 
         Raises:
             StoppedError: The run shall end; what was removed is recorded.
-            VendorAssetsError: The store cannot be read or written.
         """
         for assets in (("troops",), CHAIN):
             days = {day for asset in assets for day in self._old_days(f"raw_data/{asset}/")}
             for day in sorted(days):
                 troops = {key for asset in assets for key in self._old_partitions(asset, day)}
                 for troop_key in sorted(troops, key=str):
-                    if self._stop():
+                    if self.stop():
                         raise StoppedError("the run was stopped; the next one goes on removing")
                     self._chain(assets, day, troop_key)
         for day in self._old_days("raw_data/sightings/"):
@@ -114,7 +102,7 @@ class Retention:
 
     def _old_days(self, prefix: str) -> Iterator[date]:
         """Days with something that may be old: nothing lands before its day begins."""
-        for name in self._store.folders(prefix):
+        for name in self.store.folders(prefix):
             day = layout.day_of_folder(name)
             if day is not None and day <= self._before.date():
                 yield day
@@ -123,7 +111,7 @@ class Retention:
         """Partitions of a day with answers that are old."""
         prefix = layout.harvest_prefix(asset, day)
         found: set[str | None] = set()
-        for info in self._store.list(prefix):
+        for info in self.store.list(prefix):
             *troop, _harvest, name = ("", *info.key.removeprefix(prefix).split("/"))
             if troop and name.startswith("chunk-") and info.modified < self._before:
                 found.add(layout.troop_of_folder(troop[-1]))
@@ -145,14 +133,14 @@ class Retention:
     def _partition(self, asset: Asset, day: date, troop_key: str | None) -> str:
         prefix = layout.harvest_prefix(asset, day, troop_key)
         try:
-            ownership = take(self._store, prefix, self._holder, self._liveness, stop=self._stop)
+            ownership = take(self.store, prefix, self.holder, self.liveness, stop=self.stop)
         except PartitionHeldError:
             return "being harvested"
         try:
             # Somebody may have had it in between.
             reason = self._why_kept(asset, day, troop_key)
             if not reason:
-                self._remove(list_harvests(self._store, asset, day, troop_key))
+                self._remove(list_harvests(self.store, asset, day, troop_key))
             return reason
         finally:
             ownership.release()
@@ -161,23 +149,23 @@ class Retention:
         """Why a partition's answers stay; empty when they may go."""
         harvests = [
             harvest
-            for harvest in list_harvests(self._store, asset, day, troop_key)
+            for harvest in list_harvests(self.store, asset, day, troop_key)
             if harvest.has_plan or harvest.chunks
         ]
         if not harvests or not harvests[-1].finish_etag:
             return "unfinished"
-        finish = load_finish(self._store, harvests[-1].folder)
+        finish = load_finish(self.store, harvests[-1].folder)
         if finish is None or finish.standing not in SUCCEEDED or finish.dead:
             return "unfinished"
         if finish.finished_at >= self._before:
             return "young"
-        if DeadLetters(self._store).load(asset, day, troop_key).letters:
+        if DeadLetters(self.store).load(asset, day, troop_key).letters:
             return "with dead letters"
         if finish.quarantined:
             return "with records in quarantine"
         if finish.details.get("provisional_answers"):
             return "provisional"
-        head = self._store.head(layout.table_key(asset, day, troop_key))
+        head = self.store.head(layout.table_key(asset, day, troop_key))
         if head is None or head.etag != finish.table_etag:
             return "without their table"
         return ""
@@ -187,24 +175,24 @@ class Retention:
         for harvest in harvests:
             if not harvest.chunks:
                 continue
-            sizes = [info.size for key in harvest.chunks if (info := self._store.head(key)) is not None]
+            sizes = [info.size for key in harvest.chunks if (info := self.store.head(key)) is not None]
             record: dict[str, Any] = {
-                "removed_at": self._now.isoformat(),
-                "retention_days": self._days,
+                "removed_at": self.now.isoformat(),
+                "retention_days": self.days,
                 "chunks": len(sizes),
                 "bytes": sum(sizes),
             }
             # First the record: after a kill in between nobody takes what is left for all there was.
-            self._store.put(layout.removed_key(harvest.folder), json.dumps(record).encode())
+            self.store.put(layout.removed_key(harvest.folder), json.dumps(record).encode())
             for key in harvest.chunks:
-                self._store.delete(key)
+                self.store.delete(key)
             self._removal.objects += len(sizes)
             self._removal.bytes += sum(sizes)
         self._removal.partitions += self._removal.objects > before
 
     def _sightings(self, day: date) -> None:
         """Remove a day's sightings once its rosters are complete: until then they are all that knows who vanished."""
-        infos = list(self._store.list(layout.sightings_prefix(day)))
+        infos = list(self.store.list(layout.sightings_prefix(day)))
         old = [info for info in infos if info.modified < self._before]
         if not old:
             return
@@ -212,7 +200,7 @@ class Retention:
             self._removal.kept["sightings of a day without rosters"] += 1
             return
         for info in old:
-            self._store.delete(info.key)
+            self.store.delete(info.key)
             self._removal.objects += 1
             self._removal.sightings += 1
             self._removal.bytes += info.size
@@ -221,7 +209,7 @@ class Retention:
         if self._why_kept("troops", day, None):
             return False
         try:
-            troops = Roster.read(self._store, day).troops
+            troops = Roster.read(self.store, day).troops
         except ObjectNotFoundError:
             return False
         return not any(self._why_kept("warriors", day, troop.key) for troop in troops)

@@ -36,9 +36,7 @@ class Standing:
         failed: Troops whose newest harvest failed, whatever is there from before; and those with nothing but dead
             letters.
         unfinished: Troops whose harvest has begun, without performance data so far, or was stopped.
-        missing: Troops of which nothing has been asked.
         left_out: Troops that a filter leaves out and that have no data from before.
-        dead_letters: Open ones.
         report_at: When the day's report was made.
         problems: How the newest harvests ended that did not succeed, the roster's too, a line each.
     """
@@ -139,40 +137,34 @@ def _table_state(store: ObjectStore, day: date, troop_key: str) -> str | None:
 
 def standing_of(store: ObjectStore, day: date, filters: Filters) -> Standing:
     """How far a day is; costs a few listings, and the end of each troop's table."""
-    open_letters: dict[str | None, int] = {}
-    letters = DeadLetters(store)
-    for partition in letters.of_day(day):
-        count = len(partition.letters)
-        open_letters[partition.troop_key] = open_letters.get(partition.troop_key, 0) + count
+    partitions = [each for each in DeadLetters(store).of_day(day) if each.letters]
+    dead_letters = sum(len(each.letters) for each in partitions)
     report = store.head(layout.report_key(day, "html"))
+    problems: list[str] = []
     try:
         failures = failures_by_troop(store, day)
-    except RecordError as error:
-        return Standing(day, roster=False, dead_letters=sum(open_letters.values()), problems=(str(error),))
-    problems = tuple(
-        f"{failure.asset} {failure.troop_key or ''}".rstrip() + f" {failure.state}: {failure.message}"
-        for ends in failures.values()
-        for failure in ends
-    )
-    dead = {troop for troop, count in open_letters.items() if count}
-    try:
+        problems += (
+            f"{failure.asset} {failure.troop_key or ''}".rstrip() + f" {failure.state}: {failure.message}"
+            for ends in failures.values()
+            for failure in ends
+        )
+        dead = {each.troop_key for each in partitions}
         troops = standing_of_troops(store, day, filters, failures, dead)
-    except ObjectNotFoundError:
-        return Standing(day, roster=False, dead_letters=sum(open_letters.values()), problems=problems)
     except StorageUnavailableError:
         raise
     except (StorageError, RecordError) as error:
-        problems = (*problems, str(error))
-        return Standing(day, roster=False, dead_letters=sum(open_letters.values()), problems=problems)
+        if not isinstance(error, ObjectNotFoundError):
+            problems.append(str(error))
+        return Standing(day, roster=False, dead_letters=dead_letters, problems=tuple(problems))
     counts = dict.fromkeys(COUNTED, 0)
     for troop in troops.values():
         counts["complete" if troop.state == "empty" else troop.state] += 1
     return Standing(
         day,
         roster=True,
-        dead_letters=sum(open_letters.values()),
+        dead_letters=dead_letters,
         report_at=report.modified if report else None,
-        problems=problems,
+        problems=tuple(problems),
         **counts,
     )
 

@@ -9,10 +9,11 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import IO, Any, Final, Self, TypeVar
+from functools import partial
+from typing import IO, Any, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -98,9 +99,7 @@ class Tabulated:
     """One partition's table and what was noticed on the way.
 
     Attributes:
-        rows: Number of rows.
         batches: Gives the rows in the table's schema, sorted by its key, each key once; may be asked repeatedly.
-        quarantine: Records that do not fit.
         new_fields: Fields that the vendor's dialect did not have.
         not_found: Data groups that the vendor does not know any more.
         duplicates: Rows dropped because a newer answer has the same key.
@@ -114,14 +113,6 @@ class Tabulated:
     not_found: set[str] = field(default_factory=set)
     duplicates: int = 0
     outside: int = 0
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Forget the records that do not fit."""
-        self.quarantine.close()
 
     def sample(self, rows: int = 5) -> list[dict[str, Any]]:
         """The first rows."""
@@ -175,19 +166,16 @@ def tabulate(
     Args:
         answers: Oldest first: of two rows with the same key the one in the later answer counts.
         window: The day; performance data outside it are dropped.
-        stopping: Whether the run is to stop; asked before each answer.
-
-    Raises:
-        StoppedError: The run was stopped.
+        stopping: Whether the run is to stop (StoppedError); asked before each answer.
     """
     spec = TABLES[asset]
     position = {id(entry): at for at, entry in enumerate(answers)}
 
-    def batch_of(parsed: Parsed, fetched_at: datetime) -> pa.RecordBatch:
-        return _to_batch(spec, parsed, troop_id=troop_id, observed_at=fetched_at)
-
-    with Tabulated() as found, NewestRows(spec) as rows:
-        for entry, batch in _parsed(found, asset, store, vendor, answers, stopping, batch_of):
+    found = Tabulated()
+    with closing(found.quarantine), NewestRows(spec) as rows:
+        for entry, batch in _parsed(
+            found, asset, store, vendor, answers, stopping, partial(_to_batch, spec, troop_id)
+        ):
             inside = _inside(batch, window) if asset == "performance_data" else batch
             found.outside += batch.num_rows - inside.num_rows
             rows.add(inside, position[id(entry)])
@@ -226,7 +214,7 @@ def _parsed(
         yield entry, converted
 
 
-def _to_batch(spec: Table, parsed: Parsed, *, troop_id: str, observed_at: datetime) -> pa.RecordBatch:
+def _to_batch(spec: Table, troop_id: str, parsed: Parsed, observed_at: datetime) -> pa.RecordBatch:
     length = len(next(iter(parsed.columns.values()), []))
     arrays = []
     for column in spec.schema:
@@ -269,10 +257,7 @@ def tabulate_roster(
     Args:
         previous: Object key of the partition's present table; it need not exist.
         troop_keys: The partition keys of troops, by id, from their names by id.
-        stopping: Whether the run is to stop; asked before each answer.
-
-    Raises:
-        StoppedError: The run was stopped.
+        stopping: Whether the run is to stop (StoppedError); asked before each answer.
     """
     spec = TABLES[asset]
     id_column = spec.key[0]
@@ -289,7 +274,8 @@ def tabulate_roster(
         # It is made anew, which is what its message advises; who vanished is on the sightings, if anywhere.
         logger.warning("the present roster is ignored: %s", error)
 
-    with Tabulated() as found:
+    found = Tabulated()
+    with closing(found.quarantine):
         for _, (parsed, fetched_at) in _parsed(
             found, asset, store, vendor, answers, stopping, lambda *each: each
         ):
