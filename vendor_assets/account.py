@@ -28,6 +28,7 @@ class Account:
         database: Address of the database of the budget, the leases and the backlog.
         settling_seconds: How long after its end a day's data may still change.
         name: The account's name in Dagster, where several are harvested by one deployment; empty for the only one.
+        key_prefix: Prefix of its assets' keys in Dagster; None for its name.
         vendor_account: The account at the vendor, where several are harvested at one address; empty: it has no name.
         look_back_days: How many days before the newest one the schedule ``look_back`` fetches anew; 0 is none.
         retention_days: After how many days the schedule ``landing_retention`` removes the answers of complete
@@ -51,6 +52,7 @@ class Account:
     settling_seconds: int
     filters: Filters
     name: str = ""
+    key_prefix: tuple[str, ...] | None = None
     vendor_account: str = ""
     look_back_days: int = 0
     retention_days: int | None = None

@@ -56,7 +56,7 @@ def _backfill(options: argparse.Namespace) -> int:
     if options.troop:
         tags["vendor_assets/troops"] = json.dumps(options.troop)
     params = {
-        "assetSelection": [{"path": Names(project.account.name).key("troops").path}],
+        "assetSelection": [{"path": Names.for_account(project.account).key("troops").path}],
         "partitionNames": [day.isoformat() for day in days],
         "tags": [{"key": key, "value": value} for key, value in tags.items()],
         "title": f"vendor-assets backfill {days[0]} to {days[-1]}",

@@ -211,7 +211,7 @@ def _doctor(options: argparse.Namespace) -> int:
         open_instance(project.root, project.environ) as instance,
     ):
         resources = build_resources(reachable)
-        names = Names(reachable.name)
+        names = Names.for_account(reachable)
         # Outside of a run, resources with secrets from environment variables must be resolved explicitly.
         vendor_api = resources[names.resource("vendor_api")].process_config_and_initialize()
         for finding in examine(reachable, vendor_api, resources[names.resource("store")], instance):
@@ -226,7 +226,7 @@ def _budget(options: argparse.Namespace) -> int:
     from vendor_assets.orchestration.names import Names
 
     account = open_project(options.account).account
-    vendor_api = build_resources(account)[Names(account.name).resource("vendor_api")]
+    vendor_api = build_resources(account)[Names.for_account(account).resource("vendor_api")]
     lifted = vendor_api.lift_ceiling() if options.lift_ceiling else ""
     state = vendor_api.state()
     if options.json:

@@ -17,7 +17,7 @@ from vendor_assets.orchestration.runs.events import FRESH
 
 def build_checks(account: Account) -> list[dg.AssetChecksDefinition]:
     """The checks that are not part of a materialization."""
-    names = Names(account.name)
+    names = Names.for_account(account)
     partitions = Partitions.of(account)
 
     @dg.asset_check(

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -13,6 +14,7 @@ from pydantic import Field, PrivateAttr
 from vendor_assets.account import Account
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.orchestration.definitions import build_definitions
+from vendor_assets.orchestration.names import Names
 from vendor_assets.settings import account_of
 
 
@@ -98,7 +100,7 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
         TranslationFnResolver[str](lambda asset: {"asset": asset}),
     ] = Field(
         default=None,
-        description="Group, owners, tags, description of the assets; {{ spec }} is the spec, {{ asset }} its name",
+        description="Key prefix, group, owners, tags, description; {{ spec }} is an asset's spec, {{ asset }} its name",
     )
 
     _positions: Any = PrivateAttr(default=None)
@@ -148,7 +150,10 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
         return list(given)
 
     def asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
-        """Translate an asset's group, owners, tags and description; subclasses may override it, but keep the key."""
+        """Translate an asset's key prefix, group, owners, tags and description; subclasses may override it.
+
+        The prefix must be the same for all assets of the account, and the last part of each key must stay.
+        """
         return self.translation(spec, spec.key.path[-1]) if self.translation else spec
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
@@ -159,13 +164,16 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
         """
         root = context.project_root
         account = self.resolve_account(context.path.name, root)
+        names = Names.for_account(account)
+        probe = self.asset_spec(dg.AssetSpec(names.key("troops")))
+        account = replace(account, key_prefix=tuple(probe.key.path[:-1]))
 
         def translated(spec: dg.AssetSpec) -> dg.AssetSpec:
-            new = self.asset_spec(spec)
+            new = self.asset_spec(spec.replace_attributes(key=names.key(spec.key.path[-1])))
             for attribute in _FIXED:
                 if getattr(new, attribute) != getattr(spec, attribute):
                     place = self._place(": translation", root)
-                    advice = "name changes the prefix of keys" if attribute == "key" else "leave it out"
+                    advice = "only a prefix may come before it" if attribute == "key" else "leave it out"
                     raise ConfigurationError(
                         f"{place}, account {account.name!r}: translation changes the {attribute} of "
                         f"{spec.key.to_user_string()}, which the account's sensors and jobs go by; {advice}"

@@ -70,6 +70,8 @@ def build_resources(
         max_in_flight=account.max_in_flight,
         database_url=_reference(account.database, shown="sqlite:"),
     )
+    names = Names.for_account(account)
+    prefix = list(names.key("troops").path[:-1])
     harvester = HarvesterResource(
         vendor_api=vendor_api,
         store=store,
@@ -78,6 +80,7 @@ def build_resources(
         settling_seconds=account.settling_seconds,
         filters=account.filters.texts,
         account=account.name,
+        key_prefix=prefix,
     )
     found = {
         "store": store,
@@ -86,10 +89,9 @@ def build_resources(
         "run_lease": RunLeaseResource(
             database_url=_reference(account.database, shown="sqlite:"), database_file=account.database.path
         ),
-        "io_manager": ParquetIOManager(store=store, account=account.name),
+        "io_manager": ParquetIOManager(store=store, key_prefix=prefix),
         "alert": AlertResource(url=_reference(account.alert), url_file=account.alert.path),
     }
-    names = Names(account.name)
     return {names.resource(role): resource for role, resource in (found | own).items()}
 
 

@@ -27,11 +27,11 @@ class ParquetIOManager(dg.ConfigurableIOManager):
     """
 
     store: StoreResource
-    account: str = ""
+    key_prefix: list[str] = []
 
     def _name(self, key: dg.AssetKey) -> str:
-        """The asset's name in the store, without the account."""
-        return Names(self.account).asset(key) or key.to_user_string()
+        """The asset's name in the store, without the prefix of the account."""
+        return Names(key_prefix=tuple(self.key_prefix)).asset(key) or key.to_user_string()
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write one partition atomically.

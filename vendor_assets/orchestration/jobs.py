@@ -47,7 +47,7 @@ def harvest_config(
 
 def build_jobs(account: Account) -> list[Any]:
     """All jobs of an account."""
-    names = Names(account.name)
+    names = Names.for_account(account)
 
     @dg.op(
         name=names.thing("harvest_partitions"),

@@ -5,9 +5,11 @@ An account without a name has ``troops`` and ``roster``; an account ``prod`` has
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import dagster as dg
+
+from vendor_assets.account import Account
 
 ACCOUNT_TAG: Final = "vendor_assets/account"
 """The account of a run; absent if it has no name."""
@@ -19,18 +21,31 @@ class Names:
 
     Attributes:
         account: The account's name in Dagster; may be empty if it is the only one.
+        key_prefix: Prefix of the assets' keys; by default the account's name.
     """
 
     account: str = ""
+    key_prefix: tuple[str, ...] | None = None
+
+    @classmethod
+    def for_account(cls, account: Account) -> Self:
+        """The names of an account's definitions."""
+        return cls(account.name, account.key_prefix)
+
+    @property
+    def _prefix(self) -> list[str]:
+        if self.key_prefix is not None:
+            return list(self.key_prefix)
+        return [self.account] if self.account else []
 
     def key(self, asset: str) -> dg.AssetKey:
         """The key of an asset."""
-        return dg.AssetKey([self.account, asset] if self.account else [asset])
+        return dg.AssetKey([*self._prefix, asset])
 
     def asset(self, key: dg.AssetKey) -> str | None:
         """The asset with a key; None if it is not an asset of this account."""
         *prefix, name = key.path
-        return name if prefix == ([self.account] if self.account else []) else None
+        return name if prefix == self._prefix else None
 
     def step(self, asset: str) -> str:
         """The name of an asset's own step."""

@@ -218,6 +218,7 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
     settling_seconds: int = Field(description="How long after a day's end its data may still change")
     filters: dict[str, str] = Field(default={}, description="What is harvested: setting to patterns")
     account: str = Field(default="", description="The account's name in Dagster; empty for the only one")
+    key_prefix: list[str] = Field(default=[], description="Prefix of the assets' keys")
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Any]:
@@ -225,7 +226,7 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
         run = context.run
         run_id = run.run_id if run else f"no-run-{id(self):x}"
         job = run.job_name if run else ""
-        planned = About(run, Names(self.account)).calls if run else None
+        planned = About(run, Names(self.account, tuple(self.key_prefix))).calls if run else None
         with self._harvester(run_id, {"job": job}, planned) as harvester:
             recorder = Recorder(
                 lambda: harvester.progress,

@@ -52,7 +52,7 @@ def sync(
     Complete partitions are reported as materialized, with the numbers of their harvest; partial and failed ones as
     missing, with a failing check and an observation. Known materializations are not reported again.
     """
-    names = Names(account.name)
+    names = Names.for_account(account)
     of_troops = Partitions.of(account)
     done = Synced()
     assets: tuple[Asset, ...] = ("troops", *CHAIN)
@@ -113,7 +113,7 @@ def _day_events(store: ObjectStore, day: date, account: Account) -> list[Event]:
     if store.head(key) is None or store.head(layout.table_key("troops", day)) is None:
         return []
     lacked = read_table(store, key, columns=["troops_missing"]).column(0).to_pylist()
-    names = Names(account.name)
+    names = Names.for_account(account)
     states = troop_states(store, day, account.filters)
     if lacked and lacked[0] > list(states.values()).count("missing"):
         return []

@@ -38,7 +38,8 @@ def account(name: str, vendor: RunningSimulator, folder: Path) -> Account:
         "VENDOR_ASSETS_STORE": str(folder / name),
         "VENDOR_ASSETS_SETTLING": "0",
     }
-    return replace(read(environ, root=folder), name=name)
+    prefix = ("vendors", name) if name == "lab" else None
+    return replace(read(environ, root=folder), name=name, key_prefix=prefix)
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def both(
 
 def follow(deployment: Deployment) -> None:
     """Let the account's sensors do their work, as the daemon does."""
-    names = Names(deployment.account.name)
+    names = Names.for_account(deployment.account)
     for name in ("roster_sensor", "publish_sensor"):
         result, _ = deployment.sensor(names.thing(name))
         assert isinstance(result, dg.SensorResult)
@@ -69,11 +70,15 @@ def follow(deployment: Deployment) -> None:
 def test_two_accounts_stand_side_by_side(
     both: tuple[Deployment, Deployment], vendors: tuple[RunningSimulator, RunningSimulator]
 ) -> None:
-    """Each has its own assets, partitions, jobs and store, and is harvested from its own vendor, to the last row."""
+    """Each has its own assets, partitions, jobs and store, and is harvested from its own vendor, to the last row.
+
+    The keys of one have its name as prefix, those of the other a prefix of their own.
+    """
     for deployment, vendor in zip(both, vendors, strict=True):
-        names = Names(deployment.account.name)
+        names = Names.for_account(deployment.account)
         vendor.reset()
-        assert deployment.materialize(f"{names.account}/troops", partition=DAY.isoformat()).success
+        troops = names.key("troops").to_user_string()
+        assert deployment.materialize(troops, partition=DAY.isoformat()).success
         follow(deployment)
         assert vendor.log()["violations"] == 0
         assert vendor.calls() > 3

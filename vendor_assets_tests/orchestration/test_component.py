@@ -171,7 +171,22 @@ def test_a_translation_says_how_the_assets_look(project: Path) -> None:
     assert "None" not in (spec.description or "")
 
 
-@pytest.mark.parametrize("key", ["key: other", "key_prefix: lake", "deps: [lake/raw]"])
+@pytest.mark.filterwarnings("ignore:Parameter `execution_type`")
+def test_a_translation_may_give_a_prefix(project: Path) -> None:
+    """The account's keys are changed everywhere: in what depends on them, and in what sensors and jobs look for."""
+    file = project / "my_project" / "defs" / "newrelic_prod" / "defs.yaml"
+    file.write_text(f"{PROD.rstrip()}\n  translation:\n    key_prefix: lake\n")
+    defs = dg.load_from_defs_folder(path_within_project=project / "my_project")
+    dg.Definitions.validate_loadable(defs)
+    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+    (upstream,) = specs["lake/newrelic_prod/warriors"].deps
+    assert upstream.asset_key.to_user_string() == "lake/newrelic_prod/troops"
+    assert not any(key.startswith("newrelic_prod/") for key in specs)
+    job = defs.resolve_job_def("newrelic_prod_roster")
+    assert job.asset_layer.executable_asset_keys == {dg.AssetKey(["lake", "newrelic_prod", "troops"])}
+
+
+@pytest.mark.parametrize("key", ["key: other", "deps: [lake/raw]"])
 def test_a_translation_leaves_what_sensors_go_by(project: Path, key: str) -> None:
     """A key that sensors would not find is refused, with the place."""
     file = project / "my_project" / "defs" / "newrelic_prod" / "defs.yaml"

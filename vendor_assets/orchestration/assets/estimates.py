@@ -68,7 +68,7 @@ def within_quota(plan: DayPlan, account: Account) -> dg.AssetCheckEvaluation:
     share = f", {plan.whole / (rate * 86_400):.2%} of a day's quota" if rate else ""
     known = plan.shape_from is not None
     return dg.AssetCheckEvaluation(
-        asset_key=Names(account.name).key("troops"),
+        asset_key=Names.for_account(account).key("troops"),
         check_name=WITHIN_QUOTA,
         passed=warning is None,
         partition=plan.day.isoformat(),

@@ -116,7 +116,7 @@ def report_outcomes(
     Raises:
         dagster.Failure: At the end, if partitions did not succeed; it names them.
     """
-    names = Names(account.name)
+    names = Names.for_account(account)
     store: StoreResource = names.of(context, "store")
     vendor_api: VendorApiResource = names.of(context, "vendor_api")
     seen: list[Outcome] = []
@@ -181,7 +181,7 @@ def _checks(
 
 def build_assets(account: Account) -> list[dg.AssetsDefinition]:
     """All materializable assets of an account."""
-    names = Names(account.name)
+    names = Names.for_account(account)
     partitions = Partitions.of(account)
     policy = dg.BackfillPolicy.multi_run(MAX_PARTITIONS)
 
@@ -279,7 +279,7 @@ def build_assets(account: Account) -> list[dg.AssetsDefinition]:
 def observed_assets(account: Account) -> list[dg.AssetSpec]:
     """Assets that are only observed: the backlog and the dead letters."""
     # They concern all harvested assets, but more edges would clutter the graph.
-    names = Names(account.name)
+    names = Names.for_account(account)
     harvested = names.key(CHAIN[-1])
     return [
         dg.AssetSpec(

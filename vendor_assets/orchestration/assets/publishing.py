@@ -72,7 +72,7 @@ def publish_day(
             # Sums and counts would be wrong without anybody noticing.
             raise dg.Failure(f"{day} is not published: {unique.description}", allow_retries=False)
         yield _published(
-            store, day, account, states, compared(instance, Names(account.name), day, sorted(states))
+            store, day, account, states, compared(instance, Names.for_account(account), day, sorted(states))
         )
     except VendorAssetsError as error:
         raise failure_from(error) from error
@@ -94,7 +94,9 @@ def _published(
         store, day, window=day_window(day, account.zone), troop_names=names, troops_missing=len(missing)
     )
     return dg.MaterializeResult(
-        metadata=metadata_of_day(store, Names(account.name), day, states, published.rows, account.filters)
+        metadata=metadata_of_day(
+            store, Names.for_account(account), day, states, published.rows, account.filters
+        )
         | {"timeslices": published.timeslices, "seconds": round(published.seconds, 3)}
         | dict(cost),
         check_results=[troops_present(states), plausible(store, day, published.rows)],

@@ -50,7 +50,7 @@ def scheduled_since(instance: dg.DagsterInstance, names: Names) -> datetime | No
 
 def freshness(instance: dg.DagsterInstance, account: Account, now: datetime) -> list[Freshness]:
     """The freshness of each asset that the schedule makes; empty while the schedule is off."""
-    names = Names(account.name)
+    names = Names.for_account(account)
     since = scheduled_since(instance, names)
     if since is None:
         return []

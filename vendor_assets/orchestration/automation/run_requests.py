@@ -117,7 +117,7 @@ def _runs(
     trigger: str,
 ) -> list[dg.RunRequest]:
     """Harvest runs for troops, cut by quota; ``calls`` maps each troop's key to its estimated calls."""
-    names = Names(account.name)
+    names = Names.for_account(account)
     return [
         harvest_run(
             names,
@@ -143,7 +143,7 @@ def day_is_decided(
         return False
     if not keys:
         return True
-    key = Names(account.name).key("performance_data")
+    key = Names.for_account(account).key("performance_data")
     statuses = instance.get_status_by_partition(key, keys, partitions.day_troop) or {}
     decided = (AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED)
     return all(statuses.get(each) in decided for each in keys)

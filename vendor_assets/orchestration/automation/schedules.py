@@ -30,7 +30,7 @@ SIGHTINGS_HOURS = 4
 
 def build_schedules(account: Account) -> list[dg.ScheduleDefinition]:
     """All schedules of a deployment."""
-    names = Names(account.name)
+    names = Names.for_account(account)
     # Cron knows only minutes: round up, generously.
     minutes = account.settling_seconds // 60 + 5
     cron = f"{minutes % 60} {minutes // 60 % 24} * * *"

@@ -88,7 +88,7 @@ def _new_partitions(
 
 def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
     """The sensors that request runs; they are on from the start."""
-    names = Names(account.name)
+    names = Names.for_account(account)
     partitions = Partitions.of(account)
     harvest, roster = (
         next(job for job in jobs if job.name == names.thing(name)) for name in (HARVEST_JOB, ROSTER_JOB)
@@ -348,7 +348,7 @@ def _publication(
     instance: dg.DagsterInstance, store: StoreResource, account: Account, day: str, work_class: WorkClass
 ) -> dg.RunRequest | str | None:
     """The run that publishes a day; ``UNDECIDED`` while a troop is neither in nor failed, None if nothing is new."""
-    names = Names(account.name)
+    names = Names.for_account(account)
     try:
         keys = roster_keys(store.open(), date.fromisoformat(day), account.filters)
     except ObjectNotFoundError:

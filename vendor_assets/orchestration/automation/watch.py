@@ -39,7 +39,7 @@ _NOT_BEGUN: Final = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED
 
 def build_observing_sensors(account: Account) -> list[dg.SensorDefinition]:
     """The sensors that only observe; they are on from the start."""
-    names = Names(account.name)
+    names = Names.for_account(account)
 
     @dg.sensor(
         name=names.thing("backlog_sensor"),

@@ -102,7 +102,7 @@ class Launcher:
         silence_warnings()
         self._definitions = build_definitions(account)
         self._account = account
-        self._names = Names(account.name)
+        self._names = Names.for_account(account)
         resources = self._definitions.resources or {}
         self.store: ObjectStore = resources[self._names.resource("store")].open()
         self._instance = instance
