@@ -97,8 +97,9 @@ class VendorAssetsError(Exception):
     kind: str = UNKNOWN
     what: str = ""
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, *, retryable: bool = False) -> None:
         super().__init_subclass__()
+        cls.retryable = cls.retryable or retryable
         cls.kind = re.sub(r"\B([A-Z])", r"_\1", cls.__name__.removesuffix("Error")).lower()
 
     def __init__(self, message: object = "") -> None:
@@ -151,22 +152,16 @@ class VendorError(VendorAssetsError):
         self.excerpt = excerpt
 
 
-class VendorUnavailableError(VendorError):
+class VendorUnavailableError(VendorError, retryable=True):
     """No connection, a timeout, a 5xx or a broken body, after all retries."""
 
-    retryable = True
 
-
-class VendorThrottledError(VendorError):
+class VendorThrottledError(VendorError, retryable=True):
     """The vendor said that we were too fast (429, or another status and a sign of it), after all retries."""
 
-    retryable = True
 
-
-class VendorIncompleteError(VendorError):
+class VendorIncompleteError(VendorError, retryable=True):
     """An answer that the vendor calls a success and that is not all that was asked for, after all retries."""
-
-    retryable = True
 
 
 class VendorRejectedError(VendorError):
@@ -204,10 +199,8 @@ class BudgetDeadlineError(BudgetError):
     """The wait would outlast the caller's deadline; nothing was taken."""
 
 
-class BudgetUnavailableError(BudgetError):
+class BudgetUnavailableError(BudgetError, retryable=True):
     """The budget's database cannot be reached."""
-
-    retryable = True
 
 
 class StorageError(VendorAssetsError):
@@ -222,32 +215,24 @@ class ObjectConflictError(StorageError):
     """A conditional write lost: somebody else wrote first."""
 
 
-class StorageUnavailableError(StorageError):
+class StorageUnavailableError(StorageError, retryable=True):
     """The store cannot be reached, refuses the credentials, or is full."""
-
-    retryable = True
 
 
 class HarvestError(VendorAssetsError):
     """A harvest that did not end complete."""
 
 
-class PartitionHeldError(HarvestError):
+class PartitionHeldError(HarvestError, retryable=True):
     """Another live run holds the partition; the message names it."""
 
-    retryable = True
 
-
-class MessageError(VendorAssetsError):
+class MessageError(VendorAssetsError, retryable=True):
     """A message to people did not arrive; names no address, which is a secret."""
 
-    retryable = True
 
-
-class StoppedError(VendorAssetsError):
+class StoppedError(VendorAssetsError, retryable=True):
     """The run was asked to stop; what had been answered is kept, nothing more is sent."""
-
-    retryable = True
 
 
 class RecordError(VendorAssetsError):

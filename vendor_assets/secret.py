@@ -63,11 +63,7 @@ class Secret:
             return self._text
 
     def read_anew(self) -> str:
-        """The secret as it is now, even where its file looks unchanged.
-
-        Raises:
-            ConfigurationError: As for :meth:`read`.
-        """
+        """As :meth:`read`, even where the file looks unchanged."""
         with self._lock:
             self._stamp = ()
         return self.read()

@@ -76,7 +76,7 @@ class Tally:
     sent: Counter[int] = field(default_factory=Counter)
     failures: Counter[int] = field(default_factory=Counter)
     alive_at: float = -math.inf
-    against: dict[tuple[str, bool], int] = field(default_factory=dict)
+    against: Counter[tuple[str, bool]] = field(default_factory=Counter)
 
     def send(self, now: float) -> None:
         """Count a call that is sent now."""
@@ -122,9 +122,7 @@ class Tally:
 
     def add_against(self, quotas: Sequence[str], firmly: Sequence[str]) -> None:
         """Count an answer that contradicts what the vendor states of quotas."""
-        for quota in quotas:
-            key = (quota, quota in firmly)
-            self.against[key] = self.against.get(key, 0) + 1
+        self.against.update((quota, quota in firmly) for quota in quotas)
 
     def join(self, later: Tally) -> None:
         """Add a later tally."""
@@ -136,8 +134,7 @@ class Tally:
         )
         self.answered += later.answered
         self.failed += later.failed
-        for quota, times in later.against.items():
-            self.against[quota] = self.against.get(quota, 0) + times
+        self.against += later.against
         for endpoint, (number, seconds) in later.latencies.items():
             sums = self.latencies.setdefault(endpoint, [0.0, 0.0])
             sums[0] += number

@@ -114,15 +114,10 @@ class Dispatch:
     def acquire(
         self, ask: Ask, deadline_seconds: float | None, stopped: Callable[[], bool] | None = None
     ) -> tuple[Grant, float]:
-        """Block until a call may be sent.
+        """Block until a call may be sent; raises what :meth:`Budget.slot` raises on entry.
 
         Returns:
             The slot, and the seconds waited for it.
-
-        Raises:
-            StoppedError: ``stopped``; a slot that was reserved is lost.
-            BudgetDeadlineError: The wait would be longer; nothing was taken.
-            BudgetUnavailableError: The database cannot be reached.
         """
         started = self._clock.monotonic()
         waiter = _Waiter(ask, started, threading.Condition(self._mutex), deadline_seconds, stopped)

@@ -58,7 +58,13 @@ def read_accounts(environ: Mapping[str, str], *, root: Path) -> tuple[Account, .
     if document or not isinstance(tables, dict) or not tables:
         raise ConfigurationError(f"{FILE} has no accounts; give each a table, like [accounts.newrelic_prod]")
     accounts = [account_of(name, table, environ, root=root, place=FILE) for name, table in tables.items()]
-    if given and not {*given} <= _named(tables):
+    named = {
+        str(value)
+        for table in tables.values()
+        for key, value in (table.items() if isinstance(table, dict) else ())
+        if key in REFERENCES
+    }
+    if given and not {*given} <= named:
         raise ConfigurationError(
             f"{FILE} names the accounts, and {given[0]} is set; unset it, or remove the file to harvest one account"
         )
@@ -157,14 +163,3 @@ def _unknown(key: str) -> str:
 
 def _key_of(name: str) -> str:
     return f"{_short(name)}_env" if name in SECRETS else _short(name)
-
-
-def _named(tables: Mapping[str, Any]) -> set[str]:
-    """Variables that the file names."""
-    return {
-        str(value)
-        for table in tables.values()
-        if isinstance(table, dict)
-        for key, value in table.items()
-        if key in REFERENCES
-    }

@@ -165,12 +165,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--gone-after", type=_number(0), metavar="SECONDS", help="404 for warriors gone for longer")
     add("--settle", type=_number(0), default=0.0, metavar="SECONDS", help="younger data is not visible")
 
-    add(
-        "--limit",
-        action="append",
-        default=None,
-        help="1000/min, 20/s, 5/s@data, none; may be repeated (default 1000/min)",
-    )
+    add("--limit", action="append", help="1000/min, 20/s, 5/s@data, none; may be repeated (default 1000/min)")
     add("--limit-kind", choices=("bucket", "fixed", "sliding", "none"), default="bucket")
     add("--burst", type=_between(1), help="size of the bucket (default: the limit's number)")
     add("--limit-headers", choices=("always", "limited", "never"), default="limited")

@@ -17,6 +17,9 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from vendor_assets.simulator.data_groups import DataGroup
 from vendor_assets.simulator.world import Series, Troop, Warrior, World
 
+Query = list[tuple[str, str]]
+Headers = tuple[tuple[str, str], ...]
+
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 GRANULARITY: tuple[tuple[int, int], ...] = (
@@ -36,7 +39,7 @@ class Reply(NamedTuple):
     endpoint: str
     status: int
     body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Headers = ()
     leaves: tuple[str, ...] = ()
     """What a data call answered with data: warrior, data group, range and period of each leaf."""
 
@@ -95,13 +98,13 @@ class Dialect:
                 return self._data(target, query, troop_id, warrior_id, now)
         return error_reply("unknown", 404, "The requested path was not found.")
 
-    def _applications(self, target: str, query: list[tuple[str, str]], now: float) -> Reply:
+    def _applications(self, target: str, query: Query, now: float) -> Reply:
         troops = self.world.troops(now)
         shown, headers = self._page(target, query, len(troops), self.page_size)
         body = {"applications": [self._application(troop, now) for troop in troops[shown]]}
         return Reply("applications", 200, _json(body), headers)
 
-    def _hosts(self, target: str, query: list[tuple[str, str]], troop_id: str, now: float) -> Reply:
+    def _hosts(self, target: str, query: Query, troop_id: str, now: float) -> Reply:
         troop = self.world.troop(troop_id, now)
         if troop is None:
             return error_reply("hosts", 404, f"Application {troop_id} was not found.")
@@ -110,9 +113,7 @@ class Dialect:
         body = {"application_hosts": [self._host(troop, warrior, now) for warrior in warriors[shown]]}
         return Reply("hosts", 200, _json(body), headers)
 
-    def _metrics(
-        self, target: str, query: list[tuple[str, str]], troop_id: str, warrior_id: str, now: float
-    ) -> Reply:
+    def _metrics(self, target: str, query: Query, troop_id: str, warrior_id: str, now: float) -> Reply:
         if self._warrior(troop_id, warrior_id, now) is None:
             return error_reply("metrics", 404, f"Host {warrior_id} of application {troop_id} was not found.")
         wanted = dict(query).get("name", "")
@@ -123,9 +124,7 @@ class Dialect:
         }
         return Reply("metrics", 200, _json(body), headers)
 
-    def _data(
-        self, target: str, query: list[tuple[str, str]], troop_id: str, warrior_id: str, now: float
-    ) -> Reply:
+    def _data(self, target: str, query: Query, troop_id: str, warrior_id: str, now: float) -> Reply:
         if self._warrior(troop_id, warrior_id, now) is None:
             return error_reply("data", 404, f"Host {warrior_id} of application {troop_id} was not found.")
         names = list(dict.fromkeys(text for key, text in query if key in ("names[]", "names")))
@@ -180,9 +179,7 @@ class Dialect:
             return None
         return warrior
 
-    def _page(
-        self, target: str, query: list[tuple[str, str]], total: int, size: int
-    ) -> tuple[slice, tuple[tuple[str, str], ...]]:
+    def _page(self, target: str, query: Query, total: int, size: int) -> tuple[slice, Headers]:
         number = page_of(query)
         shown = slice((number - 1) * size, number * size)
         last = max(1, math.ceil(total / size))
@@ -265,7 +262,7 @@ def timeslice_grid(start: float, end: float, period: int, now: float) -> tuple[i
     return int(start // step) * step, step
 
 
-def page_of(query: list[tuple[str, str]]) -> int:
+def page_of(query: Query) -> int:
     """The page asked for; 1 where none is, or none that can be read."""
     text = dict(query).get("page", "1")
     return max(1, int(text)) if text.isascii() and text.isdecimal() and len(text) < 10 else 1
@@ -283,7 +280,7 @@ def link_header(base_url: str, target: str, links: list[tuple[int, str]]) -> str
     return ", ".join(texts)
 
 
-def error_reply(endpoint: str, status: int, title: str, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
+def error_reply(endpoint: str, status: int, title: str, headers: Headers = ()) -> Reply:
     """An error as New Relic words it in JSON."""
     return Reply(endpoint, status, _json({"error": {"title": title}}), headers)
 

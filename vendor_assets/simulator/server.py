@@ -7,7 +7,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-from vendor_assets.simulator.dialect import Reply
+from vendor_assets.simulator.dialect import Headers, Reply
 from vendor_assets.simulator.faults import Fault
 from vendor_assets.simulator.vendor import CONTROL, Call, Vendor, endpoint_of, phrase_of
 
@@ -204,7 +204,7 @@ class Connection(asyncio.Protocol):
         status: int,
         length: int,
         *,
-        headers: tuple[tuple[str, str], ...] = (),
+        headers: Headers = (),
         keep_alive: bool = False,
         content_type: str = _JSON,
         skew: float = 0.0,

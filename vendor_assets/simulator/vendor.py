@@ -26,7 +26,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from vendor_assets.simulator.dialect import Dialect, Reply, error_reply, link_header, page_of
+from vendor_assets.simulator.dialect import Dialect, Headers, Reply, error_reply, link_header, page_of
 from vendor_assets.simulator.faults import Fault, Faults, parse_fault, spoil
 from vendor_assets.simulator.limits import Meter, RateLimit, parse_limit
 from vendor_assets.simulator.load import Load
@@ -151,9 +151,7 @@ class Vendor:
         reply = self.dialect.reply(target, now)
         return reply._replace(body=spoil(kind, reply.body)) if kind and reply.status == 200 else reply
 
-    def _limit_headers(
-        self, meter: Meter | None, now: float, *, admitted: bool, skew: float
-    ) -> tuple[tuple[str, str], ...]:
+    def _limit_headers(self, meter: Meter | None, now: float, *, admitted: bool, skew: float) -> Headers:
         style = self.style
         if meter is None:
             return ()
