@@ -33,11 +33,9 @@ class Published:
     """What a computation of ``daily_performance`` wrote.
 
     Attributes:
-        key: The object's key.
         rows: Rows written: series of the day.
         timeslices: Rows of performance data that went in.
         troops: Troops with a file of performance data, an empty one included.
-        bytes: Size of the object.
         seconds: How long it took.
     """
 
@@ -68,9 +66,6 @@ def daily_performance(
     day, over the day's length: 23 or 25 hours on the days on which clocks change.
 
     Args:
-        store: Where the day's files are, and where the result goes.
-        day: The day.
-        window: The day's window of time.
         troop_names: Display names by troop id; troops without one get null.
         troops_missing: How many troops of the day have no data; written into each row.
         batch_rows: Rows that one aggregation takes in; about 50 bytes of memory each.
@@ -101,12 +96,8 @@ def daily_performance(
             aggregating(store) as connection,
             TableWriter(store, key, DAILY_PERFORMANCE, metadata=metadata) as writer,
         ):
-            names = pa.table(
-                {
-                    "troop_id": pa.array(list(troop_names), pa.string()),
-                    "troop_name": pa.array(list(troop_names.values()), pa.string()),
-                }
-            )
+            schema = pa.schema([("troop_id", pa.string()), ("troop_name", pa.string())])
+            names = pa.table([list(troop_names), list(troop_names.values())], schema=schema)
             connection.register("troop_names", names)
             for files, warriors in _batches(connection, store, ordered, sizes, batch_rows):
                 for batch in _statistics(connection, files, warriors, window):
@@ -170,11 +161,7 @@ def _statistics(
     warriors: tuple[str, str] | None,
     window: Window,
 ) -> Iterator[pa.RecordBatch]:
-    parameters: dict[str, object] = {
-        "start": window.start,
-        "end": window.end,
-        "seconds": window.seconds,
-    }
+    parameters: dict[str, object] = {"start": window.start, "end": window.end, "seconds": window.seconds}
     where = ""
     if warriors is not None:
         where = "WHERE warrior_id BETWEEN $first AND $last"

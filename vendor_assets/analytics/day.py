@@ -44,12 +44,7 @@ class DayView:
     """The view of one day; its parts are computed on first use.
 
     Args:
-        warehouse: The tables.
-        day: The day.
-        timezone: Time zone of days, an IANA name.
-
-    Raises:
-        ConfigurationError: The time zone is unknown.
+        timezone: Time zone of days, an IANA name; ConfigurationError if it is unknown.
     """
 
     def __init__(self, warehouse: Warehouse, day: date, timezone: str = "UTC") -> None:
@@ -187,9 +182,10 @@ class DayView:
             ["timeslices", "calls", "troop"], ascending=[False, False, True], kind="stable"
         ).reset_index(drop=True)
 
-    def slowest(self, count: int = 12) -> pd.DataFrame:
+    @cached_property
+    def slowest(self) -> pd.DataFrame:
         """The data groups with the largest latency; see ``metrics.slowest_groups``."""
-        return metrics.slowest_groups(self.daily, self.main, count)
+        return metrics.slowest_groups(self.daily, self.main)
 
     @cached_property
     def weeks(self) -> tuple[date, ...]:

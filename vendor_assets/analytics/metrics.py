@@ -142,13 +142,10 @@ def _value_rank(value_name: str) -> int:
     return 4 if is_counter(name) else 3
 
 
-def slowest_groups(daily: pd.DataFrame, main: pd.DataFrame, count: int = 12) -> pd.DataFrame:
-    """The data groups with the largest latency, over all warriors of their troop.
+def slowest_groups(daily: pd.DataFrame, main: pd.DataFrame) -> pd.DataFrame:
+    """The twelve data groups with the largest latency, over all warriors of their troop.
 
-    Args:
-        daily: Rows of ``daily_performance``.
-        main: The result of ``main_values``; only each troop's main value name is compared.
-        count: Maximum number of rows.
+    Only each troop's value name in ``main``, the result of ``main_values``, is compared.
 
     Returns:
         ``troop_id, data_group, value_name, warriors, calls, mean`` (weighted by calls), ``p95`` and ``max`` (the
@@ -176,7 +173,7 @@ def slowest_groups(daily: pd.DataFrame, main: pd.DataFrame, count: int = 12) -> 
     found["mean"] = (found["product"] / found["calls"].where(found["calls"] > 0)).fillna(found["plain"])
     found["calls"] = found["calls"].where(found["calls"] > 0)
     found = found.sort_values(["mean", "troop_id", "data_group"], ascending=[False, True, True])
-    return found.head(count)[columns].reset_index(drop=True)
+    return found.head(12)[columns].reset_index(drop=True)
 
 
 def anomalies(day: pd.DataFrame, history: pd.DataFrame, *, by: Sequence[str], timezone: str) -> pd.DataFrame:
@@ -190,9 +187,8 @@ def anomalies(day: pd.DataFrame, history: pd.DataFrame, *, by: Sequence[str], ti
     and ``within`` is the score without it.
 
     Args:
-        day: ``by`` columns, ``timeslice_start`` (aware), ``value``.
+        day: ``by`` columns, which identify a series, ``timeslice_start`` (aware), ``value``.
         history: The same columns of past days; may be empty.
-        by: Columns that identify a series.
         timezone: Time zone of hours, an IANA name.
 
     Returns:
@@ -256,8 +252,6 @@ class Stretch:
 
     Attributes:
         series: The values of the columns that identify the series.
-        start: Start of its first timeslice.
-        end: End of its last timeslice.
         severity: See :func:`stretches`.
         ratio: The largest (for a fall, smallest) ratio of a value to the expected one; NaN if that was 0.
         peak: The most unusual value.
@@ -287,18 +281,16 @@ class Stretch:
         )
 
 
-def stretches(scored: pd.DataFrame, *, by: Sequence[str], gap: int = 1) -> list[Stretch]:
+def stretches(scored: pd.DataFrame, *, by: Sequence[str]) -> list[Stretch]:
     """Stretches of unusual timeslices, most severe first.
 
     A stretch are timeslices of one series whose scores deviate by ``DEVIATION`` or more to the same side, with at most
-    ``gap`` usual ones between. Its severity is the sum of capped scores times capped doublings or halvings. Timeslices
+    one usual one between. Its severity is the sum of capped scores times capped doublings or halvings. Timeslices
     that only follow the shift of the series' whole day do not count; the shift counts once. A harmless change (latency
     falls, traffic rises) counts a quarter, a minimum or maximum seven tenths, if ``by`` has ``value_name``.
 
     Args:
         scored: The result of ``anomalies``, with ``timeslice_end``.
-        by: Columns that identify a series.
-        gap: Usual timeslices allowed inside a stretch.
     """
     keys = list(by)
     if scored.empty:
@@ -313,7 +305,7 @@ def stretches(scored: pd.DataFrame, *, by: Sequence[str], gap: int = 1) -> list[
     score = rows[["score", "within"]].abs().min(axis=1).clip(upper=SCORE_CAP)
     doublings = _log2(rows["ratio"] / rows["level"]).abs().fillna(_MOST_DOUBLINGS).clip(upper=_MOST_DOUBLINGS)
     rows["_series"] = rows.groupby(keys, sort=False).ngroup()
-    new = (rows["_series"].diff() != 0) | (rows["_side"].diff() != 0) | (rows["_place"].diff() > gap + 1)
+    new = (rows["_series"].diff() != 0) | (rows["_side"].diff() != 0) | (rows["_place"].diff() > 2)
     rows["_stretch"] = new.cumsum()
     shift = (_log2(rows["level"]) * rows["_side"]).clip(lower=0.0) * _SHIFT
     rows["_severity"] = (score * doublings).where(own, 0.0) + shift.where(new, 0.0)
@@ -348,34 +340,21 @@ def _stretch(part: pd.DataFrame, keys: list[str]) -> Stretch:
     )
 
 
-def incidents(
-    found: Iterable[Stretch], *, group: int = 0, count: int = 5, least: float = INCIDENT
-) -> list[tuple[Stretch, int]]:
-    """Merge stretches that overlap in time within a group into incidents.
-
-    Args:
-        found: Stretches, most severe first.
-        group: Index in ``series`` of the group, like the troop.
-        count: Maximum number of incidents.
-        least: Least severity of an incident.
+def incidents(found: Iterable[Stretch]) -> list[tuple[Stretch, int]]:
+    """Merge stretches of a troop that overlap in time; they and the five incidents are most severe first.
 
     Returns:
         The most severe stretch of each incident and the number of its other stretches.
     """
     told: list[list[Stretch]] = []
     for stretch in found:
-        home = next(
-            (
-                members
-                for members in told
-                if members[0].series[group] == stretch.series[group]
-                and stretch.start < members[0].end
-                and members[0].start < stretch.end
-            ),
-            None,
-        )
-        if home is not None:
-            home.append(stretch)
-        elif stretch.severity >= least:
-            told.append([stretch])
-    return [(members[0], len(members) - 1) for members in told[:count]]
+        for members in told:
+            worst = members[0]
+            same_troop = worst.series[0] == stretch.series[0]
+            if same_troop and stretch.start < worst.end and worst.start < stretch.end:
+                members.append(stretch)
+                break
+        else:
+            if stretch.severity >= INCIDENT:
+                told.append([stretch])
+    return [(members[0], len(members) - 1) for members in told[:5]]

@@ -111,9 +111,9 @@ def incidents(view: DayView) -> str:
     return str(_PAGE.table(heads, cells, {0, 1, 2, 6, 7}))
 
 
-def slowest(view: DayView, count: int = 12) -> str:
+def slowest(view: DayView) -> str:
     """A table of the data groups with the largest latency."""
-    found = view.slowest(count)
+    found = view.slowest
     if found.empty:
         return ""
     heads = ["Data group", "Troop", "Value", "Warriors", "Calls", "Mean", "p95", "Max"]

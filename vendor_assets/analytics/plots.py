@@ -94,9 +94,9 @@ def latency(view: DayView) -> Figure:
     return figure
 
 
-def slowest(view: DayView, count: int = 12) -> Figure:
+def slowest(view: DayView) -> Figure:
     """The data groups with the largest mean latency, with the 95th percentile of their worst warrior."""
-    found = view.slowest(count)
+    found = view.slowest
     is_latency = found["value_name"].map(metrics.is_latency).all()
     title = "Slowest data groups" if is_latency else "Largest data groups"
     if found.empty:
@@ -179,17 +179,13 @@ def incident(view: DayView) -> Figure:
     bad = rows[(rows["timeslice_start"] >= stretch.start) & (rows["timeslice_start"] < stretch.end)]
     ax.plot(*_gapped(bad, "value"), color=RED, linewidth=2.6, zorder=4, label="unusual")
     low, high = ax.get_ylim()
-    if float(rows["value"].min()) >= 0:
-        low = 0.0
-    ax.set_ylim(low, high)
+    ax.set_ylim(0.0 if float(rows["value"].min()) >= 0 else low, high)
     ax.set_ylabel(label(_axis(value_name), 48), fontsize=8.5, color=MUTED)
     _frame(ax, "y")
     _hours(ax, view)
-    compared = (
-        f"compared with {len(view.weeks)} past weeks"
-        if stretch.against == "past weeks"
-        else "too few past weeks to compare with"
-    )
+    compared = "too few past weeks to compare with"
+    if stretch.against == "past weeks":
+        compared = f"compared with {len(view.weeks)} past weeks"
     start, end = view.times(stretch)
     text = f"{stretch.change} from {start} to {end}; {compared}; time of day on {_day(view)}"
     # As the axis label, because a legend of five parts leaves no room in the figure's last line.
@@ -245,14 +241,7 @@ def coverage(view: DayView) -> Figure:
 def backlog(
     times: Sequence[datetime], waiting: Mapping[str, Sequence[int]], dead: Sequence[int], *, zone: ZoneInfo
 ) -> Figure:
-    """Waiting work over time, one panel per kind of work; dead letters, if any, below.
-
-    Args:
-        times: Instants, ascending.
-        waiting: Kind of work -> its number at each instant.
-        dead: Dead letters at each instant.
-        zone: Time zone of the axis.
-    """
+    """Waiting work at ascending times, one panel per kind of work; dead letters, if any, below."""
     panels = dict(waiting) | ({"dead letters": dead} if any(dead) else {})
     figure = _figure(0.9 + 1.25 * len(panels), width=8.0, dpi=80)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
@@ -311,11 +300,10 @@ def quantity(value: float) -> str:
     # Round first, so that 999,999 is 1M and not 1e+03k.
     rounded = float(f"{value:.3g}")
     size = abs(rounded)
-    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    large = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+    small = ((1e-6, "\N{MICRO SIGN}"), (1e-9, "n"))
+    for factor, prefix in large if size >= 1e-3 else small:
         if size >= factor:
-            return f"{rounded / factor:.3g}{prefix}"
-    for factor, prefix in ((1e-9, "n"), (1e-6, "\N{MICRO SIGN}")):
-        if 0 < size < factor * 1e3 and size >= factor:
             return f"{rounded / factor:.3g}{prefix}"
     return f"{rounded:.3g}"
 
@@ -378,7 +366,7 @@ def _head(figure: Figure, title: str, text: str) -> None:
 def _nothing(title: str, text: str) -> Figure:
     figure = _figure(0.75)
     figure.text(0.008, 0.18, text, fontsize=10, color=MUTED)
-    figure.suptitle(title, x=0.008, ha="left", fontsize=13, fontweight="bold", color=INK)
+    _head(figure, title, "")
     return figure
 
 

@@ -39,10 +39,8 @@ class Implausible:
     """Values of a day that are out of their unit's range.
 
     Attributes:
-        value_name: The value's name.
         rule: What is wrong, in words.
         series: Number of series that are affected.
-        worst: The most extreme value.
         example: Troop id and data group of one of the series.
     """
 
@@ -139,11 +137,7 @@ def _broken(rows: pa.Table, name: str, rule: str, broken: pa.ChunkedArray, colum
 
 
 def read_extremes(store: ObjectStore, day: date) -> pa.Table:
-    """A published day's rows for :func:`implausible_values`.
-
-    Raises:
-        ObjectNotFoundError: The day is not published.
-    """
+    """A published day's rows for :func:`implausible_values`."""
     columns = ("troop_id", "data_group", "value_name", "min", "max")
     return read_table(store, layout.table_key("daily_performance", day), columns=columns)
 

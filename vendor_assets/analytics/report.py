@@ -76,22 +76,22 @@ def render_report(store: ObjectStore, day: date, timezone: str = "UTC", *, show_
 
     Args:
         store: The store of the day's tables, which the kernel opens by its URL.
-        day: The day.
         timezone: Time zone of days, an IANA name.
-        show_code: Whether the HTML shows the code.
 
     Raises:
         ObjectNotFoundError: The day's ``daily_performance`` does not exist.
         ConfigurationError: The time zone is unknown.
         VendorAssetsError: A cell failed; an error of ours keeps its type.
     """
+    import nbformat  # noqa: PLC0415
+
     parse_time_zone(timezone)
     if not Warehouse(store).partitions("daily_performance", day):
         message = f"daily_performance of {day} is not in {store.url}; materialize it first"
         raise ObjectNotFoundError(message)
     executed = _execute({"day": day.isoformat(), "store": store.url, "timezone": timezone})
     html = _html(executed, title=f"Performance of {day.isoformat()}", show_code=show_code)
-    return _report(executed, _as_bytes(executed), html.encode())
+    return _report(executed, nbformat.writes(executed).encode(), html.encode())
 
 
 def read_report(store: ObjectStore, day: date) -> Report:
@@ -166,11 +166,9 @@ def _failure(what: str, error: PapermillExecutionError) -> VendorAssetsError:
 
 
 def kernel_environment(environ: Mapping[str, str], store: str) -> dict[str, str]:
-    """The environment of the report's kernel, without API keys, alert addresses and database passwords.
+    """The environment of a report's kernel, without API keys, alert addresses and database passwords.
 
-    Args:
-        environ: This process's environment.
-        store: The store's URL; AWS credentials, proxies and certificates are only kept for S3.
+    AWS credentials, proxies and certificates are only kept for a store on S3.
     """
     kept = (*_KERNEL_VARIABLES, *_S3_VARIABLES) if store.startswith("s3://") else _KERNEL_VARIABLES
     return {name: text for name, text in environ.items() if name.upper().startswith(kept)}
@@ -241,9 +239,3 @@ def _output(executed: NotebookNode, tag: str, kind: str) -> Any:
                     return output["data"][kind]
     message = f"the report's notebook has no cell tagged {tag} that gives {kind}; was it changed?"
     raise VendorAssetsError(message)
-
-
-def _as_bytes(executed: NotebookNode) -> bytes:
-    import nbformat  # noqa: PLC0415
-
-    return str(nbformat.writes(executed)).encode()

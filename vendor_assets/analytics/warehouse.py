@@ -74,21 +74,14 @@ class Partition:
 
 
 class Warehouse:
-    """The tables of one store.
-
-    Args:
-        store: Where they are.
-    """
+    """The tables of one store."""
 
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
 
     @classmethod
     def connect(cls, url: str) -> Warehouse:
-        """The warehouse in a folder or at ``s3://bucket/prefix``.
-
-        Credentials for S3 come from where boto3 looks for them.
-        """
+        """The warehouse in a folder or at ``s3://bucket/prefix``, with the credentials that boto3 finds."""
         return cls(open_store(url))
 
     def days(self, table: str) -> list[date]:
@@ -135,10 +128,7 @@ class Warehouse:
         """The (day, troop) of which there is no partition, although it was asked for.
 
         For tables of troops that are not limited to some troops, the day's roster says who should be there; a
-        day without a roster and without any partition is missing as a whole: (day, None).
-
-        Raises:
-            ConfigurationError: An unknown table or troop, or a day that is none.
+        day without a roster and without any partition is missing as a whole: (day, None). Raises as ``partitions``.
         """
         spec = self._table(table)
         wanted = self._days(spec, days)
@@ -178,9 +168,8 @@ class Warehouse:
                 return "missing"
             return state_of_table(metadata, rows)
 
+        known = dict(zip(found, map_concurrently(state, list(found)), strict=True))
         keys = sorted({*(troop.key for troop in self.roster(day).troops), *found})
-        there = [key for key in keys if key in found]
-        known = dict(zip(there, map_concurrently(state, there), strict=True))
         return {key: known.get(key, "missing") for key in keys}
 
     @overload
@@ -249,8 +238,7 @@ class Warehouse:
         spec = self._table(table)
         names = _columns(spec, columns)
         if as_ not in ("pandas", "arrow", "duckdb"):
-            message = f"as_={as_!r} is unknown; choose pandas, arrow or duckdb"
-            raise ConfigurationError(message)
+            raise ConfigurationError(f"as_={as_!r} is unknown; choose pandas, arrow or duckdb")
         found = self._partitions(spec, days, troops)
         if days is not None:
             self._say_missing(spec, self._days(spec, days), found)
@@ -325,11 +313,10 @@ class Warehouse:
             candidates = {key for keys in names.values() for key in keys}
             found = self._with_keys(spec, days, candidates)
             known = {partition.troop for partition in found}
+        elsewhere: set[str | None] = set()
         if not all(known.intersection(keys) for keys in names.values()):
             others = [day for day in self._days_of(spec.name) if day not in set(days)]
             elsewhere = {partition.troop for partition in self._with_keys(spec, others, candidates)}
-        else:
-            elsewhere = set()
         chosen: list[str] = []
         for text, keys in names.items():
             key = next((key for there in (known, elsewhere) for key in keys if key in there), None)
@@ -401,9 +388,6 @@ class Warehouse:
 
         Args:
             sql: One SELECT; the table has its own name and the columns of ``read``.
-            table: The table's name.
-            days: As in ``read``.
-            troops: As in ``read``.
             frames: Small tables to join with, by the name that they have in the SQL.
             parameters: Values of ``$name`` in the SQL.
 
@@ -458,11 +442,6 @@ def read(
     """Read a table's rows of some days and troops from a store; see ``Warehouse.read``, which is typed by kind.
 
     Args:
-        table: The table's name.
-        days: One day, a tuple (first, last), both included, or a list of days; all days if not given.
-        troops: Ids or partition keys of troops; all if not given.
-        columns: Columns to read, ``day`` and ``troop`` too; all if not given.
-        as_: ``pandas``, ``arrow`` or ``duckdb``.
         store: A folder, ``s3://bucket/prefix``, or an open store.
     """
     # Three kinds, one call: the overloads cannot say it.
@@ -473,10 +452,7 @@ def read(
 @contextmanager
 def aggregating(store: ObjectStore) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB that spills to disk what does not fit its memory; its times are UTC."""
-    with (
-        temporary_folder() as folder,
-        duckdb_connection(store) as connection,
-    ):
+    with temporary_folder() as folder, duckdb_connection(store) as connection:
         connection.execute(f"SET memory_limit = '{_MEMORY_LIMIT}'")
         connection.execute("SET temp_directory = ?", [str(folder)])
         connection.execute("SET preserve_insertion_order = false")

@@ -70,13 +70,11 @@ class Filter:
     def takes(self, *names: str | None) -> bool:
         """Whether something known by these names (its id and its name) is asked for."""
         known = [name for name in names if name is not None]
-        if _matches(self.exclude, known):
-            return False
-        return not self.include or _matches(self.include, known)
 
+        def matches(patterns: Iterable[str]) -> bool:
+            return any(fnmatchcase(name, pattern) for pattern in patterns for name in known)
 
-def _matches(patterns: Iterable[str], names: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+        return not matches(self.exclude) and (not self.include or matches(self.include))
 
 
 @dataclass(frozen=True)

@@ -199,9 +199,7 @@ def read_with_metadata(
 def read_groups(store: ObjectStore, key: str, columns: Sequence[str]) -> Iterator[pa.Table]:
     """Some columns of a table, one row group after the other, without holding more than one.
 
-    Raises:
-        ObjectNotFoundError: It is not there.
-        StorageError: It is not a Parquet file, or was replaced meanwhile.
+    Raises as :func:`read_table`; StorageError also if the table was replaced meanwhile.
     """
     try:
         with store.open(key) as source:
@@ -214,12 +212,7 @@ def read_groups(store: ObjectStore, key: str, columns: Sequence[str]) -> Iterato
 
 
 def read_metadata(store: ObjectStore, key: str) -> tuple[dict[str, str], int]:
-    """The texts kept in a table's file and its number of rows, without reading the rows.
-
-    Raises:
-        ObjectNotFoundError: It is not there.
-        StorageError: It is not a Parquet file.
-    """
+    """The texts kept in a table's file and its number of rows, without reading these; raises as :func:`read_table`."""
     found: pq.FileMetaData = _read(store, key, pq.read_metadata)
     return _texts(found), found.num_rows
 
@@ -233,12 +226,7 @@ def _texts(file: pq.FileMetaData) -> dict[str, str]:
 
 
 def read_schema(store: ObjectStore, key: str) -> pa.Schema:
-    """The columns of a table, without reading its rows.
-
-    Raises:
-        ObjectNotFoundError: It is not there.
-        StorageError: It is not a Parquet file.
-    """
+    """The columns of a table, without reading its rows; raises as :func:`read_table`."""
     schema: pa.Schema = _read(store, key, pq.read_schema)
     return schema.remove_metadata()
 
