@@ -54,11 +54,9 @@ _HIDDEN: Final = frozenset({"about", "summary"})
 
 @dataclass(frozen=True)
 class Report:
-    """A day's report.
+    """A day's report: the executed notebook, and the same as one HTML file without code.
 
     Attributes:
-        notebook: The executed notebook, ipynb.
-        html: The notebook as one HTML file, without code.
         headline_png: The plot of the incident, or of the day's latency if there is none.
         summary: See ``DayView.summary``.
     """

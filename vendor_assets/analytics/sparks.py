@@ -21,11 +21,7 @@ _PAPER, _AREA, _LINE, _GAP = range(4)
 
 
 def line(values: Sequence[float | None], *, width: int = WIDTH, height: int = HEIGHT) -> bytes:
-    """A sparkline as a PNG: a line over its area, from zero; missing values are rose.
-
-    Args:
-        values: Values at equal intervals; None, NaN and infinities are missing.
-    """
+    """A sparkline as a PNG: a line over its area, from zero; missing values (None, NaN, infinities) are rose."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     # Relative to the largest, so that no number overflows.
     unit = max((abs(value) for value in known), default=0.0) or 1.0
@@ -59,11 +55,7 @@ def bar(share: float, *, width: int = WIDTH // 2, height: int = HEIGHT // 2) -> 
 
 
 def image(png: bytes, text: str) -> str:
-    """A PNG inside Markdown.
-
-    Args:
-        text: Alternative text; not escaped, so never a vendor's.
-    """
+    """A PNG inside Markdown; its alternative text is not escaped, so never a vendor's."""
     return f"![{text}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 

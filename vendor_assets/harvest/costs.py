@@ -395,7 +395,6 @@ def quota_warning(plan: DayPlan, permitted_rate: float | None, resolution_second
     Args:
         plan: A day with all of its troops.
         permitted_rate: Calls per second that quota and share permit; None where the quota is not known.
-        resolution_seconds: Wanted length of a timeslice.
     """
     if permitted_rate is None:
         return None

@@ -24,9 +24,8 @@ _GONE: Final = (404, 410)
 class LeafState:
     """What has become of one leaf.
 
-    Attributes:
-        landed: Every request that asks for it has been answered.
-        gone: One of them with the vendor not knowing the entity any more.
+    It has ``landed`` when every request that asks for it has been answered, and is ``gone`` when the vendor answered
+    one of them by not knowing the entity any more.
     """
 
     leaf: Leaf
@@ -38,7 +37,6 @@ class Coverage:
     """What some landed responses answer.
 
     Args:
-        store: Where they are.
         index: All of them, of all the harvests that count.
         answered: Ids of the requests that count as answered, with all their pages.
     """

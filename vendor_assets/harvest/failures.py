@@ -22,13 +22,7 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Failure:
-    """One partition's newest harvest, which did not succeed.
-
-    Attributes:
-        state: ``failed``, ``partial`` or ``stopped``.
-        message: What happened, one line.
-        at: When, an aware datetime.
-    """
+    """One partition's newest harvest, which did not succeed: it is ``failed``, ``partial`` or ``stopped``."""
 
     asset: str
     day: date

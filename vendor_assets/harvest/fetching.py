@@ -174,7 +174,6 @@ class Fetcher:
     Not where the fault is not the request's own: the vendor is down, or it refuses whatever it is asked.
 
     Args:
-        client: Sends requests.
         vendor: Reads answers, to find the next page and to know an unreadable one at once.
         threads: How many calls may be in flight from this process.
         stopping: Tells that the run shall end; what is in flight is finished and landed.

@@ -88,11 +88,7 @@ class Filters:
 
     @classmethod
     def parse(cls, texts: Mapping[str, str]) -> Self:
-        """Read the settings of the four filters; those that are absent take all.
-
-        Raises:
-            ConfigurationError: A pattern is empty.
-        """
+        """Read the settings of the four filters, as :meth:`Filter.parse` does; those that are absent take all."""
         return cls(*(Filter.parse(setting, texts.get(setting, "")) for setting in SETTINGS))
 
     @property

@@ -57,8 +57,7 @@ QUARANTINE_BYTES: Final = 16 << 20
 class Quarantine:
     """Records that do not fit a table: JSON lines with ``reason``, ``record``, ``request``, in a temporary file.
 
-    Attributes:
-        count: How many there are, also of those that are not kept because there are too many.
+    Beyond 16 MiB they are only counted.
     """
 
     def __init__(self) -> None:

@@ -23,8 +23,6 @@ class Tools:
     Attributes:
         watch: Called with each piece of fetching that begins, for whoever shows progress.
         sightings: Everything that was sighted on a day.
-        filters: What of the hierarchy is asked for.
-        stop: Set when the run shall end.
     """
 
     store: ObjectStore

@@ -38,10 +38,8 @@ class FolderStore(ObjectStore):
 
     An object is written beside the others under ``.store/``, synchronised to the disk, and moved into place under
     a lock of its key. The etag is the time of writing with the size; each version's time is made later than its
-    predecessor's. What a killed writer left under ``.store/`` is removed after a day.
-
-    Args:
-        root: The folder; it is made with the first object. The locks are those of one machine.
+    predecessor's. What a killed writer left under ``.store/`` is removed after a day. The folder is made with the first
+    object. The locks are those of one machine.
     """
 
     def __init__(self, root: str | Path) -> None:

@@ -218,7 +218,6 @@ def new_ulid(now: datetime, after: str = "") -> str:
     """A new ULID: 26 characters that sort by time in milliseconds, then randomly.
 
     Args:
-        now: The time.
         after: A ULID after which it sorts, even if the clock that made that one was ahead.
 
     Source: the ULID specification, https://github.com/ulid/spec.

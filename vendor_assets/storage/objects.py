@@ -38,12 +38,7 @@ Names = list[str]
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One object as it is listed.
-
-    Attributes:
-        size: Bytes.
-        etag: Changes with every version; opaque.
-    """
+    """One object as it is listed; its ``etag`` changes with every version, its ``size`` is in bytes."""
 
     key: str
     size: int

@@ -74,11 +74,6 @@ class S3Store(ObjectStore):
 
     boto3 repeats requests whose answers were lost. Each write has an id in the object's metadata, so that a repeated
     conditional write is not refused because its first attempt succeeded.
-
-    Args:
-        client: A boto3 client; threads may share it.
-        bucket: Name of an existing bucket.
-        prefix: Prefix of all keys.
     """
 
     patience_seconds = 30.0

@@ -147,11 +147,7 @@ def _instant(seconds: int) -> datetime:
 
 
 class NewRelic(Vendor):
-    """The REST API v2.
-
-    Args:
-        clock: What time it is; the age of a day decides how it can be asked for.
-    """
+    """The REST API v2; the age of a day by the ``clock`` decides how the day can be asked for."""
 
     kind: ClassVar[str] = "new_relic"
     title: ClassVar[str] = "New Relic"
@@ -180,11 +176,7 @@ class NewRelic(Vendor):
         )
 
     def check_resolution(self, resolution_seconds: int) -> None:
-        """Whole minutes.
-
-        Raises:
-            ConfigurationError: It is not a positive multiple of 60 seconds.
-        """
+        """Whole minutes; a ConfigurationError for anything else."""
         if resolution_seconds < _MINUTE or resolution_seconds % _MINUTE:
             message = (
                 f"resolution {resolution_seconds} s cannot be had: New Relic keeps data by the minute; "
@@ -208,10 +200,7 @@ class NewRelic(Vendor):
         """``…/metrics/data.json`` for as many names at a time as URL and answer can hold.
 
         A day whose start is older than 8 days at the clock's time comes in hours at best. Groups without value
-        names have nothing to ask for and get no leaf.
-
-        Raises:
-            ConfigurationError: The resolution is not a positive multiple of 60 seconds.
+        names have nothing to ask for and get no leaf. Raises as :meth:`check_resolution`.
         """
         self.check_resolution(resolution_seconds)
         old = day.start < self._clock() - FINE_AGE + AGE_MARGIN
@@ -334,20 +323,23 @@ def _batches(groups: Sequence[DataGroup], room: int, most: int) -> Iterator[list
     batch: list[DataGroup] = []
     values: set[str] = set()
     used = 0
+
+    def cost(group: DataGroup) -> int:
+        new = set(group.value_names) - values
+        return sum(
+            len(urlencode([pair])) + 1
+            for pair in [("names[]", group.name), *(("values[]", name) for name in new)]
+        )
+
     for group in groups:
         if not group.value_names:
             continue
-        own = len(urlencode({"names[]": group.name})) + 1
-        new = set(group.value_names) - values
-        cost = own + sum(len(urlencode({"values[]": name})) + 1 for name in new)
-        if batch and (used + cost > room or len(batch) == most):
+        if batch and (used + cost(group) > room or len(batch) == most):
             yield batch
             batch, values, used = [], set(), 0
-            new = set(group.value_names)
-            cost = own + sum(len(urlencode({"values[]": name})) + 1 for name in new)
+        used += cost(group)
         batch.append(group)
-        values |= new
-        used += cost
+        values.update(group.value_names)
     if batch:
         yield batch
 

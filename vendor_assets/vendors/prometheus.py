@@ -133,10 +133,8 @@ class Prometheus(Vendor):
     ) -> list[PlannedRequest]:
         """``query_range`` for several groups of an instance at a time, the day cut by the limit of points.
 
-        Timeslices start at the day's start and every resolution after it, all before the day's end.
-
-        Raises:
-            ConfigurationError: The resolution is not a positive number of whole seconds.
+        Timeslices start at the day's start and every resolution after it, all before the day's end. Raises as
+        :meth:`check_resolution`.
         """
         self.check_resolution(resolution_seconds)
         planned: list[PlannedRequest] = []
