@@ -7,8 +7,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # uv needs a fraction of pip's time, but does not know pip's settings: where these name an index, or uv fails, pip does it.
 UV := uv==0.13.9
-install = { ! $(PIP) config list | grep -q '\.index.url=' && $(PIP) install -qq $(UV) && $(BIN)/uv pip install -q \
-	--compile-bytecode --python $(BIN)/python -c constraints.txt -e '$(1)'; } || $(PIP) install -qq -c constraints.txt -e '$(1)'
+install = { ! $(PIP) config list | grep -q "\.index.url=" && $(PIP) install -qq $(UV) && $(BIN)/uv pip install -q --system-certs \
+	--compile-bytecode --python $(BIN)/python -c constraints.txt -e "$(1)" 2>/dev/null; } || $(PIP) install -qq -c constraints.txt -e "$(1)"
 # Those that take longest come first, so that no process is left alone with one of them at the end.
 TIERS := attack e2e integration orchestration contracts unit
 TESTS ?= $(TIERS:%=vendor_assets_tests/%)
