@@ -23,7 +23,7 @@ from vendor_assets.harvest.outcome import Mode, Order, Outcome
 from vendor_assets.harvest.ownership import Ownership
 from vendor_assets.harvest.planning import Planner, any_not_in
 from vendor_assets.harvest.plans import Plan, load_plan
-from vendor_assets.harvest.publishing import CHANGES, Publisher, Tally
+from vendor_assets.harvest.publishing import CHANGES, LeafCounts, Publisher
 from vendor_assets.harvest.retention import removal_of
 from vendor_assets.harvest.tabulate import newest_answers
 from vendor_assets.harvest.tools import Tools
@@ -312,11 +312,11 @@ class PartitionHarvest:
         answers = newest_answers(index)
         return self.publisher.publish(outcome, folder, plan, answers, tally, letters, counts, before)
 
-    def _tally(self, plan: Plan, coverage: Coverage, letters: DeadPartition) -> Tally:
+    def _tally(self, plan: Plan, coverage: Coverage, letters: DeadPartition) -> LeafCounts:
         """Count the leaves of a plan, and those of its bases that had landed there, by what became of them."""
         of_bases = self._leaves_of(plan.bases)
         given_up = letters.discarded_leaves
-        tally = Tally(planned=len(of_bases), landed=len(of_bases))
+        tally = LeafCounts(planned=len(of_bases), landed=len(of_bases))
         for state in coverage.leaves(plan.requests()):
             if state.leaf.key in of_bases:
                 continue

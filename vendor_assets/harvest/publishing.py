@@ -48,7 +48,7 @@ CHANGES: Final = ("rows_added", "rows_altered", "rows_removed")
 
 
 @dataclass
-class Tally:
+class LeafCounts:
     """Leaves of a harvest by what became of them; ``gone`` ones have landed too."""
 
     planned: int
@@ -94,7 +94,7 @@ class Publisher:
         folder: str,
         plan: Plan,
         answers: Sequence[LandedIndex],
-        tally: Tally,
+        tally: LeafCounts,
         letters: DeadPartition,
         counts: Counts,
         before: Finish | None,
@@ -112,7 +112,7 @@ class Publisher:
         folder: str,
         plan: Plan,
         answers: Sequence[LandedIndex],
-        tally: Tally,
+        tally: LeafCounts,
         letters: DeadPartition,
         counts: Counts,
         before: Finish | None,
@@ -287,7 +287,7 @@ class Publisher:
                 details["resolution_seconds"] = int(length.total_seconds())
         return details
 
-    def _without_rows(self, found: Tabulated, plan: Plan, tally: Tally) -> int:
+    def _without_rows(self, found: Tabulated, plan: Plan, tally: LeafCounts) -> int:
         """How many data groups were listed and answered, and have no row on the whole day.
 
         Not told where that has another reason: some are dead or gone, or others were answered in an older harvest.
