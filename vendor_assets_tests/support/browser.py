@@ -80,14 +80,15 @@ class DagsterPages:
         self.page.screenshot(path=path)
         return path
 
-    def graph(self, assets: int) -> None:
+    def graph(self, assets: int, *, width: int = 2000, height: int = SIZE["height"]) -> None:
         """Open the graph of all assets, expanded, with all the room there is; wait for the numbers of each.
 
         Args:
             assets: How many of them have partitions.
+            width: The page's width; from a certain distance on Dagster draws names alone.
+            height: Its height.
         """
-        # From a certain distance on Dagster draws names alone.
-        self.page.set_viewport_size({"width": 2000, "height": SIZE["height"]})
+        self.page.set_viewport_size({"width": width, "height": height})
         self.page.goto(f"{self._url}/asset-groups")
         self.page.get_by_text("Global asset lineage").wait_for()
         self.page.get_by_text("Hide navigation").click()
@@ -144,4 +145,5 @@ class DagsterPages:
     def _launch(dialog: Locator) -> None:
         button = dialog.get_by_role("button", name=re.compile("^Launch (\\d+ run|backfill)"))
         button.click()
-        button.wait_for(state="hidden")
+        # The button goes when it is clicked, the dialog once the run was accepted: whoever leaves before, cancels it.
+        dialog.wait_for(state="hidden")

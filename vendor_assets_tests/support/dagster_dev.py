@@ -126,7 +126,7 @@ class DagsterDev:
 
     def partitions(self, asset: str) -> dict[str, str]:
         """State of each partition that is not missing: ``green``, ``failed`` or ``running``, by its key."""
-        node = self.graphql(_PARTITIONS, asset={"path": [asset]})["assetNodeOrError"]
+        node = self.graphql(_PARTITIONS, asset={"path": asset.split("/")})["assetNodeOrError"]
         statuses, found = node["assetPartitionStatuses"], {}
         days = next(
             item["partitionKeys"] for item in node["partitionKeysByDimension"] if item["name"] != "troop"
@@ -224,7 +224,7 @@ class DagsterDev:
 
     def _events(self, kind: str, asset: str, partition: str) -> list[dict[str, Any]]:
         query = _EVENTS.replace("EVENTS", kind)
-        node = self.graphql(query, asset={"path": [asset]})["assetNodeOrError"]
+        node = self.graphql(query, asset={"path": asset.split("/")})["assetNodeOrError"]
         return [
             {"run": item["runId"]}
             | {entry["label"]: entry.get("text", entry.get("intValue")) for entry in item["metadataEntries"]}
@@ -247,14 +247,14 @@ class DagsterDev:
                 raise NotYetError(f"not in {seconds:.0f} s: {what}\n{self.log.read_text()[-3000:]}")
             time.sleep(0.5)
 
-    def wait_for(self, asset: str, states: Mapping[str, str]) -> dict[str, str]:
+    def wait_for(self, asset: str, states: Mapping[str, str], *, seconds: float = 120) -> dict[str, str]:
         """Wait until an asset's partitions have these states; returns the states of all of them."""
 
         def probe() -> dict[str, str] | None:
             found = self.partitions(asset)
             return found if states.items() <= found.items() else None
 
-        return self.wait(f"{asset} {dict(states)}, but {self.partitions(asset)}", probe)
+        return self.wait(f"{asset} {dict(states)}, but {self.partitions(asset)}", probe, seconds=seconds)
 
 
 def _between(keys: list[str], first: str, last: str) -> list[str]:
@@ -284,22 +284,23 @@ def project(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def dagster_dev(folder: Path, environ: Mapping[str, str]) -> Iterator[DagsterDev]:
-    """Run ``vendor-assets dev`` in a project folder while the block lasts.
+def dagster_dev(folder: Path, environ: Mapping[str, str], *command: str) -> Iterator[DagsterDev]:
+    """Run ``vendor-assets dev``, or another command, in a project folder while the block lasts.
 
     Args:
         folder: A folder that :func:`project` made.
         environ: What :func:`project` returned.
+        command: A module and its arguments that takes ``--port``.
 
     Raises:
         NotYetError: It did not start; the message holds the end of its log.
     """
     port, log = free_port(), folder / "dev.log"
-    command = [sys.executable, "-m", "vendor_assets", "dev", "--port", str(port)]
+    arguments = [sys.executable, "-m", *(command or ("vendor_assets", "dev")), "--port", str(port)]
     with log.open("w") as sink:
         # A session of its own is a process group of its own: all it starts can be ended, and nothing else.
         process = subprocess.Popen(
-            command, cwd=folder, env=environ, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
+            arguments, cwd=folder, env=environ, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
         )
     running = DagsterDev(f"http://127.0.0.1:{port}", folder, log, environ, process.pid)
 

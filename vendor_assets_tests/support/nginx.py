@@ -26,7 +26,7 @@ http {{
     limit_req_zone $server_name zone=all:1m rate={rate}r/s;
     server {{
         listen 127.0.0.1:{port};
-        location / {{ limit_req zone=all; limit_req_status 429; proxy_pass {upstream}; proxy_buffers 16 256k; }}
+        location / {{ limit_req zone=all{burst}; limit_req_status 429; proxy_pass {upstream}; proxy_buffers 16 256k; }}
     }}
 }}
 """
@@ -50,14 +50,16 @@ class RunningNginx:
 
 
 @contextmanager
-def nginx(upstream: str, *, rate: int) -> Iterator[RunningNginx]:
-    """Let ``rate`` requests a second pass to ``upstream``, burst 0; what comes faster is answered with 429."""
+def nginx(upstream: str, *, rate: int, burst: int = 0) -> Iterator[RunningNginx]:
+    """Let ``rate`` requests a second pass to ``upstream``, and ``burst`` more at once; answer the rest with 429."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="nginx-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        with running(
-            folder, _CONFIGURATION.format(folder=folder, rate=rate, port=port, upstream=upstream), port
-        ):
+        at_once = f" burst={burst} nodelay" if burst else ""
+        configuration = _CONFIGURATION.format(
+            folder=folder, rate=rate, burst=at_once, port=port, upstream=upstream
+        )
+        with running(folder, configuration, port):
             yield RunningNginx(f"http://127.0.0.1:{port}", folder / "access.log")
 
 
