@@ -28,7 +28,7 @@ from vendor_assets_tests.support.proxy import faulty_proxy
 from vendor_assets_tests.support.s3 import RunningS3
 from vendor_assets_tests.support.secrets import SECRET, files_with_secret, logs_with_bodies
 from vendor_assets_tests.support.simulator import RunningSimulator
-from vendor_assets_tests.support.truth import harvested_rows, key_of, true_rows
+from vendor_assets_tests.support.truth import harvested_rows, id_of, key_of, true_rows
 
 RATE = 60
 WORLD = {"warriors": 120, "data_groups": 1, "limit": f"{RATE}/s"}
@@ -214,7 +214,7 @@ def test_a_retry_pays_nothing_for_what_was_finished(
         # Small troops finish early: the largest is still being asked for its data.
         small = [f"{day}|{troop}" for troop in it.troops[1:]]
         it.dev.wait_for("performance_data", dict.fromkeys(small, "green"))
-        finished = sum(len(vendor.world.warriors_on(troop, day)) for troop in it.troops[1:])
+        finished = sum(len(vendor.world.warriors_on(id_of(troop), day)) for troop in it.troops[1:])
         pid = it.under_way(run_id, day, finished + 20)
         lists = {name: vendor.calls(name) for name in ("hosts", "metrics")}
         it.kill(run_id, day, pid)

@@ -12,6 +12,7 @@ from vendor_assets.orchestration.partitions import day_troop_key
 from vendor_assets.orchestration.runs.about import FOLLOW_TAG, HARVEST_JOB, TRIGGER_TAG
 from vendor_assets_tests.attack.conftest import Note
 from vendor_assets_tests.support.trial import Trial
+from vendor_assets_tests.support.truth import id_of
 
 WORLD = {"troops": 3, "warriors": 9, "data_groups": 3}
 
@@ -20,7 +21,7 @@ WORLD = {"troops": 3, "warriors": 9, "data_groups": 3}
 def test_each_mode_makes_the_calls_that_it_may(trial: Trial, note: Note) -> None:
     """Reconcile and rebuild make none, redrive those that are missing, replace all."""
     vendor, troop = trial.vendor, trial.troops[0]
-    warriors = len(vendor.world.warriors_on(trial.troops[0], trial.day))
+    warriors = len(vendor.world.warriors_on(id_of(troop), trial.day))
     counted: dict[str, int] = {}
 
     def calls() -> int:
@@ -34,7 +35,7 @@ def test_each_mode_makes_the_calls_that_it_may(trial: Trial, note: Note) -> None
         assert (name, counted[name]) == (name, wanted)
 
     # A refusal that asking for less cannot change, so that nothing is split.
-    vendor.faults([{"kind": "status", "status": 405, "match": f"/{troop}/.*data.json", "count": 2}])
+    vendor.faults([{"kind": "status", "status": 405, "match": f"/{id_of(troop)}/.*data.json", "count": 2}])
     assert not all(run.success for run in trial.harvest())
     mode("first", 1 + 3 + 9 + 9)
     # What failed for good is asked again, and only that.

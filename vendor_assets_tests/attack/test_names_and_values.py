@@ -16,6 +16,7 @@ from vendor_assets_tests.attack.conftest import Note
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.secrets import SECRET, files_with_secret
 from vendor_assets_tests.support.trial import Trial
+from vendor_assets_tests.support.truth import id_of
 
 HOSTILE = {"hostile": True, "troops": 2, "warriors": 2, "data_groups": 3}
 
@@ -45,7 +46,7 @@ def test_hostile_names_are_only_data(trial: Trial, note: Note) -> None:
     assert not odd
     # A partition key is the id made safe, and leads back to it.
     assert {
-        troop_id for troop_id, key in TroopKeys(trial.store).known().items() if key in trial.troops
+        troop_id for troop_id, key in TroopKeys(trial.deployment.store).known().items() if key in trial.troops
     } == set(known)
     # SQL reads them as they are.
     with duckdb_connection(trial.deployment.store) as connection:
@@ -96,7 +97,7 @@ ODD = ("weird_values", "weird_times", "drift_missing", "drift_type")
 def test_odd_values_go_to_quarantine(trial: Trial, note: Note) -> None:
     """What is no finite number or has no place in time is kept aside with its reason; its neighbours are true."""
     bad = dict(zip(trial.troops, ODD, strict=False))
-    ids = TroopKeys(trial.deployment.store).ids()
+    ids = {troop: id_of(troop) for troop in trial.troops}
     trial.vendor.faults(
         [{"kind": kind, "match": f"/applications/{ids[troop]}/.*/data.json"} for troop, kind in bad.items()]
     )

@@ -20,7 +20,7 @@ from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.deployment import yesterday
 from vendor_assets_tests.support.secrets import SECRET
 from vendor_assets_tests.support.simulator import RunningSimulator
-from vendor_assets_tests.support.truth import harvested_rows, key_of, true_rows
+from vendor_assets_tests.support.truth import harvested_rows, id_of, key_of, true_rows
 
 DAY = yesterday()
 RATE = 20
@@ -73,7 +73,7 @@ def test_the_second_run_is_refused_for_what_the_first_has(
     big, *others = [key_of(troop) for troop in vendor.world.troops_on(DAY, "UTC")]
     harvest = command(tmp_path, vendor)
     # One slow answer keeps the first at work until the second has asked.
-    vendor.faults([{"kind": "latency", "seconds": 20, "count": 1, "match": f"/{big}/.*data.json"}])
+    vendor.faults([{"kind": "latency", "seconds": 20, "count": 1, "match": f"/{id_of(big)}/.*data.json"}])
     first = harvest.start("harvest", "--day", DAY.isoformat(), "--troop", big, "--no-report")
     until_data(first, vendor, 3)
     holder = holder_of(tmp_path, big)["holder"]

@@ -10,6 +10,7 @@ import pytest
 from vendor_assets_tests.attack.conftest import Note
 from vendor_assets_tests.support.simulator import simulator
 from vendor_assets_tests.support.trial import Trial
+from vendor_assets_tests.support.truth import id_of
 
 DATA, GROUPS, WARRIORS = "/metrics/data.json", "/metrics.json", "/hosts.json"
 
@@ -75,7 +76,7 @@ WORLD = {"troops": 32, "warriors": 32, "data_groups": 3}
 
 
 def rule(answer: Answer, troop: str, **more: object) -> dict[str, object]:
-    return {**answer.fault, "match": f"/applications/{troop}(/.*)?{answer.match}", **more}
+    return {**answer.fault, "match": f"/applications/{id_of(troop)}(/.*)?{answer.match}", **more}
 
 
 @pytest.mark.parametrize("vendor", [WORLD], indirect=True)
@@ -102,7 +103,7 @@ def test_a_wrong_answer_that_lasts_concerns_its_own_troop_only(trial: Trial, not
     arrivals = [target for _, target, _ in trial.vendor.log(arrivals=True)["arrivals"]]
     for troop, answer in bad.items():
         letter, *more = letters[answer.asset, troop]
-        hit = [target for target in arrivals if f"/{troop}/" in target and answer.match in target]
+        hit = [target for target in arrivals if f"/{id_of(troop)}/" in target and answer.match in target]
         numbers = trial.numbers(answer.asset, troop)
         assert (answer.name, letter.retryable) == (answer.name, answer.transient)
         if more:
@@ -147,7 +148,10 @@ def test_a_wrong_answer_that_passes_costs_one_call(trial: Trial, note: Note) -> 
     """Each transient fault, and each unreadable answer, is overcome by one more call; nothing shows but the retry."""
     hit = dict(zip(trial.troops, PASSING, strict=False))
     trial.vendor.faults(
-        [fault | {"count": 1, "match": f"/applications/{troop}/.*{DATA}"} for troop, fault in hit.items()]
+        [
+            fault | {"count": 1, "match": f"/applications/{id_of(troop)}/.*{DATA}"}
+            for troop, fault in hit.items()
+        ]
     )
     assert all(run.success for run in trial.harvest())
     assert trial.vendor.calls("data") == len(trial.troops) + len(hit)
@@ -179,7 +183,7 @@ HARMLESS: list[dict[str, object]] = [
 def test_an_odd_answer_that_says_all_is_taken(trial: Trial, note: Note) -> None:
     """Entities twice or in another order, unknown fields, a wrong clock, patience: no call more, every row true."""
     for troop, fault in zip(trial.troops, HARMLESS, strict=True):
-        trial.vendor.faults([fault | {"match": f"/applications/{troop}(/.*)?{fault['match']}"}])
+        trial.vendor.faults([fault | {"match": f"/applications/{id_of(troop)}(/.*)?{fault['match']}"}])
     trial.vendor.faults([{"kind": "duplicates", "match": "/v2/applications.json"}])
     assert all(run.success for run in trial.harvest())
     assert set(trial.states().values()) == {"green"}
@@ -198,7 +202,7 @@ def test_an_entity_that_is_gone_is_no_failure(trial: Trial, note: Note) -> None:
                     strict=False))  # fmt: skip
     trial.vendor.faults(
         [
-            {"kind": str(code), "match": f"/applications/{troop}(/.*)?{path}"}
+            {"kind": str(code), "match": f"/applications/{id_of(troop)}(/.*)?{path}"}
             for troop, (code, path) in gone.items()
         ]
     )

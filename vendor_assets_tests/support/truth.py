@@ -19,6 +19,11 @@ def key_of(troop: Troop) -> str:
     return readable_key(troop.id, troop.name)
 
 
+def id_of(key: str) -> str:
+    """The vendor's id of a troop, from the partition key that a new store gives to it."""
+    return key.rpartition(".")[2]
+
+
 def harvested_rows(store: ObjectStore, day: date, *, left_out: bool = False) -> Rows:
     """Every row of a day's performance data, by its grain; ``left_out``: troops may have none."""
     troops = read_table(store, layout.table_key("troops", day)).column("troop_key").to_pylist()
