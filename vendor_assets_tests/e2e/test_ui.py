@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 
 from vendor_assets_tests.e2e.conftest import HARVESTED, Project, day
 from vendor_assets_tests.support.dagster_dev import DagsterDev
+from vendor_assets_tests.support.truth import id_of, key_of
 
 ASSETS = (
     "troops",
@@ -26,7 +27,7 @@ ASSETS = (
 def green(running: Project, of: str) -> dict[str, str]:
     """What a day's partitions by troop look like when all is well."""
     troops = running.vendor.world.troops_on(date.fromisoformat(of), "UTC")
-    return {f"{of}|{troop.id}": "green" for troop in troops}
+    return {f"{of}|{key_of(troop)}": "green" for troop in troops}
 
 
 def of_day(dev: DagsterDev, asset: str, wanted: str) -> dict[str, str]:
@@ -128,7 +129,7 @@ def test_a_failing_troop_shows_failed_until_it_is_redriven(running: Project) -> 
     bad = min(green(running, wanted))
     troop = bad.partition("|")[2]
     running.vendor.faults(
-        [{"kind": "status", "status": 400, "match": f"/applications/{troop}/hosts/.*data.json"}]
+        [{"kind": "status", "status": 400, "match": f"/applications/{id_of(troop)}/hosts/.*data.json"}]
     )
     running.ui.partitions("troops")
     running.ui.materialize(wanted)
