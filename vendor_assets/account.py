@@ -30,7 +30,7 @@ class Account:
         name: The account's name in Dagster, where several are harvested by one deployment; empty for the only one.
         key_prefix: Prefix of its assets' keys in Dagster; None for its name.
         vendor_account: The account at the vendor, where several are harvested at one address; empty: it has no name.
-        look_back_days: How many days before the newest one the schedule ``look_back`` fetches anew; 0 is none.
+        look_back_days: How many days before the newest one the schedule ``look_back`` fetches again; 0 is none.
         retention_days: After how many days the schedule ``landing_retention`` removes the answers of complete
             partitions; None keeps all.
         alert: Where alerts are posted; not set for the log alone.

@@ -369,7 +369,7 @@ class Warehouse:
                 arrays = [columns[name].cast(schema.field(name).type) for name in names]
             except pa.ArrowInvalid as error:
                 message = f"{partition.key} does not fit the newest partition of {spec.name}: {error}"
-                raise StorageError(f"{message}; materialize it anew") from error
+                raise StorageError(f"{message}; materialize it again") from error
             return pa.Table.from_arrays(arrays, schema=schema)
 
         return pa.concat_tables([schema.empty_table(), *map_concurrently(load, partitions)])
@@ -493,7 +493,7 @@ def _troop_of(key: str) -> str | None:
 
 
 def _keys(text: str) -> tuple[str, ...]:
-    """The partition keys that a text may mean by itself: a troop's id, or a key as it is."""
+    """The partition keys that a text may stand for without the store: the key of a troop's id, or itself."""
     keys = [layout.encode_segment(text), *([text] if layout.is_segment(text) else [])]
     return tuple(dict.fromkeys(keys))
 

@@ -24,7 +24,7 @@ from vendor_assets.errors import BudgetError, ConfigurationError, VendorAssetsEr
 from vendor_assets.states import COUNTED
 
 if TYPE_CHECKING:
-    from vendor_assets.harvest.standing import Standing
+    from vendor_assets.harvest.status import DayStatus
 
 _RUNS = """
 query Status {
@@ -61,7 +61,7 @@ def add(commands: Any) -> None:
 
 def _status(options: argparse.Namespace) -> int:
     from vendor_assets.harvest.costs import Costs, quota_warning
-    from vendor_assets.harvest.standing import standing_of
+    from vendor_assets.harvest.status import status_of_day
 
     if not 1 <= options.days <= 366:
         raise ConfigurationError(f"--days {options.days} is not accepted; give 1 to 366")
@@ -69,7 +69,7 @@ def _status(options: argparse.Namespace) -> int:
     account, store = project.account, project.store()
     newest = last_complete_day(datetime.now(UTC), account.zone)
     first = max(account.start, newest - timedelta(days=options.days - 1))
-    days = [standing_of(store, day, account.filters) for day in days_between(first, newest, account.zone)]
+    days = [status_of_day(store, day, account.filters) for day in days_between(first, newest, account.zone)]
     work = _work(project)
     runs = _runs(options.url)
     known = [each.day for each in days if each.roster]
@@ -79,7 +79,7 @@ def _status(options: argparse.Namespace) -> int:
         warning = quota_warning(plan, account.permitted_rate, account.resolution_seconds)
     if options.json:
         document = {
-            "days": [_standing_as_json(each) for each in days],
+            "days": [_status_as_json(each) for each in days],
             "filters": account.filters.texts,
             "quota_warning": warning,
             "dagster": runs,
@@ -87,7 +87,7 @@ def _status(options: argparse.Namespace) -> int:
         }
         print(json.dumps(document, indent=1))
         return COMPLETE
-    _print_standings(days)
+    _print_status(days)
     _print_work(work, runs, options.url)
     if account.filters:
         print(f"filters    {account.filters}")
@@ -96,7 +96,7 @@ def _status(options: argparse.Namespace) -> int:
     return COMPLETE
 
 
-def _standing_as_json(standing: Standing) -> dict[str, Any]:
+def _status_as_json(standing: DayStatus) -> dict[str, Any]:
     report = standing.report_at
     return asdict(standing) | {
         "day": standing.day.isoformat(),
@@ -160,7 +160,7 @@ def _runs(url: str) -> dict[str, Any] | None:
 _PROBLEMS_SHOWN = 20
 
 
-def _print_standings(days: list[Standing]) -> None:
+def _print_status(days: list[DayStatus]) -> None:
     rows = []
     for each in days:
         counts = [getattr(each, name) if each.roster else "-" for name in COUNTED]

@@ -179,7 +179,7 @@ def parse_headers(text: str, name: str) -> dict[str, str]:
 def _checked(text: str, name: str) -> str:
     if any(not "!" <= character <= "~" for character in text):
         raise ConfigurationError(
-            f"{name} has characters that a header cannot carry (blanks, line ends, non-ASCII); set it anew"
+            f"{name} has characters that a header cannot carry (blanks, line ends, non-ASCII); set it again"
         )
     return text
 

@@ -116,7 +116,7 @@ class Pending:
         """How many are left."""
         return self._left
 
-    def take(self) -> Item:
+    def pop(self) -> Item:
         """The next one."""
         self._left -= 1
         return next(self._items)
@@ -280,7 +280,7 @@ class Fetcher:
                 if ready:
                     work = min(ready, key=lambda candidate: len(candidate.pending))
                     work.running += 1
-                    return work, work.pending.take()
+                    return work, work.pending.pop()
                 if self._closed:
                     return None
                 self._condition.wait()
@@ -448,7 +448,7 @@ class Fetcher:
             self._down = 0
 
     def _fetch_parts(self, work: Work, failed: _Failed) -> None:
-        """Find what of a failed request fails: land the rest, and bury that.
+        """Find what of a failed request fails: land the rest, and make that a dead letter.
 
         The parts are asked one by one, the first down to its leaves before the second, so that as long as anything
         succeeds a bad leaf costs two requests a level. Where nothing does, the search ends after a few levels.
@@ -457,13 +457,13 @@ class Fetcher:
         fruitless = 0
         waiting = self._split(work, failed)
         if not waiting:
-            self._bury(work, failed)
+            self._to_dead_letter(work, failed)
         while waiting:
             if work.failure is not None:
                 return  # the next run goes on with the parts that are left
             part = waiting.pop()
             if fruitless >= patience:
-                self._bury(work, replace(failed, planned=part))
+                self._to_dead_letter(work, replace(failed, planned=part))
                 continue
             work.parts += 1
             again = self._fetch_pages(work, part, 1, part.request, max_attempts=PART_ATTEMPTS)
@@ -479,7 +479,7 @@ class Fetcher:
             if parts:
                 waiting += parts
             else:
-                self._bury(work, again)
+                self._to_dead_letter(work, again)
         if fruitless >= patience:
             # Nothing else is split until the vendor has answered something of this kind again.
             self._fruitless[work.asset] = self._answers[work.asset]
@@ -517,7 +517,7 @@ class Fetcher:
         self._dead_at = -1
         return True
 
-    def _bury(self, work: Work, failed: _Failed) -> None:
+    def _to_dead_letter(self, work: Work, failed: _Failed) -> None:
         planned, error, started = failed.planned, failed.error, failed.started
         letter = DeadLetter(
             leaves=tuple(leaf.key for leaf in planned.leaves),

@@ -27,15 +27,15 @@ from vendor_assets.errors import (
     VendorAssetsError,
 )
 from vendor_assets.harvest import failures
+from vendor_assets.harvest.context import HarvestContext
 from vendor_assets.harvest.fetching import Client, Counts, Fetcher, Pending, Work
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.landing import LandedIndex, Lander, read_index
-from vendor_assets.harvest.outcome import CHAIN, Order, Outcome, Progress
-from vendor_assets.harvest.ownership import Liveness, Ownership, take
+from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome, Progress
+from vendor_assets.harvest.ownership import Liveness, Ownership, acquire
 from vendor_assets.harvest.partition import PartitionHarvest
 from vendor_assets.harvest.retention import Removal, Retention
 from vendor_assets.harvest.tabulate import newest_answers, tabulate_roster
-from vendor_assets.harvest.tools import Tools
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
@@ -106,7 +106,7 @@ class Harvester:
         self._calls_planned = calls_planned
         self._sightings: dict[date, list[LandedIndex]] = {}
         self._sightings_lock = threading.Lock()
-        self._tools = Tools(
+        self._context = HarvestContext(
             store=store,
             vendor=vendor,
             fetcher=self._fetcher,
@@ -156,15 +156,15 @@ class Harvester:
             calls_made=sum(work.counts.calls for work, _, _ in works),
         )
 
-    def troops(self, days: Sequence[date], order: Order) -> Iterator[Outcome]:
+    def troops(self, days: Sequence[date], options: HarvestOptions) -> Iterator[Outcome]:
         """Harvest the rosters of troops of some days; yields an outcome per day as it is known."""
         with self._progress_lock:
             self._asked["troops"] += len(days)
         for day in days:
-            yield self._partition("troops", day, None, order, partial(Roster, day))
+            yield self._partition("troops", day, None, options, partial(Roster, day))
 
     def chain(
-        self, assets: Sequence[Asset], partitions: Sequence[tuple[date, str]], order: Order
+        self, assets: Sequence[Asset], partitions: Sequence[tuple[date, str]], options: HarvestOptions
     ) -> Iterator[Outcome]:
         """Harvest warriors, data groups and performance data of partitions; yields each outcome as it is known.
 
@@ -200,7 +200,7 @@ class Harvester:
                             self._begun[asset] += 1
                             self._partitions_done += 1
                     else:
-                        outcome = self._partition(asset, day, troop_key, order, roster)
+                        outcome = self._partition(asset, day, troop_key, options, roster)
                         if outcome.state in ("failed", "held", "stopped"):
                             failed = outcome
                     outcomes.put(outcome)
@@ -237,7 +237,7 @@ class Harvester:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def sight(self, order: Order) -> dict[str, int]:
+    def sight(self, options: HarvestOptions) -> dict[str, int]:
         """List troops and warriors now and land these sightings for the running day's roster.
 
         Returns:
@@ -256,7 +256,7 @@ class Harvester:
             max_seconds=30.0,
             wait=self.stop.wait,
         )
-        troops = self._tools.work("troops", "", lander, _first_page(self.vendor.troops(window)), order)
+        troops = self._context.work("troops", "", lander, _first_page(self.vendor.troops(window)), options)
         self._fetcher.run(troops)
         _raise_first(troops)
         with tabulate_roster(
@@ -273,11 +273,11 @@ class Harvester:
                 troop.id
                 for batch in found.batches()
                 for troop in troops_of(batch.select(COLUMNS).to_pylist())
-                if self._tools.filters.takes_troop(troop)
+                if self._context.filters.takes_troop(troop)
             ]
         works = [
-            self._tools.work(
-                "warriors", troop_id, lander, _first_page(self.vendor.warriors(troop_id, window)), order
+            self._context.work(
+                "warriors", troop_id, lander, _first_page(self.vendor.warriors(troop_id, window)), options
             )
             for troop_id in troop_ids
         ]
@@ -287,7 +287,7 @@ class Harvester:
             _raise_first(work)
         return {"troops": len(troop_ids), "calls": sum(work.counts.calls for work in (troops, *works))}
 
-    def remove_landed(self, days: int, order: Order) -> Removal:
+    def remove_landed(self, days: int, options: HarvestOptions) -> Removal:
         """Remove what landed more than some days ago, of partitions that are complete; see ``retention.py``.
 
         Raises:
@@ -297,7 +297,7 @@ class Harvester:
             self.store,
             days,
             now=self._now(),
-            holder=order.run_id,
+            holder=options.run_id,
             liveness=self._liveness,
             stop=self.stop.is_set,
         ).run()
@@ -305,7 +305,12 @@ class Harvester:
     # One partition
 
     def _partition(
-        self, asset: Asset, day: date, troop_key: str | None, order: Order, roster: Callable[[], Roster]
+        self,
+        asset: Asset,
+        day: date,
+        troop_key: str | None,
+        options: HarvestOptions,
+        roster: Callable[[], Roster],
     ) -> Outcome:
         started, requests = time.monotonic(), self.store.requests_of_thread()
         with self._progress_lock:
@@ -322,8 +327,8 @@ class Harvester:
                 )
                 raise ConfigurationError(message)
             prefix = layout.harvest_prefix(asset, day, troop_key)
-            ownership = take(self.store, prefix, order.run_id, self._liveness, stop=self.stop.is_set)
-            outcome = PartitionHarvest(self._tools, base, window, ownership, order, roster).run()
+            ownership = acquire(self.store, prefix, options.run_id, self._liveness, stop=self.stop.is_set)
+            outcome = PartitionHarvest(self._context, base, window, ownership, options, roster).run()
         except Exception as error:
             if not isinstance(error, VendorAssetsError):
                 logger.exception("%s of %s %s failed", asset, day, troop_key or "")

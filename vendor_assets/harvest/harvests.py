@@ -115,7 +115,7 @@ class Finish:
     later_pages: int = 0
 
     @property
-    def standing(self) -> State:
+    def ended_as(self) -> State:
         """How the partition stands by this harvest; ``failed`` where nothing of a plan has landed."""
         if self.state == "partial" and self.planned and not self.landed:
             return "failed"

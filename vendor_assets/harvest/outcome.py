@@ -41,15 +41,15 @@ Mode = Literal["first", "resume", "report", "reconcile", "replace", "redrive", "
 
 
 @dataclass(frozen=True)
-class Order:
+class HarvestOptions:
     """Who asks for a harvest, and what shall become of partitions that are finished already.
 
     Attributes:
         run_id: The run that asks.
         root_run_id: Its first ancestor, for retries and re-executions.
-        finished: ``replace`` fetches finished partitions anew (a person's click), ``reconcile`` only what was
+        finished: ``replace`` fetches finished partitions again (a person's click), ``reconcile`` only what was
             not there before (sensors, the command).
-        rebuild: Make tables anew from what has landed, without a call.
+        rebuild: Make tables again from what has landed, without a call.
         accept_empty: Whether an account that had troops may have none any more.
         permanent_too: Whether a redrive asks for permanent dead letters too; a person's does, a sensor's not.
     """
@@ -219,7 +219,7 @@ def recorded(store: ObjectStore, asset: Asset, day: date, troop_key: str | None)
         return None
     key = layout.table_key(asset, day, troop_key)
     head = store.head(key)
-    told = Outcome(asset, day, troop_key, finish.standing, mode="report", table_key=key)
+    told = Outcome(asset, day, troop_key, finish.ended_as, mode="report", table_key=key)
     return replace(
         told.told_by(newest, finish),
         message=finish.message,

@@ -62,7 +62,7 @@ class Ownership:
             pass
 
 
-def take(
+def acquire(
     store: ObjectStore,
     partition_prefix: str,
     holder: str,

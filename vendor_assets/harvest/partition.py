@@ -8,6 +8,7 @@ from itertools import chain
 
 from vendor_assets.days import Window
 from vendor_assets.errors import HarvestError
+from vendor_assets.harvest.context import HarvestContext
 from vendor_assets.harvest.coverage import Coverage, resume_points
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadPartition
 from vendor_assets.harvest.fetching import Counts, Item, Pending
@@ -19,14 +20,13 @@ from vendor_assets.harvest.harvests import (
     newest_finished,
 )
 from vendor_assets.harvest.landing import LandedIndex, Lander, read_index, request_id
-from vendor_assets.harvest.outcome import Mode, Order, Outcome
+from vendor_assets.harvest.outcome import HarvestOptions, Mode, Outcome
 from vendor_assets.harvest.ownership import Ownership
 from vendor_assets.harvest.planning import Planner, any_not_in
 from vendor_assets.harvest.plans import Plan, load_plan
 from vendor_assets.harvest.publishing import CHANGES, LeafCounts, Publisher
 from vendor_assets.harvest.retention import removal_of
 from vendor_assets.harvest.tabulate import newest_answers
-from vendor_assets.harvest.tools import Tools
 from vendor_assets.harvest.upstream import Upstream
 from vendor_assets.storage import layout
 from vendor_assets.storage.roster import Roster
@@ -43,26 +43,26 @@ class PartitionHarvest:
 
     def __init__(
         self,
-        tools: Tools,
+        context: HarvestContext,
         base: Outcome,
         window: Window,
         ownership: Ownership,
-        order: Order,
+        options: HarvestOptions,
         roster: Callable[[], Roster],
     ) -> None:
-        self.tools = tools
-        self.store = tools.store
+        self.context = context
+        self.store = context.store
         self.base = base
         self.asset: Asset = base.asset
         self.day = base.day
         self.troop_key = base.troop_key
         self.window = window
         self.ownership = ownership
-        self.order = order
+        self.options = options
         self.newest_id = ""
-        self.upstream = Upstream(self.store, self.day, self.troop_key, tools.filters, roster)
-        self.planner = Planner(tools, base.asset, window, self.upstream)
-        self.publisher = Publisher(tools, base, window, ownership, order, self.upstream)
+        self.upstream = Upstream(self.store, self.day, self.troop_key, context.filters, roster)
+        self.planner = Planner(context, base.asset, window, self.upstream)
+        self.publisher = Publisher(context, base, window, ownership, options, self.upstream)
 
     def run(self) -> Outcome:
         """Choose the mode by what is in the store and who asks, and do it.
@@ -76,14 +76,14 @@ class PartitionHarvest:
         newer = harvests[harvests.index(current) + 1 :] if current else harvests
         unfinished = [harvest for harvest in newer if harvest.has_plan]
         finish = load_finish(self.store, current.folder) if current else None
-        if self.order.rebuild:
+        if self.options.rebuild:
             if current is None or finish is None:
                 message = f"nothing to rebuild {self.asset} of {self.day} from: no finished harvest; harvest it first"
                 raise HarvestError(message)
             if current.removed:
                 message = (
                     f"{self.asset} of {self.day} cannot be rebuilt: its landed answers "
-                    f"{removal_of(self.store, current)}; its table is as it was, materialize it to fetch it anew"
+                    f"{removal_of(self.store, current)}; its table is as it was, materialize it to fetch it again"
                 )
                 raise HarvestError(message)
             return self._report("rebuild", current, finish, tabulate_again=True)
@@ -96,12 +96,12 @@ class PartitionHarvest:
         if current.removed and self.publisher.table_etag is None:
             # Neither table nor answers: nothing can be reported or reconciled.
             return self._fetch_new("replace", self.planner.plan())
-        if finish.root_run == self.order.root_run_id:
+        if finish.root_run == self.options.root_run_id:
             return self._report("report", current, finish, tabulate_again=self.publisher.table_etag is None)
-        dead = self.tools.dead_letters.load(self.asset, self.day, self.troop_key)
-        if any(letter.retryable or self.order.permanent_too for letter in dead.letters):
+        dead = self.context.dead_letters.load(self.asset, self.day, self.troop_key)
+        if any(letter.retryable or self.options.permanent_too for letter in dead.letters):
             return self._redrive(current, finish, dead)
-        if self.order.finished == "replace":
+        if self.options.finished == "replace":
             return self._fetch_new("replace", self.planner.plan())
         return self._reconcile(current, finish)
 
@@ -109,7 +109,7 @@ class PartitionHarvest:
 
     def _fetch_new(self, mode: Mode, plan: Plan) -> Outcome:
         # The newest is current, also where the clock of another machine is ahead of ours.
-        harvest_id = layout.new_ulid(self.tools.now(), after=self.newest_id)
+        harvest_id = layout.new_ulid(self.context.now(), after=self.newest_id)
         folder = layout.harvest_folder(self.asset, self.day, self.troop_key, harvest_id)
         self.store.put(layout.plan_key(folder), plan.packed, if_absent=True)
         return self._fetch(mode, folder, plan)
@@ -124,7 +124,7 @@ class PartitionHarvest:
 
     def _resume(self, folder: str) -> Outcome:
         plan = load_plan(self.store, folder)
-        if plan.filters == self.tools.filters.texts:
+        if plan.filters == self.context.filters.texts:
             try:
                 return self._fetch("resume", folder, plan)
             except HarvestError:
@@ -150,7 +150,9 @@ class PartitionHarvest:
     def _redrive(self, current: HarvestFolder, finish: Finish, dead: DeadPartition) -> Outcome:
         plan = load_plan(self.store, current.folder)
         left = frozenset(
-            letter.request for letter in dead.letters if not letter.retryable and not self.order.permanent_too
+            letter.request
+            for letter in dead.letters
+            if not letter.retryable and not self.options.permanent_too
         )
         return self._fetch("redrive", current.folder, plan, before=finish, left=left)
 
@@ -165,7 +167,7 @@ class PartitionHarvest:
             index = self._index((*plan.bases, current.folder))
             return self._publish(told, current.folder, plan, index, Counts(), before=finish)
         return self.publisher.with_table(
-            replace(told, state=finish.standing, message=finish.message, reason=finish.reason)
+            replace(told, state=finish.ended_as, message=finish.message, reason=finish.reason)
         )
 
     def _fetch(
@@ -181,7 +183,7 @@ class PartitionHarvest:
         index = self._index((*plan.bases, folder))
         answered = self._answered(index, counted_at=None)
         coverage = Coverage(self.store, index, answered)
-        letters = self.tools.dead_letters.load(self.asset, self.day, self.troop_key)
+        letters = self.context.dead_letters.load(self.asset, self.day, self.troop_key)
         settled = self._leaves_of(plan.bases) | letters.discarded_leaves
 
         def todo() -> Iterator[PlannedRequest]:
@@ -203,14 +205,14 @@ class PartitionHarvest:
         lander = Lander(
             self.store,
             lambda n: layout.chunk_key(folder, writer, n),
-            max_seconds=self.tools.flush_seconds,
-            wait=self.tools.stop.wait,
+            max_seconds=self.context.flush_seconds,
+            wait=self.context.stop.wait,
             # One that was stopped for a while and superseded notices here, before it pays for much.
             confirm=self.ownership.confirm,
         )
         pending = Pending(_items(todo(), resume_points(index, answered)), count, leaves)
-        work = self.tools.work(self.asset, plan.troop_id, lander, pending, self.order, self.base.counts)
-        self.tools.fetcher.run(work)
+        work = self.context.work(self.asset, plan.troop_id, lander, pending, self.options, self.base.counts)
+        self.context.fetcher.run(work)
         if work.failure is not None:
             raise work.failure
         index += read_index(self.store, lander.keys)
@@ -238,7 +240,7 @@ class PartitionHarvest:
             again = [known[item.request].again(item) if item.request in known else item for item in failed]
             return replace(current, letters=(*untouched, *again))
 
-        self.tools.dead_letters.change(before, after, confirm=self.ownership.confirm)
+        self.context.dead_letters.change(before, after, confirm=self.ownership.confirm)
 
     # Coverage
 
@@ -260,7 +262,7 @@ class PartitionHarvest:
         Provisional answers, fetched before the data had settled, count only where they lie in one of the
         chunks ``counted_at``: those of this very run.
         """
-        settled = self.window.end.timestamp() + self.tools.settling_seconds
+        settled = self.window.end.timestamp() + self.context.settling_seconds
         answered: set[bytes] = set()
         pages: dict[bytes, dict[int, LandedIndex]] = {}
         for entry in newest_answers(index):
@@ -306,7 +308,7 @@ class PartitionHarvest:
         fresh: frozenset[str] = frozenset(),
     ) -> Outcome:
         counted = fresh | {entry.chunk for entry in index} if before is not None and not fresh else fresh
-        letters = self.tools.dead_letters.load(self.asset, self.day, self.troop_key)
+        letters = self.context.dead_letters.load(self.asset, self.day, self.troop_key)
         coverage = Coverage(self.store, index, self._answered(index, counted_at=counted))
         tally = self._tally(plan, coverage, letters)
         answers = newest_answers(index)

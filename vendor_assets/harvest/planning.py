@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from vendor_assets.days import Window
+from vendor_assets.harvest.context import HarvestContext
 from vendor_assets.harvest.filters import still_to_ask, values_known, with_values
 from vendor_assets.harvest.plans import Plan
-from vendor_assets.harvest.tools import Tools
 from vendor_assets.harvest.upstream import Upstream
 from vendor_assets.vendors.base import Asset, DataGroup, PlannedRequest
 
@@ -19,7 +19,7 @@ from vendor_assets.vendors.base import Asset, DataGroup, PlannedRequest
 class Planner:
     """Plans one partition, from the tables above it."""
 
-    tools: Tools
+    context: HarvestContext
     asset: Asset
     window: Window
     upstream: Upstream
@@ -38,7 +38,7 @@ class Planner:
         troop_id, upstream_partial = "", False
         requests: Iterator[PlannedRequest]
         if self.asset == "troops":
-            requests = iter([self.tools.vendor.troops(self.window)])
+            requests = iter([self.context.vendor.troops(self.window)])
         else:
             troop_id = self.upstream.troop_id()
             if self.upstream.troop_is_left_out():
@@ -46,13 +46,13 @@ class Planner:
                 requests = iter([])
             elif self.asset == "warriors":
                 on_roster = self.upstream.troop() is not None
-                requests = iter([self.tools.vendor.warriors(troop_id, self.window)] if on_roster else [])
+                requests = iter([self.context.vendor.warriors(troop_id, self.window)] if on_roster else [])
                 upstream_partial = self.upstream.roster().state == "partial"
             elif self.asset == "data_groups":
                 upstream_partial = self.upstream.state("warriors") == "partial"
                 warriors = self._warriors_taken(left_out)
                 requests = (
-                    self.tools.vendor.data_groups(troop_id, warrior, self.window) for warrior in warriors
+                    self.context.vendor.data_groups(troop_id, warrior, self.window) for warrior in warriors
                 )
             else:
                 upstream_partial = self.upstream.state("data_groups") == "partial"
@@ -62,18 +62,18 @@ class Planner:
             day=self.upstream.day,
             troop_key=self.upstream.troop_key,
             troop_id=troop_id,
-            resolution_seconds=self.tools.resolution_seconds,
-            created_at=self.tools.now(),
+            resolution_seconds=self.context.resolution_seconds,
+            created_at=self.context.now(),
             bases=bases,
             upstream_partial=upstream_partial,
-            filters=self.tools.filters.texts,
+            filters=self.context.filters.texts,
             left_out=left_out,
         )
         return plan.freeze(planned for planned in requests if any_not_in(known, planned))
 
     def _warriors_taken(self, left_out: Counter[str]) -> Iterator[str]:
         for row in self.upstream.rows("warriors", "warrior_id", "name"):
-            if self.tools.filters.warriors.takes(row["warrior_id"], row["name"]):
+            if self.context.filters.warriors.takes(row["warrior_id"], row["name"]):
                 yield row["warrior_id"]
             else:
                 left_out["warriors"] += 1
@@ -82,11 +82,11 @@ class Planner:
         self, troop_id: str, known: set[str] | frozenset[str], left_out: Counter[str]
     ) -> Iterator[PlannedRequest]:
         def plan(warrior_id: str, chosen: list[DataGroup]) -> list[PlannedRequest]:
-            return self.tools.vendor.performance_data(
-                troop_id, warrior_id, chosen, self.window, self.tools.resolution_seconds
+            return self.context.vendor.performance_data(
+                troop_id, warrior_id, chosen, self.window, self.context.resolution_seconds
             )
 
-        filters = self.tools.filters
+        filters = self.context.filters
         taken = set(self._warriors_taken(left_out)) if filters.warriors else None
         values = values_known(known)
         # The table is sorted by warrior, so that one warrior's groups are in memory at a time.

@@ -133,7 +133,9 @@ def load_plan(store: ObjectStore, folder: str) -> Plan:
     """
     key = layout.plan_key(folder)
     data = store.get(key)
-    with understanding(store, key, "plan", "delete its harvest's folder to have the partition asked anew"):
+    with understanding(
+        store, key, "plan", "delete its harvest's folder to have the partition asked for again"
+    ):
         plan = Plan.unpack(data)
         if not folder.startswith(layout.harvest_prefix(plan.asset, plan.day, plan.troop_key)):
             raise ValueError("it belongs to another partition")

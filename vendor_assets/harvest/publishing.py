@@ -19,15 +19,15 @@ from vendor_assets.errors import (
     StorageError,
     StorageUnavailableError,
 )
+from vendor_assets.harvest.context import HarvestContext
 from vendor_assets.harvest.dead_letters import DeadPartition
 from vendor_assets.harvest.fetching import Counts
 from vendor_assets.harvest.harvests import FAILURE, Finish
 from vendor_assets.harvest.landing import LandedIndex
-from vendor_assets.harvest.outcome import Order, Outcome
+from vendor_assets.harvest.outcome import HarvestOptions, Outcome
 from vendor_assets.harvest.ownership import Ownership
 from vendor_assets.harvest.plans import Plan
 from vendor_assets.harvest.tabulate import Tabulated, tabulate, tabulate_roster
-from vendor_assets.harvest.tools import Tools
 from vendor_assets.harvest.upstream import Upstream
 from vendor_assets.logs import get_logger
 from vendor_assets.presentable import MOST, presentable
@@ -72,18 +72,18 @@ class Publisher:
         roster_refused: Whether :meth:`publish` refused an empty roster.
     """
 
-    tools: Tools
+    context: HarvestContext
     base: Outcome
     window: Window
     ownership: Ownership
-    order: Order
+    options: HarvestOptions
     upstream: Upstream
     table_etag: str | None = field(init=False)
     roster_refused: bool = False
 
     def __post_init__(self) -> None:
         """Look for the table that is published."""
-        self._store = self.tools.store
+        self._store = self.context.store
         self._asset, self._day, self._troop_key = self.base.asset, self.base.day, self.base.troop_key
         head = self._store.head(self.base.table_key)
         self.table_etag = head.etag if head else None
@@ -103,77 +103,65 @@ class Publisher:
         with self._tabulated(plan, answers) as found:
             if self._asset == "troops" and not found.rows and not found.quarantine.count:
                 self._refuse_an_empty_roster()
-            return self._commit(outcome, found, folder, plan, answers, tally, letters, counts, before)
-
-    def _commit(
-        self,
-        outcome: Outcome,
-        found: Tabulated,
-        folder: str,
-        plan: Plan,
-        answers: Sequence[LandedIndex],
-        tally: LeafCounts,
-        letters: DeadPartition,
-        counts: Counts,
-        before: Finish | None,
-    ) -> Outcome:
-        dead, rows = tally.dead, found.rows
-        self.ownership.confirm()
-        found.quarantine.publish(self._store, layout.quarantine_key(self._asset, self._day, self._troop_key))
-        nothing_fits = bool(found.quarantine.count) and not rows
-        partial = bool(dead) or plan.upstream_partial or nothing_fits
-        sample = found.sample()
-        quiet = self._without_rows(found, plan, tally)
-        first = letters.letters[0] if dead and letters.letters else None
-        outcome = replace(
-            outcome,
-            state=state_of(rows, lacking=partial),
-            rows=rows,
-            planned=tally.planned,
-            landed=tally.landed,
-            gone=tally.gone,
-            dead=dead,
-            quarantined=found.quarantine.count,
-            details=self._details(found, sample, answers, plan)
-            | ({"discarded_leaves": tally.discarded} if tally.discarded else {})
-            | ({"data_groups_without_rows": quiet} if quiet else {})
-            | ({"first_dead_letter": presentable(first.reason)} if first else {}),
-            sample=sample,
-        )
-        nothing = bool(dead) and not tally.landed
-        keeps_old = partial and self.table_etag is not None and self._old_table_is_complete()
-        if not nothing and not keeps_old:
-            outcome = replace(outcome, details=outcome.details | self._changes(found))
-            self._write(outcome, found, folder)
-        finish = Finish(
-            state=outcome.state,
-            planned=outcome.planned,
-            landed=outcome.landed,
-            gone=outcome.gone,
-            dead=outcome.dead,
-            requests=plan.request_count,
-            calls=counts.calls + (before.calls if before else 0),
-            rows=rows,
-            root_run=self.order.root_run_id,
-            epoch=self.ownership.epoch,
-            finished_at=self.tools.now(),
-            table_etag=self.table_etag or "",
-            details=outcome.details
-            | {"quarantined": outcome.quarantined}
-            | ({FAILURE: asdict(first.why)} if first else {}),
-            answers=len(answers),
-            later_pages=sum(1 for entry in answers if entry.page > 1),
-        )
-        self._mark_finished(folder, finish)
-        outcome = replace(outcome, message=finish.message, reason=finish.reason)
-        if nothing:
-            outcome = replace(outcome, state="failed", rows=0, sample=())
-        return self.with_table(outcome)
+            dead, rows = tally.dead, found.rows
+            self.ownership.confirm()
+            found.quarantine.publish(
+                self._store, layout.quarantine_key(self._asset, self._day, self._troop_key)
+            )
+            nothing_fits = bool(found.quarantine.count) and not rows
+            partial = bool(dead) or plan.upstream_partial or nothing_fits
+            sample = found.sample()
+            quiet = self._without_rows(found, plan, tally)
+            first = letters.letters[0] if dead and letters.letters else None
+            outcome = replace(
+                outcome,
+                state=state_of(rows, lacking=partial),
+                rows=rows,
+                planned=tally.planned,
+                landed=tally.landed,
+                gone=tally.gone,
+                dead=dead,
+                quarantined=found.quarantine.count,
+                details=self._details(found, sample, answers, plan)
+                | ({"discarded_leaves": tally.discarded} if tally.discarded else {})
+                | ({"data_groups_without_rows": quiet} if quiet else {})
+                | ({"first_dead_letter": presentable(first.reason)} if first else {}),
+                sample=sample,
+            )
+            nothing = bool(dead) and not tally.landed
+            keeps_old = partial and self.table_etag is not None and self._old_table_is_complete()
+            if not nothing and not keeps_old:
+                outcome = replace(outcome, details=outcome.details | self._changes(found))
+                self._write(outcome, found, folder)
+            finish = Finish(
+                state=outcome.state,
+                planned=outcome.planned,
+                landed=outcome.landed,
+                gone=outcome.gone,
+                dead=outcome.dead,
+                requests=plan.request_count,
+                calls=counts.calls + (before.calls if before else 0),
+                rows=rows,
+                root_run=self.options.root_run_id,
+                epoch=self.ownership.epoch,
+                finished_at=self.context.now(),
+                table_etag=self.table_etag or "",
+                details=outcome.details
+                | {"quarantined": outcome.quarantined}
+                | ({FAILURE: asdict(first.why)} if first else {}),
+                answers=len(answers),
+                later_pages=sum(1 for entry in answers if entry.page > 1),
+            )
+            self._mark_finished(folder, finish)
+            outcome = replace(outcome, message=finish.message, reason=finish.reason)
+            if nothing:
+                outcome = replace(outcome, state="failed", rows=0, sample=())
+            return self.with_table(outcome)
 
     def _refuse_an_empty_roster(self) -> None:
         """End the harvest where an account that had troops has none: most likely the key sees nothing any more."""
         day, before = self._roster_before()
-        if not before or self.order.accept_empty or self.order.rebuild:
+        if not before or self.options.accept_empty or self.options.rebuild:
             return
         self.roster_refused = True
         message = (
@@ -220,29 +208,29 @@ class Publisher:
         if self._asset in ("troops", "warriors"):
             sightings = [
                 entry
-                for entry in self.tools.sightings(self._day)
+                for entry in self.context.sightings(self._day)
                 if entry.asset == self._asset and (self._asset == "troops" or entry.troop_id == plan.troop_id)
             ]
             return tabulate_roster(
                 self._asset,
                 store=self._store,
-                vendor=self.tools.vendor,
+                vendor=self.context.vendor,
                 # Every sighting counts, not only the newest: what has vanished since is on the older ones.
                 answers=sorted([*answers, *sightings], key=lambda entry: entry.fetched_at),
                 troop_id=plan.troop_id,
                 window=self.window,
                 previous=self.base.table_key,
-                troop_keys=TroopKeys(self.tools.store).assign,
-                stopping=self.tools.stop.is_set,
+                troop_keys=TroopKeys(self.context.store).assign,
+                stopping=self.context.stop.is_set,
             )
         return tabulate(
             self._asset,
             store=self._store,
-            vendor=self.tools.vendor,
+            vendor=self.context.vendor,
             answers=answers,
             troop_id=plan.troop_id,
             window=self.window,
-            stopping=self.tools.stop.is_set,
+            stopping=self.context.stop.is_set,
         )
 
     def _details(
@@ -252,7 +240,7 @@ class Publisher:
         answers: Sequence[LandedIndex],
         plan: Plan,
     ) -> dict[str, Any]:
-        # The partition key is the vendor's id; people know a troop by its name.
+        # People know a troop by its name of today; its partition key has the first one.
         name = self.upstream.troop_name() if self._troop_key else ""
         details: dict[str, Any] = {"troop": presentable(name)} if name else {}
         if found.new_fields:
@@ -278,7 +266,7 @@ class Publisher:
             note = self._roster_note(found.rows)
             details |= {"note": note} if note else {}
         if self._asset == "performance_data":
-            settled = self.window.end.timestamp() + self.tools.settling_seconds
+            settled = self.window.end.timestamp() + self.context.settling_seconds
             early = sum(1 for entry in answers if entry.fetched_at.timestamp() < settled)
             if early:
                 details["provisional_answers"] = early
@@ -320,7 +308,7 @@ class Publisher:
             "state": outcome.state,
             "harvest": folder,
             **{name: str(getattr(outcome, name)) for name in ("planned", "landed", "gone", "dead")},
-            "vendor": self.tools.vendor.kind,
+            "vendor": self.context.vendor.kind,
             "source": self._store.source,
         }
         spec = TABLES[self._asset]

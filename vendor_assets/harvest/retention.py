@@ -17,7 +17,7 @@ from vendor_assets.errors import ObjectNotFoundError, PartitionHeldError, Record
 from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.harvests import HarvestFolder, list_harvests, load_finish
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.harvest.ownership import Liveness, take
+from vendor_assets.harvest.ownership import Liveness, acquire
 from vendor_assets.logs import get_logger
 from vendor_assets.states import SUCCEEDED
 from vendor_assets.storage import layout
@@ -133,7 +133,7 @@ class Retention:
     def _partition(self, asset: Asset, day: date, troop_key: str | None) -> str:
         prefix = layout.harvest_prefix(asset, day, troop_key)
         try:
-            ownership = take(self.store, prefix, self.holder, self.liveness, stop=self.stop)
+            ownership = acquire(self.store, prefix, self.holder, self.liveness, stop=self.stop)
         except PartitionHeldError:
             return "being harvested"
         try:
@@ -155,7 +155,7 @@ class Retention:
         if not harvests or not harvests[-1].finish_etag:
             return "unfinished"
         finish = load_finish(self.store, harvests[-1].folder)
-        if finish is None or finish.standing not in SUCCEEDED or finish.dead:
+        if finish is None or finish.ended_as not in SUCCEEDED or finish.dead:
             return "unfinished"
         if finish.finished_at >= self._before:
             return "young"

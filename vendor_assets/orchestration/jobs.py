@@ -20,7 +20,7 @@ from vendor_assets.orchestration.runs.about import (
     ROSTER_JOB,
     SIGHTINGS_JOB,
 )
-from vendor_assets.orchestration.runs.events import FRESH, order_of
+from vendor_assets.orchestration.runs.events import FRESH, options_of
 
 
 class HarvestPartitionsConfig(dg.Config):
@@ -62,7 +62,7 @@ def build_jobs(account: Account) -> list[Any]:
             for asset in assets:
                 text = f"{asset} {day} {troop} is planned"
                 report_planned(context, names.key(asset), day_troop_key(day, troop), text)
-        outcomes = harvester.chain(assets, partitions, order_of(context.run, names, rebuild=config.rebuild))
+        outcomes = harvester.chain(assets, partitions, options_of(context.run, names, rebuild=config.rebuild))
         yield from report_outcomes(context, outcomes, account)
 
     @dg.job(
@@ -77,7 +77,7 @@ def build_jobs(account: Account) -> list[Any]:
     def sight(context: dg.OpExecutionContext) -> None:
         harvester: Harvester = names.of(context, "harvester")
         try:
-            seen = harvester.sight(order_of(context.run, names))
+            seen = harvester.sight(options_of(context.run, names))
         except VendorAssetsError:
             context.log.info(f"calls made: {harvester.progress.calls_made}")
             raise
@@ -97,7 +97,7 @@ def build_jobs(account: Account) -> list[Any]:
         if account.retention_days is None:
             context.log.info("VENDOR_ASSETS_RETENTION is not set: every answer is kept")
             return
-        removal = harvester.remove_landed(account.retention_days, order_of(context.run, names))
+        removal = harvester.remove_landed(account.retention_days, options_of(context.run, names))
         context.add_output_metadata(removal.numbers())
         context.log.info(str(removal))
 

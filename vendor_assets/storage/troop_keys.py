@@ -100,7 +100,7 @@ class TroopKeys:
                 raise ValueError("not every key is one")
         except ValueError as error:
             logger.warning(
-                "%s cannot be read (%s); it is made anew from the rosters",
+                "%s cannot be read (%s); it is rebuilt from the rosters",
                 self._store.uri(layout.TROOP_KEYS_KEY),
                 str(error)[:200],
             )

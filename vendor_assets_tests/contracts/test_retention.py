@@ -11,7 +11,7 @@ import pytest
 
 from vendor_assets.errors import VendorRejectedError
 from vendor_assets.harvest.harvester import Harvester
-from vendor_assets.harvest.outcome import CHAIN, Order, Outcome, recorded
+from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome, recorded
 from vendor_assets.harvest.retention import Removal
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
@@ -48,7 +48,7 @@ class Bench:
         return self.open[-1]
 
     def harvest(self, run: str, *troops: str, **changes: Any) -> dict[tuple[str, str], Outcome]:
-        order = Order(run, run, **changes)
+        order = HarvestOptions(run, run, **changes)
         if not troops:
             assert next(iter(self.harvester().troops([DAY], order))).succeeded
         keys = [(DAY, troop) for troop in troops or ("1", "2")]
@@ -58,7 +58,7 @@ class Bench:
     def remove(self) -> Removal:
         """Remove what is older than thirty days, long after everything landed."""
         self.now = datetime.now(noon().tzinfo) + timedelta(days=400)
-        return self.harvester().remove_landed(DAYS, Order("retention", "retention"))
+        return self.harvester().remove_landed(DAYS, HarvestOptions("retention", "retention"))
 
     def chunks(self, prefix: str = "raw_data/") -> list[str]:
         return [info.key for info in self.store.list(prefix) if "/chunk-" in info.key]
@@ -103,7 +103,7 @@ def test_young_answers_stay(bench: Bench) -> None:
     bench.harvest("r1")
     chunks = bench.chunks()
     bench.now = datetime.now(bench.now.tzinfo) + timedelta(days=DAYS - 1)
-    assert bench.harvester().remove_landed(DAYS, Order("x", "x")).objects == 0
+    assert bench.harvester().remove_landed(DAYS, HarvestOptions("x", "x")).objects == 0
     assert bench.chunks() == chunks
 
 
@@ -144,7 +144,7 @@ def test_provisional_answers_stay(bench: Bench) -> None:
 def test_sightings_wait_for_their_rosters(bench: Bench) -> None:
     """Until all rosters of a day are complete its sightings are all that knows who vanished."""
     bench.now = noon(DAY.isoformat())
-    bench.harvester().sight(Order("s", "s"))
+    bench.harvester().sight(HarvestOptions("s", "s"))
     sightings = len(list(bench.store.list(layout.sightings_prefix(DAY))))
     assert sightings
     assert bench.remove().kept == {"sightings of a day without rosters": 1}

@@ -17,7 +17,7 @@ from vendor_assets.client import Usage, VendorClient
 from vendor_assets.days import last_complete_day, parse_time_zone
 from vendor_assets.errors import StoppedError, VendorAssetsError, VendorUnauthorizedError
 from vendor_assets.harvest.harvester import Harvester
-from vendor_assets.harvest.outcome import CHAIN, Order, Outcome
+from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.vendors.base import Request
 from vendor_assets.vendors.new_relic import NewRelic
@@ -136,7 +136,7 @@ def harvester_of(vendor: RunningSimulator, folder: Path) -> Iterator[Harvester]:
 
 def harvest(harvester: Harvester, vendor: RunningSimulator, run: str = "one") -> Sequence[Outcome]:
     """A day: its roster, then the chain of its troops."""
-    order = Order(run, run, finished="reconcile")
+    order = HarvestOptions(run, run, finished="reconcile")
     outcomes = list(harvester.troops([DAY], order))
     troops = [key_of(troop) for troop in vendor.world.troops_on(DAY, "UTC")]
     return outcomes + list(harvester.chain(CHAIN, [(DAY, troop) for troop in troops], order))
@@ -183,7 +183,7 @@ def test_calls_of_a_partition_that_breaks_are_told(
     """A bug in reading ends in failed partitions that name it, with the calls that were made for them."""
     monkeypatch.setattr(NewRelic, "parse", lambda *_: 1 / 0)
     with harvester_of(fresh, tmp_path) as harvester:
-        (outcome,) = harvester.troops([DAY], Order("one", "one"))
+        (outcome,) = harvester.troops([DAY], HarvestOptions("one", "one"))
         assert outcome.state == "failed"
         assert "ZeroDivisionError" in outcome.message
         assert outcome.counts.calls == fresh.calls() == 1

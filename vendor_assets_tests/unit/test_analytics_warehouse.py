@@ -196,7 +196,9 @@ def test_partitions_of_ones_own_that_do_not_fit_are_refused(store: WatchedStore)
     """The object is named, and what to do."""
     write_own(store, "slowest", pa.table({"p99": ["much"]}), DAY - timedelta(days=1))
     write_own(store, "slowest", pa.table({"p99": [0.5]}), DAY)
-    with pytest.raises(StorageError, match=r"day=2026-11-19/data.parquet does not fit .*materialize it anew"):
+    with pytest.raises(
+        StorageError, match=r"day=2026-11-19/data.parquet does not fit .*materialize it again"
+    ):
         read("slowest", store=store)
     write_own(store, "limits", pa.table({"limit": [3]}))
     with pytest.raises(ConfigurationError, match="limits is not partitioned"):

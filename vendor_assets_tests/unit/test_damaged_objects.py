@@ -23,7 +23,7 @@ from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN, recorded
 from vendor_assets.harvest.retention import Retention
-from vendor_assets.harvest.standing import standing_of
+from vendor_assets.harvest.status import status_of_day
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_groups, read_table
@@ -91,7 +91,7 @@ def _retention(store: FolderStore) -> object:
 
 
 READERS: dict[str, Callable[[FolderStore], object]] = {
-    "status": lambda store: standing_of(store, DAY, Filters()),
+    "status": lambda store: status_of_day(store, DAY, Filters()),
     "plan": lambda store: Costs(store, Wanted()).day(DAY),
     "sync": lambda store: (
         [recorded(store, asset, DAY, "1") for asset in CHAIN]  # type: ignore[arg-type]
@@ -207,14 +207,14 @@ def test_damaged_dead_letters_are_a_dead_letter(harvested: Path, tmp_path: Path)
     (found,) = DeadLetters(damaged(harvested, tmp_path, key, b"{")).all()
     assert (found.asset, found.day, found.troop_key) == ("performance_data", DAY, "1")
     assert "cannot be read" in found.letters[0].reason
-    assert standing_of(FolderStore(tmp_path / "copy"), DAY, Filters()).dead_letters == 1
+    assert status_of_day(FolderStore(tmp_path / "copy"), DAY, Filters()).dead_letters == 1
 
 
 def test_a_rebuild_mends_a_damaged_roster(harvested: Path, tmp_path: Path) -> None:
     """The advice that goes with a damaged roster can be followed: it is made anew from what has landed."""
     key = layout.table_key("troops", DAY)
     store = damaged(harvested, tmp_path, key, b"garbage")
-    assert "rebuild" in standing_of(store, DAY, Filters()).problems[-1]
+    assert "rebuild" in status_of_day(store, DAY, Filters()).problems[-1]
     harvest(Path(store.url), rebuild=True)
     assert read_table(store, key).num_rows == 3
 

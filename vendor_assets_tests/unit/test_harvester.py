@@ -23,7 +23,7 @@ from vendor_assets.errors import (
 from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
-from vendor_assets.harvest.outcome import CHAIN, Order, Outcome, Progress
+from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome, Progress
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_table
@@ -65,11 +65,11 @@ class Bench:
         self.open.append(harvester)
         return harvester
 
-    def troops(self, order: Order) -> Outcome:
+    def troops(self, order: HarvestOptions) -> Outcome:
         return next(iter(self.harvester().troops([DAY], order)))
 
     def chain(
-        self, order: Order, *troops: str, assets: tuple[str, ...] = CHAIN
+        self, order: HarvestOptions, *troops: str, assets: tuple[str, ...] = CHAIN
     ) -> dict[tuple[str, str], Outcome]:
         partitions = [(DAY, troop) for troop in troops or ("1", "2", "3")]
         outcomes = self.harvester().chain(assets, partitions, order)  # type: ignore[arg-type]
@@ -87,8 +87,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         harvester.close()
 
 
-def click(run: str, **changes: object) -> Order:
-    return Order(run, run, **changes)  # type: ignore[arg-type]
+def click(run: str, **changes: object) -> HarvestOptions:
+    return HarvestOptions(run, run, **changes)  # type: ignore[arg-type]
 
 
 def test_a_whole_day_becomes_complete(bench: Bench) -> None:
@@ -157,7 +157,7 @@ def test_a_retry_of_the_same_root_run_pays_for_nothing(bench: Bench) -> None:
     bench.troops(click("r1"))
     bench.chain(click("r2"))
     before = bench.calls()
-    outcomes = bench.chain(Order("r3", "r2"))
+    outcomes = bench.chain(HarvestOptions("r3", "r2"))
     assert {outcome.mode for outcome in outcomes.values()} == {"report"}
     assert outcomes["performance_data", "1"].rows == 4 * 24
     assert bench.calls() == before

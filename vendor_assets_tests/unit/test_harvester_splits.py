@@ -21,7 +21,7 @@ from vendor_assets.errors import (
 )
 from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.harvester import Harvester
-from vendor_assets.harvest.outcome import CHAIN, Order, Outcome
+from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_table
@@ -59,9 +59,9 @@ class Stage:
         )
         try:
             for day in [DAY] if self.runs == 1 else []:
-                assert next(iter(harvester.troops([day], Order(run, run)))).state == "complete"
+                assert next(iter(harvester.troops([day], HarvestOptions(run, run)))).state == "complete"
             assets = CHAIN if self.runs == 1 else ("performance_data",)
-            outcomes = list(harvester.chain(assets, [(DAY, "1")], Order(run, run, **order)))
+            outcomes = list(harvester.chain(assets, [(DAY, "1")], HarvestOptions(run, run, **order)))
         finally:
             harvester.close()
         outcome = outcomes[-1]

@@ -12,7 +12,7 @@ import pytest
 from vendor_assets.errors import HarvestError
 from vendor_assets.harvest.fetching import Fetcher
 from vendor_assets.harvest.harvester import Harvester
-from vendor_assets.harvest.outcome import CHAIN, Order, Outcome
+from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon, with_plain_keys
 
@@ -30,7 +30,7 @@ def _harvest(folder: Path) -> list[Outcome]:
         now=noon,
         flush_seconds=0.0,
     )
-    order = Order("r", "r")
+    order = HarvestOptions("r", "r")
     try:
         return [
             *harvester.troops([DAY], order),

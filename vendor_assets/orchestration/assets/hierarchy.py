@@ -31,7 +31,7 @@ from vendor_assets.orchestration.runs.events import (
     events_of,
     failure_of,
     may_pass,
-    order_of,
+    options_of,
 )
 from vendor_assets.presentable import presentable
 
@@ -199,7 +199,7 @@ def build_assets(account: Account) -> list[dg.AssetsDefinition]:
     def troops(context: dg.AssetExecutionContext, config: HarvestConfig) -> Any:
         harvester: Harvester = names.of(context, "harvester")
         days = [split_key(key)[0] for key in context.partition_keys]
-        outcomes = harvester.troops(days, order_of(context.run, names, rebuild=config.rebuild))
+        outcomes = harvester.troops(days, options_of(context.run, names, rebuild=config.rebuild))
         yield from report_outcomes(context, outcomes, account)
 
     texts = {
@@ -231,8 +231,8 @@ def build_assets(account: Account) -> list[dg.AssetsDefinition]:
     def chain(context: dg.AssetExecutionContext, config: HarvestConfig) -> Any:
         harvester: Harvester = names.of(context, "harvester")
         chosen = [name for name in CHAIN if names.key(name) in context.selected_asset_keys]
-        order = order_of(context.run, names, rebuild=config.rebuild)
-        outcomes = harvester.chain(chosen, split_keys(context.partition_keys), order)
+        options = options_of(context.run, names, rebuild=config.rebuild)
+        outcomes = harvester.chain(chosen, split_keys(context.partition_keys), options)
         yield from report_outcomes(context, outcomes, account)
 
     @dg.asset(

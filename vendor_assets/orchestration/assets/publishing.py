@@ -12,7 +12,7 @@ from vendor_assets.account import Account
 from vendor_assets.days import day_window
 from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
 from vendor_assets.harvest.filters import Filters
-from vendor_assets.harvest.standing import standing_of_troops
+from vendor_assets.harvest.status import status_of_troops
 from vendor_assets.orchestration.assets.estimates import compared
 from vendor_assets.orchestration.assets.lineage import column_lineage
 from vendor_assets.orchestration.assets.pictures import troops_picture
@@ -45,7 +45,7 @@ def troop_states(store: ObjectStore, day: date, filters: Filters) -> dict[str, s
         dagster.Failure: The day has no roster.
     """
     try:
-        troops = standing_of_troops(store, day, filters)
+        troops = status_of_troops(store, day, filters)
     except ObjectNotFoundError as error:
         raise dg.Failure(
             f"troops of {day} is not materialized; materialize it first", allow_retries=False

@@ -10,7 +10,7 @@ import pyarrow as pa
 from vendor_assets.account import Account
 from vendor_assets.errors import LONGEST_MESSAGE, UPSTREAM
 from vendor_assets.harvest.harvests import quarantine_text
-from vendor_assets.harvest.outcome import Order, Outcome
+from vendor_assets.harvest.outcome import HarvestOptions, Outcome
 from vendor_assets.orchestration.assets.lineage import column_lineage
 from vendor_assets.orchestration.dagster_private import report_check
 from vendor_assets.orchestration.metadata import (
@@ -53,10 +53,10 @@ RUNLESS_JOB: Final = "none"
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
 
-def order_of(run: dg.DagsterRun, names: Names, *, rebuild: bool = False) -> Order:
+def options_of(run: dg.DagsterRun, names: Names, *, rebuild: bool = False) -> HarvestOptions:
     """The order that a run's tags express."""
     tags = run.tags
-    return Order(
+    return HarvestOptions(
         run_id=run.run_id,
         root_run_id=run.root_run_id or run.run_id,
         finished="reconcile" if tags.get(TRIGGER_TAG, LOOK_BACK) != LOOK_BACK else "replace",

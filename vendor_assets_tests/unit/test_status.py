@@ -12,8 +12,8 @@ import pytest
 from vendor_assets.errors import VendorUnauthorizedError
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
-from vendor_assets.harvest.outcome import CHAIN, Order, Outcome
-from vendor_assets.harvest.standing import Standing, standing_of
+from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome
+from vendor_assets.harvest.status import DayStatus, status_of_day
 from vendor_assets.orchestration.assets.publishing import troop_states, troops_present
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.vendors.base import Parsed, PlannedRequest, Response, reject
@@ -57,7 +57,7 @@ class Stage:
             now=noon,
             flush_seconds=0.0,
         )
-        asked = Order(run, run, **order)  # type: ignore[arg-type]
+        asked = HarvestOptions(run, run, **order)  # type: ignore[arg-type]
         try:
             found = [] if troops else list(harvester.troops([DAY], asked))
             partitions = [(DAY, troop) for troop in troops or ("1", "2")]
@@ -80,13 +80,13 @@ class Stage:
         )
         run = f"roster-{self.runs}"
         try:
-            return next(iter(harvester.troops([day], Order(run, run, **order))))  # type: ignore[arg-type]
+            return next(iter(harvester.troops([day], HarvestOptions(run, run, **order))))  # type: ignore[arg-type]
         finally:
             harvester.close()
 
-    def standing(self) -> Standing:
+    def status(self) -> DayStatus:
         """What the status says."""
-        return standing_of(self.store, DAY, Filters())
+        return status_of_day(self.store, DAY, Filters())
 
 
 @pytest.fixture
@@ -97,18 +97,18 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 def test_a_refused_key_is_told_until_a_success(stage: Stage) -> None:
     """Tables from before do not hide that the newest harvest failed: not in the status, nor in the day's check."""
     stage.harvest("r1")
-    assert (stage.standing().complete, stage.standing().problems) == (2, ())
+    assert (stage.status().complete, stage.status().problems) == (2, ())
     stage.client.judge = lambda _: VendorUnauthorizedError("the vendor refuses the key", status=401)
     assert {outcome.state for outcome in stage.harvest("r2", "1", "2")} == {"failed"}
-    standing = stage.standing()
-    assert (standing.complete, standing.failed) == (0, 2)
-    assert all("refuses the key" in problem for problem in standing.problems)
+    status = stage.status()
+    assert (status.complete, status.failed) == (0, 2)
+    assert all("refuses the key" in problem for problem in status.problems)
     check = troops_present(troop_states(stage.store, DAY, Filters()))
     assert not check.passed
     assert check.description == "2 failed: 1, 2"
     stage.client.judge = lambda _: None
     stage.harvest("r3", "1", "2")
-    assert (stage.standing().complete, stage.standing().problems) == (2, ())
+    assert (stage.status().complete, stage.status().problems) == (2, ())
     assert troops_present(troop_states(stage.store, DAY, Filters())).passed
 
 
@@ -116,9 +116,9 @@ def test_a_roster_that_failed_is_told(stage: Stage) -> None:
     """Where not even the roster is there, the status still says why."""
     stage.client.judge = lambda _: VendorUnauthorizedError("the vendor refuses the key", status=401)
     stage.harvest("r1")
-    standing = stage.standing()
-    assert not standing.roster
-    assert [problem for problem in standing.problems if problem.startswith("troops failed:")]
+    status = stage.status()
+    assert not status.roster
+    assert [problem for problem in status.problems if problem.startswith("troops failed:")]
 
 
 @pytest.mark.parametrize("asset", CHAIN)
@@ -130,7 +130,7 @@ def test_where_no_record_fits_nothing_is_green(stage: Stage, asset: str) -> None
     assert (bad.state, bad.rows, bad.quarantined > 0) == ("partial", 0, True)
     assert "in quarantine, and there are no others" in bad.message
     assert outcomes["performance_data"].state == "partial"
-    assert stage.standing().partial == 2
+    assert stage.status().partial == 2
     assert not troops_present(troop_states(stage.store, DAY, Filters())).passed
     stage.vendor.rejects = set()
     again = {
@@ -156,7 +156,7 @@ def test_an_empty_roster_after_a_full_one_fails(stage: Stage) -> None:
     first = stage.roster(after)
     assert (first.state, first.rows) == ("failed", 0)
     assert "no troop for 2026-11-21, but on 2026-11-20 there were 2" in first.message
-    assert not standing_of(stage.store, after, Filters()).roster
+    assert not status_of_day(stage.store, after, Filters()).roster
     calls = stage.client.calls.total()
     assert stage.roster(after).state == "failed"
     assert stage.client.calls.total() == calls + 1

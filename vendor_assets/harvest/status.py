@@ -1,4 +1,4 @@
-"""Standing: how far days are, from what is in the store alone."""
+"""The status of days: how far each is, from what is in the store alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _READERS: Final = 16
 
 
 @dataclass(frozen=True)
-class Standing:
+class DayStatus:
     """How far one day is.
 
     Attributes:
@@ -55,7 +55,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class TroopStanding:
+class TroopStatus:
     """How one troop's day stands; whoever tells it, the command, the UI or a report, asks :func:`standing_of_troops`.
 
     Attributes:
@@ -67,13 +67,13 @@ class TroopStanding:
     published: bool
 
 
-def standing_of_troops(
+def status_of_troops(
     store: ObjectStore,
     day: date,
     filters: Filters,
     failures: Mapping[str | None, Sequence[Failure]] | None = None,
     dead: Collection[str | None] | None = None,
-) -> dict[str, TroopStanding]:
+) -> dict[str, TroopStatus]:
     """How each troop of a day's roster stands, by partition key.
 
     Args:
@@ -90,7 +90,7 @@ def standing_of_troops(
     there = _troops(store, layout.table_prefix("performance_data", day))
     begun = {troop for asset in CHAIN for troop in _troops(store, layout.harvest_prefix(asset, day))}
 
-    def stands(troop: Troop) -> TroopStanding:
+    def stands(troop: Troop) -> TroopStatus:
         key = troop.key
         ends = {failure.state for failure in failed.get(key, ())}
         table = _table_state(store, day, key) if key in there else None
@@ -107,7 +107,7 @@ def standing_of_troops(
             state = "failed"
         else:
             state = "unfinished" if key in begun else "missing"
-        return TroopStanding(state, published=table is not None)
+        return TroopStatus(state, published=table is not None)
 
     found = map_concurrently(stands, roster, at_once=_READERS)
     return {troop.key: each for troop, each in zip(roster, found, strict=True)}
@@ -135,7 +135,7 @@ def _table_state(store: ObjectStore, day: date, troop_key: str) -> str | None:
     return state_of_table(metadata, rows)
 
 
-def standing_of(store: ObjectStore, day: date, filters: Filters) -> Standing:
+def status_of_day(store: ObjectStore, day: date, filters: Filters) -> DayStatus:
     """How far a day is; costs a few listings, and the end of each troop's table."""
     partitions = [each for each in DeadLetters(store).of_day(day) if each.letters]
     dead_letters = sum(len(each.letters) for each in partitions)
@@ -149,17 +149,17 @@ def standing_of(store: ObjectStore, day: date, filters: Filters) -> Standing:
             for failure in ends
         )
         dead = {each.troop_key for each in partitions}
-        troops = standing_of_troops(store, day, filters, failures, dead)
+        troops = status_of_troops(store, day, filters, failures, dead)
     except StorageUnavailableError:
         raise
     except (StorageError, RecordError) as error:
         if not isinstance(error, ObjectNotFoundError):
             problems.append(str(error))
-        return Standing(day, roster=False, dead_letters=dead_letters, problems=tuple(problems))
+        return DayStatus(day, roster=False, dead_letters=dead_letters, problems=tuple(problems))
     counts = dict.fromkeys(COUNTED, 0)
     for troop in troops.values():
         counts["complete" if troop.state == "empty" else troop.state] += 1
-    return Standing(
+    return DayStatus(
         day,
         roster=True,
         dead_letters=dead_letters,

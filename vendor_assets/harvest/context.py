@@ -11,13 +11,13 @@ from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.fetching import Counts, Fetcher, Pending, Work
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.landing import LandedIndex, Lander
-from vendor_assets.harvest.outcome import Order
+from vendor_assets.harvest.outcome import HarvestOptions
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.vendors.base import Asset, Vendor
 
 
 @dataclass(frozen=True)
-class Tools:
+class HarvestContext:
     """What a run gives to all of its partitions.
 
     Attributes:
@@ -48,10 +48,12 @@ class Tools:
         troop_id: str,
         lander: Lander,
         pending: Pending,
-        order: Order,
+        options: HarvestOptions,
         counts: Counts | None = None,
     ) -> Work:
         """What the fetcher shall do for one partition; ``counts`` grows by what it costs."""
-        work = Work(asset, troop_id, lander, pending, work_class=order.work_class, counts=counts or Counts())
+        work = Work(
+            asset, troop_id, lander, pending, work_class=options.work_class, counts=counts or Counts()
+        )
         self.watch(work)
         return work
