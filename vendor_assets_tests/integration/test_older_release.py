@@ -21,8 +21,8 @@ from vendor_assets_tests.support.simulator import simulator
 from vendor_assets_tests.support.truth import harvested_rows, true_rows
 
 ARCHIVE = Path(__file__).with_name("older_release.tar.xz")
-DONE, KILLED = date(2026, 11, 20), date(2026, 11, 21)
-NOW = "2026-11-22T12:00:00+00:00"
+DONE, KILLED, NEXT = (date(2026, 11, day) for day in (20, 21, 22))
+NOW = "2026-11-23T12:00:00+00:00"
 CALLS = 9
 """What the second day had been asked when it was killed."""
 UNLANDED = 2
@@ -30,7 +30,7 @@ UNLANDED = 2
 
 
 def test_a_project_of_an_older_release_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No call is made twice, no partition changes its key, and Dagster's history stays."""
+    """No call is made twice, no partition changes its key, on new days either, and Dagster's history stays."""
     with tarfile.open(ARCHIVE) as archive:
         # An argument of its own from Python 3.11.4 on.
         archive.extraction_filter = getattr(tarfile, "data_filter", None)
@@ -63,12 +63,15 @@ def test_a_project_of_an_older_release_goes_on(tmp_path: Path, monkeypatch: pyte
         again = [target for _, target, _ in vendor.log(arrivals=True)["arrivals"]]
         assert len(set(again)) == len(again)
         assert len(set(of_killed) & set(again)) <= UNLANDED
+
+        following = command.run("harvest", "--day", NEXT.isoformat(), "--no-report", "--json")
+        assert following.code == 0, following.out + following.err
     store = open_store(str(tmp_path / "data"))
-    for day in (DONE, KILLED):
+    for day in (DONE, KILLED, NEXT):
         assert harvested_rows(store, day) == true_rows(vendor.world, day, resolution_seconds=3600)
     keys = {troop.id for troop in vendor.world.troops_on(DONE, "UTC")}
     monkeypatch.chdir(tmp_path)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert set(instance.get_dynamic_partitions("troop")) == keys
         known = instance.get_materialized_partitions(dg.AssetKey("performance_data"))
-        assert known == {f"{day}|{key}" for day in (DONE, KILLED) for key in keys}
+        assert known == {f"{day}|{key}" for day in (DONE, KILLED, NEXT) for key in keys}

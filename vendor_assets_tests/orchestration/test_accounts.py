@@ -107,6 +107,9 @@ def test_an_account_sees_only_its_own_runs(both: tuple[Deployment, Deployment]) 
     click = replace_selection(run, ["prod", "troops"])
     assert About(click, Names("prod")).assets == ("troops",)
     assert About(click, Names("lab")).assets == ()
+    under = Names.for_account(lab.account)
+    assert About(replace_selection(run, ["vendors", "lab", "troops"]), under).assets == ("troops",)
+    assert About(replace_selection(run, ["lab", "troops"]), under).assets == ()
     memory = {name: alerts.Memory(seen=0) for name in ("prod", "lab")}
     prod.instance.report_run_failed(run, "it is gone")
     for name, each in memory.items():
