@@ -95,6 +95,7 @@ class Dispatch:
         self._late_seconds = terms.late_seconds(1)
         self._spaced_at = -math.inf
         self._in_flight = InFlight()
+        self._renewal = threading.Lock()
         self._block = Block()
         self._heartbeat = _Heartbeat()
 
@@ -146,7 +147,7 @@ class Dispatch:
         """Renew this process's share of the calls in flight; False once it has been idle and left."""
         with self._mutex:
             busy = self._in_flight.total or self._queues[0] or self._queues[1]
-            idle = not busy and self._clock.monotonic() - self._used_at > _IDLE_SECONDS
+            idle = not busy and (self._closed or self._clock.monotonic() - self._used_at > _IDLE_SECONDS)
             if idle:
                 self._heartbeat.detach()
         if idle:
@@ -159,13 +160,18 @@ class Dispatch:
         return True
 
     def close(self) -> None:
-        """Give back what this process holds; callers that wait get an error."""
+        """Give back what this process holds; callers that wait get an error.
+
+        Where calls are still in flight, the heartbeat gives their share back once they are over.
+        """
         with self._mutex:
             if self._closed:
                 return
             self._closed = True
             for waiter in self._waiters:
                 waiter.condition.notify()
+            if self._in_flight.sent:
+                return
             heartbeat = self._heartbeat.stop()
         if heartbeat is not None and heartbeat is not threading.current_thread():
             heartbeat.join(5.0)
@@ -184,10 +190,7 @@ class Dispatch:
                 good = self._confirm(waiter, grant)
             finally:
                 with self._mutex:
-                    if good:
-                        self._in_flight.send()
-                        self._document.count_sent()
-                    else:
+                    if not good:
                         self._in_flight.give_up()
                         waiter.grant = None
                         self._block.drop(self._document.known_valid)
@@ -384,28 +387,35 @@ class Dispatch:
 
     def _renew(self, *, sent_only: bool = False) -> None:
         """Renew this process's share of the calls in flight; it may keep what it uses, or only what it has sent."""
-        with self._mutex:
-            waiting = len(self._queues[0]) + len(self._queues[1])
-            work_class: WorkClass = BACKFILL if self._queues[1] and not self._queues[0] else SCHEDULED
-            cap = self._terms.max_in_flight
-            wanted = self._in_flight.want(waiting, cap)
-            sent = self._in_flight.sent
-            kept = sent if sent_only else self._in_flight.total
-        member = Member(0.0, wanted, 0, sent, waiting, work_class, cap)
+        with self._renewal:
+            with self._mutex:
+                waiting = len(self._queues[0]) + len(self._queues[1])
+                work_class: WorkClass = BACKFILL if self._queues[1] and not self._queues[0] else SCHEDULED
+                cap = self._terms.max_in_flight
+                wanted = self._in_flight.want(waiting, cap)
+                sent = self._in_flight.sent
+                kept = sent if sent_only else self._in_flight.total
+                # What is not kept may be another's before this process hears of it.
+                self._in_flight.limit(kept)
+            member = Member(0.0, wanted, 0, sent, waiting, work_class, cap)
 
-        def step(shares: InFlightShares, now: float) -> tuple[Member, int]:
-            return shares.renew(self._holder, member, kept, now), len(shares.members)
+            def step(shares: InFlightShares, now: float) -> tuple[Member, int]:
+                return shares.renew(self._holder, member, kept, now), len(shares.members)
 
-        before = self._clock.monotonic()
-        granted, processes = self._change_shares(step)
-        with self._mutex:
-            self._in_flight.renew(granted, processes, before)
-            self._late_seconds = self._terms.late_seconds(processes)
+            before = self._clock.monotonic()
+            granted, processes = self._change_shares(step)
+            with self._mutex:
+                self._in_flight.renew(granted, processes, before)
+                self._late_seconds = self._terms.late_seconds(processes)
 
     def _leave(self) -> None:
-        self._change_shares(lambda shares, _: shares.leave(self._holder))
-        with self._mutex:
-            self._in_flight.leave()
+        """Give back this process's share, unless it is in use again."""
+        with self._renewal:
+            with self._mutex:
+                if self._in_flight.sent or (self._in_flight.total and not self._closed):
+                    return
+                self._in_flight.limit(0)
+            self._change_shares(lambda shares, _: shares.leave(self._holder))
 
     def _change_shares(self, step: Callable[[InFlightShares, float], T]) -> T:
         def whole(snapshot: Snapshot) -> tuple[str, T]:
@@ -447,7 +457,10 @@ class Dispatch:
         fresh = FRESH_SECONDS if grant.backfill_epoch is None else BACKFILL_FRESH_SECONDS
         last = waiter.local_at + self._late_seconds
         while (now := self._clock.monotonic()) <= last:
-            if self._in_flight.lapsed(now) and not self._renew_for_one():
+            if self._in_flight.lapsed(now):
+                # This process was stopped for longer than its share lasts; others may have it.
+                self._renew(sent_only=True)
+            if not self._in_flight.may_send:
                 return False
             view = self._document.view
             if view is None or max(now, waiter.local_at) - view.at > fresh:
@@ -462,23 +475,22 @@ class Dispatch:
             if now > last:
                 return False
             fresh_still = now - view.at <= fresh + GUARD_SECONDS and not self._in_flight.lapsed(now)
-            if fresh_still and self._claim(max(at, now - _JITTER_SECONDS)):
+            if fresh_still and self._send(max(at, now - _JITTER_SECONDS)):
                 return True
         return False
 
-    def _renew_for_one(self) -> bool:
-        """This process was stopped for longer than its share lasts: see whether one more call may be in flight."""
-        self._renew(sent_only=True)
-        with self._mutex:
-            return self._in_flight.sent < self._in_flight.granted
+    def _send(self, at: float) -> bool:
+        """Take the time up to the next call that the limits permit; False where another thread has it.
 
-    def _claim(self, at: float) -> bool:
-        """Take the time up to the next call that the limits permit; False where another thread has it."""
+        From here on the call counts as sent.
+        """
         with self._mutex:
-            if at < self._spaced_at:
+            if at < self._spaced_at or not self._in_flight.may_send:
                 return False
             if spacing := self._terms.spacing_seconds:
                 self._spaced_at = at + spacing
+            self._in_flight.send()
+            self._document.count_sent()
             return True
 
 

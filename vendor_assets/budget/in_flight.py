@@ -162,6 +162,11 @@ class InFlight:
         """How many more calls may be given a slot."""
         return 0 if self.lapsed(now) else max(0, self.granted - self.total)
 
+    @property
+    def may_send(self) -> bool:
+        """Whether one more of those that have a slot may be sent; fewer may than have one where a share shrank."""
+        return self.sent < self.granted
+
     def want(self, waiting: int, cap: int) -> int:
         """How many it could use until the next renewal, with so many callers that wait."""
         wanted = min(cap, max(self.most, self.total + waiting))
@@ -175,9 +180,9 @@ class InFlight:
         self.renew_at = asked_at + (_RENEW_SECONDS if member.granted < member.wanted else 0.0)
         self.processes = processes
 
-    def leave(self) -> None:
-        """Give back what was granted."""
-        self.granted = 0
+    def limit(self, kept: int) -> None:
+        """Have no more than this until it is renewed."""
+        self.granted = min(self.granted, kept)
 
 
 def _shares(members: dict[str, Member], cap: int, turn: int) -> dict[str, int]:

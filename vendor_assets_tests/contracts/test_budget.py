@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +22,7 @@ import pytest
 from vendor_assets.budget import Backlog, Budget, Leases, Limit, Sample
 from vendor_assets.budget.breaker import PROBE_SECONDS
 from vendor_assets.budget.database import Database
-from vendor_assets.budget.in_flight import TTL_SECONDS
+from vendor_assets.budget.in_flight import TTL_SECONDS, InFlightShares
 from vendor_assets.budget.reservations import Ask
 from vendor_assets.errors import (
     BudgetDeadlineError,
@@ -426,6 +426,62 @@ def test_real_threads_stay_below_the_cap(database_url: str) -> None:
         budget.close()
     assert len(peaks) == 200
     assert max(peaks) <= 5
+
+
+def test_a_share_that_shrinks_is_not_used_before_its_process_hears_of_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a process gives back is another's at once, while its own threads ask for slots.
+
+    The answer of the database is late: between the change and the answer the other process takes what became free.
+    """
+    one, two = (
+        Budget(database_url, "acme", limits=[Limit.parse("2000/s")], share=1.0, max_in_flight=2)
+        for _ in range(2)
+    )
+    monkeypatch.setattr(one._dispatch._heartbeat, "start", lambda renew: None)
+    change = one._dispatch._change_shares
+    has_slot = threading.Event()
+
+    def call() -> None:
+        with one.slot():
+            has_slot.set()
+
+    caller = threading.Thread(target=call)
+
+    def answer_late(step: Callable[[InFlightShares, float], Any]) -> Any:
+        answer = change(step)
+        monkeypatch.undo()
+        with two.slot():
+            caller.start()
+            assert not has_slot.wait(1.0)
+        return answer
+
+    with one.slot(), one.slot():
+        pass
+    with one.slot():
+        one._dispatch._renew()
+        monkeypatch.setattr(one._dispatch, "_change_shares", answer_late)
+        one._dispatch._renew()
+    caller.join()
+    assert has_slot.is_set()
+    for budget in (one, two):
+        budget.close()
+
+
+def test_a_closed_budget_keeps_the_share_of_calls_in_flight(database_url: str) -> None:
+    """Nobody else sends in place of a call that still goes on after its budget was closed."""
+    one, two = (
+        Budget(database_url, "acme", limits=[Limit.parse("2000/s")], share=1.0, max_in_flight=1)
+        for _ in range(2)
+    )
+    with one.slot():
+        one.close()
+        with pytest.raises(BudgetDeadlineError), two.slot(deadline_seconds=1):
+            pass
+    with two.slot(deadline_seconds=30):
+        pass
+    two.close()
 
 
 def test_closing_frees_those_who_wait(database_url: str) -> None:
