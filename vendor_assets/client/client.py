@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, TypeVar
-from urllib.parse import quote, urlencode, urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from vendor_assets.budget import Budget, Slot
 from vendor_assets.budget.headers import answer_time
@@ -47,6 +47,8 @@ STREAK: Final = 8
 
 _TRANSIENT: Final = frozenset((408, 425))
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+_REDIRECTS_OF_ALL: Final = frozenset((307, 308))
+"""Those that keep method and body (RFC 9110, 15.4)."""
 
 _TENANT: Final = re.compile(r"org(ani[sz]ation)?.?id|tenant", re.IGNORECASE)
 _REGION: Final = re.compile(r"region|data.?cent(er|re)|wrong site", re.IGNORECASE)
@@ -242,7 +244,7 @@ class VendorClient:
 
     def _ask(self, fetch: _Fetch) -> Response:
         """One attempt, with the redirects that stay on the host."""
-        url = self._url(fetch.request)
+        url = self._base_url + fetch.request.target
         for _ in range(MAX_REDIRECTS + 1):
             response = self._call(url, fetch)
             if response.status == 401 and self._credentials.outdated(fetch.sent):
@@ -251,14 +253,14 @@ class VendorClient:
             location = response.headers.get("location")
             if response.status not in _REDIRECTS or not location:
                 return response
+            if fetch.request.method != "GET" and response.status not in _REDIRECTS_OF_ALL:
+                # It would become a GET, which asks something else.
+                message = "the vendor redirected to an address that takes no body; is VENDOR_URL right?"
+                raise VendorRejectedError(message, status=response.status)
             url = self._redirected(url, location, response.status)
         raise VendorRejectedError(
             f"the vendor redirected more than {MAX_REDIRECTS} times", status=response.status
         )
-
-    def _url(self, request: Request) -> str:
-        query = urlencode(request.params)
-        return f"{self._base_url}{request.path}?{query}" if query else f"{self._base_url}{request.path}"
 
     def _redirected(self, url: str, location: str, status: int) -> str:
         try:
@@ -284,7 +286,7 @@ class VendorClient:
                 if self._doubt is None:
                     fetch.usage.attempts += 1
                     fetch.usage.first_at = fetch.usage.first_at or self._now()
-                    return self._send(url, slot, fetch)
+                    return self._send(url, fetch.request, slot, fetch)
                 self._resolve(slot, fetch)
 
     @contextmanager
@@ -309,7 +311,7 @@ class VendorClient:
             self._check_ended(fetch)
             raise
 
-    def _send(self, url: str, slot: Slot, fetch: _Fetch) -> Response:
+    def _send(self, url: str, request: Request, slot: Slot, fetch: _Fetch) -> Response:
         """Send within a slot, and report the outcome to the budget and the usage."""
         usage = fetch.usage
         started = self._clock()
@@ -319,7 +321,12 @@ class VendorClient:
         calls, observed = 1, True
         try:
             fetch.sent = self._credentials.headers()
-            received = self._transport.send(url, fetch.sent)
+            received = self._transport.send(
+                url,
+                {**dict(request.headers), **fetch.sent},
+                method=request.method,
+                content=request.body.encode(),
+            )
             redaction = self._credentials.redaction
             headers, body = redaction.headers(received.headers), redaction.body(received.body)
             response, status = replace(received, headers=headers, body=body), received.status
@@ -373,7 +380,8 @@ class VendorClient:
         error.key_refused = True
         with self._lock:
             self._refused = self._refused or VendorUnauthorizedError(
-                self._credentials.redaction.message(f"GET {request.path[:200]}: {error}"), status=error.status
+                self._credentials.redaction.message(f"{request.method} {request.path[:200]}: {error}"),
+                status=error.status,
             )
         self._budget.wake()
 
@@ -384,7 +392,8 @@ class VendorClient:
         that is refused too, it is the key. It goes into the next slot, whichever thread has it.
         """
         probe = self._vendor.probe()
-        if error.status == 401 or fetch.request.path == probe.path:
+        same = fetch.request.key == probe.key if probe.has_more else fetch.request.path == probe.path
+        if error.status == 401 or same:
             self._refuse(error, fetch.request)
             return True
         with self._lock:
@@ -412,7 +421,7 @@ class VendorClient:
                 return
             probe = self._vendor.probe()
             try:
-                response = self._send(self._url(probe), slot, fetch)
+                response = self._send(self._base_url + probe.target, probe, slot, fetch)
                 throttled = self._throttled(response.status, response.headers, response.body)
                 if response.status in (401, 403) and not throttled:
                     self._refuse(doubt, probe)
@@ -462,7 +471,9 @@ class VendorClient:
         message = str(error)
         if not (isinstance(error, VendorUnauthorizedError) and error.calls == 0):
             times = "1 attempt" if usage.attempts == 1 else f"{usage.attempts} attempts"
-            message = self._credentials.redaction.message(f"GET {request.path[:200]}: {message} ({times})")
+            message = self._credentials.redaction.message(
+                f"{request.method} {request.path[:200]}: {message} ({times})"
+            )
         excerpt = self._credentials.redaction.message(
             body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace")
         )

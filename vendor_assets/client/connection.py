@@ -88,11 +88,19 @@ class Connection:
         return False
 
     def ask(
-        self, target: str, headers: Sequence[tuple[str, str]], *, until: float, max_body_bytes: int
+        self,
+        target: str,
+        headers: Sequence[tuple[str, str]],
+        *,
+        method: str = "GET",
+        content: bytes = b"",
+        until: float,
+        max_body_bytes: int,
     ) -> Response:
-        """Send a GET and read its response; of an error's body at most :data:`EXCERPT_BYTES`.
+        """Send a request and read its response; of an error's body at most :data:`EXCERPT_BYTES`.
 
         Args:
+            content: The request's body; ``headers`` have its length.
             until: Monotonic; the deadline of the last byte.
             max_body_bytes: Largest body that is read, before and after decoding.
 
@@ -103,8 +111,8 @@ class Connection:
         self.reusable = self.heard = False
         self.status, self.headers = None, {}
         try:
-            request = self._http.send(h11.Request(method="GET", target=target, headers=list(headers)))
-            request += self._http.send(h11.EndOfMessage())
+            request = self._http.send(h11.Request(method=method, target=target, headers=list(headers)))
+            request += self._http.send(h11.Data(content)) + self._http.send(h11.EndOfMessage())
         except (h11.LocalProtocolError, UnicodeError):
             # Its text may hold the key.
             raise VendorProtocolError("the request has characters that HTTP cannot carry") from None

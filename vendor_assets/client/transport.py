@@ -35,7 +35,7 @@ _FEWEST_CONNECTIONS: Final = 8
 
 
 class Transport:
-    """Sends GET requests to one host. Thread-safe.
+    """Sends requests to one host. Thread-safe.
 
     Args:
         attempt_timeout_seconds: From sending to the last byte.
@@ -80,8 +80,10 @@ class Transport:
     def __repr__(self) -> str:
         return f"Transport({self.base_url!r})"
 
-    def send(self, url: str, headers: Mapping[str, str]) -> Response:
-        """GET a URL of this host.
+    def send(
+        self, url: str, headers: Mapping[str, str], *, method: str = "GET", content: bytes = b""
+    ) -> Response:
+        """Send one request to a URL of this host.
 
         Args:
             headers: Added to the transport's own, or replacing them.
@@ -96,7 +98,7 @@ class Transport:
             connection = self._kept() or self._dial(deadline)
             before = connection.asked
             try:
-                return self._ask(connection, url, headers, deadline)
+                return self._ask(connection, url, headers, method, content, deadline)
             except VendorError as error:
                 error.calls = connection.asked - before
                 error.headers = connection.headers
@@ -115,12 +117,22 @@ class Transport:
         for connection, _ in idle:
             connection.close()
 
-    def _ask(self, connection: Connection, url: str, more: Mapping[str, str], deadline: float) -> Response:
+    def _ask(
+        self,
+        connection: Connection,
+        url: str,
+        more: Mapping[str, str],
+        method: str,
+        content: bytes,
+        deadline: float,
+    ) -> Response:
         parts = urlsplit(url)
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         replaced = {name.lower() for name in more}
         headers = {name: text for name, text in self._headers.items() if name.lower() not in replaced}
         headers |= more
+        if content or method != "GET":
+            headers["Content-Length"] = str(len(content))
         if not self._trusted:
             headers["Connection"] = "close"
         via = connection.via
@@ -130,7 +142,12 @@ class Transport:
                 headers["Proxy-Authorization"] = via.authorization
         try:
             response = connection.ask(
-                target, list(headers.items()), until=deadline, max_body_bytes=self._max_body_bytes
+                target,
+                list(headers.items()),
+                method=method,
+                content=content,
+                until=deadline,
+                max_body_bytes=self._max_body_bytes,
             )
             if via is not None and response.status == 407:
                 check_proxy(response.status, via, self._headers["Host"])

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vendor_assets.errors import RecordError, StorageUnavailableError
-from vendor_assets.harvest.plans import decode_planned, encode_leaves, encode_request
+from vendor_assets.harvest.plans import decode_planned, decode_request, encode_leaves, encode_request
 from vendor_assets.logs import get_logger
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_whole
@@ -34,7 +34,7 @@ SPLIT_PAGE: Final = 0
 
 _CHUNK: Final = pa.schema(
     [
-        pa.field(name, kind, nullable=name in ("next", "troop_id"))
+        pa.field(name, kind, nullable=name in ("next", "troop_id", "request"))
         for name, kind in {
             "request_key": pa.string(),
             "page": pa.int32(),
@@ -45,6 +45,7 @@ _CHUNK: Final = pa.schema(
             "planned_leaves": pa.string(),
             "path": pa.string(),
             "params": pa.string(),
+            "request": pa.string(),
             "status": pa.int16(),
             "headers": pa.string(),
             "fetched_at": INSTANT,
@@ -55,7 +56,7 @@ _CHUNK: Final = pa.schema(
 )
 _INDEX_COLUMNS: Final = ["request_key", "page", "next", "asset", "troop_id", "status", "fetched_at"]
 _BODY_COLUMNS: Final = [
-    "page", "planned", "planned_leaves", "path", "params", "status", "headers", "fetched_at", "body",
+    "page", "planned", "planned_leaves", "path", "params", "request", "status", "headers", "fetched_at", "body",
 ]  # fmt: skip
 _ROWS_AT_ONCE: Final = 512
 _FETCH_AGAIN: Final = "delete it to have it fetched again"
@@ -96,6 +97,7 @@ class Landed:
             "planned_leaves": encode_leaves(self.planned),
             "path": self.request.path,
             "params": json.dumps(self.request.params),
+            "request": encode_request(self.request) if self.request.has_more else None,
             "status": self.response.status,
             "headers": json.dumps(dict(self.response.headers)),
             "fetched_at": self.response.fetched_at,
@@ -305,7 +307,9 @@ def read_bodies(
             pq.ParquetFile(source, pre_buffer=False) as file,
         ):
             first = 0
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=_BODY_COLUMNS, use_threads=False):
+            # Chunks from before requests had bodies lack the column of these.
+            columns = [name for name in _BODY_COLUMNS if name in file.schema_arrow.names]
+            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False):
                 for offset in range(batch.num_rows):
                     if first + offset in rows:
                         record = {name: batch.column(name)[offset].as_py() for name in batch.schema.names}
@@ -316,7 +320,9 @@ def read_bodies(
 def _decoded(record: Mapping[str, Any]) -> tuple[PlannedRequest, Response]:
     planned = decode_planned(record["planned"], record["planned_leaves"])
     asked = None
-    if record["page"] > 1:
+    if record["page"] > 1 and record.get("request"):
+        asked = decode_request(record["request"])
+    elif record["page"] > 1:
         params = tuple((name, text) for name, text in json.loads(record["params"]))
         asked = Request(record["path"], params, planned.request.endpoint)
     headers = json.loads(record["headers"])

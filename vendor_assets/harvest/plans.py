@@ -144,7 +144,10 @@ def load_plan(store: ObjectStore, folder: str) -> Plan:
 
 def encode_request(request: Request) -> str:
     """A request as JSON text."""
-    return json.dumps([request.path, request.params, request.endpoint], separators=(",", ":"))
+    parts: list[object] = [request.path, request.params, request.endpoint]
+    if request.has_more:
+        parts += [request.method, request.body, request.headers]
+    return json.dumps(parts, separators=(",", ":"))
 
 
 def decode_request(text: str) -> Request:
@@ -154,15 +157,19 @@ def decode_request(text: str) -> Request:
         RecordError: It is damaged.
     """
     try:
-        path, params, endpoint = json.loads(text)
-        if not all(
-            isinstance(part, str) for part in (path, endpoint, *(part for pair in params for part in pair))
-        ):
+        path, params, endpoint, *more = json.loads(text)
+        method, body, headers = more or ("GET", "", [])
+        pairs = [part for pair in (*params, *headers) for part in pair]
+        if not all(isinstance(part, str) for part in (path, endpoint, method, body, *pairs)):
             raise ValueError("not a request")
-        return Request(path, tuple((name, value) for name, value in params), endpoint)
+        return Request(path, _pairs(params), endpoint, method, body, _pairs(headers))
     except (ValueError, TypeError, RecursionError) as error:
         message = f"a request that was kept cannot be read ({text[:80]!r}); delete the object that holds it"
         raise RecordError(message) from error
+
+
+def _pairs(pairs: list[list[str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in pairs)
 
 
 def encode_leaves(planned: PlannedRequest) -> str:

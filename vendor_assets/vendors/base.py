@@ -6,6 +6,7 @@ troops, the warriors of a troop, the data groups of a warrior, the performance d
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from heapq import nsmallest
-from typing import Any, ClassVar, Final, Literal, TypeGuard
+from typing import Any, ClassVar, Final, Literal, Self, TypeGuard
 from urllib.parse import quote, urlencode
 
 from vendor_assets.days import Window
@@ -50,23 +51,59 @@ _TOO_FAST: Final = re.compile(
 
 @dataclass(frozen=True)
 class Request:
-    """One GET to the vendor, without host and credentials.
+    """One question to the vendor, without host and credentials; sending it twice must change nothing there.
 
     Attributes:
         path: Path below the vendor's URL, already percent-encoded, with a leading slash.
         params: Query parameters in order; names may repeat.
         endpoint: Short name of the endpoint, for limits and counts per endpoint.
+        method: ``GET``, or another method that asks.
+        body: Sent in UTF-8; see :meth:`json` and :meth:`form`.
+        headers: Added to those of the client, like ``Content-Type``; never a credential, since they are kept.
     """
 
     path: str
     params: tuple[tuple[str, str], ...] = ()
     endpoint: str = ""
+    method: str = "GET"
+    body: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def json(cls, path: str, document: object, endpoint: str = "") -> Self:
+        """A POST of a JSON document, like a GraphQL query or a JSON-RPC call."""
+        body = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        return cls(path, (), endpoint, "POST", body, (("Content-Type", "application/json"),))
+
+    @classmethod
+    def form(cls, path: str, fields: Sequence[tuple[str, str]], endpoint: str = "") -> Self:
+        """A POST of form fields, for a query that is too long for a URL."""
+        kind = (("Content-Type", "application/x-www-form-urlencoded"),)
+        return cls(path, (), endpoint, "POST", urlencode(fields), kind)
+
+    @property
+    def target(self) -> str:
+        """Path and query as they are sent."""
+        query = urlencode(self.params)
+        return f"{self.path}?{query}" if query else self.path
 
     @property
     def key(self) -> str:
-        """The request key: the same text for the same question, whatever the order of its parameters."""
+        """The request key: the same text for the same question, whatever the order of its parameters and headers.
+
+        A body and headers are in it as a digest.
+        """
         query = urlencode(sorted(self.params))
-        return f"{self.path}?{query}" if query else self.path
+        key = f"{self.path}?{query}" if query else self.path
+        if not self.has_more:
+            return key
+        more = json.dumps([self.body, sorted(self.headers)]).encode("utf-8", "surrogatepass")
+        return f"{self.method} {key}#{hashlib.sha256(more).hexdigest()[:32]}"
+
+    @property
+    def has_more(self) -> bool:
+        """Whether it is more than a GET of path and parameters."""
+        return bool(self.method != "GET" or self.body or self.headers)
 
 
 @dataclass(frozen=True)

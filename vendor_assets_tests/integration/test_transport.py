@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -324,3 +325,44 @@ def test_no_answer_is_taken_for_another_questions(said: list[tuple[bytes, bool]]
             for worker in workers:
                 worker.join()
     assert [(nonce, body) for nonce, body in found if set(re.findall(rb"q\d{5}", body)) - {nonce}] == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_a_body_arrives_as_it_was_sent(size: int) -> None:
+    """Also one that is larger than what the sockets hold, and on a connection that is used again."""
+
+    class Echo(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            assert not self.headers["Transfer-Encoding"]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    transport = Transport(
+        f"http://127.0.0.1:{server.server_port}",
+        network=Network(),
+        pool_size=1,
+        attempt_timeout_seconds=20,
+        connect_timeout_seconds=20,
+        max_body_bytes=1 << 23,
+    )
+    try:
+        for _ in range(2):
+            answer = transport.send(f"{transport.base_url}/echo", {}, method="POST", content=content)
+            assert answer.body == content
+    finally:
+        transport.close()
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -117,11 +117,13 @@ class Script:
         self.answers = list(answers)
         self.urls: list[str] = []
         self.headers: list[Mapping[str, str]] = []
+        self.sent: list[tuple[str, bytes]] = []
         self.base_url = "https://vendor.example/prefix"
 
-    def send(self, url: str, headers: Mapping[str, str]) -> Response:
+    def send(self, url: str, headers: Mapping[str, str], *, method: str, content: bytes) -> Response:
         """The next answer."""
         self.urls.append(url)
+        self.sent.append((method, content))
         self.headers.append(headers)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
@@ -196,6 +198,43 @@ def test_an_answer_comes_with_what_it_cost(monkeypatch: pytest.MonkeyPatch) -> N
     )
     assert bench.clock.seconds == 1007.5
     assert bench.script.urls == ["https://vendor.example/prefix/v2/applications.json?names%5B%5D=a+b"] * 3
+
+
+QUERY = Request.json("/graphql", {"query": "{ a }"}, "graphql")
+
+
+def test_a_question_in_a_body_is_asked_again_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each attempt, also after a redirect that keeps the method, sends method, body and headers, and the key."""
+    bench = Bench(monkeypatch, _answer(503), _answer(307, location="/prefix/v2/graphql"), _answer())
+    bench.client.fetch(QUERY)
+    assert bench.script.urls == [
+        "https://vendor.example/prefix/graphql",
+        "https://vendor.example/prefix/graphql",
+        "https://vendor.example/prefix/v2/graphql",
+    ]
+    assert bench.script.sent == [("POST", b'{"query":"{ a }"}')] * 3
+    for headers in bench.script.headers:
+        assert headers["Content-Type"] == "application/json"
+        assert KEY in headers.values()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303])
+def test_a_redirect_that_drops_the_body_is_refused(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """It would ask something else, and the answer to that is none to our question."""
+    bench = Bench(monkeypatch, _answer(status, location="/prefix/home"), _answer())
+    with pytest.raises(VendorRejectedError, match=r"POST /graphql: the vendor redirected .* takes no body"):
+        bench.client.fetch(QUERY)
+    assert len(bench.script.sent) == 1
+
+
+def test_one_forbidden_question_at_an_address_is_no_refused_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all questions go to one path, the path of the probe says nothing; the probe itself is asked."""
+    bench = Bench(monkeypatch, _answer(403), _answer())
+    monkeypatch.setattr(NewRelic, "probe", lambda _: Request.json("/graphql", {"query": "{ me }"}))
+    with pytest.raises(VendorUnauthorizedError) as raised:
+        bench.client.fetch(QUERY)
+    assert not raised.value.key_refused
+    assert [content for _, content in bench.script.sent] == [b'{"query":"{ a }"}', b'{"query":"{ me }"}']
 
 
 def test_each_attempt_has_its_own_slot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vendor_assets.errors import HarvestError, StorageUnavailableError
-from vendor_assets.harvest.landing import Landed, Lander, read_index
+from vendor_assets.harvest.landing import Landed, Lander, read_bodies, read_index
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.vendors.base import Leaf, PlannedRequest, Request, Response
 
@@ -120,3 +120,18 @@ def test_who_was_replaced_while_the_store_was_away_lands_nothing(tmp_path: Path)
     with pytest.raises(HarvestError, match="somebody else's"):
         bench.lander.flush()
     assert bench.landed() == 0
+
+
+def test_a_page_that_was_asked_by_a_body_comes_back(tmp_path: Path) -> None:
+    """What a later page was asked with is as much part of the answer as its bytes."""
+    store = FolderStore(tmp_path)
+    first, second = (Request.json("/graphql", {"cursor": cursor}) for cursor in (None, "next"))
+    planned = PlannedRequest(first, (Leaf("troops"),))
+    lander = Lander(store, lambda n: f"raw_data/chunk-{n}", wait=lambda _: False)
+    for page, request, following in ((1, first, second), (2, second, None)):
+        response = Response(200, {}, b"{}", datetime(2026, 11, 21, tzinfo=UTC))
+        lander.add(Landed("troops", "", planned, page, request, following, response))
+    lander.flush(final=True)
+    index = read_index(store, [info.key for info in store.list("raw_data/")])
+    read = [(back, response.asked) for _, back, response in read_bodies(store, index)]
+    assert read == [(planned, None), (planned, second)]
