@@ -42,6 +42,9 @@ class Reply(NamedTuple):
     headers: Headers = ()
     leaves: tuple[str, ...] = ()
     """What a data call answered with data: warrior, data group, range and period of each leaf."""
+    queries: int = 0
+    """NRQL queries in a document of NerdGraph."""
+    queries_refused: int = 0
 
 
 @dataclass
@@ -82,6 +85,10 @@ class Dialect:
             if reply.endpoint != "data" and len(self._lists) < 10_000:
                 self._lists[target] = reply
         return reply
+
+    def visible(self, now: float) -> tuple[float, float]:
+        """The start of the retention, and until when data is settled."""
+        return now - self.retention_days * _DAY, now - self.settle_seconds
 
     def _reply(self, target: str, now: float) -> Reply:
         parts = urlsplit(target)
@@ -144,8 +151,8 @@ class Dialect:
         slices = [(begin, begin + step) for begin in range(first, math.ceil(end), step)]
         if len(slices) > 100_000:
             return error_reply("data", 422, "The time range is too long.")
-        visible = now - self.settle_seconds
-        if start < now - self.retention_days * _DAY:
+        earliest, visible = self.visible(now)
+        if start < earliest:
             visible = 0.0
         shown, headers = self._page(target, query, len(names), self.data_page_size)
         found, missing, pieces, leaves = [], [], [], []

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 KINDS: dict[str, str] = {
     "status": "answers with `status`",
@@ -39,6 +39,9 @@ KINDS: dict[str, str] = {
     "drift_missing": "ids, names and ends of timeslices are missing",
     "drift_type": "ids, names and ends of timeslices have another type",
     "clock_skew": "Date, X-RateLimit-Reset and Retry-After are `seconds` off (default an hour)",
+    "alias_timeout": "one `nrql()` of a document of NerdGraph times out, its siblings are whole",
+    "nrql_timeout": "the NRQL queries that `match` times out; others of the document are whole",
+    "nrql_error": "the same with a SERVER_ERROR",
     "retry_after": "503 with the Retry-After given as `value`",
 }
 """Kinds of faults. A number stands for ``status``: ``500``, ``502``, ``404``."""
@@ -52,14 +55,17 @@ class Fault:
 
     Args:
         count: How many are hit at most; None has no end.
+        every: Only every so many-th matching call is hit, the first included.
         skip: How many matching calls are let through first.
-        match: Regular expression that is searched in the request target.
+        match: Regular expression that is searched in the request target; in the target and body of a document
+            of NerdGraph, in the text of an NRQL query.
     """
 
     kind: str
     rate: float = 1.0
     count: int | None = None
     skip: int = 0
+    every: int = 1
     match: str = ""
     seconds: float | None = None
     status: int = 500
@@ -70,8 +76,8 @@ class Fault:
 
 
 _READERS: dict[str, Callable[[str], object]] = {
-    "kind": str, "rate": float, "count": int, "skip": int, "match": str, "seconds": float, "status": int,
-    "location": str, "value": str, "mode": str, "bytes": int,
+    "kind": str, "rate": float, "count": int, "skip": int, "every": int, "match": str, "seconds": float,
+    "status": int, "location": str, "value": str, "mode": str, "bytes": int,
 }  # fmt: skip
 
 
@@ -100,6 +106,8 @@ def parse_fault(values: Mapping[str, object]) -> Fault:
         raise ValueError(f"fault {kind!r}: {error}") from error
     if not 0 <= fault.rate <= 1:
         raise ValueError(f"fault {kind!r}: rate {fault.rate:g} is not between 0 and 1")
+    if fault.every < 1:
+        raise ValueError(f"fault {kind!r}: every {fault.every} is not 1 or more")
     if not 200 <= fault.status <= 599:
         raise ValueError(f"fault {kind!r}: status {fault.status} is not between 200 and 599")
     if fault.mode not in ("503", "reset", "refuse"):
@@ -138,6 +146,8 @@ class _Rule:
         self._seen += 1
         if self._seen <= fault.skip or (fault.count is not None and self._hit >= fault.count):
             return False
+        if (self._seen - fault.skip - 1) % fault.every:
+            return False
         if fault.rate < 1 and chance.random() >= fault.rate:
             return False
         self._hit += 1
@@ -163,10 +173,19 @@ class Faults:
         """Remove all faults; what they hit stays counted."""
         self._rules = []
 
-    def pick(self, target: str, *, refused: bool = False) -> Fault | None:
-        """The fault that hits this call, if one does; a refused one (429) meets a skewed clock only."""
+    def pick(
+        self, target: str, *, refused: bool = False, scope: Literal["call", "nrql"] = "call"
+    ) -> Fault | None:
+        """The fault that hits this call or NRQL query, if one does.
+
+        A refused call (429) meets a skewed clock only.
+        """
         for rule in self._rules:
             fault = rule.fault
+            if fault.kind.startswith("nrql_") != (scope == "nrql"):
+                continue
+            if fault.kind == "alias_timeout" and not target.startswith("/graphql"):
+                continue
             if fault.kind == "outage" or (refused and fault.kind != "clock_skew"):
                 continue
             if rule.hits(target, self._random):

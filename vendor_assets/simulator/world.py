@@ -244,12 +244,12 @@ class World:
     def troops(self, at: Instant) -> list[Troop]:
         """The troops alive at a moment: what the list call shows then."""
         moment = _seconds(at)
-        return self._troops_between(moment, moment)
+        return self.troops_between(moment, moment)
 
     def troops_on(self, day: date, timezone: str = "UTC") -> list[Troop]:
         """The troops alive at any moment of a day, by the last name they had on it."""
         start, end = day_window(day, timezone)
-        return self._troops_between(start, end)
+        return self.troops_between(start, end)
 
     def troop(self, troop_id: str, at: Instant) -> Troop | None:
         """One troop by id, alive or gone; None if it never lived until then."""
@@ -272,12 +272,12 @@ class World:
     def warriors(self, troop_id: str, at: Instant) -> list[Warrior]:
         """The warriors of a troop alive at a moment; empty for an unknown or sleeping troop."""
         moment = _seconds(at)
-        return self._warriors_between(troop_id, moment, moment)
+        return self.warriors_between(troop_id, moment, moment)
 
     def warriors_on(self, troop_id: str, day: date, timezone: str = "UTC") -> list[Warrior]:
         """The warriors of a troop alive at any moment of a day."""
         start, end = day_window(day, timezone)
-        return self._warriors_between(troop_id, start, end)
+        return self.warriors_between(troop_id, start, end)
 
     def warrior(self, warrior_id: str) -> Warrior | None:
         """One warrior by id, alive, gone or yet to come; None if there never is such a one."""
@@ -449,7 +449,8 @@ class World:
             string_id=_STRING_ID if name == "an id that is not a number" else "",
         )
 
-    def _troops_between(self, start: float, end: float) -> list[Troop]:
+    def troops_between(self, start: float, end: float) -> list[Troop]:
+        """The troops alive at any moment of [start, end), by the last name they had in it."""
         found: dict[str, Troop] = {}
         for plan in self._plans:
             for number, born, died in self._troop_lives(plan, start, end):
@@ -477,7 +478,8 @@ class World:
         born = ORIGIN + number * period + roll % 1200 * 60
         return born, born + (28 * 60 + (roll >> 16) % 1200) * 60
 
-    def _warriors_between(self, troop_id: str, start: float, end: float) -> list[Warrior]:
+    def warriors_between(self, troop_id: str, start: float, end: float) -> list[Warrior]:
+        """The warriors of a troop alive at any moment of [start, end)."""
         found = self._find_troop(troop_id)
         if found is None:
             return []
