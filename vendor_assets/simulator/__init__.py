@@ -1,4 +1,4 @@
-"""The embedded vendor: a separate program that speaks the New Relic REST v2 dialect.
+"""The embedded vendor: a separate program that speaks New Relic's REST v2 and NerdGraph.
 
 It shares no code with the rest of vendor_assets and nothing imports it, so no bug can hide on both sides of the wire.
 Start it with ``python -m vendor_assets.simulator``.
@@ -6,6 +6,9 @@ Start it with ``python -m vendor_assets.simulator``.
 - ``world``: what the vendor knows, computed from a seed; pure.
 - ``data_groups``: the values of a data group; pure.
 - ``dialect``: paths, paging, granularity and JSON of the New Relic REST v2 API; pure.
+- ``nrql``: New Relic's query language, from text to a query; pure.
+- ``timeslice_query``: a query over the world; pure.
+- ``nerdgraph``: GraphQL documents with entity searches and NRQL queries, and their limits.
 - ``limits``: the rate limit (token bucket, fixed window, sliding window); pure.
 - ``load``: capacity, queueing and collapse; pure.
 - ``faults``: what can go wrong on purpose, and when; pure.

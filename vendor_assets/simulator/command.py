@@ -17,6 +17,7 @@ from vendor_assets.simulator.dialect import Dialect
 from vendor_assets.simulator.faults import KINDS, Faults, parse_fault_flag
 from vendor_assets.simulator.limits import RateLimit, parse_limit
 from vendor_assets.simulator.load import Load
+from vendor_assets.simulator.nerdgraph import Rules
 from vendor_assets.simulator.record import Record
 from vendor_assets.simulator.server import Server
 from vendor_assets.simulator.vendor import Clock, Style, Vendor, parse_iso
@@ -131,13 +132,20 @@ def _vendor(flags: argparse.Namespace) -> Vendor:
     style = Style(flags.limit_headers, flags.header_form, flags.retry_after, flags.collapse_mode)
     log_file = None if flags.log_file is None else flags.log_file.open("a", encoding="utf-8")
     record = Record(time.time(), log_file)
-    return Vendor(dialect, clock, limit, load, faults, record, style, api_key=flags.api_key)
+    rules = Rules(
+        flags.account_id,
+        flags.requests_at_once,
+        flags.queries_per_minute,
+        flags.repeats_per_minute,
+        points_per_second=flags.points_per_second,
+    )
+    return Vendor(dialect, clock, limit, load, faults, record, style, api_key=flags.api_key, rules=rules)
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=prog,
-        description="A monitoring vendor to try things on: New Relic's REST v2 dialect, a seeded world.",
+        description="A monitoring vendor to try things on: New Relic's REST v2 and NerdGraph, a seeded world.",
         epilog="Faults: " + "; ".join(f"{kind}: {text}" for kind, text in KINDS.items()),
         allow_abbrev=False,
     )
@@ -174,6 +182,39 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--retry-after",
         choices=("seconds", "fraction", "date", "none", "garbage", "negative", "year"),
         default="none",
+    )
+
+    rules = Rules()
+    number = _between(1)
+    add(
+        "--account-id",
+        type=number,
+        default=rules.account_id,
+        help="NerdGraph: the account (default %(default)s)",
+    )
+    add(
+        "--requests-at-once",
+        type=number,
+        default=rules.requests_at_once,
+        help="NerdGraph: documents in flight (default %(default)s)",
+    )
+    add(
+        "--queries-per-minute",
+        type=number,
+        default=rules.queries_per_minute,
+        help="NerdGraph: NRQL queries (default %(default)s)",
+    )
+    add(
+        "--repeats-per-minute",
+        type=number,
+        default=rules.repeats_per_minute,
+        help="NerdGraph: one NRQL query (default %(default)s)",
+    )
+    add(
+        "--points-per-second",
+        type=_number(1),
+        default=rules.points_per_second,
+        help="NerdGraph: timeslices that a query reads before it times out (default %(default)s)",
     )
 
     add("--latency", type=_number(0), default=0.0, metavar="SECONDS", help="added to every answer")

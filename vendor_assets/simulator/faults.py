@@ -46,6 +46,9 @@ KINDS: dict[str, str] = {
 }
 """Kinds of faults. A number stands for ``status``: ``500``, ``502``, ``404``."""
 
+_ODD: tuple[object, ...] = (float("nan"), float("inf"), 2**63, None, -1.5, float("-inf"), "12")
+_ODD_SECONDS = ((-(10**11), -(10**11)), (2, 1), (1, 1), (0, 10**12), (-1, None))
+
 HTML = b"<!doctype html><html><head><title>Bad Gateway</title></head><body><h1>502</h1></body></html>"
 
 
@@ -184,7 +187,7 @@ class Faults:
             fault = rule.fault
             if fault.kind.startswith("nrql_") != (scope == "nrql"):
                 continue
-            if fault.kind == "alias_timeout" and not target.startswith("/graphql"):
+            if fault.kind == "alias_timeout" and "nrql(" not in target:
                 continue
             if fault.kind == "outage" or (refused and fault.kind != "clock_skew"):
                 continue
@@ -207,6 +210,10 @@ def spoil(kind: str, body: bytes) -> bytes:
     tree = json.loads(body)
     if "error" in tree:
         return body
+    if "data" in tree or "errors" in tree:
+        for rows in _lists(tree.get("data")):
+            _spoil_rows(kind, rows)
+        return json.dumps(tree, separators=(",", ":")).encode()
     name = next(iter(tree))
     entities: list[dict[str, Any]] = tree[name]["metrics"] if name == "metric_data" else tree[name]
     if kind == "duplicates":
@@ -214,7 +221,7 @@ def spoil(kind: str, body: bytes) -> bytes:
     elif kind == "shuffled":
         entities.reverse()
     elif kind == "weird_values":
-        odd = itertools.cycle((float("nan"), float("inf"), 2**63, None, -1.5, float("-inf"), "12"))
+        odd = itertools.cycle(_ODD)
         for entity in entities:
             for piece in entity.get("timeslices", [])[:4]:
                 piece["values"] = dict(zip(piece["values"], odd, strict=False))
@@ -226,6 +233,34 @@ def spoil(kind: str, body: bytes) -> bytes:
     return json.dumps(tree, separators=(",", ":")).encode()
 
 
+def _lists(tree: object) -> Iterator[list[dict[str, Any]]]:
+    """The entities and results in a document of NerdGraph."""
+    for name, inside in tree.items() if isinstance(tree, dict) else ():
+        if name in ("entities", "results") and isinstance(inside, list):
+            yield inside
+        else:
+            yield from _lists(inside)
+
+
+def _spoil_rows(kind: str, rows: list[dict[str, Any]]) -> None:
+    """What :func:`spoil` does to the lists of REST, done to one of NerdGraph."""
+    times = ("beginTimeSeconds", "endTimeSeconds")
+    if kind == "duplicates":
+        rows.extend(rows[:1])
+    elif kind == "shuffled":
+        rows.reverse()
+    elif kind == "weird_values":
+        odd = itertools.cycle(_ODD)
+        for row in rows[:4]:
+            names = [name for name in row if name not in (*times, "facet") and not isinstance(row[name], str)]
+            row.update(zip(names, odd, strict=False))
+    elif kind == "weird_times":
+        for row, (begin, end) in zip(rows, _ODD_SECONDS, strict=False):
+            row.update({name: odd for name, odd in zip(times, (begin, end), strict=True) if name in row})
+    else:
+        _drift(kind, rows, ("endTimeSeconds", "facet", "guid"))
+
+
 def _weird_times(slices: list[dict[str, Any]]) -> None:
     before, last = "-0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00"
     for number, piece in enumerate(slices[:5]):
@@ -235,13 +270,14 @@ def _weird_times(slices: list[dict[str, Any]]) -> None:
         )[number]  # fmt: skip
 
 
-def _drift(kind: str, entities: list[dict[str, Any]]) -> None:
+def _drift(kind: str, entities: list[dict[str, Any]], names: tuple[str, ...] = ()) -> None:
     for entity in entities:
         for target in entity.get("timeslices", [entity]):
             if kind == "drift_new":
                 target["unheard_of"] = {"since": 2031, "why": ["nobody", "knows"]}
                 continue
-            for name in ("to", "id") if "timeslices" in entity or "id" in target else ("name",):
+            usual = ("to", "id") if "timeslices" in entity or "id" in target else ("name",)
+            for name in names or usual:
                 if name not in target:
                     continue
                 old = target.pop(name)

@@ -135,14 +135,15 @@ class NerdGraph:
             variables,
             request.get("operationName"),
         )
-        counted = {"queries": document.queries, "queries_refused": document.refused}
+        queries, refused = document.queries, document.refused
         if document.repeated:
-            return refusal(429, "Too Many Requests: the same NRQL query is repeated too often.")._replace(**counted)
+            reply = refusal(429, "Too Many Requests: the same NRQL query is repeated too often.")
+            return reply._replace(queries=queries, queries_refused=refused)
         tree: dict[str, Any] = dict(result.formatted)
         if tree.get("data") is None:
             tree.pop("data", None)
         answer = json.dumps(tree, separators=(",", ":")).encode()
-        return Reply("graphql", 200, answer, leaves=tuple(dict.fromkeys(document.leaves)), **counted)
+        return Reply("graphql", 200, answer, (), tuple(dict.fromkeys(document.leaves)), queries, refused)
 
     # Fields
 
@@ -244,7 +245,6 @@ class NerdGraph:
             document.refused += 1
             raise _error("Too many NRQL queries in a minute for this account", "TOO_MANY_REQUESTS")
         if not _admits(self._same.setdefault(query, deque()), self.rules.repeats_per_minute, now):
-            document.refused += 1
             document.repeated = True
             raise _error("Too many repetitions of one query", "TOO_MANY_REQUESTS")
 

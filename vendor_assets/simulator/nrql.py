@@ -96,6 +96,7 @@ class Junction(NamedTuple):
 
 
 Condition = Comparison | Junction
+EVERYTHING = Junction("AND", ())
 
 
 @dataclass
@@ -105,7 +106,7 @@ class Query:
     select: list[tuple[str, Expression]] = field(default_factory=list)
     """Name in the results, and what it is."""
     source: str = ""
-    where: Condition = Junction("AND", ())
+    where: Condition = EVERYTHING
     facets: list[str] = field(default_factory=list)
     limit: int | None = None
     since: float | None = None

@@ -43,6 +43,7 @@ class Record:
         self.started_at = started_at
         self._log_file = log_file
         self.in_flight = 0
+        self.documents_in_flight = 0
         self.clear()
 
     def clear(self) -> None:
@@ -61,9 +62,17 @@ class Record:
         self._second = Worst(1.0)
         self._minute = Worst(60.0)
         self._peak = self.in_flight
+        self._documents = self._queries = self._queries_refused = 0
+        self._query_minute = Worst(60.0)
+        self._documents_peak = self.documents_in_flight
 
-    def arrive(self, now: float, *, with_key: bool = True) -> None:
-        """A request line is complete; ``with_key`` tells whether the request carried an API key."""
+    def arrive(self, now: float, *, with_key: bool = True, document: bool = False) -> None:
+        """A request line is complete.
+
+        Args:
+            with_key: Whether the request carried an API key.
+            document: Whether it is a document of NerdGraph.
+        """
         self._total += 1
         self._with_key += with_key
         self._first = now if self._first is None else self._first
@@ -72,6 +81,17 @@ class Record:
         self._minute.add(now)
         self.in_flight += 1
         self._peak = max(self._peak, self.in_flight)
+        if document:
+            self._documents += 1
+            self.documents_in_flight += 1
+            self._documents_peak = max(self._documents_peak, self.documents_in_flight)
+
+    def ask(self, arrived: float, queries: int, refused: int) -> None:
+        """A document of NerdGraph was read: so many NRQL queries, of which the vendor refused some."""
+        self._queries += queries
+        self._queries_refused += refused
+        for _ in range(queries):
+            self._query_minute.add(arrived)
 
     def leave(
         self,
@@ -85,6 +105,7 @@ class Record:
         served: bool = False,
         size: int = 0,
         fault: str = "",
+        queries: int = 0,
     ) -> None:
         """A request is answered, or given up.
 
@@ -93,8 +114,10 @@ class Record:
             now: When the response was handed to the network.
             outcome: The status, or what happened instead: ``reset``, ``hang``.
             served: Whether the whole right response was sent.
+            queries: NRQL queries in a document of NerdGraph.
         """
         self.in_flight -= 1
+        self.documents_in_flight -= endpoint == "graphql"
         self.answered[endpoint, outcome] += 1
         self.bytes_sent += size
         if served and outcome == "200":
@@ -116,6 +139,8 @@ class Record:
             }
             if fault:
                 line["fault"] = fault
+            if endpoint == "graphql":
+                line["queries"] = queries
             self._log_file.write(json.dumps(line) + "\n")
             self._log_file.flush()
 
@@ -127,7 +152,8 @@ class Record:
         """All of it, as JSON has it. Times are seconds since the start of the process.
 
         ``repeated`` are calls that were answered in full before; ``repeated_leaves`` are warrior, data
-        group, range and period that were answered with data before, whatever the batch was.
+        group, range and period that were answered with data before, whatever the batch was. ``violations`` are calls
+        that got a 429, and NRQL queries that were refused within a document.
         """
         by_endpoint: dict[str, dict[str, int]] = {}
         for (endpoint, outcome), count in sorted(self.answered.items()):
@@ -139,7 +165,8 @@ class Record:
             "requests": self._total,
             "requests_with_key": self._with_key,
             "by_endpoint": by_endpoint,
-            "violations": sum(by_status.get("429", 0) for by_status in by_endpoint.values()),
+            "violations": sum(by_status.get("429", 0) for by_status in by_endpoint.values())
+            + self._queries_refused,
             "worst_second": self._second.most,
             "worst_minute": self._minute.most,
             "repeated": {
@@ -151,6 +178,13 @@ class Record:
             "repeated_leaves": {"total": again, "top": _top(self._leaves)},
             "in_flight": self.in_flight,
             "peak_in_flight": self._peak,
+            "graphql": {
+                "documents": self._documents,
+                "queries": self._queries,
+                "queries_refused": self._queries_refused,
+                "worst_minute_of_queries": self._query_minute.most,
+                "peak_in_flight": self._documents_peak,
+            },
             "first_arrival": self._first,
             "last_arrival": self._last,
             "outages": list(self.outages),

@@ -80,7 +80,8 @@ class Connection(asyncio.Protocol):
                 return
             self._line_at = None
             if not call.target.startswith(CONTROL):
-                self._vendor.record.arrive(call.arrived, with_key=bool(call.key))
+                document = endpoint_of(call.target) == "graphql"
+                self._vendor.record.arrive(call.arrived, with_key=bool(call.key), document=document)
             if self._busy:
                 self._waiting.append(call)
             else:
@@ -108,7 +109,8 @@ class Connection(asyncio.Protocol):
         connection = headers.get("connection", "").lower()
         keep_alive = connection != "close" if words[2] == "HTTP/1.1" else connection == "keep-alive"
         arrived = self._vendor.elapsed() if self._line_at is None else self._line_at
-        return Call(arrived, words[0], words[1], headers.get("x-api-key", ""), keep_alive, body)
+        header = "api-key" if endpoint_of(words[1]) == "graphql" else "x-api-key"
+        return Call(arrived, words[0], words[1], headers.get(header, ""), keep_alive, body)
 
     def _refuse(self, status: int) -> None:
         self._buffer = b""
@@ -227,12 +229,13 @@ class Connection(asyncio.Protocol):
             call.arrived,
             self._vendor.elapsed(),
             reply.endpoint,
-            call.target,
+            call.request,
             outcome,
             leaves=reply.leaves,
             served=served,
             size=len(reply.body),
             fault=fault,
+            queries=reply.queries,
         )
 
     def _done(self, call: Call) -> None:

@@ -49,9 +49,9 @@ Key = tuple[str | None, ...]
 
 
 class Timeslice(NamedTuple):
-    """The six fields of a metric timeslice. Times are seconds, memory MiB."""
+    """The six fields of a metric timeslice, in the order of ``GETTERS``. Times are seconds, memory MiB."""
 
-    count: float
+    calls: float
     total: float
     exclusive: float
     minimum: float
@@ -111,15 +111,17 @@ class Reading(NamedTuple):
         behind: dict[Key, list[str]] = {}
         for attributes, series in self.series:
             key = tuple(attributes.get(name) for name in query.facets)
-            reported = False
+            samples: list[tuple[int, Sample]] = []
             for number, (start, end) in enumerate(window.buckets()):
                 values = None if start < earliest else series.values(start, end, visible_until)
                 if values is not None:
-                    reported = True
-                    sample = Sample(attributes, timeslice(series.group, values, end - start))
-                    groups.setdefault(key, self._empty())[number].append(sample)
-            if reported:
-                behind.setdefault(key, []).append(self._leaf(series))
+                    samples.append((number, Sample(attributes, timeslice(series.group, values, end - start))))
+            if not samples:
+                continue
+            behind.setdefault(key, []).append(self._leaf(series))
+            buckets = groups.setdefault(key, self._empty())
+            for number, sample in samples:
+                buckets[number].append(sample)
         kept = list(groups)
         if query.facets:
             kept = sorted(groups, key=self._rank(groups))[: query.limit or FACET_LIMIT]
@@ -293,7 +295,9 @@ def evaluate(expression: Expression, samples: list[Sample], seconds: float) -> V
         raise NrqlError(f"NRQL Syntax Error: {expression.name} is not aggregated by a function")
     argument = expression.argument
     if expression.where is not None:
-        return evaluate(argument, [one for one in samples if holds(expression.where, one.attributes)], seconds)
+        return evaluate(
+            argument, [one for one in samples if holds(expression.where, one.attributes)], seconds
+        )
     if expression.name == "rate":
         return _calculate("*", evaluate(argument, samples, seconds), expression.number / seconds)
     if expression.name.startswith("unique"):
@@ -305,14 +309,14 @@ def evaluate(expression: Expression, samples: list[Sample], seconds: float) -> V
         return _aggregate(expression.name, [one.values for one in samples])
     if argument == Attribute("*") and expression.name == "count":
         return float(len(samples))
-    fields = [value for one in samples if (value := _field(argument, one.values)) is not None]
+    fields = [part for one in samples if (part := _field(argument, one.values)) is not None]
     if expression.name in ("count", "sum"):
         return sum(fields) if expression.name == "sum" else float(len(fields))
     return _reduce(expression.name, fields)
 
 
 def _aggregate(name: str, slices: list[Timeslice]) -> Value:
-    count, total = sum(one.count for one in slices), sum(one.total for one in slices)
+    count, total = sum(one.calls for one in slices), sum(one.total for one in slices)
     if name == "apdex":
         frustrated = sum(one.exclusive for one in slices)
         together = count + total + frustrated

@@ -5,6 +5,7 @@
 ``GET state``               clock, world, limit and faults in force
 ``POST faults``             a JSON list of faults to add; ``DELETE`` removes all
 ``POST limit``              ``{"limits": ["20/s"], "kind": "sliding", "burst": 1}``
+``POST nerdgraph``          ``{"requests_at_once": 2, "queries_per_minute": 10}``: fields of ``Rules``
 ``POST load``               ``{"latency": 0.02, "capacity": 50, "collapse_factor": 3}``
 ``POST clock``              ``{"now": "2026-11-20T00:00:00Z"}`` or ``{"advance": 3600}``
 ``POST restate``            ``{"day": "2026-11-20", "factor": 1.1}``: late data for a UTC day
@@ -14,12 +15,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, date, datetime
 from email.utils import formatdate
 from http import HTTPStatus
@@ -30,6 +32,7 @@ from vendor_assets.simulator.dialect import Dialect, Headers, Reply, error_reply
 from vendor_assets.simulator.faults import Fault, Faults, parse_fault, spoil
 from vendor_assets.simulator.limits import Meter, RateLimit, parse_limit
 from vendor_assets.simulator.load import Load
+from vendor_assets.simulator.nerdgraph import TARGET, NerdGraph, Rules, refusal, refuse_key
 from vendor_assets.simulator.record import Record
 
 CONTROL = "/_control/"
@@ -80,6 +83,13 @@ class Call:
     keep_alive: bool
     body: bytes = b""
 
+    @property
+    def request(self) -> str:
+        """What tells it from others: the target, with a digest of the document for NerdGraph."""
+        if endpoint_of(self.target) != "graphql":
+            return self.target
+        return f"{TARGET}?document={hashlib.sha256(self.body).hexdigest()[:16]}"
+
 
 @dataclass
 class Vendor:
@@ -93,8 +103,10 @@ class Vendor:
     record: Record
     style: Style
     api_key: str | None = None
+    rules: Rules = field(default_factory=Rules)
 
     def __post_init__(self) -> None:
+        self._nerdgraph = NerdGraph(self.dialect, self.faults, self.rules)
         self._zero = time.monotonic()
         self._down_until = 0.0
         self._down_mode = "503"
@@ -116,6 +128,8 @@ class Vendor:
             if self._down_mode == "503":
                 return error_reply(endpoint, 503, "The service is unavailable."), None, 0.0
             return Reply(endpoint, 503, b""), Fault("reset"), 0.0
+        if endpoint == "graphql":
+            return self._judge_document(call)
         if not call.key or (self.api_key is not None and call.key != self.api_key):
             return error_reply(endpoint, 401, "The API key provided is invalid"), None, 0.0
         if len(call.target) > _TARGET_LIMIT:
@@ -132,15 +146,42 @@ class Vendor:
         reply = self._reply(call.target, endpoint, fault)
         return reply._replace(headers=reply.headers + headers), fault, self.load.delay(arrived)
 
+    def _judge_document(self, call: Call) -> tuple[Reply, Fault | None, float]:
+        """As :meth:`judge`: NerdGraph limits requests at once, not their rate."""
+        if not call.key or (self.api_key is not None and call.key != self.api_key):
+            return refuse_key(call.key), None, 0.0
+        if call.method != "POST":
+            return refusal(405, "Only POST is allowed."), None, 0.0
+        admitted = self.record.documents_in_flight <= self.rules.requests_at_once
+        subject = f"{call.target} {call.body.decode(errors='replace')}"
+        fault = self.faults.pick(subject, refused=not admitted)
+        if not admitted:
+            return refusal(429, "Too many concurrent requests"), fault, 0.0
+        reply = self._faulty("graphql", fault)
+        if reply is None:
+            kind = fault.kind if fault else ""
+            reply = self._nerdgraph.reply(call.body, self.clock.now(), call.arrived, kind)
+            self.record.ask(call.arrived, reply.queries, reply.queries_refused)
+            if reply.status == 200:
+                reply = reply._replace(body=spoil(kind, reply.body))
+        return reply, fault, self.load.delay(call.arrived)
+
+    def _faulty(self, endpoint: str, fault: Fault | None) -> Reply | None:
+        """The reply of a fault that leaves no room for the right one; None otherwise."""
+        if fault and fault.kind == "status":
+            return error_reply(endpoint, fault.status, phrase_of(fault.status))
+        if fault and fault.kind == "redirect":
+            return Reply(endpoint, 302, b"", (("Location", fault.location),))
+        if fault and fault.kind == "retry_after":
+            return error_reply(endpoint, 503, "The service is unavailable.", (("Retry-After", fault.value),))
+        return None
+
     def _reply(self, target: str, endpoint: str, fault: Fault | None) -> Reply:
         now = self.clock.now()
         kind = fault.kind if fault else ""
-        if fault and kind == "status":
-            return error_reply(endpoint, fault.status, phrase_of(fault.status))
-        if fault and kind == "redirect":
-            return Reply(endpoint, 302, b"", (("Location", fault.location),))
-        if fault and kind == "retry_after":
-            return error_reply(endpoint, 503, "The service is unavailable.", (("Retry-After", fault.value),))
+        faulty = self._faulty(endpoint, fault)
+        if faulty is not None:
+            return faulty
         if kind in ("endless_paging", "repeating_page"):
             path, query = urlsplit(target).path, parse_qsl(urlsplit(target).query)
             source = target
@@ -217,6 +258,8 @@ class Vendor:
                 case "POST", "limit":
                     self._set_limit(values)
                     return 200, {"limit": str(self.limit)}
+                case "POST", "nerdgraph":
+                    return 200, self._set_rules(values)
                 case "POST", "load":
                     self._set_load(values)
                     return 200, self.state()
@@ -291,6 +334,14 @@ class Vendor:
         if numbers:
             raise ValueError(f"unknown: {', '.join(numbers)}")
 
+    def _set_rules(self, values: dict[str, object]) -> object:
+        known = {one.name for one in fields(Rules)}
+        if not values.keys() <= known:
+            raise ValueError(f"unknown: {', '.join(values.keys() - known)}")
+        for name, value in values.items():
+            setattr(self.rules, name, type(getattr(self.rules, name))(str(value)))
+        return asdict(self.rules)
+
     def _set_clock(self, values: dict[str, object]) -> object:
         if "now" in values:
             self.clock.set(parse_iso(str(values["now"])))
@@ -319,6 +370,8 @@ def phrase_of(status: int) -> str:
 def endpoint_of(target: str) -> str:
     """The endpoint that limits and counts are kept by."""
     path = target.partition("?")[0]
+    if path == TARGET:
+        return "graphql"
     if path.endswith("/metrics/data.json"):
         return "data"
     names = {"applications.json": "applications", "hosts.json": "hosts", "metrics.json": "metrics"}
