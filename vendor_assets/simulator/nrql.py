@@ -28,7 +28,7 @@ GETTERS = ("count", "total", "totalExclusive", "min", "max", "sumOfSquares")
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800}
 _TOKEN = re.compile(
-    r"\s+|(?P<number>\d+(?:\.\d+)?)|(?P<text>'(?:[^'\\]|\\.)*')|(?P<quoted>`[^`]+`)"
+    r"\s+|(?P<number>\d{1,18}(?:\.\d{1,18})?)|(?P<text>'(?:[^'\\]|\\.)*')|(?P<quoted>`[^`]+`)"
     r"|(?P<name>[A-Za-z_][\w.]*)|(?P<mark>!=|<=|>=|[=<>(),*/+\-\[\]])"
 )
 _CLAUSES = ("SELECT", "FROM", "WHERE", "FACET", "LIMIT", "SINCE", "UNTIL", "TIMESERIES")

@@ -38,6 +38,7 @@ from vendor_assets.simulator.world import Series, Troop, Warrior, World
 BUCKETS_MOST = 366
 _DAY = 86_400
 _MINUTE = 60
+_LONGEST = 3 * 366 * _DAY
 _SOURCES = {"appId", "appName", "entity.guid", "realAgentId"}
 _RANKING = ("min", "max", "average", "count")
 
@@ -207,8 +208,8 @@ def window_of(query: Query, now: float) -> Window:
     wide = length > _DAY and bucket % 300 == 0
     unit = 3600 if old else 300 if wide else _MINUTE
     begin, end = int(since // unit) * unit, int(until // unit) * unit
-    if begin >= end:
-        raise NrqlError("The time range is empty: SINCE must be before UNTIL")
+    if not 0 < end - begin <= _LONGEST:
+        raise NrqlError("The time range is empty or too long: SINCE must be before UNTIL")
     if query.timeseries is None:
         return Window(begin, end, end - begin)
     step = math.ceil(bucket / unit) * unit
