@@ -45,6 +45,8 @@ class Reply(NamedTuple):
     queries: int = 0
     """NRQL queries in a document of NerdGraph."""
     queries_refused: int = 0
+    partial: bool = False
+    """Some fields of a document failed; the leaves are those of its siblings."""
 
 
 @dataclass

@@ -39,7 +39,7 @@ KINDS: dict[str, str] = {
     "drift_missing": "ids, names and ends of timeslices are missing",
     "drift_type": "ids, names and ends of timeslices have another type",
     "clock_skew": "Date, X-RateLimit-Reset and Retry-After are `seconds` off (default an hour)",
-    "alias_timeout": "one `nrql()` of a document of NerdGraph times out, its siblings are whole",
+    "alias_timeout": "the first `nrql()` of a document of NerdGraph times out, its siblings are whole",
     "nrql_timeout": "the NRQL queries that `match` times out; others of the document are whole",
     "nrql_error": "the same with a SERVER_ERROR",
     "retry_after": "503 with the Retry-After given as `value`",

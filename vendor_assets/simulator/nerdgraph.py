@@ -13,7 +13,7 @@ nrql/using-nrql/rate-limits-nrql-queries. What is not documented follows what pe
 Where neither says anything: a query of NRQL over the account's limit fails alone, with TOO_MANY_REQUESTS, since
 "queries may be rejected"; a repeated one makes the whole document a 429, as documented; an account that the key
 cannot see is ACCESS_DENIED; wrong NRQL is a SERVER_ERROR. An application whose id is no number has no
-``applicationId``, which is an Int; its GUID has the id.
+``applicationId``, which is an Int; its GUID has the id, and has no padding.
 """
 
 from __future__ import annotations
@@ -143,7 +143,8 @@ class NerdGraph:
         if tree.get("data") is None:
             tree.pop("data", None)
         answer = json.dumps(tree, separators=(",", ":")).encode()
-        return Reply("graphql", 200, answer, (), tuple(dict.fromkeys(document.leaves)), queries, refused)
+        leaves = tuple(dict.fromkeys(document.leaves))
+        return Reply("graphql", 200, answer, (), leaves, queries, refused, partial=bool(result.errors))
 
     # Fields
 

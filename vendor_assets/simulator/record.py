@@ -106,6 +106,7 @@ class Record:
         size: int = 0,
         fault: str = "",
         queries: int = 0,
+        partial: bool = False,
     ) -> None:
         """A request is answered, or given up.
 
@@ -115,6 +116,7 @@ class Record:
             outcome: The status, or what happened instead: ``reset``, ``hang``.
             served: Whether the whole right response was sent.
             queries: NRQL queries in a document of NerdGraph.
+            partial: Some of its fields failed: asked for again it is not repeated, its leaves are.
         """
         self.in_flight -= 1
         self.documents_in_flight -= endpoint == "graphql"
@@ -122,8 +124,8 @@ class Record:
         self.bytes_sent += size
         if served and outcome == "200":
             request = canonical(target)
-            self._served[request] += 1
-            if self._served[request] > 1:
+            self._served[request] += not partial
+            if self._served[request] > 1 and not partial:
                 self._repeated[endpoint] += 1
             self._leaves.update(leaves)
         if len(self._arrivals) < _ARRIVALS_KEPT:

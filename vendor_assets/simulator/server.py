@@ -158,7 +158,7 @@ class Connection(asyncio.Protocol):
             self._start_drip(call, reply, fault)
         else:
             # Counted before it is sent: whoever has the response finds it in the log.
-            right = kind in ("", "latency", "clock_skew")
+            right = kind in ("", "latency", "clock_skew", "alias_timeout")
             self._leave(call, reply, str(reply.status), served=right, fault=kind)
             head = self._head(
                 reply.status,
@@ -236,6 +236,7 @@ class Connection(asyncio.Protocol):
             size=len(reply.body),
             fault=fault,
             queries=reply.queries,
+            partial=reply.partial,
         )
 
     def _done(self, call: Call) -> None:

@@ -513,6 +513,11 @@ def test_faults_of_single_queries() -> None:
             assert all(error["extensions"]["errorClass"] == "TIMEOUT" for error in answer.tree["errors"])
         assert failed == [0, 10]
         assert running.log()["faults"] == {"alias_timeout": 2, "nrql_timeout": 20}
+        running.clear_faults()
+        assert "errors" not in _ask(running, _queries(**texts)).tree
+        log = running.log()
+        assert log["repeated"]["total"] == 0
+        assert log["repeated_leaves"]["total"] > 0
 
 
 def test_faults_of_whole_documents() -> None:
