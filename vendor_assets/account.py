@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
@@ -30,6 +31,7 @@ class Account:
         name: The account's name in Dagster, where several are harvested by one deployment; empty for the only one.
         key_prefix: Prefix of its assets' keys in Dagster; None for its name.
         vendor_account: The account at the vendor, where several are harvested at one address; empty: it has no name.
+        vendor_options: The vendor's own settings.
         look_back_days: How many days before the newest one the schedule ``look_back`` fetches again; 0 is none.
         retention_days: After how many days the schedule ``landing_retention`` removes the answers of complete
             partitions; None keeps all.
@@ -54,6 +56,7 @@ class Account:
     name: str = ""
     key_prefix: tuple[str, ...] | None = None
     vendor_account: str = ""
+    vendor_options: Mapping[str, str] = field(default_factory=dict)
     look_back_days: int = 0
     retention_days: int | None = None
     login: Login = field(default_factory=Login)

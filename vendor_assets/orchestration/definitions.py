@@ -53,6 +53,7 @@ def build_resources(
         kind=account.vendor.kind,
         url=account.vendor_url,
         account=account.vendor_account,
+        options=dict(account.vendor_options),
         api_key=_reference(account.key, SIMULATOR_API_KEY),
         user=account.login.user,
         password=_reference(account.login.password),

@@ -23,6 +23,7 @@ from vendor_assets.secret import Secret
 from vendor_assets.storage.marker import Claim, open_marked_store
 from vendor_assets.storage.objects import ObjectStore, open_store
 from vendor_assets.storage.source import Source
+from vendor_assets.vendors import Vendor
 
 
 class StoreResource(dg.ConfigurableResource[Any]):
@@ -88,6 +89,7 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
     kind: str = Field(description="The vendor's dialect: new_relic, prometheus, or an entry point's name")
     url: str = Field(description="The vendor's address")
     account: str = Field(default="", description="The account's name, where several are harvested there")
+    options: dict[str, str] = Field(default={}, description="The vendor's own settings")
     api_key: str = Field(default="", description="The key; give it as an environment variable")
     user: str = Field(default="", description="For basic authentication")
     password: str = Field(default="", description="The user's; give it as an environment variable")
@@ -123,6 +125,14 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
             ConfigurationError: Its file cannot be read.
         """
         return self._secret("VENDOR_ASSETS_DB", self.database_url).read()
+
+    def vendor(self) -> Vendor:
+        """The vendor's dialect.
+
+        Raises:
+            ConfigurationError: There is none of this kind, or it cannot have this account or these options.
+        """
+        return vendors.make(self.kind, self.account, self.options)
 
     def budget(self) -> Budget:
         """The budget of this vendor account."""
@@ -177,7 +187,7 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
                 self.client_cert,
                 self.client_key,
             ),
-            vendor=vendors.load(self.kind)(),
+            vendor=self.vendor(),
             budget=budget,
             max_in_flight=self.max_in_flight,
             max_attempts=max_attempts,
@@ -248,7 +258,7 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
             store.prepare()
             harvester = Harvester(
                 store=store,
-                vendor=vendors.load(self.vendor_api.kind)(),
+                vendor=self.vendor_api.vendor(),
                 client=client,
                 liveness=leases,
                 zone=parse_time_zone(self.timezone),

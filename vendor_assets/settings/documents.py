@@ -143,6 +143,8 @@ def _held(where: str, key: str, variable: str, environ: Mapping[str, str]) -> st
 
 
 def _text(where: str, key: str, value: Any) -> str:
+    if key == "options" and isinstance(value, Mapping):
+        return ",".join(f"{name}={_option(key, where, each)}" for name, each in value.items())
     if isinstance(value, list) and all(isinstance(item, (str, int)) for item in value):
         return ",".join(map(str, value))
     if isinstance(value, bool) or (
@@ -150,6 +152,11 @@ def _text(where: str, key: str, value: Any) -> str:
     ):
         raise ConfigurationError(f"{where}: {key} is no text, number or list of these")
     return str(value)
+
+
+def _option(key: str, where: str, value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else _text(where, key, value)
+    return text.replace("%", "%25").replace(",", "%2C")
 
 
 def _unknown(key: str) -> str:

@@ -33,8 +33,9 @@ EMBEDDED_STORE: Final = "./demo_data"
 _ACCOUNT: Final = re.compile(r"[A-Za-z0-9._+:/@-]{1,100}")
 
 NAMES: Final = (
-    "VENDOR_KIND", "VENDOR_URL", "VENDOR_ACCOUNT", "VENDOR_API_KEY", "VENDOR_API_KEY_FILE", "VENDOR_USER",
-    "VENDOR_PASSWORD", "VENDOR_PASSWORD_FILE", "VENDOR_TOKEN", "VENDOR_TOKEN_FILE", "VENDOR_HEADERS",
+    "VENDOR_KIND", "VENDOR_OPTIONS", "VENDOR_URL", "VENDOR_ACCOUNT", "VENDOR_API_KEY",
+    "VENDOR_API_KEY_FILE", "VENDOR_USER", "VENDOR_PASSWORD",
+    "VENDOR_PASSWORD_FILE", "VENDOR_TOKEN", "VENDOR_TOKEN_FILE", "VENDOR_HEADERS",
     "VENDOR_HEADERS_FILE", "VENDOR_PROXY", "VENDOR_PROXY_FILE", "VENDOR_CA_BUNDLE", "VENDOR_CLIENT_CERT",
     "VENDOR_CLIENT_KEY", "VENDOR_RATE", "VENDOR_SHARE", "VENDOR_MAX_IN_FLIGHT", "VENDOR_ASSETS_STORE",
     "VENDOR_ASSETS_DB", "VENDOR_ASSETS_DB_FILE", "VENDOR_ASSETS_START", "VENDOR_ASSETS_TIMEZONE",
@@ -95,8 +96,12 @@ def _read(
     root: Path,
     now: datetime,
 ) -> Account:
+    kind = values.get("VENDOR_KIND", "new_relic")
     with parse.named("VENDOR_KIND"):
-        vendor = vendors.load(values.get("VENDOR_KIND", "new_relic"))()
+        vendors.load(kind)
+    vendor_account = _account(values.get("VENDOR_ACCOUNT", ""), secrets.values())
+    options = parse.options(values.get("VENDOR_OPTIONS", ""))
+    vendor = vendors.make(kind, vendor_account, options)
     text = values.get("VENDOR_URL", "")
     url = normal_address(check_url(text)) if text else ""
     embedded = not url
@@ -139,7 +144,8 @@ def _read(
         alert=(alert := parse.alert(secrets["VENDOR_ASSETS_ALERT_URL"])),
         alert_network=_network(environ, {}, Secret("VENDOR_PROXY"), alert.read(), root),
         filters=Filters.parse(values),
-        vendor_account=_account(values.get("VENDOR_ACCOUNT", ""), secrets.values()),
+        vendor_account=vendor_account,
+        vendor_options=options,
     )
 
 

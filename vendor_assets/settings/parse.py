@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.secret import Secret
@@ -45,6 +45,25 @@ def path(text: str, root: Path) -> str:
         return str((root / Path(text).expanduser()).absolute())
     except (OSError, RuntimeError):
         return str(root / text)
+
+
+def options(text: str) -> dict[str, str]:
+    """``name=value`` pairs with commas between; %2C is a comma in a value, %25 a percent sign.
+
+    Raises:
+        ConfigurationError: A pair cannot be read, or a name comes twice.
+    """
+    found: dict[str, str] = {}
+    for pair in filter(str.strip, text.split(",")):
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not (equals and name):
+            raise ConfigurationError(
+                f"VENDOR_OPTIONS has {pair.strip()!r}; give name=value, several with commas between"
+            )
+        if name in found:
+            raise ConfigurationError(f"VENDOR_OPTIONS has {name!r} twice; leave one of them out")
+        found[name] = unquote(value)
+    return found
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Final
@@ -44,4 +45,19 @@ def load(kind: str) -> type[Vendor]:
     raise ConfigurationError(f"vendor kind {kind!r} is unknown; accepted are {', '.join(kinds())}")
 
 
-__all__ = ["ENTRY_POINT_GROUP", "Vendor", "kinds", "load"]
+def make(kind: str, account: str = "", options: Mapping[str, str] | None = None) -> Vendor:
+    """The vendor of this name, as a deployment wants it.
+
+    Raises:
+        ConfigurationError: No such vendor, or it cannot have this account or these options.
+    """
+    vendor = load(kind)
+    options = options or {}
+    for name in options:
+        if name not in vendor.options:
+            accepted = ", ".join(f"{known} ({what})" for known, what in vendor.options.items()) or "none"
+            raise ConfigurationError(f"VENDOR_OPTIONS has {name!r}; {vendor.title} accepts {accepted}")
+    return vendor.configured(account, options)
+
+
+__all__ = ["ENTRY_POINT_GROUP", "Vendor", "kinds", "load", "make"]

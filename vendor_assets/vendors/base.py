@@ -220,6 +220,21 @@ class Vendor(ABC):
     needs_api_key: ClassVar[bool] = True
     page_headers: ClassVar[tuple[str, ...]] = ("link", "content-type")
     """Lower-case names of the response headers that ``parse`` needs; they are kept with the body."""
+    options: ClassVar[Mapping[str, str]] = {}
+    """Its own settings, as ``VENDOR_OPTIONS`` gives them: name to what is accepted, in a few words."""
+
+    @classmethod
+    def configured(cls, account: str, options: Mapping[str, str]) -> Self:  # noqa: ARG003  needed by some
+        """The vendor as a deployment wants it.
+
+        Args:
+            account: The account at the vendor, ``VENDOR_ACCOUNT``; empty where it is not set.
+            options: Texts by name; all names are among :attr:`options`.
+
+        Raises:
+            ConfigurationError: The account or an option cannot be used: its name, the value and what is accepted.
+        """
+        return cls()
 
     @abstractmethod
     def auth_headers(self, api_key: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ import pytest
 
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.settings import FILE, KEYS, NAMES, REFERENCES, SECRETS, account_of, read_accounts
+from vendor_assets.vendors.new_relic import NewRelic
 
 TWO = """
 [accounts.newrelic_prod]
@@ -55,6 +56,15 @@ def test_every_setting_has_a_key() -> None:
     assert len(KEYS) + len(REFERENCES) == len(NAMES)
     assert set(KEYS).isdisjoint(REFERENCES)
     assert not {name.removeprefix("VENDOR_").removeprefix("ASSETS_").lower() for name in SECRETS} & set(KEYS)
+
+
+def test_a_vendors_own_settings_may_be_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a document they are a table or a list of pairs."""
+    monkeypatch.setattr(NewRelic, "options", {"a": "", "b": ""})
+    for options in ({"a": "1,2%", "b": True}, ["a=1%2C2%25", "b=true"]):
+        document = {"url": "http://x", "api_key_env": "K", "options": options}
+        found = account_of("one", document, {"K": "k"}, root=tmp_path)
+        assert found.vendor_options == {"a": "1,2%", "b": "true"}
 
 
 def test_two_accounts_may_share_a_budget_on_purpose(tmp_path: Path) -> None:

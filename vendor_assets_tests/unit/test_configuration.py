@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.settings import SIMULATOR_API_KEY, SIMULATOR_URL, project_root, read
+from vendor_assets.vendors.new_relic import NewRelic
 
 REAL = {"VENDOR_URL": "https://api.example.com", "VENDOR_API_KEY": "secret-key"}
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -75,6 +78,9 @@ def test_the_finest_timeslice_is_the_vendors() -> None:
         ({"VENDOR_ASSETS_DB": "postgresql://u:secret@h/d"}, "VENDOR_ASSETS_DB is; set VENDOR_URL"),
         (REAL | {"VENDOR_ACCOUNT": "a#b"}, "VENDOR_ACCOUNT='a#b' is not accepted"),
         (REAL | {"VENDOR_ACCOUNT": "secret-key"}, "VENDOR_ACCOUNT holds the key"),
+        (REAL | {"VENDOR_OPTIONS": "a"}, "VENDOR_OPTIONS has 'a'; give name=value"),
+        (REAL | {"VENDOR_OPTIONS": "a=1,a=2"}, "VENDOR_OPTIONS has 'a' twice"),
+        (REAL | {"VENDOR_OPTIONS": "a=1"}, "VENDOR_OPTIONS has 'a'; New Relic accepts none"),
         ({"VENDOR_RATE": "fast"}, "VENDOR_RATE='fast'.* 20/s"),
         ({"VENDOR_RATE": "20/s,0/min"}, "VENDOR_RATE='20/s,0/min'"),
         ({"VENDOR_SHARE": "0"}, "VENDOR_SHARE='0' .* above 0 to 1"),
@@ -102,6 +108,27 @@ def test_a_wrong_value_is_one_line(environ: dict[str, str], message: str) -> Non
         read(environ, root=ROOT, now=NOW)
     assert "\n" not in str(raised.value)
     assert "secret" not in str(raised.value)
+
+
+def test_a_vendor_has_settings_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They reach it with the account, and names that it does not know are refused."""
+
+    class Acme(NewRelic):
+        options: ClassVar[Mapping[str, str]] = {"tag": "a tag's name", "raw": "true or false"}
+        made: ClassVar[list[tuple[str, Mapping[str, str]]]] = []
+
+        @classmethod
+        def configured(cls, account: str, options: Mapping[str, str]) -> Acme:
+            cls.made.append((account, options))
+            return cls()
+
+    monkeypatch.setattr("vendor_assets.vendors.load", lambda kind: Acme)
+    given = REAL | {"VENDOR_ACCOUNT": "7", "VENDOR_OPTIONS": "tag=a%2Cb, raw=true"}
+    found = read(given, root=ROOT, now=NOW)
+    assert found.vendor_options == {"tag": "a,b", "raw": "true"}
+    assert Acme.made == [("7", {"tag": "a,b", "raw": "true"})]
+    with pytest.raises(ConfigurationError, match=r"'tga'; New Relic accepts tag \(a tag's name\), raw"):
+        read(REAL | {"VENDOR_OPTIONS": "tga=x"}, root=ROOT, now=NOW)
 
 
 def test_a_real_vendors_store_is_not_the_embedded_vendors() -> None:
