@@ -57,6 +57,7 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
     )
     url: str = Field(description="The vendor's address")
     kind: str | None = Field(default=None, description="new_relic, prometheus, or an entry point's name")
+    options: dict[str, Any] | None = Field(default=None, description="Settings of the vendor's own")
     account: str | None = Field(default=None, description="Whose budget it is; by default the account's own")
     api_key_env: str | None = Field(default=None, description="Variable that holds the key")
     api_key_file: str | None = Field(default=None, description="File that holds the key")
