@@ -420,8 +420,9 @@ def data_leaf(warrior_id: str, data_group: str, window: Window) -> Leaf:
 def within_bounds(
     planned: PlannedRequest, most_characters: int, split: Callable[[PlannedRequest], list[PlannedRequest]]
 ) -> Iterator[PlannedRequest]:
-    """A request, or the parts of one that is longer than a URL may be."""
-    parts = split(planned) if len(planned.request.key) > most_characters else []
+    """A request, or the parts of one whose URL, or body, is longer than it may be."""
+    length = max(len(planned.request.key), len(planned.request.body))
+    parts = split(planned) if length > most_characters else []
     if not parts:
         yield planned
     for part in parts:

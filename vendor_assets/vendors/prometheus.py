@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from math import isfinite, isnan
-from typing import Any, ClassVar, Final, Literal
-from urllib.parse import quote, urlencode
+from typing import Any, ClassVar, Final, Literal, Self
+from urllib.parse import parse_qsl, quote, urlencode
 
 from vendor_assets.days import Window
-from vendor_assets.errors import VendorProtocolError
+from vendor_assets.errors import ConfigurationError, VendorProtocolError
 from vendor_assets.presentable import presentable
 from vendor_assets.vendors.base import (
     Asset,
@@ -41,8 +41,16 @@ from vendor_assets.vendors.base import (
 MAX_POINTS: Final = 11_000
 """Points of one series in one answer; a query for more is refused with 400. Source: ``query_range`` in web/api/v1."""
 
-MAX_QUERY_CHARACTERS: Final = 4000
+MAX_URL_CHARACTERS: Final = 4000
 """Length of path and query; servers and proxies commonly take 8 KB of headers."""
+
+MAX_FORM_CHARACTERS: Final = 16_000
+"""Length of a form, percent-encoded; a longer query than fits into a URL is posted.
+
+The least of the servers' limits is VictoriaMetrics' ``-search.maxQueryLen``, 16,384 bytes of the query before it is
+encoded. Go's ``ParseForm`` takes 10 MB, nginx' ``client_max_body_size`` 1 MB; Mimir's
+``-query-frontend.max-query-expression-size-bytes`` is off by default.
+"""
 
 MAX_METRIC_POINTS: Final = 50_000
 """Metrics times points in one answer: since a metric has many series, this keeps answers to some ten megabytes."""
@@ -61,6 +69,21 @@ https://docs.victoriametrics.com/victoriametrics/cluster-victoriametrics/#cluste
 https://docs.victoriametrics.com/victoriametrics/#prometheus-querying-api-enhancements.
 """
 
+COUNTERS: Final = ("_total", "_sum", "_count", "_bucket")
+"""How the names of counters end, also of those that make a classic histogram or a summary.
+
+Source: https://prometheus.io/docs/practices/naming/.
+"""
+
+BUCKETS: Final = "_bucket"
+"""How the names of a classic histogram's counters by upper bound end."""
+
+RATE: Final = "__rate__"
+"""A label that tells whose rate a series is: functions leave out the metric's name. Names with ``__`` are no user's."""
+
+QUANTILE: Final = "__quantile__"
+"""A label that tells a computed quantile and of what: ``0.95 http_request_duration_seconds_bucket``."""
+
 _ANSWER_FIELDS: Final = frozenset(
     ("status", "data", "warnings", "infos", "errorType", "error", "isPartial", "stats", "trace")
 )
@@ -74,6 +97,16 @@ _NAMES: Final = re.compile(r'(.*[,{]__name__=~)"((?:\\.|[^"\\])*)"(\}[^"]*)', re
 _ALTERNATIVES: Final = re.compile(r"(?:\\.|[^\\|])+", re.DOTALL)
 _LITERAL: Final = re.compile(r"\\(.)", re.DOTALL)
 _SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
+_COMPUTED: Final = re.compile(
+    rf'label_replace\(.*,"({RATE}|{QUANTILE})","((?:\\.|[^"\\])*)","",""\)', re.DOTALL
+)
+_NOT_IN_NAMES: Final = frozenset(("__name__", "job", "instance", RATE, QUANTILE))
+_JOINTS: Final = frozenset(("(", "or", ")"))
+"""The lines of a query that join the others; no string literal of ours has a line end."""
+_STRING: Final = r'"(?:\\.|[^"\\\x00-\x1f])*"'
+_MATCHER: Final = rf" *(?:[a-zA-Z_][a-zA-Z0-9_]*|{_STRING}) *(?:=~|!~|!=|=) *{_STRING} *"
+_MATCH: Final = rf"\{{({_MATCHER}(?:,{_MATCHER})*),? *\}}"
+_QUANTILE: Final = r"0?\.([0-9]{0,8}[1-9])0*"
 
 
 class Prometheus(Vendor):
@@ -91,9 +124,18 @@ class Prometheus(Vendor):
     (the server's default) at its end. The server is asked at t + resolution for the samples up to a millisecond
     before; up to Prometheus 2, one at a millisecond before t counts for t as well. ``NaN`` becomes null; infinities
     are kept. A value's name is the metric's with its labels but ``job`` and ``instance``:
-    ``node_cpu_seconds_total{cpu="0",mode="idle"}``.
+    ``node_cpu_seconds_total{cpu="0",mode="idle"}``. What is computed of a metric has another name, so that a store
+    never holds both under one: ``rate(node_cpu_seconds_total{cpu="0",mode="idle"})``,
+    ``histogram_quantile(0.95, http_request_duration_seconds{code="200"})``. The data group is the metric's, and the
+    lists name metrics, whatever is computed of them.
 
     A success with warnings, for fewer stores than there are or for other times than those asked, is incomplete.
+
+    Args:
+        match: Matchers that each series has to meet, like ``env="prod"``.
+        rates: Whether counters are asked for as rates per second over the timeslice; it needs two samples there.
+        quantiles: Which quantiles over the timeslice take the place of a classic histogram's buckets, as texts.
+        posts: Whether queries that are too long for a URL are posted, or several shorter ones take their place.
     """
 
     kind: ClassVar[str] = "prometheus"
@@ -101,6 +143,47 @@ class Prometheus(Vendor):
     rosters: ClassVar[Literal["current", "historical"]] = "historical"
     needs_api_key: ClassVar[bool] = False
     page_headers: ClassVar[tuple[str, ...]] = ("content-type",)
+    options: ClassVar[Mapping[str, str]] = {
+        "match": 'a selector like {env="prod"}',
+        "counters": "raw or rate",
+        "histograms": "buckets, or quantiles like 0.5 0.95 0.99",
+        "post": "true or false",
+    }
+
+    def __init__(
+        self, match: str = "", *, rates: bool = False, quantiles: tuple[str, ...] = (), posts: bool = True
+    ) -> None:
+        self._match = match
+        self._rates = rates
+        self._quantiles = quantiles
+        self._posts = posts
+
+    @classmethod
+    def configured(cls, account: str, options: Mapping[str, str]) -> Self:  # noqa: ARG003  it has no accounts
+        """The vendor with the options of a deployment.
+
+        Raises:
+            ConfigurationError: A value is none that the option accepts.
+        """
+        given = {name: text for name, text in options.items() if text.strip()}
+
+        def chosen(name: str, default: str, accepted: str) -> re.Match[str]:
+            text = given.get(name, default).strip()
+            if (found := re.fullmatch(accepted, text)) is None:
+                shown = f"VENDOR_OPTIONS has {name}={presentable(text, 100)}"
+                raise ConfigurationError(f"{shown}; {cls.title} accepts {cls.options[name]}")
+            return found
+
+        match = chosen("match", "{}", _MATCH if "match" in given else r"\{()\}")
+        quantiles = re.findall(
+            _QUANTILE, chosen("histograms", "buckets", rf"buckets|{_QUANTILE}([, ]+{_QUANTILE})*")[0]
+        )
+        return cls(
+            match[1].strip(),
+            rates=chosen("counters", "raw", "raw|rate")[0] == "rate",
+            quantiles=tuple(sorted({f"0.{digits}" for digits in quantiles})),
+            posts=chosen("post", "true", "true|false")[0] == "true",
+        )
 
     def auth_headers(self, api_key: str) -> dict[str, str]:
         """A bearer token where there is a key, else nothing."""
@@ -112,16 +195,25 @@ class Prometheus(Vendor):
 
     def troops(self, day: Window) -> PlannedRequest:
         """Values of the label ``job``."""
-        return PlannedRequest(_label_values("job", {}, day), (Leaf("troops"),))
+        return PlannedRequest(self._label_values("job", {}, day), (Leaf("troops"),))
 
     def warriors(self, troop_id: str, day: Window) -> PlannedRequest:
         """Values of the label ``instance`` of a job."""
-        return PlannedRequest(_label_values("instance", {"job": troop_id}, day), (Leaf("warriors"),))
+        return PlannedRequest(self._label_values("instance", {"job": troop_id}, day), (Leaf("warriors"),))
 
     def data_groups(self, troop_id: str, warrior_id: str, day: Window) -> PlannedRequest:
         """Names of the metrics of an instance; ``parse`` sorts them into groups."""
-        request = _label_values("__name__", {"job": troop_id, "instance": warrior_id}, day)
+        request = self._label_values("__name__", {"job": troop_id, "instance": warrior_id}, day)
         return PlannedRequest(request, (Leaf(warrior_id, warrior_id=warrior_id),))
+
+    def _label_values(self, label: str, labels: Mapping[str, str], day: Window) -> Request:
+        match = (("match[]", _selector(labels, self._match)),) if labels or self._match else ()
+        # The end is included there, not here.
+        times = (
+            ("start", _seconds(day.start - LOOKBACK)),
+            ("end", _seconds(day.end - timedelta(milliseconds=1))),
+        )
+        return Request(f"/api/v1/label/{label}/values", (*match, *times, *WHOLE), "label_values")
 
     def performance_data(
         self,
@@ -133,27 +225,59 @@ class Prometheus(Vendor):
     ) -> list[PlannedRequest]:
         """``query_range`` for several groups of an instance at a time, the day cut by the limit of points.
 
-        Timeslices start at the day's start and every resolution after it, all before the day's end. Raises as
-        :meth:`check_resolution`.
+        Timeslices start at the day's start and every resolution after it, all before the day's end. A query that is
+        too long for a URL is posted, any other is not: it is cached and logged as before, and a gateway that takes GET
+        only stands in the way of large instances alone. Raises as :meth:`check_resolution`.
         """
         self.check_resolution(resolution_seconds)
         planned: list[PlannedRequest] = []
-        labels = {"job": troop_id, "instance": warrior_id}
-        for window in _cut(day, resolution_seconds):
+        step = resolution_seconds
+        matchers = _matchers({"job": troop_id, "instance": warrior_id}, self._match)
+        empty = _Query(*_newest(f"{matchers}{self._computed_elsewhere()}", step))
+        asked = [(group, self._parts_of(group, matchers, step)) for group in groups]
+        longest = MAX_FORM_CHARACTERS if self._posts else MAX_URL_CHARACTERS
+        for window in _cut(day, step):
             times = (
-                ("start", _seconds(window.start + timedelta(seconds=resolution_seconds))),
+                ("start", _seconds(window.start + timedelta(seconds=step))),
                 ("end", _seconds(window.end)),
-                ("step", str(resolution_seconds)),
+                ("step", str(step)),
                 *WHOLE,
             )
-            points = int(window.seconds) // resolution_seconds
-            for batch in _batches(groups, labels, times, points):
-                query = _newest(_selector(labels, "|".join(map(_pattern, batch))), resolution_seconds)
-                request = Request("/api/v1/query_range", (("query", query), *times), "query_range")
-                leaves = tuple(data_leaf(warrior_id, group.name, window) for group in batch)
-                # One group of which a filter names so many metrics that no query holds them takes several requests.
-                planned += within_bounds(PlannedRequest(request, leaves), MAX_QUERY_CHARACTERS, _by_names)
+            for batch in _batches(asked, empty, times, int(window.seconds) // step, longest):
+                query = replace(empty, parts=tuple(part for _, parts in batch for part in parts))
+                request = _range_query((("query", query.text), *times), posts=self._posts)
+                leaves = tuple(data_leaf(warrior_id, group.name, window) for group, _ in batch)
+                # One group of so many metrics that no query holds them takes several requests.
+                planned += within_bounds(PlannedRequest(request, leaves), longest, _by_names)
         return planned
+
+    def _computed_elsewhere(self) -> str:
+        """A matcher that leaves the metrics out of which something is computed; nothing where there are none."""
+        ends = COUNTERS if self._rates else (BUCKETS,) if self._quantiles else ()
+        return f',__name__!~".*({"|".join(ends)})"' if ends else ""
+
+    def _parts_of(self, group: DataGroup, matchers: str, step: int) -> list[_Part]:
+        """What a query asks for, to get the values of a group."""
+        plain: list[str] = []
+        computed: list[_Part] = []
+        for metric in group.value_names:
+            selector = f"{matchers},__name__={_quoted(metric)}"
+            if self._quantiles and metric.endswith(BUCKETS):
+                # Without a bound a series is no histogram's, which the server would warn of.
+                rate = f'rate({{{selector},le!=""}}[{step}s] offset 1ms)'
+                for each in self._quantiles:
+                    query = f"histogram_quantile({each},{rate})"
+                    computed.append(_Part(_labelled(query, QUANTILE, f"{each} {metric}"), computed=True))
+            elif self._rates and metric.endswith(COUNTERS):
+                query = f"rate({{{selector}}}[{step}s] offset 1ms)"
+                computed.append(_Part(_labelled(query, RATE, metric), computed=True))
+            else:
+                plain.append(metric)
+        if not group.narrowed and (plain or not computed):
+            # Whatever else begins alike is asked for as well: it is shorter.
+            prefix = f"{_escaped(group.name)}(_.*)?" if "_" in group.name else _escaped(group.name)
+            return [_Part(prefix), *computed]
+        return [*(_Part(_escaped(metric)) for metric in plain), *computed]
 
     def split(self, planned: PlannedRequest) -> list[PlannedRequest]:
         """Halves of a range query: by groups, else by metrics where a filter names them, else by time."""
@@ -222,69 +346,161 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _selector(labels: Mapping[str, str], names: str = "") -> str:
-    matchers = [f"{name}={_quoted(text)}" for name, text in labels.items()]
-    if names:
-        matchers.append(f"__name__=~{_quoted(names)}")
-    elif not any(labels.values()):
-        # A selector that would match the empty set of labels is refused.
-        matchers.append('__name__!=""')
-    return "{" + ",".join(matchers) + "}"
+def _matchers(labels: Mapping[str, str], more: str) -> str:
+    """What stands between the braces of a selector."""
+    return ",".join(
+        [*(f"{name}={_quoted(text)}" for name, text in labels.items()), *([more] if more else [])]
+    )
 
 
-def _newest(selector: str, step: int) -> str:
-    """The newest sample before the instant at which this is evaluated, from the timeslice that ends there.
+def _selector(labels: Mapping[str, str], more: str) -> str:
+    # A selector that would match the empty set of labels is refused.
+    never_empty = [] if any(labels.values()) else ['__name__!=""']
+    return "{" + ",".join([*filter(None, [_matchers(labels, more)]), *never_empty]) + "}"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A piece of a query.
+
+    Attributes:
+        text: An alternative of the regular expression for names (RE2, anchored by the server), or a query of its own.
+        computed: Whether it is the latter: a series is computed of one metric, labelled by :func:`_labelled`.
+    """
+
+    text: str
+    computed: bool = False
+
+    @property
+    def in_query(self) -> str:
+        """What it adds to a query, at most."""
+        return f"(\n{self.text}\nor\n\n)" if self.computed else "|" + _quoted(self.text)
+
+    @property
+    def group(self) -> str:
+        """The data group of the metric that it asks for."""
+        if self.computed and (found := _COMPUTED.fullmatch(self.text)):
+            text = _unquoted(found[2]).replace("$$", "$")
+            return group_of(text if found[1] == RATE else text.partition(" ")[2])
+        return group_of(_LITERAL.sub(r"\1", self.text.removesuffix("(_.*)?")))
+
+
+@dataclass(frozen=True)
+class _Query:
+    """A range query taken apart.
+
+    Attributes:
+        head: The selector of the newest samples, up to the regular expression for names.
+        tail: What follows that.
+        parts: What is asked for.
+    """
+
+    head: str
+    tail: str
+    parts: tuple[_Part, ...] = ()
+
+    @classmethod
+    def read(cls, text: str) -> _Query | None:
+        """The query that was written by :attr:`text`, here or by an older version; None if it is none."""
+        head = tail = ""
+        parts: list[_Part] = []
+        for line in text.split("\n"):
+            if _COMPUTED.fullmatch(line):
+                parts.append(_Part(line, computed=True))
+            elif found := _NAMES.fullmatch(line):
+                head, tail = found[1], found[3]
+                parts += map(_Part, _ALTERNATIVES.findall(_unquoted(found[2])))
+            elif line not in _JOINTS:
+                return None
+        return cls(head, tail, tuple(parts))
+
+    @property
+    def text(self) -> str:
+        """The query in lines, the unions of two halves each: a server's work on one grows with its length squared.
+
+        An ``or`` takes labels without the metric's name; those that :func:`_labelled` adds make series differ.
+        """
+        names = "|".join(part.text for part in self.parts if not part.computed)
+        newest = [f"{self.head}{_quoted(names)}{self.tail}"] if names else []
+        return _union([*newest, *(part.text for part in self.parts if part.computed)])
+
+
+def _union(queries: Sequence[str]) -> str:
+    if len(queries) == 1:
+        return queries[0]
+    middle = len(queries) // 2
+    return f"(\n{_union(queries[:middle])}\nor\n{_union(queries[middle:])}\n)"
+
+
+def _newest(matchers: str, step: int) -> tuple[str, str]:
+    """Head and tail of a query for the newest sample before the instant at which it is evaluated, in [start, end).
 
     In timeslices shorter than the server looks back by itself, most would be empty: it may be so old there.
     """
+    head = f"{{{matchers},__name__=~"
     if step < LOOKBACK.total_seconds():
-        return f"{selector} offset 1ms"
-    return f"last_over_time({selector}[{step}s] offset 1ms)"
+        return head, "} offset 1ms"
+    return f"last_over_time({head}", f"}}[{step}s] offset 1ms)"
 
 
-def _pattern(group: DataGroup) -> str:
-    """A regular expression (RE2, anchored by the server) for the metrics of a group."""
-    if group.narrowed:
-        return "|".join(map(_escaped, group.value_names))
-    return f"{_escaped(group.name)}(_.*)?" if "_" in group.name else _escaped(group.name)
+def _labelled(query: str, label: str, text: str) -> str:
+    """A query whose series have a label more."""
+    # A replacement's $1 is what was found.
+    return f'label_replace({query},"{label}",{_quoted(text.replace("$", "$$"))},"","")'
 
 
 def _escaped(name: str) -> str:
     return _SPECIAL.sub(lambda found: "\\" + found[0], name)
 
 
+def _range_query(fields: tuple[tuple[str, str], ...], *, posts: bool) -> Request:
+    request = Request("/api/v1/query_range", fields, "query_range")
+    if posts and len(request.target) > MAX_URL_CHARACTERS:
+        return Request.form(request.path, fields, request.endpoint)
+    return request
+
+
+def _told(request: Request) -> dict[str, str]:
+    """The fields of a range query, wherever they are."""
+    return dict(
+        parse_qsl(request.body, keep_blank_values=True) if request.method == "POST" else request.params
+    )
+
+
+def _with(request: Request, **changed: str) -> Request:
+    return _range_query(tuple((_told(request) | changed).items()), posts=request.method == "POST")
+
+
 def _by_names(planned: PlannedRequest) -> list[PlannedRequest]:
-    """Two halves of the regular expressions for names, between groups where there are several."""
-    told = dict(planned.request.params)
-    found = _NAMES.fullmatch(told["query"])
-    alternatives = _ALTERNATIVES.findall(_unquoted(found[2])) if found else []
-    if found is None or len(alternatives) < 2:
+    """Two halves of what a query asks for, between groups where there are several."""
+    query = _Query.read(_told(planned.request)["query"])
+    if query is None or len(query.parts) < 2:
         return []
-    of_group: dict[str, list[str]] = {leaf.data_group: [] for leaf in planned.leaves}
-    for each in alternatives:
-        name = _LITERAL.sub(r"\1", each.removesuffix("(_.*)?"))
-        of_group.setdefault(group_of(name), []).append(each)
+    of_group: dict[str, list[_Part]] = {leaf.data_group: [] for leaf in planned.leaves}
+    for part in query.parts:
+        of_group.setdefault(part.group, []).append(part)
     groups = list(of_group)
-    if len(groups) == 1:
-        middle = len(alternatives) // 2
-        halves = [(groups, alternatives[:middle]), (groups, alternatives[middle:])]
-    else:
+    if len(groups) > 1:
+        middle = len(groups) // 2
         halves = [
-            (half, [each for group in half for each in of_group[group]])
-            for half in (groups[: len(groups) // 2], groups[len(groups) // 2 :])
+            (half, [part for group in half for part in of_group[group]])
+            for half in (groups[:middle], groups[middle:])
         ]
+    else:
+        middle = len(query.parts) // 2
+        halves = [(groups, [*half]) for half in (query.parts[:middle], query.parts[middle:])]
     return [
         PlannedRequest(
-            _with(planned.request, query=f"{found[1]}{_quoted('|'.join(names))}{found[3]}"),
+            _with(planned.request, query=replace(query, parts=tuple(parts)).text),
             tuple(leaf for leaf in planned.leaves if leaf.data_group in half),
         )
-        for half, names in halves
+        for half, parts in halves
     ]
 
 
 def _by_time(planned: PlannedRequest) -> list[PlannedRequest]:
     """Two halves of the points of time."""
-    told = dict(planned.request.params)
+    told = _told(planned.request)
     start, end = (datetime.fromtimestamp(float(told[name]), UTC) for name in ("start", "end"))
     step = timedelta(seconds=int(told["step"]))
     steps = (end - start) // step
@@ -297,23 +513,9 @@ def _by_time(planned: PlannedRequest) -> list[PlannedRequest]:
     ]
 
 
-def _with(request: Request, **changed: str) -> Request:
-    return replace(request, params=tuple((name, changed.get(name, text)) for name, text in request.params))
-
-
 def _unquoted(text: str) -> str:
     """The text of a string literal of PromQL that :func:`_quoted` wrote."""
     return _LITERAL.sub(lambda found: {"n": "\n", "r": "\r"}.get(found[1], found[1]), text)
-
-
-def _label_values(label: str, matching: Mapping[str, str], day: Window) -> Request:
-    match = (("match[]", _selector(matching)),) if matching else ()
-    # The end is included there, not here.
-    times = (
-        ("start", _seconds(day.start - LOOKBACK)),
-        ("end", _seconds(day.end - timedelta(milliseconds=1))),
-    )
-    return Request(f"/api/v1/label/{label}/values", (*match, *times, *WHOLE), "label_values")
 
 
 def _seconds(instant: datetime) -> str:
@@ -329,21 +531,24 @@ def _cut(day: Window, step: int) -> Iterator[Window]:
 
 
 def _batches(
-    groups: Sequence[DataGroup], labels: Mapping[str, str], times: tuple[tuple[str, str], ...], points: int
-) -> Iterator[list[DataGroup]]:
+    asked: Sequence[tuple[DataGroup, list[_Part]]],
+    empty: _Query,
+    times: tuple[tuple[str, str], ...],
+    points: int,
+    longest: int,
+) -> Iterator[list[tuple[DataGroup, list[_Part]]]]:
     """Groups in order, cut where the query grows too long or the answer too large."""
-    fixed = len("/api/v1/query_range?") + len(
-        urlencode((("query", _newest(_selector(labels, "|"), 86_400)), *times))
-    )
-    batch: list[DataGroup] = []
+    bare = replace(empty, parts=(_Part("|"),)).text
+    fixed = len("/api/v1/query_range?") + len(urlencode((("query", bare), *times)))
+    batch: list[tuple[DataGroup, list[_Part]]] = []
     used, metrics = fixed, 0
-    for group in groups:
-        cost = len(quote("|" + _quoted(_pattern(group)), safe=""))
+    for group, parts in asked:
+        cost = sum(len(quote(part.in_query, safe="")) for part in parts)
         size = max(1, len(group.value_names))
-        if batch and (used + cost > MAX_QUERY_CHARACTERS or (metrics + size) * points > MAX_METRIC_POINTS):
+        if batch and (used + cost > longest or (metrics + size) * points > MAX_METRIC_POINTS):
             yield batch
             batch, used, metrics = [], fixed, 0
-        batch.append(group)
+        batch.append((group, parts))
         used += cost
         metrics += size
     if batch:
@@ -391,7 +596,7 @@ def _without(label: str, first: Request) -> Request:
 
 def _series(parsed: Parsed, data: object, planned: PlannedRequest) -> None:
     asked = {leaf.data_group for leaf in planned.leaves}
-    params = dict(planned.request.params)
+    params = _told(planned.request)
     step = int(params["step"]) * 1_000_000
     first, last = (round(float(params[name]) * 1e6) for name in ("start", "end"))
     grid = range(first, last + 1, step)
@@ -406,8 +611,7 @@ def _series(parsed: Parsed, data: object, planned: PlannedRequest) -> None:
         if isinstance(parts, str):
             parsed.reject(parts, series)
             continue
-        labels, points, histograms = parts
-        metric = labels["__name__"]
+        labels, metric, points, histograms = parts
         group = group_of(metric)
         if group not in asked:
             parsed.reject("the metric was not asked for", series)
@@ -423,9 +627,8 @@ def _series(parsed: Parsed, data: object, planned: PlannedRequest) -> None:
                 f"it is for {iso(other)}, where {iso(first)} to {iso(last)} was asked every {params['step']} s; a "
                 "server that moves times to multiples of the step needs a resolution of which the day's start is one"
             )
-        others = {name: text for name, text in labels.items() if name not in ("__name__", "job", "instance")}
         groups += [group] * len(times)
-        names += [_value_name(metric, others)] * len(times)
+        names += [_value_name(labels)] * len(times)
         starts += [time - before for time in times] if before else times
         values += numbers
     parsed.columns = {
@@ -439,7 +642,22 @@ def _series(parsed: Parsed, data: object, planned: PlannedRequest) -> None:
     }
 
 
-def _value_name(metric: str, labels: Mapping[str, str]) -> str:
+def _value_name(labels: Mapping[str, str]) -> str:
+    others = {name: text for name, text in labels.items() if name not in _NOT_IN_NAMES}
+    if name := labels.get("__name__"):
+        return _spelled(name, others)
+    if RATE in labels:
+        return f"rate({_spelled(labels[RATE], others)})"
+    quantile, _, metric = labels[QUANTILE].partition(" ")
+    return f"histogram_quantile({quantile}, {_spelled(metric.removesuffix(BUCKETS), others)})"
+
+
+def _metric(labels: Mapping[str, str]) -> object:
+    """The metric that a series is of, or that it was computed of."""
+    return labels.get("__name__") or labels.get(RATE) or labels.get(QUANTILE, "").partition(" ")[2]
+
+
+def _spelled(metric: str, labels: Mapping[str, str]) -> str:
     # A name with a brace could be taken for another metric with labels.
     return (_quoted(metric) if "{" in metric else metric) + canonical(labels)
 
@@ -455,13 +673,13 @@ def _matrix(data: object) -> list[Any]:
     raise VendorProtocolError("the answer's data is not a matrix with a list of results")
 
 
-def _parts(series: object) -> tuple[dict[str, str], list[Any], list[Any]] | str:
-    """Labels, points and histograms of a series, or what is wrong with it."""
+def _parts(series: object) -> tuple[dict[str, str], str, list[Any], list[Any]] | str:
+    """Labels, metric, points and histograms of a series, or what is wrong with it."""
     if not isinstance(series, dict) or not isinstance(labels := series.get("metric"), dict):
         return "the series has no labels"
     if not all(isinstance(text, str) and (text == "" or is_name(text)) for text in labels.values()):
         return "a label of the series is not text"
-    if not is_name(labels.get("__name__")) or not all(map(is_name, labels)):
+    if not is_name(metric := _metric(labels)) or not all(map(is_name, labels)):
         return "the series has no name"
     points, histograms = series.get("values"), series.get("histograms")
     if histograms is not None and not isinstance(histograms, list):
@@ -471,7 +689,7 @@ def _parts(series: object) -> tuple[dict[str, str], list[Any], list[Any]] | str:
     if not isinstance(points, list):
         native = "histograms" in series
         return "native histograms cannot be kept as numbers" if native else "the series has no list of values"
-    return labels, points, histograms or []
+    return labels, metric, points, histograms or []
 
 
 def _points(

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from datetime import UTC, date, datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from vendor_assets.days import day_window, parse_time_zone
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
+from vendor_assets.vendors import make
 from vendor_assets.vendors.base import (
     RECORD_CHARACTERS,
     REJECTED_KEPT,
@@ -27,7 +28,15 @@ from vendor_assets.vendors.base import (
     Request,
     Response,
 )
-from vendor_assets.vendors.prometheus import MAX_POINTS, MAX_QUERY_CHARACTERS, Prometheus, canonical, group_of
+from vendor_assets.vendors.prometheus import (
+    COUNTERS,
+    MAX_FORM_CHARACTERS,
+    MAX_POINTS,
+    MAX_URL_CHARACTERS,
+    Prometheus,
+    canonical,
+    group_of,
+)
 
 DAY = day_window(date(2026, 11, 20), parse_time_zone("UTC"))
 START = 1_795_132_800
@@ -46,6 +55,17 @@ def _planned(asset: Asset) -> PlannedRequest:
         case "data_groups":
             return VENDOR.data_groups("node", "h:9100", DAY)
     return VENDOR.performance_data("node", "h:9100", GROUPS, DAY, 1800)[0]
+
+
+def _told(planned: PlannedRequest) -> dict[str, str]:
+    """The fields of a range query, as a server reads them: in the URL, or posted as a form."""
+    request = planned.request
+    if request.method == "GET":
+        return dict(request.params)
+    assert request.method == "POST"
+    assert request.headers == (("Content-Type", "application/x-www-form-urlencoded"),)
+    assert not request.params
+    return dict(parse_qsl(request.body, strict_parsing=True))
 
 
 def _parse(asset: Asset, data: object, **more: object) -> Parsed:
@@ -152,15 +172,238 @@ def test_hostile_labels_are_escaped() -> None:
 
 
 @settings(max_examples=50)
-@given(st.lists(st.from_regex(r"[a-z:]{1,40}(_[a-z]{0,20})?", fullmatch=True), unique=True, max_size=300))
-def test_each_group_is_asked_for_once_in_short_queries(names: list[str]) -> None:
-    """Queries stay short, and no group is left out or asked for twice."""
+@given(
+    st.lists(st.from_regex(r"[a-z:]{1,40}(_[a-z]{0,20})?", fullmatch=True), unique=True, max_size=300),
+    st.booleans(),
+)
+def test_each_group_is_asked_for_once_in_short_queries(names: list[str], posts: bool) -> None:
+    """URLs and forms stay short, a form is longer than a URL may be, and no group is left out or asked for twice."""
     groups = [DataGroup(name, (name,)) for name in names]
-    planned = VENDOR.performance_data("node", "h:9100", groups, DAY, 1800)
+    planned = Prometheus(posts=posts).performance_data("node", "h:9100", groups, DAY, 1800)
     assert [leaf.data_group for part in planned for leaf in part.leaves] == names
     for part in planned:
-        length = len(part.request.path) + 1 + len(urlencode(part.request.params))
-        assert length <= MAX_QUERY_CHARACTERS or len(part.leaves) == 1
+        length = len(part.request.path) + 1 + len(urlencode(_told(part)))
+        if part.request.method == "POST":
+            assert posts
+            assert MAX_URL_CHARACTERS < length <= MAX_FORM_CHARACTERS
+        else:
+            assert length <= MAX_URL_CHARACTERS or (len(part.leaves) == 1 and not posts)
+
+
+def test_a_long_query_is_posted() -> None:
+    """What is too long for a URL is one form, the same but for its place; where no form may be sent, it is several."""
+    groups = [DataGroup(f"group_{number:03}", (f"group_{number:03}_a",)) for number in range(300)]
+    (posted,) = VENDOR.performance_data("node", "h:9100", groups, DAY, 1800)
+    assert posted.request.method == "POST"
+    assert posted.request.endpoint == "query_range"
+    several = Prometheus(posts=False).performance_data("node", "h:9100", groups, DAY, 1800)
+    assert {part.request.method for part in several} == {"GET"}
+    assert len(several) == 3
+    names = [_told(part)["query"].partition('=~"')[2].partition('"')[0] for part in several]
+    (short,) = VENDOR.performance_data("node", "h:9100", groups[:1], DAY, 1800)
+    assert short.request.method == "GET"
+    query = _told(short)["query"].replace(r"group_000(_.*)?", "|".join(names))
+    assert _told(posted) == _told(short) | {"query": query}
+    body = json.dumps({"status": "success", "data": _matrix(_series([END, "1"], __name__="group_007_b"))})
+    parsed = VENDOR.parse("performance_data", posted, Response(200, {}, body.encode(), datetime.now(UTC)))
+    assert (parsed.columns["data_group"], parsed.columns["timeslice_start"]) == (
+        ["group_007"],
+        [START * 1_000_000],
+    )
+    # Halves that fit into a URL need no form.
+    parts = VENDOR.split(posted)
+    assert [part.request.method for part in parts] == ["POST", "POST"]
+    assert [part.request.method for part in VENDOR.split(parts[0])] == ["GET", "GET"]
+
+
+# Options
+
+
+def _configured(**options: str) -> Prometheus:
+    vendor = make("prometheus", options=options)
+    assert isinstance(vendor, Prometheus)
+    return vendor
+
+
+HISTOGRAM = DataGroup("http_request", ("http_request_seconds_bucket", "http_request_seconds_sum"))
+CPU = DataGroup("node_cpu", ("node_cpu_seconds_total", "node_cpu_online"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"match": "env='prod'"},
+        {"match": 'up{env="prod"}'},
+        {"match": "{}"},
+        {"match": '{env="prod"} or vector(1)'},
+        {"match": '{env="a\nb"}'},
+        {"match": '{env="prod"}}'},
+        {"counters": "rates"},
+        {"histograms": "buckets 0.5"},
+        {"histograms": "1"},
+        {"histograms": "0.0"},
+        {"histograms": "0.5;0.9"},
+        {"post": "never"},
+    ],
+)
+def test_an_option_that_cannot_be_is_refused(options: dict[str, str]) -> None:
+    """One line has the option, what was given and what is accepted."""
+    ((name, given),) = options.items()
+    with pytest.raises(
+        ConfigurationError, match=f"^VENDOR_OPTIONS has {name}=.*; Prometheus accepts "
+    ) as raised:
+        _configured(**options)
+    assert "\n" not in str(raised.value)
+    assert given.partition("\n")[0] in str(raised.value)
+    assert Prometheus.options[name] in str(raised.value)
+
+
+def test_without_options_nothing_is_changed() -> None:
+    """Options that are not set, empty or as by default ask the same: plans of older versions go on."""
+    default = _configured(match="", counters="raw", histograms="buckets", post="true")
+    for vendor in (default, _configured()):
+        for asked in (VENDOR, vendor):
+            assert asked.troops(DAY) == VENDOR.troops(DAY)
+            assert asked.data_groups("j", "i", DAY) == VENDOR.data_groups("j", "i", DAY)
+        planned = vendor.performance_data("j", "i", [HISTOGRAM, CPU], DAY, 1800)
+        assert planned == VENDOR.performance_data("j", "i", [HISTOGRAM, CPU], DAY, 1800)
+
+
+def test_a_selector_is_in_every_list_and_query() -> None:
+    """Series that do not match are on no list, on no second page and in no query, computed values neither."""
+    matchers = 'env=~"pro}d,|x","http.x"!="a"'
+    vendor = _configured(match=f"{{ {matchers}, }}", counters="rate", histograms="0.5")
+    lists: list[tuple[Asset, PlannedRequest]] = [
+        ("troops", vendor.troops(DAY)),
+        ("warriors", vendor.warriors("j", DAY)),
+        ("warriors", vendor.warriors("", DAY)),
+    ]
+    asked = [vendor.data_groups("j", "i", DAY).request]
+    for asset, planned in lists:
+        body = json.dumps({"status": "success", "data": ["a"]}).encode()
+        second = vendor.parse(asset, planned, Response(200, {}, body, datetime.now(UTC))).next
+        assert second is not None
+        asked += [planned.request, second]
+    assert [dict(request.params)["match[]"] for request in asked] == [
+        f'{{job="j",instance="i",{matchers}}}',
+        f'{{{matchers},__name__!=""}}',
+        f'{{{matchers},__name__!="",job=""}}',
+        f'{{job="j",{matchers}}}',
+        f'{{job="j",{matchers},instance=""}}',
+        f'{{job="",{matchers},__name__!=""}}',
+        f'{{job="",{matchers},__name__!="",instance=""}}',
+    ]
+    (planned,) = vendor.performance_data("j", "i", [HISTOGRAM, CPU], DAY, 1800)
+    assert _told(planned)["query"].count(f'{{job="j",instance="i",{matchers},__name__') == 4
+
+
+def test_counters_can_be_rates() -> None:
+    """What ends like a counter is asked for by rate(), each under a label that tells its name; the rest as before."""
+    (planned,) = _configured(counters="rate").performance_data("j", "i", [CPU, GROUPS[1]], DAY, 600)
+    assert _told(planned)["query"].split("\n") == [
+        "(",
+        (
+            'last_over_time({job="j",instance="i",__name__!~".*(_total|_sum|_count|_bucket)",'
+            '__name__=~"node_cpu(_.*)?|up"}[600s] offset 1ms)'
+        ),
+        "or",
+        (
+            'label_replace(rate({job="j",instance="i",__name__="node_cpu_seconds_total"}[600s] offset 1ms),'
+            '"__rate__","node_cpu_seconds_total","","")'
+        ),
+        ")",
+    ]
+    rate = {
+        "metric": {"__rate__": "node_cpu_seconds_total", "job": "j", "cpu": "0"},
+        "values": [[START + 600, "0.5"]],
+    }
+    plain = {"metric": {"__name__": "node_cpu_online", "job": "j"}, "values": [[START + 600, "8"]]}
+    body = json.dumps({"status": "success", "data": _matrix(rate, plain)}).encode()
+    # Whoever reads it need not be configured like whoever asked.
+    parsed = VENDOR.parse("performance_data", planned, Response(200, {}, body, datetime.now(UTC)))
+    assert (parsed.rejected, parsed.incomplete) == ([], "")
+    assert parsed.columns["data_group"] == ["node_cpu", "node_cpu"]
+    assert parsed.columns["value_name"] == ['rate(node_cpu_seconds_total{cpu="0"})', "node_cpu_online"]
+    assert parsed.columns["value"] == [0.5, 8.0]
+    assert parsed.columns["timeslice_start"] == [START * 1_000_000] * 2
+
+
+def test_histograms_can_be_quantiles() -> None:
+    """Buckets are asked for as quantiles of what was observed in the timeslice, under the histogram's name."""
+    vendor = _configured(histograms="0.95,0.50")
+    (planned,) = vendor.performance_data("j", "i", [HISTOGRAM], DAY, 600)
+    computed = [
+        f'label_replace(histogram_quantile({each},rate({{job="j",instance="i",'
+        '__name__="http_request_seconds_bucket",le!=""}[600s] offset 1ms)),'
+        f'"__quantile__","{each} http_request_seconds_bucket","","")'
+        for each in ("0.5", "0.95")
+    ]
+    selector = 'last_over_time({job="j",instance="i",__name__!~".*(_bucket)",__name__=~"http_request(_.*)?"}'
+    assert _told(planned)["query"].split("\n") == [
+        "(", f"{selector}[600s] offset 1ms)", "or", "(", computed[0], "or", computed[1], ")", ")",
+    ]  # fmt: skip
+    labels = {"job": "j", "instance": "i", "code": "200", "__quantile__": "0.95 http_request_seconds_bucket"}
+    data = _matrix({"metric": labels, "values": [[START + 600, "NaN"]]})
+    body = json.dumps({"status": "success", "data": data}).encode()
+    parsed = VENDOR.parse("performance_data", planned, Response(200, {}, body, datetime.now(UTC)))
+    assert parsed.columns["value_name"] == ['histogram_quantile(0.95, http_request_seconds{code="200"})']
+    assert (parsed.columns["data_group"], parsed.columns["value"]) == (["http_request"], [None])
+    (both,) = _configured(histograms="0.95", counters="rate").performance_data(
+        "j", "i", [HISTOGRAM], DAY, 600
+    )
+    assert _told(both)["query"].count("label_replace(") == 2
+    assert '"__rate__","http_request_seconds_sum"' in _told(both)["query"]
+
+
+def test_a_series_without_a_name_has_to_say_what_was_computed() -> None:
+    """A label of ours takes the place of a name only where there is none; something else in it is put aside."""
+    named = _series([END, "1"], __rate__="other")
+    odd = {"metric": {"__quantile__": "0.5"}, "values": [[END, "1"]]}
+    parsed = _parse("performance_data", _matrix(named, odd))
+    assert parsed.columns["value_name"] == ["up"]
+    assert [rejected.reason for rejected in parsed.rejected] == ["the series has no name"]
+
+
+_HOSTILE = st.text(st.sampled_from('ab_:.*$1(|)"\\\n{}, '), min_size=1, max_size=8)
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(_HOSTILE, unique=True, min_size=1, max_size=6), st.booleans(), st.text(max_size=8), st.booleans()
+)
+def test_the_parts_of_computed_values_ask_for_the_same(
+    names: list[str], narrowed: bool, job: str, posts: bool
+) -> None:
+    """Split as far as it goes, what is asked for of each metric is asked for once at each point, of its own leaf."""
+    vendor = Prometheus('env=")or("', rates=True, quantiles=("0.5", "0.9"), posts=posts)
+    groups: dict[str, list[str]] = {}
+    for name, end in zip(names, ("", "_total", "_bucket", "", "_sum", "_bucket"), strict=False):
+        groups.setdefault(group_of(name + end), []).append(name + end)
+    asked = [DataGroup(name, tuple(metrics), narrowed) for name, metrics in groups.items()]
+    whole = vendor.performance_data(job, "\nor\n", asked, DAY, 43_200)
+    points: Counter[tuple[str, int]] = Counter()
+    for part in (last for each in whole for last in _parts(each)):
+        told = _told(part)
+        assert told["start"] == told["end"]
+        (line,) = told["query"].split("\n")
+        assert len(part.leaves) == 1
+        points[line, int(told["start"])] += 1
+        labels = re.search(r'"(__\w+__)","(.*)","",""\)$', line)
+        if labels:
+            metric = json.loads(f'"{labels[2]}"').replace("$$", "$")
+            metric = metric.partition(" ")[2] if labels[1] == "__quantile__" else metric
+            assert metric in groups[part.leaves[0].data_group]
+            assert metric.endswith(COUNTERS)
+    assert set(points.values()) == {1}
+    assert {at for _, at in points} == {START + 43_200, START + 86_400}
+    computed = sum(
+        2 if name.endswith("_bucket") else name.endswith(COUNTERS)
+        for each in asked
+        for name in each.value_names
+    )
+    plain = [sum(not name.endswith(COUNTERS) for name in each.value_names) for each in asked]
+    others = sum(plain if narrowed else map(bool, plain))
+    assert len(points) == 2 * (computed + others)
 
 
 _METRIC = st.from_regex(r"[a-z_:.*+]{1,12}", fullmatch=True)
@@ -506,10 +749,12 @@ def test_a_list_is_not_split() -> None:
 
 def test_one_group_of_very_many_metrics_takes_several_queries() -> None:
     """A filter that names hundreds of metrics of one group makes queries as short as any, all of one leaf."""
-    names = tuple(f"node_cpu_{number:04d}_{'x' * 30}" for number in range(400))
-    planned = VENDOR.performance_data("node", "h:9100", [DataGroup("node_cpu", names, True)], DAY, 1800)
-    assert len(planned) > 3
-    assert max(len(part.request.key) for part in planned) <= MAX_QUERY_CHARACTERS
-    assert {leaf.key for part in planned for leaf in part.leaves} == {planned[0].leaves[0].key}
-    queries = [dict(part.request.params)["query"].rpartition('=~"')[2].partition('"')[0] for part in planned]
-    assert tuple("|".join(queries).split("|")) == names
+    names = tuple(f"node_cpu_{number:04d}_{'x' * 30}" for number in range(800))
+    for posts, longest, least in ((False, MAX_URL_CHARACTERS, 9), (True, MAX_FORM_CHARACTERS, 3)):
+        vendor = Prometheus(posts=posts)
+        planned = vendor.performance_data("node", "h:9100", [DataGroup("node_cpu", names, True)], DAY, 1800)
+        assert len(planned) >= least
+        assert max(max(len(part.request.target), len(part.request.body)) for part in planned) <= longest
+        assert {leaf.key for part in planned for leaf in part.leaves} == {planned[0].leaves[0].key}
+        queries = [_told(part)["query"].rpartition('=~"')[2].partition('"')[0] for part in planned]
+        assert tuple("|".join(queries).split("|")) == names
