@@ -67,8 +67,7 @@ class Account:
     @property
     def secrets(self) -> tuple[Secret, ...]:
         """All of them."""
-        login = (self.login.password, self.login.token, self.login.headers)
-        return (self.key, *login, self.network.proxy, self.database, self.alert)
+        return (self.key, *self.login.secrets, self.network.proxy, self.database, self.alert)
 
     @property
     def api_key(self) -> str:

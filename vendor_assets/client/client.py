@@ -6,17 +6,19 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, NoReturn, TypeVar
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote_plus, urljoin, urlsplit
 
 from vendor_assets.budget import Budget, Slot
 from vendor_assets.budget.headers import answer_time
-from vendor_assets.client.credentials import Credentials, Login
+from vendor_assets.client.credentials import Credentials, Login, Signed
 from vendor_assets.client.network import Network
+from vendor_assets.client.redaction import Redaction
 from vendor_assets.client.transport import Transport
 from vendor_assets.client.wording import words_of
 from vendor_assets.errors import (
@@ -41,6 +43,9 @@ BACKOFF_FIRST_SECONDS: Final = 0.5
 BACKOFF_MOST_SECONDS: Final = 30.0
 MAX_REDIRECTS: Final = 3
 EXCERPT_CHARACTERS: Final = 2000
+
+RESENT_MOST: Final = 3
+"""A call is sent again so often because what identifies us was renewed meanwhile."""
 
 STREAK: Final = 8
 """After this many 403s in a row the key is checked again."""
@@ -91,14 +96,16 @@ class _Fetch:
     """A fetch under way.
 
     Attributes:
-        sent: The credentials' headers of the last attempt; secrets.
+        signed: What was sent last.
+        secrets: What the vendor's auth added to its attempts.
     """
 
     request: Request
     work_class: WorkClass
     ended: Callable[[], bool]
     usage: Usage
-    sent: Mapping[str, str] = field(default_factory=dict, repr=False)
+    signed: Signed = field(default_factory=lambda: Signed("", {}))
+    secrets: list[str] = field(default_factory=list, repr=False)
 
 
 class VendorClient:
@@ -142,9 +149,7 @@ class VendorClient:
         stop: threading.Event | None = None,
     ) -> None:
         key = api_key if isinstance(api_key, Secret) else Secret("VENDOR_API_KEY", api_key)
-        self._credentials = Credentials(
-            key, login or Login(), vendor.auth_headers, optional=not vendor.needs_api_key
-        )
+        self._credentials = Credentials(key, Login() if login is None else login, vendor)
         self._transport = Transport(
             base_url,
             network=network or Network(),
@@ -165,6 +170,7 @@ class VendorClient:
         self._now = now
         self._jitter = jitter
         self.vendor_ahead_seconds: float | None = None
+        self._redaction_with = lru_cache(maxsize=16)(Redaction)
         self._lock = threading.Lock()
         self._refused: VendorUnauthorizedError | None = None
         self._doubt: VendorUnauthorizedError | None = None
@@ -237,7 +243,7 @@ class VendorClient:
                 wait = self._jitter(min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** (failures - 1)))
                 busy = self._clock() - started - usage.waited_seconds
                 if not again or busy + wait > self._retry_budget_seconds:
-                    self._fail(request, error, body, usage)
+                    self._fail(fetch, error, body)
                 self._sleep(wait)
 
     # One attempt
@@ -247,7 +253,9 @@ class VendorClient:
         url = self._base_url + fetch.request.target
         for _ in range(MAX_REDIRECTS + 1):
             response = self._call(url, fetch)
-            if response.status == 401 and self._credentials.outdated(fetch.sent):
+            for _ in range(RESENT_MOST):
+                if response.status != 401 or not self._credentials.outdated(fetch.signed):
+                    break
                 # The token was renewed during the call: that is no refusal.
                 response = self._call(url, fetch)
             location = response.headers.get("location")
@@ -257,12 +265,13 @@ class VendorClient:
                 # It would become a GET, which asks something else.
                 message = "the vendor redirected to an address that takes no body; is VENDOR_URL right?"
                 raise VendorRejectedError(message, status=response.status)
-            url = self._redirected(url, location, response.status)
+            url = self._redirected(url, location, response.status, fetch.signed.names)
         raise VendorRejectedError(
             f"the vendor redirected more than {MAX_REDIRECTS} times", status=response.status
         )
 
-    def _redirected(self, url: str, location: str, status: int) -> str:
+    def _redirected(self, url: str, location: str, status: int, added: Collection[str]) -> str:
+        """The address that a redirect leads to, without the query parameters that the vendor's auth adds anew."""
         try:
             target = quote(urljoin(url, location).partition("#")[0], safe="%/:=&?~#+!$,;'@()*[]")
             origin = _origin(target)
@@ -275,7 +284,11 @@ class VendorClient:
                 f"the vendor redirected to another host, {where}, which was not asked; is VENDOR_URL right?"
             )
             raise VendorRejectedError(message, status=status)
-        return target
+        if not added:
+            return target
+        path, _, query = target.partition("?")
+        kept = [pair for pair in query.split("&") if unquote_plus(pair.partition("=")[0]) not in added]
+        return "?".join([path, *filter(None, ["&".join(kept)])])
 
     def _call(self, url: str, fetch: _Fetch) -> Response:
         """One call within a slot; where the key is in doubt, the slot goes to the check of the key first."""
@@ -320,14 +333,16 @@ class VendorClient:
         headers: Mapping[str, str] = {}
         calls, observed = 1, True
         try:
-            fetch.sent = self._credentials.headers()
-            received = self._transport.send(
-                url,
-                {**dict(request.headers), **fetch.sent},
-                method=request.method,
-                content=request.body.encode(),
+            content = request.body.encode()
+            signed = self._credentials.sign(
+                request.method, url, dict(request.headers), content, host=self._transport.host
             )
-            redaction = self._credentials.redaction
+            fetch.signed = signed
+            fetch.secrets += (text for text in signed.added if text not in fetch.secrets)
+            received = self._transport.send(
+                signed.url, signed.headers, method=request.method, content=content
+            )
+            redaction = self._redaction(fetch)
             headers, body = redaction.headers(received.headers), redaction.body(received.body)
             response, status = replace(received, headers=headers, body=body), received.status
         except VendorError as error:
@@ -375,12 +390,17 @@ class VendorClient:
         if self._stop.is_set() or fetch.ended():
             raise StoppedError(f"asked to stop; nothing more is sent (after {fetch.usage.attempts} attempts)")
 
-    def _refuse(self, error: VendorUnauthorizedError, request: Request) -> None:
+    def _redaction(self, fetch: _Fetch) -> Redaction:
+        """Knows all secrets that this fetch has sent."""
+        redaction = self._credentials.redaction
+        return self._redaction_with(tuple(fetch.secrets), redaction) if fetch.secrets else redaction
+
+    def _refuse(self, error: VendorUnauthorizedError, request: Request, fetch: _Fetch) -> None:
         """Send nothing more; whoever waits for a slot fails at once, with the request that was refused."""
         error.key_refused = True
         with self._lock:
             self._refused = self._refused or VendorUnauthorizedError(
-                self._credentials.redaction.message(f"{request.method} {request.path[:200]}: {error}"),
+                self._redaction(fetch).message(f"{request.method} {request.path[:200]}: {error}"),
                 status=error.status,
             )
         self._budget.wake()
@@ -394,7 +414,7 @@ class VendorClient:
         probe = self._vendor.probe()
         same = fetch.request.key == probe.key if probe.has_more else fetch.request.path == probe.path
         if error.status == 401 or same:
-            self._refuse(error, fetch.request)
+            self._refuse(error, fetch.request, fetch)
             return True
         with self._lock:
             self._forbidden += 1
@@ -423,8 +443,9 @@ class VendorClient:
             try:
                 response = self._send(self._base_url + probe.target, probe, slot, fetch)
                 throttled = self._throttled(response.status, response.headers, response.body)
-                if response.status in (401, 403) and not throttled:
-                    self._refuse(doubt, probe)
+                renewed = response.status == 401 and self._credentials.outdated(fetch.signed)
+                if response.status in (401, 403) and not throttled and not renewed:
+                    self._refuse(doubt, probe, fetch)
             except VendorError:
                 # That says nothing about the key; the next 403 checks again.
                 pass
@@ -445,7 +466,7 @@ class VendorClient:
             kind, what = VendorUnavailableError, "the vendor failed"
         elif status in (401, 403):
             refused, advice = _refusal(words, self._credentials.advice)
-            error = self._worded(VendorUnauthorizedError, refused, status, words, advice)
+            error = self._worded(VendorUnauthorizedError, refused, status, words, fetch, advice)
             error.key_refused = self._key_refused(error, fetch)
             if error.key_refused:
                 return error
@@ -457,26 +478,25 @@ class VendorClient:
             return VendorProtocolError(what, status=status)
         else:
             kind, what = VendorRejectedError, "the vendor rejects the request"
-        return self._worded(kind, what, status, words)
+        return self._worded(kind, what, status, words, fetch)
 
-    def _worded(self, kind: type[E], what: str, status: int, words: str, advice: str = "") -> E:
+    def _worded(
+        self, kind: type[E], what: str, status: int, words: str, fetch: _Fetch, advice: str = ""
+    ) -> E:
         """An error: what happened, what the vendor says about it, and what to do if that is known."""
         rest = (f": {words}" if words else "") + (f"; {advice}" if advice else "")
         error = kind(f"{what} (status {status}){rest}", status=status)
-        error.what = self._credentials.redaction.message(f"{what}{rest}")
+        error.what = self._redaction(fetch).message(f"{what}{rest}")
         return error
 
-    def _fail(self, request: Request, error: VendorError, body: bytes, usage: Usage) -> NoReturn:
+    def _fail(self, fetch: _Fetch, error: VendorError, body: bytes) -> NoReturn:
         """Raise the error with all that is known, and without the key."""
+        request, usage, redaction = fetch.request, fetch.usage, self._redaction(fetch)
         message = str(error)
         if not (isinstance(error, VendorUnauthorizedError) and error.calls == 0):
             times = "1 attempt" if usage.attempts == 1 else f"{usage.attempts} attempts"
-            message = self._credentials.redaction.message(
-                f"{request.method} {request.path[:200]}: {message} ({times})"
-            )
-        excerpt = self._credentials.redaction.message(
-            body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace")
-        )
+            message = redaction.message(f"{request.method} {request.path[:200]}: {message} ({times})")
+        excerpt = redaction.message(body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace"))
         final = type(error)(
             message,
             status=error.status or (200 if isinstance(error, VendorProtocolError) and body else None),
@@ -485,7 +505,7 @@ class VendorClient:
         )
         if isinstance(error, VendorUnauthorizedError) and isinstance(final, VendorUnauthorizedError):
             final.key_refused = error.key_refused
-        final.what = error.what or self._credentials.redaction.message(str(error))
+        final.what = error.what or redaction.message(str(error))
         final.calls, final.first_at, final.last_at = usage.calls, usage.first_at, usage.last_at
         raise final from error
 

@@ -1,19 +1,24 @@
-"""What identifies us to the vendor: key, user, token, headers; each read again when its file is renewed."""
+"""What identifies us to the vendor: keys, user, token, headers; each read again when its file is renewed."""
 
 from __future__ import annotations
 
 import re
+import threading
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote
 
 from vendor_assets.client.redaction import Redaction
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.secret import Secret
+from vendor_assets.vendors.base import Keys, Vendor
 
-_RESERVED: Final = re.compile(
+if TYPE_CHECKING:
+    from requests.auth import AuthBase
+
+RESERVED: Final = re.compile(
     r"accept|accept-encoding|connection|content-(encoding|length|type)|expect|host|keep-alive|te|trailer"
     r"|transfer-encoding|upgrade|(proxy-|if-|range|sec-).*",
     re.IGNORECASE,
@@ -22,7 +27,12 @@ _RESERVED: Final = re.compile(
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _REMEMBERED: Final = 50
 """This many renewed secrets are still hidden."""
-_NO_SECRET: Final = re.compile(r"(x-scope-orgid|.*tenant.*|user-agent|.*region.*)", re.IGNORECASE)
+_NO_SECRET: Final = re.compile(
+    r"x-scope-orgid|.*tenant.*|user-agent|.*region.*|(.*-)?(date|expires|algorithm|signedheaders|timestamp)"
+    r"|.*-content-sha256|content-md5|(content-)?digest",
+    re.IGNORECASE,
+)
+"""Headers and query parameters whose values are no secrets, and may well stand in data."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +43,29 @@ class Login:
     password: Secret = field(default_factory=lambda: Secret("VENDOR_PASSWORD"))
     token: Secret = field(default_factory=lambda: Secret("VENDOR_TOKEN"))
     headers: Secret = field(default_factory=lambda: Secret("VENDOR_HEADERS"))
+    application_key: Secret = field(default_factory=lambda: Secret("VENDOR_APPLICATION_KEY"))
 
     def __bool__(self) -> bool:
+        """Whether it may stand in for the key; an application key does not."""
         return bool(self.user or self.password or self.token or self.headers)
 
     def __str__(self) -> str:
         """A description without values."""
-        said = [f"the user {self.user!r}"] if self.user else ["a token"] if self.token else []
+        said = ["an application key"] if self.application_key else []
+        said += [f"the user {self.user!r}"] if self.user else ["a token"] if self.token else []
         said += [f"the header {name}" for name in parse_headers(self.headers.read(), self.headers.name)]
         return ", ".join(said)
 
-    def read(self) -> dict[str, str]:
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """All of them."""
+        return (self.password, self.token, self.headers, self.application_key)
+
+    def read(self, *, basic: bool = True) -> dict[str, str]:
         """The headers to send now.
+
+        Args:
+            basic: Whether user and password are sent; else the vendor's own auth takes them.
 
         Raises:
             ConfigurationError: A part is missing, contradicts another, or cannot be sent; the message holds no value.
@@ -54,10 +75,10 @@ class Login:
         if bool(self.user) != bool(self.password):
             missing = "VENDOR_PASSWORD" if self.user else "VENDOR_USER"
             raise ConfigurationError(f"{missing} is not set; VENDOR_USER and VENDOR_PASSWORD belong together")
-        if ":" in self.user:
-            raise ConfigurationError("VENDOR_USER has a colon, which basic authentication cannot carry")
         own: dict[str, str] = {}
-        if self.user:
+        if self.user and basic:
+            if ":" in self.user:
+                raise ConfigurationError("VENDOR_USER has a colon, which basic authentication cannot carry")
             login = f"{self.user}:{self.password.read()}"
             own["Authorization"] = f"Basic {b64encode(login.encode()).decode()}"
         elif self.token:
@@ -66,37 +87,46 @@ class Login:
         return _merged(own, found, "VENDOR_USER or VENDOR_TOKEN", "VENDOR_HEADERS")
 
 
+@dataclass(frozen=True, repr=False)
+class Signed:
+    """A request with what identifies us; all of it is secret.
+
+    Attributes:
+        added: The secret texts that the vendor's auth added to this attempt.
+        names: Names of the query parameters that it added.
+        basis: The texts of the settings by which it was signed.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    added: tuple[str, ...] = ()
+    names: frozenset[str] = frozenset()
+    basis: tuple[str, ...] = ()
+
+
 class _Made(NamedTuple):
     """What the texts of all sources make."""
 
     texts: tuple[str, ...]
     headers: Mapping[str, str]
+    auth: AuthBase | None
     redaction: Redaction
 
 
 class Credentials:
-    """The headers that identify us. Thread-safe.
-
-    Args:
-        auth_headers: The dialect's: from a key to the headers that carry it.
+    """What identifies us, in the way of a vendor. Thread-safe.
 
     Raises:
         ConfigurationError: A part cannot be sent, or contradicts another.
     """
 
-    def __init__(
-        self,
-        api_key: Secret,
-        login: Login,
-        auth_headers: Callable[[str], Mapping[str, str]],
-        *,
-        optional: bool = False,
-    ) -> None:
-        self._optional = optional
+    def __init__(self, api_key: Secret, login: Login, vendor: Vendor) -> None:
+        self._api_key = api_key
         self._login = login
-        self._auth_headers = auth_headers
-        self._sources = (api_key, login.password, login.token, login.headers)
-        self._made = _Made((), {}, Redaction(()))
+        self._vendor = vendor
+        self._sources = (api_key, login.application_key, login.password, login.token, login.headers)
+        self._lock = threading.Lock()
+        self._made = _Made((), {}, None, Redaction(()))
         self._current()
 
     def __repr__(self) -> str:
@@ -109,44 +139,83 @@ class Credentials:
             return "set VENDOR_USER and VENDOR_PASSWORD to a login that is valid and may read this"
         if self._login.token:
             return "set VENDOR_TOKEN to a token that is valid and may read this, or renew its file"
-        if self._sources[0] or not self._optional:
+        if self._vendor.needs_application_key:
+            return "set VENDOR_API_KEY and VENDOR_APPLICATION_KEY to keys that are valid and may read this"
+        if self._api_key or self._vendor.needs_api_key:
             return "set VENDOR_API_KEY to a key that is valid and may read this"
         return "set the credentials that it wants: VENDOR_API_KEY, VENDOR_TOKEN, or VENDOR_USER and VENDOR_PASSWORD"
-
-    def headers(self) -> Mapping[str, str]:
-        """The headers to send now.
-
-        Raises:
-            ConfigurationError: A renewed secret cannot be sent.
-        """
-        return self._current().headers
 
     @property
     def redaction(self) -> Redaction:
         """Knows the secrets, the headers made of them, and what they were before."""
         return self._current().redaction
 
-    def outdated(self, sent: Mapping[str, str]) -> bool:
-        """Whether the headers, their files read again, differ from those of an earlier request."""
+    def sign(self, method: str, url: str, headers: Mapping[str, str], content: bytes, *, host: str) -> Signed:
+        """Add what identifies us to a request.
+
+        Args:
+            host: What the request's ``Host`` header will say.
+
+        Raises:
+            ConfigurationError: A renewed secret cannot be sent, or the vendor's auth cannot be used.
+            VendorUnavailableError: The vendor's auth asked somebody in vain.
+        """
+        made = self._current()
+        headers = {**headers, **made.headers}
+        if made.auth is None:
+            return Signed(url, headers, basis=made.texts)
+        from vendor_assets.client.signing import sign  # noqa: PLC0415  requests takes 0.2 s
+
+        found = sign(made.auth, method, url, headers, content, host=host, hide=made.redaction.message)
+        secrets = (text for name, text in found.added if not _NO_SECRET.fullmatch(name))
+        known = set(made.redaction.secrets)
+        added = tuple(text for text in secrets if text and text not in known)
+        return Signed(found.url, found.headers, added, found.names, made.texts)
+
+    def outdated(self, signed: Signed) -> bool:
+        """Whether the settings, their files read again, differ from those by which a request was signed."""
         for secret in self._sources:
             secret.read_anew()
-        return any(sent.get(name) != text for name, text in self.headers().items())
+        return self._current().texts != signed.basis
 
     def _current(self) -> _Made:
         texts = tuple(secret.read() for secret in self._sources)
-        made = self._made
-        if texts == made.texts:
-            return made
+        if texts == self._made.texts:
+            return self._made
+        with self._lock:
+            if texts != self._made.texts:
+                self._made = self._make(texts)
+            return self._made
+
+    def _make(self, texts: tuple[str, ...]) -> _Made:
+        vendor, login = self._vendor, self._login
         key = _checked(texts[0], "VENDOR_API_KEY")
-        own = {name: text for name, text in self._auth_headers(key).items() if text}
-        headers = _merged(
-            own, self._login.read(), "VENDOR_API_KEY", "VENDOR_USER, VENDOR_TOKEN or VENDOR_HEADERS"
-        )
+        application_key = _checked(texts[1], "VENDOR_APPLICATION_KEY")
+        more = login.read(basic=not vendor.needs_login)
+        auth: AuthBase | Mapping[str, str] = {}
+        if (
+            (key or not vendor.needs_api_key)
+            and (application_key or not vendor.needs_application_key)
+            and (login.user or not vendor.needs_login)
+        ):
+            user, password = (login.user, texts[2]) if vendor.needs_login else ("", "")
+            auth = vendor.auth(Keys(key, application_key, user, password))
+            if not auth and (key or user):
+                raise ConfigurationError(
+                    f"{vendor.title} does not say how a key is sent; its class needs auth_headers or auth"
+                )
+        own: dict[str, str] = {}
+        if isinstance(auth, Mapping):
+            own = {name: text for name, text in auth.items() if text}
+        elif not callable(auth):
+            raise ConfigurationError(
+                f"the auth of {vendor.title} is a {type(auth).__name__}; it must be headers or an AuthBase of requests"
+            )
+        headers = _merged(own, more, "VENDOR_API_KEY", "VENDOR_USER, VENDOR_TOKEN or VENDOR_HEADERS")
         # A tenant's name and the like is no secret, and may stand in what the vendor says.
         whole = (text for name, text in headers.items() if not _NO_SECRET.fullmatch(name))
-        secrets = filter(None, (*texts[:3], *whole, *made.redaction.secrets[:_REMEMBERED]))
-        made = self._made = _Made(texts, headers, Redaction(secrets))
-        return made
+        secrets = filter(None, (*texts[:4], *whole, *self._made.redaction.secrets[:_REMEMBERED]))
+        return _Made(texts, headers, None if isinstance(auth, Mapping) else auth, Redaction(secrets))
 
 
 def parse_headers(text: str, name: str) -> dict[str, str]:
@@ -161,12 +230,12 @@ def parse_headers(text: str, name: str) -> dict[str, str]:
         header, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or not _NAME.fullmatch(header):
             raise ConfigurationError(f"{name} has a part that is no header; {accepted}")
-        if _RESERVED.fullmatch(header):
+        if RESERVED.fullmatch(header):
             raise ConfigurationError(f"{name} sets {header}, which is not for settings; leave it out")
         if header.lower() in map(str.lower, found):
             raise ConfigurationError(f"{name} sets {header} twice; leave one of them out")
         value = unquote(value)
-        if not value or any(not " " <= character <= "~" for character in value) or value != value.strip():
+        if not is_header(header, value):
             raise ConfigurationError(
                 f"{name} gives {header} a value that a header cannot carry; use printable ASCII characters"
             )
@@ -174,6 +243,12 @@ def parse_headers(text: str, name: str) -> dict[str, str]:
     if text.strip() and not found:
         raise ConfigurationError(f"{name} has no header; {accepted}")
     return found
+
+
+def is_header(name: str, value: str) -> bool:
+    """Whether a header can have this name and this value."""
+    printable = all(" " <= character <= "~" for character in value)
+    return bool(_NAME.fullmatch(name) and value and printable and value == value.strip())
 
 
 def _checked(text: str, name: str) -> str:

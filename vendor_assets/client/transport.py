@@ -80,6 +80,11 @@ class Transport:
     def __repr__(self) -> str:
         return f"Transport({self.base_url!r})"
 
+    @property
+    def host(self) -> str:
+        """What requests say in ``Host``."""
+        return self._headers["Host"]
+
     def send(
         self, url: str, headers: Mapping[str, str], *, method: str = "GET", content: bytes = b""
     ) -> Response:

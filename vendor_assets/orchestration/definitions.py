@@ -55,6 +55,7 @@ def build_resources(
         account=account.vendor_account,
         options=dict(account.vendor_options),
         api_key=_reference(account.key, SIMULATOR_API_KEY),
+        application_key=_reference(account.login.application_key),
         user=account.login.user,
         password=_reference(account.login.password),
         token=_reference(account.login.token),

@@ -84,7 +84,7 @@ def _try(part: str, check: Callable[[], str]) -> Finding:
 def _network(account: Account) -> str:
     """How and as whom the vendor is reached."""
     files = [f"{secret.name}_FILE" for secret in account.secrets if secret.path]
-    who = f"; with {account.login}" if account.login else ""
+    who = f"; with {given}" if (given := str(account.login)) else ""
     read = f"; {', '.join(files)} {'is' if len(files) == 1 else 'are'} reread when changed" if files else ""
     return f"the vendor is asked {account.network}{who}{read}"
 

@@ -91,7 +91,10 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
     account: str = Field(default="", description="The account's name, where several are harvested there")
     options: dict[str, str] = Field(default={}, description="The vendor's own settings")
     api_key: str = Field(default="", description="The key; give it as an environment variable")
-    user: str = Field(default="", description="For basic authentication")
+    application_key: str = Field(
+        default="", description="The second key, where there is one; give it as an environment variable"
+    )
+    user: str = Field(default="", description="For basic authentication, or a client's id")
     password: str = Field(default="", description="The user's; give it as an environment variable")
     token: str = Field(
         default="", description="For bearer authentication; give it as an environment variable"
@@ -179,6 +182,7 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
                 self._secret("VENDOR_PASSWORD", self.password),
                 self._secret("VENDOR_TOKEN", self.token),
                 self._secret("VENDOR_HEADERS", self.headers),
+                self._secret("VENDOR_APPLICATION_KEY", self.application_key),
             ),
             network=Network(
                 self._secret(self.proxy_name, self.proxy),

@@ -34,7 +34,7 @@ _ACCOUNT: Final = re.compile(r"[A-Za-z0-9._+:/@-]{1,100}")
 
 NAMES: Final = (
     "VENDOR_KIND", "VENDOR_OPTIONS", "VENDOR_URL", "VENDOR_ACCOUNT", "VENDOR_API_KEY",
-    "VENDOR_API_KEY_FILE", "VENDOR_USER", "VENDOR_PASSWORD",
+    "VENDOR_API_KEY_FILE", "VENDOR_APPLICATION_KEY", "VENDOR_APPLICATION_KEY_FILE", "VENDOR_USER", "VENDOR_PASSWORD",
     "VENDOR_PASSWORD_FILE", "VENDOR_TOKEN", "VENDOR_TOKEN_FILE", "VENDOR_HEADERS",
     "VENDOR_HEADERS_FILE", "VENDOR_PROXY", "VENDOR_PROXY_FILE", "VENDOR_CA_BUNDLE", "VENDOR_CLIENT_CERT",
     "VENDOR_CLIENT_KEY", "VENDOR_RATE", "VENDOR_SHARE", "VENDOR_MAX_IN_FLIGHT", "VENDOR_ASSETS_STORE",
@@ -111,10 +111,10 @@ def _read(
         secrets["VENDOR_PASSWORD"],
         secrets["VENDOR_TOKEN"],
         secrets["VENDOR_HEADERS"],
+        secrets["VENDOR_APPLICATION_KEY"],
     )
-    if vendor.needs_api_key and not (key or login):
-        raise ConfigurationError(f"VENDOR_API_KEY is not set; {vendor.title} at {url} needs a key")
-    Credentials(key, login, vendor.auth_headers)
+    _check_given(vendor, url, key, login)
+    Credentials(key, login, vendor)
     with parse.named("VENDOR_ASSETS_TIMEZONE"):
         zone = parse_time_zone(values.get("VENDOR_ASSETS_TIMEZONE", "UTC"))
     store = parse.store(values.get("VENDOR_ASSETS_STORE", EMBEDDED_STORE if embedded else "./data"), root)
@@ -147,6 +147,19 @@ def _read(
         vendor_account=vendor_account,
         vendor_options=options,
     )
+
+
+def _check_given(vendor: Vendor, url: str, key: Secret, login: Login) -> None:
+    """Refuse to go on without what the vendor needs; a login may stand in for its keys, not for one of two."""
+    what = f"{vendor.title} at {url}"
+    if vendor.needs_api_key and not (key or (login and not login.application_key)):
+        raise ConfigurationError(f"VENDOR_API_KEY is not set; {what} needs a key")
+    if vendor.needs_application_key and not login.application_key and (key or not login):
+        raise ConfigurationError(
+            f"VENDOR_APPLICATION_KEY is not set; {what} needs an application key besides VENDOR_API_KEY"
+        )
+    if vendor.needs_login and not login:
+        raise ConfigurationError(f"VENDOR_USER is not set; {what} needs a user and VENDOR_PASSWORD")
 
 
 def _secret(name: str, values: Mapping[str, str], root: Path) -> Secret:

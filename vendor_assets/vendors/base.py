@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from heapq import nsmallest
-from typing import Any, ClassVar, Final, Literal, Self, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, TypeGuard
 from urllib.parse import quote, urlencode
 
 from vendor_assets.days import Window
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
 from vendor_assets.presentable import presentable
+
+if TYPE_CHECKING:
+    from requests.auth import AuthBase  # noqa: TID251  the type alone; importing it takes 0.2 s
 
 REJECTED_KEPT: Final = 100
 """Records of one answer that are kept when they do not fit; the others are counted."""
@@ -206,6 +209,20 @@ class Parsed:
         self.more_rejected += count
 
 
+@dataclass(frozen=True)
+class Keys:
+    """What a deployment was given for the vendor: secrets, but for the user's name; empty where it was given none.
+
+    Attributes:
+        user: ``VENDOR_USER``, where the vendor :attr:`~Vendor.needs_login`; the password likewise.
+    """
+
+    api_key: str = field(default="", repr=False)
+    application_key: str = field(default="", repr=False)
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+
 class Vendor(ABC):
     """One vendor's dialect. Subclasses live in one file each; other packages bring theirs by entry point."""
 
@@ -218,6 +235,11 @@ class Vendor(ABC):
     rosters: ClassVar[Literal["current", "historical"]] = "current"
     """Whether lists know only the present or can be asked for a past window."""
     needs_api_key: ClassVar[bool] = True
+    needs_application_key: ClassVar[bool] = False
+    """Whether it wants ``VENDOR_APPLICATION_KEY`` beside the key."""
+    needs_login: ClassVar[bool] = False
+    """Whether :meth:`auth` takes ``VENDOR_USER`` and ``VENDOR_PASSWORD``, like the id and the secret of a client; else
+    they are sent as basic authentication."""
     page_headers: ClassVar[tuple[str, ...]] = ("link", "content-type")
     """Lower-case names of the response headers that ``parse`` needs; they are kept with the body."""
     options: ClassVar[Mapping[str, str]] = {}
@@ -236,9 +258,18 @@ class Vendor(ABC):
         """
         return cls()
 
-    @abstractmethod
-    def auth_headers(self, api_key: str) -> dict[str, str]:
-        """The headers that carry the key."""
+    def auth_headers(self, api_key: str) -> dict[str, str]:  # noqa: ARG002  some have only auth
+        """The headers that carry the key, where the key is all that identifies us."""
+        return {}
+
+    def auth(self, keys: Keys) -> AuthBase | Mapping[str, str]:
+        """What identifies us in each request: headers, or an auth of ``requests``, as other packages have them.
+
+        An auth is called for each attempt, from several threads. It may add headers and query parameters, which are
+        secrets from then on, and change nothing else. It is made again when a key is renewed, and only where all that
+        the vendor needs is set; else what stands in for that (``VENDOR_TOKEN``, ``VENDOR_HEADERS``) is sent alone.
+        """
+        return self.auth_headers(keys.api_key)
 
     def check_resolution(self, resolution_seconds: int) -> None:
         """Refuse a length of timeslices that the vendor never has; whole seconds, where nothing else is said.

@@ -79,6 +79,7 @@ def every_secret(folder: Path | None = None) -> tuple[dict[str, str], dict[str, 
     coded = {name: quote(text, safe="") for name, text in secrets.items()}
     values = {
         "VENDOR_API_KEY": secrets["VENDOR_API_KEY"],
+        "VENDOR_APPLICATION_KEY": secrets["VENDOR_APPLICATION_KEY"],
         "VENDOR_PASSWORD": secrets["VENDOR_PASSWORD"],
         "VENDOR_HEADERS": f"X-Scope-OrgID=team-a,X-Gateway-Secret={coded['VENDOR_HEADERS']}",
         "VENDOR_PROXY": f"http://user:{coded['VENDOR_PROXY']}@127.0.0.1:9",

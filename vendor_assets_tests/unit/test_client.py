@@ -119,6 +119,7 @@ class Script:
         self.headers: list[Mapping[str, str]] = []
         self.sent: list[tuple[str, bytes]] = []
         self.base_url = "https://vendor.example/prefix"
+        self.host = "vendor.example"
 
     def send(self, url: str, headers: Mapping[str, str], *, method: str, content: bytes) -> Response:
         """The next answer."""

@@ -131,6 +131,37 @@ def test_a_vendor_has_settings_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
         read(REAL | {"VENDOR_OPTIONS": "tga=x"}, root=ROOT, now=NOW)
 
 
+@pytest.mark.parametrize(
+    ("needs", "given", "message"),
+    [
+        (("application_key",), {}, "VENDOR_APPLICATION_KEY is not set; New Relic at .* besides VENDOR_API_KEY"),
+        (("application_key",), {"VENDOR_TOKEN": "t"}, "VENDOR_APPLICATION_KEY is not set"),
+        (("application_key",), {"VENDOR_API_KEY": "", "VENDOR_TOKEN": "t"}, ""),
+        (("application_key",), {"VENDOR_APPLICATION_KEY": "second"}, ""),
+        (("application_key",), {"VENDOR_APPLICATION_KEY": "sec ond"}, "VENDOR_APPLICATION_KEY has characters"),
+        (("application_key",), {"VENDOR_API_KEY": "", "VENDOR_APPLICATION_KEY": "x"}, "VENDOR_API_KEY is not"),
+        (("login",), {}, "VENDOR_USER is not set; New Relic at .* needs a user and VENDOR_PASSWORD"),
+        (("login",), {"VENDOR_USER": "u"}, "VENDOR_PASSWORD is not set"),
+        (("login",), {"VENDOR_USER": "urn:client", "VENDOR_PASSWORD": "p"}, ""),
+        (("login",), {"VENDOR_TOKEN": "t"}, ""),
+        ((), {"VENDOR_USER": "urn:client", "VENDOR_PASSWORD": "p"}, "VENDOR_USER has a colon"),
+    ],
+)  # fmt: skip
+def test_a_vendor_says_what_it_needs(
+    needs: tuple[str, ...], given: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its second key or its login missing is one line; a token may stand in for all, not for one of two keys."""
+    for name in needs:
+        monkeypatch.setattr(NewRelic, f"needs_{name}", True)
+    if not message:
+        account = read(REAL | given, root=ROOT, now=NOW)
+        assert account.login.application_key.read() == given.get("VENDOR_APPLICATION_KEY", "")
+        return
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        read(REAL | given, root=ROOT, now=NOW)
+    assert str(raised.value).isprintable()
+
+
 def test_a_real_vendors_store_is_not_the_embedded_vendors() -> None:
     """By default, each has a folder of its own."""
     account = read(REAL, root=ROOT, now=NOW)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vendor_assets.client.credentials import Credentials, Login, parse_headers
+from vendor_assets.client.credentials import Credentials, Login, Signed, parse_headers
 from vendor_assets.client.network import is_loopback, proxy_named_by, variables_for_libraries
 from vendor_assets.client.redaction import Redaction
 from vendor_assets.errors import ConfigurationError
@@ -90,7 +90,11 @@ def _sent(vendor: type[NewRelic | Prometheus], key: str = "", **account: str) ->
         account.get("user", ""),
         *(Secret(name, account.get(name, "")) for name in ("password", "token", "headers")),
     )
-    return dict(Credentials(Secret("VENDOR_API_KEY", key), login, vendor().auth_headers).headers())
+    return dict(_signed(Credentials(Secret("VENDOR_API_KEY", key), login, vendor())).headers)
+
+
+def _signed(credentials: Credentials) -> Signed:
+    return credentials.sign("GET", "http://h/", {}, b"", host="h")
 
 
 def test_what_is_sent_says_who_asks() -> None:
@@ -124,18 +128,18 @@ def test_a_renewed_file_counts_at_once(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("first-token\n")
     token = Secret("VENDOR_TOKEN", path=str(file))
-    credentials = Credentials(Secret("VENDOR_API_KEY"), Login(token=token), Prometheus().auth_headers)
-    sent = credentials.headers()
-    assert sent == {"Authorization": "Bearer first-token"}
+    credentials = Credentials(Secret("VENDOR_API_KEY"), Login(token=token), Prometheus())
+    sent = _signed(credentials)
+    assert sent.headers == {"Authorization": "Bearer first-token"}
     assert not credentials.outdated(sent)
     new = tmp_path / "new"
     new.write_text("second-token")
     new.replace(file)
     assert credentials.outdated(sent)
-    assert credentials.headers() == {"Authorization": "Bearer second-token"}
+    assert _signed(credentials).headers == {"Authorization": "Bearer second-token"}
     for broken in (file.unlink, lambda: file.write_text("")):
         broken()
-        assert credentials.headers() == {"Authorization": "Bearer second-token"}
+        assert _signed(credentials).headers == {"Authorization": "Bearer second-token"}
     assert {"first-token", "second-token"} <= set(credentials.redaction.secrets)
 
 
