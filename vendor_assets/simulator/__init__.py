@@ -1,4 +1,4 @@
-"""The embedded vendor: a separate program that speaks New Relic's REST v2 and NerdGraph.
+"""The embedded vendor: a separate program that speaks New Relic's REST v2 and NerdGraph, and Datadog's API.
 
 It shares no code with the rest of vendor_assets and nothing imports it, so no bug can hide on both sides of the wire.
 Start it with ``python -m vendor_assets.simulator``.
@@ -9,7 +9,11 @@ Start it with ``python -m vendor_assets.simulator``.
 - ``nrql``: New Relic's query language, from text to a query; pure.
 - ``timeslice_query``: a query over the world; pure.
 - ``nerdgraph``: GraphQL documents with entity searches and NRQL queries, and their limits.
-- ``limits``: the rate limit (token bucket, fixed window, sliding window); pure.
+- ``datadog_query``: Datadog's metric queries, from text to a query; pure.
+- ``datadog_series``: such a query over the world; pure.
+- ``datadog_formula``: formulas over queries; pure.
+- ``datadog``: Datadog's endpoints: hosts, tags, names of metrics, time series.
+- ``limits``: the rate limit (token bucket, fixed window, sliding window), and by bucket of endpoints; pure.
 - ``load``: capacity, queueing and collapse; pure.
 - ``faults``: what can go wrong on purpose, and when; pure.
 - ``record``: the vendor's own log, the judge of every trial.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from vendor_assets.simulator.datadog import BUCKETS, LIMITS, parse_limits
 from vendor_assets.simulator.dialect import Dialect
 from vendor_assets.simulator.faults import KINDS, Faults, parse_fault_flag
 from vendor_assets.simulator.limits import RateLimit, parse_limit
@@ -139,13 +140,26 @@ def _vendor(flags: argparse.Namespace) -> Vendor:
         flags.repeats_per_minute,
         points_per_second=flags.points_per_second,
     )
-    return Vendor(dialect, clock, limit, load, faults, record, style, api_key=flags.api_key, rules=rules)
+    return Vendor(
+        dialect,
+        clock,
+        limit,
+        load,
+        faults,
+        record,
+        style,
+        api_key=flags.api_key,
+        application_key=flags.application_key,
+        rules=rules,
+        buckets=parse_limits(LIMITS if flags.datadog_limit is None else flags.datadog_limit),
+    )
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=prog,
-        description="A monitoring vendor to try things on: New Relic's REST v2 and NerdGraph, a seeded world.",
+        description="A monitoring vendor to try things on: New Relic's REST v2 and NerdGraph, and Datadog's API, over a"
+        " seeded world.",
         epilog="Faults: " + "; ".join(f"{kind}: {text}" for kind, text in KINDS.items()),
         allow_abbrev=False,
     )
@@ -155,6 +169,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--port-file", type=Path, help="write the port there once listening")
     add("--parent-pid", type=_between(1), help="end when this process has ended")
     add("--api-key", help="accept only this key (default: any)")
+    add("--application-key", help="Datadog: accept only this key (default: any)")
     add("--now", metavar="ISO", help="what time it is for the vendor at the start (default: the real one)")
     add("--log-file", type=Path, help="write one JSON line a request there")
 
@@ -215,6 +230,14 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         type=_number(1),
         default=rules.points_per_second,
         help="NerdGraph: timeslices that a query reads before it times out (default %(default)s)",
+    )
+
+    add(
+        "--datadog-limit",
+        action="append",
+        metavar="BUCKET=CALLS/SECONDS",
+        help="Datadog: calls in each window, aligned to the clock, of the bucket"
+        f" {', '.join(sorted(set(BUCKETS.values())))}; may be repeated (default {' and '.join(LIMITS)})",
     )
 
     add("--latency", type=_number(0), default=0.0, metavar="SECONDS", help="added to every answer")

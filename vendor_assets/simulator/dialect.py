@@ -47,6 +47,8 @@ class Reply(NamedTuple):
     queries_refused: int = 0
     partial: bool = False
     """Some fields of a document failed; the leaves are those of its siblings."""
+    bucket: str = ""
+    """The bucket of Datadog's rate limit, whether it has a limit or not."""
 
 
 @dataclass

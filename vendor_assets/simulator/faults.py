@@ -42,6 +42,9 @@ KINDS: dict[str, str] = {
     "alias_timeout": "the first `nrql()` of a document of NerdGraph times out, its siblings are whole",
     "nrql_timeout": "the NRQL queries that `match` times out; others of the document are whole",
     "nrql_error": "the same with a SERVER_ERROR",
+    "null_points": "Datadog: every other point is null",
+    "status_error": "Datadog: a query is answered with status 200 and `status: error`",
+    "wrong_interval": "Datadog: points lie twice as far apart as was asked",
     "retry_after": "503 with the Retry-After given as `value`",
 }
 """Kinds of faults. A number stands for ``status``: ``500``, ``502``, ``404``."""
@@ -205,10 +208,14 @@ def spoil(kind: str, body: bytes) -> bytes:
         return HTML
     if kind == "empty":
         return b""
-    if not kind.startswith(("duplicates", "shuffled", "weird_", "drift_")):
+    if not kind.startswith(("duplicates", "shuffled", "weird_", "drift_", "null_")):
         return body
     tree = json.loads(body)
     if "error" in tree:
+        return body
+    if _spoil_datadog(kind, tree):
+        return json.dumps(tree, separators=(",", ":")).encode()
+    if kind == "null_points":
         return body
     if "data" in tree or "errors" in tree:
         for rows in _lists(tree.get("data")):
@@ -231,6 +238,52 @@ def spoil(kind: str, body: bytes) -> bytes:
     else:
         _drift(kind, entities)
     return json.dumps(tree, separators=(",", ":")).encode()
+
+
+def _spoil_datadog(kind: str, tree: dict[str, Any]) -> bool:
+    """What :func:`spoil` does, done to an answer of Datadog; False where it is none."""
+    data = tree.get("data")
+    if "host_list" in tree:
+        _spoil_list(kind, tree["host_list"], ("name", "last_reported_time"))
+    elif "from" in tree and "metrics" in tree:
+        _spoil_list(kind, tree["metrics"])
+    elif "res_type" in tree:
+        for series in tree["series"]:
+            points = series["pointlist"]
+            times, values = [point[0] for point in points], [point[1] for point in points]
+            spoiled = zip(_spoil_times(kind, times), _spoil_values(kind, values), strict=True)
+            series["pointlist"] = [list(point) for point in spoiled]
+        _spoil_list(kind, tree["series"], ("tag_set", "interval"))
+    elif isinstance(data, dict) and data.get("type") == "timeseries_response":
+        inside = data["attributes"]
+        inside["times"] = _spoil_times(kind, inside["times"])
+        inside["values"] = [_spoil_values(kind, values) for values in inside["values"]]
+        _spoil_list(kind, inside["series"], ("group_tags",))
+        if not kind.startswith("drift_"):
+            _spoil_list(kind, inside["values"])
+    else:
+        return "valid" in tree or "tags" in tree
+    return True
+
+
+def _spoil_list(kind: str, rows: list[Any], names: tuple[str, ...] = ()) -> None:
+    if kind == "duplicates":
+        rows.extend(rows[:1])
+    elif kind == "shuffled":
+        rows.reverse()
+    elif kind.startswith("drift_") and names:
+        _drift(kind, rows, names)
+
+
+def _spoil_values(kind: str, values: list[Any]) -> list[Any]:
+    if kind == "null_points":
+        return [None if number % 2 else value for number, value in enumerate(values)]
+    return [*_ODD, *values[len(_ODD) :]][: len(values)] if kind == "weird_values" else values
+
+
+def _spoil_times(kind: str, times: list[Any]) -> list[Any]:
+    odd = [second for pair in _ODD_SECONDS for second in pair]
+    return [*odd, *times[len(odd) :]][: len(times)] if kind == "weird_times" else times
 
 
 def _lists(tree: object) -> Iterator[list[dict[str, Any]]]:

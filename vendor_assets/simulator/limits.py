@@ -1,11 +1,13 @@
-"""The vendor's rate limit: token bucket, fixed window or sliding window.
+"""The vendor's rate limit: token bucket, fixed window or sliding window; and Datadog's, by bucket of endpoints.
 
-Pure: time is passed in, in seconds of a monotonic clock. A refused call takes nothing.
+Pure: time is passed in, in seconds of a monotonic clock, for buckets in those of the vendor's. A refused call takes
+nothing.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection, Iterable
 from typing import Literal, NamedTuple
 
 LimitKind = Literal["bucket", "fixed", "sliding", "none"]
@@ -130,3 +132,49 @@ class RateLimit:
         if not self._meters:
             return "none"
         return " and ".join(map(str, self.limits)) + f" ({self.kind})"
+
+
+class BucketLimit(NamedTuple):
+    """So many calls to the endpoints of a bucket in each window of so many seconds, aligned to UNIX time."""
+
+    bucket: str
+    calls: int
+    period: int
+
+    def start_of(self, now: float) -> int:
+        """When the window of a moment began, UNIX seconds."""
+        return int(now) // self.period * self.period
+
+
+def parse_bucket_limit(text: str, buckets: Collection[str]) -> BucketLimit:
+    """Read ``metrics_query=1600/3600``: one of the buckets, calls and seconds.
+
+    Raises:
+        ValueError: It is none.
+    """
+    bucket, _, rate = text.partition("=")
+    calls, _, period = rate.partition("/")
+    if bucket not in buckets:
+        raise ValueError(f"limit {text!r}: the bucket is not one of {', '.join(sorted(buckets))}")
+    if not (calls.isdecimal() and period.isdecimal() and int(calls) > 0 and int(period) > 0):
+        raise ValueError(f"limit {text!r} is not calls per seconds, such as {bucket}=1600/3600")
+    return BucketLimit(bucket, int(calls), int(period))
+
+
+class Buckets:
+    """Limits of which each holds for the endpoints that share its bucket."""
+
+    def __init__(self, limits: Iterable[BucketLimit]) -> None:
+        self.limits = {limit.bucket: limit for limit in limits}
+        self._meters = {
+            bucket: Meter(CallLimit(limit.calls, limit.period), "fixed")
+            for bucket, limit in self.limits.items()
+        }
+
+    def admit(self, bucket: str, now: float) -> tuple[bool, int]:
+        """Whether a call at ``now`` is within the limit of its bucket, and how many more are."""
+        meter = self._meters[bucket]
+        admitted = meter.remaining(now) > 0
+        if admitted:
+            meter.take(now)
+        return admitted, meter.remaining(now)

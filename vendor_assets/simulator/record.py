@@ -11,6 +11,8 @@ from collections import Counter, deque
 from typing import IO
 from urllib.parse import parse_qsl, urlsplit
 
+from vendor_assets.simulator.limits import BucketLimit
+
 _ARRIVALS_KEPT = 2_000_000
 
 
@@ -65,6 +67,7 @@ class Record:
         self._documents = self._queries = self._queries_refused = 0
         self._query_minute = Worst(60.0)
         self._documents_peak = self.documents_in_flight
+        self._windows: Counter[tuple[BucketLimit, int, bool]] = Counter()
 
     def arrive(self, now: float, *, with_key: bool = True, document: bool = False) -> None:
         """A request line is complete.
@@ -93,6 +96,10 @@ class Record:
         for _ in range(queries):
             self._query_minute.add(arrived)
 
+    def judge(self, limit: BucketLimit, now: float, *, admitted: bool) -> None:
+        """A call was admitted by Datadog's limit at ``now``, UNIX seconds of the vendor's clock, or refused."""
+        self._windows[limit, limit.start_of(now), admitted] += 1
+
     def leave(
         self,
         arrived: float,
@@ -107,6 +114,7 @@ class Record:
         fault: str = "",
         queries: int = 0,
         partial: bool = False,
+        bucket: str = "",
     ) -> None:
         """A request is answered, or given up.
 
@@ -117,6 +125,7 @@ class Record:
             served: Whether the whole right response was sent.
             queries: NRQL queries in a document of NerdGraph.
             partial: Some of its fields failed: asked for again it is not repeated, its leaves are.
+            bucket: The bucket of Datadog's rate limit, if it is a call to Datadog.
         """
         self.in_flight -= 1
         self.documents_in_flight -= endpoint == "graphql"
@@ -143,6 +152,8 @@ class Record:
                 line["fault"] = fault
             if endpoint == "graphql":
                 line["queries"] = queries
+            if bucket:
+                line["bucket"] = bucket
             self._log_file.write(json.dumps(line) + "\n")
             self._log_file.flush()
 
@@ -155,7 +166,8 @@ class Record:
 
         ``repeated`` are calls that were answered in full before; ``repeated_leaves`` are warrior, data
         group, range and period that were answered with data before, whatever the batch was. ``violations`` are calls
-        that got a 429, and NRQL queries that were refused within a document.
+        that got a 429, and NRQL queries that were refused within a document. ``buckets`` are the windows of
+        Datadog's limits in which something arrived; ``start`` is UNIX seconds of the vendor's clock.
         """
         by_endpoint: dict[str, dict[str, int]] = {}
         for (endpoint, outcome), count in sorted(self.answered.items()):
@@ -187,6 +199,15 @@ class Record:
                 "worst_minute_of_queries": self._query_minute.most,
                 "peak_in_flight": self._documents_peak,
             },
+            "buckets": [
+                limit._asdict()
+                | {
+                    "start": start,
+                    "admitted": self._windows[limit, start, True],
+                    "refused": self._windows[limit, start, False],
+                }
+                for limit, start in sorted({(limit, start) for limit, start, _ in self._windows})
+            ],
             "first_arrival": self._first,
             "last_arrival": self._last,
             "outages": list(self.outages),

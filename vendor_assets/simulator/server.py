@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 from vendor_assets.simulator.dialect import Headers, Reply
 from vendor_assets.simulator.faults import Fault
-from vendor_assets.simulator.vendor import CONTROL, Call, Vendor, endpoint_of, phrase_of
+from vendor_assets.simulator.vendor import CONTROL, Call, Vendor, endpoint_of, key_headers_of, phrase_of
 
 _HEAD_LIMIT = 65_536
 _BODY_LIMIT = 10_000_000
@@ -109,8 +109,8 @@ class Connection(asyncio.Protocol):
         connection = headers.get("connection", "").lower()
         keep_alive = connection != "close" if words[2] == "HTTP/1.1" else connection == "keep-alive"
         arrived = self._vendor.elapsed() if self._line_at is None else self._line_at
-        header = "api-key" if endpoint_of(words[1]) == "graphql" else "x-api-key"
-        return Call(arrived, words[0], words[1], headers.get(header, ""), keep_alive, body)
+        key, application_key = (headers.get(name, "") for name in key_headers_of(words[1]))
+        return Call(arrived, words[0], words[1], key, keep_alive, body, application_key)
 
     def _refuse(self, status: int) -> None:
         self._buffer = b""
@@ -237,6 +237,7 @@ class Connection(asyncio.Protocol):
             fault=fault,
             queries=reply.queries,
             partial=reply.partial,
+            bucket=reply.bucket,
         )
 
     def _done(self, call: Call) -> None:

@@ -6,6 +6,7 @@
 ``POST faults``             a JSON list of faults to add; ``DELETE`` removes all
 ``POST limit``              ``{"limits": ["20/s"], "kind": "sliding", "burst": 1}``
 ``POST nerdgraph``          ``{"requests_at_once": 2, "queries_per_minute": 10}``: fields of ``Rules``
+``POST datadog``            ``{"limits": ["metrics_query=40/5"]}``; other buckets have none then
 ``POST load``               ``{"latency": 0.02, "capacity": 50, "collapse_factor": 3}``
 ``POST clock``              ``{"now": "2026-11-20T00:00:00Z"}`` or ``{"advance": 3600}``
 ``POST restate``            ``{"day": "2026-11-20", "factor": 1.1}``: late data for a UTC day
@@ -28,9 +29,11 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from vendor_assets.simulator import datadog
+from vendor_assets.simulator.datadog import Datadog, parse_limits
 from vendor_assets.simulator.dialect import Dialect, Headers, Reply, error_reply, link_header, page_of
 from vendor_assets.simulator.faults import Fault, Faults, parse_fault, spoil
-from vendor_assets.simulator.limits import Meter, RateLimit, parse_limit
+from vendor_assets.simulator.limits import Buckets, Meter, RateLimit, parse_limit
 from vendor_assets.simulator.load import Load
 from vendor_assets.simulator.nerdgraph import TARGET, NerdGraph, Rules, refusal, refuse_key
 from vendor_assets.simulator.record import Record
@@ -82,13 +85,14 @@ class Call:
     key: str
     keep_alive: bool
     body: bytes = b""
+    application_key: str = ""
 
     @property
     def request(self) -> str:
-        """What tells it from others: the target, with a digest of the document for NerdGraph."""
-        if endpoint_of(self.target) != "graphql":
+        """What tells it from others: the target, with a digest of a document."""
+        if endpoint_of(self.target) not in ("graphql", "datadog.timeseries"):
             return self.target
-        return f"{TARGET}?document={hashlib.sha256(self.body).hexdigest()[:16]}"
+        return f"{self.target.partition('?')[0]}?document={hashlib.sha256(self.body).hexdigest()[:16]}"
 
 
 @dataclass
@@ -103,9 +107,12 @@ class Vendor:
     record: Record
     style: Style
     api_key: str | None = None
+    application_key: str | None = None
     rules: Rules = field(default_factory=Rules)
+    buckets: Buckets = field(default_factory=parse_limits)
 
     def __post_init__(self) -> None:
+        self._datadog = Datadog(self.dialect)
         self._nerdgraph = NerdGraph(self.dialect, self.faults, self.rules)
         self._zero = time.monotonic()
         self._down_until = 0.0
@@ -126,10 +133,13 @@ class Vendor:
             self.start_outage("collapse", self.load.collapse_seconds, self.style.collapse)
         if arrived < self._down_until:
             if self._down_mode == "503":
-                return error_reply(endpoint, 503, "The service is unavailable."), None, 0.0
+                refuse = datadog.refuse if endpoint.startswith("datadog") else error_reply
+                return refuse(endpoint, 503, "The service is unavailable."), None, 0.0
             return Reply(endpoint, 503, b""), Fault("reset"), 0.0
         if endpoint == "graphql":
             return self._judge_document(call)
+        if endpoint.startswith("datadog"):
+            return self._judge_datadog(call, endpoint)
         if not call.key or (self.api_key is not None and call.key != self.api_key):
             return error_reply(endpoint, 401, "The API key provided is invalid"), None, 0.0
         if len(call.target) > _TARGET_LIMIT:
@@ -166,14 +176,58 @@ class Vendor:
                 reply = reply._replace(body=spoil(kind, reply.body))
         return reply, fault, self.load.delay(call.arrived)
 
-    def _faulty(self, endpoint: str, fault: Fault | None) -> Reply | None:
+    def _judge_datadog(self, call: Call, endpoint: str) -> tuple[Reply, Fault | None, float]:
+        """As :meth:`judge`: Datadog limits each bucket of endpoints in windows of the calendar."""
+        wrong = self.api_key is not None and call.key != self.api_key
+        if endpoint != "datadog.validate":
+            wrong |= self.application_key is not None and call.application_key != self.application_key
+            wrong |= not call.application_key
+        if wrong or not call.key:
+            return datadog.refuse_key(endpoint, call.key, call.application_key), None, 0.0
+        if len(call.target) > _TARGET_LIMIT:
+            return datadog.refuse(endpoint, 414, "Request-URI Too Long"), None, 0.0
+        if call.method != ("POST" if endpoint == "datadog.timeseries" else "GET"):
+            return datadog.refuse(endpoint, 405, "Method Not Allowed"), None, 0.0
+        now, bucket = self.clock.now(), datadog.BUCKETS.get(endpoint, "")
+        admitted, headers = self._judge_bucket(bucket, now)
+        fault = self.faults.pick(f"{call.target} {call.body.decode(errors='replace')}", refused=not admitted)
+        if not admitted:
+            reply = datadog.refuse(endpoint, 429, "Too many requests")
+            return reply._replace(headers=headers, bucket=bucket), fault, 0.0
+        kind = fault.kind if fault else ""
+        faulty = self._faulty(endpoint, fault, datadog.refuse)
+        reply = faulty or self._datadog.reply(endpoint, call.target, call.body, now, kind)
+        if faulty is None and reply.status == 200:
+            reply = reply._replace(body=spoil(kind, reply.body))
+        reply = reply._replace(headers=reply.headers + headers, bucket=bucket)
+        return reply, fault, self.load.delay(call.arrived)
+
+    def _judge_bucket(self, bucket: str, now: float) -> tuple[bool, Headers]:
+        """Whether a bucket admits a call, and the headers that say so; none where it has no limit."""
+        limit = self.buckets.limits.get(bucket)
+        if limit is None:
+            return True, ()
+        admitted, remaining = self.buckets.admit(bucket, now)
+        self.record.judge(limit, now, admitted=admitted)
+        return admitted, (
+            ("X-RateLimit-Limit", str(limit.calls)),
+            ("X-RateLimit-Period", str(limit.period)),
+            ("X-RateLimit-Remaining", str(remaining)),
+            ("X-RateLimit-Reset", str(limit.start_of(now) + limit.period - int(now))),
+            ("X-RateLimit-Name", bucket),
+        )
+
+    def _faulty(
+        self, endpoint: str, fault: Fault | None, refuse: Callable[[str, int, str], Reply] = error_reply
+    ) -> Reply | None:
         """The reply of a fault that leaves no room for the right one; None otherwise."""
         if fault and fault.kind == "status":
-            return error_reply(endpoint, fault.status, phrase_of(fault.status))
+            return refuse(endpoint, fault.status, phrase_of(fault.status))
         if fault and fault.kind == "redirect":
             return Reply(endpoint, 302, b"", (("Location", fault.location),))
         if fault and fault.kind == "retry_after":
-            return error_reply(endpoint, 503, "The service is unavailable.", (("Retry-After", fault.value),))
+            reply = refuse(endpoint, 503, "The service is unavailable.")
+            return reply._replace(headers=(("Retry-After", fault.value),))
         return None
 
     def _reply(self, target: str, endpoint: str, fault: Fault | None) -> Reply:
@@ -260,6 +314,9 @@ class Vendor:
                     return 200, {"limit": str(self.limit)}
                 case "POST", "nerdgraph":
                     return 200, self._set_rules(values)
+                case "POST", "datadog":
+                    self.buckets = parse_limits(values["limits"])
+                    return 200, [limit._asdict() for limit in self.buckets.limits.values()]
                 case "POST", "load":
                     self._set_load(values)
                     return 200, self.state()
@@ -367,11 +424,21 @@ def phrase_of(status: int) -> str:
     return "Unknown"
 
 
+def key_headers_of(target: str) -> tuple[str, str]:
+    """The names of the headers that hold the API key and, for Datadog, the application key."""
+    endpoint = endpoint_of(target)
+    if endpoint.startswith("datadog"):
+        return "dd-api-key", "dd-application-key"
+    return ("api-key" if endpoint == "graphql" else "x-api-key"), ""
+
+
 def endpoint_of(target: str) -> str:
     """The endpoint that limits and counts are kept by."""
     path = target.partition("?")[0]
     if path == TARGET:
         return "graphql"
+    if path.startswith(datadog.PREFIX):
+        return datadog.endpoint_of(path)
     if path.endswith("/metrics/data.json"):
         return "data"
     names = {"applications.json": "applications", "hosts.json": "hosts", "metrics.json": "metrics"}
