@@ -254,15 +254,15 @@ def _rolled(query: Query, source: Source, window: Window, earliest: float, visib
 def _aggregated(query: Query, source: Source, value: float, low: float, high: float, step: int) -> float:
     """One bucket: a count is the total of its points, a gauge the same in all of them."""
     counted = _is_count(source)
-    seconds = covered_seconds(source.series.world, source.series.warrior, low, high)
-    points = max(1, round(seconds / (_FLUSH_SECONDS if counted else _SAMPLE_SECONDS)))
     if query.shown_as and counted:
         return value / step if query.shown_as == "rate" else value
+    if counted is (query.method == "sum") and query.method != "count":
+        return value
+    seconds = covered_seconds(source.series.world, source.series.warrior, low, high)
+    points = max(1, round(seconds / (_FLUSH_SECONDS if counted else _SAMPLE_SECONDS)))
     if query.method == "count":
         return float(points)
-    if query.method == "sum":
-        return value if counted else value * points
-    return value / points if counted else value
+    return value / points if counted else value * points
 
 
 def _interpolated(query: Query, values: Values, times: list[int]) -> Values:

@@ -143,6 +143,11 @@ def test_reading_wants_both_keys() -> None:
     Source: api/latest/authentication; DataDog/datadog-api-client-python#2670.
     """
     hosts, metrics = ("/api/v1/hosts", None), ("/api/v1/metrics", {"from": NOON})
+    with simulator() as running:
+        assert [_ask(running, *hosts, keys=keys).status for keys in (("any", "key"), ("any", ""))] == [
+            200,
+            403,
+        ]
     with simulator(api_key="right", application_key="good") as running:
         for path, parameters in (hosts, metrics):
             statuses = [
@@ -746,6 +751,8 @@ def test_formulas(vendor: RunningSimulator) -> None:
         assert found["values"][number] == first
         assert found["values"][services + number] == wanted
         assert set(found["values"][2 * services + number]) == {None}
+    nothing = _timeseries(vendor, errors, formulas=("a / (a - a)",), interval=3_600_000)
+    assert (nothing["times"], nothing["values"]) == ([], [[]] * services)
     for wrong in ("c", "a +", "log(a)", "1 + 1", "a ** 2"):
         answer = _ask(vendor, TIMESERIES, body=_document(errors, formulas=(wrong,)))
         assert answer.status == 400, wrong
