@@ -462,9 +462,7 @@ def _range_query(fields: tuple[tuple[str, str], ...], *, posts: bool) -> Request
 
 def _told(request: Request) -> dict[str, str]:
     """The fields of a range query, wherever they are."""
-    return dict(
-        parse_qsl(request.body, keep_blank_values=True) if request.method == "POST" else request.params
-    )
+    return dict(parse_qsl(request.body) if request.method == "POST" else request.params)
 
 
 def _with(request: Request, **changed: str) -> Request:

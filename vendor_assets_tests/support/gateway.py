@@ -1,4 +1,7 @@
-"""What stands before a vendor at work: an nginx with a CA of its own, and a proxy that wants a password."""
+"""What stands before a vendor at work: an nginx with a CA of its own, and a proxy that wants a password.
+
+Before a Prometheus the nginx is a front like Mimir's or Grafana Cloud's: a prefix, a login, a tenant, encrypted.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ _CONFIGURATION = """
 daemon off; master_process off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 256; }}
 http {{
-    log_format plain '$status|$ssl_client_s_dn|$http_x_scope_orgid|$remote_user|$http_proxy_authorization';
+    log_format plain '$status|$ssl_client_s_dn|$http_x_scope_orgid|$remote_user|$http_proxy_authorization'
+        '|$request_method|$uri';
     access_log {folder}/access.log plain;
     client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
@@ -34,6 +38,8 @@ http {{
         if ($http_x_scope_orgid != "team-a") {{ return 401 "no org id"; }}
         auth_basic gate; auth_basic_user_file {folder}/users;
         location / {{ root {folder}/www; try_files /answer.json =404; }}
+        location /prometheus/ {{ proxy_pass {upstream}/; proxy_buffers 16 256k; }}
+        location /readonly/ {{ limit_except GET {{ deny all; }} proxy_pass {upstream}/; proxy_buffers 16 256k; }}
     }}
     server {{
         listen 127.0.0.1:{certificate} ssl;
@@ -54,7 +60,8 @@ class Gateway:
 
     Attributes:
         folder: Where its certificates are: ``ca.pem``, ``client.pem`` and ``client.key``.
-        tenant: The address that wants a user and a tenant.
+        tenant: The address that wants a user and a tenant; below it ``/prometheus`` and, for GET requests only,
+            ``/readonly`` lead to the upstream.
         certificate: The one that wants a client certificate.
         plain: The one that wants nothing, not encrypted.
     """
@@ -65,7 +72,7 @@ class Gateway:
     plain: str
 
     def heard(self, after: int = 0, requests: int = 0) -> list[list[str]]:
-        """Of each request: status, the certificate's name, tenant, user, proxy's authorization.
+        """Of each request: status, the certificate's name, tenant, user, proxy's authorization, method, path.
 
         Args:
             after: So many requests are left out.
@@ -77,8 +84,8 @@ class Gateway:
 
 
 @contextmanager
-def gateway() -> Iterator[Gateway]:
-    """Run it while the block lasts; each address answers everything alike."""
+def gateway(upstream: str = "http://127.0.0.1:9") -> Iterator[Gateway]:
+    """Run it while the block lasts; what it does not pass to the upstream it answers alike."""
     with tempfile.TemporaryDirectory(prefix="gateway-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         _certificates(folder)
@@ -89,7 +96,9 @@ def gateway() -> Iterator[Gateway]:
         ).stdout.strip()
         (folder / "users").write_text(f"{USER}:{digest}\n")
         ports = {each: free_port() for each in ("tenant", "certificate", "plain")}
-        with running(folder, _CONFIGURATION.format(folder=folder, **ports), ports["plain"]):
+        with running(
+            folder, _CONFIGURATION.format(folder=folder, upstream=upstream, **ports), ports["plain"]
+        ):
             yield Gateway(
                 folder,
                 f"https://127.0.0.1:{ports['tenant']}",

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import shutil
-import socket
 import subprocess
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,10 +16,8 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import urlencode
 
-import pytest
-
-PROGRAMS = ("prometheus", "promtool", "prometheus-node-exporter")
-INSTALL = "apt-get install prometheus prometheus-node-exporter"
+from vendor_assets_tests.support.nginx import free_port
+from vendor_assets_tests.support.programs import read, require, running
 
 ODD_JOB = 'odd|job, "x"\\d {y}'
 """A job whose name needs every kind of escaping."""
@@ -35,6 +27,9 @@ JOBS = {"node": ("web-1:9100", "web-2:9100", "gone-early:9100"), ODD_JOB: ("../o
 
 WIDE = ("wide", "busy:9100", "requests_total")
 """Job, instance and metric of thousands of series, where they are asked for; each lives for two hours of a day."""
+
+HISTOGRAM = ("api", "api:1", "request_seconds")
+"""Job, instance and name of a classic histogram, with its buckets, sum and count."""
 
 LOOSE = (
     ('slow_total{job="slow",instance="slow:1"}', 600),
@@ -72,17 +67,14 @@ class RunningPrometheus:
 
     def get(self, path: str, *params: tuple[str, str]) -> Any:
         """Ask the API directly; returns the answer's data."""
-        return json.loads(_get(f"{self.url}{path}?{urlencode(params)}"))["data"]
+        return json.loads(read(f"{self.url}{path}?{urlencode(params)}"))["data"]
 
 
 def require_prometheus() -> None:
     """Skip the test where the programs are not installed; in CI fail it."""
-    missing = [program for program in PROGRAMS if shutil.which(program) is None]
-    if missing:
-        reason = f"{', '.join(missing)} not found: {INSTALL}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require(
+        "prometheus", "promtool", "prometheus-node-exporter", packages="prometheus prometheus-node-exporter"
+    )
 
 
 @contextmanager
@@ -104,18 +96,19 @@ def prometheus(
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prometheus-")))
-        exporter_port, port = _free_port(), _free_port()
+        exporter_port, port = free_port(), free_port()
         exporter_url, url = f"http://127.0.0.1:{exporter_port}", f"http://127.0.0.1:{port}"
         command = ["prometheus-node-exporter", f"--web.listen-address=127.0.0.1:{exporter_port}"]
         command += ["--collector.disable-defaults", *(f"--collector.{name}" for name in COLLECTORS)]
-        stack.enter_context(_running(command, folder / "exporter.log", f"{exporter_url}/metrics"))
+        stack.enter_context(running(command, folder / "exporter.log", f"{exporter_url}/metrics"))
 
         today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-        scraped = _get(f"{exporter_url}/metrics").decode()
+        scraped = read(f"{exporter_url}/metrics").decode()
         first = today - timedelta(days=days)
         with (folder / "past.om").open("w") as sink:
             _write_day_long(sink, scraped, int(first.timestamp()), days, every_seconds)
             _write_loose(sink, int(first.timestamp()), days)
+            _write_histogram(sink, int(first.timestamp()), days, every_seconds)
             last = int(first.timestamp()) + (days - 1) * 86_400
             _write_wide(sink, wide_series, last, every_seconds)
             sink.write("# EOF\n")
@@ -136,17 +129,17 @@ def prometheus(
             "--log.level=warn",
         ]
         command += [f"--web.listen-address=127.0.0.1:{port}", "--storage.tsdb.retention.time=30d"]
-        running = ExitStack()
-        stack.push(lambda *_: running.close())
-        serve = partial(_running, command, folder / "prometheus.log", f"{url}/-/ready")
+        process = ExitStack()
+        stack.push(lambda *_: process.close())
+        serve = partial(running, command, folder / "prometheus.log", f"{url}/-/ready")
 
         def restart() -> None:
-            running.close()
-            running.enter_context(serve())
+            process.close()
+            process.enter_context(serve())
 
         restart()
         past = tuple((first + timedelta(days=number)).date() for number in range(days))
-        yield RunningPrometheus(url, exporter_url, past, every_seconds, running.close, restart)
+        yield RunningPrometheus(url, exporter_url, past, every_seconds, process.close, restart)
 
 
 def _write_day_long(sink: TextIO, scraped: str, first: int, days: int, every_seconds: int) -> None:
@@ -185,6 +178,24 @@ def _write_loose(sink: TextIO, first: int, days: int) -> None:
             sink.write(f"{series} {_varied(number, 0, number, step)!r} {at}\n")
 
 
+def _write_histogram(sink: TextIO, first: int, days: int, every_seconds: int) -> None:
+    """A histogram that is observed at a rate that varies, and starts from nothing once a day."""
+    job, instance, name = HISTOGRAM
+    parts = {
+        '_bucket{le="0.1",': 1,
+        '_bucket{le="1",': 3,
+        '_bucket{le="+Inf",': 4,
+        "_count{": 4,
+        "_sum{": 2.5,
+    }
+    for part, weight in parts.items():
+        for step in range(days * 86_400 // every_seconds):
+            since = step % (86_400 // every_seconds)
+            value = weight * (since * 100 + round(900 * math.sin(since / 30)))
+            labels = f'job="{job}",instance="{instance}"}}'
+            sink.write(f"{name}{part}{labels} {value!r} {first + step * every_seconds}\n")
+
+
 def _write_wide(sink: TextIO, series: int, day: int, every_seconds: int) -> None:
     """One metric of many series, spread over the day."""
     job, instance, metric = WIDE
@@ -203,34 +214,3 @@ def _varied(value: float, place: int, number: int, step: int) -> float:
 
 def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _get(url: str) -> bytes:
-    body: bytes = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=30).read()
-    return body
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-@contextmanager
-def _running(command: list[str], log: Path, ready_url: str) -> Iterator[None]:
-    with log.open("w") as sink:
-        process = subprocess.Popen(command, cwd=log.parent, stdout=sink, stderr=subprocess.STDOUT)
-    try:
-        while True:
-            if process.poll() is not None:
-                raise RuntimeError(f"{command[0]} did not start: {log.read_text()[-2000:]}")
-            try:
-                _get(ready_url)
-                break
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
