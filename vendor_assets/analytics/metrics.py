@@ -45,7 +45,10 @@ _NOT_LATENCY: Final = re.compile(
     r"_(total|count|sum|bucket|created|info)$|timestamp|(boot|start|node|last\w*|expir\w*)_time|uptime|interval|timeout|cpu|per_minute|throughput"
 )
 _EXTREME: Final = re.compile(r"(?:^|_)(?:min|max|minimum|maximum|stddev|sum_of_squares)(?:_|$)")
-_TYPICAL: Final = re.compile(r"(^|_)(average|avg|mean|median|p50)(_|$)")
+_TYPICAL: Final = re.compile(r"(^|_)(average|avg|mean|median|p50)(_|$)|^histogram_quantile\(0\.5,")
+_RATE: Final = re.compile(r"rate\(.*\)", re.DOTALL)
+_METRIC: Final = re.compile(r"(?:rate\(|histogram_quantile\([0-9.]+, )?([^{]*?)(?:\{.*|\))?", re.DOTALL)
+"""A value's name: a metric, perhaps with labels after it and a function around it."""
 _COUNTER: Final = re.compile(
     r"_(total|count|sum|bucket|created|info)$|timestamp|(boot|start|node|last\w*)_time"
 )
@@ -71,25 +74,33 @@ _UNITS: Final = (
 
 def unit_of(value_name: str) -> str:
     """The unit in a value's name; empty if there is none."""
-    name = value_name.lower()
-    return next((unit for pattern, unit in _UNITS if pattern.search(name)), "")
+    name = _metric(value_name)
+    unit = next((unit for pattern, unit in _UNITS if pattern.search(name)), "")
+    if _RATE.fullmatch(value_name):
+        return "per second" if unit in ("", "count") else f"{unit}/s"
+    return unit
+
+
+def _metric(value_name: str) -> str:
+    """The metric of a value, in lower case; labels may hold any words, and functions are not part of its name."""
+    found = _METRIC.fullmatch(value_name.lower())
+    return found[1] if found else value_name.lower()
 
 
 def is_latency(value_name: str) -> bool:
     """Whether a value's name is that of a latency."""
-    name = value_name.lower()
+    name = _metric(value_name)
     return bool(_LATENCY.search(name)) and not _NOT_LATENCY.search(name)
 
 
 def is_counter(value_name: str) -> bool:
     """Whether a value's name is that of a counter or a point in time, which say little in a plot."""
-    return bool(_COUNTER.search(value_name.lower()))
+    return bool(_COUNTER.search(_metric(value_name))) and not _RATE.fullmatch(value_name)
 
 
 def is_better_high(value_name: str) -> bool:
     """Whether a fall of this value is bad: traffic, scores, free capacity."""
-    name = value_name.lower()
-    return bool(_BETTER_HIGH.search(name)) and not _ERRORS.search(name)
+    return bool(_BETTER_HIGH.search(_metric(value_name))) and not _ERRORS.search(value_name)
 
 
 def main_values(daily: pd.DataFrame) -> pd.DataFrame:

@@ -28,12 +28,27 @@ DAY = datetime(2026, 11, 19, tzinfo=UTC)
         ("go_memstats_last_gc_time_seconds", False, "s"),
         ("calls_per_minute", False, "per minute"),
         ("node_load1", False, ""),
+        ('http_request_duration_seconds_sum{path="/"}', False, "s"),
+        ('disk_free_bytes{device="idle_seconds_"}', False, "bytes"),
+        ('histogram_quantile(0.95, http_request_duration_seconds{path="/)"})', True, "s"),
+        ("histogram_quantile(0.5, http_request_duration_seconds)", True, "s"),
+        ("rate(http_request_duration_seconds_sum)", False, "s/s"),
+        ('rate(node_network_receive_bytes_total{device="eth0"})', False, "bytes/s"),
+        ("rate(http_requests_total)", False, "per second"),
     ],
 )
 def test_names_tell_latency_and_unit(name: str, latency: bool, unit: str) -> None:
     """A name says whether somebody waits for this time, whatever the vendor."""
     assert metrics.is_latency(name) is latency
     assert metrics.unit_of(name) == unit
+
+
+def test_a_rate_is_no_counter() -> None:
+    """A counter says little in a plot, with labels as without; its rate says how busy something is."""
+    assert metrics.is_counter('http_requests_total{code="200"}')
+    assert not metrics.is_counter('rate(http_requests_total{code="200"})')
+    assert metrics.is_better_high('rate(http_requests_total{code="200"})')
+    assert not metrics.is_better_high('rate(http_requests_total{outcome="error"})')
 
 
 def _daily(*rows: tuple[str, str, str, float, float | None]) -> pd.DataFrame:
@@ -46,6 +61,15 @@ def _daily(*rows: tuple[str, str, str, float, float | None]) -> pd.DataFrame:
         p95=2 * frame["mean"],
         max=3 * frame["mean"],
     )
+
+
+def test_of_quantiles_the_median_is_the_main_value() -> None:
+    """The median is what is typical, whichever quantiles there are beside it."""
+    rows = [
+        ("a", "http_request", f"histogram_quantile({quantile}, http_request_seconds)", 5, 1e6)
+        for quantile in ("0.05", "0.5", "0.99")
+    ]
+    assert metrics.main_values(_daily(*rows))["value_name"].to_list() == [rows[1][2]]
 
 
 def test_the_main_value_is_an_average_latency_of_the_entry() -> None:
