@@ -749,6 +749,25 @@ def test_the_parts_of_a_query_ask_for_the_same(metrics: list[str], narrowed: boo
     assert {at for _, at in points} == {START + hour * 3600 for hour in (6, 12, 18, 24)}
 
 
+def test_a_plan_of_before_is_split_as_it_was_asked() -> None:
+    """A plain query of an older version's plan is split by names, then by time, and its parts stay plain."""
+    fields = (
+        ("query", '{job="a\\"b",__name__=~"node_cpu(_.*)?|up"}'),
+        ("start", "0"),
+        ("end", "3600"),
+        ("step", "1800"),
+    )
+    leaves = tuple(Leaf(group, "h:9100", group, DAY) for group in ("node_cpu", "up"))
+    parts = VENDOR.split(PlannedRequest(Request("/api/v1/query_range", fields, "query_range"), leaves))
+    assert [_told(part)["query"] for part in parts] == [
+        '{job="a\\"b",__name__=~"node_cpu(_.*)?"}',
+        '{job="a\\"b",__name__=~"up"}',
+    ]
+    assert [part.leaves for part in parts] == [leaves[:1], leaves[1:]]
+    times = [(told["start"], told["end"]) for told in map(_told, VENDOR.split(parts[0]))]
+    assert times == [("0", "1800"), ("3600", "3600")]
+
+
 def test_a_list_is_not_split() -> None:
     """A list is one thing; there is nothing to ask for less of."""
     assert VENDOR.split(_planned("troops")) == VENDOR.split(_planned("data_groups")) == []
