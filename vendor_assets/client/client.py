@@ -7,16 +7,16 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Any, Final, NoReturn, TypeVar
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from urllib.parse import quote, unquote_plus, urljoin, urlsplit
 
 from vendor_assets.budget import Budget, Slot
 from vendor_assets.budget.headers import answer_time
-from vendor_assets.client.credentials import Credentials, Login, Signed
+from vendor_assets.client.credentials import Credentials, Identity, Login, Signed
 from vendor_assets.client.network import Network
 from vendor_assets.client.redaction import Redaction
 from vendor_assets.client.transport import Transport
@@ -37,6 +37,9 @@ from vendor_assets.secret import Secret
 from vendor_assets.vendors.base import Request, Response, Vendor
 from vendor_assets.work_class import SCHEDULED, WorkClass
 
+if TYPE_CHECKING:
+    from vendor_assets.vendors.oauth import ClientCredentials, Token
+
 E = TypeVar("E", bound=VendorError)
 
 BACKOFF_FIRST_SECONDS: Final = 0.5
@@ -46,6 +49,12 @@ EXCERPT_CHARACTERS: Final = 2000
 
 RESENT_MOST: Final = 3
 """A call is sent again so often because what identifies us was renewed meanwhile."""
+
+TOKEN: Final = "token"  # noqa: S105  a name
+"""The endpoint of requests for a token, in the budget."""
+
+TOKENS_MOST: Final = 3
+"""So many tokens may expire while a call waits for its slot."""
 
 STREAK: Final = 8
 """After this many 403s in a row the key is checked again."""
@@ -96,6 +105,7 @@ class _Fetch:
     """A fetch under way.
 
     Attributes:
+        identity: What identifies us in the slot that it has.
         signed: What was sent last.
         secrets: What the vendor's auth added to its attempts.
     """
@@ -104,7 +114,8 @@ class _Fetch:
     work_class: WorkClass
     ended: Callable[[], bool]
     usage: Usage
-    signed: Signed = field(default_factory=lambda: Signed("", {}))
+    identity: Identity
+    signed: Signed = field(init=False)
     secrets: list[str] = field(default_factory=list, repr=False)
 
 
@@ -149,15 +160,17 @@ class VendorClient:
         stop: threading.Event | None = None,
     ) -> None:
         key = api_key if isinstance(api_key, Secret) else Secret("VENDOR_API_KEY", api_key)
-        self._credentials = Credentials(key, Login() if login is None else login, vendor)
-        self._transport = Transport(
-            base_url,
+        self._credentials = Credentials(key, Login() if login is None else login, vendor, clock)
+        self._connect = partial(
+            Transport,
             network=network or Network(),
             pool_size=max_in_flight,
             attempt_timeout_seconds=attempt_timeout_seconds,
             connect_timeout_seconds=connect_timeout_seconds,
             max_body_bytes=max_body_bytes,
         )
+        self._transport = self._connect(base_url)
+        self._others: dict[tuple[str, str, int], Transport] = {}
         self._base_url = self._transport.base_url
         self._origin = _origin(self._base_url)
         self._vendor = vendor
@@ -182,7 +195,8 @@ class VendorClient:
 
     def close(self) -> None:
         """Close idle connections."""
-        self._transport.close()
+        for transport in (self._transport, *self._others.values()):
+            transport.close()
 
     def fetch(
         self,
@@ -213,7 +227,8 @@ class VendorClient:
             StoppedError: ``stop`` or ``ended`` before an attempt could be sent.
         """
         usage = usage or Usage()
-        fetch = _Fetch(request, work_class, ended or (lambda: False), usage)
+        identity = self._credentials.current()
+        fetch = _Fetch(request, work_class, ended or (lambda: False), usage, identity)
         started = self._clock()
         most = min(max_attempts or self._max_attempts, self._max_attempts)
         failures = unreadable = 0
@@ -306,26 +321,93 @@ class VendorClient:
     def _slot(
         self, endpoint: str, fetch: _Fetch, unwanted: Callable[[], bool] = lambda: False
     ) -> Iterator[Slot]:
-        """Wait for a slot until it is of no use.
+        """Wait for a slot until it is of no use, and have a token for it where one is needed.
+
+        The token comes first: it needs a slot too, and there may be a single one. What expires while the call waits is
+        renewed, and the wait begins again.
 
         Raises:
             VendorUnauthorizedError: The key was refused meanwhile.
             StoppedError: Stopped meanwhile, or ``unwanted``.
+            VendorError: There is no token.
         """
+
+        def useless() -> bool:
+            return unwanted() or fetch.identity.lacks_token
+
+        asked = 0
+        while asked <= TOKENS_MOST:
+            asked += self._renew(fetch)
+            with self._place(endpoint, fetch.work_class, fetch, useless) as slot:
+                if slot is not None and not fetch.identity.lacks_token:
+                    yield slot
+                    return
+            if slot is None and not fetch.identity.lacks_token:
+                raise StoppedError("nobody wants this call any more")
+        error = VendorUnavailableError(f"{asked} tokens in a row expired before the call had its slot")
+        error.calls = 0
+        raise error
+
+    @contextmanager
+    def _place(
+        self,
+        endpoint: str,
+        work_class: WorkClass,
+        fetch: _Fetch,
+        unwanted: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Slot | None]:
+        """Wait for a slot; None once it is unwanted."""
 
         def stopped() -> bool:
             return self._stop.is_set() or self._refused is not None or fetch.ended() or unwanted()
 
-        try:
-            with self._budget.slot(endpoint=endpoint, work_class=fetch.work_class, stopped=stopped) as slot:
-                fetch.usage.waited_seconds += slot.waited_seconds
-                yield slot
-        except StoppedError:
-            self._check_ended(fetch)
-            raise
+        started = self._clock()
+        with ExitStack() as stack:
+            slot: Slot | None = None
+            try:
+                slot = stack.enter_context(
+                    self._budget.slot(endpoint=endpoint, work_class=work_class, stopped=stopped)
+                )
+            except StoppedError:
+                self._check_ended(fetch)
+            waited_seconds = self._clock() - started if slot is None else slot.waited_seconds
+            fetch.usage.waited_seconds += waited_seconds
+            yield slot
 
     def _send(self, url: str, request: Request, slot: Slot, fetch: _Fetch) -> Response:
-        """Send within a slot, and report the outcome to the budget and the usage."""
+        """Send within a slot, with what identifies us; the answer comes without secrets."""
+        content = request.body.encode()
+        signed = fetch.identity.sign(
+            request.method, url, dict(request.headers), content, host=self._transport.host
+        )
+        fetch.signed = signed
+        fetch.secrets += (text for text in signed.added if text not in fetch.secrets)
+        received = self._exchange(
+            self._transport, request.method, signed.url, signed.headers, content, slot, fetch
+        )
+        response = replace(received, body=self._redaction(fetch).body(received.body))
+        fetch.usage.bytes += len(response.body)
+        if "date" in response.headers:
+            now = fetch.usage.last_at or self._now()
+            self.vendor_ahead_seconds = (answer_time(response.headers, now) - now).total_seconds()
+        if response.status != 403:
+            with self._lock:
+                self._forbidden_in_a_row = 0
+        if response.status == 200:
+            signed.accept()
+        return response
+
+    def _exchange(
+        self,
+        transport: Transport,
+        method: str,
+        url: str,
+        sent: Mapping[str, str],
+        content: bytes,
+        slot: Slot,
+        fetch: _Fetch,
+    ) -> Response:
+        """Send as it is, and report the outcome to the budget and the usage; secrets are still in the answer's body."""
         usage = fetch.usage
         started = self._clock()
         response: Response | None = None
@@ -333,18 +415,9 @@ class VendorClient:
         headers: Mapping[str, str] = {}
         calls, observed = 1, True
         try:
-            content = request.body.encode()
-            signed = self._credentials.sign(
-                request.method, url, dict(request.headers), content, host=self._transport.host
-            )
-            fetch.signed = signed
-            fetch.secrets += (text for text in signed.added if text not in fetch.secrets)
-            received = self._transport.send(
-                signed.url, signed.headers, method=request.method, content=content
-            )
-            redaction = self._redaction(fetch)
-            headers, body = redaction.headers(received.headers), redaction.body(received.body)
-            response, status = replace(received, headers=headers, body=body), received.status
+            response = transport.send(url, sent, method=method, content=content)
+            headers, status = self._redaction(fetch).headers(response.headers), response.status
+            return replace(response, headers=headers)
         except VendorError as error:
             # A response that we refuse to read (too large, wrongly encoded) has a status and headers as well.
             calls, status, headers = error.calls, error.status, error.headers
@@ -367,16 +440,96 @@ class VendorClient:
             usage.last_at = self._now()
             usage.calls += calls
             usage.throttled += throttled
-        usage.bytes += len(response.body)
-        if "date" in headers:
-            self.vendor_ahead_seconds = (answer_time(headers, usage.last_at) - usage.last_at).total_seconds()
-        if status != 403:
-            with self._lock:
-                self._forbidden_in_a_row = 0
-        return response
 
     def _throttled(self, status: int | None, headers: Mapping[str, str], body: bytes) -> bool:
         return status is not None and status != 200 and self._vendor.throttled(status, headers, body)
+
+    # The token
+
+    def _renew(self, fetch: _Fetch) -> bool:
+        """Have a token that may be sent, where one is needed.
+
+        Returns:
+            Whether this thread asked for one.
+        """
+        fetch.identity = self._credentials.current()
+        renewal = fetch.identity.renewal
+        if renewal is None:
+            return False
+        usage, started, own = fetch.usage, self._clock(), False
+
+        def ask() -> Token:
+            nonlocal own
+            own = True
+            return self._token(renewal.auth, fetch)
+
+        try:
+            renewal.renew(ask, lambda: self._check_ended(fetch))
+        except VendorError as error:
+            refused = isinstance(error, VendorUnauthorizedError)
+            if error.calls or not refused:
+                usage.attempts += 1
+                usage.first_at = usage.first_at or self._now()
+            if own and isinstance(error, VendorUnauthorizedError):
+                self._refuse(error, f"POST {urlsplit(renewal.auth.token_url).path}", fetch)
+            raise
+        finally:
+            if not own:
+                usage.waited_seconds += self._clock() - started
+        return own
+
+    def _token(self, auth: ClientCredentials, fetch: _Fetch) -> Token:
+        """Ask for a token, in a slot of its own.
+
+        Raises:
+            VendorUnauthorizedError: The client is refused.
+            VendorThrottledError: The token endpoint says that we were too fast.
+            VendorUnavailableError: There is no token for any other reason.
+        """
+        asking = auth.token_request(self._base_url)
+        url, headers, body = str(asking.url), asking.headers, asking.body or ""
+        content = body if isinstance(body, bytes) else body.encode()
+        sent = {name: text for name, text in headers.items() if name != "Content-Length"}
+        if "Authorization" in sent:
+            fetch.secrets.append(sent["Authorization"])
+        with self._place(TOKEN, SCHEDULED, fetch) as slot:
+            if slot is None:
+                raise StoppedError("nobody wants this token any more")
+            self._check_ended(fetch)
+            try:
+                response = self._exchange(self._transport_to(url), "POST", url, sent, content, slot, fetch)
+            except VendorError as error:
+                what = self._redaction(fetch).message(f"no token: {error}")
+                unavailable = VendorUnavailableError(what, status=error.status)
+                unavailable.calls, unavailable.crossed = error.calls, error.crossed
+                raise unavailable from error
+        status, words = response.status, words_of(response.body)
+        if status == 200:
+            try:
+                return auth.read_token(response)
+            except VendorProtocolError as error:
+                what = f"no token: {error}; is this the address of a token endpoint?"
+                raise VendorUnavailableError(what, status=status) from error
+        if self._throttled(status, response.headers, response.body):
+            raise self._worded(VendorThrottledError, "no token: throttled", status, words, fetch)
+        if status >= 500 or status in _TRANSIENT:
+            raise self._worded(VendorUnavailableError, "no token: the server failed", status, words, fetch)
+        client = status in (401, 403) or b"_client" in response.body
+        advice = self._credentials.advice if client else ""
+        what = "the token endpoint refuses the client"
+        refused = self._worded(VendorUnauthorizedError, what, status, words, fetch, advice)
+        refused.key_refused = True
+        raise refused
+
+    def _transport_to(self, url: str) -> Transport:
+        origin = _origin(url)
+        if origin == self._origin:
+            return self._transport
+        with self._lock:
+            if origin not in self._others:
+                parts = urlsplit(url)
+                self._others[origin] = self._connect(f"{parts.scheme}://{parts.netloc}")
+            return self._others[origin]
 
     # The key
 
@@ -395,12 +548,12 @@ class VendorClient:
         redaction = self._credentials.redaction
         return self._redaction_with(tuple(fetch.secrets), redaction) if fetch.secrets else redaction
 
-    def _refuse(self, error: VendorUnauthorizedError, request: Request, fetch: _Fetch) -> None:
+    def _refuse(self, error: VendorUnauthorizedError, request: str, fetch: _Fetch) -> None:
         """Send nothing more; whoever waits for a slot fails at once, with the request that was refused."""
         error.key_refused = True
         with self._lock:
             self._refused = self._refused or VendorUnauthorizedError(
-                self._redaction(fetch).message(f"{request.method} {request.path[:200]}: {error}"),
+                self._redaction(fetch).message(f"{request}: {error}"),
                 status=error.status,
             )
         self._budget.wake()
@@ -414,7 +567,7 @@ class VendorClient:
         probe = self._vendor.probe()
         same = fetch.request.key == probe.key if probe.has_more else fetch.request.path == probe.path
         if error.status == 401 or same:
-            self._refuse(error, fetch.request, fetch)
+            self._refuse(error, _shown(fetch.request), fetch)
             return True
         with self._lock:
             self._forbidden += 1
@@ -445,7 +598,7 @@ class VendorClient:
                 throttled = self._throttled(response.status, response.headers, response.body)
                 renewed = response.status == 401 and self._credentials.outdated(fetch.signed)
                 if response.status in (401, 403) and not throttled and not renewed:
-                    self._refuse(doubt, probe, fetch)
+                    self._refuse(doubt, _shown(probe), fetch)
             except VendorError:
                 # That says nothing about the key; the next 403 checks again.
                 pass
@@ -485,8 +638,9 @@ class VendorClient:
     ) -> E:
         """An error: what happened, what the vendor says about it, and what to do if that is known."""
         rest = (f": {words}" if words else "") + (f"; {advice}" if advice else "")
-        error = kind(f"{what} (status {status}){rest}", status=status)
-        error.what = self._redaction(fetch).message(f"{what}{rest}")
+        redaction = self._redaction(fetch)
+        error = kind(redaction.message(f"{what} (status {status}){rest}"), status=status)
+        error.what = redaction.message(f"{what}{rest}")
         return error
 
     def _fail(self, fetch: _Fetch, error: VendorError, body: bytes) -> NoReturn:
@@ -495,7 +649,7 @@ class VendorClient:
         message = str(error)
         if not (isinstance(error, VendorUnauthorizedError) and error.calls == 0):
             times = "1 attempt" if usage.attempts == 1 else f"{usage.attempts} attempts"
-            message = redaction.message(f"{request.method} {request.path[:200]}: {message} ({times})")
+            message = redaction.message(f"{_shown(request)}: {message} ({times})")
         excerpt = redaction.message(body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace"))
         final = type(error)(
             message,
@@ -508,6 +662,10 @@ class VendorClient:
         final.what = error.what or redaction.message(str(error))
         final.calls, final.first_at, final.last_at = usage.calls, usage.first_at, usage.last_at
         raise final from error
+
+
+def _shown(request: Request) -> str:
+    return f"{request.method} {request.path[:200]}"
 
 
 def _origin(url: str) -> tuple[str, str, int]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote
@@ -17,6 +18,8 @@ from vendor_assets.vendors.base import Keys, Vendor
 
 if TYPE_CHECKING:
     from requests.auth import AuthBase
+
+    from vendor_assets.client.renewal import Renewal
 
 RESERVED: Final = re.compile(
     r"accept|accept-encoding|connection|content-(encoding|length|type)|expect|host|keep-alive|te|trailer"
@@ -94,40 +97,84 @@ class Signed:
     Attributes:
         added: The secret texts that the vendor's auth added to this attempt.
         names: Names of the query parameters that it added.
-        basis: The texts of the settings by which it was signed.
+        token: Which token was sent, where one is renewed.
     """
 
     url: str
     headers: Mapping[str, str]
+    by: Identity
     added: tuple[str, ...] = ()
     names: frozenset[str] = frozenset()
-    basis: tuple[str, ...] = ()
+    token: str = ""
+
+    def accept(self) -> None:
+        """Note that the vendor took it."""
+        if self.by.renewal is not None:
+            self.by.renewal.accept(self.token)
 
 
-class _Made(NamedTuple):
-    """What the texts of all sources make."""
+class Identity(NamedTuple):
+    """What the texts of all sources make.
+
+    Attributes:
+        renewal: Of the token, where the vendor's auth needs one.
+    """
 
     texts: tuple[str, ...]
     headers: Mapping[str, str]
     auth: AuthBase | None
     redaction: Redaction
+    renewal: Renewal | None = None
+
+    @property
+    def lacks_token(self) -> bool:
+        """Whether nothing can be sent before a token has been asked for."""
+        return self.renewal is not None and self.renewal.over
+
+    def sign(self, method: str, url: str, headers: Mapping[str, str], content: bytes, *, host: str) -> Signed:
+        """Add what identifies us to a request.
+
+        Args:
+            host: What the request's ``Host`` header will say.
+
+        Raises:
+            ConfigurationError: The vendor's auth cannot be used.
+            VendorUnavailableError: The vendor's auth asked somebody in vain.
+        """
+        headers = {**headers, **self.headers}
+        if self.auth is None:
+            return Signed(url, headers, self)
+        from vendor_assets.client.signing import sign  # noqa: PLC0415  requests takes 0.2 s
+
+        token = self.renewal.auth.token.text if self.renewal else ""
+        found = sign(self.auth, method, url, headers, content, host=host, hide=self.redaction.message)
+        secrets = (text for name, text in found.added if not _NO_SECRET.fullmatch(name))
+        known = set(self.redaction.secrets)
+        added = tuple(text for text in secrets if text and text not in known)
+        return Signed(found.url, found.headers, self, added, found.names, token)
 
 
 class Credentials:
     """What identifies us, in the way of a vendor. Thread-safe.
 
+    Args:
+        clock: By which tokens expire.
+
     Raises:
         ConfigurationError: A part cannot be sent, or contradicts another.
     """
 
-    def __init__(self, api_key: Secret, login: Login, vendor: Vendor) -> None:
+    def __init__(
+        self, api_key: Secret, login: Login, vendor: Vendor, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._api_key = api_key
         self._login = login
         self._vendor = vendor
         self._sources = (api_key, login.application_key, login.password, login.token, login.headers)
         self._lock = threading.Lock()
-        self._made = _Made((), {}, None, Redaction(()))
-        self._current()
+        self._made = Identity((), {}, None, Redaction(()))
+        self.current()
 
     def __repr__(self) -> str:
         return "Credentials(…)"
@@ -148,37 +195,14 @@ class Credentials:
     @property
     def redaction(self) -> Redaction:
         """Knows the secrets, the headers made of them, and what they were before."""
-        return self._current().redaction
+        return self.current().redaction
 
-    def sign(self, method: str, url: str, headers: Mapping[str, str], content: bytes, *, host: str) -> Signed:
-        """Add what identifies us to a request.
-
-        Args:
-            host: What the request's ``Host`` header will say.
+    def current(self) -> Identity:
+        """What identifies us now.
 
         Raises:
-            ConfigurationError: A renewed secret cannot be sent, or the vendor's auth cannot be used.
-            VendorUnavailableError: The vendor's auth asked somebody in vain.
+            ConfigurationError: A renewed secret cannot be sent.
         """
-        made = self._current()
-        headers = {**headers, **made.headers}
-        if made.auth is None:
-            return Signed(url, headers, basis=made.texts)
-        from vendor_assets.client.signing import sign  # noqa: PLC0415  requests takes 0.2 s
-
-        found = sign(made.auth, method, url, headers, content, host=host, hide=made.redaction.message)
-        secrets = (text for name, text in found.added if not _NO_SECRET.fullmatch(name))
-        known = set(made.redaction.secrets)
-        added = tuple(text for text in secrets if text and text not in known)
-        return Signed(found.url, found.headers, added, found.names, made.texts)
-
-    def outdated(self, signed: Signed) -> bool:
-        """Whether the settings, their files read again, differ from those by which a request was signed."""
-        for secret in self._sources:
-            secret.read_anew()
-        return self._current().texts != signed.basis
-
-    def _current(self) -> _Made:
         texts = tuple(secret.read() for secret in self._sources)
         if texts == self._made.texts:
             return self._made
@@ -187,7 +211,16 @@ class Credentials:
                 self._made = self._make(texts)
             return self._made
 
-    def _make(self, texts: tuple[str, ...]) -> _Made:
+    def outdated(self, signed: Signed) -> bool:
+        """Whether a 401 to a request is no refusal: the settings, their files read again, or the token are newer."""
+        for secret in self._sources:
+            secret.read_anew()
+        current = self.current()
+        if current.texts != signed.by.texts:
+            return True
+        return current.renewal is not None and current.renewal.refuse(signed.token)
+
+    def _make(self, texts: tuple[str, ...]) -> Identity:
         vendor, login = self._vendor, self._login
         key = _checked(texts[0], "VENDOR_API_KEY")
         application_key = _checked(texts[1], "VENDOR_APPLICATION_KEY")
@@ -215,7 +248,16 @@ class Credentials:
         # A tenant's name and the like is no secret, and may stand in what the vendor says.
         whole = (text for name, text in headers.items() if not _NO_SECRET.fullmatch(name))
         secrets = filter(None, (*texts[:4], *whole, *self._made.redaction.secrets[:_REMEMBERED]))
-        return _Made(texts, headers, None if isinstance(auth, Mapping) else auth, Redaction(secrets))
+        if isinstance(auth, Mapping):
+            return Identity(texts, headers, None, Redaction(secrets))
+        return Identity(texts, headers, auth, Redaction(secrets), _renewal(auth, self._clock))
+
+
+def _renewal(auth: AuthBase, clock: Callable[[], float]) -> Renewal | None:
+    from vendor_assets.client.renewal import Renewal  # noqa: PLC0415  requests takes 0.2 s
+    from vendor_assets.vendors.oauth import ClientCredentials  # noqa: PLC0415
+
+    return Renewal(auth, clock) if isinstance(auth, ClientCredentials) else None
 
 
 def parse_headers(text: str, name: str) -> dict[str, str]:

@@ -94,7 +94,7 @@ def _sent(vendor: type[NewRelic | Prometheus], key: str = "", **account: str) ->
 
 
 def _signed(credentials: Credentials) -> Signed:
-    return credentials.sign("GET", "http://h/", {}, b"", host="h")
+    return credentials.current().sign("GET", "http://h/", {}, b"", host="h")
 
 
 def test_what_is_sent_says_who_asks() -> None:

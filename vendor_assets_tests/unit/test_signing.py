@@ -53,8 +53,10 @@ def credentials(auth: Any, **needs: bool) -> Credentials:
 def signed(auth: Any, **needs: bool) -> Signed:
     """A request after the auth."""
     own = {"Content-Type": "application/json"}
-    return credentials(auth, **({"needs_login": True} | needs)).sign(
-        "POST", URL, own, b'{"q":1}', host="vendor.example"
+    return (
+        credentials(auth, **({"needs_login": True} | needs))
+        .current()
+        .sign("POST", URL, own, b'{"q":1}', host="vendor.example")
     )
 
 
@@ -203,7 +205,9 @@ def test_a_login_stands_in_for_a_key_that_is_not_there() -> None:
             raise AssertionError("there is no key")
 
     login = Login(token=Secret("VENDOR_TOKEN", "t0ken"))
-    found = Credentials(Secret("VENDOR_API_KEY"), login, Needing()).sign("GET", URL, {}, b"", host="h")
+    found = (
+        Credentials(Secret("VENDOR_API_KEY"), login, Needing()).current().sign("GET", URL, {}, b"", host="h")
+    )
     assert found.headers == {"Authorization": "Bearer t0ken"}
 
 
