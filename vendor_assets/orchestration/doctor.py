@@ -100,7 +100,8 @@ def _vendor(account: Account, vendor_api: VendorApiResource) -> Iterator[Finding
             yield Finding("vendor", "failed", f"{error}; {_what_to_do(error)}")
         else:
             milliseconds = (time.monotonic() - started) * 1000
-            key = " and accepts the key" if vendor.needs_api_key else ""
+            needed = "key" if vendor.needs_api_key else "login" if vendor.needs_login else ""
+            key = f" and accepts the {needed}" if needed else ""
             text = f"{vendor.title} at {account.vendor_url} answers in {milliseconds:.0f} ms{key}"
             yield Finding("vendor", "well", text)
         yield _clock(client.vendor_ahead_seconds)

@@ -10,9 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from requests.auth import HTTPBasicAuth
 
+from vendor_assets.client.credentials import Credentials, Login
 from vendor_assets.days import day_window, parse_time_zone
 from vendor_assets.errors import VendorProtocolError
+from vendor_assets.secret import Secret
 from vendor_assets.tables import TABLES
 from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Response, Vendor
 
@@ -96,3 +99,20 @@ def test_the_guides_vendor_knows_nothing_partial_and_gone(acme: Vendor) -> None:
     )
     assert acme.says_gone(acme.warriors("a", DAY).request, "{}")
     assert not acme.says_gone(acme.troops(DAY).request, "{}")
+
+
+def test_the_guides_ways_to_authenticate_are_accepted() -> None:
+    """Each class of the guide makes headers or an auth that the client takes."""
+    names: dict[str, Any] = {"AWS4Auth": lambda *keys: HTTPBasicAuth(*keys[:2])}
+    for code in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL):
+        exec(compile(code, str(GUIDE), "exec"), names)  # noqa: S102  our own guide
+    login = Login(
+        "user", Secret("VENDOR_PASSWORD", "pass"), application_key=Secret("VENDOR_APPLICATION_KEY", "second")
+    )
+    key = Secret("VENDOR_API_KEY", "first")
+    two = Credentials(key, Login(application_key=login.application_key), names["Two"]()).current()
+    assert two.headers == {"DD-API-KEY": "first", "DD-APPLICATION-KEY": "second"}
+    assert Credentials(key, login, names["OnAmazon"]()).current().auth == HTTPBasicAuth("first", "second")
+    tokens = Credentials(Secret("VENDOR_API_KEY"), login, names["WithTokens"]()).current()
+    assert tokens.lacks_token
+    assert tokens.headers == {}
