@@ -44,6 +44,7 @@ class Slot:
     _work_class: WorkClass
     _deadline_seconds: float | None
     _stopped: Callable[[], bool] | None
+    _counts: tuple[tuple[str, int], ...] = ()
     _observed: bool = False
     waited_seconds: float = 0.0
 
@@ -52,7 +53,7 @@ class Slot:
         view = budget._document.view
         narrow = view is not None and self._endpoint in view.pace.quotas.narrow_endpoints()
         # Endpoints that the vendor does not tell apart share one name.
-        ask = Ask(self._endpoint if narrow else "", self._work_class == BACKFILL)
+        ask = Ask(self._endpoint if narrow else "", self._work_class == BACKFILL, counts=self._counts)
         self._grant, self.waited_seconds = budget._dispatch.acquire(
             ask, self._deadline_seconds, self._stopped
         )
@@ -183,6 +184,7 @@ class Budget:
         work_class: WorkClass = SCHEDULED,
         deadline_seconds: float | None = None,
         stopped: Callable[[], bool] | None = None,
+        counts: Mapping[str, int] | None = None,
     ) -> Slot:
         """A slot for one call: ``with budget.slot(endpoint="hosts") as slot: ...``.
 
@@ -194,13 +196,16 @@ class Budget:
             deadline_seconds: The longest acceptable wait; None for any.
             stopped: Whether nobody wants the slot any more; asked while waiting, every half second and at once after
                 :meth:`wake`.
+            counts: What the call counts against limits of other units than requests: unit to number. One that is
+                not named counts 1, and 0 is nothing.
 
         Raises:
             StoppedError: On entry: ``stopped``; a slot that was reserved is lost.
             BudgetDeadlineError: On entry: the wait would be longer; nothing was taken.
             BudgetUnavailableError: On entry: the database cannot be reached.
         """
-        return Slot(self, endpoint, work_class, deadline_seconds, stopped)
+        counted = tuple(sorted((counts or {}).items()))
+        return Slot(self, endpoint, work_class, deadline_seconds, stopped, counted)
 
     def wake(self) -> None:
         """Let every caller of this process that waits see whether it still wants its slot."""

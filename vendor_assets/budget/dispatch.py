@@ -304,7 +304,7 @@ class Dispatch:
         if not self._clock.simulated and not self._closed:
             self._heartbeat.start(self.renew)
         asks = [_with_patience(waiter, now) for waiter in batch]
-        spare = Ask(asks[0].endpoint, asks[0].backfill) if asks else Ask()
+        spare = Ask(asks[0].endpoint, asks[0].backfill, counts=asks[0].counts) if asks else Ask()
         if not self._terms.counted:
             interval, processes = self._document.interval_seconds, self._in_flight.processes
             asks += [spare] * self._block.next_size(len(batch), interval, processes, now)
@@ -475,11 +475,11 @@ class Dispatch:
             if now > last:
                 return False
             fresh_still = now - view.at <= fresh + GUARD_SECONDS and not self._in_flight.lapsed(now)
-            if fresh_still and self._send(max(at, now - _JITTER_SECONDS)):
+            if fresh_still and self._send(max(at, now - _JITTER_SECONDS), waiter.ask):
                 return True
         return False
 
-    def _send(self, at: float) -> bool:
+    def _send(self, at: float, ask: Ask) -> bool:
         """Take the time up to the next call that the limits permit; False where another thread has it.
 
         From here on the call counts as sent.
@@ -487,7 +487,7 @@ class Dispatch:
         with self._mutex:
             if at < self._spaced_at or not self._in_flight.may_send:
                 return False
-            if spacing := self._terms.spacing_seconds:
+            if spacing := self._terms.spacing_seconds(ask):
                 self._spaced_at = at + spacing
             self._in_flight.send()
             self._document.count_sent()

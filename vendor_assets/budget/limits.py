@@ -24,7 +24,12 @@ _PERIODS: Final = {
     "s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0,
     "day": 86_400.0, "d": 86_400.0,
 }  # fmt: skip
-_LIMIT: Final = re.compile(r"\s*(\d{1,9})\s*/\s*([a-z]+)(?:\s+burst\s+(\d{1,9}))?\s*", re.IGNORECASE)
+REQUESTS: Final = "requests"
+"""The unit of a limit that names none: each call counts one."""
+
+_LIMIT: Final = re.compile(
+    r"\s*(\d{1,9})(?:\s+([a-z]+))?\s*/\s*([a-z]+)(?:\s+burst\s+(\d{1,9}))?\s*", re.IGNORECASE
+)
 _LONGEST_SLACK_SECONDS: Final = 0.25
 
 
@@ -33,6 +38,7 @@ class Limit:
     """What the vendor permits: so many calls in each period.
 
     Attributes:
+        unit: What is counted, where a call counts more than one or nothing, like ``queries``.
         burst: Calls that the vendor takes at once, as the depth of its bucket. It is used for late calls, which may
             come closer together, never to go faster; the worst window then holds ``amount + burst - 1``.
 
@@ -44,6 +50,7 @@ class Limit:
     period_seconds: float
     name: str = "account"
     burst: int = 1
+    unit: str = REQUESTS
 
     def __post_init__(self) -> None:
         if self.amount < 1 or not self.period_seconds > 0 or self.burst < 1 or not self.name:
@@ -53,19 +60,20 @@ class Limit:
 
     @classmethod
     def parse(cls, text: str) -> Limit:
-        """Read ``20/s``, ``1000/min``, ``100/h``, ``100000/day`` or, with the vendor's bucket, ``20/s burst 20``.
+        """Read ``20/s``, ``1000/min``, ``100/h``, ``100000/day``, ``20/s burst 20`` or ``3000 queries/min``.
 
         Raises:
             ConfigurationError: It is none of these; the message names the value and what is accepted.
         """
         match = _LIMIT.fullmatch(text)
-        burst = 1 if match is None or match[3] is None else int(match[3])
-        if match is None or int(match[1]) < 1 or burst < 1 or match[2].lower() not in _PERIODS:
+        burst = 1 if match is None or match[4] is None else int(match[4])
+        if match is None or int(match[1]) < 1 or burst < 1 or match[3].lower() not in _PERIODS:
             raise ConfigurationError(
                 f"rate {text!r} is not understood; accepted are calls per s, min, h or day, "
                 "like 20/s, 1000/min, 100/h or 100000/day, and calls at once, like 20/s burst 20"
             )
-        return cls(int(match[1]), _PERIODS[match[2].lower()], burst=burst)
+        unit = (match[2] or REQUESTS).lower()
+        return cls(int(match[1]), _PERIODS[match[3].lower()], burst=burst, unit=unit)
 
     @classmethod
     def parse_all(cls, texts: Iterable[str]) -> tuple[Limit, ...]:
@@ -114,7 +122,8 @@ class Limit:
 
     def __str__(self) -> str:
         unit = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}.get(self.period_seconds)
-        text = f"{self.amount}/{unit}" if unit else f"{self.amount} per {self.period_seconds:g} s"
+        what = "" if self.unit == REQUESTS else f" {self.unit}"
+        text = f"{self.amount}{what}/{unit}" if unit else f"{self.amount}{what} per {self.period_seconds:g} s"
         return f"{text} burst {self.burst}" if self.burst > 1 else text
 
 

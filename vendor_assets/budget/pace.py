@@ -103,8 +103,9 @@ class Pace:
                 found["epoch"],
                 found["backfill_epoch"],
                 _time(found["void_after"]),
-                [Run(first, step, count, bool(b)) for first, step, count, _, b in found["runs"]],
+                [Run(first, step, count, bool(b), weight) for first, step, count, weight, b in found["runs"]],
                 _time(found["last"][0]),
+                max(1, found["last"][1]),
             ),
             hold_until=_time(found["hold_until"]),
             hold_reason=found["hold_reason"],
@@ -124,7 +125,7 @@ class Pace:
         return pace
 
     def dump(self, now: float, wall: float) -> str:
-        """The document's body; every 1 in it is the weight or the burst of an earlier version."""
+        """The document's body; the 1 of each track is the burst of an earlier version."""
         slots, slow = self.reservations, self.slowdown
         slots.forget_passed(now)
         return json.dumps(
@@ -144,8 +145,10 @@ class Pace:
                     name: [track.arrival, track.interval, track.interval_at, 1, track.wide, track.counts]
                     for name, track in self.tracks.items()
                 },
-                "runs": [[run.first, run.step, run.count, 1, int(run.backfill)] for run in slots.runs],
-                "last": [_finite(slots.passed), int(math.isfinite(slots.passed))],
+                "runs": [
+                    [run.first, run.step, run.count, run.weight, int(run.backfill)] for run in slots.runs
+                ],
+                "last": [_finite(slots.passed), slots.passed_weight if math.isfinite(slots.passed) else 0],
                 "tuning": self.tuning.dump(),
                 "breaker": astuple(self.breaker),
                 "falls": self.falls.dump(),
@@ -170,12 +173,12 @@ class Pace:
         concerned = self._concerned(rules, ask, now, without=trial)
         for rule, track in concerned:
             if rule is not None and rule.limit.counted:
-                free_at = track.free_at(rule, now, returns=ask.returns)
+                free_at = track.free_at(rule, now, returns=ask.returns, units=ask.count(rule.limit.unit))
                 if free_at > now:
                     return _refused(ask, now, free_at, free_at)
         if not ask.backfill:
             self._void(now + BACKFILL_FRESH_SECONDS + GUARD_SECONDS, backfill_only=True)
-        step = max([track.interval for _, track in concerned], default=0.0)
+        step = max([_units(rule, ask) * track.interval for rule, track in concerned], default=0.0)
         earliest = now + ask.lead_seconds
         if not ask.lead_seconds:
             slack = [rule.limit.slack_seconds if rule is not None else 0.0 for rule, _ in concerned]
@@ -200,10 +203,11 @@ class Pace:
             # What the vendor tells of an endpoint may be taken back sooner.
             return refused
         for rule, track in concerned:
-            track.arrival = max(track.arrival, at) + track.interval
+            units = _units(rule, ask)
+            track.arrival = max(track.arrival, at) + units * track.interval
             if rule is not None and rule.limit.counted:
-                track.count(rule, at)
-        self.reservations.add(at, step, backfill=ask.backfill)
+                track.count(rule, at, units)
+        self.reservations.add(at, step, backfill=ask.backfill, weight=ask.heaviest)
         if self.breaker.open:
             self.breaker.probe(at)
         for key, quota in list(self.quotas.concerning(ask.endpoint)):
@@ -416,12 +420,12 @@ class Pace:
         rules = [*rules, *self.quotas.rules(now)]
         for rule in rules:
             name, interval = rule.limit.name, rule.interval_seconds
-            if not rule.concerns(ask.endpoint) or name == POLICY + without:
+            if not (rule.concerns(ask.endpoint) and ask.count(rule.limit.unit)) or name == POLICY + without:
                 continue
             track = self.tracks.get(name)
             if track is None:
-                passed = self.reservations.passed
-                arrival = passed + interval if math.isfinite(passed) else now
+                passed = self.reservations.passed + self.reservations.passed_weight * interval
+                arrival = passed if math.isfinite(passed) else now
                 track = self.tracks[name] = Track(arrival, interval, now)
             elif interval >= track.interval or now - track.interval_at > STRICTEST_SECONDS:
                 track.interval = interval
@@ -480,19 +484,28 @@ class Pace:
         """Keep what is known of a quota."""
         before = self.quotas.get(key, KnownQuota()).rate(now)
         self.quotas[key] = quota
-        if self._void_stale(before, quota.rate(now), now):
+        if self._void_stale(_LEFT + key, before, quota.rate(now), now):
             # Its next call was put off at the old rate.
             self.tracks.pop(_LEFT + key, None)
 
     def _follow(self, before: float | None, now: float) -> None:
-        self._void_stale(before, self.rate(now), now)
+        self._void_stale(_ADAPTED, before, self.rate(now), now)
 
-    def _void_stale(self, before: float | None, after: float | None, now: float) -> bool:
-        """Void what was given at a higher rate, and at a far lower one, which wastes time; whether that was so."""
+    def _void_stale(self, name: str, before: float | None, after: float | None, now: float) -> bool:
+        """Void what was given at a higher rate, and at a far lower one, which wastes time; whether that was so.
+
+        Args:
+            name: Of the track that follows this rate.
+        """
         lower = after is not None and (before is None or after < before)
+
         higher = before is not None and (after is None or after > 1.25 * before)
         if lower or (higher and self.reservations.reach_past(now + _STALE_SECONDS)):
             self.void_all(now)
+        if lower and after and (track := self.tracks.get(name)) is not None:
+            # What follows the last slot that remains does so at the new rate.
+            track.interval = 1.0 / after
+            track.arrival = max(track.arrival, self.reservations.next_at(track.interval))
         return higher
 
     def _note_slowdown(self, rules: Sequence[Rule], now: float) -> None:
@@ -517,10 +530,12 @@ class Pace:
 
     def _void(self, after: float, *, backfill_only: bool) -> None:
         """Void the slots after a moment (those of backfills only, or all) and move the limits back."""
-        last = self.reservations.void(after, backfill_only=backfill_only)
-        if last is not None:
+        found = self.reservations.void(after, backfill_only=backfill_only)
+        if found is not None:
+            last, weight = found
             for track in self.tracks.values():
-                free_at = last + track.interval if math.isfinite(last) else after
+                # A limit of which it counts less is moved back by less than it could be.
+                free_at = last + weight * track.interval if math.isfinite(last) else after
                 track.arrival = min(track.arrival, free_at)
 
     def _rebase(self, now: float, wall: float, boot: str) -> None:
@@ -536,6 +551,10 @@ class Pace:
             part.shift(shift)
         self.boot = boot
         self.reservations.epoch += 1
+
+
+def _units(rule: Rule | None, ask: Ask) -> int:
+    return ask.count(rule.limit.unit) if rule is not None else 1
 
 
 def _refused(ask: Ask, now: float, free_at: float, again_at: float) -> Later | TooLate:

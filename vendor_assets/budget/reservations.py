@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
+
+from vendor_assets.budget.limits import REQUESTS
 
 
 class Ask(NamedTuple):
@@ -15,6 +17,7 @@ class Ask(NamedTuple):
         patience_seconds: The longest acceptable wait; None for any.
         returns: Whether an earlier slot for the same call was not used.
         lead_seconds: How long the caller needs to learn of its slot: one that comes sooner would be missed.
+        counts: What the call counts of other units than requests, like ``(("queries", 5),)``.
     """
 
     endpoint: str = ""
@@ -22,6 +25,16 @@ class Ask(NamedTuple):
     patience_seconds: float | None = None
     returns: bool = False
     lead_seconds: float = 0.0
+    counts: tuple[tuple[str, int], ...] = ()
+
+    def count(self, unit: str) -> int:
+        """What the call counts against a limit of this unit."""
+        return 1 if unit == REQUESTS else dict(self.counts).get(unit, 1)
+
+    @property
+    def heaviest(self) -> int:
+        """The most that it counts against any limit."""
+        return max([1, *(number for _, number in self.counts)])
 
 
 class Grant(NamedTuple):
@@ -55,12 +68,17 @@ class TooLate(NamedTuple):
 
 @dataclass(slots=True)
 class Run:
-    """Evenly spaced slots."""
+    """Evenly spaced slots.
+
+    Attributes:
+        weight: The most that one of them counts against a limit.
+    """
 
     first: float
     step: float
     count: int
     backfill: bool
+    weight: int = 1
 
     @property
     def last(self) -> float:
@@ -82,6 +100,8 @@ class Reservations:
         epoch: Changes when all of them become void.
         backfill_epoch: Changes when scheduled work takes slots of backfills.
         void_after: Backfill slots of the previous epoch are void after this moment.
+        passed: The last slot that lies behind, and
+        passed_weight: the most that it counts against a limit.
     """
 
     epoch: int
@@ -89,6 +109,7 @@ class Reservations:
     void_after: float = -math.inf
     runs: list[Run] = field(default_factory=list)
     passed: float = -math.inf
+    passed_weight: int = 1
 
     def valid(self, grant: Grant) -> bool:
         """Whether a slot may still be used."""
@@ -104,11 +125,12 @@ class Reservations:
 
     def next_at(self, interval: float) -> float:
         """When the next call fits behind all of them, at this interval."""
-        return max([self.passed + interval, *(run.last + interval for run in self.runs)])
+        before = [self.passed + self.passed_weight * interval]
+        return max(before + [run.last + run.weight * interval for run in self.runs])
 
-    def add(self, at: float, step: float, *, backfill: bool) -> None:
+    def add(self, at: float, step: float, *, backfill: bool, weight: int = 1) -> None:
         """Append a slot, a step after the last one where calls queue."""
-        if self.runs and self.runs[-1].backfill == backfill:
+        if self.runs and (self.runs[-1].backfill, self.runs[-1].weight) == (backfill, weight):
             run = self.runs[-1]
             if run.count == 1 and at > run.first and math.isclose(at - run.first, step, abs_tol=1e-6):
                 run.step = at - run.first
@@ -117,22 +139,22 @@ class Reservations:
             if run.count > 1 and math.isclose(at, run.last + run.step, abs_tol=1e-6):
                 run.count += 1
                 return
-        self.runs.append(Run(at, step, 1, backfill))
+        self.runs.append(Run(at, step, 1, backfill, weight))
 
-    def void(self, after: float, *, backfill_only: bool) -> float | None:
+    def void(self, after: float, *, backfill_only: bool) -> tuple[float, int] | None:
         """Void the slots after a moment.
 
         Returns:
-            The last slot that remains, -inf where there never was one; None where nothing was voided.
+            The last slot that remains, -inf where there never was one, and its weight; None where nothing was voided.
         """
         kept: list[Run] = []
-        last, dropped = self.passed, False
+        last, dropped = (self.passed, self.passed_weight), False
         for run in self.runs:
             stays = run.until(after) if run.backfill or not backfill_only else run.count
             dropped = dropped or stays < run.count
             if stays:
-                kept.append(Run(run.first, run.step, stays, run.backfill))
-                last = max(last, kept[-1].last)
+                kept.append(replace(run, count=stays))
+                last = max(last, (kept[-1].last, run.weight))
         if not backfill_only:
             self.epoch += 1
         elif dropped:
@@ -145,7 +167,8 @@ class Reservations:
         """Keep only what lies ahead."""
         for run in self.runs:
             if passed := run.until(now):
-                self.passed = max(self.passed, run.first + (passed - 1) * run.step)
+                latest = (run.first + (passed - 1) * run.step, run.weight)
+                self.passed, self.passed_weight = max((self.passed, self.passed_weight), latest)
                 run.first += passed * run.step
                 run.count -= passed
         self.runs = [run for run in self.runs if run.count]

@@ -8,6 +8,7 @@ from typing import Final
 
 from vendor_assets.budget.limits import Limit
 from vendor_assets.budget.pace import LATE_SECONDS
+from vendor_assets.budget.reservations import Ask
 from vendor_assets.budget.tracks import Rule
 from vendor_assets.errors import ConfigurationError
 
@@ -60,11 +61,10 @@ class Terms:
         """Share times limit, in calls per second; None where no limit is known."""
         return self.share * min(limit.rate for limit in self.limits) if self.limits else None
 
-    @property
-    def spacing_seconds(self) -> float:
+    def spacing_seconds(self, ask: Ask) -> float:
         """Seconds from a call of this process to its next one, by the limits that take one call at a time."""
         paced = (limit for limit in self.limits if limit.burst == 1 and not limit.counted)
-        return max((limit.interval_seconds(1.0) for limit in paced), default=0.0)
+        return max((ask.count(limit.unit) * limit.interval_seconds(1.0) for limit in paced), default=0.0)
 
     def late_seconds(self, processes: int) -> float:
         """How late a slot may be used.

@@ -54,10 +54,11 @@ class Track:
         """Calls in the window."""
         return int(sum(number for _, number in self.counts))
 
-    def free_at(self, rule: Rule, now: float, *, returns: bool) -> float:
+    def free_at(self, rule: Rule, now: float, *, returns: bool, units: int = 1) -> float:
         """When a call fits into the window, which looks back over the last period in sixtieths.
 
         Args:
+            units: What it counts; a call that is more than the window holds fits into an empty one.
             returns: Whether the last slot was not used, so that its count is given back.
         """
         period = rule.limit.period_seconds
@@ -65,8 +66,8 @@ class Track:
         self.counts = [entry for entry in self.counts if entry[0] + width + period > now]
         if returns and self.counts:
             start, number = self.counts[-1]
-            self.counts[-1] = (start, max(0.0, number - 1))
-        excess = sum(number for _, number in self.counts) + 1 - rule.calls
+            self.counts[-1] = (start, max(0.0, number - units))
+        excess = sum(number for _, number in self.counts) + min(units, rule.calls) - rule.calls
         if excess > 0:
             for start, number in self.counts:
                 excess -= number
@@ -74,13 +75,13 @@ class Track:
                     return start + width + period
         return now
 
-    def count(self, rule: Rule, at: float) -> None:
+    def count(self, rule: Rule, at: float, units: int = 1) -> None:
         """Count a call in the window."""
         if self.counts and self.counts[-1][0] + rule.limit.period_seconds / _WINDOW_PARTS > at:
             start, number = self.counts[-1]
-            self.counts[-1] = (start, number + 1)
+            self.counts[-1] = (start, number + units)
         else:
-            self.counts.append((at, 1))
+            self.counts.append((at, units))
 
     def shift(self, seconds: float) -> None:
         """Move all times."""

@@ -90,6 +90,46 @@ def test_processes_share_one_pace(account: Account) -> None:
     assert [b - a for a, b in itertools.pairwise(sent)] == pytest.approx([STEP] * 19, abs=1e-4)
 
 
+def test_a_call_counts_what_it_says(account: Account) -> None:
+    """Of a limit in another unit a call takes as much as it counts: five, one where it says nothing, or nothing."""
+    limits = [Limit.parse("20 queries/s")]
+    one, two = account.member(limits=limits), account.member(limits=limits)
+    counts = [5, 1, 2, 5, 0, 0, 3, 1, 1, 4]
+    sent = [
+        account.call(budget, counts={"queries": number} if number != 1 else None)
+        for number, budget in zip(counts, itertools.cycle((one, two)), strict=False)
+    ]
+    free = 0.0
+    for at, number in zip(sent, counts, strict=True):
+        if number:
+            assert at >= free - 1e-6
+            free = max(at, free) + number * STEP
+    assert sent[-1] - sent[0] == pytest.approx(sum(counts[:-1]) * STEP, abs=1e-3)
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_what_is_voided_gives_back_no_more_than_it_took(account: Account, number: int) -> None:
+    """After a hold the next call still comes after all that the last one counted."""
+    budget = account.member(limits=[Limit.parse("20 queries/s")])
+    first = account.call(budget, counts={"queries": number})
+    budget._document.change(lambda pace, now: pace.void_all(now))
+    with budget.slot(counts={"queries": number}):
+        budget._document.change(lambda pace, now: pace.void_all(now))
+        second = account.clock.now
+    assert second - first >= number * STEP - 1e-6
+    assert account.call(budget, counts={"queries": 1}) - second >= number * STEP - 1e-6
+
+
+def test_a_counted_limit_counts_what_a_call_says(account: Account) -> None:
+    """A day's quota of another unit is used up by calls that count several."""
+    budget = account.member(limits=[Limit.parse("10 points/day")])
+    for _ in range(2):
+        account.call(budget, counts={"points": 4})
+    with pytest.raises(BudgetDeadlineError):
+        account.call(budget, counts={"points": 4}, deadline_seconds=3600)
+    account.call(budget, counts={"points": 2}, deadline_seconds=7200)
+
+
 class LateClock(FakeClock):
     """Wakes sleepers late, by a rule: every tenth by 14 ms."""
 

@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vendor_assets.budget.headers import Quota
@@ -122,6 +122,19 @@ STEPS = st.lists(
 
 
 @settings(max_examples=300)
+@example(
+    # The rate falls after the slot that remains: what follows it does so at the new one.
+    steps=[
+        ("ask", 1, False),
+        ("pass", 0.0, None),
+        ("rate", 2.0, None),
+        ("ask", 1, False),
+        ("rate", 0.5, None),
+    ],
+    rate=1.0,
+    burst=1,
+    seed=0,
+)
 @given(steps=STEPS, rate=st.floats(1.0, 50.0), burst=st.integers(1, 4), seed=st.integers(0, 10_000))
 def test_any_window_holds_at_most_what_the_rate_permits(
     steps: list[tuple[str, object, object]], rate: float, burst: int, seed: int
