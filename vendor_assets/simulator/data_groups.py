@@ -17,7 +17,7 @@ VALUE_NAMES: dict[Family, tuple[str, ...]] = {
     ),
     "datastore": ("average_response_time", "max_response_time", "calls_per_minute", "call_count"),
     "external": ("average_response_time", "calls_per_minute", "call_count"),
-    "errors": ("error_count", "errors_per_minute", "error_rate"),
+    "errors": ("error_count", "errors_per_minute"),
     "apdex": ("score", "s", "t", "f", "count"),
     "memory": ("used_mb_by_host", "min_used_mb", "max_used_mb"),
     "cpu": ("percent", "min_percent", "max_percent"),
@@ -122,7 +122,7 @@ def measure(
         case "errors":
             rate = min(1.0, 0.002 * (0.5 + noise_b) * trouble.errors)
             count = float(round(calls * minutes * rate))
-            return count, round(count / minutes, 3), round(rate, 5)
+            return count, round(count / minutes, 3)
         case "apdex":
             total = float(round(calls * minutes))
             frustrated = float(round(total * min(1.0, 0.01 * (0.5 + noise_b) * trouble.errors)))

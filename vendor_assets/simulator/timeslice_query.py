@@ -2,8 +2,8 @@
 
 The values are those that REST v2 gives for the same stretch of time, in the units of a timeslice: seconds in
 place of milliseconds. How a REST value is read from one is the vendor's table
-(docs.newrelic.com/docs/apis/rest-api-v2/migrate-to-nrql); ``error_rate`` is not in it, and ``calls_per_minute``
-is ``rate(count(…), 1 minute)``: over the whole bucket, where REST has the minutes that the warrior reported.
+(docs.newrelic.com/docs/apis/rest-api-v2/migrate-to-nrql); ``calls_per_minute`` is ``rate(count(…), 1 minute)``: over
+the whole bucket, where REST has the minutes that the warrior reported.
 
 Where the documentation leaves something open, this reading is taken: a query snaps to 5 minutes where it covers
 more than a day, to hours where it begins more than 8 days ago, to minutes otherwise; a finer bucket grows to

@@ -68,7 +68,9 @@ def test_a_project_of_an_older_release_goes_on(tmp_path: Path, monkeypatch: pyte
         assert following.code == 0, following.out + following.err
     store = open_store(str(tmp_path / "data"))
     for day in (DONE, KILLED, NEXT):
-        assert harvested_rows(store, day) == true_rows(vendor.world, day, resolution_seconds=3600)
+        # The embedded vendor of that release gave a value that New Relic does not have.
+        rows = {row: value for row, value in harvested_rows(store, day).items() if row[3] != "error_rate"}
+        assert rows == true_rows(vendor.world, day, resolution_seconds=3600)
     keys = {troop.id for troop in vendor.world.troops_on(DONE, "UTC")}
     monkeypatch.chdir(tmp_path)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
