@@ -309,7 +309,7 @@ class VendorClient:
         """One call within a slot; where the key is in doubt, the slot goes to the check of the key first."""
         while True:
             self._check_ended(fetch)
-            with self._slot(fetch.request.endpoint, fetch) as slot:
+            with self._slot(fetch.request, fetch) as slot:
                 self._check_ended(fetch)
                 if self._doubt is None:
                     fetch.usage.attempts += 1
@@ -319,7 +319,7 @@ class VendorClient:
 
     @contextmanager
     def _slot(
-        self, endpoint: str, fetch: _Fetch, unwanted: Callable[[], bool] = lambda: False
+        self, request: Request, fetch: _Fetch, unwanted: Callable[[], bool] = lambda: False
     ) -> Iterator[Slot]:
         """Wait for a slot until it is of no use, and have a token for it where one is needed.
 
@@ -338,7 +338,9 @@ class VendorClient:
         asked = 0
         while asked <= TOKENS_MOST:
             asked += self._renew(fetch)
-            with self._place(endpoint, fetch.work_class, fetch, useless) as slot:
+            with self._place(
+                request.endpoint, fetch.work_class, fetch, useless, self._vendor.counts(request)
+            ) as slot:
                 if slot is not None and not fetch.identity.lacks_token:
                     yield slot
                     return
@@ -355,6 +357,7 @@ class VendorClient:
         work_class: WorkClass,
         fetch: _Fetch,
         unwanted: Callable[[], bool] = lambda: False,
+        counts: Mapping[str, int] | None = None,
     ) -> Iterator[Slot | None]:
         """Wait for a slot; None once it is unwanted."""
 
@@ -366,7 +369,9 @@ class VendorClient:
             slot: Slot | None = None
             try:
                 slot = stack.enter_context(
-                    self._budget.slot(endpoint=endpoint, work_class=work_class, stopped=stopped)
+                    self._budget.slot(
+                        endpoint=endpoint, work_class=work_class, stopped=stopped, counts=counts
+                    )
                 )
             except StoppedError:
                 self._check_ended(fetch)
@@ -442,7 +447,7 @@ class VendorClient:
             usage.throttled += throttled
 
     def _throttled(self, status: int | None, headers: Mapping[str, str], body: bytes) -> bool:
-        return status is not None and status != 200 and self._vendor.throttled(status, headers, body)
+        return status is not None and self._vendor.throttled(status, headers, body)
 
     # The token
 
@@ -577,7 +582,7 @@ class VendorClient:
                 self._doubt = error
         while self._doubt is not None and self._refused is None:
             try:
-                with self._slot(probe.endpoint, fetch, lambda: self._doubt is None) as slot:
+                with self._slot(probe, fetch, lambda: self._doubt is None) as slot:
                     self._resolve(slot, fetch)
             except VendorUnauthorizedError:
                 break

@@ -30,6 +30,7 @@ from vendor_assets.harvest.harvests import (
 )
 from vendor_assets.harvest.landing import SPLIT_PAGE, read_index
 from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.harvest.planning import in_batches
 from vendor_assets.harvest.plans import load_plan
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
@@ -275,13 +276,23 @@ class Costs:
             self._counted[known] = count(troop, source, window, filters)
         return self._counted[known]
 
-    def _lists(self, troop: Troop, source: date, _window: Window, filters: Filters) -> int:
+    def _lists(self, troop: Troop, source: date, window: Window, filters: Filters) -> int:
         warriors = self._read("warriors", source, troop.key, "warrior_id", "name")
-        taken = sum(1 for each in warriors if filters.warriors.takes(each["warrior_id"], each["name"]))
-        return self._pages("data_groups", source, troop.key, lists=taken)
+        taken = [
+            each["warrior_id"]
+            for each in warriors
+            if filters.warriors.takes(each["warrior_id"], each["name"])
+        ]
+        lists = sum(
+            len(self._vendor.data_groups_of(troop.id, some, window))
+            for some in in_batches(taken, self._vendor.warriors_at_once)
+        )
+        return self._pages("data_groups", source, troop.key, lists=lists)
 
     def _data(self, troop: Troop, source: date, window: Window, filters: Filters) -> int:
         requests = 0
+        at_once = self._vendor.warriors_at_once
+        several: dict[str, Sequence[DataGroup]] = {}
         names: dict[str, str] = {}
         if filters.warriors:
             warriors = self._read("warriors", source, troop.key, "warrior_id", "name")
@@ -294,10 +305,16 @@ class Costs:
             wholes = (DataGroup(each["data_group"], tuple(each["value_names"])) for each in of_warrior)
             groups = tuple(group for whole in wholes if (group := filters.narrow(whole)) is not None)
             # Warriors of a troop mostly have the same data groups: built once, counted for each.
+            if at_once > 1:
+                several |= {warrior_id: groups} if groups else {}
+                continue
             if groups and groups not in shapes:
                 of_day = (groups, window, self._resolution_seconds)
                 shapes[groups] = len(self._vendor.performance_data(troop.id, warrior_id, *of_day))
             requests += shapes.get(groups, 0)
+        for some in in_batches(several.items(), at_once):
+            of_some = (dict(some), window, self._resolution_seconds)
+            requests += len(self._vendor.performance_data_of(troop.id, *of_some))
         return requests
 
     def _signature(self, window: Window) -> tuple[tuple[int, int], ...]:

@@ -6,10 +6,11 @@ next request from the open harvest that has the fewest left, so that small troop
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -24,6 +25,7 @@ from vendor_assets.errors import (
     VendorIncompleteError,
     VendorNotFoundError,
     VendorProtocolError,
+    VendorRejectedError,
     VendorThrottledError,
     VendorTooLargeError,
     VendorUnauthorizedError,
@@ -33,7 +35,16 @@ from vendor_assets.harvest.dead_letters import DeadLetter
 from vendor_assets.harvest.landing import Landed, Lander, split_record
 from vendor_assets.logs import get_logger
 from vendor_assets.tables import TABLES
-from vendor_assets.vendors.base import Asset, Parsed, PlannedRequest, Request, Response, Vendor
+from vendor_assets.vendors.base import (
+    Asset,
+    Failure,
+    Means,
+    Parsed,
+    PlannedRequest,
+    Request,
+    Response,
+    Vendor,
+)
 from vendor_assets.work_class import SCHEDULED, WorkClass
 
 logger = get_logger(__name__)
@@ -56,6 +67,14 @@ _NOT_ITS_OWN = frozenset((*range(300, 400), 401, 402, 403, 404, 405, 406, 407, 4
 _MAY_BE_SIZE = frozenset((408, 413, 414, 422, 431, 503, 504))
 """Statuses that may mean that even one leaf is too much at a time; Prometheus says 422 and 503 for a query that is too
 large or too slow."""
+
+_ERRORS: dict[Means, type[VendorError]] = {
+    "failed": VendorUnavailableError,
+    "throttled": VendorThrottledError,
+    "too_large": VendorTooLargeError,
+    "refused": VendorRejectedError,
+    "key_refused": VendorUnauthorizedError,
+}
 
 _FLUSH_SECONDS = 0.5
 
@@ -159,12 +178,33 @@ class _Failed:
     Attributes:
         started: When its last page was first asked for.
         alone: Whether the vendor has answered nothing else since.
+        once: Whether it was only asked as a part of a larger request that was answered otherwise.
     """
 
     planned: PlannedRequest
     error: VendorError
     started: datetime
     alone: bool
+    once: bool = False
+
+
+class _Sizes:
+    """Which of some requests failed as a whole and not in parts, so that they were too much."""
+
+    def __init__(self) -> None:
+        self._of_part: dict[str, tuple[int, set[str]]] = {}
+
+    def split(self, planned: PlannedRequest, parts: Sequence[PlannedRequest]) -> None:
+        """A request that failed is asked for in parts."""
+        left = {part.request.key for part in parts}
+        self._of_part.update(dict.fromkeys(left, (len(planned.leaves), left)))
+
+    def note(self, part: PlannedRequest, *, answered: bool) -> int:
+        """What came of a part; returns the leaves of a request of which the last part was answered like all others."""
+        size, left = self._of_part.get(part.request.key, (0, set()))
+        if answered:
+            left.discard(part.request.key)
+        return size if answered and size > 1 and not left else 0
 
 
 class Fetcher:
@@ -193,6 +233,8 @@ class Fetcher:
         self._down = 0
         self._answers: Counter[Asset] = Counter()
         self._fruitless: dict[Asset, int] = {}
+        self._too_many: dict[Asset, int] = {}
+        """Of so many leaves a request was too much: whole it failed, in parts it did not."""
         self._dead_at = -1
         self._refused: VendorAssetsError | None = None
         self._confirming = threading.Lock()
@@ -290,10 +332,13 @@ class Fetcher:
             work, item = taken
             failure: VendorAssetsError | None = None
             try:
-                failed = self._fetch_pages(work, *item)
-                if failed is not None:
-                    self._judge(failed.error)
-                    self._fetch_parts(work, failed)
+                planned, page, request = item
+                if page == 1 and len(planned.leaves) >= self._too_many.get(work.asset, sys.maxsize):
+                    self._fetch_smaller(work, planned)
+                else:
+                    for failed in self._fetch_pages(work, planned, page, request):
+                        self._judge(failed.error)
+                        self._fetch_parts(work, failed)
             except VendorAssetsError as error:
                 failure = error
             except Exception as error:  # noqa: BLE001  a bug must end the harvest, not the thread
@@ -325,13 +370,13 @@ class Fetcher:
         request: Request,
         *,
         max_attempts: int | None = None,
-    ) -> _Failed | None:
-        """Fetch one planned request with all its pages; ends in landed pages, or tells how it failed."""
+    ) -> list[_Failed]:
+        """Fetch one planned request with all its pages; lands what is answered, and returns what failed."""
         seen: set[int] = set()
         before = self._answers.total()
 
-        def failed(error: VendorError) -> _Failed:
-            return _Failed(planned, error, started, alone=self._answers.total() == before)
+        def failed(error: VendorError) -> list[_Failed]:
+            return [_Failed(planned, error, started, alone=self._answers.total() == before)]
 
         while True:
             started, usage = datetime.now(UTC), Usage()
@@ -346,7 +391,7 @@ class Fetcher:
                 )
             except VendorNotFoundError as error:
                 unsure = self._not_found(work, planned, page, request, error)
-                return failed(unsure) if unsure else None
+                return failed(unsure) if unsure else []
             except VendorError as error:
                 return failed(error)
             finally:
@@ -361,10 +406,12 @@ class Fetcher:
                 endless = VendorProtocolError(what, status=fetched.response.status, attempts=usage.attempts)
                 return failed(endless)
             seen.add(content)
+            if parsed.failures:
+                return self._land_in_part(work, planned, fetched, started)
             at = (work.asset, work.troop_id, planned, page, request)
             work.lander.add(Landed(*at, parsed.next, fetched.response, usage.attempts))
             if parsed.next is None:
-                return None
+                return []
             page, request = page + 1, parsed.next
 
     def _read(self, asset: Asset, planned: PlannedRequest, request: Request, response: Response) -> Parsed:
@@ -382,7 +429,27 @@ class Fetcher:
                 f"the vendor calls it a success, but it is not all that was asked for: {parsed.incomplete}"
             )
             raise VendorIncompleteError(message, status=response.status)
+        failed = {key for failure in parsed.failures for key in failure.leaves}
+        if failed >= {leaf.key for leaf in planned.leaves}:
+            raise _error_of(parsed.failures[0], response.status)
         return parsed
+
+    def _land_in_part(
+        self, work: Work, planned: PlannedRequest, fetched: Fetched, started: datetime
+    ) -> list[_Failed]:
+        """Land what of a request was answered as the answer to a part of it; returns the other parts, not asked yet."""
+        parsed: Parsed = fetched.value
+        lost = {key for failure in parsed.failures for key in failure.leaves}
+        kept = self._vendor.part(planned, [leaf.key for leaf in planned.leaves if leaf.key not in lost])
+        others = [self._vendor.part(planned, failure.leaves) for failure in parsed.failures]
+        work.lander.add(split_record(work.asset, work.troop_id, planned, [kept, *others]))
+        at = (work.asset, work.troop_id, kept, 1, kept.request)
+        work.lander.add(Landed(*at, None, fetched.response, fetched.usage.attempts))
+        status = fetched.response.status
+        return [
+            _Failed(part, _error_of(failure, status), started, alone=False, once=True)
+            for part, failure in zip(others, parsed.failures, strict=True)
+        ]
 
     def _not_found(
         self, work: Work, planned: PlannedRequest, page: int, request: Request, error: VendorNotFoundError
@@ -450,42 +517,77 @@ class Fetcher:
     def _fetch_parts(self, work: Work, failed: _Failed) -> None:
         """Find what of a failed request fails: land the rest, and make that a dead letter.
 
-        The parts are asked one by one, the first down to its leaves before the second, so that as long as anything
+        The parts are asked one by one, those of a part that failed after its neighbours, so that as long as anything
         succeeds a bad leaf costs two requests a level. Where nothing does, the search ends after a few levels.
         """
         patience = 4 + 2 * len(failed.planned.leaves).bit_length()
         fruitless = 0
-        waiting = self._split(work, failed)
-        if not waiting:
-            self._to_dead_letter(work, failed)
+        sizes = _Sizes()
+        waiting = deque(self._instead(work, failed, sizes))
         while waiting:
             if work.failure is not None:
                 return  # the next run goes on with the parts that are left
-            part = waiting.pop()
+            part = waiting.popleft()
             if fruitless >= patience:
                 self._to_dead_letter(work, replace(failed, planned=part))
                 continue
             work.parts += 1
-            again = self._fetch_pages(work, part, 1, part.request, max_attempts=PART_ATTEMPTS)
-            if again is None:
-                fruitless = 0
-                continue
-            if isinstance(again.error, VendorUnauthorizedError):
-                self._judge(again.error)
-            fruitless += 1
-            # The vendor was there a moment ago: whether it still is, the patience tells.
-            failed = replace(again, alone=False)
-            parts = self._split(work, failed) if fruitless < patience else []
-            if parts:
-                waiting += parts
-            else:
-                self._to_dead_letter(work, again)
+            found = self._fetch_pages(work, part, 1, part.request, max_attempts=PART_ATTEMPTS)
+            if size := sizes.note(part, answered=not found):
+                self._too_many[work.asset] = min(size, self._too_many.get(work.asset, size))
+            fruitless = 0 if not found or found[0].once else fruitless + 1
+            for again in found:
+                if isinstance(again.error, VendorUnauthorizedError):
+                    self._judge(again.error)
+                # The vendor was there a moment ago: whether it still is, the patience tells.
+                failed = replace(again, alone=False)
+                if fruitless < patience:
+                    waiting += self._instead(work, failed, sizes)
+                else:
+                    self._to_dead_letter(work, failed)
         if fruitless >= patience:
             # Nothing else is split until the vendor has answered something of this kind again.
             self._fruitless[work.asset] = self._answers[work.asset]
 
+    def _instead(self, work: Work, failed: _Failed, sizes: _Sizes) -> list[PlannedRequest]:
+        """What to ask for in place of a failed request, in order; where nothing is, it is dead."""
+        if failed.once and failed.error.retryable:
+            return [failed.planned]
+        parts = self._split(work, failed)
+        if parts:
+            sizes.split(failed.planned, parts)
+        else:
+            self._to_dead_letter(work, failed)
+        return parts
+
+    def _fetch_smaller(self, work: Work, planned: PlannedRequest) -> None:
+        """Fetch a request that is as large as one that was too much, in parts that are smaller."""
+        most = self._too_many[work.asset]
+        waiting = [planned]
+        while waiting:
+            if work.failure is not None:
+                return
+            part = waiting.pop()
+            parts = self._parts_of(part) if len(part.leaves) >= most else []
+            if parts:
+                work.lander.add(split_record(work.asset, work.troop_id, part, parts))
+                waiting += parts[::-1]
+                continue
+            work.parts += part is not planned
+            for failed in self._fetch_pages(work, part, 1, part.request):
+                self._judge(failed.error)
+                self._fetch_parts(work, failed)
+
+    def _parts_of(self, planned: PlannedRequest) -> list[PlannedRequest]:
+        """A request in smaller parts, as the vendor splits it; none where these are not sound."""
+        parts = self._vendor.split(planned)
+        keys = {part.request.key for part in parts}
+        whole = {leaf.key for leaf in planned.leaves} == {leaf.key for part in parts for leaf in part.leaves}
+        sound = len(keys) >= max(2, len(parts)) and planned.request.key not in keys and whole
+        return parts if sound else []
+
     def _split(self, work: Work, failed: _Failed) -> list[PlannedRequest]:
-        """The parts to ask for in place of a failed request, the last one first; none where it shall be buried."""
+        """The parts to ask for in place of a failed request; none where it is to be a dead letter."""
         planned, error = failed.planned, failed.error
         if isinstance(error, VendorThrottledError) or error.status in _NOT_ITS_OWN:
             return []
@@ -493,15 +595,13 @@ class Fetcher:
             return []
         if len(planned.leaves) == 1 and not _may_be_size(error):
             return []
-        parts = self._vendor.split(planned)
-        keys = {part.request.key for part in parts}
-        whole = {leaf.key for leaf in planned.leaves} == {leaf.key for part in parts for leaf in part.leaves}
-        if len(keys) < max(2, len(parts)) or planned.request.key in keys or not whole:
+        parts = self._parts_of(planned)
+        if not parts:
             return []
         if failed.alone and isinstance(error, VendorUnavailableError) and not self._is_there(work):
             return []
         work.lander.add(split_record(work.asset, work.troop_id, planned, parts))
-        return parts[::-1]
+        return parts
 
     def _is_there(self, work: Work) -> bool:
         """Whether the vendor answers at all, where nothing else tells; asked once for each time it may be down."""
@@ -558,6 +658,16 @@ def _no_thread(error: Exception) -> VendorAssetsError:
         f"no thread can fetch ({str(error) or 'out of memory'}); permit the process more memory or threads (ulimit -v, "
         "ulimit -u, the container's limits); what had been answered is landed, the next run goes on from there"
     )
+
+
+def _error_of(failure: Failure, status: int) -> VendorError:
+    """A failure that an answer of status 200 tells of, as the error that it is."""
+    kind = _ERRORS[failure.means]
+    error = kind(f"the vendor answers with an error: {failure.reason}", status=status)
+    error.what = str(error)
+    if isinstance(error, VendorUnauthorizedError):
+        error.key_refused = True
+    return error
 
 
 def _may_be_size(error: VendorError) -> bool:

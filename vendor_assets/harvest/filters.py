@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.storage.roster import Roster, Troop
-from vendor_assets.vendors.base import DataGroup, PlannedRequest
+from vendor_assets.vendors.base import DataGroup, Leaf, PlannedRequest
 
 TROOPS: Final = "VENDOR_ASSETS_TROOPS"
 WARRIORS: Final = "VENDOR_ASSETS_WARRIORS"
@@ -146,11 +146,14 @@ class Filters:
         return replace(group, value_names=values, narrowed=True) if values else None
 
 
-def with_values(planned: PlannedRequest, groups: Mapping[str, DataGroup]) -> PlannedRequest:
-    """A request whose leaves say which values they ask for, where not all: so that others can be asked later."""
+def with_values(planned: PlannedRequest, groups: Mapping[tuple[str, str], DataGroup]) -> PlannedRequest:
+    """A request whose leaves say which values they ask for, where not all: so that others can be asked later.
+
+    ``groups`` are by warrior and name.
+    """
     leaves = tuple(
         replace(leaf, key=leaf.key + _NARROWED + ",".join(sorted(quote(name, safe="") for name in names)))
-        if (group := groups[leaf.data_group]).narrowed and (names := group.value_names)
+        if (group := groups[leaf.warrior_id, leaf.data_group]).narrowed and (names := group.value_names)
         else leaf
         for leaf in planned.leaves
     )
@@ -169,24 +172,23 @@ def values_known(leaves: Iterable[str]) -> dict[str, set[str]]:
 
 def still_to_ask(
     groups: Sequence[DataGroup],
-    planned: Iterable[PlannedRequest],
+    leaves: Iterable[Leaf],
     known: set[str] | frozenset[str],
     values: Mapping[str, set[str]],
 ) -> list[DataGroup]:
-    """What of some data groups has not been answered: whole groups, or values that no earlier filter took.
+    """What of a warrior's data groups has not been answered: whole groups, or values that no earlier filter took.
 
     Args:
-        planned: The requests for all of it, their leaves' keys as the vendor builds them.
+        leaves: All leaves of the warrior, their keys as the vendor builds them.
         known: Keys of the leaves that are answered.
         values: :func:`values_known` of these.
     """
     missing: dict[str, set[str]] = {}
     wanted = {group.name: set(group.value_names) for group in groups}
-    for request in planned:
-        for leaf in request.leaves:
-            if leaf.key not in known:
-                left = wanted[leaf.data_group] - values.get(leaf.key, set())
-                missing.setdefault(leaf.data_group, set()).update(left)
+    for leaf in leaves:
+        if leaf.key not in known:
+            left = wanted[leaf.data_group] - values.get(leaf.key, set())
+            missing.setdefault(leaf.data_group, set()).update(left)
     found: list[DataGroup] = []
     for group in groups:
         names = tuple(name for name in group.value_names if name in missing.get(group.name, ()))

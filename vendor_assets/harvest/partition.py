@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -19,7 +19,7 @@ from vendor_assets.harvest.harvests import (
     load_finish,
     newest_finished,
 )
-from vendor_assets.harvest.landing import LandedIndex, Lander, read_index, request_id
+from vendor_assets.harvest.landing import Landed, LandedIndex, Lander, read_bodies, read_index, request_id
 from vendor_assets.harvest.outcome import HarvestOptions, Mode, Outcome
 from vendor_assets.harvest.ownership import Ownership
 from vendor_assets.harvest.planning import Planner, any_not_in
@@ -185,11 +185,13 @@ class PartitionHarvest:
         coverage = Coverage(self.store, index, answered)
         letters = self.context.dead_letters.load(self.asset, self.day, self.troop_key)
         settled = self._leaves_of(plan.bases) | letters.discarded_leaves
+        upstream = {} if mode in ("replace", "redrive") else self._answers_upstream()
 
-        def todo() -> Iterator[PlannedRequest]:
+        def todo(*, answered_upstream: bool = False) -> Iterator[PlannedRequest]:
             for planned in chain.from_iterable(map(coverage.standing_for, plan.requests())):
                 left_alone = planned.request.key in left or coverage.is_answered(planned)
-                if not left_alone and any_not_in(settled, planned):
+                elsewhere = request_id(planned.request.key) in upstream
+                if not left_alone and elsewhere == answered_upstream and any_not_in(settled, planned):
                     yield planned
 
         known = {letter.request for letter in letters.letters}
@@ -210,6 +212,8 @@ class PartitionHarvest:
             # One that was stopped for a while and superseded notices here, before it pays for much.
             confirm=self.ownership.confirm,
         )
+        if upstream:
+            self._land_again(lander, plan.troop_id, upstream, todo(answered_upstream=True))
         pending = Pending(_items(todo(), resume_points(index, answered)), count, leaves)
         work = self.context.work(self.asset, plan.troop_id, lander, pending, self.options, self.base.counts)
         self.context.fetcher.run(work)
@@ -228,6 +232,34 @@ class PartitionHarvest:
         return self._publish(
             outcome, folder, plan, index, work.counts, before=before, fresh=frozenset(lander.keys)
         )
+
+    def _answers_upstream(self) -> dict[bytes, LandedIndex]:
+        """Answers of the list of warriors that are those of the data groups too, by the id of their request."""
+        if self.asset != "data_groups" or not self.context.vendor.one_list:
+            return {}
+        newest = newest_finished(list_harvests(self.store, "warriors", self.day, self.troop_key))
+        if newest is None or newest.removed:
+            return {}
+        index = self._index((*load_plan(self.store, newest.folder).bases, newest.folder))
+        return {
+            entry.request: entry
+            for entry in newest_answers(index)
+            if entry.page == 1 and entry.next is None and entry.status == 200
+        }
+
+    def _land_again(
+        self,
+        lander: Lander,
+        troop_id: str,
+        upstream: Mapping[bytes, LandedIndex],
+        requests: Iterable[PlannedRequest],
+    ) -> None:
+        """Land what another asset was answered to the same requests, without a call."""
+        for planned in requests:
+            for _, _, response in read_bodies(self.store, [upstream[request_id(planned.request.key)]]):
+                at = (self.asset, troop_id, planned, 1, planned.request)
+                lander.add(Landed(*at, None, response, attempts=0))
+        lander.flush()
 
     def _save_dead(self, before: DeadPartition, asked: set[str], failed: Sequence[DeadLetter]) -> None:
         """Keep what failed now, and what had failed and was not asked again."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
+from typing import TypeVar
 
 from vendor_assets.days import Window
 from vendor_assets.harvest.context import HarvestContext
 from vendor_assets.harvest.filters import still_to_ask, values_known, with_values
 from vendor_assets.harvest.plans import Plan
 from vendor_assets.harvest.upstream import Upstream
-from vendor_assets.vendors.base import Asset, DataGroup, PlannedRequest
+from vendor_assets.vendors.base import Asset, DataGroup, Leaf, PlannedRequest
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ class Planner:
                 upstream_partial = self.upstream.state("warriors") == "partial"
                 warriors = self._warriors_taken(left_out)
                 requests = (
-                    self.context.vendor.data_groups(troop_id, warrior, self.window) for warrior in warriors
+                    planned
+                    for some in in_batches(warriors, self.context.vendor.warriors_at_once)
+                    for planned in self.context.vendor.data_groups_of(troop_id, some, self.window)
                 )
             else:
                 upstream_partial = self.upstream.state("data_groups") == "partial"
@@ -81,15 +86,42 @@ class Planner:
     def _performance_requests(
         self, troop_id: str, known: set[str] | frozenset[str], left_out: Counter[str]
     ) -> Iterator[PlannedRequest]:
-        def plan(warrior_id: str, chosen: list[DataGroup]) -> list[PlannedRequest]:
-            return self.context.vendor.performance_data(
-                troop_id, warrior_id, chosen, self.window, self.context.resolution_seconds
-            )
+        vendor = self.context.vendor
 
+        def plan(groups: dict[str, list[DataGroup]]) -> list[PlannedRequest]:
+            if not groups:
+                return []
+            return vendor.performance_data_of(troop_id, groups, self.window, self.context.resolution_seconds)
+
+        values = values_known(known)
+        for some in in_batches(self._groups_taken(left_out), vendor.warriors_at_once):
+            groups = dict(some)
+            requests = plan(groups)
+            if known:
+                # Grouped anew, so that a batch does not ask again for what has landed beside what has not.
+                leaves: dict[str, list[Leaf]] = {warrior_id: [] for warrior_id in groups}
+                for planned in requests:
+                    for leaf in planned.leaves:
+                        leaves[leaf.warrior_id].append(leaf)
+                left = {
+                    warrior_id: still_to_ask(of_warrior, leaves[warrior_id], known, values)
+                    for warrior_id, of_warrior in groups.items()
+                }
+                groups = {warrior_id: of_warrior for warrior_id, of_warrior in left.items() if of_warrior}
+                requests = plan(groups)
+            by_name = {
+                (warrior_id, group.name): group
+                for warrior_id, of_warrior in groups.items()
+                for group in of_warrior
+            }
+            for planned in requests:
+                yield with_values(planned, by_name)
+
+    def _groups_taken(self, left_out: Counter[str]) -> Iterator[tuple[str, list[DataGroup]]]:
+        """Each warrior that is asked for, with those of its data groups and values that are."""
         filters = self.context.filters
         taken = set(self._warriors_taken(left_out)) if filters.warriors else None
-        values = values_known(known)
-        # The table is sorted by warrior, so that one warrior's groups are in memory at a time.
+        # The table is sorted by warrior, so that few warriors' groups are in memory at a time.
         rows = self.upstream.rows("data_groups", "warrior_id", "data_group", "value_names")
         for warrior_id, of_warrior in groupby(rows, key=lambda row: str(row["warrior_id"])):
             if taken is not None and warrior_id not in taken:
@@ -102,14 +134,15 @@ class Planner:
                 if group is not None:
                     left_out["values"] += len(whole.value_names) - len(group.value_names)
                     groups.append(group)
-            requests = plan(warrior_id, groups) if groups else []
-            if known and groups:
-                # Grouped anew, so that a batch does not ask again for what has landed beside what has not.
-                groups = still_to_ask(groups, requests, known, values)
-                requests = plan(warrior_id, groups) if groups else []
-            by_name = {group.name: group for group in groups}
-            for planned in requests:
-                yield with_values(planned, by_name)
+            if groups:
+                yield warrior_id, groups
+
+
+def in_batches(each: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Some at a time, in order."""
+    left = iter(each)
+    while some := list(islice(left, size)):
+        yield some
 
 
 def any_not_in(leaves: set[str] | frozenset[str], planned: PlannedRequest) -> bool:

@@ -200,6 +200,9 @@ def _parsed(
             continue
         try:
             parsed = vendor.parse(asset, planned, response)
+            if parsed.failures:
+                # It was found whole when it came: the vendor's file reads it otherwise now.
+                raise VendorProtocolError(f"the answer is not whole: {parsed.failures[0].reason}")
             converted = convert(parsed, response.fetched_at)
         except (VendorProtocolError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             found.quarantine.add(str(error), response.body[:2000].decode("utf-8", "replace"), planned)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from math import floor
 from pathlib import Path
 from typing import Final, Literal
 from zoneinfo import ZoneInfo
@@ -131,8 +132,8 @@ def _read(
         network=Network() if embedded else _network(environ, values, secrets["VENDOR_PROXY"], url, root),
         embedded=embedded,
         limits=_limits(values.get("VENDOR_RATE", ""), vendor),
-        share=parse.number(values, "VENDOR_SHARE", 0.8, lowest=0.0, highest=1.0, above=True),
-        max_in_flight=parse.whole(values, "VENDOR_MAX_IN_FLIGHT", 32, lowest=1, highest=10_000),
+        share=(share := parse.number(values, "VENDOR_SHARE", 0.8, lowest=0.0, highest=1.0, above=True)),
+        max_in_flight=_max_in_flight(values, vendor, share),
         store_url=store,
         database=database,
         start=_start(values.get("VENDOR_ASSETS_START", ""), now, zone),
@@ -285,6 +286,18 @@ def _account(text: str, secrets: Iterable[Secret]) -> str:
             "digits and . _ - + : / @"
         )
     return text
+
+
+def _max_in_flight(values: Mapping[str, str], vendor: Vendor, share: float) -> int:
+    """Calls at once: as set, else 32, or our share of what the vendor permits."""
+    most = vendor.most_in_flight
+    default = 32 if most is None else max(1, min(32, floor(most * share + 1e-9)))
+    found = parse.whole(values, "VENDOR_MAX_IN_FLIGHT", default, lowest=1, highest=10_000)
+    if most is not None and found > most:
+        raise ConfigurationError(
+            f"VENDOR_MAX_IN_FLIGHT={found} is not accepted; {vendor.title} permits {most} calls at once"
+        )
+    return found
 
 
 def _limits(text: str, vendor: Vendor) -> tuple[Limit, ...] | Literal["auto"]:

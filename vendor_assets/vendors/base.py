@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from heapq import nsmallest
@@ -171,6 +171,25 @@ class Rejected:
     """The record as JSON text, its first 2,000 characters."""
 
 
+Means = Literal["failed", "throttled", "too_large", "refused", "key_refused"]
+"""Why a request, or a part of it, was not answered: it may be another time (``failed``), we were too fast, it asks
+for too much, it is refused as it is, or the key is."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What an answer of status 200 says of leaves that it does not answer.
+
+    Attributes:
+        leaves: Their keys.
+        reason: In the vendor's words.
+    """
+
+    leaves: tuple[str, ...]
+    means: Means
+    reason: str
+
+
 @dataclass
 class Parsed:
     """What one answer says.
@@ -191,6 +210,8 @@ class Parsed:
             ``attributes`` where the table has it.
         incomplete: Why this is not all that was asked for, though the vendor calls it a success; empty where it is
             all. Such an answer is asked for again, and is no answer in the end.
+        failures: What was not answered, though the answer has status 200. Where some leaves were, these are kept, and
+            :meth:`Vendor.part` asks for the others.
     """
 
     columns: dict[str, list[object]] = field(default_factory=dict)
@@ -200,6 +221,7 @@ class Parsed:
     more_rejected: int = 0
     new_fields: tuple[str, ...] = ()
     incomplete: str = ""
+    failures: list[Failure] = field(default_factory=list)
 
     def reject(self, reason: str, record: object, count: int = 1) -> None:
         """Put a record aside, or some that are alike; beyond the first of an answer they are only counted."""
@@ -242,6 +264,12 @@ class Vendor(ABC):
     they are sent as basic authentication."""
     page_headers: ClassVar[tuple[str, ...]] = ("link", "content-type")
     """Lower-case names of the response headers that ``parse`` needs; they are kept with the body."""
+    most_in_flight: ClassVar[int | None] = None
+    """Its documented limit of calls at once, over all machines; None where it documents none."""
+    warriors_at_once: ClassVar[int] = 1
+    """For how many warriors at a time :meth:`data_groups_of` and :meth:`performance_data_of` are asked."""
+    one_list: ClassVar[bool] = False
+    """Whether the list of a troop's warriors names their data groups too, by the same request: it is asked once."""
     options: ClassVar[Mapping[str, str]] = {}
     """Its own settings, as ``VENDOR_OPTIONS`` gives them: name to what is accepted, in a few words."""
 
@@ -285,9 +313,11 @@ class Vendor(ABC):
     def throttled(self, status: int, headers: Mapping[str, str], body: bytes) -> bool:
         """Whether an answer says that we were too fast, so that it is no verdict on the request or the key.
 
+        Asked of every answer, also of one with status 200; ``body`` is all of it.
+
         Says yes to 420, 429, 509 and 529, and to a 403 or 503 with Retry-After, whose headers say that nothing is left
         of the quota, or whose text says that it is exceeded. A dialect that knows better overrides it. ``headers`` have
-        names in lower case, ``body`` is the beginning of the answer's.
+        names in lower case.
         """
         if status in _THROTTLES or status not in _MAY_THROTTLE:
             return status in _THROTTLES
@@ -297,6 +327,10 @@ class Vendor(ABC):
         if any(_USED_UP.fullmatch(text) for text in left):
             return True
         return bool(_TOO_FAST.search(body[:2000].decode("utf-8", "replace")))
+
+    def counts(self, request: Request) -> Mapping[str, int]:  # noqa: ARG002  by default each call counts one
+        """What a request counts against limits of other units than requests, by unit: ``{"queries": 5}``."""
+        return {}
 
     @abstractmethod
     def probe(self) -> Request:
@@ -328,6 +362,33 @@ class Vendor(ABC):
         Windows are widened to the vendor's alignment; rows outside the day are dropped later by their
         timeslice's start.
         """
+
+    def data_groups_of(self, troop_id: str, warrior_ids: Sequence[str], day: Window) -> list[PlannedRequest]:
+        """The fewest requests that list the data groups of some warriors; by default one for each."""
+        return [self.data_groups(troop_id, warrior_id, day) for warrior_id in warrior_ids]
+
+    def performance_data_of(
+        self,
+        troop_id: str,
+        groups: Mapping[str, Sequence[DataGroup]],
+        day: Window,
+        resolution_seconds: int,
+    ) -> list[PlannedRequest]:
+        """The fewest requests that bring the data of some warriors; by default as for each of them."""
+        return [
+            planned
+            for warrior_id, of_warrior in groups.items()
+            for planned in self.performance_data(troop_id, warrior_id, of_warrior, day, resolution_seconds)
+        ]
+
+    def part(self, planned: PlannedRequest, leaves: Collection[str]) -> PlannedRequest:
+        """The request for some leaves of a request alone, by their keys.
+
+        Needed where ``parse`` tells of failures; ``parse`` reads the answer to the whole as an answer to the part.
+        """
+        raise NotImplementedError(
+            f"{self.title} does not ask for parts ({len(leaves)} of {planned.request.path})"
+        )
 
     def split(self, planned: PlannedRequest) -> list[PlannedRequest]:  # noqa: ARG002  by default nothing is
         """A request for performance data in smaller parts, two at best, for one that always fails as a whole.

@@ -64,6 +64,7 @@ class Ledger:
         self.observed: list[tuple[int | None, bool]] = []
         self.headers: list[Mapping[str, str]] = []
         self.throttled: list[bool | None] = []
+        self.counts: list[dict[str, int]] = []
         self.woken = 0
         self.meanwhile: Callable[[], None] = lambda: None
 
@@ -75,8 +76,10 @@ class Ledger:
         work_class: str,
         deadline_seconds: float | None = None,
         stopped: Callable[[], bool] | None = None,
+        counts: Mapping[str, int] | None = None,
     ) -> Iterator[Ledger]:
         """Give a slot."""
+        self.counts.append(dict(counts or {}))
         assert deadline_seconds is None
         self.meanwhile()
         if stopped is not None and stopped():
@@ -236,6 +239,19 @@ def test_one_forbidden_question_at_an_address_is_no_refused_key(monkeypatch: pyt
         bench.client.fetch(QUERY)
     assert not raised.value.key_refused
     assert [content for _, content in bench.script.sent] == [b'{"query":"{ a }"}', b'{"query":"{ me }"}']
+
+
+def test_the_budget_hears_what_a_call_counts_and_of_a_throttle_in_a_success(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a request counts comes from the vendor; an answer of status 200 may say that we were too fast."""
+    monkeypatch.setattr(NewRelic, "counts", lambda self, request: {"queries": 3})
+    monkeypatch.setattr(NewRelic, "throttled", lambda self, status, headers, body: b"too fast" in body)
+    bench = Bench(monkeypatch, _answer(body=b"{}"), _answer(body=b'{"errors": "too fast"}'))
+    for _ in range(2):
+        assert bench.client.fetch(REQUEST).response.status == 200
+    assert bench.ledger.counts == [{"queries": 3}] * 2
+    assert bench.ledger.throttled == [False, True]
 
 
 def test_each_attempt_has_its_own_slot(monkeypatch: pytest.MonkeyPatch) -> None:

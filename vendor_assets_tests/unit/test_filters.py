@@ -96,9 +96,9 @@ def test_each_value_is_asked_once_however_filters_change(
         if not values:
             continue
         group = DataGroup("g", values, narrowed=len(values) < len(names))
-        groups = still_to_ask([group], [request_for([group])], known, values_known(known))
+        groups = still_to_ask([group], request_for([group]).leaves, known, values_known(known))
         for left in groups:
-            planned = with_values(request_for([left]), {"g": left})
+            planned = with_values(request_for([left]), {("w", "g"): left})
             known |= {leaf.key for leaf in planned.leaves}
             asked += left.value_names
         assert set(values) <= set(asked)
