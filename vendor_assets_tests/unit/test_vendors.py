@@ -41,7 +41,9 @@ def test_a_built_in_vendor_is_loaded_by_its_kind(kind: str) -> None:
 
 def test_an_unknown_kind_names_those_that_are_accepted() -> None:
     """A mistyped kind ends in one line that holds it and what is accepted."""
-    with pytest.raises(ConfigurationError, match="'newrelic' is unknown; accepted are new_relic, prometheus"):
+    with pytest.raises(
+        ConfigurationError, match="'newrelic' is unknown; accepted are nerdgraph, new_relic, "
+    ):
         vendors.load("newrelic")
 
 
@@ -55,7 +57,7 @@ def test_an_entry_point_brings_a_vendor(monkeypatch: pytest.MonkeyPatch) -> None
     """Another package's vendor is loaded by its entry point's name, and listed."""
     _install(monkeypatch, mine="vendor_assets.vendors.new_relic:NewRelic")
     assert vendors.load("mine") is NewRelic
-    assert vendors.kinds() == ("mine", "new_relic", "prometheus")
+    assert vendors.kinds() == ("mine", "nerdgraph", "new_relic", "prometheus")
 
 
 def test_an_entry_point_cannot_take_a_built_in_name(monkeypatch: pytest.MonkeyPatch) -> None:

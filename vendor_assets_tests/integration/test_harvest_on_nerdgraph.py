@@ -1,0 +1,148 @@
+"""A day harvested by NerdGraph of the embedded vendor; its log, and what REST v2 says, are the judges."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from vendor_assets.simulator.world import day_window
+from vendor_assets.storage.folder import FolderStore
+from vendor_assets_tests.support.command import Command
+from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
+from vendor_assets_tests.support.truth import Rows, harvested_rows, true_rows
+
+DAY = datetime.now(UTC).date() - timedelta(days=1)
+HARVEST = ("harvest", "--no-report", "--json", "--day")
+
+
+def command(folder: Path, vendor: RunningSimulator, **environ: str) -> Command:
+    settings = {
+        "VENDOR_KIND": "nerdgraph",
+        "VENDOR_URL": vendor.url,
+        "VENDOR_API_KEY": KEY,
+        "VENDOR_ACCOUNT": "1234567",
+        "VENDOR_SHARE": "1",
+    }
+    return Command(folder, settings | environ)
+
+
+def differing(found: Rows, truth: Rows) -> dict[Any, Any]:
+    """Rows that are not in both, or whose values differ by more than REST's rounding; by row what each says."""
+    missing = object()
+    return {
+        row: (found.get(row, missing), truth.get(row, missing))
+        for row in found.keys() | truth.keys()
+        if row not in found or row not in truth or not _same(found[row], truth[row])
+    }
+
+
+def _same(value: float | None, rounded: float | None) -> bool:
+    if value is None or rounded is None:
+        return value is rounded
+    decimals = len(repr(rounded).partition(".")[2])
+    return abs(value - rounded) <= 0.5 * 10**-decimals + 1e-6 * abs(rounded)
+
+
+def graphql(vendor: RunningSimulator) -> Mapping[str, int]:
+    """What the vendor counted of documents."""
+    found: Mapping[str, int] = vendor.log()["graphql"]
+    return found
+
+
+def test_a_day_has_the_rows_of_rest_v2_for_few_calls(tmp_path: Path) -> None:
+    """Every row is REST's, to its rounding; a troop costs two calls, and again none."""
+    with simulator(world="small", warriors=30, churn=False) as vendor:
+        running = command(tmp_path, vendor)
+        finished = running.run(*HARVEST, DAY.isoformat())
+        assert finished.code == 0, finished.out + finished.err
+        assert (
+            differing(harvested_rows(FolderStore(tmp_path / "data"), DAY), true_rows(vendor.world, DAY)) == {}
+        )
+        troops = len(vendor.world.troops_on(DAY, "UTC"))
+        assert vendor.calls() == graphql(vendor)["documents"] == 1 + 2 * troops
+        assert vendor.log()["violations"] == 0
+        assert running.run(*HARVEST, DAY.isoformat()).json["calls_made"] == 0
+        assert vendor.calls() == 1 + 2 * troops
+
+
+def test_a_query_that_fails_costs_its_siblings_nothing(tmp_path: Path) -> None:
+    """The first query of each second document times out once, one metric of one agent always: that alone is dead."""
+    with simulator(world="small", warriors=3, churn=False) as vendor:
+        troop = vendor.world.troops_on(DAY, "UTC")[0]
+        start, _ = day_window(DAY)
+        window = vendor.world.warriors_between(troop.id, start, start + 86_400)
+        always = f"realAgentId IN [^)]*'{window[0].id}'.*'HttpDispatcher'.*SINCE {start * 1000} "
+        vendor.faults(
+            [
+                {"kind": "alias_timeout", "every": 2, "match": "TIMESERIES"},
+                {"kind": "nrql_timeout", "match": always},
+            ]
+        )
+        running = command(tmp_path, vendor, VENDOR_ASSETS_RESOLUTION="120")
+        finished = running.run(*HARVEST, DAY.isoformat())
+        assert finished.code == 3, finished.out + finished.err
+        letters = running.run("dead-letters", "list", "--json").json
+        leaves = [leaf for letter in letters for leaf in letter["leaves"]]
+        assert len(set(leaves)) == 1, leaves
+        assert leaves[0].startswith(f"{window[0].id}|HttpDispatcher|{start}-")
+        found = harvested_rows(FolderStore(tmp_path / "data"), DAY)
+        wrong = differing(found, true_rows(vendor.world, DAY, resolution_seconds=120))
+        assert wrong
+        assert {row[1:3] for row in wrong} == {(window[0].id, "HttpDispatcher")}
+        assert all(row not in found for row in wrong)
+        vendor.clear_faults()
+        redriven = running.run("dead-letters", "redrive", "--json")
+        assert redriven.code == 0, redriven.out + redriven.err
+        found = harvested_rows(FolderStore(tmp_path / "data"), DAY)
+        assert differing(found, true_rows(vendor.world, DAY, resolution_seconds=120)) == {}
+
+
+def test_what_is_too_much_is_learnt(tmp_path: Path) -> None:
+    """Where a query of that size times out, smaller ones are asked from then on; everything comes."""
+    with simulator(world="small", churn=False, points_per_second=60) as vendor:
+        running = command(tmp_path, vendor)
+        finished = running.run(*HARVEST, DAY.isoformat())
+        assert finished.code == 0, finished.out + finished.err
+        assert (
+            differing(harvested_rows(FolderStore(tmp_path / "data"), DAY), true_rows(vendor.world, DAY)) == {}
+        )
+
+
+def test_four_processes_stay_below_the_requests_at_once(tmp_path: Path) -> None:
+    """Four days by four processes and a vendor that is slow: never more at once than the user may have."""
+    with simulator(
+        world="small", troops=40, warriors=40, churn=False, requests_at_once=5, latency=0.3
+    ) as vendor:
+        running = command(tmp_path, vendor, VENDOR_MAX_IN_FLIGHT="5")
+        days = [DAY - timedelta(days=number) for number in range(4)]
+        processes = [running.start(*HARVEST, day.isoformat()) for day in days]
+        for process in processes:
+            out, err = process.communicate(timeout=240)
+            assert process.returncode == 0, out + err
+        assert vendor.log()["violations"] == 0
+        assert graphql(vendor)["peak_in_flight"] == 5
+
+
+def test_a_killed_harvest_pays_for_nothing_twice(tmp_path: Path) -> None:
+    """After kill -9 the next run asks for what had not landed: at most five seconds' worth of calls again."""
+    with simulator(world="small", troops=30, warriors=30, churn=False, latency=0.2) as vendor:
+        running = command(tmp_path, vendor, VENDOR_MAX_IN_FLIGHT="2")
+        process = running.start(*HARVEST, DAY.isoformat())
+        deadline = time.monotonic() + 120
+        while vendor.calls() < 40 and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+        arrivals = [at for at, *_ in vendor.log(arrivals=True)["arrivals"]]
+        bound = sum(1 for at in arrivals if at > arrivals[-1] - 5.0)
+        finished = running.run(*HARVEST, DAY.isoformat())
+        assert finished.code == 0, finished.out + finished.err
+        assert (
+            differing(harvested_rows(FolderStore(tmp_path / "data"), DAY), true_rows(vendor.world, DAY)) == {}
+        )
+        assert vendor.calls() - (1 + 2 * 30) <= bound
