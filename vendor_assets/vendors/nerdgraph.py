@@ -111,7 +111,7 @@ _CALLS: Final[Mapping[str, Formula]] = {
     "call_count": ("calls", _times(1)),
 }
 _FAMILIES: Final[tuple[tuple[re.Pattern[str], Mapping[str, Formula]], ...]] = tuple(
-    (re.compile(pattern), values)
+    (re.compile(pattern, re.DOTALL), values)
     for pattern, values in {
         "Apdex.*": {name: ("apdex", _times(1)) for name in ("score", "s", "t", "f", "count")},
         "Errors/.*": {"error_count": ("calls", _times(1)), "errors_per_minute": ("calls", _per(60))},

@@ -173,6 +173,7 @@ def deployed(tmp_path: Path, environ: dict[str, str], vendor: RunningSimulator) 
         yield Deployment(folder, environ, vendor, dev)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("vendor", [WORLD], indirect=True)
 def test_a_killed_run_worker_is_retried(
     tmp_path: Path, vendor: RunningSimulator, environ: dict[str, str], note: Note

@@ -85,6 +85,7 @@ def percentiles(rows: Rows) -> list[float]:
     return sorted((float(np.quantile(values, 0.99)) for values in series.values()), reverse=True)[:10]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_two_clicks_harvest_two_accounts_side_by_side(
     example: TwoAccounts, chrome: Browser, pictures: Path

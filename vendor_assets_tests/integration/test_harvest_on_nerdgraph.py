@@ -7,13 +7,12 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from vendor_assets.simulator.world import day_window
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
-from vendor_assets_tests.support.truth import Rows, harvested_rows, true_rows
+from vendor_assets_tests.support.truth import differing_rows, harvested_rows, true_rows
 
 DAY = datetime.now(UTC).date() - timedelta(days=1)
 HARVEST = ("harvest", "--no-report", "--json", "--day")
@@ -30,23 +29,6 @@ def command(folder: Path, vendor: RunningSimulator, **environ: str) -> Command:
     return Command(folder, settings | environ)
 
 
-def differing(found: Rows, truth: Rows) -> dict[Any, Any]:
-    """Rows that are not in both, or whose values differ by more than REST's rounding; by row what each says."""
-    missing = object()
-    return {
-        row: (found.get(row, missing), truth.get(row, missing))
-        for row in found.keys() | truth.keys()
-        if row not in found or row not in truth or not _same(found[row], truth[row])
-    }
-
-
-def _same(value: float | None, rounded: float | None) -> bool:
-    if value is None or rounded is None:
-        return value is rounded
-    decimals = len(repr(rounded).partition(".")[2])
-    return abs(value - rounded) <= 0.5 * 10**-decimals + 1e-6 * abs(rounded)
-
-
 def graphql(vendor: RunningSimulator) -> Mapping[str, int]:
     """What the vendor counted of documents."""
     found: Mapping[str, int] = vendor.log()["graphql"]
@@ -60,7 +42,8 @@ def test_a_day_has_the_rows_of_rest_v2_for_few_calls(tmp_path: Path) -> None:
         finished = running.run(*HARVEST, DAY.isoformat())
         assert finished.code == 0, finished.out + finished.err
         assert (
-            differing(harvested_rows(FolderStore(tmp_path / "data"), DAY), true_rows(vendor.world, DAY)) == {}
+            differing_rows(harvested_rows(FolderStore(tmp_path / "data"), DAY), true_rows(vendor.world, DAY))
+            == {}
         )
         troops = len(vendor.world.troops_on(DAY, "UTC"))
         assert vendor.calls() == graphql(vendor)["documents"] == 1 + 2 * troops
@@ -90,7 +73,7 @@ def test_a_query_that_fails_costs_its_siblings_nothing(tmp_path: Path) -> None:
         assert len(set(leaves)) == 1, leaves
         assert leaves[0].startswith(f"{window[0].id}|HttpDispatcher|{start}-")
         found = harvested_rows(FolderStore(tmp_path / "data"), DAY)
-        wrong = differing(found, true_rows(vendor.world, DAY, resolution_seconds=120))
+        wrong = differing_rows(found, true_rows(vendor.world, DAY, resolution_seconds=120))
         assert wrong
         assert {row[1:3] for row in wrong} == {(window[0].id, "HttpDispatcher")}
         assert all(row not in found for row in wrong)
@@ -98,7 +81,7 @@ def test_a_query_that_fails_costs_its_siblings_nothing(tmp_path: Path) -> None:
         redriven = running.run("dead-letters", "redrive", "--json")
         assert redriven.code == 0, redriven.out + redriven.err
         found = harvested_rows(FolderStore(tmp_path / "data"), DAY)
-        assert differing(found, true_rows(vendor.world, DAY, resolution_seconds=120)) == {}
+        assert differing_rows(found, true_rows(vendor.world, DAY, resolution_seconds=120)) == {}
 
 
 def test_what_is_too_much_is_learnt(tmp_path: Path) -> None:
@@ -108,7 +91,8 @@ def test_what_is_too_much_is_learnt(tmp_path: Path) -> None:
         finished = running.run(*HARVEST, DAY.isoformat())
         assert finished.code == 0, finished.out + finished.err
         assert (
-            differing(harvested_rows(FolderStore(tmp_path / "data"), DAY), true_rows(vendor.world, DAY)) == {}
+            differing_rows(harvested_rows(FolderStore(tmp_path / "data"), DAY), true_rows(vendor.world, DAY))
+            == {}
         )
 
 
@@ -143,6 +127,7 @@ def test_a_killed_harvest_pays_for_nothing_twice(tmp_path: Path) -> None:
         finished = running.run(*HARVEST, DAY.isoformat())
         assert finished.code == 0, finished.out + finished.err
         assert (
-            differing(harvested_rows(FolderStore(tmp_path / "data"), DAY), true_rows(vendor.world, DAY)) == {}
+            differing_rows(harvested_rows(FolderStore(tmp_path / "data"), DAY), true_rows(vendor.world, DAY))
+            == {}
         )
         assert vendor.calls() - (1 + 2 * 30) <= bound

@@ -47,3 +47,20 @@ def true_rows(world: World, day: date, *, resolution_seconds: int = 1800) -> Row
         (row.troop_id, row.warrior_id, row.data_group, row.value_name, row.start, row.end): row.value
         for row in world.expected_rows(day, resolution_seconds)
     }
+
+
+def differing_rows(found: Rows, truth: Rows) -> dict[Any, Any]:
+    """Rows that are not in both, or whose values differ by more than REST's rounding; by row what each says."""
+    missing = object()
+    return {
+        row: (found.get(row, missing), truth.get(row, missing))
+        for row in found.keys() | truth.keys()
+        if row not in found or row not in truth or not _same(found[row], truth[row])
+    }
+
+
+def _same(value: float | None, rounded: float | None) -> bool:
+    if value is None or rounded is None:
+        return value is rounded
+    decimals = len(repr(rounded).partition(".")[2])
+    return abs(value - rounded) <= 0.5 * 10**-decimals + 1e-6 * abs(rounded)

@@ -1,0 +1,262 @@
+"""NerdGraph's documents and answers, as pure text."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from vendor_assets import vendors
+from vendor_assets.days import Window, day_window, parse_time_zone
+from vendor_assets.errors import ConfigurationError
+from vendor_assets.vendors.base import DataGroup, Parsed, PlannedRequest, Response
+from vendor_assets.vendors.nerdgraph import MOST_BUCKETS, MOST_FACETS, MOST_NAMES, MOST_QUERIES, NerdGraph
+
+VENDOR = NerdGraph("1234567")
+DAY = day_window(datetime(2026, 11, 20, tzinfo=UTC).date(), parse_time_zone("UTC"))
+HOSTILE = [
+    "it's",
+    'a"b',
+    "back\\slash",
+    "a,b",
+    "x) FACET y LIMIT 1",
+    "ümlaut 🎈",
+    "line\nend",
+    "q0",
+    "$q1:Nrql!",
+]
+CALLS = ("average_response_time", "call_count")
+
+
+def answer(document: object, status: int = 200) -> Response:
+    return Response(status, {"content-type": "application/json"}, json.dumps(document).encode(), DAY.end)
+
+
+def rows_of(*rows: dict[str, Any], alias: str = "q0", errors: object = None) -> dict[str, Any]:
+    found: dict[str, Any] = {"data": {"actor": {"account": {alias: {"results": list(rows)}}}}}
+    return found | ({"errors": errors} if errors else {})
+
+
+def error(kind: str, alias: str) -> dict[str, Any]:
+    return {"message": "no", "path": ["actor", "account", alias], "extensions": {"errorClass": kind}}
+
+
+def data(groups: dict[str, list[str]], resolution: int = 1800, day: Window = DAY) -> list[PlannedRequest]:
+    wanted = {warrior: [DataGroup(name, CALLS) for name in names] for warrior, names in groups.items()}
+    return VENDOR.performance_data_of("7", wanted, day, resolution)
+
+
+def row(warrior: str, metric: str, start: datetime, seconds: int = 1800, **values: object) -> dict[str, Any]:
+    begin = int(start.timestamp())
+    return {
+        "facet": [warrior, metric],
+        "beginTimeSeconds": begin,
+        "endTimeSeconds": begin + seconds,
+        **values,
+    }
+
+
+def test_hostile_names_stay_names() -> None:
+    """Whatever agents and metrics are called: the parts of a document ask for exactly them, each leaf once."""
+    groups = dict.fromkeys(HOSTILE, HOSTILE)
+    waiting = data(groups)
+    asked = {leaf.key for planned in waiting for leaf in planned.leaves}
+    assert len(asked) == len(HOSTILE) ** 2
+    single: list[PlannedRequest] = []
+    while waiting:
+        planned = waiting.pop()
+        parts = VENDOR.split(planned) if len(planned.leaves) > 1 else []
+        assert {leaf.key for part in parts for leaf in part.leaves} in (
+            set(),
+            {x.key for x in planned.leaves},
+        )
+        waiting += parts
+        single += [] if parts else [planned]
+    assert {leaf.key for planned in single for leaf in planned.leaves} == asked
+    for planned in single:
+        (leaf,) = planned.leaves
+        found = row(leaf.warrior_id, leaf.data_group, DAY.start, calls=2, average=0.25)
+        parsed = VENDOR.parse("performance_data", planned, answer(rows_of(found)))
+        assert parsed.rejected == []
+        assert parsed.columns["value"] == [250.0, 2.0]
+        assert parsed.columns["weight"] == [2.0, None]
+
+
+@pytest.mark.parametrize("resolution", [60, 600, 1800, 3600])
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu", "America/New_York"])
+@pytest.mark.parametrize("date", ["2026-03-08", "2026-11-01", "2026-11-20"])
+def test_windows_cover_the_day(date: str, zone: str, resolution: int) -> None:
+    """Every timeslice that starts in the day is asked once, in ranges that have no more buckets than permitted."""
+    day = day_window(datetime.fromisoformat(date).date(), parse_time_zone(zone))
+    windows = sorted(
+        {
+            leaf.window.start: leaf.window
+            for each in data({"w": ["m"]}, resolution, day)
+            for leaf in each.leaves
+            if leaf.window
+        }.values(),
+        key=lambda w: w.start,
+    )
+    for first, second in itertools.pairwise(windows):
+        assert first.end == second.start
+    step = timedelta(seconds=resolution)
+    assert day.start <= windows[0].start < day.start + step
+    assert day.end <= windows[-1].end < day.end + step
+    assert all(window.seconds / resolution <= MOST_BUCKETS for window in windows)
+
+
+def test_a_document_has_few_queries_and_counts_them() -> None:
+    """At most five queries; the budget hears of each."""
+    planned = data({"w": [f"metric {n}" for n in range(400)]}, 60)
+    counts = [VENDOR.counts(each.request)["queries"] for each in planned]
+    assert max(counts) <= MOST_QUERIES
+    assert sum(counts) > len(counts)
+    assert VENDOR.counts(VENDOR.probe()) == {"queries": 0}
+    assert VENDOR.counts(VENDOR.troops(DAY).request) == {"queries": 0}
+    assert VENDOR.counts(VENDOR.warriors("7", DAY).request) == {"queries": 1}
+
+
+def test_what_failed_is_asked_alone_and_the_rest_is_read_as_its_answer() -> None:
+    """The answer to a whole document is that to the part whose queries it answers."""
+    (planned,) = data({"w": ["a"]}, 120)
+    first, second = (leaf for leaf in planned.leaves)
+    found = row("w", "a", second.window.start, 120, calls=1, average=1.0)  # type: ignore[union-attr]
+    body = rows_of(found, alias="q1", errors=[error("TIMEOUT", "q0")])
+    body["data"]["actor"]["account"]["q0"] = None
+    parsed = VENDOR.parse("performance_data", planned, answer(body))
+    assert [(each.leaves, each.means) for each in parsed.failures] == [((first.key,), "failed")]
+    kept, lost = (VENDOR.part(planned, [leaf.key]) for leaf in (second, first))
+    assert len({kept.request.key, lost.request.key, planned.request.key}) == 3
+    again = VENDOR.parse("performance_data", kept, answer(body))
+    assert (again.failures, again.columns["value"]) == ([], [1000.0, 1.0])
+    assert VENDOR.parse("performance_data", lost, answer(body)).failures
+
+
+@pytest.mark.parametrize(
+    ("kind", "means"),
+    [
+        ("TIMEOUT", "failed"),
+        ("SERVER_ERROR", "failed"),
+        ("TOO_MANY_REQUESTS", "throttled"),
+        ("ACCESS_DENIED", "key_refused"),
+        ("BAD_USER_INPUT", "refused"),
+        ("NOBODY_KNOWS", "failed"),
+    ],
+)
+def test_what_an_error_means(kind: str, means: str) -> None:
+    """An error of one query, of the account and of the whole document."""
+    (planned,) = data({"w": ["a"]})
+    for content in (
+        {"data": {"actor": {"account": {"q0": None}}}, "errors": [error(kind, "q0")]},
+        {
+            "data": {"actor": {"account": None}},
+            "errors": [error(kind, "q0") | {"path": ["actor", "account"]}],
+        },
+        {"errors": [{"message": "no", "extensions": {"errorClass": kind}}]},
+    ):
+        (failure,) = VENDOR.parse("performance_data", planned, answer(content)).failures
+        assert failure.means == means
+        assert failure.leaves == tuple(leaf.key for leaf in planned.leaves)
+    body = json.dumps(content).encode()
+    assert VENDOR.throttled(200, {}, body) == (means == "throttled")
+
+
+def test_a_metric_of_that_name_is_no_throttle() -> None:
+    """Only an error is one."""
+    found = rows_of(row("w", "TOO_MANY_REQUESTS", DAY.start, calls=1))
+    assert not VENDOR.throttled(200, {}, json.dumps(found).encode())
+    assert VENDOR.throttled(429, {}, b"")
+
+
+def test_what_may_have_been_left_out_is_too_large() -> None:
+    """Exactly as many names or facets as come at most are never taken for all of them."""
+    planned = VENDOR.warriors("7", DAY)
+    names = [str(n) for n in range(MOST_NAMES)]
+    for content, means in (
+        (rows_of({"facet": ["1", "h"], "names": names}), "too_large"),
+        (rows_of({"facet": ["1", "h"], "names": names[1:]}), None),
+        (rows_of(*({"facet": [str(n), "h"], "names": ["a"]} for n in range(MOST_FACETS))), "too_large"),
+    ):
+        parsed = VENDOR.parse("warriors", planned, answer(content))
+        assert [failure.means for failure in parsed.failures] == ([means] if means else [])
+
+
+def test_one_list_names_agents_and_their_metrics() -> None:
+    """The same request serves both assets; a metric's values follow from its name."""
+    planned = VENDOR.warriors("7", DAY)
+    (groups,) = VENDOR.data_groups_of("7", ["1", "2"], DAY)
+    assert groups.request.key == planned.request.key
+    content = rows_of(
+        {"facet": ["1", "host a"], "names": ["Apdex", "Errors/all"]}, {"facet": ["3", "b"], "names": []}
+    )
+    warriors = VENDOR.parse("warriors", planned, answer(content))
+    assert (warriors.columns["warrior_id"], warriors.columns["name"]) == (["1", "3"], ["host a", "b"])
+    found = VENDOR.parse("data_groups", groups, answer(content)).columns
+    assert found["warrior_id"] == ["1", "1"]
+    assert found["value_names"] == [["score", "s", "t", "f", "count"], ["error_count", "errors_per_minute"]]
+
+
+def test_a_bucket_without_calls_of_the_agent_has_no_rows() -> None:
+    """NerdGraph gives every bucket of the range; where another metric has calls, a zero is one."""
+    (planned,) = data({"w": ["a", "b"]})
+    later = DAY.start + timedelta(seconds=1800)
+    content = rows_of(
+        row("w", "a", DAY.start, calls=0, average=None),
+        row("w", "b", DAY.start, calls=3, average=0.1),
+        row("w", "a", later, calls=0, average=None),
+        row("w", "b", later, calls=0, average=None),
+    )
+    parsed = VENDOR.parse("performance_data", planned, answer(content))
+    assert parsed.columns["data_group"] == ["a", "a", "b", "b"]
+    assert parsed.columns["value"] == [None, 0.0, 100.0, 3.0]
+
+
+@pytest.mark.parametrize("shift", [-1800, 86_400, 900])
+def test_buckets_that_were_not_asked_are_no_answer(shift: int) -> None:
+    """A range that lies elsewhere, or between the buckets, is incomplete; longer buckets are what they say."""
+    (planned,) = data({"w": ["a"]})
+    moved = row("w", "a", DAY.start + timedelta(seconds=shift), calls=1, average=1.0)
+    assert VENDOR.parse("performance_data", planned, answer(rows_of(moved))).incomplete
+    longer = row("w", "a", DAY.start, 3600, calls=60, average=1.0)
+    parsed = VENDOR.parse("performance_data", planned, answer(rows_of(longer)))
+    assert parsed.incomplete == ""
+    assert set(parsed.columns["timeslice_end"]) == {int(DAY.start.timestamp() + 3600) * 1_000_000}
+
+
+@pytest.mark.parametrize("results", ["x", [1, None, "a"], [{"facet": "w"}], [{"facet": ["w"]}], [{}]])
+@pytest.mark.parametrize("asset", ["warriors", "data_groups", "performance_data"])
+def test_odd_rows_go_to_quarantine(asset: Any, results: Any) -> None:
+    """What is no row is put aside; what is no list is no answer."""
+    planned = data({"w": ["a"]})[0] if asset == "performance_data" else VENDOR.warriors("7", DAY)
+    content = {"data": {"actor": {"account": {"q0": {"results": results}}}}}
+    parsed: Parsed = VENDOR.parse(asset, planned, answer(content))
+    assert len(parsed.failures) == isinstance(results, str)
+    assert len(parsed.rejected) == (0 if isinstance(results, str) else len(results))
+
+
+def test_applications_come_by_their_number() -> None:
+    """With a cursor to the next page; one without a number is put aside."""
+    planned = VENDOR.troops(DAY)
+    entities = [{"applicationId": 12, "name": "a", "guid": "g"}, {"applicationId": None, "name": "b"}, 3]
+    results = {"entities": entities, "nextCursor": "more"}
+    parsed = VENDOR.parse(
+        "troops", planned, answer({"data": {"actor": {"entitySearch": {"results": results}}}})
+    )
+    assert (parsed.columns["troop_id"], len(parsed.rejected)) == (["12"], 2)
+    assert parsed.next is not None
+    assert parsed.next.key != planned.request.key
+    last = replace(answer({"data": {"actor": {"entitySearch": {"results": results | {"nextCursor": None}}}}}))
+    assert VENDOR.parse("troops", planned, last).next is None
+    (failure,) = VENDOR.parse("troops", planned, answer({"errors": [{"message": "no"}]})).failures
+    assert failure.leaves == ("troops",)
+
+
+@pytest.mark.parametrize("account", ["", "acme", "12a", "-1", "0"])
+def test_an_account_is_a_number(account: str) -> None:
+    """One line says what is accepted."""
+    with pytest.raises(ConfigurationError, match=f"VENDOR_ACCOUNT='{account}' .* like 1234567"):
+        vendors.make("nerdgraph", account)
