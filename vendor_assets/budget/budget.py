@@ -50,10 +50,7 @@ class Slot:
 
     def __enter__(self) -> Self:
         budget = self._budget
-        view = budget._document.view
-        narrow = view is not None and self._endpoint in view.pace.quotas.narrow_endpoints()
-        # Endpoints that the vendor does not tell apart share one name.
-        ask = Ask(self._endpoint if narrow else "", self._work_class == BACKFILL, counts=self._counts)
+        ask = Ask(self._endpoint, self._work_class == BACKFILL, counts=self._counts)
         self._grant, self.waited_seconds = budget._dispatch.acquire(
             ask, self._deadline_seconds, self._stopped
         )
@@ -66,7 +63,7 @@ class Slot:
         if not self._observed and self._grant.probe:
             # Whatever happened, the vendor was not seen to be back.
             self.observe(status=None, headers={}, seconds=0.0, error=True)
-        self._budget._dispatch.release()
+        self._budget._dispatch.release(self._endpoint)
 
     def observe(
         self,
@@ -98,12 +95,13 @@ class Slot:
             log.warning("what came of a call could not be told: %s", unavailable)
 
     def _tell_throttle(self, status: int | None, headers: Mapping[str, str]) -> None:
-        asked = wait_seconds(headers, self._answer_time(headers))
+        answered_at = self._answer_time(headers)
+        asked, quotas = wait_seconds(headers, answered_at), parse_quotas(headers, answered_at)
         reason = f"the vendor answered {status}" + ("" if asked is None else f", wait {asked:g} s")
         rules, away = self._budget._terms.rules, status == 503
 
         def step(pace: Pace, now: float) -> None:
-            pace.throttle(rules, self._grant, asked, reason, now, self._endpoint, unavailable=away)
+            pace.throttle(rules, self._grant, asked, reason, now, self._endpoint, quotas, unavailable=away)
 
         self._budget._document.tell_and_change(step)
 
@@ -122,8 +120,9 @@ class Slot:
         grant, view = self._grant, document.view
         now = grant.at + budget._clock.monotonic() - self._entered_at
         others = max(0, budget._dispatch.in_flight - 1)
+        to_endpoint = max(0, budget._dispatch.in_flight_to(self._endpoint) - 1)
         statement = budget._listener.compare(
-            Statement(self._endpoint, grant.at, others, quotas, policies),
+            Statement(self._endpoint, grant.at, others, quotas, policies, to_endpoint=to_endpoint),
             view.pace.quotas if view else {},
             trial=grant.trial,
             admitted=answered and status is not None and status < 400,

@@ -7,7 +7,7 @@ import itertools
 import math
 import threading
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -95,6 +95,7 @@ class Dispatch:
         self._late_seconds = terms.late_seconds(1)
         self._spaced_at = -math.inf
         self._in_flight = InFlight()
+        self._sent_to: Counter[str] = Counter()
         self._renewal = threading.Lock()
         self._block = Block()
         self._heartbeat = _Heartbeat()
@@ -105,6 +106,10 @@ class Dispatch:
     def in_flight(self) -> int:
         """Calls that have a slot, sent or not."""
         return self._in_flight.total
+
+    def in_flight_to(self, endpoint: str) -> int:
+        """Calls to an endpoint that are sent and not over."""
+        return self._sent_to[endpoint]
 
     def shares(self, *, patience_seconds: float) -> InFlightShares:
         """How the calls in flight are shared out."""
@@ -125,14 +130,18 @@ class Dispatch:
         with self._mutex:
             self._waiters.add(waiter)
         try:
-            return self._acquire(waiter, ask), max(0.0, self._clock.monotonic() - started)
+            grant = self._acquire(waiter, ask)
         finally:
             with self._mutex:
                 self._waiters.discard(waiter)
+        with self._mutex:
+            self._sent_to[ask.endpoint] += 1
+        return grant, max(0.0, self._clock.monotonic() - started)
 
-    def release(self) -> None:
+    def release(self, endpoint: str) -> None:
         """A call that was sent is over."""
         with self._mutex:
+            self._sent_to[endpoint] -= 1
             self._in_flight.finish()
             self._used_at = self._clock.monotonic()
             self._notify_leader()
@@ -303,7 +312,7 @@ class Dispatch:
         self._used_at = now
         if not self._clock.simulated and not self._closed:
             self._heartbeat.start(self.renew)
-        asks = [_with_patience(waiter, now) for waiter in batch]
+        asks = [self._told_apart(_with_patience(waiter, now)) for waiter in batch]
         spare = Ask(asks[0].endpoint, asks[0].backfill, counts=asks[0].counts) if asks else Ask()
         if not self._terms.counted:
             interval, processes = self._document.interval_seconds, self._in_flight.processes
@@ -340,10 +349,16 @@ class Dispatch:
             waiter = next((other for other in self._waiting() if other.not_before <= now), None)
             if waiter is None or not self._in_flight.room(now):
                 return
-            if waiter.ask != spare.ask or spare.local_at > waiter.deadline:
+            if self._told_apart(waiter.ask) != spare.ask or spare.local_at > waiter.deadline:
                 return
             self._block.pop()
             self._answer(waiter, spare.grant, spare.local_at)
+
+    def _told_apart(self, ask: Ask) -> Ask:
+        """Endpoints that the vendor does not tell apart share one name."""
+        view = self._document.view
+        narrow = view is not None and ask.endpoint in view.pace.quotas.narrow_endpoints()
+        return ask if narrow else ask._replace(endpoint="")
 
     def _answer(self, waiter: _Waiter, answer: Grant | Later | TooLate, local_at: float) -> None:
         queue = next((queue for queue in self._queues if waiter in queue), None)

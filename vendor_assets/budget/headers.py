@@ -99,6 +99,7 @@ class Quota:
         limit: Calls per period, if stated.
         period_seconds: The period, if stated.
         name: The limit's name, if stated.
+        bucket: Whether it is one of several that each hold for some endpoints, those whose answers name it.
     """
 
     remaining: float
@@ -106,15 +107,17 @@ class Quota:
     limit: float | None = None
     period_seconds: float | None = None
     name: str = ""
+    bucket: bool = False
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A limit stated by the vendor, in calls per period."""
+    """A limit stated by the vendor, in calls per period; ``bucket`` as that of a :class:`Quota`."""
 
     limit: float
     period_seconds: float
     name: str = ""
+    bucket: bool = False
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -164,7 +167,7 @@ def parse_quotas(headers: Mapping[str, str], now: datetime) -> tuple[Quota, ...]
 def parse_policies(headers: Mapping[str, str]) -> tuple[Policy, ...]:
     """The limits on calls for which an answer states amount and period."""
     found = {
-        Policy(limit, period, str(fields.get("name", "")))
+        Policy(limit, period, str(fields.get("name", "")), bool(fields.get("bucket")))
         for fields in _fields(headers).values()
         if not fields.get("foreign")
         if (limit := _positive(_number(fields.get("limit")))) is not None
@@ -226,6 +229,8 @@ def _fields(headers: Mapping[str, str]) -> dict[tuple[str, ...], dict[str, str]]
         if any(word.startswith(_FOREIGN_WORDS) for word in group):
             fields["foreign"] = "yes"
     for group, fields in found.items():
+        if fields.get("name"):
+            fields["bucket"] = "yes"
         fields["name"] = (fields.get("name") or "-".join(group))[:_LONGEST_TIME]
         window = next((word for word in group if word in _PERIODS), None)
         if window is not None:
@@ -256,6 +261,7 @@ def _quota_of(fields: Mapping[str, str], now: datetime) -> Quota | None:
         limit=_positive(_number(fields.get("limit"))),
         period_seconds=period,
         name=fields.get("name", ""),
+        bucket=bool(fields.get("bucket")),
     )
 
 

@@ -18,8 +18,9 @@ from typing import Final
 from vendor_assets.budget.adaptation import Tally, Tuning
 from vendor_assets.budget.breaker import Breaker
 from vendor_assets.budget.falls import Falls
+from vendor_assets.budget.headers import Quota
 from vendor_assets.budget.limits import JITTER_SECONDS
-from vendor_assets.budget.quotas import POLICY, KnownQuota, Quotas, Statement
+from vendor_assets.budget.quotas import POLICY, KnownQuota, Quotas, Statement, quota_key
 from vendor_assets.budget.reservations import Ask, Grant, Later, Reservations, Run, TooLate
 from vendor_assets.budget.slowdown import Slowdown
 from vendor_assets.budget.tracks import Rule, Track
@@ -196,10 +197,11 @@ class Pace:
         shared, own = (max(at for at, wide in moments if wide == which) for which in (True, False))
         at = max(shared, own)
         again_at = now + min(own - shared, _LOOK_AGAIN_SECONDS)
-        hole = own - shared > 0.001 and any(track.wide for _, track in concerned)
+        told = any(rule.endpoints for rule, _ in concerned if rule is not None)
+        hole = own - shared > 0.001 and (told or any(track.wide for _, track in concerned))
         refused = _refused(ask, now, at, again_at)
         if hole or isinstance(refused, TooLate):
-            # Reserved now, it would leave a hole in what all endpoints share.
+            # Reserved now, it would leave a hole in what all endpoints share, and hold up those that wait behind it.
             # What the vendor tells of an endpoint may be taken back sooner.
             return refused
         for rule, track in concerned:
@@ -238,6 +240,10 @@ class Pace:
         """The adapted rate, in calls per second; None while only the limits hold."""
         rates = (self._learnt(now), *(quota.rate(now) for quota in self.quotas.wide()))
         return min([rate for rate in rates if rate], default=None)
+
+    def _still_searching(self, now: float) -> bool:
+        """Whether a rate is being searched and nothing was felt so far: where the vendor tells one, that is it."""
+        return self.tuning.mode == "search" and self.tuning.starting and self.falls.permitted(now) is None
 
     def _learnt(self, now: float) -> float | None:
         """The rate that was learnt from answers, in calls per second; None where nothing was."""
@@ -300,18 +306,28 @@ class Pace:
         reason: str,
         now: float,
         endpoint: str = "",
+        quotas: Sequence[Quota] = (),
         *,
         unavailable: bool = False,
     ) -> None:
-        """The vendor refused a call.
+        """The vendor refused a call: nobody sends for a while, or nobody to its endpoints where it tells which.
 
         Args:
             grant: The call's slot. One from before the last hold says nothing new, unless the vendor asks for a
                 longer wait.
             asked_seconds: How long the vendor asks to wait; None or 0 where it does not.
+            quotas: What the answer tells of them.
             unavailable: Whether it said that it is away, not that we were too fast. Where it says so again after
                 the time it asked for, or within a minute, it has fallen.
         """
+        used_up = [told for told in quotas if told.bucket and told.remaining < 1]
+        if used_up and not unavailable:
+            self.breaker.absorb(succeeded=True, failures=0, now=now)
+            for told in used_up:
+                key = quota_key(told.name, told.limit)
+                known = self.quotas.get(key, KnownQuota())
+                self._believe(key, known.used_up(told, endpoint, asked_seconds or 0.0, now), now)
+            return
         wait = asked_seconds + JITTER_SECONDS if asked_seconds else None
         before = self.rate(now)
         if grant.epoch == self.reservations.epoch:
@@ -338,10 +354,12 @@ class Pace:
         self, rules: Sequence[Rule], share: float, statement: Statement, now: float
     ) -> dict[str, KnownQuota]:
         """What an answer tells of the vendor's quotas that is new; nothing is changed yet."""
-        permitted = min(self._learnt(now) or math.inf, self.ceiling(rules, now, stated=False))
+        configured = self.ceiling(rules, now, stated=False)
+        permitted = min(self._learnt(now) or math.inf, configured)
         if math.isinf(permitted):
             permitted = self.ceiling(rules, now)
-        return self.quotas.news(statement, now, share=share, permitted=permitted)
+        of_bucket = configured if self._still_searching(now) else permitted
+        return self.quotas.news(statement, now, share=share, permitted=permitted, of_bucket=of_bucket)
 
     def hear(self, rules: Sequence[Rule], share: float, statement: Statement, now: float) -> None:
         """Take in what an answer tells of the vendor's quotas; ``share`` is our part of a limit that it states."""
@@ -435,7 +453,9 @@ class Pace:
         others = self._others(rules, now)
         if not others and all(rule.endpoints for rule in rules) and self.tuning.rate is None:
             self.tuning.start_search()
-        followed = [*others, self._followed(_ADAPTED, self._learnt(now), now, wide=True)]
+        adapted = self._followed(_ADAPTED, self._learnt(now), now, wide=True)
+        told = any(rule.endpoints for rule, _ in found if rule is not None)
+        followed = [*others, *([] if told and self._still_searching(now) else [adapted])]
         followed += [
             self._followed(_LEFT + key, quota.rate(now), now, wide=self.quotas.is_wide(quota))
             for key, quota in self.quotas.concerning(ask.endpoint)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, NamedTuple, Self
 
 from vendor_assets.budget.headers import LONGEST_HOLD_SECONDS, Policy, Quota
-from vendor_assets.budget.limits import JITTER_SECONDS, Limit
+from vendor_assets.budget.limits import COUNTED_FROM_SECONDS, COUNTED_PACE, JITTER_SECONDS, Limit
 from vendor_assets.budget.tracks import Rule
 
 POLICY: Final = "~policy "
@@ -60,6 +60,8 @@ class Statement(NamedTuple):
 
     Attributes:
         sent_at: When, on the database's clock.
+        in_flight: Other calls of the process that the quotas may count or not ...
+        to_endpoint: ... and those of them that go to the same endpoint.
         against: Quotas that the answer contradicts ...
         firmly: ... and those of which nothing has moved over several calls.
         confirms: Quotas that the call went ahead of and that count it.
@@ -73,6 +75,7 @@ class Statement(NamedTuple):
     against: tuple[str, ...] = ()
     firmly: tuple[str, ...] = ()
     confirms: tuple[str, ...] = ()
+    to_endpoint: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class KnownQuota:
 
     Attributes:
         limit: Calls per period; 0 where only what is left is told.
+        bucket: Whether it concerns those endpoints alone whose answers name it.
         at: When something was last told.
         remaining: What was left then.
         pace: Calls per second that leaves us until the reset; 0: none.
@@ -102,6 +106,7 @@ class KnownQuota:
     period: float = 0.0
     share: float = 1.0
     endpoints: tuple[str, ...] = ()
+    bucket: bool = False
     at: float = -1e18
     remaining: float = 0.0
     pace: float = 0.0
@@ -153,6 +158,13 @@ class KnownQuota:
         return max(self.slow_since + after, self.raised_at + _TRIAL_SECONDS, self.next_trial)
 
     @property
+    def told_rate(self) -> float:
+        """Calls per second, by our share of the limit that is told; infinite where none is."""
+        if not self.limit:
+            return math.inf
+        return 1 / Limit(int(self.limit), self.period).interval_seconds(self.share)
+
+    @property
     def _described(self) -> tuple[float, float]:
         """Calls, and the seconds in which they are permitted."""
         if self.limit:
@@ -168,6 +180,7 @@ class KnownQuota:
             period=max(policy.period_seconds, old.period),
             share=min(share, old.share),
             endpoints=self._with(endpoint),
+            bucket=policy.bucket,
         )
         return None if new == self and old is self else replace(new, at=now)
 
@@ -191,10 +204,12 @@ class KnownQuota:
             # It was whole again before the moment that was told: a clock that is off.
             skew += old.until - now
         reset = max(0.0, reset - skew)
-        until, left = now + reset + JITTER_SECONDS, quota.remaining - statement.in_flight
+        in_flight = statement.to_endpoint if quota.bucket else statement.in_flight
+        until, left = now + reset + JITTER_SECONDS, quota.remaining - in_flight
         new = replace(
             old,
             endpoints=old._with(statement.endpoint),
+            bucket=quota.bucket,
             most=quota.remaining if quota.remaining > 1.2 * old.most + 1 else old.most,
             span=reset if reset > 1.2 * old.span + 0.1 else old.span,
             next_trial=now + (_CONFIRMED_SECONDS if quota.remaining >= 1 else 0.0)
@@ -204,12 +219,14 @@ class KnownQuota:
         )
         # Once a window has slowed us, it does so to its end.
         rounding = 0.0 if same else ROUNDING_SECONDS
-        enough = left >= permitted * (reset - rounding) and not (old.limit and left < 1)
+        # What is left of an hour need not last to its end.
+        hurry = COUNTED_PACE if (quota.period_seconds or old.period) >= COUNTED_FROM_SECONDS else 1.0
+        enough = hurry * left >= permitted * (reset - rounding) and not (old.limit and left < 1)
         if enough or old.dared >= permitted:
             if in_force and later:
                 new = replace(new, until=now)
             return None if new == old else replace(new, at=now)
-        pace = left / reset if left >= 1 else 0.0
+        pace = hurry * left / reset if left >= 1 else 0.0
         if in_force and not later and pace >= old.pace:
             return None if new == old else new
         before, after = max(old.pace, old.dared), max(pace, old.dared)
@@ -266,6 +283,21 @@ class KnownQuota:
             trust=min(2 * self.trust, _LONGEST_TRUST_SECONDS),
         )
 
+    def used_up(self, quota: Quota, endpoint: str, asked_seconds: float, now: float) -> Self:
+        """A call was refused since nothing is left, for the time that is asked for or until the reset."""
+        wait = min(max(quota.reset_seconds, asked_seconds), LONGEST_HOLD_SECONDS) + JITTER_SECONDS
+        return replace(
+            self.refused(now),
+            endpoints=self._with(endpoint),
+            bucket=quota.bucket,
+            at=now,
+            remaining=0.0,
+            pace=0.0,
+            until=now + wait,
+            slow_since=now,
+            slow_at=now,
+        )
+
     def tried(self, at: float) -> Self:
         """A call goes ahead of it at this moment."""
         return replace(self, next_trial=at + _TRIAL_SECONDS)
@@ -280,8 +312,9 @@ class Quotas(dict[str, KnownQuota]):
     """All quotas of an account, by :func:`quota_key`."""
 
     def is_wide(self, quota: KnownQuota) -> bool:
-        """Whether a quota concerns every endpoint whose answers tell of quotas."""
-        return all(set(other.endpoints) <= set(quota.endpoints) for other in self.values())
+        """Whether a quota concerns every endpoint, as far as answers tell of quotas."""
+        others = self.values()
+        return not quota.bucket and all(set(each.endpoints) <= set(quota.endpoints) for each in others)
 
     def concerning(self, endpoint: str) -> Iterator[tuple[str, KnownQuota]]:
         """Those that a call to this endpoint uses up, each with its key."""
@@ -329,12 +362,13 @@ class Quotas(dict[str, KnownQuota]):
         return min(sentences, default=(math.inf, ""))
 
     def news(
-        self, statement: Statement, now: float, *, share: float, permitted: float
+        self, statement: Statement, now: float, *, share: float, permitted: float, of_bucket: float = math.inf
     ) -> dict[str, KnownQuota]:
         """What an answer tells that is new; nothing is changed yet.
 
         Args:
             permitted: The rate without it, in calls per second; infinite where no limit is known.
+            of_bucket: The same for the endpoints of a bucket, whose own limit may be lower.
         """
         found: dict[str, KnownQuota] = {}
         for policy in statement.policies:
@@ -342,11 +376,15 @@ class Quotas(dict[str, KnownQuota]):
             new = self.get(key, _NEW).hear_policy(policy, share, statement.endpoint, now)
             if new is not None:
                 found[key] = new
-        for quota in statement.quotas if math.isfinite(permitted) else ():
+        for quota in statement.quotas:
             key = quota_key(quota.name, quota.limit)
             old = found.get(key, self.get(key, _NEW))
             confirmed = key in statement.confirms
-            new = old.hear(quota, statement, now=now, permitted=permitted, confirmed=confirmed)
+            rate = min(of_bucket, old.told_rate) if quota.bucket else permitted
+            rate = rate if math.isfinite(rate) else permitted
+            if math.isinf(rate):
+                continue
+            new = old.hear(quota, statement, now=now, permitted=rate, confirmed=confirmed)
             if new is not None:
                 found[key] = new
         return found

@@ -246,12 +246,12 @@ UNIX = int(NOW.timestamp())
         (three(1000, 12, "Fri, 20 Nov 2026 12:00:25 GMT"), [Quota(12, 25, 1000)], []),
         (
             {**three(5, 0, UNIX), "X-RateLimit-Reset-After": "1.250", "X-RateLimit-Bucket": "abcd"},
-            [Quota(0, 1.25, 5, None, "abcd")],
+            [Quota(0, 1.25, 5, None, "abcd", bucket=True)],
             [],
         ),
         (
             {**three(60, 0, UNIX + 9), "X-RateLimit-Used": "60", "X-RateLimit-Resource": "core"},
-            [Quota(0, 9, 60, None, "core")],
+            [Quota(0, 9, 60, None, "core", bucket=True)],
             [],
         ),
         (
@@ -383,7 +383,7 @@ def test_new_relics_headers_are_read() -> None:
 
 
 def test_datadogs_headers_are_read() -> None:
-    """Reset is in seconds from now, and the period and the limit's name are told."""
+    """Reset is in seconds from now, and the period and the name of a bucket are told, which some endpoints share."""
     headers = {
         "x-ratelimit-limit": "100",
         "x-ratelimit-period": "60",
@@ -391,7 +391,9 @@ def test_datadogs_headers_are_read() -> None:
         "x-ratelimit-reset": "17",
         "x-ratelimit-name": "metrics_query",
     }
-    assert parse_quotas(headers, NOW) == (Quota(0, 17.0, 100.0, 60.0, "metrics_query"),)
+    assert parse_quotas(headers, NOW) == (Quota(0, 17.0, 100.0, 60.0, "metrics_query", bucket=True),)
+    assert parse_policies(headers) == (Policy(100.0, 60.0, "metrics_query", bucket=True),)
+    assert wait_seconds(headers, NOW) == 17.0
 
 
 def test_the_drafts_headers_are_read() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -125,6 +125,31 @@ class PerEndpoint(Vendor):
         return self.of(endpoint).tells(now, endpoint)
 
 
+class Buckets(Vendor):
+    """Datadog: windows aligned to the clock, each for some endpoints and with a name; others have none.
+
+    Source: docs.datadoghq.com/api/latest/rate-limits.
+    """
+
+    def __init__(self, **buckets: Window) -> None:
+        self.buckets = buckets
+
+    def admits(self, now: float, endpoint: str) -> bool:
+        return endpoint not in self.buckets or self.buckets[endpoint].admits(now, endpoint)
+
+    def tells(self, now: float, endpoint: str) -> Headers:
+        if endpoint not in self.buckets:
+            return {}
+        bucket = self.buckets[endpoint]
+        return {
+            "X-RateLimit-Limit": str(bucket.calls),
+            "X-RateLimit-Period": f"{bucket.seconds:.0f}",
+            "X-RateLimit-Remaining": str(bucket.calls - bucket.used),
+            "X-RateLimit-Reset": str(math.ceil((bucket.window + 1) * bucket.seconds - now)),
+            "X-RateLimit-Name": endpoint,
+        }
+
+
 def dated(now: float) -> Headers:
     """What time it is for the vendor, in whole seconds."""
     return {"Date": datetime.fromtimestamp(EPOCH + int(now), UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")}
@@ -169,7 +194,7 @@ def play(
 
     class Process:
         def __init__(self) -> None:
-            self.listener, self.ahead, self.flying = Listener(), 0, 0
+            self.listener, self.ahead, self.flying = Listener(), 0, Counter[str]()
             self.queue: deque[Ask] = deque()
 
         def ask(self, now: float, ask: Ask) -> None:
@@ -203,20 +228,25 @@ def play(
                 plan(now, lambda later: self.ask(later, following))
 
         def send(self, now: float, ask: Ask, grant: Grant) -> None:
-            self.flying += 1
+            self.flying[ask.endpoint] += 1
             ok = vendor.admits(now, ask.endpoint)
             story.calls.append((now, ok, ask.endpoint))
             headers = vendor.tells(now, ask.endpoint)
             plan(now + LATENCY, lambda later: self.finish(later, ask, grant, ok, headers))
 
         def finish(self, now: float, ask: Ask, grant: Grant, ok: bool, headers: Headers) -> None:
-            self.flying -= 1
+            self.flying[ask.endpoint] -= 1
             wall = answer_time(headers, datetime.fromtimestamp(EPOCH + now, UTC))
             tally = Tally()
             if ok:
                 tally.add(ask.endpoint, LATENCY, alive=True, answered=True)
                 statement = Statement(
-                    ask.endpoint, grant.at, self.flying, parse_quotas(headers, wall), parse_policies(headers)
+                    ask.endpoint,
+                    grant.at,
+                    self.flying.total(),
+                    parse_quotas(headers, wall),
+                    parse_policies(headers),
+                    to_endpoint=self.flying[ask.endpoint],
                 )
                 statement = self.listener.compare(
                     statement, pace.quotas, trial=grant.trial, admitted=True, now=now
@@ -226,7 +256,8 @@ def play(
                 if pace.news(rules, share, statement, now):
                     pace.hear(rules, share, statement, now)
             else:
-                pace.throttle(rules, grant, wait_seconds(headers, wall), "429", now, ask.endpoint)
+                quotas = parse_quotas(headers, wall)
+                pace.throttle(rules, grant, wait_seconds(headers, wall), "429", now, ask.endpoint, quotas)
             pace.dump(now, now)
             plan(now, lambda later: self.ask(later, Ask(ask.endpoint)))
 
@@ -338,3 +369,32 @@ def test_what_an_endpoint_is_told_holds_for_it_alone() -> None:
     story = play(PerEndpoint(), 30.0, endpoints=("lists", "data"))
     assert story.rate(20.0, 30.0, "data") >= 0.5 * 20
     assert story.refused() <= 1
+
+
+def test_a_bucket_that_is_used_up_holds_up_its_endpoints_alone() -> None:
+    """Others have used up the lists: neither hosts nor data, of which nothing was told so far, wait for the hour."""
+    vendor = Buckets(lists=Window(100, 3600.0, others=100), data=Window(1200, 60.0))
+    story = play(vendor, 30.0, "auto", endpoints=("lists", "hosts", "data"))
+    assert story.refused() <= 3
+    assert story.rate(10.0, 30.0, "hosts") >= 4.0
+    assert story.rate(10.0, 30.0, "data") >= 5.0
+    assert story.rate(0.0, 30.0, "lists") == 0.0
+
+
+@pytest.mark.parametrize("share", [0.98, 0.5])
+def test_windows_that_keep_to_the_clock_are_used(share: float) -> None:
+    """Two processes learn two buckets from their headers: none is refused, and our share of each window is used."""
+    vendor = Buckets(lists=Window(60, 5.0), data=Window(100, 5.0))
+    story = play(vendor, 60.0, "auto", share=share, processes=2, endpoints=("lists", "data"))
+    assert story.refused() == 0
+    for endpoint, calls in (("lists", 60), ("data", 100)):
+        for start in range(20, 60, 5):
+            assert 0.95 * share * calls <= story.rate(start, start + 5.0, endpoint) * 5.0 <= share * calls + 1
+
+
+def test_an_hours_bucket_is_used_up_well_before_its_end() -> None:
+    """A bucket of an hour is not spread over the hour: half is used within minutes, all of it before the end."""
+    story = play(Buckets(lists=Window(100, 3600.0)), 3600.0, "auto", endpoints=("lists",))
+    assert story.refused() == 0
+    assert story.rate(0.0, 180.0) * 180 >= 50
+    assert story.rate(0.0, 1200.0) * 1200 >= 95
