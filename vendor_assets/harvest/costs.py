@@ -277,6 +277,8 @@ class Costs:
         return self._counted[known]
 
     def _lists(self, troop: Troop, source: date, window: Window, filters: Filters) -> int:
+        if self._vendor.one_list:
+            return 0
         warriors = self._read("warriors", source, troop.key, "warrior_id", "name")
         taken = [
             each["warrior_id"]

@@ -48,6 +48,9 @@ def test_a_day_has_the_rows_of_rest_v2_for_few_calls(tmp_path: Path) -> None:
         troops = len(vendor.world.troops_on(DAY, "UTC"))
         assert vendor.calls() == graphql(vendor)["documents"] == 1 + 2 * troops
         assert vendor.log()["violations"] == 0
+        before = (DAY - timedelta(days=1)).isoformat()
+        planned = running.run("plan", "--from", before, "--to", before, "--json").json
+        assert planned["calls"] == 1 + 2 * troops
         assert running.run(*HARVEST, DAY.isoformat()).json["calls_made"] == 0
         assert vendor.calls() == 1 + 2 * troops
 
