@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from vendor_assets import __version__
-from vendor_assets.cli import compare, embedded, harvest, instance, letters, plan, store, watch
+from vendor_assets.cli import compare, embedded, harvest, instance, letters, plan, store, vendor, watch
 from vendor_assets.cli.project import FAILED, WRONG_USE, open_accounts
 from vendor_assets.cli.terminal import visible_output
 from vendor_assets.errors import ConfigurationError, VendorAssetsError
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"vendor-assets {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for module in (harvest, compare, instance, plan, watch, letters, store, embedded):
+    for module in (harvest, compare, instance, plan, watch, letters, store, vendor, embedded):
         module.add(commands)
     for command in commands.choices.values():
         _add_account(command)

@@ -1,0 +1,137 @@
+"""The conformance suite: our own vendors pass it, and each of its checks finds what it is for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vendor_assets.cli import main
+from vendor_assets.days import Window
+from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Request, Response
+from vendor_assets.vendors.conformance import CHECKS, VendorConformance, check
+from vendor_assets.vendors.nerdgraph import NerdGraph
+from vendor_assets.vendors.new_relic import NewRelic
+from vendor_assets.vendors.prometheus import Prometheus
+
+
+class TestNewRelic(VendorConformance):
+    """REST v2."""
+
+    vendor = NewRelic()
+
+
+class TestNerdGraph(VendorConformance):
+    """NerdGraph."""
+
+    vendor = NerdGraph("1234567")
+
+
+class TestPrometheus(VendorConformance):
+    """Prometheus."""
+
+    vendor = Prometheus()
+
+
+def _changed(**methods: Any) -> NewRelic:
+    return type("Broken", (NewRelic,), methods)()
+
+
+def _data(change: Callable[[list[PlannedRequest]], list[PlannedRequest]]) -> NewRelic:
+    def performance_data(
+        self: NewRelic, troop: str, warrior: str, groups: Sequence[DataGroup], day: Window, resolution: int
+    ) -> list[PlannedRequest]:
+        return change(NewRelic.performance_data(self, troop, warrior, groups, day, resolution))
+
+    return _changed(performance_data=performance_data)
+
+
+def _first_leaf(planned: list[PlannedRequest]) -> list[PlannedRequest]:
+    return [replace(each, leaves=each.leaves[:1]) for each in planned]
+
+
+def _parse(self: NewRelic, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
+    return Parsed()
+
+
+def _reads_a_file(self: NewRelic, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
+    Path(__file__).open().close()
+    return NewRelic.parse(self, asset, planned, response)
+
+
+def _with_header(self: NewRelic) -> Request:
+    return Request("/v2/applications.json", (), "probe", headers=(("X-Api-Key", "k"),))
+
+
+@pytest.mark.parametrize(
+    ("name", "broken"),
+    [
+        ("declarations", _changed(kind="New Relic")),
+        ("declarations", _changed(page_headers=("Link",))),
+        ("requests", _changed(probe=lambda self: Request("no slash", (), "probe"))),
+        ("requests", _changed(counts=lambda self, request: {"queries": -1})),
+        ("keys", _changed(warriors=lambda self, troop, day: NewRelic.warriors(self, "1", day))),
+        ("leaves", _data(_first_leaf)),
+        ("days", _data(_first_leaf)),
+        ("splits", _changed(split=lambda self, planned: [planned, planned])),
+        ("splits", _changed(split=lambda self, planned: NewRelic.split(self, planned)[:1])),
+        ("resolution", _changed(check_resolution=lambda self, seconds: None)),
+        ("answers", _changed(parse=_parse)),
+        ("answers", _changed(parse=lambda self, *_: json.loads("x"))),
+        ("throttles", _changed(throttled=lambda self, status, headers, body: status != 200)),
+        ("throttles", _changed(throttled=lambda self, *_: False)),
+        ("purity", _changed(parse=_reads_a_file)),
+        ("credentials", _changed(probe=_with_header)),
+    ],
+)
+def test_what_is_broken_is_found(name: str, broken: NewRelic) -> None:
+    """By the check that is for it, in a line that says what is expected."""
+    found = check(broken, name)
+    assert found
+    assert all(each.check == name and "\n" not in str(each) for each in found)
+
+
+def test_every_check_is_tried_on_something_broken() -> None:
+    """A check that finds nothing anywhere would be none."""
+    (mark,) = (each for each in test_what_is_broken_is_found.pytestmark if each.name == "parametrize")
+    assert {name for name, _ in mark.args[1]} == set(CHECKS)
+
+
+ACME = """
+from vendor_assets.vendors.new_relic import NewRelic
+
+class Acme(NewRelic):
+    title = "Acme"
+
+class Bad(Acme):
+    def throttled(self, status, headers, body):
+        return False
+"""
+
+
+def test_a_class_of_ones_own_is_checked_by_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By module and class; what is wrong, or cannot be checked, is a line."""
+    (tmp_path / "acme_vendor.py").write_text(ACME)
+    monkeypatch.chdir(tmp_path)
+    said: Mapping[str, tuple[int, str]] = {
+        "acme_vendor:Acme": (0, "Acme: 11 of 11 checks passed"),
+        "acme_vendor:Bad": (1, "throttles: status 429 is no throttle"),
+        "acme_vendor:Nobody": (2, "cannot be imported"),
+        "no_such_module:Acme": (2, "cannot be imported"),
+        "pathlib:Path": (2, "is not a class derived from Vendor"),
+        "acme": (2, "'acme' is unknown"),
+        "nerdgraph": (0, "11 of 11"),
+    }
+    for name, (code, line) in said.items():
+        assert main(["vendor", "check", name]) == code
+        printed = capsys.readouterr()
+        assert line in printed.out + printed.err
+        assert "Traceback" not in printed.out + printed.err
+    assert main(["vendor", "check", "acme_vendor:Bad", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)[0]["check"] == "throttles"
