@@ -1,0 +1,125 @@
+"""Cases of answers: what a dialect reads is compared with what the author expects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vendor_assets.errors import ConfigurationError, VendorProtocolError
+from vendor_assets.vendors.base import Asset, Parsed, PlannedRequest, Request, Response
+from vendor_assets.vendors.cases import check_cases
+from vendor_assets.vendors.new_relic import NewRelic
+
+LINK = '<https://api.newrelic.com/v2/applications.json?page=2>; rel="next"'
+ONE = {"applications": [{"id": 7, "name": "Checkout"}]}
+TWO = {"applications": [{"id": 8, "name": "Search"}]}
+PAGED: dict[str, Any] = {
+    "asset": "troops",
+    "pages": [{"headers": {"Link": LINK}, "body": ONE}, {"body": TWO}],
+    "rows": [{"troop_id": "8", "name": "Search"}, {"troop_id": "7", "name": "Checkout"}],
+}
+SINGLE = {"asset": "troops", "pages": [{"body": TWO}], "rows": [{"troop_id": "8"}]}
+SLOW = {"asset": "troops", "pages": [{"status": 429}], "verdict": "throttled"}
+HTML = {"asset": "troops", "pages": [{"body": "<html>"}], "failure": "not JSON"}
+
+
+def _found(folder: Path, case: object, vendor: NewRelic | None = None) -> list[str]:
+    (folder / "case.json").write_text(case if isinstance(case, str) else json.dumps(case))
+    return check_cases(vendor or NewRelic(), folder)
+
+
+@pytest.mark.parametrize("case", [PAGED, SINGLE, SLOW, HTML])
+def test_what_is_read_as_expected_is_no_finding(tmp_path: Path, case: dict[str, Any]) -> None:
+    """Rows in any order, by the columns that are named; a failure by a part of its text."""
+    assert _found(tmp_path, case) == []
+
+
+def _reads(change: Callable[[Parsed], Parsed]) -> NewRelic:
+    def parse(self: NewRelic, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
+        return change(NewRelic.parse(self, asset, planned, response))
+
+    broken: NewRelic = type("Broken", (NewRelic,), {"parse": parse})()
+    return broken
+
+
+def _column(name: str, values: list[object]) -> NewRelic:
+    return _reads(lambda parsed: replace(parsed, columns=parsed.columns | {name: values}))
+
+
+def _raises(error: Exception) -> NewRelic:
+    def change(parsed: Parsed) -> Parsed:
+        raise error
+
+    return _reads(change)
+
+
+_COUNTED = iter(range(1_000_000))
+BACK = Request("/v2/applications.json", (("page", "2"),), "applications")
+
+
+@pytest.mark.parametrize(
+    ("case", "vendor", "line"),
+    [
+        (SINGLE | {"rows": [{"troop_id": "9"}]}, NewRelic(), "no row"),
+        (SINGLE | {"rows": []}, NewRelic(), "1 more rows"),
+        (SINGLE | {"failure": "gone"}, NewRelic(), "expected is a failure"),
+        (HTML | {"failure": "too slow"}, NewRelic(), "expected is 'too slow'"),
+        (SLOW | {"verdict": "refused"}, NewRelic(), "status 429 is throttled; expected is refused"),
+        (PAGED, _reads(lambda parsed: replace(parsed, next=None)), "is taken for the last"),
+        (SINGLE, _reads(lambda parsed: replace(parsed, next=BACK)), "leads on"),
+        (PAGED, _reads(lambda parsed: replace(parsed, next=BACK)), "leads back"),
+        (SINGLE, _reads(lambda parsed: replace(parsed, incomplete="half")), "is not whole: half"),
+        (SINGLE, _reads(lambda parsed: replace(parsed, columns={"id": []})), "its columns are id"),
+        (SINGLE, _column("name", []), "expected is one length"),
+        (SINGLE, _column("troop_id", [8]), "expected is string"),
+        (SINGLE, _column("troop_id", [None]), "has nulls"),
+        (
+            SINGLE,
+            _reads(lambda parsed: replace(parsed, new_fields=(str(next(_COUNTED)),))),
+            "the second time",
+        ),
+        (SINGLE, _raises(KeyError("applications")), "KeyError is raised"),
+        (SINGLE, _raises(VendorProtocolError("no list")), "is refused: no list"),
+    ],
+)
+def test_what_is_read_otherwise_is_a_line(
+    tmp_path: Path, case: dict[str, Any], vendor: NewRelic, line: str
+) -> None:
+    """It names the file, what was found and what is expected."""
+    if "failure" in case or "verdict" in case:
+        case = {name: value for name, value in case.items() if name != "rows"}
+    found = _found(tmp_path, case, vendor)
+    assert line in "\n".join(found)
+    assert all(each.startswith("case.json: ") and "\n" not in each for each in found)
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("{", "it is not JSON"),
+        (SINGLE | {"asset": "armies"}, "'asset' is one of"),
+        (SINGLE | {"row": []}, "'row' is unknown"),
+        (SINGLE | {"pages": []}, "'pages' is a list"),
+        (SINGLE | {"failure": "x"}, "give one of"),
+        (SINGLE | {"request": 3}, "1 are planned"),
+        (SINGLE | {"day": "soon"}, "is not a date"),
+        ({"asset": "troops", "pages": [{}], "verdict": "fine"}, "'verdict' is one of"),
+        ({"asset": "performance_data", "pages": [{}], "rows": []}, "'data_groups' is an object"),
+    ],
+)
+def test_a_file_that_is_no_case_is_refused(tmp_path: Path, case: object, said: str) -> None:
+    """In one line that says what is accepted."""
+    with pytest.raises(ConfigurationError, match=said) as refused:
+        _found(tmp_path, case)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_without_cases_is_refused(tmp_path: Path) -> None:
+    """Nothing would have been checked."""
+    with pytest.raises(ConfigurationError, match="no case in"):
+        check_cases(NewRelic(), tmp_path)
