@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vendor_assets.cli.project import COMPLETE, FAILED
@@ -28,22 +29,30 @@ def add(commands: Any) -> None:
     check.add_argument("vendor", metavar="KIND or MODULE:CLASS", help="like new_relic, or my_vendor:Acme")
     check.add_argument("--vendor-account", default="1", help="its VENDOR_ACCOUNT (default 1)")
     check.add_argument("--options", default="", help="its VENDOR_OPTIONS")
+    check.add_argument(
+        "--cases", type=Path, metavar="FOLDER", help="answers as JSON files, with what they mean"
+    )
     check.add_argument("--json", action="store_true", help="print the findings as JSON")
     check.set_defaults(run=_check)
 
 
 def _check(options: argparse.Namespace) -> int:
-    from vendor_assets.vendors.conformance import CHECKS, check
+    from vendor_assets.vendors.cases import check_cases
+    from vendor_assets.vendors.conformance import CHECKS, Finding, check
 
     vendor = _vendor(options)
     found = check(vendor)
+    checks = len(CHECKS)
+    if options.cases:
+        found += [Finding("cases", what) for what in check_cases(vendor, options.cases)]
+        checks += 1
     if options.json:
         print(json.dumps([{"check": each.check, "what": each.what} for each in found], indent=1))
     else:
         for each in found:
             print(each)
         broken = len({each.check for each in found})
-        print(f"{vendor.title}: {len(CHECKS) - broken} of {len(CHECKS)} checks passed")
+        print(f"{vendor.title}: {checks - broken} of {checks} checks passed")
     return FAILED if found else COMPLETE
 
 

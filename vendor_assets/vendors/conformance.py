@@ -19,12 +19,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, ClassVar, Final
 from unittest.mock import patch
 
 from vendor_assets.days import Window, day_window, parse_time_zone
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
 from vendor_assets.vendors.base import Asset, DataGroup, PlannedRequest, Request, Response, Vendor
+from vendor_assets.vendors.cases import check_cases
 
 HOSTILE: Final = (
     "plain", "a b", "it's", 'a"b', "a,b", "a/b", "..", "a\\b", "100%", "a|b", "line\nend", "ümlaut 🎈", "x" * 500,
@@ -322,13 +324,20 @@ def check(vendor: Vendor, only: str | None = None) -> list[Finding]:
 
 
 class VendorConformance:
-    """Every check as a test of pytest; a subclass names its ``vendor``."""
+    """Every check as a test of pytest; a subclass names its ``vendor``, and its ``cases`` where it has some."""
 
     vendor: ClassVar[Vendor]
+    cases: ClassVar[Path | None] = None
+    """A folder of answers and what they mean, where there is one."""
 
     def _holds(self, name: str) -> None:
         found = check(self.vendor, name)
         assert not found, "\n".join(map(str, found))  # noqa: S101  these are tests
+
+    def test_cases(self) -> None:
+        """Answers are read as its cases expect."""
+        found = check_cases(self.vendor, self.cases) if self.cases else []
+        assert not found, "\n".join(found)  # noqa: S101  these are tests
 
     def test_declarations(self) -> None:
         """Its kind, title and limits are what they have to be."""

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from vendor_assets.cli import main
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
 from vendor_assets.vendors.base import Asset, Parsed, PlannedRequest, Request, Response
 from vendor_assets.vendors.cases import check_cases
+from vendor_assets.vendors.conformance import VendorConformance
 from vendor_assets.vendors.new_relic import NewRelic
 
 LINK = '<https://api.newrelic.com/v2/applications.json?page=2>; rel="next"'
@@ -117,6 +119,28 @@ def test_a_file_that_is_no_case_is_refused(tmp_path: Path, case: object, said: s
     with pytest.raises(ConfigurationError, match=said) as refused:
         _found(tmp_path, case)
     assert "\n" not in str(refused.value)
+
+
+def test_the_command_takes_a_folder_of_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """0 where they are read as expected, 1 with a line where not, 2 where a file is no case."""
+    for case, code, line in (
+        (PAGED, 0, "12 of 12 checks passed"),
+        (SINGLE | {"rows": []}, 1, "cases: case.json: 1 more rows"),
+        ({"asset": "armies"}, 2, "case case.json: 'asset' is one of"),
+    ):
+        (tmp_path / "case.json").write_text(json.dumps(case))
+        assert main(["vendor", "check", "new_relic", "--cases", str(tmp_path)]) == code
+        printed = capsys.readouterr()
+        assert line in printed.out + printed.err
+        assert "Traceback" not in printed.out + printed.err
+
+
+def test_the_class_of_tests_takes_a_folder_of_cases(tmp_path: Path) -> None:
+    """A case that is read otherwise fails its test."""
+    (tmp_path / "case.json").write_text(json.dumps(SINGLE | {"rows": []}))
+    suite = type("Suite", (VendorConformance,), {"vendor": NewRelic(), "cases": tmp_path})()
+    with pytest.raises(AssertionError, match="1 more rows"):
+        suite.test_cases()
 
 
 def test_a_folder_without_cases_is_refused(tmp_path: Path) -> None:
