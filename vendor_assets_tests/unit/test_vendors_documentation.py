@@ -18,6 +18,7 @@ from vendor_assets.errors import VendorProtocolError
 from vendor_assets.secret import Secret
 from vendor_assets.tables import TABLES
 from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Response, Vendor
+from vendor_assets.vendors.cases import check_cases
 
 DAY = day_window(date(2026, 11, 20), parse_time_zone("UTC"))
 GUIDE = Path(__file__).parents[2] / "docs" / "vendors.md"
@@ -116,3 +117,13 @@ def test_the_guides_ways_to_authenticate_are_accepted() -> None:
     tokens = Credentials(Secret("VENDOR_API_KEY"), login, names["WithTokens"]()).current()
     assert tokens.lacks_token
     assert tokens.headers == {}
+
+
+def test_its_case_is_read_as_it_says(acme: Vendor, tmp_path: Path) -> None:
+    """The guide's case holds for the guide's vendor, and another value would be told."""
+    case = re.search(r"```json\n(\{\n  \"asset\".*?)```", GUIDE.read_text(), re.DOTALL)
+    assert case is not None
+    (tmp_path / "case.json").write_text(case[1])
+    assert check_cases(acme, tmp_path) == []
+    (tmp_path / "case.json").write_text(case[1].replace('"value": 0.5}]\n}', '"value": 0.7}]\n}'))
+    assert "no row" in check_cases(acme, tmp_path)[0]
