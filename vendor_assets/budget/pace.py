@@ -522,8 +522,9 @@ class Pace:
         higher = before is not None and (after is None or after > 1.25 * before)
         if lower or (higher and self.reservations.reach_past(now + _STALE_SECONDS)):
             self.void_all(now)
-        if lower and after and (track := self.tracks.get(name)) is not None:
-            # What follows the last slot that remains does so at the new rate.
+        track = self.tracks.get(name)
+        if lower and after and track is not None and track.interval:
+            # What follows the last slot that remains does so at the new rate; one that is new follows none.
             track.interval = 1.0 / after
             track.arrival = max(track.arrival, self.reservations.next_at(track.interval))
         return higher
