@@ -742,6 +742,8 @@ class _Rows:
             for row in found
             if (facet := _facet(row)) is not None and row.get("calls")
         }
+        # Errors alone do not tell whether an agent was there: it may have had none.
+        judged = {warrior for warrior, metric in asked if not metric.startswith("Errors/")}
         for query, found in rows:
             first, last = (int(edge.timestamp()) for edge in (query.window.start, query.window.end))
             edges: set[tuple[int, int]] = set()
@@ -751,7 +753,7 @@ class _Rows:
                     self._parsed.reject("facet is not an agent's id and a metric's name", row)
                 elif facet not in asked:
                     self._parsed.reject("the metric of this agent was not asked for", row)
-                elif (facet[0], row.get("beginTimeSeconds")) in alive:
+                elif facet[0] not in judged or (facet[0], row.get("beginTimeSeconds")) in alive:
                     edges |= self._row(*facet, row)
             self._parsed.incomplete = self._parsed.incomplete or _misfit(edges, first, last, query.step)
         self._parsed.columns = self._columns

@@ -215,6 +215,17 @@ def test_a_bucket_without_calls_of_the_agent_has_no_rows() -> None:
     assert parsed.columns["value"] == [None, 0.0, 100.0, 3.0]
 
 
+def test_an_agent_without_errors_has_none_where_only_these_are_asked() -> None:
+    """Where errors alone are asked, no bucket is left out: none may have come while the agent was there."""
+    (planned,) = data({"w": ["Errors/all"]})
+    content = rows_of(row("w", "Errors/all", DAY.start, calls=0))
+    assert VENDOR.parse("performance_data", planned, answer(content)).columns["value"] == []
+    (planned,) = VENDOR.performance_data_of(
+        "7", {"w": [DataGroup("Errors/all", ("error_count",))]}, DAY, 1800
+    )
+    assert VENDOR.parse("performance_data", planned, answer(content)).columns["value"] == [0.0]
+
+
 @pytest.mark.parametrize("shift", [-1800, 86_400, 900])
 def test_buckets_that_were_not_asked_are_no_answer(shift: int) -> None:
     """A range that lies elsewhere, or between the buckets, is incomplete; longer buckets are what they say."""
