@@ -185,12 +185,12 @@ class PartitionHarvest:
         coverage = Coverage(self.store, index, answered)
         letters = self.context.dead_letters.load(self.asset, self.day, self.troop_key)
         settled = self._leaves_of(plan.bases) | letters.discarded_leaves
-        upstream = {} if mode in ("replace", "redrive") else self._answers_upstream()
+        upstream = {} if mode in ("replace", "redrive") else self._answers_upstream(index)
 
         def todo(*, answered_upstream: bool = False) -> Iterator[PlannedRequest]:
             for planned in chain.from_iterable(map(coverage.standing_for, plan.requests())):
-                left_alone = planned.request.key in left or coverage.is_answered(planned)
                 elsewhere = request_id(planned.request.key) in upstream
+                left_alone = planned.request.key in left or (coverage.is_answered(planned) and not elsewhere)
                 if not left_alone and elsewhere == answered_upstream and any_not_in(settled, planned):
                     yield planned
 
@@ -233,18 +233,23 @@ class PartitionHarvest:
             outcome, folder, plan, index, work.counts, before=before, fresh=frozenset(lander.keys)
         )
 
-    def _answers_upstream(self) -> dict[bytes, LandedIndex]:
-        """Answers of the list of warriors that are those of the data groups too, by the id of their request."""
+    def _answers_upstream(self, index: Sequence[LandedIndex]) -> dict[bytes, LandedIndex]:
+        """Answers of the list of warriors that are those of the data groups too, by the id of their request.
+
+        Only those that are newer than what has landed here: a warrior that is new is in no older one.
+        """
         if self.asset != "data_groups" or not self.context.vendor.one_list:
             return {}
         newest = newest_finished(list_harvests(self.store, "warriors", self.day, self.troop_key))
         if newest is None or newest.removed:
             return {}
-        index = self._index((*load_plan(self.store, newest.folder).bases, newest.folder))
+        own = {entry.request: entry.fetched_at for entry in newest_answers(index)}
+        lists = self._index((*load_plan(self.store, newest.folder).bases, newest.folder))
         return {
             entry.request: entry
-            for entry in newest_answers(index)
+            for entry in newest_answers(lists)
             if entry.page == 1 and entry.next is None and entry.status == 200
+            if entry.request not in own or own[entry.request] < entry.fetched_at
         }
 
     def _land_again(

@@ -343,7 +343,7 @@ class NerdGraph(Vendor):
         elif asset == "warriors":
             _warriors(parsed, rows)
         else:
-            _data_groups(parsed, rows, {leaf.warrior_id for leaf in planned.leaves})
+            _data_groups(parsed, rows)
         return parsed
 
     def _entities(
@@ -701,7 +701,8 @@ def _warriors(parsed: Parsed, rows: Iterable[tuple[_Query, list[Any]]]) -> None:
     }
 
 
-def _data_groups(parsed: Parsed, rows: Iterable[tuple[_Query, list[Any]]], wanted: set[str]) -> None:
+def _data_groups(parsed: Parsed, rows: Iterable[tuple[_Query, list[Any]]]) -> None:
+    """The metrics of all agents that a list names, also of those that a filter leaves out: it may take them later."""
     found: dict[str, dict[str, list[str]]] = {}
     for _, of_query in rows:
         for row in of_query:
@@ -712,7 +713,7 @@ def _data_groups(parsed: Parsed, rows: Iterable[tuple[_Query, list[Any]]], wante
             for name in names:
                 if not is_name(name):
                     parsed.reject("a metric's name is no text", {"facet": list(facet), "name": name})
-                elif facet[0] in wanted:
+                else:
                     found.setdefault(facet[0], {})[name] = list(_formulas(name))
     columns = [group_columns(warrior, names) for warrior, names in found.items()]
     parsed.columns = {

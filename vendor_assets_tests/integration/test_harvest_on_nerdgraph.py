@@ -55,6 +55,20 @@ def test_a_day_has_the_rows_of_rest_v2_for_few_calls(tmp_path: Path) -> None:
         assert vendor.calls() == 1 + 2 * troops
 
 
+def test_a_warrior_that_comes_later_has_its_data(tmp_path: Path) -> None:
+    """One that a filter left out, and one that was not listed yet: the list's new answer is that of the data groups."""
+    with simulator(world="small", churn=False) as vendor:
+        troop = vendor.world.troops_on(DAY, "UTC")[0]
+        first = vendor.world.warriors_on(troop.id, DAY)[0]
+        narrow = command(tmp_path, vendor, VENDOR_ASSETS_WARRIORS=f"!{first.id}")
+        assert narrow.run(*HARVEST, DAY.isoformat()).code == 0
+        store, truth = FolderStore(tmp_path / "data"), true_rows(vendor.world, DAY)
+        assert {row[1] for row in differing_rows(harvested_rows(store, DAY), truth)} == {first.id}
+        running = command(tmp_path, vendor)
+        assert running.run(*HARVEST, DAY.isoformat()).code == 0
+        assert differing_rows(harvested_rows(store, DAY), truth) == {}
+
+
 def test_a_query_that_fails_costs_its_siblings_nothing(tmp_path: Path) -> None:
     """The first query of each tenth document times out, one metric of one agent always: that alone is dead."""
     with simulator(world="small", warriors=3, churn=False) as vendor:
