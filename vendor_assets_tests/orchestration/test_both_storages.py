@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,43 +18,27 @@ from vendor_assets.orchestration.runs.about import (
     SIGHTINGS_JOB,
 )
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
-from vendor_assets_tests.support.postgres import PostgresServer
 
 DAY = yesterday().isoformat()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """Dagster's own storages on a database of each kind."""
-    home = tmp_path / "home"
-    home.mkdir()
-    if request.param == "sqlite":
-        with dg.DagsterInstance.local_temp(str(home)) as found:
-            yield found
-        return
-    server: PostgresServer = request.getfixturevalue("postgres_server")
-    with server.database() as address:
-        url = address.replace("postgresql:", "postgresql+psycopg2:")
-        (home / "dagster.yaml").write_text(
-            f"storage: {{postgres: {{postgres_url: '{url}'}}}}\ntelemetry: {{enabled: false}}\n"
-        )
-        with dg.DagsterInstance.from_config(str(home)) as found:
-            yield found
-
-
 @pytest.fixture
-def deployment(instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
+def deployment(
+    stored_instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Deployment:
     """A deployment whose vendor is not asked."""
     monkeypatch.setenv("VENDOR_API_KEY", "k")
     settings = {"VENDOR_URL": "http://127.0.0.1:9", "VENDOR_API_KEY": "k", "VENDOR_RATE": "9/s"}
-    return deploy(tmp_path, instance, **settings)
+    return deploy(tmp_path, stored_instance, **settings)
 
 
 def fail(instance: dg.DagsterInstance, job: str, *assets: str, **tags: str) -> None:
-    """A run of a job that failed before any of its steps."""
+    """A run of a job that failed before any of its steps, and is not retried."""
     config = harvest_config(Names(), [f"{DAY}|1"], ["warriors"]) if job == HARVEST_JOB else {}
     chosen = frozenset(map(dg.AssetKey, assets)) or None
-    run = dg.DagsterRun(job, run_config=config, asset_selection=chosen, tags=tags)
+    run = dg.DagsterRun(
+        job, run_config=config, asset_selection=chosen, tags=tags | {"dagster/max_retries": "0"}
+    )
     instance.add_run(run._replace(status=dg.DagsterRunStatus.STARTED))
     instance.report_run_failed(run)
 

@@ -99,7 +99,7 @@ def test_a_run_whose_lease_has_lapsed_is_failed(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A started run that renews no lease is dead, whatever its launcher says; a young one is left alone."""
-    monkeypatch.setattr("vendor_assets.orchestration.automation.sensors.START_SECONDS", -1)
+    monkeypatch.setattr("vendor_assets.orchestration.automation.rescue.START_SECONDS", -1)
     job = deployment.definitions.resolve_job_def("harvest")
     run = deployment.instance.create_run_for_job(
         job, run_config=harvest_config(Names(), [f"{DAY}|1"], ["warriors"]), tags={}

@@ -13,6 +13,8 @@ import pytest
 from vendor_assets.budget import Leases
 from vendor_assets.errors import Reason
 from vendor_assets.harvest.outcome import Outcome
+from vendor_assets.orchestration.automation import rescue
+from vendor_assets.orchestration.automation.rescue import START_SECONDS
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.about import (
@@ -29,6 +31,7 @@ from vendor_assets.orchestration.runs.about import (
     active_days,
 )
 from vendor_assets.orchestration.runs.events import events_of
+from vendor_assets_tests.support.clock import FakeClock
 from vendor_assets_tests.support.deployment import Deployment, deploy
 
 CLICK = "__ASSET_JOB"
@@ -157,13 +160,31 @@ def test_a_run_of_ours_whose_lease_is_gone_is_failed(quiet: Deployment) -> None:
         )
     ]
     alive, theirs = started(quiet.instance, run(ROSTER_JOB)), started(quiet.instance, run(CLICK, "their_own"))
-    young = started(quiet.instance, run(ROSTER_JOB), timedelta(seconds=1))
+    memory = rescue.Memory()
     with leases.hold(alive, info={}):
-        _, cursor = quiet.sensor("lapsed_runs_sensor")
-        quiet.sensor("lapsed_runs_sensor", cursor)
+        for now in (0, START_SECONDS):
+            rescue.fail_lapsed(memory, quiet.instance, Names(), leases.all(), now)
     statuses = {one.run_id: one.status for one in quiet.instance.get_runs()}
     assert {statuses[run_id] for run_id in dead} == {dg.DagsterRunStatus.FAILURE}
-    assert {statuses[run_id] for run_id in (alive, theirs, young)} == {dg.DagsterRunStatus.STARTED}
+    assert {statuses[run_id] for run_id in (alive, theirs)} == {dg.DagsterRunStatus.STARTED}
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(hours=2), timedelta(hours=-2)])
+def test_no_clock_of_a_worker_is_believed(quiet: Deployment, ahead: timedelta) -> None:
+    """Where a worker's clock is wrong its death is noticed no later, and a run that has just begun is left alone."""
+    clock = FakeClock()
+    leases = Leases(quiet.account.database_url, clock=clock)
+    lapsed, without = (started(quiet.instance, run(ROSTER_JOB), -ahead) for _ in range(2))
+    leases.renew(lapsed, {})
+    clock.sleep(11)
+    begun, failed = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE
+    memory = rescue.Memory()
+    seen = []
+    for now in (0, 15, START_SECONDS - 1, START_SECONDS):
+        rescue.fail_lapsed(memory, quiet.instance, Names(), leases.all(), now)
+        statuses = {one.run_id: one.status for one in quiet.instance.get_runs()}
+        seen.append((statuses[lapsed], statuses[without]))
+    assert seen == [(begun, begun), (failed, begun), (failed, begun), (failed, failed)]
 
 
 def test_a_run_that_publishes_is_seen_to_live(quiet: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:

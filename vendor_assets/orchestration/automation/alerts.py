@@ -28,7 +28,15 @@ from vendor_assets.orchestration.dagster_private import latest_storage_ids, run_
 from vendor_assets.orchestration.metadata import DEAD_LETTERS, STATE
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import split_key
-from vendor_assets.orchestration.runs.about import ASSETS, About, runs_of
+from vendor_assets.orchestration.runs.about import (
+    ASSETS,
+    RETRY_ASKED_TAG,
+    RETRY_SECONDS,
+    WILL_RETRY_TAG,
+    About,
+    runs_of,
+    was_retried,
+)
 from vendor_assets.orchestration.runs.failures import not_complete, reason_of_steps
 from vendor_assets.presentable import presentable
 
@@ -113,18 +121,21 @@ class Memory:
         seen: Storage id of the newest run failure that was read; None before the first tick.
         open: Causes by signature.
         over: Lines about causes that have ended, not reported yet.
+        retries: Failed runs that Dagster will retry: id -> (storage id of the failure, when it was read).
     """
 
     seen: int | None = None
     open: dict[str, Cause] = field(default_factory=dict)
     over: list[str] = field(default_factory=list)
+    retries: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, cursor: str | None) -> "Memory":
         """Read it from a sensor's cursor."""
         document = json.loads(cursor or "{}")
         causes = {key: Cause(**item) for key, item in document.get("open", {}).items()}
-        return cls(document.get("seen"), causes, document.get("over", []))
+        retries = {run_id: (at, since) for run_id, (at, since) in document.get("retries", {}).items()}
+        return cls(document.get("seen"), causes, document.get("over", []), retries)
 
     def dump(self) -> str:
         """Write it for a sensor's cursor."""
@@ -147,6 +158,7 @@ def look(
 ) -> None:
     """Update the memory: new causes, causes that have spread, causes that have ended."""
     _failed_runs(memory, instance, names, now)
+    _unretried_runs(memory, instance, names, now)
     _repaired(memory, instance, names, now)
     conditions = {
         f"{item.asset} is late": (
@@ -184,17 +196,41 @@ def _failed_runs(memory: Memory, instance: dg.DagsterInstance, names: Names, now
     for record in instance.fetch_run_status_changes(wanted, limit=BATCH, ascending=True).records:
         memory.seen = record.storage_id
         run = instance.get_run_by_id(record.run_id)
-        if run is None or run.tags.get("dagster/will_retry") == "true":
+        if run is None or (names.account and not About(run, names).ours):
             continue
-        if names.account and not About(run, names).ours:
+        if run.tags.get(WILL_RETRY_TAG) == "true":
+            memory.retries.setdefault(run.run_id, (record.storage_id, now.timestamp()))
             continue
         for asset, partition, reason, letters in _failures(instance, names, run):
-            key = signature(reason)
-            cause = memory.open.get(key)
-            if cause is None:
-                next_step = _next_step(reason, dead_letters=letters)
-                cause = memory.open[key] = Cause(_why(reason), now.timestamp(), next_step=next_step)
-            cause.add(asset, partition, record.storage_id)
+            key, next_step = signature(reason), _next_step(reason, dead_letters=letters)
+            _affect(memory, key, Cause(_why(reason), now.timestamp(), next_step=next_step)).add(
+                asset, partition, record.storage_id
+            )
+
+
+def _unretried_runs(memory: Memory, instance: dg.DagsterInstance, names: Names, now: datetime) -> None:
+    """A run that Dagster should have retried by now is a problem; one that it has retried is none."""
+    for run_id, (storage_id, since) in list(memory.retries.items()):
+        run = instance.get_run_by_id(run_id)
+        if run is not None and _waits(run) and now.timestamp() - since < RETRY_SECONDS:
+            continue
+        del memory.retries[run_id]
+        if run is None or (was_retried(run) and RETRY_ASKED_TAG not in run.tags):
+            continue
+        for asset, partition, reason, _ in _failures(instance, names, run):
+            why = f"{_why(reason)}; Dagster did not retry the run by itself"
+            cause = Cause(why, now.timestamp(), next_step=_UNRETRIED)
+            _affect(memory, f"not retried: {signature(reason)}", cause).add(asset, partition, storage_id)
+
+
+def _waits(run: dg.DagsterRun) -> bool:
+    """Whether Dagster will retry a failed run, has not yet, and was not asked for it a second time."""
+    return run.tags.get(WILL_RETRY_TAG) == "true" and RETRY_ASKED_TAG not in run.tags and not was_retried(run)
+
+
+def _affect(memory: Memory, key: str, cause: Cause) -> Cause:
+    """The open cause with a signature, or this new one."""
+    return memory.open.setdefault(key, cause)
 
 
 def _failures(
@@ -231,6 +267,9 @@ _STEPS: Final = {
     VendorUnavailableError.kind: "once the vendor is back materialize again; what had been answered is kept",
     ConfigurationError.kind: "change the setting that is named, restart the code location, materialize again",
 }
+_UNRETRIED: Final = (
+    "nothing if a run of it is under way, since it was launched anew; otherwise materialize it again"
+)
 
 
 def _next_step(reason: Reason, *, dead_letters: bool) -> str:

@@ -16,6 +16,7 @@ from vendor_assets.account import Account
 from vendor_assets.errors import ObjectNotFoundError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.orchestration.automation import rescue
 from vendor_assets.orchestration.automation.run_requests import (
     day_is_decided,
     downstream_of,
@@ -26,7 +27,7 @@ from vendor_assets.orchestration.automation.run_requests import (
     roster_runs,
     split_by_day,
 )
-from vendor_assets.orchestration.dagster_private import fail_run, latest_storage_ids
+from vendor_assets.orchestration.dagster_private import latest_storage_ids
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
@@ -47,8 +48,6 @@ INTERVAL_SECONDS: Final = 5
 FIRST_REDRIVE: Final = timedelta(minutes=10)
 LAST_REDRIVE: Final = 3
 """Automatic redrives of a transient dead letter: after 10, 40 and 160 minutes."""
-START_SECONDS: Final = 60
-"""A run takes its lease at most this long after its start."""
 UNDECIDED: Final = "undecided"
 PATIENCE_TICKS: Final = 24
 """Ticks for which an undecided day without active runs stays pending; a later materialization brings it back."""
@@ -230,30 +229,20 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         minimum_interval_seconds=15,
         default_status=dg.DefaultSensorStatus.RUNNING,
         job_name=names.thing(HARVEST_JOB),
-        description="Fail started runs whose process is gone (its lease has lapsed); Dagster retries them.",
+        description="Fail started runs whose process is gone (its lease has lapsed); Dagster retries them, and is "
+        "asked once more where it has not.",
     )
     def lapsed_runs_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         vendor_api: VendorApiResource = names.of(context, "vendor_api")
-        leases = vendor_api.leases()
-        lapsed = {
-            record.dagster_run.run_id: record.dagster_run
-            for record in context.instance.get_run_records(
-                dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
-            )
-            if About(record.dagster_run, names).ours
-            and record.start_time is not None
-            and datetime.now(UTC).timestamp() - record.start_time > START_SECONDS
-            and not leases.alive(record.dagster_run.run_id)
-        }
-        # Only those lapsed at two ticks in a row: after an outage of the database all leases are stale for a moment.
-        before = set(json.loads(context.cursor or "[]"))
-        context.update_cursor(json.dumps(sorted(lapsed)))
-        gone = [run for run_id, run in lapsed.items() if run_id in before]
-        for run in gone:
-            fail_run(context.instance, run, "the run's process is gone: its lease has lapsed")
-        return dg.SkipReason(
-            f"failed {len(gone)} runs whose process is gone" if gone else "every started run is alive"
-        )
+        memory, now = rescue.Memory.load(context.cursor), datetime.now(UTC).timestamp()
+        failed = rescue.fail_lapsed(memory, context.instance, names, vendor_api.leases().all(), now)
+        asked = rescue.retry_lost(memory, context.instance, names, now)
+        context.update_cursor(memory.dump())
+        said = [
+            f"failed {failed} runs whose process is gone" if failed else "",
+            f"asked for {asked} retries that Dagster had lost" if asked else "",
+        ]
+        return dg.SkipReason("; ".join(filter(None, said)) or "every started run is alive")
 
     return [
         roster_sensor,

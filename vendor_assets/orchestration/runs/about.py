@@ -7,7 +7,7 @@ a range, a backfill or a retry.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
@@ -38,6 +38,12 @@ CALLS_TAG: Final = "vendor_assets/calls"
 """Estimated calls of a run."""
 TROOPS_TAG: Final = "vendor_assets/troops"
 """JSON list of troops (ids, keys or names) to harvest after a roster; absent means all."""
+WILL_RETRY_TAG: Final = "dagster/will_retry"
+"""Dagster's own: ``true`` on failed runs that it retries."""
+RETRY_ASKED_TAG: Final = "vendor_assets/retry_asked"
+"""``true`` on failed runs whose retry Dagster had lost, and was asked for a second time."""
+RETRY_SECONDS: Final = 60.0
+"""Dagster launches a retry within seconds; after this time it has lost it."""
 
 HARVESTED: Final = ("troops", *CHAIN)
 """Assets that call the vendor."""
@@ -49,6 +55,9 @@ ASSETS_OF_JOB: Final = {ROSTER_JOB: ("troops",), PUBLISH_JOB: PUBLISHED}
 """Assets of jobs whose runs do not name them."""
 _JOBS: Final = (ROSTER_JOB, HARVEST_JOB, SIGHTINGS_JOB, RETENTION_JOB, PUBLISH_JOB)
 _LONGEST_RANGE: Final = timedelta(days=3700)
+_LATEST_RETRY: Final = timedelta(days=7)
+"""Nobody waits longer for a retry."""
+_MOST_RETRIES: Final = 200
 
 ACTIVE: Final = [
     dg.DagsterRunStatus.QUEUED,
@@ -175,14 +184,28 @@ def runs_of(
     return [record.dagster_run for record in instance.get_run_records(filters, limit=limit)]
 
 
+def runs_awaiting_retry(instance: dg.DagsterInstance, names: Names) -> list[dg.DagsterRun]:
+    """The account's failed runs that Dagster will retry and has not yet."""
+    wanted = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.FAILURE],
+        tags={WILL_RETRY_TAG: "true", **names.tags},
+        # Every run that was ever retried keeps its tag.
+        updated_after=datetime.now(UTC) - _LATEST_RETRY,
+    )
+    return [
+        run
+        for run in runs_of(instance, wanted, limit=_MOST_RETRIES)
+        if not was_retried(run) and About(run, names).ours
+    ]
+
+
+def was_retried(run: dg.DagsterRun) -> bool:
+    """Whether Dagster has launched a failed run's retry."""
+    return "dagster/auto_retry_run_id" in run.tags
+
+
 def active_days(instance: dg.DagsterInstance, names: Names) -> set[str]:
     """Days with a run of the account that is queued, under way, or failed and about to be retried."""
-    runs = runs_of(instance, dg.RunsFilter(statuses=ACTIVE))
-    retried = runs_of(
-        instance,
-        dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={"dagster/will_retry": "true"}),
-        limit=50,
-    )
-    waiting = [run for run in retried if "dagster/auto_retry_run_id" not in run.tags]
-    found = [About(run, names) for run in [*runs, *waiting]]
-    return {day for about in found if about.ours for day in about.days}
+    active = [About(run, names) for run in runs_of(instance, dg.RunsFilter(statuses=ACTIVE))]
+    waiting = [About(run, names) for run in runs_awaiting_retry(instance, names)]
+    return {day for about in [*active, *waiting] if about.ours for day in about.days}
