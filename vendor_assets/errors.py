@@ -10,7 +10,8 @@ The tree::
     │   ├── VendorIncompleteError      retryable: a success that is not all that was asked for
     │   ├── VendorRejectedError        a 4xx that asking again cannot change
     │   │   ├── VendorUnauthorizedError    401 or 403: the key
-    │   │   └── VendorNotFoundError        404 or 410: the entity is gone
+    │   │   ├── VendorNotFoundError        404 or 410: the entity is gone
+    │   │   └── VendorExpiredError         a cursor or a submitted query is there no more
     │   └── VendorProtocolError        an answer that cannot be understood
     │       └── VendorTooLargeError        its body is larger than is read
     ├── BudgetError
@@ -181,6 +182,10 @@ class VendorUnauthorizedError(VendorRejectedError):
 
 class VendorNotFoundError(VendorRejectedError):
     """404 or 410: the entity is gone."""
+
+
+class VendorExpiredError(VendorRejectedError):
+    """What an earlier answer led to (a cursor, a submitted query) is there no more: the first request is due again."""
 
 
 class VendorProtocolError(VendorError):

@@ -238,7 +238,7 @@ class VendorClient:
             try:
                 response = self._ask(fetch)
                 body = response.body
-                if response.status != 200:
+                if response.status not in self._vendor.accepted:
                     raise self._error_of(response, fetch)
                 kept = {
                     name: text for name, text in response.headers.items() if name in self._vendor.page_headers
@@ -398,7 +398,7 @@ class VendorClient:
         if response.status != 403:
             with self._lock:
                 self._forbidden_in_a_row = 0
-        if response.status == 200:
+        if response.status in self._vendor.accepted:
             signed.accept()
         return response
 

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from vendor_assets.harvest.landing import LandedIndex, read_splits, request_id
+from vendor_assets.harvest.landing import GONE, LandedIndex, read_splits, request_id
 from vendor_assets.harvest.plans import decode_request
 from vendor_assets.harvest.tabulate import newest_answers
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.vendors.base import Leaf, PlannedRequest, Request
-
-_GONE: Final = (404, 410)
 
 
 @dataclass
@@ -44,10 +41,10 @@ class Coverage:
     def __init__(self, store: ObjectStore, index: Sequence[LandedIndex], answered: set[bytes]) -> None:
         self.answered = answered
         self.splits = read_splits(store, index)
-        gone = {entry.request for entry in index if entry.status in _GONE}
+        gone = {entry.request for entry in index if entry.status in GONE}
         # Most harvests have none, and the newest of all answers take memory to find.
         newest = newest_answers(entry for entry in index if entry.request in gone)
-        self._gone = {entry.request for entry in newest if entry.status in _GONE}
+        self._gone = {entry.request for entry in newest if entry.status in GONE}
 
     @property
     def any_gone(self) -> bool:
@@ -92,10 +89,25 @@ class Coverage:
         yield from shared.values()
 
 
-def resume_points(index: Sequence[LandedIndex], answered: set[bytes]) -> dict[bytes, tuple[int, Request]]:
-    """Where to go on with lists of which only the first pages have landed."""
+def answered_requests(answers: Iterable[LandedIndex]) -> set[bytes]:
+    """Ids of the requests of which all pages are among some answers, oldest first."""
+    pages: dict[bytes, dict[int, LandedIndex]] = {}
+    for entry in answers:
+        pages.setdefault(entry.request, {})[entry.page] = entry
+    answered: set[bytes] = set()
+    for request, of_request in pages.items():
+        last = 0
+        while last + 1 in of_request and (last == 0 or of_request[last].next is not None):
+            last += 1
+        if last and of_request[last].next is None:
+            answered.add(request)
+    return answered
+
+
+def resume_points(answers: Iterable[LandedIndex], answered: set[bytes]) -> dict[bytes, tuple[int, Request]]:
+    """Where to go on with lists of which only the first pages are among some answers."""
     at: dict[bytes, tuple[int, Request]] = {}
-    for entry in sorted(newest_answers(index), key=lambda item: (item.request, item.page)):
+    for entry in sorted(answers, key=lambda item: (item.request, item.page)):
         if entry.next is None or entry.request in answered:
             continue
         expected = at[entry.request][0] if entry.request in at else 1

@@ -6,6 +6,7 @@ next request from the open harvest that has the fewest left, so that small troop
 
 from __future__ import annotations
 
+import heapq
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import count
 from typing import Any, Protocol
 
 from vendor_assets.client import Fetched, Usage
@@ -22,6 +24,7 @@ from vendor_assets.errors import (
     StoppedError,
     VendorAssetsError,
     VendorError,
+    VendorExpiredError,
     VendorIncompleteError,
     VendorNotFoundError,
     VendorProtocolError,
@@ -74,12 +77,22 @@ _ERRORS: dict[Means, type[VendorError]] = {
     "too_large": VendorTooLargeError,
     "refused": VendorRejectedError,
     "key_refused": VendorUnauthorizedError,
+    "expired": VendorExpiredError,
 }
+_CHAIN_REFUSED = frozenset((400, 404, 409, 410, 422))
+"""Statuses by which vendors say that a cursor or a submitted query has expired."""
 
 _FLUSH_SECONDS = 0.5
 
 CONFIRMED_SECONDS = 30.0
 """How long it counts that the vendor was found at its address."""
+
+LEAST_WAIT_SECONDS = 0.1
+LONGEST_WAIT_SECONDS = 300.0
+"""Bounds of what a vendor may say of how long to wait for an answer that is not there yet."""
+
+PATIENCE_SECONDS = 3600.0
+"""How long one run asks whether an answer is there; the next one asks on."""
 
 
 class Client(Protocol):
@@ -153,6 +166,9 @@ class Work:
         pending: What is still to be sent.
         dead: What failed for good.
         parts: Parts of split requests that were asked.
+        waiting: What is asked again later, with the time (monotonic), the earliest first.
+        waiting_since: When a request whose answer was not there was first asked for that, by its key.
+        begun_anew: Keys of the requests that were asked from their first page on, since a later one was refused.
         failure: What ended this harvest early: the key refused, the vendor down, the store full, a stop.
     """
 
@@ -164,11 +180,19 @@ class Work:
     counts: Counts = field(default_factory=Counts)
     dead: list[DeadLetter] = field(default_factory=list)
     parts: int = 0
+    waiting: list[tuple[float, int, Item]] = field(default_factory=list)
+    waiting_since: dict[str, float] = field(default_factory=dict)
+    begun_anew: set[str] = field(default_factory=set)
     done: int = 0
     leaves_done: int = 0
     running: int = 0
     failure: VendorAssetsError | None = None
     finished: threading.Event = field(default_factory=threading.Event)
+
+    def clear(self) -> None:
+        """Forget what is left to be sent."""
+        self.pending.clear()
+        self.waiting.clear()
 
 
 @dataclass(frozen=True)
@@ -237,6 +261,7 @@ class Fetcher:
         """Of so many leaves a request was too much: whole it failed, in parts it did not."""
         self._dead_at = -1
         self._refused: VendorAssetsError | None = None
+        self._numbers = count()
         self._confirming = threading.Lock()
         self._confirmed_until = 0.0
         self._busy_since = 0.0
@@ -304,11 +329,11 @@ class Fetcher:
     def _fail(self, work: Work, error: VendorAssetsError) -> None:
         with self._condition:
             work.failure = work.failure or error
-            work.pending.clear()
+            work.clear()
             self._finish_if_over(work)
 
     def _finish_if_over(self, work: Work) -> None:
-        if not work.pending and not work.running and not work.finished.is_set():
+        if not (work.pending or work.waiting or work.running or work.finished.is_set()):
             if work in self._open:
                 self._open.remove(work)
                 if not self._open:
@@ -318,6 +343,12 @@ class Fetcher:
     def _take(self) -> tuple[Work, Item] | None:
         with self._condition:
             while True:
+                now = time.monotonic()
+                waiting = [work for work in self._open if work.waiting]
+                first = min(waiting, key=lambda work: work.waiting[0][:2], default=None)
+                if first is not None and first.waiting[0][0] <= now:
+                    first.running += 1
+                    return first, heapq.heappop(first.waiting)[2]
                 ready = [work for work in self._open if work.pending]
                 if ready:
                     work = min(ready, key=lambda candidate: len(candidate.pending))
@@ -325,7 +356,7 @@ class Fetcher:
                     return work, work.pending.pop()
                 if self._closed:
                     return None
-                self._condition.wait()
+                self._condition.wait(first.waiting[0][0] - now if first is not None else None)
 
     def _work(self) -> None:
         while (taken := self._take()) is not None:
@@ -359,7 +390,7 @@ class Fetcher:
             self._refused = failure
         for each in list(self._open) if for_all else [work]:
             each.failure = each.failure or failure
-            each.pending.clear()
+            each.clear()
             self._finish_if_over(each)
 
     def _fetch_pages(
@@ -371,7 +402,10 @@ class Fetcher:
         *,
         max_attempts: int | None = None,
     ) -> list[_Failed]:
-        """Fetch one planned request with all its pages; lands what is answered, and returns what failed."""
+        """Fetch one planned request with all its pages; lands what is answered, and returns what failed.
+
+        A page whose answer is not there yet is an item of its own then, for later.
+        """
         seen: set[int] = set()
         before = self._answers.total()
 
@@ -389,17 +423,24 @@ class Fetcher:
                     usage=usage,
                     max_attempts=max_attempts,
                 )
-            except VendorNotFoundError as error:
-                unsure = self._not_found(work, planned, page, request, error)
-                return failed(unsure) if unsure else []
             except VendorError as error:
-                return failed(error)
+                final = self._not_found(work, planned, page, request, error)
+                if final is None:
+                    return []
+                if page > 1 and self._begins_anew(work, planned, final):
+                    page, request = 1, planned.request
+                    seen.clear()
+                    continue
+                return failed(_as_failure(final))
             finally:
                 self._count(work, usage)
             self._down = 0
             with self._condition:
                 self._answers[work.asset] += 1
             parsed: Parsed = fetched.value
+            if parsed.wait_seconds is not None:
+                late = self._ask_later(work, (planned, page, request), parsed.wait_seconds)
+                return failed(late) if late else []
             content = _content(work.asset, request, parsed)
             if content in seen or page > MAX_PAGES:
                 what = f"page {page} of {planned.request.key} repeats an earlier page; the list never ends"
@@ -412,6 +453,9 @@ class Fetcher:
             work.lander.add(Landed(*at, parsed.next, fetched.response, usage.attempts))
             if parsed.next is None:
                 return []
+            if not any(parsed.columns.values()):
+                # Perhaps a query was submitted: a kill must not lose where its answer will be.
+                work.lander.flush()
             page, request = page + 1, parsed.next
 
     def _read(self, asset: Asset, planned: PlannedRequest, request: Request, response: Response) -> Parsed:
@@ -451,14 +495,45 @@ class Fetcher:
             for part, failure in zip(others, parsed.failures, strict=True)
         ]
 
+    def _begins_anew(self, work: Work, planned: PlannedRequest, error: VendorError) -> bool:
+        """Whether a request is asked from its first page on, since a later one cannot be had; once in a run."""
+        if not isinstance(error, VendorExpiredError) and error.status not in _CHAIN_REFUSED:
+            return False
+        with self._condition:
+            before = planned.request.key in work.begun_anew
+            work.begun_anew.add(planned.request.key)
+        if not before:
+            logger.info("%s is asked from the start: %s", planned.request.path, error)
+        return not before
+
+    def _ask_later(self, work: Work, item: Item, seconds: float) -> VendorError | None:
+        """Ask once more after a while; returns the failure where that has been going on for too long."""
+        now, key = time.monotonic(), item[2].key
+        wait = min(max(LEAST_WAIT_SECONDS, seconds), LONGEST_WAIT_SECONDS)
+        with self._condition:
+            asked = now - work.waiting_since.setdefault(key, now)
+            if asked + wait > PATIENCE_SECONDS:
+                del work.waiting_since[key]
+                message = f"{key} has no answer after {asked:.0f} s, the vendor is still at it"
+                return VendorUnavailableError(message, status=200)
+            if work.failure is None:
+                # Counted as done when its answer is there.
+                work.done -= 1
+                work.leaves_done -= len(item[0].leaves)
+                heapq.heappush(work.waiting, (now + wait, next(self._numbers), item))
+                self._condition.notify()
+        return None
+
     def _not_found(
-        self, work: Work, planned: PlannedRequest, page: int, request: Request, error: VendorNotFoundError
+        self, work: Work, planned: PlannedRequest, page: int, request: Request, error: VendorError
     ) -> VendorError | None:
         """A 404 or 410: an entity that is gone lands; anything else is a failure, and nothing of it is kept.
 
         Raises:
             VendorNotFoundError: The vendor is not at its address.
         """
+        if not isinstance(error, VendorNotFoundError):
+            return error
         try:
             self._confirm_address(work)
         except VendorNotFoundError:
@@ -670,6 +745,13 @@ def _error_of(failure: Failure, status: int) -> VendorError:
     return error
 
 
+def _as_failure(error: VendorError) -> VendorError:
+    """What has expired once more may be another answer another time."""
+    if not isinstance(error, VendorExpiredError):
+        return error
+    return _unavailable(str(error), error)
+
+
 def _may_be_size(error: VendorError) -> bool:
     """Whether a failure may mean that too much was asked for; a timeout has no status, or the broken answer's."""
     if isinstance(error, VendorUnavailableError):
@@ -689,6 +771,11 @@ def _not_gone(request: Request, error: VendorNotFoundError) -> VendorUnavailable
         f"the vendor is at this address, but answers status {error.status} to {request.path[:200]} in a way that it "
         "never says that something is gone; is VENDOR_URL right, and nothing between that answers in its place?"
     )
+    return _unavailable(message, error)
+
+
+def _unavailable(message: str, error: VendorError) -> VendorUnavailableError:
+    """Another error as one that may pass."""
     found = VendorUnavailableError(
         message, status=error.status, attempts=error.attempts, excerpt=error.excerpt
     )

@@ -29,6 +29,9 @@ logger = get_logger(__name__)
 
 LATE_SECONDS: Final = 0.5
 """How much later than due a chunk is written by the threads that add responses."""
+GONE: Final = (404, 410)
+"""Statuses by which an answer says that an entity is gone."""
+
 SPLIT_PAGE: Final = 0
 """Page number of what lands when a request is split: no answer, but the requests that stand for it from then on."""
 
@@ -55,6 +58,7 @@ _CHUNK: Final = pa.schema(
     ]
 )
 _INDEX_COLUMNS: Final = ["request_key", "page", "next", "asset", "troop_id", "status", "fetched_at"]
+_ASKED_COLUMNS: Final = ["path", "params", "request"]
 _BODY_COLUMNS: Final = [
     "page", "planned", "planned_leaves", "path", "params", "request", "status", "headers", "fetched_at", "body",
 ]  # fmt: skip
@@ -259,6 +263,7 @@ class LandedIndex:
 
     Attributes:
         request: The :func:`request_id` of the planned request; its leaves are in the plan.
+        asked: That of the page's own request, where it is a later page.
     """
 
     chunk: str
@@ -270,6 +275,7 @@ class LandedIndex:
     troop_id: str
     status: int
     fetched_at: datetime
+    asked: bytes | None = None
 
 
 def read_index(store: ObjectStore, chunk_keys: Iterable[str]) -> list[LandedIndex]:
@@ -286,11 +292,31 @@ def read_index(store: ObjectStore, chunk_keys: Iterable[str]) -> list[LandedInde
                 wanted = _CHUNK.field(field.name)
                 if field.type != wanted.type or (not wanted.nullable and table[field.name].null_count):
                     raise ValueError(f"its column {field.name} is invalid")
+            asked = _asked_of_later_pages(source, table["page"].to_pylist())
         for row, record in enumerate(table.to_pylist()):
             request = request_id(record.pop("request_key"))
             record["asset"], record["troop_id"] = intern(record["asset"]), intern(record["troop_id"] or "")
-            found.append(LandedIndex(chunk=key, row=row, request=request, **record))
+            found.append(LandedIndex(chunk=key, row=row, request=request, asked=asked.get(row), **record))
     return found
+
+
+def _asked_of_later_pages(source: Any, pages: Sequence[int]) -> dict[int, bytes]:
+    """Ids of the requests of a chunk's later pages, by row; most chunks have none."""
+    later = [row for row, page in enumerate(pages) if page > 1]
+    if not later:
+        return {}
+    with pq.ParquetFile(source, pre_buffer=False) as file:
+        columns = [name for name in _ASKED_COLUMNS if name in file.schema_arrow.names]
+        records = file.read(columns=columns, use_threads=False).take(later).to_pylist()
+    return {row: request_id(_asked(record).key) for row, record in zip(later, records, strict=True)}
+
+
+def _asked(record: Mapping[str, Any], endpoint: str = "") -> Request:
+    """The request of a later page."""
+    if record.get("request"):
+        return decode_request(record["request"])
+    params = tuple((name, text) for name, text in json.loads(record["params"]))
+    return Request(record["path"], params, endpoint)
 
 
 def read_bodies(
@@ -319,12 +345,7 @@ def read_bodies(
 
 def _decoded(record: Mapping[str, Any]) -> tuple[PlannedRequest, Response]:
     planned = decode_planned(record["planned"], record["planned_leaves"])
-    asked = None
-    if record["page"] > 1 and record.get("request"):
-        asked = decode_request(record["request"])
-    elif record["page"] > 1:
-        params = tuple((name, text) for name, text in json.loads(record["params"]))
-        asked = Request(record["path"], params, planned.request.endpoint)
+    asked = _asked(record, planned.request.endpoint) if record["page"] > 1 else None
     headers = json.loads(record["headers"])
     return planned, Response(record["status"], headers, record["body"], record["fetched_at"], asked)
 

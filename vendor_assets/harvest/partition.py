@@ -9,7 +9,7 @@ from itertools import chain
 from vendor_assets.days import Window
 from vendor_assets.errors import HarvestError
 from vendor_assets.harvest.context import HarvestContext
-from vendor_assets.harvest.coverage import Coverage, resume_points
+from vendor_assets.harvest.coverage import Coverage, answered_requests, resume_points
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadPartition
 from vendor_assets.harvest.fetching import Counts, Item, Pending
 from vendor_assets.harvest.harvests import (
@@ -19,7 +19,15 @@ from vendor_assets.harvest.harvests import (
     load_finish,
     newest_finished,
 )
-from vendor_assets.harvest.landing import Landed, LandedIndex, Lander, read_bodies, read_index, request_id
+from vendor_assets.harvest.landing import (
+    GONE,
+    Landed,
+    LandedIndex,
+    Lander,
+    read_bodies,
+    read_index,
+    request_id,
+)
 from vendor_assets.harvest.outcome import HarvestOptions, Mode, Outcome
 from vendor_assets.harvest.ownership import Ownership
 from vendor_assets.harvest.planning import Planner, any_not_in
@@ -181,7 +189,8 @@ class PartitionHarvest:
     ) -> Outcome:
         """Fetch what of a plan has not landed, except the requests that are ``left`` alone, then publish."""
         index = self._index((*plan.bases, folder))
-        answered = self._answered(index, counted_at=None)
+        counting = list(self._counting(index, counted_at=frozenset()))
+        answered = answered_requests(counting)
         coverage = Coverage(self.store, index, answered)
         letters = self.context.dead_letters.load(self.asset, self.day, self.troop_key)
         settled = self._leaves_of(plan.bases) | letters.discarded_leaves
@@ -214,7 +223,7 @@ class PartitionHarvest:
         )
         if upstream:
             self._land_again(lander, plan.troop_id, upstream, todo(answered_upstream=True))
-        pending = Pending(_items(todo(), resume_points(index, answered)), count, leaves)
+        pending = Pending(_items(todo(), resume_points(counting, answered)), count, leaves)
         work = self.context.work(self.asset, plan.troop_id, lander, pending, self.options, self.base.counts)
         self.context.fetcher.run(work)
         if work.failure is not None:
@@ -248,7 +257,7 @@ class PartitionHarvest:
         return {
             entry.request: entry
             for entry in newest_answers(lists)
-            if entry.page == 1 and entry.next is None and entry.status == 200
+            if entry.page == 1 and entry.next is None and entry.status not in GONE
             if entry.request not in own or own[entry.request] < entry.fetched_at
         }
 
@@ -293,35 +302,29 @@ class PartitionHarvest:
         ]
         return read_index(self.store, keys)
 
-    def _answered(self, index: Sequence[LandedIndex], counted_at: frozenset[str] | None) -> set[bytes]:
-        """Ids of the planned requests whose answers have landed with all their pages.
+    def _counting(self, index: Sequence[LandedIndex], counted_at: frozenset[str]) -> Iterator[LandedIndex]:
+        """The newest answers, oldest first, without those that do not count.
 
         Provisional answers, fetched before the data had settled, count only where they lie in one of the
         chunks ``counted_at``: those of this very run.
         """
         settled = self.window.end.timestamp() + self.context.settling_seconds
-        answered: set[bytes] = set()
-        pages: dict[bytes, dict[int, LandedIndex]] = {}
         for entry in newest_answers(index):
-            if entry.status in (404, 410) and (entry.asset == "troops" or entry.page > 1):
+            if entry.status in GONE and (entry.asset == "troops" or entry.page > 1):
                 continue  # An older version took a wrong address for a list that is gone.
             provisional = self.asset == "performance_data" and entry.fetched_at.timestamp() < settled
-            if not provisional or (counted_at is not None and entry.chunk in counted_at):
-                pages.setdefault(entry.request, {})[entry.page] = entry
-        for request, of_request in pages.items():
-            last = 0
-            while last + 1 in of_request and (last == 0 or of_request[last].next is not None):
-                last += 1
-            if last and of_request[last].next is None:
-                answered.add(request)
-        return answered
+            if not provisional or entry.chunk in counted_at:
+                yield entry
+
+    def _coverage(self, index: Sequence[LandedIndex], counted_at: frozenset[str] = frozenset()) -> Coverage:
+        return Coverage(self.store, index, answered_requests(self._counting(index, counted_at)))
 
     def _leaves_of(self, bases: Sequence[str]) -> set[str]:
         """Keys of the leaves whose answers have landed in older harvests."""
         if not bases:
             return set()
         index = self._index(bases)
-        coverage = Coverage(self.store, index, self._answered(index, counted_at=None))
+        coverage = self._coverage(index)
         # Answers are removed only where all had landed.
         removed = {base for base in bases if self.store.head(layout.removed_key(base))}
         return {
@@ -346,7 +349,7 @@ class PartitionHarvest:
     ) -> Outcome:
         counted = fresh | {entry.chunk for entry in index} if before is not None and not fresh else fresh
         letters = self.context.dead_letters.load(self.asset, self.day, self.troop_key)
-        coverage = Coverage(self.store, index, self._answered(index, counted_at=counted))
+        coverage = self._coverage(index, counted)
         tally = self._tally(plan, coverage, letters)
         answers = newest_answers(index)
         return self.publisher.publish(outcome, folder, plan, answers, tally, letters, counts, before)

@@ -26,7 +26,8 @@ from vendor_assets.errors import (
     StorageUnavailableError,
     VendorProtocolError,
 )
-from vendor_assets.harvest.landing import SPLIT_PAGE, LandedIndex, read_bodies
+from vendor_assets.harvest.landing import GONE, SPLIT_PAGE, LandedIndex, read_bodies, request_id
+from vendor_assets.harvest.plans import decode_request
 from vendor_assets.logs import get_logger
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
@@ -134,19 +135,30 @@ class Tabulated:
 
 
 def newest_answers(index: Iterable[LandedIndex]) -> list[LandedIndex]:
-    """For each request and page the newest landed answer, oldest first.
+    """For each request its newest landed answer and the pages that follow from it, oldest first.
 
-    A request may have been asked twice: after a kill, or because its answer was provisional.
+    A request may have been asked twice: after a kill, because its answer was provisional, or because one of its pages
+    could not be had any more. Pages that an older answer led to are none of the newer one's.
     """
-    newest: dict[tuple[str, str, bytes, int], LandedIndex] = {}
+    first: dict[tuple[str, str, bytes], LandedIndex] = {}
+    later: dict[tuple[str, str, bytes, int, bytes | None], LandedIndex] = {}
     for entry in index:
-        if entry.page == SPLIT_PAGE:
-            continue
-        key = (entry.asset, entry.troop_id, entry.request, entry.page)
-        held = newest.get(key)
-        if held is None or entry.fetched_at >= held.fetched_at:
-            newest[key] = entry
-    return sorted(newest.values(), key=lambda entry: (entry.fetched_at, entry.request, entry.page))
+        key = (entry.asset, entry.troop_id, entry.request)
+        if entry.page == 1:
+            if key not in first or entry.fetched_at >= first[key].fetched_at:
+                first[key] = entry
+        elif entry.page != SPLIT_PAGE:
+            page = (*key, entry.page, entry.asked)
+            if page not in later or entry.fetched_at >= later[page].fetched_at:
+                later[page] = entry
+    newest = list(first.values())
+    for key, entry in first.items():
+        at: LandedIndex | None = entry
+        while later and at is not None and at.next is not None:
+            at = later.get((*key, at.page + 1, request_id(decode_request(at.next).key)))
+            if at is not None:
+                newest.append(at)
+    return sorted(newest, key=lambda entry: (entry.fetched_at, entry.request, entry.page))
 
 
 @contextmanager
@@ -196,7 +208,7 @@ def _parsed(
     for entry, planned, response in read_bodies(store, answers):
         if stopping():
             raise StoppedError("the run was stopped; the next one makes the table of what has landed")
-        if response.status != 200:
+        if response.status in GONE:
             continue
         try:
             parsed = vendor.parse(asset, planned, response)

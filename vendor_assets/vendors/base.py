@@ -171,14 +171,15 @@ class Rejected:
     """The record as JSON text, its first 2,000 characters."""
 
 
-Means = Literal["failed", "throttled", "too_large", "refused", "key_refused"]
+Means = Literal["failed", "throttled", "too_large", "refused", "key_refused", "expired"]
 """Why a request, or a part of it, was not answered: it may be another time (``failed``), we were too fast, it asks
-for too much, it is refused as it is, or the key is."""
+for too much, it is refused as it is, the key is, or what an earlier answer led to is there no more: a cursor, or a
+submitted query, which also is what failed by itself (``expired``; the first request is sent again)."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What an answer of status 200 says of leaves that it does not answer.
+    """What an accepted answer says of leaves that it does not answer.
 
     Attributes:
         leaves: Their keys.
@@ -212,6 +213,8 @@ class Parsed:
             all. Such an answer is asked for again, and is no answer in the end.
         failures: What was not answered, though the answer has status 200. Where some leaves were, these are kept, and
             :meth:`Vendor.part` asks for the others.
+        wait_seconds: What was asked for is not there yet: the same request is sent again after so long, and this answer
+            is not kept. None where it is there.
     """
 
     columns: dict[str, list[object]] = field(default_factory=dict)
@@ -222,6 +225,7 @@ class Parsed:
     new_fields: tuple[str, ...] = ()
     incomplete: str = ""
     failures: list[Failure] = field(default_factory=list)
+    wait_seconds: float | None = None
 
     def reject(self, reason: str, record: object, count: int = 1) -> None:
         """Put a record aside, or some that are alike; beyond the first of an answer they are only counted."""
@@ -264,6 +268,8 @@ class Vendor(ABC):
     they are sent as basic authentication."""
     page_headers: ClassVar[tuple[str, ...]] = ("link", "content-type")
     """Lower-case names of the response headers that ``parse`` needs; they are kept with the body."""
+    accepted: ClassVar[tuple[int, ...]] = (200,)
+    """Statuses of answers that ``parse`` reads: 201 or 202 too, where a query is submitted and asked for later."""
     most_in_flight: ClassVar[int | None] = None
     """Its documented limit of calls at once, over all machines; None where it documents none."""
     warriors_at_once: ClassVar[int] = 1
@@ -410,7 +416,7 @@ class Vendor(ABC):
 
     @abstractmethod
     def parse(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
-        """Read one answer (status 200).
+        """Read one answer, of a status that is :attr:`accepted`.
 
         ``planned`` is the first page's request with its leaves, also for later pages.
 

@@ -105,7 +105,9 @@ def _check(vendor: Vendor, case: Mapping[str, Any], name: str) -> Iterator[str]:
     asked: list[Request] = [planned.request]
     for number, page in enumerate(pages, 1):
         where = f"page {number} of {asset}"
-        answer = Response(page.status, page.headers, page.body, _FETCHED, asked[-1] if number > 1 else None)
+        answer = Response(
+            page.status, page.headers, page.body, _FETCHED, asked[-1] if len(asked) > 1 else None
+        )
         try:
             parsed = vendor.parse(asset, planned, answer)
             again = vendor.parse(asset, planned, answer)
@@ -116,6 +118,12 @@ def _check(vendor: Vendor, case: Mapping[str, Any], name: str) -> Iterator[str]:
             return
         if repr(parsed) != repr(again):
             yield f"{where} is read otherwise the second time; expected is the same result"
+        if parsed.wait_seconds is not None:
+            if parsed.next or parsed.columns or parsed.wait_seconds < 0:
+                yield f"{where} is not there yet and brings something; expected is a time to wait, from 0 on, alone"
+            if number == len(pages):
+                yield f"{where} is not there yet; expected is an answer after it"
+            continue
         told = [parsed.incomplete, *(each.reason for each in parsed.failures)]
         if any(told):
             if str(case.get("failure", "\0")) not in "\n".join(told):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
@@ -64,14 +65,18 @@ def _ask(account: Account, ended: Callable[[], object] = lambda: None) -> bytes:
         return client.fetch(account.vendor.probe()).response.body
 
 
+_MARKS = count()
+
+
 def _heard_so_far(gate: Gateway) -> int:
     """How many requests the server has heard, those of earlier tests that it has not written down yet included."""
+    mark = f"mark-{next(_MARKS)}"
     marked = _settings(
-        gate.tenant, VENDOR_CA_BUNDLE=str(gate.folder / "ca.pem"), VENDOR_HEADERS="X-Scope-OrgID=mark"
+        gate.tenant, VENDOR_CA_BUNDLE=str(gate.folder / "ca.pem"), VENDOR_HEADERS=f"X-Scope-OrgID={mark}"
     )
     with pytest.raises(VendorError):
         _ask(marked)
-    while not (lines := gate.heard()) or lines[-1][2] != "mark":
+    while not (lines := gate.heard()) or lines[-1][2] != mark:
         time.sleep(0.01)
     return len(lines)
 

@@ -210,6 +210,7 @@ def _be_the_command(
         os.close(opened)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115  as at the start of a process
     sys.argv = arguments
+    sys.path[:0] = [path for path in environ.get("PYTHONPATH", "").split(os.pathsep) if path not in sys.path]
     module, name = entry_point
     main = getattr(importlib.import_module(module), name)
     try:

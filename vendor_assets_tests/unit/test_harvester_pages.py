@@ -1,0 +1,205 @@
+"""Lists that come in pages, and answers that are not there yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from vendor_assets.errors import StoppedError, VendorError, VendorRejectedError
+from vendor_assets.harvest import fetching
+from vendor_assets.harvest.harvester import Harvester
+from vendor_assets.harvest.outcome import HarvestOptions, Outcome
+from vendor_assets.storage import layout
+from vendor_assets.storage.folder import FolderStore
+from vendor_assets.storage.parquet import read_table
+from vendor_assets.vendors.base import Parsed, PlannedRequest, Request, Response
+from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon, with_plain_keys
+
+DAY = date(2026, 11, 20)
+EXPIRED = VendorRejectedError("the cursor has expired", status=400)
+
+
+class Cursors(ToyClient):
+    """Pages of one troop each, by cursors that belong to one listing and expire.
+
+    Attributes:
+        listing: Number of the listing; its names are in all that it answers.
+        expired: Listings whose cursors are refused.
+    """
+
+    listing = 1
+
+    def expire(self, after: str) -> None:
+        """Let the cursors of this listing expire once a page was asked for."""
+
+        def judge(request: Request) -> VendorError | None:
+            if request.path == after:
+                self.listing += 1
+            parts = request.path.split("/")
+            return EXPIRED if len(parts) == 4 and int(parts[2]) < self.listing else None
+
+        self.judge = judge
+
+    def _answer(self, request: Request) -> dict[str, Any]:
+        parts = request.path.split("/")
+        page = int(parts[3]) if len(parts) == 4 else 1
+        name = f"{self.listing}{page}"
+        rows = [{"troop_id": name, "name": name, "attributes": None}]
+        return {"rows": rows, "next": f"/troops/{self.listing}/{page + 1}" if page < 4 else None}
+
+
+def harvester(
+    store: FolderStore, client: ToyClient, vendor: ToyVendor, now: Callable[[], datetime]
+) -> Harvester:
+    return Harvester(
+        store=store, vendor=vendor, client=client, liveness=Alive(), zone=ZoneInfo("UTC"), threads=1, now=now,
+        flush_seconds=0.0,
+        settling_seconds=7200,
+    )  # fmt: skip
+
+
+def rosters(store: FolderStore, client: ToyClient, run: str) -> Outcome:
+    running = harvester(store, client, ToyVendor(), noon)
+    try:
+        return next(iter(running.troops([DAY], HarvestOptions(run, run))))
+    finally:
+        running.close()
+
+
+def names(store: FolderStore) -> list[str]:
+    found: list[str] = read_table(store, layout.table_key("troops", DAY))["troop_id"].to_pylist()
+    return sorted(found)
+
+
+def test_a_cursor_that_expires_is_not_the_end(tmp_path: Path) -> None:
+    """The list is asked from the start, once; no page of the first listing is taken for one of the second."""
+    store = with_plain_keys(FolderStore(tmp_path / "store"))
+    client = Cursors({}, noon)
+    client.expire(after="/troops/1/3")
+    outcome = rosters(store, client, "r1")
+    assert outcome.state == "complete"
+    assert names(store) == ["21", "22", "23", "24"]
+    assert client.calls == {"/troops": 2} | {f"/troops/{at}": 1 for at in ("1/2", "1/3", "2/2", "2/3", "2/4")}
+
+
+def test_a_cursor_that_expires_after_a_kill(tmp_path: Path) -> None:
+    """What was killed goes on; where its cursor is refused, the list is asked from the start."""
+    store = with_plain_keys(FolderStore(tmp_path / "store"))
+    client = Cursors({}, noon)
+
+    def kill(request: Request) -> None:
+        if request.path == "/troops/1/4":
+            raise StoppedError("killed")
+
+    client.before = kill
+    assert rosters(store, client, "r1").state == "stopped"
+    client.before = lambda request: None
+    client.listing = 2
+    client.expire(after="")
+    assert rosters(store, client, "r2").state == "complete"
+    assert names(store) == ["21", "22", "23", "24"]
+
+
+def test_a_list_whose_cursors_are_always_refused(tmp_path: Path) -> None:
+    """It is asked from the start once in a run, then it is a dead letter."""
+    store = with_plain_keys(FolderStore(tmp_path / "store"))
+    client = Cursors({}, noon)
+    client.judge = lambda request: EXPIRED if request.path.count("/") == 3 else None
+    assert rosters(store, client, "r1").state == "failed"
+    assert client.calls["/troops"] == 2
+
+
+class Paged(ToyVendor):
+    """Data comes in two pages, the second of which may not be there yet."""
+
+    def parse(self, asset: str, planned: PlannedRequest, response: Response) -> Parsed:
+        document = json.loads(response.body)
+        if "wait" in document:
+            return Parsed(wait_seconds=document["wait"])
+        parsed = super().parse(asset, planned, response)
+        if asset == "performance_data" and response.asked is None:
+            return Parsed(next=Request("/more" + planned.request.target))
+        return parsed
+
+
+class Waiting(ToyClient):
+    """Answers that are there after some questions.
+
+    Attributes:
+        polls: For how many questions they are not there.
+    """
+
+    polls = 2
+
+    def _answer(self, request: Request) -> dict[str, Any]:
+        if not request.path.startswith("/more"):
+            return super()._answer(request)
+        if self.calls[request.key] <= self.polls:
+            return {"wait": 0.0}
+        path, _, query = request.path.removeprefix("/more").partition("?")
+        params = tuple(
+            tuple(pair.split("=", 1)) for pair in query.replace("%3A", ":").replace("%2B", "+").split("&")
+        )
+        return super()._answer(Request(path, params))  # type: ignore[arg-type]
+
+
+def chain(store: FolderStore, client: ToyClient, run: str, now: Callable[[], datetime] = noon) -> Outcome:
+    running = harvester(store, client, Paged(), now)
+    assets = ("warriors", "data_groups", "performance_data")
+    try:
+        list(running.troops([DAY], HarvestOptions(run, run)))
+        return list(running.chain(assets, [(DAY, "1")], HarvestOptions(run, run)))[-1]
+    finally:
+        running.close()
+
+
+def waiting(tmp_path: Path) -> tuple[FolderStore, Waiting]:
+    return with_plain_keys(FolderStore(tmp_path / "store")), Waiting({"1": {"a": ["g"], "b": ["g"]}}, noon)
+
+
+def test_an_answer_that_is_not_there_yet_is_asked_for_again(tmp_path: Path) -> None:
+    """Each query is submitted once, and asked for until it is there."""
+    store, client = waiting(tmp_path)
+    outcome = chain(store, client, "r1")
+    assert (outcome.state, outcome.landed) == ("complete", 2)
+    assert read_table(store, layout.table_key("performance_data", DAY, "1")).num_rows == 48
+    submitted = {key: count for key, count in client.calls.items() if key.startswith("/data")}
+    assert sorted(submitted.values()) == [1, 1]
+    assert sorted(count for key, count in client.calls.items() if key.startswith("/more")) == [3, 3]
+
+
+def test_an_answer_that_never_comes_is_a_dead_letter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run asks for so long; the next one asks on, and submits nothing again."""
+    monkeypatch.setattr(fetching, "PATIENCE_SECONDS", 0.25)
+    store, client = waiting(tmp_path)
+    client.polls = 1000
+    outcome = chain(store, client, "r1")
+    assert (outcome.state, outcome.dead) == ("failed", 2)
+    client.polls = 0
+    assert chain(store, client, "r2").state == "complete"
+    assert {count for key, count in client.calls.items() if key.startswith("/data")} == {1}
+
+
+def test_pages_that_were_provisional_are_asked_from_the_start(tmp_path: Path) -> None:
+    """What came before the data had settled is no place to go on from."""
+    store, client = waiting(tmp_path)
+    client.polls = 0
+    early, late = (lambda: noon("2026-11-21") - timedelta(hours=11)), (lambda: noon("2026-11-22"))
+    client.now = early
+
+    def kill(request: Request) -> None:
+        if request.path.startswith("/more/data/b"):
+            raise StoppedError("killed")
+
+    client.before = kill
+    assert chain(store, client, "r1", early).state == "stopped"
+    client.before, client.now = lambda request: None, late
+    outcome = chain(store, client, "r2", late)
+    assert (outcome.state, outcome.landed) == ("complete", 2)
+    assert {count for key, count in client.calls.items() if key.startswith("/data")} == {2}
