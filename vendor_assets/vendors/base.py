@@ -38,6 +38,15 @@ _DEPTH_SHOWN: Final = 50
 
 Asset = Literal["troops", "warriors", "data_groups", "performance_data"]
 
+COLUMNS: Final[Mapping[Asset, tuple[str, ...]]] = {
+    "troops": ("troop_id", "name", "attributes"),
+    "warriors": ("warrior_id", "name", "attributes"),
+    "data_groups": ("warrior_id", "data_group", "value_names"),
+    "performance_data": (
+        "warrior_id", "data_group", "value_name", "timeslice_start", "timeslice_end", "value", "weight",
+    ),
+}  # fmt: skip
+"""What an answer brings of each table; see :class:`Parsed`."""
 
 _THROTTLES: Final = frozenset((420, 429, 509, 529))
 """429, and what some send in its place: Twitter's 420, 509 (bandwidth), 529 (overloaded)."""

@@ -19,16 +19,17 @@ import pyarrow as pa
 from vendor_assets.days import Window, day_window, parse_day, parse_time_zone
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
 from vendor_assets.tables import TABLES
-from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Request, Response, Vendor
+from vendor_assets.vendors.base import (
+    COLUMNS,
+    Asset,
+    DataGroup,
+    Parsed,
+    PlannedRequest,
+    Request,
+    Response,
+    Vendor,
+)
 
-_COLUMNS: Final = {
-    "troops": ("troop_id", "name", "attributes"),
-    "warriors": ("warrior_id", "name", "attributes"),
-    "data_groups": ("warrior_id", "data_group", "value_names"),
-    "performance_data": (
-        "warrior_id", "data_group", "value_name", "timeslice_start", "timeslice_end", "value", "weight",
-    ),
-}  # fmt: skip
 _EXPECTED: Final = ("rows", "failure", "verdict")
 _VERDICTS: Final = ("throttled", "gone", "refused")
 _OPTIONAL: Final = (
@@ -206,8 +207,8 @@ def _columns(asset: Asset, parsed: Parsed) -> Iterator[str]:
     columns = parsed.columns
     if not columns:
         return
-    if set(columns) != set(_COLUMNS[asset]):
-        yield f"its columns are {', '.join(sorted(columns))}; expected are {', '.join(_COLUMNS[asset])}"
+    if set(columns) != set(COLUMNS[asset]):
+        yield f"its columns are {', '.join(sorted(columns))}; expected are {', '.join(COLUMNS[asset])}"
         return
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:

@@ -14,6 +14,7 @@ from typing import Any
 from vendor_assets.days import Window
 from vendor_assets.errors import VendorProtocolError
 from vendor_assets.vendors.base import (
+    COLUMNS,
     Asset,
     DataGroup,
     Failure,
@@ -29,19 +30,11 @@ from vendor_assets.vendors.base import (
     is_name,
     path_segment,
     read_object,
-)  # fmt: skip
+)
 from vendor_assets.vendors.oauth import ClientCredentials
 
 QUERIES = "/v1/queries"
 METRICS_AT_ONCE = 20
-COLUMNS = {
-    "troops": ("troop_id", "name", "attributes"),
-    "warriors": ("warrior_id", "name", "attributes"),
-    "data_groups": ("warrior_id", "data_group", "value_names"),
-    "performance_data": (
-        "warrior_id", "data_group", "value_name", "timeslice_start", "timeslice_end", "value", "weight",
-    ),
-}  # fmt: skip
 
 
 class Nimbus(Vendor):
@@ -85,15 +78,10 @@ class Nimbus(Vendor):
         day: Window,
         resolution_seconds: int,
     ) -> list[PlannedRequest]:
-        query = {
-            "host": warrior_id,
-            "from": day.start.isoformat(),
-            "to": day.end.isoformat(),
-            "step_seconds": resolution_seconds,
-        }
+        times = {"from": day.start.isoformat(), "to": day.end.isoformat(), "step_seconds": resolution_seconds}
         leaves = [data_leaf(warrior_id, group.name, day) for group in groups]
         some = (leaves[first : first + METRICS_AT_ONCE] for first in range(0, len(leaves), METRICS_AT_ONCE))
-        return [_query(query, batch) for batch in some]
+        return [_query({"host": warrior_id} | times, batch) for batch in some]
 
     def split(self, planned: PlannedRequest) -> list[PlannedRequest]:
         middle = len(planned.leaves) // 2
