@@ -1,4 +1,4 @@
-"""``vendor check``: whether a dialect keeps what every vendor promises."""
+"""``vendor check``: whether a dialect keeps what every vendor promises; ``vendor record``: answers to check it with."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vendor_assets.cli import record
 from vendor_assets.cli.project import COMPLETE, FAILED
 from vendor_assets.errors import ConfigurationError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command."""
-    vendor = commands.add_parser("vendor", help="tools for writing a vendor of your own")
+    vendor = commands.add_parser("vendor", help="check a vendor's class, and record answers to check it with")
     actions = vendor.add_subparsers(metavar="action", required=True)
     check = actions.add_parser(
         "check",
@@ -34,6 +35,7 @@ def add(commands: Any) -> None:
     )
     check.add_argument("--json", action="store_true", help="print the findings as JSON")
     check.set_defaults(run=_check)
+    record.add(actions)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -301,6 +301,10 @@ class Vendor(ABC):
         """
         return cls()
 
+    def at(self, now: datetime) -> Self:  # noqa: ARG002  by default the clock changes nothing
+        """The vendor as it builds requests at a certain time; overridden where they depend on the clock."""
+        return self
+
     def auth_headers(self, api_key: str) -> dict[str, str]:  # noqa: ARG002  some have only auth
         """The headers that carry the key, where the key is all that identifies us."""
         return {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -40,8 +41,9 @@ _OPTIONAL: Final = (
     "data_groups",
     "resolution_seconds",
     "request",
+    "asked_at",
+    "more",
 )
-_FETCHED: Final = datetime(2026, 11, 21, tzinfo=UTC)
 
 
 def check_cases(vendor: Vendor, folder: Path) -> list[str]:
@@ -57,7 +59,7 @@ def check_cases(vendor: Vendor, folder: Path) -> list[str]:
     for path in paths:
         case = _read(path)
         try:
-            found += [f"{path.name}: {what}" for what in _check(vendor, case, path.name)]
+            found += [f"{path.name}: {what}" for what in check_case(vendor, case, path.name)]
         except ConfigurationError:
             raise
         except Exception as error:  # noqa: BLE001  a stranger's code may raise anything
@@ -95,66 +97,117 @@ def _read(path: Path) -> dict[str, Any]:
     return case
 
 
-def _check(vendor: Vendor, case: Mapping[str, Any], name: str) -> Iterator[str]:
-    asset: Asset = case["asset"]
-    planned = _planned(vendor, case, name)
-    pages = [_response(page) for page in case["pages"]]
+def check_case(vendor: Vendor, case: Mapping[str, Any], name: str = "") -> Iterator[str]:
+    """What of one case is read otherwise than expected."""
     if "verdict" in case:
+        planned, pages = _asked(vendor, case, name)
         yield from _verdict(vendor, planned.request, pages[-1], case["verdict"])
         return
-    rows: list[dict[str, object]] = []
+    reading = read_pages(vendor, case, name)
+    failure = case.get("failure")
+    yield from reading.wrong
+    if reading.refused:
+        if failure is None or failure not in reading.said:
+            yield f"{reading.refused}; expected is {'an answer that is read' if failure is None else repr(failure)}"
+    elif failure is not None:
+        yield f"{case['asset']} is read; expected is a failure that says {failure!r}"
+    elif not reading.wrong:
+        yield from _compared(reading.rows, case["rows"])
+
+
+@dataclass
+class Reading:
+    """What a dialect reads in the pages of a case.
+
+    Attributes:
+        rows: Of all pages, column to value.
+        aside: How many records do not fit the table.
+        refused: Which page is no answer, or not a whole one, and why; empty where each is.
+        said: The dialect's own words for that.
+        wrong: What no dialect may do, a line each.
+    """
+
+    rows: list[dict[str, object]] = field(default_factory=list)
+    aside: int = 0
+    refused: str = ""
+    said: str = ""
+    wrong: list[str] = field(default_factory=list)
+
+    def refuse(self, what: str, said: str) -> Reading:
+        """Note that a page is no whole answer."""
+        self.refused, self.said = f"{what}: {' '.join(said.split())[:200]}", said
+        return self
+
+
+def read_pages(vendor: Vendor, case: Mapping[str, Any], name: str = "") -> Reading:
+    """Read the pages of a case, each twice, and the way from one to the next.
+
+    Raises:
+        ConfigurationError: The case asks for something that the dialect does not plan.
+    """
+    asset: Asset = case["asset"]
+    planned, pages = _asked(vendor, case, name)
+    reading = Reading()
     asked: list[Request] = [planned.request]
     for number, page in enumerate(pages, 1):
         where = f"page {number} of {asset}"
-        answer = Response(
-            page.status, page.headers, page.body, _FETCHED, asked[-1] if len(asked) > 1 else None
-        )
+        answer = replace(page, asked=asked[-1] if len(asked) > 1 else None)
         try:
             parsed = vendor.parse(asset, planned, answer)
             again = vendor.parse(asset, planned, answer)
         except VendorProtocolError as error:
-            if str(case.get("failure", "\0")) not in str(error):
-                expected = repr(case["failure"]) if "failure" in case else "an answer that is read"
-                yield f"{where} is refused: {' '.join(str(error).split())[:200]}; expected is {expected}"
-            return
+            return reading.refuse(f"{where} is refused", str(error))
         if repr(parsed) != repr(again):
-            yield f"{where} is read otherwise the second time; expected is the same result"
+            reading.wrong.append(f"{where} is read otherwise the second time; expected is the same result")
         if parsed.wait_seconds is not None:
             if parsed.next or parsed.columns or parsed.wait_seconds < 0:
-                yield f"{where} is not there yet and brings something; expected is a time to wait, from 0 on, alone"
+                reading.wrong.append(
+                    f"{where} is not there yet and brings something; expected is a time to wait, from 0 on, alone"
+                )
             if number == len(pages):
-                yield f"{where} is not there yet; expected is an answer after it"
+                reading.wrong.append(f"{where} is not there yet; expected is an answer after it")
             continue
         told = [parsed.incomplete, *(each.reason for each in parsed.failures)]
         if any(told):
-            if str(case.get("failure", "\0")) not in "\n".join(told):
-                expected = repr(case["failure"]) if "failure" in case else "a whole answer"
-                yield f"{where} is not whole: {' '.join(filter(None, told))[:200]}; expected is {expected}"
-            return
-        wrong = list(_columns(asset, parsed))
-        yield from (f"{where}: {each}" for each in wrong)
+            return reading.refuse(f"{where} is not whole", "\n".join(filter(None, told)))
+        wrong = [f"{where}: {each}" for each in _columns(asset, parsed)]
+        reading.wrong += wrong
         if wrong:
-            return
-        rows += _rows(parsed)
+            break
+        reading.rows += _rows(parsed)
+        reading.aside += len(parsed.rejected) + parsed.more_rejected
+        last = number == len(pages)
         if parsed.next is None:
-            if number < len(pages):
-                yield f"{where} is taken for the last; expected are {len(pages)} pages"
+            if not last or case.get("more"):
+                expected = "one more" if last else f"{len(pages)} pages"
+                reading.wrong.append(f"{where} is taken for the last; expected are {expected}")
             break
         if parsed.next.key in {each.key for each in asked}:
-            yield f"{where} leads back to {parsed.next.key[:80]!r}; expected is a page that was not asked for"
-            return
-        if number == len(pages):
-            yield f"{where} leads on to {parsed.next.key[:80]!r}; expected is that it is the last"
+            reading.wrong.append(
+                f"{where} leads back to {parsed.next.key[:80]!r}; expected is a page that was not asked for"
+            )
+            break
+        if last and not case.get("more"):
+            reading.wrong.append(
+                f"{where} leads on to {parsed.next.key[:80]!r}; expected is that it is the last"
+            )
         asked.append(parsed.next)
-    if "failure" in case:
-        yield f"{asset} is read; expected is a failure that says {case['failure']!r}"
-    else:
-        yield from _compared(rows, case["rows"])
+    return reading
 
 
-def _planned(vendor: Vendor, case: Mapping[str, Any], name: str) -> PlannedRequest:
-    """The request that the case's first page answers."""
-    day = _day(case)
+def _asked(vendor: Vendor, case: Mapping[str, Any], name: str) -> tuple[PlannedRequest, list[Response]]:
+    """The request that the case's first page answers, and its pages."""
+    moment = _asked_at(case)
+    return planned_request(vendor, case, name), [_response(page, moment) for page in case["pages"]]
+
+
+def planned_request(vendor: Vendor, case: Mapping[str, Any], name: str = "") -> PlannedRequest:
+    """The request that a case's first page answers.
+
+    Raises:
+        ConfigurationError: The dialect plans none for what the case says.
+    """
+    day, vendor = _day(case), vendor.at(_asked_at(case))
     troop, warrior = str(case.get("troop_id", "1")), str(case.get("warrior_id", "1"))
     if case["asset"] == "troops":
         planned = [vendor.troops(day)]
@@ -179,16 +232,20 @@ def _planned(vendor: Vendor, case: Mapping[str, Any], name: str) -> PlannedReque
     return planned[number]
 
 
+def _asked_at(case: Mapping[str, Any]) -> datetime:
+    return datetime.fromisoformat(case["asked_at"]) if "asked_at" in case else _day(case).end
+
+
 def _day(case: Mapping[str, Any]) -> Window:
     zone = parse_time_zone(str(case.get("time_zone", "UTC")))
     return day_window(parse_day(str(case.get("day", "2026-11-20"))), zone)
 
 
-def _response(page: Mapping[str, Any]) -> Response:
+def _response(page: Mapping[str, Any], fetched_at: datetime) -> Response:
     body = page.get("body", "")
     text = body if isinstance(body, str) else json.dumps(body)
     headers = {str(name).lower(): str(value) for name, value in page.get("headers", {}).items()}
-    return Response(int(page.get("status", 200)), headers, text.encode(), _FETCHED)
+    return Response(int(page.get("status", 200)), headers, text.encode(), fetched_at)
 
 
 def _verdict(vendor: Vendor, request: Request, page: Response, expected: str) -> Iterator[str]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from math import ceil, inf, isfinite
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from vendor_assets.days import Window
@@ -156,6 +157,12 @@ class NewRelic(Vendor):
 
     def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._clock = clock
+
+    def at(self, now: datetime) -> Self:
+        """With a clock that stands still."""
+        other = copy(self)
+        other._clock = lambda: now  # noqa: SLF001
+        return other
 
     def auth_headers(self, api_key: str) -> dict[str, str]:
         """The key's header."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -125,3 +126,15 @@ def test_a_query_that_fails_by_itself(tmp_path: Path, vendor: Nimbus, command: C
     redriven = command.run("dead-letters", "redrive", "--json")
     assert redriven.code == 0, redriven.out + redriven.err
     assert found(tmp_path) == expected()
+
+
+def test_a_recording_waits_for_answers_and_its_cases_hold(command: Command, tmp_path: Path) -> None:
+    """A query in two steps becomes one case, whose pages are what was submitted and what came of it."""
+    recorded = command.run("vendor", "record", "cases")
+    assert recorded.code == 0, recorded.out + recorded.err
+    pages = json.loads((tmp_path / "cases" / "performance_data.json").read_text())["pages"]
+    assert [page["status"] for page in pages] == [201, 200]
+    checked = command.run("vendor", "check", "nimbus", "--cases", "cases")
+    assert checked.code == 0, checked.out + checked.err
+    written = "".join(path.read_text() for path in (tmp_path / "cases").iterdir())
+    assert not any(name in written for name in (*SERVICES, *HOSTS, *CLIENT, "Bearer", "token-"))
