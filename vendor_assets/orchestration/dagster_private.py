@@ -6,7 +6,26 @@ from typing import Final
 
 import dagster as dg
 from dagster._core.events import AssetMaterializationPlannedData
+from dagster._core.launcher import (
+    CheckRunHealthResult,
+    LaunchRunContext,
+    ResumeRunContext,
+    RunLauncher,
+    WorkerStatus,
+)
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+
+# What a run launcher is made of.
+__all__ = (
+    "CheckRunHealthResult",
+    "ConfigurableClass",
+    "ConfigurableClassData",
+    "LaunchRunContext",
+    "ResumeRunContext",
+    "RunLauncher",
+    "WorkerStatus",
+)
 
 IMPLICIT_JOB: Final = "__ASSET_JOB"
 """Job name of runs that materialize assets without a defined job."""

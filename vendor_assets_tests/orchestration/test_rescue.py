@@ -15,6 +15,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon.auto_run_reexecution.event_log_consumer import EventLogConsumerDaemon
 
+from vendor_assets.budget import LeaseState
 from vendor_assets.orchestration.automation import alerts, rescue
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
@@ -121,11 +122,14 @@ def test_a_retry_that_dagster_lost_is_launched_once(daemon: Daemon, instance: dg
     assert look(told, instance, NOW) == ""
 
     def rescued(after: float) -> int:
-        asked = rescue.retry_lost(memory, instance, Names(), NOW.timestamp() + after)
+        asked = rescue.retry_lost(memory, instance, Names(), [], NOW.timestamp() + after)
         daemon.poll()
         return asked
 
     assert [rescued(0), rescued(59)] == [0, 0]
+    goes_on = LeaseState(run.run_id, {}, 0.0, 1.0, lapsed=False, renewals=9)
+    waiting = rescue.Memory(unretried=dict(memory.unretried))
+    assert rescue.retry_lost(waiting, instance, Names(), [goes_on], NOW.timestamp() + 61) == 0
     assert daemon.children(run) == []
     assert [rescued(61), rescued(76), rescued(400)] == [1, 0, 0]
     (child,) = daemon.children(run)
@@ -148,7 +152,7 @@ def test_a_retry_that_dagster_launches_itself_is_left_alone(
     run = daemon.launch()
     daemon.kill(run, overlooked=False)
     for after in (0, 61, 400, 800):
-        assert rescue.retry_lost(memory, instance, Names(), NOW.timestamp() + after) == 0
+        assert rescue.retry_lost(memory, instance, Names(), [], NOW.timestamp() + after) == 0
         daemon.poll()
         assert look(told, instance, NOW + timedelta(seconds=after)) == ""
     assert len(daemon.children(run)) == 1
@@ -175,7 +179,7 @@ def test_what_dagster_cannot_retry_is_not_waited_for(
         daemon.kill(run, overlooked=False)
     assert look(told, instance, NOW) == ""
     for after in (0, 61, 400):
-        assert rescue.retry_lost(memory, instance, Names(), NOW.timestamp() + after) == 0
+        assert rescue.retry_lost(memory, instance, Names(), [], NOW.timestamp() + after) == 0
         daemon.poll()
     assert len(daemon.children(run)) == by_hand
     assert DAY not in active_days(instance, Names())
@@ -189,7 +193,8 @@ def test_a_retry_that_never_comes_is_given_up(daemon: Daemon, instance: dg.Dagst
     instance.add_run_tags(run.run_id, {"dagster/backfill": "gone"})
     daemon.kill(run, overlooked=False)
     asked = [
-        rescue.retry_lost(memory, instance, Names(), NOW.timestamp() + at) for at in (0, 61, 200, 400, 500)
+        rescue.retry_lost(memory, instance, Names(), [], NOW.timestamp() + at)
+        for at in (0, 61, 200, 400, 500)
     ]
     assert asked == [0, 1, 0, 0, 0]
     assert active_days(instance, Names()) == set()
@@ -204,7 +209,7 @@ def test_a_step_that_failed_is_not_retried(daemon: Daemon, instance: dg.DagsterI
     instance.add_run_tags(run.run_id, {"dagster/failure_reason": RunFailureReason.STEP_FAILURE.value})
     daemon.kill(run, overlooked=True)
     memory = rescue.Memory()
-    assert [rescue.retry_lost(memory, instance, Names(), at) for at in (0, 61, 400)] == [0, 0, 0]
+    assert [rescue.retry_lost(memory, instance, Names(), [], at) for at in (0, 61, 400)] == [0, 0, 0]
     assert daemon.children(run) == []
 
 

@@ -4,7 +4,7 @@ All durations are measured between ticks, on one clock; no time that another mac
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final, Self
 
@@ -53,7 +53,7 @@ class Memory:
 
 
 def fail_lapsed(
-    memory: Memory, instance: dg.DagsterInstance, names: Names, leases: Iterable[LeaseState], now: float
+    memory: Memory, instance: dg.DagsterInstance, names: Names, leases: Sequence[LeaseState], now: float
 ) -> int:
     """Fail started runs whose process is gone; returns how many."""
     live = {lease.holder: not lease.lapsed for lease in leases}
@@ -71,15 +71,20 @@ def fail_lapsed(
     return failed
 
 
-def retry_lost(memory: Memory, instance: dg.DagsterInstance, names: Names, now: float) -> int:
+def retry_lost(
+    memory: Memory, instance: dg.DagsterInstance, names: Names, leases: Sequence[LeaseState], now: float
+) -> int:
     """Have runs retried that Dagster tagged to be retried and then overlooked; returns how many.
 
     Dagster stores a failure's event before the run's status. Its retry daemon reads each event once, and drops the one
     of a run that does not look failed yet. Reported again it is read again, by the same daemon, which launches no retry
-    where there is one.
+    where there is one. A run that was called failed and still renews its lease goes on, and is not retried.
     """
     before, memory.unretried, asked = memory.unretried, {}, 0
+    alive = {lease.holder for lease in leases if not lease.lapsed}
     for run in runs_awaiting_retry(instance, names):
+        if run.run_id in alive:
+            continue
         since = before.get(run.run_id, now)
         told = RETRY_ASKED_TAG in run.tags
         if now - since < (GIVE_UP_SECONDS if told else RETRY_SECONDS):

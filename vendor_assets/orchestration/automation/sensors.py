@@ -235,8 +235,9 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
     def lapsed_runs_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         vendor_api: VendorApiResource = names.of(context, "vendor_api")
         memory, now = rescue.Memory.load(context.cursor), datetime.now(UTC).timestamp()
-        failed = rescue.fail_lapsed(memory, context.instance, names, vendor_api.leases().all(), now)
-        asked = rescue.retry_lost(memory, context.instance, names, now)
+        leases = vendor_api.leases().all()
+        failed = rescue.fail_lapsed(memory, context.instance, names, leases, now)
+        asked = rescue.retry_lost(memory, context.instance, names, leases, now)
         context.update_cursor(memory.dump())
         said = [
             f"failed {failed} runs whose process is gone" if failed else "",
