@@ -389,12 +389,11 @@ class Dispatch:
             answers.clear()
             answers.extend(pace.reserve(self._terms.rules, ask, now) for ask in asks)
 
-        lead = max(0.0, 2 * self._lag - self._late_seconds)
-        if lead:
-            asks = [ask._replace(lead_seconds=lead) for ask in asks]
+        lead = 2 * self._lag - self._late_seconds
+        asks = [ask._replace(lead_seconds=lead) for ask in asks]
         snapshot = self._document.tell_and_change(step)
         first = answers[0]
-        slack = first.at - snapshot.now - lead if isinstance(first, Grant) else BLOCK_SECONDS
+        slack = first.at - snapshot.now - max(0.0, lead) if isinstance(first, Grant) else BLOCK_SECONDS
         self._block.note_slack(slack)
         self._lag += (min(self._clock.monotonic() - snapshot.read_at, _LARGEST_LAG_SECONDS) - self._lag) / 8
         offset = snapshot.read_at - snapshot.now

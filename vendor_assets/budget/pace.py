@@ -181,12 +181,12 @@ class Pace:
             self._void(now + BACKFILL_FRESH_SECONDS + GUARD_SECONDS, backfill_only=True)
         step = max([_units(rule, ask) * track.interval for rule, track in concerned], default=0.0)
         earliest = now + ask.lead_seconds
-        if not ask.lead_seconds:
+        if ask.lead_seconds <= 0:
             slack = [rule.limit.slack_seconds if rule is not None else 0.0 for rule, _ in concerned]
             grace = _GRACE_SECONDS if 0.0 < step < QUICK_SECONDS else 0.0
             earliest = now - max(grace, min(slack, default=0.0))
         # What concerns all endpoints, and what concerns this one alone.
-        moments = [(max(earliest, self.hold_until), wide) for wide in (True, False)]
+        moments = [(self.hold_until, True)]
         moments.append((tried_at, bool(trial) and self.quotas.is_wide(self.quotas[trial])))
         moments += [(track.arrival, track.wide) for _, track in concerned]
         moments += [
@@ -194,11 +194,16 @@ class Pace:
             for key, quota in self.quotas.concerning(ask.endpoint)
             if key != trial and quota.rate(now) == 0
         ]
-        shared, own = (max(at for at, wide in moments if wide == which) for which in (True, False))
+        own = max((at for at, wide in moments if not wide), default=-math.inf)
+        if now - min(-ask.lead_seconds, LATE_SECONDS) <= own < earliest:
+            # It was put off until then. As if reserved then and used late: each call would add to the delay otherwise.
+            earliest = own
+        shared = max(earliest, *(at for at, wide in moments if wide))
         at = max(shared, own)
-        again_at = now + min(own - shared, _LOOK_AGAIN_SECONDS)
+        ahead = own - max(shared, now)
+        again_at = now + min(ahead, _LOOK_AGAIN_SECONDS)
         told = any(rule.endpoints for rule, _ in concerned if rule is not None)
-        hole = own - shared > 0.001 and (told or any(track.wide for _, track in concerned))
+        hole = ahead > 0.001 and (told or any(track.wide for _, track in concerned))
         refused = _refused(ask, now, at, again_at)
         if hole or isinstance(refused, TooLate):
             # Reserved now, it would leave a hole in what all endpoints share, and hold up those that wait behind it.

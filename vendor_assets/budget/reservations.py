@@ -16,7 +16,8 @@ class Ask(NamedTuple):
         backfill: Whether it gives way to scheduled work.
         patience_seconds: The longest acceptable wait; None for any.
         returns: Whether an earlier slot for the same call was not used.
-        lead_seconds: How long the caller needs to learn of its slot: one that comes sooner would be missed.
+        lead_seconds: How long the caller needs to learn of its slot, less how late it may use it: one that comes
+            sooner would be missed.
         counts: What the call counts of other units than requests, like ``(("queries", 5),)``.
     """
 

@@ -14,10 +14,10 @@ import pytest
 
 from vendor_assets.budget.adaptation import Tally
 from vendor_assets.budget.dispatch import AHEAD_SECONDS, LOOK_SECONDS
-from vendor_assets.budget.headers import answer_time, parse_policies, parse_quotas, wait_seconds
+from vendor_assets.budget.headers import Policy, answer_time, parse_policies, parse_quotas, wait_seconds
 from vendor_assets.budget.limits import Limit
 from vendor_assets.budget.listener import Listener
-from vendor_assets.budget.pace import Pace
+from vendor_assets.budget.pace import LATE_SECONDS, Pace
 from vendor_assets.budget.quotas import Statement
 from vendor_assets.budget.reservations import Ask, Grant, Later
 from vendor_assets.budget.tracks import Rule
@@ -182,8 +182,12 @@ def play(
     processes: int = 1,
     threads: int = 8,
     endpoints: tuple[str, ...] = ("data",),
+    delay: float = 0.0,
 ) -> Story:
-    """Let the threads of some processes call as fast as the budget lets them; a thread calls one endpoint."""
+    """Let the threads of some processes call as fast as the budget lets them; a thread calls one endpoint.
+
+    Whoever is put off asks again so many seconds (``delay``) after the moment that it was told.
+    """
     rules = [] if rate == "auto" else [Rule(limit, share) for limit in Limit.parse_all(rate.split(","))]
     pace, order, to = Pace.new(0.0, 0.0, "b"), itertools.count(), itertools.cycle(endpoints)
     story = Story(pace)
@@ -202,9 +206,9 @@ def play(
             if not ask.returns and self.ahead >= max(1, AHEAD_SECONDS * permitted):
                 self.queue.append(ask)
                 return
-            answer = pace.reserve(rules, ask, now)
+            answer = pace.reserve(rules, ask._replace(lead_seconds=-LATE_SECONDS), now)
             if isinstance(answer, Later):
-                plan(max(answer.at, now + 0.001), lambda later: self.ask(later, ask))
+                plan(max(answer.at + delay, now + 0.001), lambda later: self.ask(later, ask))
                 self.follow(now)
                 return
             assert isinstance(answer, Grant)
@@ -381,15 +385,27 @@ def test_a_bucket_that_is_used_up_holds_up_its_endpoints_alone() -> None:
     assert story.rate(0.0, 30.0, "lists") == 0.0
 
 
-@pytest.mark.parametrize("share", [0.98, 0.5])
-def test_windows_that_keep_to_the_clock_are_used(share: float) -> None:
-    """Two processes learn two buckets from their headers: none is refused, and our share of each window is used."""
+@pytest.mark.parametrize(("share", "delay"), [(0.98, 0.0), (0.5, 0.0), (0.98, 0.01)])
+def test_windows_that_keep_to_the_clock_are_used(share: float, delay: float) -> None:
+    """Two processes learn two buckets from their headers: none is refused, and our share of each window is used.
+
+    Also by threads that wake a little late.
+    """
     vendor = Buckets(lists=Window(60, 5.0), data=Window(100, 5.0))
-    story = play(vendor, 60.0, "auto", share=share, processes=2, endpoints=("lists", "data"))
+    story = play(vendor, 60.0, "auto", share=share, processes=2, endpoints=("lists", "data"), delay=delay)
     assert story.refused() == 0
     for endpoint, calls in (("lists", 60), ("data", 100)):
         for start in range(20, 60, 5):
             assert 0.95 * share * calls <= story.rate(start, start + 5.0, endpoint) * 5.0 <= share * calls + 1
+
+
+def test_a_moment_that_has_passed_puts_nobody_off() -> None:
+    """In a quick bucket a slot may have just passed; that is no reason to ask again."""
+    pace = Pace.new(0.0, 0.0, "b")
+    policy = Policy(1000.0, 1.0, "data", bucket=True)
+    for at in (0.0, 0.003):
+        pace.hear([], 1.0, Statement("data", at, 0, policies=(policy,)), at)
+        assert isinstance(pace.reserve([], Ask("data"), at), Grant)
 
 
 def test_an_hours_bucket_is_used_up_well_before_its_end() -> None:
