@@ -124,6 +124,12 @@ def _read(
     database = _database(secrets["VENDOR_ASSETS_DB"], store, root)
     if embedded:
         _refuse_without_address(values)
+    if not database:
+        raise ConfigurationError(
+            f"VENDOR_ASSETS_DB is not set; machines that use the store {store} share one budget: give "
+            "postgresql://user:password@host/database, or, where one machine alone calls the vendor, "
+            "sqlite:///budget.db"
+        )
     return Account(
         vendor=vendor,
         vendor_url=url or SIMULATOR_URL,
@@ -314,11 +320,14 @@ def _limits(text: str, vendor: Vendor) -> tuple[Limit, ...] | Literal["auto"]:
 
 
 def _database(address: Secret, store: str, root: Path) -> Secret:
-    """The database's address as SQLAlchemy wants it; it is in no message, since it may hold a password."""
+    """The database's address as SQLAlchemy wants it, empty where it has to be set.
+
+    It is in no message, since it may hold a password.
+    """
     text = address.read()
     if not text:
-        folder = Path(store) if "://" not in store else root / ".vendor_assets"
-        return Secret(address.name, f"sqlite:///{folder / 'budget.db'}")
+        # Any machine may use a bucket, and with a budget of its own would spend the vendor's quota a second time.
+        return address if "://" in store else Secret(address.name, f"sqlite:///{Path(store) / 'budget.db'}")
     scheme, _, rest = text.partition("://")
     if scheme.partition("+")[0] in ("postgresql", "postgres"):
         with parse.named("VENDOR_ASSETS_DB"):

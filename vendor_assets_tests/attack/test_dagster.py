@@ -309,6 +309,7 @@ def test_a_run_that_lost_its_store_is_retried(
     with faulty_proxy(s3_server.endpoint) as proxy:
         at = s3_server.environment | {
             "VENDOR_ASSETS_STORE": f"s3://{bucket}/lake",
+            "VENDOR_ASSETS_DB": "sqlite:///budget.db",
             "AWS_ENDPOINT_URL": proxy.url,
         }
         environ = made(tmp_path, vendor, **at)

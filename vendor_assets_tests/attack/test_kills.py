@@ -113,6 +113,7 @@ def test_a_spot_machine_that_is_gone_with_its_disk(
     """Each process has an empty disk, Dagster's history and the budget's file included: S3 alone says what is done."""
     bucket = s3_server.make_bucket()
     values = settings(vendor) | s3_server.environment | {"VENDOR_ASSETS_STORE": f"s3://{bucket}/lake"}
+    values |= {"VENDOR_ASSETS_DB": "sqlite:///budget.db"}
 
     def machine(number: int) -> Command:
         return Command(tmp_path / f"machine-{number}", values)

@@ -87,7 +87,15 @@ def test_s3_fails_for_a_while(
     bucket = s3_server.make_bucket()
     with faulty_proxy(s3_server.endpoint) as proxy:
         values = s3_server.environment | {"AWS_ENDPOINT_URL": proxy.url}
-        command = Command(tmp_path, settings(vendor, VENDOR_ASSETS_STORE=f"s3://{bucket}/lake", **values))
+        command = Command(
+            tmp_path,
+            settings(
+                vendor,
+                VENDOR_ASSETS_STORE=f"s3://{bucket}/lake",
+                VENDOR_ASSETS_DB="sqlite:///budget.db",
+                **values,
+            ),
+        )
         running = command.start(*ONE_DAY)
         until(running, vendor, 40)
         proxy.set(mode)
@@ -112,6 +120,7 @@ def test_s3_is_killed_and_comes_back(
     with running_s3() as server:
         bucket = server.make_bucket()
         values = server.environment | {"VENDOR_ASSETS_STORE": f"s3://{bucket}/lake"}
+        values |= {"VENDOR_ASSETS_DB": "sqlite:///budget.db"}
         command = Command(tmp_path, settings(vendor, **values))
         running = command.start(*ONE_DAY)
         until(running, vendor, 40)

@@ -28,6 +28,7 @@ def command(folder: Path, vendor: RunningSimulator, s3: RunningS3, bucket: str, 
         "VENDOR_API_KEY": KEY,
         "VENDOR_RATE": "500/s",
         "VENDOR_ASSETS_STORE": f"s3://{bucket}/lake",
+        "VENDOR_ASSETS_DB": "sqlite:///budget.db",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     return Command(folder, settings | s3.environment | environ)

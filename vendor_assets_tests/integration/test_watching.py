@@ -79,7 +79,11 @@ def test_the_doctor_names_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
 def test_the_doctor_misses_a_bucket(tmp_path: Path, s3_server: RunningS3) -> None:
     """A bucket that is not there is named."""
     environ = s3_server.environment | {"VENDOR_ASSETS_STORE": "s3://not-there/x"}
-    environ |= {"VENDOR_URL": "http://127.0.0.1:9", "VENDOR_API_KEY": "any"}
+    environ |= {
+        "VENDOR_URL": "http://127.0.0.1:9",
+        "VENDOR_API_KEY": "any",
+        "VENDOR_ASSETS_DB": "sqlite:///budget.db",
+    }
     found = findings(Command(tmp_path, environ).run("doctor"))
     assert found["store"][0] == "failed"
     assert "not-there" in found["store"][1]

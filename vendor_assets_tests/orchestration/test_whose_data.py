@@ -133,6 +133,7 @@ def test_a_store_that_ignores_conditions_gets_nothing(
         for name, value in (server.environment | {"VENDOR_API_KEY": KEY}).items():
             monkeypatch.setenv(name, value)
         environ = {"VENDOR_ASSETS_STORE": "s3://bucket/lake", "VENDOR_URL": asked.url, "VENDOR_API_KEY": KEY}
+        environ |= {"VENDOR_ASSETS_DB": "sqlite:///budget.db"}
         deployment = deploy(tmp_path, instance, **environ)
 
         def refused() -> str:

@@ -76,6 +76,10 @@ def test_the_finest_timeslice_is_the_vendors() -> None:
             "VENDOR_KIND, VENDOR_ACCOUNT are; .* unset them",
         ),
         ({"VENDOR_ASSETS_DB": "postgresql://u:secret@h/d"}, "VENDOR_ASSETS_DB is; set VENDOR_URL"),
+        (
+            REAL | {"VENDOR_ASSETS_STORE": "s3://b/x"},
+            "VENDOR_ASSETS_DB is not set; machines that use the store s3://b/x share one budget: give postgresql://",
+        ),
         (REAL | {"VENDOR_ACCOUNT": "a#b"}, "VENDOR_ACCOUNT='a#b' is not accepted"),
         (REAL | {"VENDOR_ACCOUNT": "secret-key"}, "VENDOR_ACCOUNT holds the key"),
         (REAL | {"VENDOR_OPTIONS": "a"}, "VENDOR_OPTIONS has 'a'; give name=value"),
