@@ -84,7 +84,7 @@ def _record(options: argparse.Namespace) -> int:
             recording.problems.append(f"{name}: {found}")
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        (folder / f"{name}.json").write_text(_text(found))
         kept.add(case["asset"])
         print(f"{name}.json: {len(found['rows'])} rows of {len(found['pages'])} pages")
     for problem in recording.problems:
@@ -321,6 +321,17 @@ def _hidden(case: Case, disguise: Disguise) -> Case:
         for page in case["pages"]
     ]
     return hidden
+
+
+def _text(case: Case) -> str:
+    """A case as a file: a line for each of its fields and each row, its pages in full."""
+    lines = []
+    for name, value in case.items():
+        text = json.dumps(value, indent=1) if name == "pages" else json.dumps(value)
+        if name == "rows" and value:
+            text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+        lines.append(f" {json.dumps(name)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _plain(name: str, value: object) -> object:

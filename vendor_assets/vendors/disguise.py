@@ -168,7 +168,7 @@ class Disguise:
             first = 10 ** (len(own) - 1)
             # Few numbers are short, so that of those some come again.
             taken = self._taken if len(own) > 4 else ()
-            stride = next(each for each in count(first * 5) if gcd(each, 9 * first) == 1)
+            stride = next(each for each in count(int(first * 5.562305898749054)) if gcd(each, 9 * first) == 1)
             steps = (len(self._digits) + number for number in range(1, 9 * first))
             new = (str(first + step * stride % (9 * first)) for step in steps)
             self._digits[own] = next(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from vendor_assets import vendors
 from vendor_assets.cli import main
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
 from vendor_assets.vendors.base import Asset, Parsed, PlannedRequest, Request, Response
@@ -17,6 +18,7 @@ from vendor_assets.vendors.cases import check_cases
 from vendor_assets.vendors.conformance import VendorConformance
 from vendor_assets.vendors.new_relic import NewRelic
 
+CASES = Path(__file__).parents[1] / "cases"
 LINK = '<https://api.newrelic.com/v2/applications.json?page=2>; rel="next"'
 ONE = {"applications": [{"id": 7, "name": "Checkout"}]}
 TWO = {"applications": [{"id": 8, "name": "Search"}]}
@@ -141,6 +143,18 @@ def test_the_class_of_tests_takes_a_folder_of_cases(tmp_path: Path) -> None:
     suite = type("Suite", (VendorConformance,), {"vendor": NewRelic(), "cases": tmp_path})()
     with pytest.raises(AssertionError, match="1 more rows"):
         suite.test_cases()
+
+
+@pytest.mark.parametrize("kind", sorted(path.name for path in CASES.iterdir()))
+def test_our_own_dialects_read_their_cases(kind: str) -> None:
+    """What ``vendor record`` made of the embedded vendor and a real Prometheus, and each kind of failure, invented."""
+    assert check_cases(vendors.make(kind, "1234567"), CASES / kind) == []
+    cases = [json.loads(path.read_text()) for path in (CASES / kind).iterdir()]
+    assert {case["asset"] for case in cases} == {"troops", "warriors", "data_groups", "performance_data"}
+    assert {case.get("verdict") for case in cases} >= {"throttled", "refused"}
+    assert any(case.get("rows") == [] for case in cases)
+    assert any("failure" in case for case in cases)
+    assert any(row.get("value", 0) is None for case in cases for row in case.get("rows", ()))
 
 
 def test_a_folder_without_cases_is_refused(tmp_path: Path) -> None:
