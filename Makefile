@@ -15,6 +15,9 @@ TESTS ?= $(TIERS:%=vendor_assets_tests/%)
 # Tests that start servers and kill processes wait a good deal: four at once use two cores well.
 WORKERS ?= 4
 
+# What tests write is gone when they end: where there is room in memory, no disk is waited for.
+SCRATCH := $(shell [ -w /dev/shm ] && [ "$$(df --output=avail -k /dev/shm | tail -1)" -gt 6000000 ] && echo /dev/shm)
+
 # pytest keeps the asserts that it has rewritten as bytecode; without, each of its processes rewrites all of them.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -32,7 +35,7 @@ dev: .venv/installed ## Start the embedded vendor and Dagster's UI, until Ctrl-C
 
 test: .venv/installed-dev ## Run all tests; some of them: make test TESTS=vendor_assets_tests/unit
 	@echo "testing: $(TESTS)"
-	@$(BIN)/pytest -n $(WORKERS) $(TESTS)
+	@$(if $(SCRATCH),TMPDIR=$(SCRATCH)) $(BIN)/pytest -n $(WORKERS) $(TESTS)
 
 collect: .venv/installed-dev
 	@echo "collecting: $(TESTS)"

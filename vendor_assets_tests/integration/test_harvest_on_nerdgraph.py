@@ -116,7 +116,7 @@ def test_what_is_too_much_is_learnt(tmp_path: Path) -> None:
 def test_four_processes_stay_below_the_requests_at_once(tmp_path: Path) -> None:
     """Four days by four processes and a vendor that is slow: never more at once than the user may have."""
     with simulator(
-        world="small", troops=40, warriors=40, churn=False, requests_at_once=5, latency=0.3
+        world="small", troops=12, warriors=12, churn=False, requests_at_once=5, latency=0.3
     ) as vendor:
         running = command(tmp_path, vendor, VENDOR_MAX_IN_FLIGHT="5")
         days = [DAY - timedelta(days=number) for number in range(4)]

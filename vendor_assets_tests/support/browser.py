@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, TimeoutError, ViewportSize, expect, sync_playwright  # noqa: A004
 
 SIZE: ViewportSize = {"width": 1600, "height": 1000}
 # As root in a container, without a graphics card, and without a word to its maker's servers.
@@ -25,6 +25,8 @@ FLAGS = (
 )
 PATIENCE_MS = 60_000
 """A net against waiting for ever on a busy machine, not a measure."""
+LAUNCH_PATIENCE_MS = 5 * PATIENCE_MS
+"""Before a run is accepted, the code server reads all of its assets anew."""
 
 
 def chromium() -> str:
@@ -146,4 +148,7 @@ class DagsterPages:
         button = dialog.get_by_role("button", name=re.compile("^Launch (\\d+ run|backfill)"))
         button.click()
         # The button goes when it is clicked, the dialog once the run was accepted: whoever leaves before, cancels it.
-        dialog.wait_for(state="hidden")
+        try:
+            dialog.wait_for(state="hidden", timeout=LAUNCH_PATIENCE_MS)
+        except TimeoutError as error:
+            raise AssertionError(f"nothing was launched; the dialog says: {dialog.inner_text()}") from error
