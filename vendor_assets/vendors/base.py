@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from heapq import nsmallest
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, TypeGuard, TypeVar
 from urllib.parse import quote, urlencode
 
 from vendor_assets.days import Window
@@ -36,6 +36,7 @@ FIELDS_NAMED: Final = 100
 _NAME_SHOWN: Final = 100
 _DEPTH_SHOWN: Final = 50
 
+T = TypeVar("T")
 Asset = Literal["troops", "warriors", "data_groups", "performance_data"]
 
 COLUMNS: Final[Mapping[Asset, tuple[str, ...]]] = {
@@ -547,6 +548,28 @@ def group_columns(warrior_id: str, value_names: Mapping[str, list[str]]) -> dict
         "data_group": list(value_names),
         "value_names": list(value_names.values()),
     }
+
+
+def instant(seconds: int) -> datetime:
+    """A UNIX time as an aware datetime in UTC."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def halved(several: Sequence[T]) -> tuple[tuple[T, ...], tuple[T, ...]]:
+    """Both halves of a sequence."""
+    middle = len(several) // 2
+    return tuple(several[:middle]), tuple(several[middle:])
+
+
+def halved_window(window: Window, step: int) -> list[Window]:
+    """Both halves of a window, in whole timeslices of ``step`` seconds; none where it has one alone."""
+    start, end = (int(edge.timestamp()) for edge in (window.start, window.end))
+    middle = start + (end - start) // step // 2 * step
+    return (
+        [Window(window.start, instant(middle)), Window(instant(middle), window.end)]
+        if start < middle < end
+        else []
+    )
 
 
 def iso(microseconds: int) -> str:

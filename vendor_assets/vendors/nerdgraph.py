@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import lru_cache
 from math import ceil, isfinite
 from typing import Any, ClassVar, Final, Self, TypeGuard
@@ -37,6 +36,9 @@ from vendor_assets.vendors.base import (
     as_attributes,
     data_leaf,
     group_columns,
+    halved,
+    halved_window,
+    instant,
     is_name,
     iso,
     read_object,
@@ -305,8 +307,7 @@ class NerdGraph(Vendor):
         document = _Document.of(planned.request)
         if len(document.queries) > 1:
             halves = [
-                {alias: document.queries[alias] for alias in half}
-                for half in _halved(tuple(document.queries))
+                {alias: document.queries[alias] for alias in half} for half in halved(tuple(document.queries))
             ]
         else:
             ((alias, query),) = document.queries.items()
@@ -431,7 +432,7 @@ class _Query:
             tuple(_ESCAPED.sub(r"\1", each) for each in _TEXT.findall(found[part] or ""))
             for part in ("troop", "warriors", "metrics")
         ]
-        window = Window(*(_instant(int(found[edge]) // 1000) for edge in ("start", "end")))
+        window = Window(*(instant(int(found[edge]) // 1000) for edge in ("start", "end")))
         return cls(names[0][0], names[1], names[2], window, int(found["step"] or 0))
 
     @property
@@ -444,21 +445,14 @@ class _Query:
         if not self.step:
             warriors = tuple(leaf.warrior_id for leaf in leaves if leaf.warrior_id)
             if len(warriors) > 1:
-                return [replace(self, warriors=half) for half in _halved(warriors)]
-            return self._halves_of_time(_MINUTE) if not warriors else []
+                return [replace(self, warriors=half) for half in halved(warriors)]
+            halves = [] if warriors else halved_window(self.window, _MINUTE)
+            return [replace(self, window=half) for half in halves]
         if len(self.metrics) > 1:
-            return [replace(self, metrics=half) for half in _halved(self.metrics)]
+            return [replace(self, metrics=half) for half in halved(self.metrics)]
         if len(self.warriors) > 1:
-            return [replace(self, warriors=half) for half in _halved(self.warriors)]
-        return self._halves_of_time(self.step)
-
-    def _halves_of_time(self, step: int) -> list[_Query]:
-        start, end = (int(edge.timestamp()) for edge in (self.window.start, self.window.end))
-        middle = start + (end - start) // step // 2 * step
-        if not start < middle < end:
-            return []
-        edges = ((start, middle), (middle, end))
-        return [replace(self, window=Window(_instant(first), _instant(last))) for first, last in edges]
+            return [replace(self, warriors=half) for half in halved(self.warriors)]
+        return [replace(self, window=half) for half in halved_window(self.window, self.step)]
 
     def too_large(self, rows: Sequence[Any]) -> tuple[Means, str] | None:
         """Whether so much came that more may have been left out."""
@@ -561,13 +555,9 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _instant(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
 def _whole_minutes(day: Window) -> Window:
     first = int(day.start.timestamp()) // _MINUTE * _MINUTE
-    return Window(_instant(first), _instant(ceil(day.end.timestamp() / _MINUTE) * _MINUTE))
+    return Window(instant(first), instant(ceil(day.end.timestamp() / _MINUTE) * _MINUTE))
 
 
 def _cut(day: Window, step: int) -> list[Window]:
@@ -578,7 +568,7 @@ def _cut(day: Window, step: int) -> list[Window]:
     # Whole hours where that is possible: a range is snapped to the aggregation that is read.
     longest = max(longest // 3600 * 3600 // step, 1) * step
     edges = ((edge, min(edge + longest, last)) for edge in range(first, last, longest))
-    return [Window(_instant(start), _instant(end)) for start, end in edges]
+    return [Window(instant(start), instant(end)) for start, end in edges]
 
 
 def _batches(
@@ -623,11 +613,6 @@ def _in_documents(queries: Iterable[_Query]) -> Iterator[list[_Query]]:
         rows += query.rows
     if some:
         yield some
-
-
-def _halved(texts: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    middle = len(texts) // 2
-    return texts[:middle], texts[middle:]
 
 
 # Answers

@@ -32,6 +32,8 @@ from vendor_assets.vendors.base import (
     data_leaf,
     field_names,
     group_columns,
+    halved,
+    instant,
     is_name,
     iso,
     path_segment,
@@ -128,23 +130,19 @@ def cut_day(day: Window, resolution_seconds: int, *, old: bool) -> Cut:
     longest = max(longest // resolution_seconds, 1) * resolution_seconds
     start, end = _aligned(day, resolution_seconds)
     edges = ((edge, min(edge + longest, end)) for edge in range(start, end, longest))
-    leaves = tuple(Window(_instant(first), _instant(last)) for first, last in edges)
+    leaves = tuple(Window(instant(first), instant(last)) for first, last in edges)
     if not old:
         return Cut(leaves, tuple((leaf, (leaf,)) for leaf in leaves), resolution_seconds)
     period = ceil(resolution_seconds / _HOUR) * _HOUR
     start, end = _aligned(day, period)
     end = max(end, start + OLD_RANGE + period)
-    return Cut(leaves, ((Window(_instant(start), _instant(end)), leaves),), period)
+    return Cut(leaves, ((Window(instant(start), instant(end)), leaves),), period)
 
 
 def _aligned(day: Window, step: int) -> tuple[int, int]:
     """UNIX seconds of the first timeslice that starts in the day and of the end of the last."""
     first = ceil(day.start.timestamp() / step) * step
     return first, max(ceil(day.end.timestamp() / step) * step, first + step)
-
-
-def _instant(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
 
 
 class NewRelic(Vendor):
@@ -250,7 +248,7 @@ class NewRelic(Vendor):
                     _with(planned.request, "names[]", half),
                     tuple(leaf for leaf in planned.leaves if leaf.data_group in set(half)),
                 )
-                for half in _halved(names)
+                for half in halved(names)
             ]
         return self._by_values(planned) or self._by_time(planned)
 
@@ -259,9 +257,9 @@ class NewRelic(Vendor):
         values = [text for name, text in planned.request.params if name == "values[]"]
         own = [name for name in values if name != _WEIGHT]
         common = [_WEIGHT] if _WEIGHT in values else []
-        halves = _halved(own) if len(own) > 1 else ()
+        halves = halved(own) if len(own) > 1 else ()
         return [
-            PlannedRequest(_with(planned.request, "values[]", half + common), planned.leaves)
+            PlannedRequest(_with(planned.request, "values[]", [*half, *common]), planned.leaves)
             for half in halves
         ]
 
@@ -275,7 +273,7 @@ class NewRelic(Vendor):
             return []
         halves = []
         for edges in ((start, middle), (middle, end)):
-            first, last = (_instant(edge).isoformat() for edge in edges)
+            first, last = (instant(edge).isoformat() for edge in edges)
             request = _with(_with(planned.request, "from", [first]), "to", [last])
             halves.append(PlannedRequest(request, planned.leaves))
         return halves
@@ -311,11 +309,6 @@ def _application(troop_id: str) -> str:
 
 def _host(troop_id: str, warrior_id: str) -> str:
     return f"{_application(troop_id)}/hosts/{path_segment(warrior_id)}"
-
-
-def _halved(texts: list[str]) -> tuple[list[str], list[str]]:
-    middle = len(texts) // 2
-    return texts[:middle], texts[middle:]
 
 
 def _with(request: Request, name: str, texts: Sequence[str]) -> Request:
