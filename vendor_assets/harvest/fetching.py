@@ -762,7 +762,7 @@ def _may_be_size(error: VendorError) -> bool:
 def _content(asset: Asset, request: Request, parsed: Parsed) -> int:
     """What a page is about: two pages of a list with the same entities are the same page twice."""
     keys = [parsed.columns[name] for name in TABLES[asset].key if name in parsed.columns]
-    return hash((request.endpoint, tuple(zip(*keys, strict=True)), str(parsed.rejected)))
+    return hash((request.endpoint, tuple(zip(*keys, strict=True)), parsed.about, str(parsed.rejected)))
 
 
 def _not_gone(request: Request, error: VendorNotFoundError) -> VendorUnavailableError:

@@ -56,7 +56,9 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
         description="The account's name in Dagster: prefix of its assets, jobs and sensors; by default the folder's",
     )
     url: str = Field(description="The vendor's address")
-    kind: str | None = Field(default=None, description="new_relic, prometheus, or an entry point's name")
+    kind: str | None = Field(
+        default=None, description="new_relic, nerdgraph, datadog, prometheus, or an entry point's name"
+    )
     options: dict[str, Any] | None = Field(default=None, description="Settings of the vendor's own")
     account: str | None = Field(default=None, description="Whose budget it is; by default the account's own")
     api_key_env: str | None = Field(default=None, description="Variable that holds the key")
@@ -197,7 +199,7 @@ type: {type}
 attributes:
   # The folder is the account's name; it is the prefix of its assets, jobs and sensors.
   url: https://api.newrelic.com
-  # The vendor: new_relic, prometheus, or an entry point's name.
+  # The vendor: new_relic, nerdgraph, datadog, prometheus, or an entry point's name.
   kind: new_relic
   # The variable that holds the key, not the key itself; set it before `dg check defs`.
   api_key_env: {variable}

@@ -86,7 +86,9 @@ def _secret(name: str, text: str, path: str) -> Secret:
 class VendorApiResource(dg.ConfigurableResource[Any]):
     """The vendor's API, called within the budget that all processes and machines share."""
 
-    kind: str = Field(description="The vendor's dialect: new_relic, prometheus, or an entry point's name")
+    kind: str = Field(
+        description="The vendor's dialect: new_relic, nerdgraph, datadog, prometheus, or an entry point's name"
+    )
     url: str = Field(description="The vendor's address")
     account: str = Field(default="", description="The account's name, where several are harvested there")
     options: dict[str, str] = Field(default={}, description="The vendor's own settings")

@@ -221,6 +221,7 @@ class Parsed:
             ``attributes`` where the table has it.
         incomplete: Why this is not all that was asked for, though the vendor calls it a success; empty where it is
             all. Such an answer is asked for again, and is no answer in the end.
+        about: What tells this page from the others of its list, where its rows may be the same.
         failures: What was not answered, though the answer has status 200. Where some leaves were, these are kept, and
             :meth:`Vendor.part` asks for the others.
         wait_seconds: What was asked for is not there yet: the same request is sent again after so long, and this answer
@@ -234,6 +235,7 @@ class Parsed:
     more_rejected: int = 0
     new_fields: tuple[str, ...] = ()
     incomplete: str = ""
+    about: tuple[str, ...] = ()
     failures: list[Failure] = field(default_factory=list)
     wait_seconds: float | None = None
 

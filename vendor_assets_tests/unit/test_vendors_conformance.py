@@ -14,6 +14,7 @@ from vendor_assets.cli import main
 from vendor_assets.days import Window
 from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Request, Response
 from vendor_assets.vendors.conformance import CHECKS, VendorConformance, check
+from vendor_assets.vendors.datadog import Datadog
 from vendor_assets.vendors.nerdgraph import NerdGraph
 from vendor_assets.vendors.new_relic import NewRelic
 from vendor_assets.vendors.prometheus import Prometheus
@@ -29,6 +30,12 @@ class TestNerdGraph(VendorConformance):
     """NerdGraph."""
 
     vendor = NerdGraph("1234567")
+
+
+class TestDatadog(VendorConformance):
+    """Datadog."""
+
+    vendor = Datadog()
 
 
 class TestPrometheus(VendorConformance):
