@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vendor_assets.harvest.landing import GONE, LandedIndex, read_splits, request_id
-from vendor_assets.harvest.plans import decode_request
 from vendor_assets.harvest.tabulate import newest_answers
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.vendors.base import Leaf, PlannedRequest, Request
+from vendor_assets.vendors.frozen import decode_request
 
 
 @dataclass

@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vendor_assets.errors import RecordError, StorageUnavailableError
-from vendor_assets.harvest.plans import decode_planned, decode_request, encode_leaves, encode_request
 from vendor_assets.logs import get_logger
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_whole
 from vendor_assets.storage.reading import understanding
 from vendor_assets.tables import INSTANT
 from vendor_assets.vendors.base import PlannedRequest, Request, Response
+from vendor_assets.vendors.frozen import decode_planned, decode_request, encode_leaves, encode_request
 
 logger = get_logger(__name__)
 

@@ -27,7 +27,6 @@ from vendor_assets.errors import (
     VendorProtocolError,
 )
 from vendor_assets.harvest.landing import GONE, SPLIT_PAGE, LandedIndex, read_bodies, request_id
-from vendor_assets.harvest.plans import decode_request
 from vendor_assets.logs import get_logger
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
@@ -42,6 +41,7 @@ from vendor_assets.vendors.base import (
     Vendor,
     field_names,
 )
+from vendor_assets.vendors.frozen import decode_request
 
 logger = get_logger(__name__)
 

@@ -11,14 +11,22 @@ from __future__ import annotations
 
 import builtins
 import io
+import json
+import os
+import pickle
 import re
 import socket
 import subprocess
+import sys
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from importlib import import_module
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, Final
 from unittest.mock import patch
@@ -27,6 +35,7 @@ from vendor_assets.days import Window, day_window, parse_time_zone
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
 from vendor_assets.vendors.base import Asset, DataGroup, PlannedRequest, Request, Response, Vendor
 from vendor_assets.vendors.cases import check_cases
+from vendor_assets.vendors.frozen import decode_planned, encode_leaves, encode_request
 
 HOSTILE: Final = (
     "plain", "a b", "it's", 'a"b', "a,b", "a/b", "..", "a\\b", "100%", "a|b", "line\nend", "ümlaut 🎈", "x" * 500,
@@ -44,6 +53,9 @@ _GARBAGE: Final = (
 )  # fmt: skip
 _ASSETS: Final[tuple[Asset, ...]] = ("troops", "warriors", "data_groups", "performance_data")
 _MOST_PARTS: Final = 20_000
+_FOLLOWED: Final = 2
+"""Of so many leaves is splitting followed to its end."""
+_MOMENT: Final = datetime(2026, 11, 21, 12, tzinfo=UTC)
 _KIND: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -198,12 +210,17 @@ def _days_are_covered(vendor: Vendor) -> Iterator[str]:
 
 
 def _splits(vendor: Vendor) -> Iterator[str]:
-    waiting, parts_seen = list(_data(vendor)), 0
+    waiting, seen, alone = list(_data(vendor)), 0, 0
     while waiting:
         planned = waiting.pop()
+        if len(planned.leaves) == 1:
+            alone += 1
+            if alone <= _FOLLOWED:
+                yield from _splits_of_a_leaf(vendor, planned)
+            continue
         parts = vendor.split(planned)
-        parts_seen += len(parts)
-        if parts_seen > _MOST_PARTS:
+        seen += len(parts)
+        if seen > _MOST_PARTS:
             yield f"splitting does not end: after {_MOST_PARTS} parts there are still more"
             return
         if not parts:
@@ -215,8 +232,27 @@ def _splits(vendor: Vendor) -> Iterator[str]:
         if {leaf.key for part in parts for leaf in part.leaves} != {leaf.key for leaf in planned.leaves}:
             yield f"the parts of {planned.request.key[:80]!r} have other leaves than the whole"
             return
-        if len(planned.leaves) > 1:
-            waiting += [part for part in parts if len(part.leaves) > 1]
+        waiting += parts
+
+
+def _splits_of_a_leaf(vendor: Vendor, planned: PlannedRequest) -> Iterator[str]:
+    """By values or by time: each part has the leaf, asks what no other one does, and has parts until there are none."""
+    waiting, asked = deque([planned]), {planned.request.key}
+    while waiting:
+        whole = waiting.popleft()
+        parts = vendor.split(whole)
+        keys = {part.request.key for part in parts}
+        if len(parts) == 1 or len(keys) < len(parts) or keys & asked:
+            yield f"a part of a single leaf asks what was asked for before, like {whole.request.key[:80]!r}"
+            return
+        if any(part.leaves != planned.leaves for part in parts):
+            yield f"the parts of {planned.request.key[:80]!r} have other leaves than the whole"
+            return
+        asked |= keys
+        waiting += parts
+        if len(asked) > _MOST_PARTS:
+            yield f"splitting a single leaf does not end: after {_MOST_PARTS} parts there are still more"
+            return
 
 
 def _resolution(vendor: Vendor) -> Iterator[str]:
@@ -295,6 +331,194 @@ def _credentials(vendor: Vendor) -> Iterator[str]:
             yield f"{request.path[:80]!r} carries a credential among its headers; say it by auth or auth_headers"
 
 
+def _together(vendor: Vendor) -> list[PlannedRequest]:
+    """The data of several warriors at once, of which some have other data groups, and one has none."""
+    groups = {name: _groups(HOSTILE[number % 3 :]) for number, name in enumerate(HOSTILE)} | {"none": []}
+    return vendor.performance_data_of("7", groups, _day(), _resolutions(vendor)[-1])
+
+
+def _several(vendor: Vendor) -> Iterator[str]:
+    lists = vendor.data_groups_of("7", HOSTILE, _day())
+    if sorted(leaf.key for each in lists for leaf in each.leaves) != sorted(HOSTILE):
+        yield "data_groups_of several warriors has not one leaf for each, whose key is the warrior's id"
+    together = _together(vendor)
+    singly = {
+        leaf
+        for number, name in enumerate(HOSTILE)
+        for each in vendor.performance_data(
+            "7", name, _groups(HOSTILE[number % 3 :]), _day(), _resolutions(vendor)[-1]
+        )
+        for leaf in each.leaves
+    }
+    if {leaf for each in together for leaf in each.leaves} != singly:
+        yield "performance_data_of several warriors has other leaves than performance_data of each"
+    for planned in (lists, together):
+        if len({each.request.key for each in planned}) < len(planned):
+            yield f"different questions for several warriors have one key, like {planned[0].request.key[:80]!r}"
+    before: set[str] = set()
+    done: set[str] = set()
+    for each in together:
+        here = {leaf.key for leaf in each.leaves}
+        if here & done:
+            yield f"requests that share a leaf do not follow each other: {min(here & done)[:80]!r}"
+            return
+        done |= before - here
+        before = here
+
+
+def _parts(vendor: Vendor) -> Iterator[str]:
+    if type(vendor).part is Vendor.part:
+        return
+    for planned in (*_together(vendor)[:3], *vendor.data_groups_of("7", HOSTILE, _day())[:3]):
+        where = f"of {planned.request.key[:80]!r}"
+        for some in (planned.leaves, planned.leaves[:1], planned.leaves[1:], planned.leaves[::2]):
+            if not some:
+                continue
+            part = vendor.part(planned, [leaf.key for leaf in some])
+            if part.leaves != some:
+                yield f"the part {where} for {len(some)} leaves has others, or in another order"
+            elif vendor.part(part, [some[0].key]).leaves != some[:1]:
+                yield f"the part of a part {where} for a leaf has not that leaf alone"
+
+
+def _plans(vendor: Vendor) -> Iterator[PlannedRequest]:
+    """Requests of each kind as they are asked at one moment, with the first parts of those that have any."""
+    vendor = vendor.at(_MOMENT)
+    for planned in (*_all(vendor).values(), vendor.data_groups_of("7", HOSTILE, _day()), _together(vendor)):
+        for each in planned:
+            yield each
+            yield from vendor.split(each)
+
+
+def _kept(vendor: Vendor) -> list[str]:
+    """The same as texts."""
+    return [encode_request(each.request) + encode_leaves(each) for each in _plans(vendor)]
+
+
+def _frozen(vendor: Vendor) -> Iterator[str]:
+    for planned in _plans(vendor):
+        where = f"{planned.request.key[:80]!r}"
+        again = decode_planned(encode_request(planned.request), encode_leaves(planned))
+        if again != planned:
+            yield f"{where} is another one when it was kept and is read again; use texts, tuples and aware times"
+        elif vendor.split(again) != vendor.split(planned):
+            yield f"{where} has other parts when it was kept and is read again"
+
+
+def _processes(vendor: Vendor) -> Iterator[str]:
+    """Other processes order sets of texts otherwise. Of a class that they cannot import nothing is found."""
+    kind = type(vendor)
+    try:
+        if attrgetter(kind.__qualname__)(sys.modules[kind.__module__]) is not kind:
+            return
+    except (AttributeError, KeyError):
+        return
+    state = {name: value for name, value in vars(vendor).items() if _can_be_pickled(value)}
+    told = pickle.dumps((kind.__module__, kind.__qualname__, state))
+    command = [sys.executable, "-c", f"import {__name__} as c; c.write_kept()"]
+    path = os.pathsep.join(sys.path)
+    others = []
+    for seed in ("1", "2"):
+        environ = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path}  # noqa: TID251  handed on
+        others.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ))
+    expected = _kept(vendor)
+    for other in others:
+        out, _ = other.communicate(told)
+        if other.returncode:
+            yield "its requests cannot be built in another process"
+        elif json.loads(out) != expected:
+            yield "another process builds other requests for the same questions; does the order of a set matter?"
+
+
+def _can_be_pickled(value: object) -> bool:
+    try:
+        pickle.dumps(value)
+    except Exception:  # noqa: BLE001  objects say it in many ways
+        return False
+    return True
+
+
+def write_kept() -> None:
+    """Be the other process: build the requests of the vendor that is told on the standard input."""
+    module, name, state = pickle.load(sys.stdin.buffer)  # noqa: S301  written just before by this module
+    kind = attrgetter(name)(import_module(module))
+    try:
+        vendor = kind()
+    except TypeError:
+        vendor = kind.__new__(kind)
+    vars(vendor).update(state)
+    sys.stdout.write(json.dumps(_kept(vendor)))
+
+
+def _clock(vendor: Vendor) -> Iterator[str]:
+    found = []
+    for moment in (_MOMENT, datetime(2027, 2, 3, 4, 5, tzinfo=UTC)):
+        with _wall_clock(vendor, moment):
+            found.append(_kept(vendor))
+    if found[0] != found[1]:
+        yield "requests change with the clock of the computer; override Vendor.at, and build them for that moment"
+
+
+class _Alike(type):
+    """Takes the instances of the class that another stands in for."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.__mro__[1])
+
+
+@contextmanager
+def _wall_clock(vendor: Vendor, moment: datetime) -> Iterator[None]:
+    """Let the modules of a dialect's classes see another time."""
+
+    class Moved(datetime, metaclass=_Alike):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Any:
+            return moment.astimezone(tz) if tz else moment.replace(tzinfo=None)
+
+        @classmethod
+        def utcnow(cls) -> Any:
+            return cls.now()
+
+        @classmethod
+        def today(cls) -> Any:
+            return cls.now()
+
+    class MovedDate(date, metaclass=_Alike):
+        @classmethod
+        def today(cls) -> Any:
+            return moment.date()
+
+    moved: list[tuple[object, object]] = [
+        (datetime, Moved),
+        (date, MovedDate),
+        (time.time, moment.timestamp),
+        (time.time_ns, lambda: int(moment.timestamp() * 1e9)),
+    ]
+    written = [each for kind in type(vendor).__mro__ for each in (kind, *vars(kind).values())]
+    modules = {
+        sys.modules[name] for each in written if (name := getattr(each, "__module__", None)) in sys.modules
+    }
+    with ExitStack() as stack:
+        for module in (*modules, sys.modules["datetime"], time):
+            for name, value in list(vars(module).items()):
+                for old, new in moved:
+                    if value is old:
+                        stack.enter_context(patch.object(module, name, new))
+        yield
+
+
+def _state(vendor: Vendor) -> Iterator[str]:
+    first = _kept(vendor)
+    for of, zone in reversed(_DAYS):
+        vendor.troops(_day(of, zone))
+        vendor.warriors("another", _day(of, zone))
+        for resolution in _resolutions(vendor):
+            vendor.performance_data("another", "one", _groups(["m"]), _day(of, zone), resolution)
+    list(_answers(vendor))
+    if _kept(vendor) != first:
+        yield "the same questions are other requests after other ones; a dialect remembers nothing"
+
+
 CHECKS: Final[Mapping[str, Callable[[Vendor], Iterator[str]]]] = {
     "declarations": _declarations,
     "requests": _request_forms,
@@ -307,6 +531,12 @@ CHECKS: Final[Mapping[str, Callable[[Vendor], Iterator[str]]]] = {
     "throttles": _throttles,
     "purity": _purity,
     "credentials": _credentials,
+    "several": _several,
+    "parts": _parts,
+    "frozen": _frozen,
+    "processes": _processes,
+    "clock": _clock,
+    "state": _state,
 }
 """Every check, by its name."""
 
@@ -382,3 +612,27 @@ class VendorConformance:
     def test_credentials(self) -> None:
         """No credential is in a request."""
         self._holds("credentials")
+
+    def test_several(self) -> None:
+        """Several warriors at once have the leaves of each, and requests that share one follow each other."""
+        self._holds("several")
+
+    def test_parts(self) -> None:
+        """A part has the leaves that it is for; where there are none, nothing is checked."""
+        self._holds("parts")
+
+    def test_frozen(self) -> None:
+        """A request that was kept and is read again is the same, and so are its parts."""
+        self._holds("frozen")
+
+    def test_processes(self) -> None:
+        """Another process builds the same requests."""
+        self._holds("processes")
+
+    def test_clock(self) -> None:
+        """The clock of the computer changes nothing but by ``Vendor.at``."""
+        self._holds("clock")
+
+    def test_state(self) -> None:
+        """What was asked and read before changes nothing."""
+        self._holds("state")

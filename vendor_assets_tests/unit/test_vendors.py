@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from vendor_assets import vendors
 from vendor_assets.errors import ConfigurationError, RecordError, VendorProtocolError
-from vendor_assets.harvest.plans import decode_request, encode_request
 from vendor_assets.vendors.base import (
     Request,
     Response,
@@ -25,6 +24,7 @@ from vendor_assets.vendors.base import (
     read_object,
     reject,
 )
+from vendor_assets.vendors.frozen import decode_request, encode_request
 from vendor_assets.vendors.new_relic import NewRelic
 
 

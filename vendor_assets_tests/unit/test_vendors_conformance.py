@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -74,6 +76,87 @@ def _with_header(self: NewRelic) -> Request:
     return Request("/v2/applications.json", (), "probe", headers=(("X-Api-Key", "k"),))
 
 
+def _each(change: Callable[[PlannedRequest], PlannedRequest]) -> NewRelic:
+    return _data(lambda planned: list(map(change, planned)))
+
+
+def _with(planned: PlannedRequest, *pair: str) -> PlannedRequest:
+    params = (*planned.request.params, (pair[0], pair[1]))
+    return replace(planned, request=replace(planned.request, params=params))
+
+
+def _splits_a_leaf(*values: str) -> NewRelic:
+    """A single leaf is split into itself, with another parameter."""
+
+    def split(self: NewRelic, planned: PlannedRequest) -> list[PlannedRequest]:
+        if len(planned.leaves) > 1:
+            return NewRelic.split(self, planned)
+        return [_with(planned, "n", value) for value in values]
+
+    return _changed(split=split)
+
+
+class Unordered(NewRelic):
+    """Asks in the order of a set."""
+
+    def performance_data(
+        self,
+        troop_id: str,
+        warrior_id: str,
+        groups: Sequence[DataGroup],
+        day: Window,
+        resolution_seconds: int,
+    ) -> list[PlannedRequest]:
+        """As New Relic's."""
+        by_name = {group.name: group for group in groups}
+        return super().performance_data(
+            troop_id, warrior_id, [by_name[name] for name in set(by_name)], day, resolution_seconds
+        )
+
+
+class Remembers(NewRelic):
+    """Asks for what was asked for before."""
+
+    last = "0"
+
+    def data_groups(self, troop_id: str, warrior_id: str, day: Window) -> PlannedRequest:
+        """As New Relic's."""
+        return _with(super().data_groups(troop_id, warrior_id, day), "last", self.last)
+
+    def performance_data(
+        self,
+        troop_id: str,
+        warrior_id: str,
+        groups: Sequence[DataGroup],
+        day: Window,
+        resolution_seconds: int,
+    ) -> list[PlannedRequest]:
+        """As New Relic's."""
+        self.last = troop_id
+        return super().performance_data(troop_id, warrior_id, groups, day, resolution_seconds)
+
+
+def _stamped(self: NewRelic, troop: str, day: Window) -> PlannedRequest:
+    return _with(NewRelic.warriors(self, troop, day), "now", str(int(time.time())))
+
+
+def _dated(self: NewRelic, troop: str, day: Window) -> PlannedRequest:
+    return _with(NewRelic.warriors(self, troop, day), "now", f"{datetime.now(UTC):%Y-%m}")
+
+
+def _first_warrior(
+    self: NewRelic, troop: str, groups: Mapping[str, Sequence[DataGroup]], day: Window, resolution: int
+) -> list[PlannedRequest]:
+    return NewRelic.performance_data_of(self, troop, dict(list(groups.items())[:1]), day, resolution)
+
+
+def _again_at_the_end(
+    self: NewRelic, troop: str, groups: Mapping[str, Sequence[DataGroup]], day: Window, resolution: int
+) -> list[PlannedRequest]:
+    planned = NewRelic.performance_data_of(self, troop, groups, day, resolution)
+    return [*planned, _with(planned[0], "again", "1")]
+
+
 @pytest.mark.parametrize(
     ("name", "broken"),
     [
@@ -93,6 +176,23 @@ def _with_header(self: NewRelic) -> Request:
         ("throttles", _changed(throttled=lambda self, *_: False)),
         ("purity", _changed(parse=_reads_a_file)),
         ("credentials", _changed(probe=_with_header)),
+        ("splits", _splits_a_leaf("1", "2")),
+        ("splits", _splits_a_leaf("1", "1")),
+        ("several", _changed(data_groups_of=lambda self, troop, warriors, day: [])),
+        ("several", _changed(performance_data_of=_first_warrior)),
+        ("several", _changed(performance_data_of=_again_at_the_end)),
+        ("parts", _changed(part=lambda self, planned, leaves: planned)),
+        ("parts", _changed(part=lambda self, planned, leaves: replace(planned, leaves=planned.leaves[:1]))),
+        ("frozen", _each(lambda each: replace(each, leaves=cast("Any", [*each.leaves])))),
+        (
+            "frozen",
+            _each(lambda each: replace(each, request=replace(each.request, endpoint=cast("Any", None)))),
+        ),
+        ("processes", Unordered()),
+        ("clock", _changed(at=lambda self, now: self)),
+        ("clock", _changed(warriors=_stamped)),
+        ("clock", _changed(warriors=_dated)),
+        ("state", Remembers()),
     ],
 )
 def test_what_is_broken_is_found(name: str, broken: NewRelic) -> None:
@@ -127,13 +227,13 @@ def test_a_class_of_ones_own_is_checked_by_the_command(
     (tmp_path / "acme_vendor.py").write_text(ACME)
     monkeypatch.chdir(tmp_path)
     said: Mapping[str, tuple[int, str]] = {
-        "acme_vendor:Acme": (0, "Acme: 11 of 11 checks passed"),
+        "acme_vendor:Acme": (0, "Acme: 17 of 17 checks passed"),
         "acme_vendor:Bad": (1, "throttles: status 429 is no throttle"),
         "acme_vendor:Nobody": (2, "cannot be imported"),
         "no_such_module:Acme": (2, "cannot be imported"),
         "pathlib:Path": (2, "is not a class derived from Vendor"),
         "acme": (2, "'acme' is unknown"),
-        "nerdgraph": (0, "11 of 11"),
+        "nerdgraph": (0, "17 of 17"),
     }
     for name, (code, line) in said.items():
         assert main(["vendor", "check", name]) == code
