@@ -417,11 +417,11 @@ def _processes(vendor: Vendor) -> Iterator[str]:
     told = pickle.dumps((kind.__module__, kind.__qualname__, state))
     command = [sys.executable, "-c", f"import {__name__} as c; c.write_kept()"]
     path = os.pathsep.join(sys.path)
+    expected = _kept(vendor)
     others = []
     for seed in ("1", "2"):
         environ = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path}  # noqa: TID251  handed on
         others.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ))
-    expected = _kept(vendor)
     for other in others:
         out, _ = other.communicate(told)
         if other.returncode:

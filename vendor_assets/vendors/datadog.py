@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import ceil, gcd, isfinite
 from typing import Any, ClassVar, Final, Self
 from urllib.parse import quote_plus
@@ -352,7 +352,7 @@ class _Document:
         """The document of a request that :attr:`planned` or :meth:`halves` made."""
         attributes = json.loads(planned.request.body)["data"]["attributes"]
         asks: dict[str, list[tuple[str, str]]] = {}
-        hosts: dict[str, tuple[str, ...]] = {}
+        hosts: dict[str, str] = {}
         for query in attributes["queries"]:
             place, _, _ = query["name"].partition("q")
             found = _QUERY.fullmatch(query["query"])
@@ -361,12 +361,16 @@ class _Document:
                     f"a query that was kept cannot be read: {presentable(query['query'])}"
                 )
             asks.setdefault(place, []).append((found[1], found[2]))
-            hosts[place] = tuple(found[3].split(","))
+            hosts[place] = found[3]
         units: list[_Unit] = []
-        before = 0
-        for place, of_unit in hosts.items():
-            units.append(_Unit(of_unit, tuple(asks[place]), planned.leaves[before].data_group))
-            before += len(of_unit)
+        left = planned.leaves
+        for place, text in hosts.items():
+            # A host's name may have a comma: how many they are, the leaves tell.
+            names = accumulate((leaf.warrior_id for leaf in left), lambda before, name: f"{before},{name}")
+            count = next(number for number, each in enumerate(names, 1) if each == text)
+            of_unit = tuple(leaf.warrior_id for leaf in left[:count])
+            units.append(_Unit(of_unit, tuple(asks[place]), left[0].data_group))
+            left = left[count:]
         window = Window(*(instant(attributes[edge] // 1000) for edge in ("from", "to")))
         return cls(tuple(units), window, attributes["interval"] // 1000)
 
