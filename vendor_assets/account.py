@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from vendor_assets.budget import Limit, seconds_for
+from vendor_assets.budget import Limit, rate_for, seconds_for
 from vendor_assets.client.credentials import Login
 from vendor_assets.client.network import Network
 from vendor_assets.harvest.filters import Filters
@@ -96,10 +97,15 @@ class Account:
     @property
     def permitted_rate(self) -> float | None:
         """Calls per second that the vendor's quota and our share permit, day after day; None where it is not known."""
+        return self.rate_for({})
+
+    def rate_for(self, per_call: Mapping[str, float]) -> float | None:
+        """The same for calls that count more than one each of other units than requests: unit to number."""
         if self.limits == "auto":
             return None
-        return min(limit.rate for limit in self.limits) * self.share
+        rate = rate_for(self.limits, self.share, per_call)
+        return rate if math.isfinite(rate) else None
 
-    def seconds_for(self, calls: int) -> float | None:
+    def seconds_for(self, calls: int, per_call: Mapping[str, float] | None = None) -> float | None:
         """How long so many calls take at least, by quota and share; None where the quota is not known."""
-        return None if self.limits == "auto" else seconds_for(calls, self.limits, self.share)
+        return None if self.limits == "auto" else seconds_for(calls, self.limits, self.share, per_call or {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vendor_assets.budget.budget import Budget, Slot
 from vendor_assets.budget.database import check_database, database_place
 from vendor_assets.budget.leases import Leases, LeaseState
-from vendor_assets.budget.limits import Limit, seconds_for
+from vendor_assets.budget.limits import Limit, rate_for, seconds_for
 from vendor_assets.budget.samples import Backlog, Sample, pace_at, totals
 from vendor_assets.budget.state import BudgetState
 
@@ -21,6 +21,7 @@ __all__ = [
     "check_database",
     "database_place",
     "pace_at",
+    "rate_for",
     "seconds_for",
     "totals",
 ]

@@ -21,6 +21,7 @@ from vendor_assets.budget.in_flight import InFlight, InFlightShares, Member
 from vendor_assets.budget.pace import BACKFILL_FRESH_SECONDS, FRESH_SECONDS, GUARD_SECONDS, Pace
 from vendor_assets.budget.reservations import Ask, Grant, Later, TooLate
 from vendor_assets.budget.terms import LATEST_SECONDS, Terms
+from vendor_assets.days import duration_text
 from vendor_assets.errors import BudgetDeadlineError, BudgetError, BudgetUnavailableError, StoppedError
 from vendor_assets.logs import get_logger
 from vendor_assets.work_class import BACKFILL, SCHEDULED, WorkClass
@@ -93,7 +94,7 @@ class Dispatch:
         self._used_at = 0.0
         self._lag = 0.0
         self._late_seconds = terms.late_seconds(1)
-        self._spaced_at = -math.inf
+        self._spaced_at: dict[str, float] = {}
         self._in_flight = InFlight()
         self._sent_to: Counter[str] = Counter()
         self._renewal = threading.Lock()
@@ -263,8 +264,8 @@ class Dispatch:
 
     def _deadline_error(self, deadline_seconds: float, wait_seconds: float) -> BudgetDeadlineError:
         return BudgetDeadlineError(
-            f"a call to {self._terms.account} would wait {wait_seconds:.3g} s for the budget, its deadline is "
-            f"{deadline_seconds:.3g} s; nothing was taken, ask again later or accept a longer wait"
+            f"a call to {self._terms.account} would wait {duration_text(wait_seconds)} for the budget, longer than "
+            f"{duration_text(deadline_seconds)}: the quota is used up; nothing was taken, ask again then"
         )
 
     def _patience(self, waiter: _Waiter, now: float) -> float:
@@ -357,7 +358,8 @@ class Dispatch:
     def _told_apart(self, ask: Ask) -> Ask:
         """Endpoints that the vendor does not tell apart share one name."""
         view = self._document.view
-        narrow = view is not None and ask.endpoint in view.pace.quotas.narrow_endpoints()
+        narrow = ask.endpoint in self._terms.endpoints
+        narrow |= view is not None and ask.endpoint in view.pace.quotas.narrow_endpoints()
         return ask if narrow else ask._replace(endpoint="")
 
     def _answer(self, waiter: _Waiter, answer: Grant | Later | TooLate, local_at: float) -> None:
@@ -481,7 +483,7 @@ class Dispatch:
                 view = self._document.look()
             if view is None or not view.pace.valid(grant):
                 return False
-            at = max(waiter.local_at, self._spaced_at)
+            at = max(waiter.local_at, self._spaced_until(waiter.ask))
             left = at - self._clock.monotonic()
             if left > 0:
                 self._clock.sleep(left)
@@ -493,16 +495,23 @@ class Dispatch:
                 return True
         return False
 
+    def _spaced_until(self, ask: Ask) -> float:
+        """Until when this process's last calls keep a call from being sent."""
+        return max(
+            (self._spaced_at.get(name, -math.inf) for name in self._terms.spacing_seconds(ask)),
+            default=-math.inf,
+        )
+
     def _send(self, at: float, ask: Ask) -> bool:
         """Take the time up to the next call that the limits permit; False where another thread has it.
 
         From here on the call counts as sent.
         """
         with self._mutex:
-            if at < self._spaced_at or not self._in_flight.may_send:
+            if at < self._spaced_until(ask) or not self._in_flight.may_send:
                 return False
-            if spacing := self._terms.spacing_seconds(ask):
-                self._spaced_at = at + spacing
+            for name, seconds in self._terms.spacing_seconds(ask).items():
+                self._spaced_at[name] = at + seconds
             self._in_flight.send()
             self._document.count_sent()
             return True

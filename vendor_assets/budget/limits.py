@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final
 
 from vendor_assets.errors import ConfigurationError
@@ -22,13 +23,14 @@ COUNTED_PACE: Final = 24.0
 
 _PERIODS: Final = {
     "s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0,
-    "day": 86_400.0, "d": 86_400.0,
+    "day": 86_400.0, "d": 86_400.0, "month": 31 * 86_400.0,
 }  # fmt: skip
 REQUESTS: Final = "requests"
 """The unit of a limit that names none: each call counts one."""
 
 _LIMIT: Final = re.compile(
-    r"\s*(\d{1,9})(?:\s+([a-z]+))?\s*/\s*([a-z]+)(?:\s+burst\s+(\d{1,9}))?\s*", re.IGNORECASE
+    r"\s*(\d{1,9})(?:\s+([a-z]+))?\s*/\s*([a-z]+)(?:\s+burst\s+(\d{1,9}))?(?:\s+for\s+([\w.-]+(?:\+[\w.-]+)*))?\s*",
+    re.IGNORECASE,
 )
 _LONGEST_SLACK_SECONDS: Final = 0.25
 
@@ -41,6 +43,7 @@ class Limit:
         unit: What is counted, where a call counts more than one or nothing, like ``queries``.
         burst: Calls that the vendor takes at once, as the depth of its bucket. It is used for late calls, which may
             come closer together, never to go faster; the worst window then holds ``amount + burst - 1``.
+        endpoints: Those whose calls count, in the words of the vendor's dialect; none means all.
 
     Raises:
         ConfigurationError: A number is not positive, or the name is empty.
@@ -51,6 +54,7 @@ class Limit:
     name: str = "account"
     burst: int = 1
     unit: str = REQUESTS
+    endpoints: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.amount < 1 or not self.period_seconds > 0 or self.burst < 1 or not self.name:
@@ -60,7 +64,9 @@ class Limit:
 
     @classmethod
     def parse(cls, text: str) -> Limit:
-        """Read ``20/s``, ``1000/min``, ``100/h``, ``100000/day``, ``20/s burst 20`` or ``3000 queries/min``.
+        """Read ``20/s``, ``100000/day``, ``20/s burst 20``, ``3000 queries/min`` or ``100/h for hosts+tags``.
+
+        A month has 31 days, wherever it begins, so that no month of the calendar holds more.
 
         Raises:
             ConfigurationError: It is none of these; the message names the value and what is accepted.
@@ -69,11 +75,12 @@ class Limit:
         burst = 1 if match is None or match[4] is None else int(match[4])
         if match is None or int(match[1]) < 1 or burst < 1 or match[3].lower() not in _PERIODS:
             raise ConfigurationError(
-                f"rate {text!r} is not understood; accepted are calls per s, min, h or day, "
-                "like 20/s, 1000/min, 100/h or 100000/day, and calls at once, like 20/s burst 20"
+                f"rate {text!r} is not understood; accepted are calls per s, min, h, day or month, like 20/s, "
+                "1000/min or 100000/day, calls at once, like 20/s burst 20, and endpoints, like 100/h for hosts+tags"
             )
         unit = (match[2] or REQUESTS).lower()
-        return cls(int(match[1]), _PERIODS[match[3].lower()], burst=burst, unit=unit)
+        endpoints = tuple(sorted(set(match[5].split("+")))) if match[5] else ()
+        return cls(int(match[1]), _PERIODS[match[3].lower()], burst=burst, unit=unit, endpoints=endpoints)
 
     @classmethod
     def parse_all(cls, texts: Iterable[str]) -> tuple[Limit, ...]:
@@ -121,19 +128,45 @@ class Limit:
         return even * (self.period_seconds + JITTER_SECONDS) / self.period_seconds
 
     def __str__(self) -> str:
-        unit = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}.get(self.period_seconds)
+        unit = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day", _PERIODS["month"]: "month"}.get(
+            self.period_seconds
+        )
         what = "" if self.unit == REQUESTS else f" {self.unit}"
         text = f"{self.amount}{what}/{unit}" if unit else f"{self.amount}{what} per {self.period_seconds:g} s"
-        return f"{text} burst {self.burst}" if self.burst > 1 else text
+        text = f"{text} burst {self.burst}" if self.burst > 1 else text
+        return f"{text} for {'+'.join(self.endpoints)}" if self.endpoints else text
 
 
-def seconds_for(calls: int, limits: Iterable[Limit], share: float) -> float:
-    """How long so many calls take at least, when our share of every limit is used and nothing was used before."""
+def rate_for(limits: Iterable[Limit], share: float, per_call: Mapping[str, float]) -> float:
+    """Calls per second that our share of all limits permits, where calls count so much of other units each.
+
+    Limits of some endpoints alone are left out: what part of the calls goes there is not known.
+    """
+    rates = (limit.rate / (_count(limit, per_call) or math.inf) for limit in limits if not limit.endpoints)
+    return min((rate for rate in rates if rate), default=math.inf) * share
+
+
+def seconds_for(
+    calls: int, limits: Iterable[Limit], share: float, per_call: Mapping[str, float] = MappingProxyType({})
+) -> float:
+    """How long so many calls take at least, when our share of every limit is used and nothing was used before.
+
+    Args:
+        per_call: What a call counts on average of other units than requests: unit to number. Limits of some endpoints
+            alone are left out.
+    """
     longest = 0.0
     for limit in limits:
-        windows, rest, interval = 0, calls, 1 / (limit.rate * share)
+        if limit.endpoints:
+            continue
+        counted = math.ceil(calls * _count(limit, per_call))
+        windows, rest, interval = 0, counted, 1 / (limit.rate * share)
         if limit.counted:
-            windows, rest = divmod(max(0, calls - 1), limit.calls(share))
-            rest, interval = rest + (calls > 0), interval / COUNTED_PACE
+            windows, rest = divmod(max(0, counted - 1), limit.calls(share))
+            rest, interval = rest + (counted > 0), interval / COUNTED_PACE
         longest = max(longest, windows * limit.period_seconds + rest * interval)
     return longest
+
+
+def _count(limit: Limit, per_call: Mapping[str, float]) -> float:
+    return 1.0 if limit.unit == REQUESTS else per_call.get(limit.unit, 1.0)

@@ -49,7 +49,12 @@ class Terms:
     @cached_property
     def rules(self) -> tuple[Rule, ...]:
         """The limits, each with our share of it."""
-        return tuple(Rule(limit, self.share) for limit in self.limits)
+        return tuple(Rule(limit, self.share, limit.endpoints) for limit in self.limits)
+
+    @cached_property
+    def endpoints(self) -> frozenset[str]:
+        """Endpoints that have a limit of their own."""
+        return frozenset(endpoint for limit in self.limits for endpoint in limit.endpoints)
 
     @property
     def counted(self) -> bool:
@@ -59,12 +64,20 @@ class Terms:
     @property
     def permitted_rate(self) -> float | None:
         """Share times limit, in calls per second; None where no limit is known."""
-        return self.share * min(limit.rate for limit in self.limits) if self.limits else None
+        wide = [limit.rate for limit in self.limits if not limit.endpoints]
+        return self.share * min(wide) if wide else None
 
-    def spacing_seconds(self, ask: Ask) -> float:
-        """Seconds from a call of this process to its next one, by the limits that take one call at a time."""
-        paced = (limit for limit in self.limits if limit.burst == 1 and not limit.counted)
-        return max((ask.count(limit.unit) * limit.interval_seconds(1.0) for limit in paced), default=0.0)
+    def spacing_seconds(self, ask: Ask) -> dict[str, float]:
+        """Seconds from a call of this process to its next one, by each limit that it counts against one at a time."""
+        paced = (
+            limit
+            for limit in self.limits
+            if limit.burst == 1
+            and not limit.counted
+            and (not limit.endpoints or ask.endpoint in limit.endpoints)
+        )
+        spacing = {limit.name: ask.count(limit.unit) * limit.interval_seconds(1.0) for limit in paced}
+        return {name: seconds for name, seconds in spacing.items() if seconds}
 
     def late_seconds(self, processes: int) -> float:
         """How late a slot may be used.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -37,14 +38,16 @@ def _plan(options: argparse.Namespace) -> int:
     costs = Costs(project.store(), account)
     plans = [costs.day(day, options.troop) for day in days]
     total = sum(plan.total for plan in plans)
-    rate = account.permitted_rate
-    seconds = account.seconds_for(total)
+    per_call = plans[-1].per_call
+    rate = account.rate_for(per_call)
+    seconds = account.seconds_for(total, per_call)
     at_work = _at_work(project)
     warning = None if options.troop else quota_warning(plans[-1], rate, account.resolution_seconds)
     if options.json:
         document = {
             "days": [_as_json(plan) for plan in plans],
             "calls": total,
+            "counts": _counts(plans),
             "answered": sum(sum(plan.done.values()) for plan in plans),
             "saved_by_filters": sum(plan.saved for plan in plans),
             "filters": account.filters.texts,
@@ -63,6 +66,14 @@ def _plan(options: argparse.Namespace) -> int:
     if warning:
         print(f"warning: {warning}")
     return COMPLETE
+
+
+def _counts(plans: Sequence[DayPlan]) -> dict[str, int]:
+    """What the calls to come count of other units than requests."""
+    counts: Counter[str] = Counter()
+    for plan in plans:
+        counts.update({unit: round(plan.total * each) for unit, each in plan.per_call.items()})
+    return dict(counts)
 
 
 def _as_json(plan: DayPlan) -> dict[str, Any]:
@@ -118,8 +129,9 @@ def _known(plan: DayPlan, account: str) -> str:
 def _print_costs(plans: Sequence[DayPlan], project: Project, seconds: float | None, at_work: int) -> None:
     account = project.account
     total, answered = sum(plan.total for plan in plans), sum(sum(plan.done.values()) for plan in plans)
-    said = f"{total:,} calls to come, {answered:,} answered already"
-    rate = account.permitted_rate
+    counts = "".join(f" ({number:,} {unit})" for unit, number in _counts(plans).items())
+    said = f"{total:,} calls to come{counts}, {answered:,} answered already"
+    rate = account.rate_for(plans[-1].per_call)
     if seconds is None or rate is None:
         print(f"{said}; how long that takes is known once the vendor's capacity was found (the rate is auto)")
     else:

@@ -76,7 +76,7 @@ def _status(options: argparse.Namespace) -> int:
     warning = None
     if known and account.permitted_rate is not None:
         plan = Costs(store, account).day(known[-1])
-        warning = quota_warning(plan, account.permitted_rate, account.resolution_seconds)
+        warning = quota_warning(plan, account.rate_for(plan.per_call), account.resolution_seconds)
     if options.json:
         document = {
             "days": [_status_as_json(each) for each in days],

@@ -44,6 +44,8 @@ E = TypeVar("E", bound=VendorError)
 
 BACKOFF_FIRST_SECONDS: Final = 0.5
 BACKOFF_MOST_SECONDS: Final = 30.0
+LONGEST_WAIT_SECONDS: Final = 26 * 3600.0
+"""A call that would have to wait for longer ends the harvest: a month's quota is used up."""
 MAX_REDIRECTS: Final = 3
 EXCERPT_CHARACTERS: Final = 2000
 
@@ -223,7 +225,7 @@ class VendorClient:
         Raises:
             VendorError: The subclass says why.
             ConfigurationError: The host's certificate is not trusted.
-            BudgetError: The budget gave no slot.
+            BudgetError: The budget gave no slot, or none within 26 hours.
             StoppedError: ``stop`` or ``ended`` before an attempt could be sent.
         """
         usage = usage or Usage()
@@ -370,7 +372,11 @@ class VendorClient:
             try:
                 slot = stack.enter_context(
                     self._budget.slot(
-                        endpoint=endpoint, work_class=work_class, stopped=stopped, counts=counts
+                        endpoint=endpoint,
+                        work_class=work_class,
+                        deadline_seconds=LONGEST_WAIT_SECONDS,
+                        stopped=stopped,
+                        counts=counts,
                     )
                 )
             except StoppedError:

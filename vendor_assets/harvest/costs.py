@@ -38,7 +38,7 @@ from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.storage.roster import Roster, Troop
-from vendor_assets.vendors.base import Asset, DataGroup, Vendor
+from vendor_assets.vendors.base import Asset, DataGroup, PlannedRequest, Vendor
 
 logger = get_logger(__name__)
 
@@ -66,6 +66,7 @@ class DayPlan:
         by_troop: All calls of a troop's day, answered or not, by its name, the largest first.
         whole_by_key: The same by partition key and asset.
         to_come: Calls to come by troop's partition key, the largest first.
+        per_call: What a call counts on average of other units than requests, by unit: ``{"queries": 4.2}``.
     """
 
     day: date
@@ -80,6 +81,7 @@ class DayPlan:
     by_troop: dict[str, int]
     whole_by_key: dict[str, dict[str, int]]
     to_come: dict[str, int]
+    per_call: dict[str, float]
 
     @property
     def total(self) -> int:
@@ -138,6 +140,8 @@ class Costs:
         self._rosters: dict[date, Roster] = {}
         self._finishes: dict[tuple[Asset, date, str | None], Finish | None] = {}
         self._counted: dict[tuple[str, date, Filters, tuple[tuple[int, int], ...]], int] = {}
+        self._built: Counter[str] = Counter()
+        self._units: dict[str, Counter[str]] = {}
 
     def day(self, day: date, only: Sequence[str] = ()) -> DayPlan:
         """What one day will cost.
@@ -185,7 +189,26 @@ class Costs:
             by_troop=dict(by_troop.most_common()),
             whole_by_key=whole,
             to_come=dict(to_come.most_common()),
+            per_call=self._per_call({asset: calls[asset] + done[asset] for asset in calls}, window),
         )
+
+    def _per_call(self, whole: Mapping[str, int], window: Window) -> dict[str, float]:
+        """What a call counts on average, by the requests that were built to count them."""
+        self._build("troops", [self._vendor.troops(window)])
+        self._build("warriors", [self._vendor.warriors("0", window)])
+        units: Counter[str] = Counter()
+        for asset, counted in self._units.items():
+            for unit, number in counted.items():
+                units[unit] += number * whole[asset] / self._built[asset]  # type: ignore[assignment]
+        return {unit: number / max(1, sum(whole.values())) for unit, number in units.items()}
+
+    def _build(self, asset: Asset, planned: Sequence[PlannedRequest]) -> int:
+        """How many requests these are; what they count is noted."""
+        units = self._units.setdefault(asset, Counter())
+        self._built[asset] += len(planned)
+        for each in planned:
+            units.update(self._vendor.counts(each.request))
+        return len(planned)
 
     # One troop
 
@@ -286,7 +309,7 @@ class Costs:
             if filters.warriors.takes(each["warrior_id"], each["name"])
         ]
         lists = sum(
-            len(self._vendor.data_groups_of(troop.id, some, window))
+            self._build("data_groups", self._vendor.data_groups_of(troop.id, some, window))
             for some in in_batches(taken, self._vendor.warriors_at_once)
         )
         return self._pages("data_groups", source, troop.key, lists=lists)
@@ -312,11 +335,13 @@ class Costs:
                 continue
             if groups and groups not in shapes:
                 of_day = (groups, window, self._resolution_seconds)
-                shapes[groups] = len(self._vendor.performance_data(troop.id, warrior_id, *of_day))
+                planned = self._vendor.performance_data(troop.id, warrior_id, *of_day)
+                shapes[groups] = self._build("performance_data", planned)
             requests += shapes.get(groups, 0)
         for some in in_batches(several.items(), at_once):
             of_some = (dict(some), window, self._resolution_seconds)
-            requests += len(self._vendor.performance_data_of(troop.id, *of_some))
+            planned = self._vendor.performance_data_of(troop.id, *of_some)
+            requests += self._build("performance_data", planned)
         return requests
 
     def _signature(self, window: Window) -> tuple[tuple[int, int], ...]:
@@ -413,7 +438,7 @@ def quota_warning(plan: DayPlan, permitted_rate: float | None, resolution_second
 
     Args:
         plan: A day with all of its troops.
-        permitted_rate: Calls per second that quota and share permit; None where the quota is not known.
+        permitted_rate: Such calls per second that quota and share permit; None where the quota is not known.
     """
     if permitted_rate is None:
         return None

@@ -152,10 +152,10 @@ def _demand(account: Account, store: StoreResource) -> Finding:
     filters = f"; filters: {account.filters}" if account.filters else ""
     if plan.shape_from is None:
         return Finding("demand", "well", f"not known before the first harvest{filters}")
-    warning = quota_warning(plan, account.permitted_rate, account.resolution_seconds)
+    warning = quota_warning(plan, account.rate_for(plan.per_call), account.resolution_seconds)
     if warning:
         return Finding("demand", "warning", warning)
-    rate = account.permitted_rate
+    rate = account.rate_for(plan.per_call)
     part = f", {plan.whole / (rate * DAY_SECONDS):.1%} of the quota" if rate else ""
     return Finding("demand", "well", f"a day needs about {plan.whole:,} calls{part}{filters}")
 

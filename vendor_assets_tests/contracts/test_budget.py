@@ -107,6 +107,36 @@ def test_a_call_counts_what_it_says(account: Account) -> None:
     assert sent[-1] - sent[0] == pytest.approx(sum(counts[:-1]) * STEP, abs=1e-3)
 
 
+def test_a_limit_of_some_endpoints_holds_up_nothing_else(account: Account) -> None:
+    """Lists keep to theirs over two processes, while data goes on at the account's own."""
+    limits = Limit.parse_all(["20/s", "60/min for hosts+tags"])
+    one, two = account.member(limits=limits), account.member(limits=limits)
+    sent: dict[str, list[float]] = {"hosts": [], "data": []}
+    budgets = itertools.cycle((one, two))
+    for _ in range(4):
+        sent["hosts"].append(account.call(next(budgets), endpoint="hosts"))
+        sent["data"] += [account.call(next(budgets), endpoint="data") for _ in range(9)]
+    lists = [b - a for a, b in itertools.pairwise(sent["hosts"])]
+    assert min(lists) >= 1.0
+    assert max(lists) < 1.1
+    data = sorted(sent["data"])
+    assert min(b - a for a, b in itertools.pairwise(data)) == pytest.approx(STEP, abs=1e-4)
+
+
+def test_a_months_quota_that_is_used_up_is_not_waited_for(account: Account) -> None:
+    """Who accepts a day's wait is told at once how long it would be; after that time the next call is permitted."""
+    budget = account.member(limits=Limit.parse_all(["5 dollars/month", "20/s"]))
+    for _ in range(5):
+        account.call(budget, counts={"dollars": 1})
+    account.call(budget, counts={"dollars": 0})
+    before = account.clock.now
+    with pytest.raises(BudgetDeadlineError, match=r"would wait 3[01] d.* longer than 26 h: the quota is used up"):
+        account.call(budget, counts={"dollars": 1}, deadline_seconds=26 * 3600.0)
+    assert account.clock.now - before < 1.0
+    account.clock.advance(32 * 86_400.0)
+    account.call(budget, counts={"dollars": 1}, deadline_seconds=26 * 3600.0)
+
+
 @pytest.mark.parametrize("number", [1, 5])
 def test_what_is_voided_gives_back_no_more_than_it_took(account: Account, number: int) -> None:
     """After a hold the next call still comes after all that the last one counted."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vendor_assets.budget import Limit, seconds_for
+from vendor_assets.budget import Limit, rate_for, seconds_for
 from vendor_assets.budget.headers import (
     LONGEST_HOLD_SECONDS,
     LONGEST_PERIOD_SECONDS,
@@ -34,6 +34,7 @@ NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
         (" 100 / H ", 100, 3600.0),
         ("100000/day", 100_000, 86_400.0),
         ("7/minute", 7, 60.0),
+        ("50/month", 50, 31 * 86_400.0),
     ],
 )
 def test_rates_are_read(text: str, amount: int, seconds: float) -> None:
@@ -49,6 +50,28 @@ def test_wrong_rates_are_named(text: str) -> None:
     with pytest.raises(ConfigurationError, match="1000/min") as caught:
         Limit.parse(text)
     assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("3000 queries/min", Limit(3000, 60.0, unit="queries")),
+        ("100/h for tags+hosts", Limit(100, 3600.0, endpoints=("hosts", "tags"))),
+        ("5 points/s burst 10 for query", Limit(5, 1.0, burst=10, unit="points", endpoints=("query",))),
+    ],
+)
+def test_what_is_counted_and_where(text: str, limit: Limit) -> None:
+    """A limit may count something else than calls, and only those of some endpoints; as text it is read again."""
+    assert Limit.parse(text) == limit
+    assert Limit.parse(str(limit)) == limit
+
+
+def test_what_a_call_counts_is_in_the_time_it_takes() -> None:
+    """Five queries a call: 3,000 queries a minute are 600 calls; an endpoint's own limit is not known to matter."""
+    limits = Limit.parse_all(["6000/min", "3000 queries/min", "1/h for lists"])
+    assert seconds_for(600, limits, 1.0, {"queries": 5.0}) == pytest.approx(60.0)
+    assert rate_for(limits, 1.0, {"queries": 5.0}) == pytest.approx(10.0)
+    assert rate_for(limits, 0.5, {"queries": 0.0}) == pytest.approx(50.0)
 
 
 def test_limits_of_one_account_are_told_apart() -> None:

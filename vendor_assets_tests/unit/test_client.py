@@ -80,7 +80,7 @@ class Ledger:
     ) -> Iterator[Ledger]:
         """Give a slot."""
         self.counts.append(dict(counts or {}))
-        assert deadline_seconds is None
+        assert deadline_seconds == client_module.LONGEST_WAIT_SECONDS
         self.meanwhile()
         if stopped is not None and stopped():
             raise StoppedError("nobody wants this slot")

@@ -40,7 +40,8 @@ def metadata_of_plan(plan: DayPlan, account: Account, now: datetime) -> dict[str
         "planned_reused": sum(plan.done.values()),
         "planned_from_lists_of": plan.shape_from.isoformat() if plan.shape_from else "no day yet: a guess",
     }
-    permitted_rate, seconds = account.permitted_rate, account.seconds_for(plan.total)
+    permitted_rate = account.rate_for(plan.per_call)
+    seconds = account.seconds_for(plan.total, plan.per_call)
     if permitted_rate and seconds is not None:
         metadata |= {
             "planned_share_of_day_quota": round(plan.whole / (permitted_rate * 86_400), 4),
@@ -63,8 +64,8 @@ def quota_check(names: Names, partitions: dg.PartitionsDefinition[Any]) -> dg.As
 
 def within_quota(plan: DayPlan, account: Account) -> dg.AssetCheckEvaluation:
     """Check that a day's calls fit into a day's quota; a warning names the largest troops and what to change."""
-    warning = quota_warning(plan, account.permitted_rate, account.resolution_seconds)
-    rate = account.permitted_rate
+    warning = quota_warning(plan, account.rate_for(plan.per_call), account.resolution_seconds)
+    rate = account.rate_for(plan.per_call)
     share = f", {plan.whole / (rate * 86_400):.2%} of a day's quota" if rate else ""
     known = plan.shape_from is not None
     return dg.AssetCheckEvaluation(
