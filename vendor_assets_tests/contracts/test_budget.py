@@ -130,7 +130,9 @@ def test_a_months_quota_that_is_used_up_is_not_waited_for(account: Account) -> N
         account.call(budget, counts={"dollars": 1})
     account.call(budget, counts={"dollars": 0})
     before = account.clock.now
-    with pytest.raises(BudgetDeadlineError, match=r"would wait 3[01] d.* longer than 26 h: the quota is used up"):
+    with pytest.raises(
+        BudgetDeadlineError, match=r"would wait 3[01] d.* longer than 26 h: the quota is used up"
+    ):
         account.call(budget, counts={"dollars": 1}, deadline_seconds=26 * 3600.0)
     assert account.clock.now - before < 1.0
     account.clock.advance(32 * 86_400.0)
