@@ -9,16 +9,17 @@ A case is a JSON file; docs/vendors.md describes it. No server is needed::
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, cast, get_args
 
 import pyarrow as pa
 
 from vendor_assets.days import Window, day_window, parse_day, parse_time_zone
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
+from vendor_assets.presentable import presentable
 from vendor_assets.tables import TABLES
 from vendor_assets.vendors.base import (
     COLUMNS,
@@ -29,21 +30,12 @@ from vendor_assets.vendors.base import (
     Request,
     Response,
     Vendor,
+    is_name,
 )
 
 _EXPECTED: Final = ("rows", "failure", "verdict")
 _VERDICTS: Final = ("throttled", "gone", "refused")
-_OPTIONAL: Final = (
-    "day",
-    "time_zone",
-    "troop_id",
-    "warrior_id",
-    "data_groups",
-    "resolution_seconds",
-    "request",
-    "asked_at",
-    "more",
-)
+_GROUPS: Final = "an object, name to a list of value names"
 
 
 def check_cases(vendor: Vendor, folder: Path) -> list[str]:
@@ -57,11 +49,11 @@ def check_cases(vendor: Vendor, folder: Path) -> list[str]:
         raise ConfigurationError(f"no case in {str(folder)!r}; give a folder of JSON files")
     found: list[str] = []
     for path in paths:
-        case = _read(path)
         try:
-            found += [f"{path.name}: {what}" for what in check_case(vendor, case, path.name)]
-        except ConfigurationError:
-            raise
+            case = _read(path)
+            found += [f"{path.name}: {what}" for what in check_case(vendor, case)]
+        except ConfigurationError as error:
+            raise ConfigurationError(f"case {path.name}: {' '.join(str(error).split())}") from error
         except Exception as error:  # noqa: BLE001  a stranger's code may raise anything
             said = " ".join(str(error).split())[:200]
             found.append(
@@ -74,36 +66,108 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         case = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"case {path.name}: it is not JSON: {error}") from error
-    if not isinstance(case, dict) or case.get("asset") not in get_args(Asset):
-        raise ConfigurationError(f"case {path.name}: 'asset' is one of {', '.join(get_args(Asset))}")
-    unknown = sorted(case.keys() - {"asset", "pages", *_EXPECTED, *_OPTIONAL})
-    if unknown:
-        raise ConfigurationError(
-            f"case {path.name}: {unknown[0]!r} is unknown; accepted are {', '.join(_OPTIONAL)}"
-        )
-    pages = case.get("pages")
-    if not isinstance(pages, list) or not pages or not all(isinstance(page, dict) for page in pages):
-        raise ConfigurationError(
-            f"case {path.name}: 'pages' is a list of objects with status, headers and body"
-        )
+        raise ConfigurationError(f"it is not JSON: {error}") from error
+    if not isinstance(case, dict) or "asset" not in case:
+        raise ConfigurationError("it is no object with 'asset', 'pages' and what is expected")
+    for name, value in case.items():
+        if name not in _FORMS:
+            raise ConfigurationError(
+                f"{presentable(name, 40)!r} is unknown; accepted are {', '.join(_FORMS)}"
+            )
+        fits, accepted = _FORMS[name]
+        if not fits(value):
+            raise ConfigurationError(f"{name!r} is {accepted}, not {presentable(json.dumps(value), 60)}")
+    if "pages" not in case:
+        raise ConfigurationError(f"'pages' is missing; it is {_FORMS['pages'][1]}")
     if len([name for name in _EXPECTED if name in case]) != 1:
-        raise ConfigurationError(f"case {path.name}: give one of {', '.join(_EXPECTED)}")
-    if "verdict" in case and case["verdict"] not in _VERDICTS:
-        raise ConfigurationError(f"case {path.name}: 'verdict' is one of {', '.join(_VERDICTS)}")
-    rows = case.get("rows", [])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ConfigurationError(f"case {path.name}: 'rows' is a list of objects, column to value")
+        raise ConfigurationError(f"give one of {', '.join(_EXPECTED)}")
+    if case["asset"] == "performance_data" and "data_groups" not in case:
+        raise ConfigurationError(f"'data_groups' is {_GROUPS}, and is missing")
+    columns = COLUMNS[case["asset"]]
+    if unknown := sorted({name for row in case.get("rows", ()) for name in row} - {*columns}):
+        raise ConfigurationError(
+            f"'rows' has {presentable(unknown[0], 40)!r}; accepted are {', '.join(columns)}"
+        )
     return case
 
 
-def check_case(vendor: Vendor, case: Mapping[str, Any], name: str = "") -> Iterator[str]:
+def _is_text(value: object) -> bool:
+    return value == "" or is_name(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return value is None or isinstance(value, float) or (_is_whole(value) and abs(cast("int", value)) < 1e300)
+
+
+def _is_time(value: object) -> bool:
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value).astimezone(UTC).year > 1
+    except (ValueError, OverflowError):
+        return False
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _are_pages(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_page, value))
+
+
+def _is_page(page: object) -> bool:
+    if not isinstance(page, dict) or page.keys() - {"status", "headers", "body"}:
+        return False
+    status, headers, body = page.get("status", 200), page.get("headers", {}), page.get("body", "")
+    known = _is_whole(status) and 100 <= status < 600 and isinstance(headers, dict)
+    return known and all(map(_is_text, headers.values())) and (not isinstance(body, str) or _is_text(body))
+
+
+def _is_row(row: object) -> bool:
+    if not isinstance(row, dict):
+        return False
+    forms = {"value": _is_number, "weight": _is_number, "value_names": _are_texts}
+    forms |= {"timeslice_start": _is_time, "timeslice_end": _is_time}
+    return all(
+        forms.get(name, lambda each: each is None or _is_text(each))(value) for name, value in row.items()
+    )
+
+
+_FORMS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "asset": (lambda value: value in get_args(Asset), f"one of {', '.join(get_args(Asset))}"),
+    "day": (_is_text, "a date like 2026-11-20"),
+    "time_zone": (_is_text, "a time zone's name like UTC"),
+    "asked_at": (_is_time, "a time like 2026-11-21T00:00:00Z"),
+    "troop_id": (_is_text, "a text"),
+    "warrior_id": (_is_text, "a text"),
+    "data_groups": (
+        lambda value: isinstance(value, dict) and bool(value) and all(map(_are_texts, value.values())),
+        _GROUPS,
+    ),
+    "resolution_seconds": (lambda value: _is_whole(value) and value > 0, "a whole number from 1 on"),
+    "request": (lambda value: _is_whole(value) and value >= 0, "a whole number from 0 on"),
+    "more": (lambda value: isinstance(value, bool), "true or false"),
+    "pages": (_are_pages, "a list of objects with status (a number), headers (texts) and body"),
+    "rows": (
+        lambda value: isinstance(value, list) and all(map(_is_row, value)),
+        "a list of objects, column to value, with times as texts",
+    ),
+    "failure": (is_name, "a part of the message"),
+    "verdict": (lambda value: value in _VERDICTS, f"one of {', '.join(_VERDICTS)}"),
+}
+"""What a case may hold, whether a value fits, and what is accepted."""
+
+
+def check_case(vendor: Vendor, case: Mapping[str, Any]) -> Iterator[str]:
     """What of one case is read otherwise than expected."""
     if "verdict" in case:
-        planned, pages = _asked(vendor, case, name)
+        planned, pages = _asked(vendor, case)
         yield from _verdict(vendor, planned.request, pages[-1], case["verdict"])
         return
-    reading = read_pages(vendor, case, name)
+    reading = read_pages(vendor, case)
     failure = case.get("failure")
     yield from reading.wrong
     if reading.refused:
@@ -139,14 +203,14 @@ class Reading:
         return self
 
 
-def read_pages(vendor: Vendor, case: Mapping[str, Any], name: str = "") -> Reading:
+def read_pages(vendor: Vendor, case: Mapping[str, Any]) -> Reading:
     """Read the pages of a case, each twice, and the way from one to the next.
 
     Raises:
         ConfigurationError: The case asks for something that the dialect does not plan.
     """
     asset: Asset = case["asset"]
-    planned, pages = _asked(vendor, case, name)
+    planned, pages = _asked(vendor, case)
     reading = Reading()
     asked: list[Request] = [planned.request]
     for number, page in enumerate(pages, 1):
@@ -195,20 +259,20 @@ def read_pages(vendor: Vendor, case: Mapping[str, Any], name: str = "") -> Readi
     return reading
 
 
-def _asked(vendor: Vendor, case: Mapping[str, Any], name: str) -> tuple[PlannedRequest, list[Response]]:
+def _asked(vendor: Vendor, case: Mapping[str, Any]) -> tuple[PlannedRequest, list[Response]]:
     """The request that the case's first page answers, and its pages."""
     moment = _asked_at(case)
-    return planned_request(vendor, case, name), [_response(page, moment) for page in case["pages"]]
+    return planned_request(vendor, case), [_response(page, moment) for page in case["pages"]]
 
 
-def planned_request(vendor: Vendor, case: Mapping[str, Any], name: str = "") -> PlannedRequest:
+def planned_request(vendor: Vendor, case: Mapping[str, Any]) -> PlannedRequest:
     """The request that a case's first page answers.
 
     Raises:
         ConfigurationError: The dialect plans none for what the case says.
     """
     day, vendor = _day(case), vendor.at(_asked_at(case))
-    troop, warrior = str(case.get("troop_id", "1")), str(case.get("warrior_id", "1"))
+    troop, warrior = case.get("troop_id", "1"), case.get("warrior_id", "1")
     if case["asset"] == "troops":
         planned = [vendor.troops(day)]
     elif case["asset"] == "warriors":
@@ -216,19 +280,12 @@ def planned_request(vendor: Vendor, case: Mapping[str, Any], name: str = "") -> 
     elif case["asset"] == "data_groups":
         planned = vendor.data_groups_of(troop, [warrior], day)
     else:
-        told = case.get("data_groups")
-        if not isinstance(told, dict) or not told:
-            raise ConfigurationError(
-                f"case {name}: 'data_groups' is an object, name to a list of value names"
-            )
-        groups = [DataGroup(group, tuple(values)) for group, values in told.items()]
-        planned = vendor.performance_data_of(
-            troop, {warrior: groups}, day, int(case.get("resolution_seconds", 3600))
-        )
-    number = case.get("request", 0)
-    if not isinstance(number, int) or not 0 <= number < len(planned):
-        message = f"case {name}: 'request' is {number!r}; {len(planned)} are planned, counted from 0"
-        raise ConfigurationError(message)
+        groups = [DataGroup(group, tuple(values)) for group, values in case["data_groups"].items()]
+        resolution = case.get("resolution_seconds", 3600)
+        planned = vendor.performance_data_of(troop, {warrior: groups}, day, resolution)
+    number: int = case.get("request", 0)
+    if number >= len(planned):
+        raise ConfigurationError(f"'request' is {number}; {len(planned)} are planned, counted from 0")
     return planned[number]
 
 
@@ -237,15 +294,15 @@ def _asked_at(case: Mapping[str, Any]) -> datetime:
 
 
 def _day(case: Mapping[str, Any]) -> Window:
-    zone = parse_time_zone(str(case.get("time_zone", "UTC")))
-    return day_window(parse_day(str(case.get("day", "2026-11-20"))), zone)
+    zone = parse_time_zone(case.get("time_zone", "UTC"))
+    return day_window(parse_day(case.get("day", "2026-11-20")), zone)
 
 
 def _response(page: Mapping[str, Any], fetched_at: datetime) -> Response:
     body = page.get("body", "")
     text = body if isinstance(body, str) else json.dumps(body)
-    headers = {str(name).lower(): str(value) for name, value in page.get("headers", {}).items()}
-    return Response(int(page.get("status", 200)), headers, text.encode(), fetched_at)
+    headers = {name.lower(): value for name, value in page.get("headers", {}).items()}
+    return Response(page.get("status", 200), headers, text.encode(), fetched_at)
 
 
 def _verdict(vendor: Vendor, request: Request, page: Response, expected: str) -> Iterator[str]:

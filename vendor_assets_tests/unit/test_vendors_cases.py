@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ PAGED: dict[str, Any] = {
 }
 SINGLE = {"asset": "troops", "pages": [{"body": TWO}], "rows": [{"troop_id": "8"}]}
 SLOW = {"asset": "troops", "pages": [{"status": 429}], "verdict": "throttled"}
+DATA = {"asset": "performance_data", "data_groups": {"Apdex": ["score"]}, "pages": [{}], "rows": []}
 HTML = {"asset": "troops", "pages": [{"body": "<html>"}], "failure": "not JSON"}
 
 
@@ -114,12 +116,44 @@ def test_what_is_read_otherwise_is_a_line(
         (SINGLE | {"day": "soon"}, "is not a date"),
         ({"asset": "troops", "pages": [{}], "verdict": "fine"}, "'verdict' is one of"),
         ({"asset": "performance_data", "pages": [{}], "rows": []}, "'data_groups' is an object"),
+        ([], "it is no object"),
+        ({"asset": ["troops"], "pages": [{}], "rows": []}, "'asset' is one of"),
+        ({"asset": "troops", "rows": []}, "'pages' is missing"),
+        (SINGLE | {"day": 20261120}, "'day' is a date"),
+        (SINGLE | {"time_zone": "Mars/Olympus"}, "is unknown"),
+        (SINGLE | {"asked_at": "noon"}, "'asked_at' is a time"),
+        (SINGLE | {"asked_at": "9999-12-31T23:59:59-23:00"}, "'asked_at' is a time"),
+        (SINGLE | {"asset": "warriors", "troop_id": 7}, "'troop_id' is a text, not 7"),
+        (SINGLE | {"request": "0"}, "'request' is a whole number"),
+        (SINGLE | {"request": True}, "'request' is a whole number"),
+        (SINGLE | {"request": -1}, "'request' is a whole number"),
+        (SINGLE | {"more": 1}, "'more' is true or false"),
+        (SINGLE | {"pages": [{"status": "200"}]}, "'pages' is a list"),
+        (SINGLE | {"pages": [{"status": 2000}]}, "'pages' is a list"),
+        (SINGLE | {"pages": [{"headers": ["Link"]}]}, "'pages' is a list"),
+        (SINGLE | {"pages": [{"headers": {"Link": None}}]}, "'pages' is a list"),
+        (SINGLE | {"pages": [{"body": "\ud800"}]}, "'pages' is a list"),
+        (SINGLE | {"pages": [{"bodies": {}}]}, "'pages' is a list"),
+        (SINGLE | {"rows": {}}, "'rows' is a list"),
+        (SINGLE | {"rows": [{"troop": "8"}]}, "'rows' has 'troop'; accepted are troop_id"),
+        (SINGLE | {"rows": [{"troop_id": 8}]}, "'rows' is a list"),
+        ({"asset": "troops", "pages": [{}], "failure": None}, "'failure' is a part"),
+        ({"asset": "troops", "pages": [{}], "failure": ""}, "'failure' is a part"),
+        (DATA | {"data_groups": {}}, "'data_groups' is an object"),
+        (DATA | {"data_groups": {"Apdex": "score"}}, "'data_groups' is an object"),
+        (DATA | {"resolution_seconds": 0}, "'resolution_seconds' is a whole number"),
+        (DATA | {"resolution_seconds": 90}, "resolution 90 s cannot be had"),
+        (DATA | {"rows": [{"timeslice_start": "soon"}]}, "'rows' is a list"),
+        (DATA | {"rows": [{"value": "0.5"}]}, "'rows' is a list"),
+        (DATA | {"rows": [{"value": 10**400}]}, "'rows' is a list"),
+        (DATA | {"data_groups": {"Apdex": []}}, "0 are planned"),
     ],
 )
 def test_a_file_that_is_no_case_is_refused(tmp_path: Path, case: object, said: str) -> None:
     """In one line that says what is accepted."""
-    with pytest.raises(ConfigurationError, match=said) as refused:
+    with pytest.raises(ConfigurationError, match=re.escape(said)) as refused:
         _found(tmp_path, case)
+    assert str(refused.value).startswith("case case.json: ")
     assert "\n" not in str(refused.value)
 
 
