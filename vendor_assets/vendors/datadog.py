@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 from math import ceil, gcd, isfinite
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self, TypeVar
 from urllib.parse import quote_plus
 
 from vendor_assets.days import Window
@@ -78,7 +78,8 @@ _LISTED: Final = frozenset(
 )  # fmt: skip
 """Fields of a host as documented; others are reported as new."""
 _HOST: Final = re.compile(r"[\w.:/-]+")
-"""Hosts that can stand in a query: the characters of a tag. Source: getting_started/tagging."""
+"""Hosts that can stand in a query: the characters of a tag. Source: getting_started/tagging. Their names keep capitals
+(DataDog/documentation#10132)."""
 _METRIC: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_.]*")
 """Source: metrics/custom_metrics, "Naming custom metrics"."""
 _TAG: Final = re.compile(r"[a-z][\w./-]{0,199}")
@@ -86,6 +87,8 @@ _PATTERN: Final = re.compile(r"[a-zA-Z0-9_.*]+")
 _QUERY: Final = re.compile(r"(avg|sum):(.*)\{host IN \((.*)\)\} by \{host\}.*", re.DOTALL)
 _NEW_YEAR_2000: Final = 946_684_800
 _NEW_YEAR_2100: Final = 4_102_444_800
+
+T = TypeVar("T")
 
 
 class Datadog(Vendor):
@@ -146,7 +149,7 @@ class Datadog(Vendor):
             if not right:
                 shown = f"VENDOR_OPTIONS has {name}={presentable(given[name], 100)}"
                 raise ConfigurationError(f"{shown}; {cls.title} accepts {cls.options[name]}")
-        return cls(tag, (() if counts == ["none"] else tuple(counts)) if counts else None)
+        return cls(tag, tuple(counts) or None)  # none is a pattern that no metric fits
 
     def auth(self, keys: Keys) -> Mapping[str, str]:
         """Both keys' headers."""
@@ -378,13 +381,22 @@ class _Document:
         """Documents of this window, as full as they may be; a unit is in one, unless it is larger than that."""
         some: list[_Unit] = []
         for unit in units:
-            for part in [unit] if self._holds([unit]) else [replace(unit, asks=(ask,)) for ask in unit.asks]:
-                if some and not self._holds([*some, part]):
+            for number, part in enumerate(self._parts(unit)):
+                # Parts of a unit have the same leaves, so each is in a document of its own.
+                if some and (number or not self._holds([*some, part])):
                     yield replace(self, units=tuple(some))
                     some = []
                 some.append(part)
         if some:
             yield replace(self, units=tuple(some))
+
+    def _parts(self, unit: _Unit) -> list[_Unit]:
+        """A unit in the fewest parts, by its queries, that a document can hold each."""
+        for count in range(1, len(unit.asks)):
+            parts = [replace(unit, asks=asks) for asks in _evenly(unit.asks, ceil(len(unit.asks) / count))]
+            if all(self._holds([part]) for part in parts):
+                return parts
+        return [replace(unit, asks=(ask,)) for ask in unit.asks]
 
     def _holds(self, units: Sequence[_Unit]) -> bool:
         return (
@@ -426,10 +438,10 @@ def _cut(day: Window, step: int) -> list[Window]:
     return [Window(instant(start * step), instant(end * step)) for start, end in edges]
 
 
-def _evenly(hosts: Sequence[str], most: int) -> Iterator[tuple[str, ...]]:
-    """Hosts in the fewest batches of about equal size."""
-    size = ceil(len(hosts) / ceil(len(hosts) / most))
-    return (tuple(hosts[at : at + size]) for at in range(0, len(hosts), size))
+def _evenly(several: Sequence[T], most: int) -> Iterator[tuple[T, ...]]:
+    """In the fewest batches of about equal size."""
+    size = ceil(len(several) / ceil(len(several) / most))
+    return (tuple(several[at : at + size]) for at in range(0, len(several), size))
 
 
 def _in_batches(hosts: Iterable[str], room: int) -> Iterator[list[str]]:

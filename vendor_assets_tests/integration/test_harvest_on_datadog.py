@@ -186,6 +186,22 @@ def test_an_error_with_status_200_is_none_of_the_data(tmp_path: Path, vendor: Ru
     assert not finished.json["complete"]
 
 
+def test_both_keys_are_needed(tmp_path: Path) -> None:
+    """A second key that is missing is told before any call, a wrong one with the first answer that refuses it."""
+    with simulator(application_key="right", now=NOW.isoformat()) as vendor:
+        running = command(tmp_path / "none", vendor, VENDOR_APPLICATION_KEY="")
+        finished = running.run(*HARVEST, DAY.isoformat())
+        assert finished.code != 0
+        assert "VENDOR_APPLICATION_KEY" in finished.out + finished.err
+        assert vendor.calls() == 0
+        finished = command(tmp_path / "wrong", vendor).run(*HARVEST, DAY.isoformat())
+        assert finished.code != 0
+        assert "key" in finished.out + finished.err
+        assert vendor.calls() <= 2
+        few = {"VENDOR_ASSETS_VALUES": "HttpDispatcher.call_count", **CHECKOUT}
+        assert harvest(tmp_path / "right", vendor, VENDOR_APPLICATION_KEY="right", **few)
+
+
 def test_pages_of_hosts_with_the_same_service_are_no_endless_list(tmp_path: Path) -> None:
     """More hosts than a page holds, all of two services: each page names the same services, and the list ends."""
     with simulator(troops=2, warriors=1100, data_groups=1, churn=False, now=NOW.isoformat()) as vendor:
