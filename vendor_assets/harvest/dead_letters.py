@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any, get_args
@@ -131,8 +131,24 @@ class DeadLetters:
         Args:
             versions: Object key to the etag of what is known already and is not read again.
         """
-        listed = self._store.list(layout.dead_letters_prefix())
-        infos = [info for info in listed if versions.get(info.key) != info.etag]
+        days = self.changed_days(versions)
+        return [each for day in sorted(days) for each in self.read(days[day])]
+
+    def changed_days(self, versions: Mapping[str, str]) -> dict[str, list[ObjectInfo]]:
+        """The objects of partitions that have dead letters, or discarded ones, by day; none of them is read.
+
+        Args:
+            versions: Object key to the etag of what is known already and left out.
+        """
+        days: dict[str, list[ObjectInfo]] = {}
+        for info in self._store.list(layout.dead_letters_prefix()):
+            if versions.get(info.key) != info.etag:
+                names = layout.parse_dead_letters_key(info.key)
+                days.setdefault(names[1].isoformat() if names else "", []).append(info)
+        return days
+
+    def read(self, infos: Sequence[ObjectInfo]) -> list[tuple[ObjectInfo, DeadPartition]]:
+        """The partitions in some objects; those that are gone by now are left out."""
         found = map_concurrently(self._shown, [info.key for info in infos])
         return [(info, each) for info, each in zip(infos, found, strict=True) if each is not None]
 

@@ -95,9 +95,9 @@ def test_a_day_without_a_roster_has_no_runs(bench: Bench, settings: Account) -> 
 
 def test_looking_back_asks_for_what_is_there(bench: Bench, settings: Account) -> None:
     """Only troops that have performance data are fetched anew, as a backfill, and only their performance data."""
-    assert look_back_runs(bench.store, settings, DAY, run_key="k") == []
+    assert look_back_runs(bench.store, settings, [DAY], run_key="k") == []
     bench.chain(click("r2"), "1", "2")
-    (run,) = look_back_runs(bench.store, settings, DAY, run_key="k")
+    (run,) = look_back_runs(bench.store, settings, [DAY], run_key="k")
     assert partitions_of(run) == [f"{DAY}|2", f"{DAY}|1"]
     assert run.run_config["ops"]["harvest_partitions"]["config"]["assets"] == ["performance_data"]
     assert (run.tags[CLASS_TAG], run.tags[TRIGGER_TAG]) == ("backfill", LOOK_BACK)

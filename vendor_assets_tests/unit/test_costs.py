@@ -78,6 +78,15 @@ def test_a_day_costs_what_the_one_before_did(bench: Bench) -> None:
     assert found.by_troop == {"troop 1": 6, "troop 2": 3, "troop 3": 1}
 
 
+def test_in_a_hurry_the_rest_is_taken_to_be_alike(bench: Bench) -> None:
+    """A day of very many troops is estimated in time: those that were not looked at cost what the others do."""
+    harvested(bench, DAY, "r1")
+    in_time = iter([False, True, True])
+    found = Costs(bench.store, Wanted(), lambda: next(in_time, True)).day(NEXT)
+    assert (found.troops, found.unknown, len(set(found.to_come.values()))) == (3, 2, 1)
+    assert Costs(bench.store, Wanted(), lambda: True).day(NEXT).unknown == 3
+
+
 def test_lists_in_pages_cost_their_pages(bench: Bench) -> None:
     """A roster that came in three pages is counted as three calls."""
     bench.client.page_size = 1

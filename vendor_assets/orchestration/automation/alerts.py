@@ -24,6 +24,7 @@ from vendor_assets.errors import (
 )
 from vendor_assets.logs import get_logger
 from vendor_assets.orchestration.automation.freshness import Freshness
+from vendor_assets.orchestration.automation.turn import Turn
 from vendor_assets.orchestration.dagster_private import latest_storage_ids, run_events
 from vendor_assets.orchestration.metadata import DEAD_LETTERS, STATE
 from vendor_assets.orchestration.names import Names
@@ -157,8 +158,9 @@ def look(
     stale: Sequence[Freshness],
 ) -> None:
     """Update the memory: new causes, causes that have spread, causes that have ended."""
-    _failed_runs(memory, instance, names, now)
-    _unretried_runs(memory, instance, names, now)
+    turn = Turn()
+    _failed_runs(memory, instance, names, now, turn)
+    _unretried_runs(memory, instance, names, now, turn)
     _repaired(memory, instance, names, now)
     conditions = {
         f"{item.asset} is late": (
@@ -186,14 +188,17 @@ def look(
             _end(memory, key, now)
 
 
-def _failed_runs(memory: Memory, instance: dg.DagsterInstance, names: Names, now: datetime) -> None:
+def _failed_runs(
+    memory: Memory, instance: dg.DagsterInstance, names: Names, now: datetime, turn: Turn
+) -> None:
     newest = instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=1).records
     if memory.seen is None:
         # Failures before the first tick are history.
         memory.seen = newest[0].storage_id if newest else 0
         return
     wanted = dg.RunStatusChangeRecordsFilter(dg.DagsterEventType.RUN_FAILURE, after_storage_id=memory.seen)
-    for record in instance.fetch_run_status_changes(wanted, limit=BATCH, ascending=True).records:
+    records = instance.fetch_run_status_changes(wanted, limit=BATCH, ascending=True).records
+    for record in turn.pieces(records):
         memory.seen = record.storage_id
         run = instance.get_run_by_id(record.run_id)
         if run is None or (names.account and not About(run, names).ours):
@@ -208,9 +213,11 @@ def _failed_runs(memory: Memory, instance: dg.DagsterInstance, names: Names, now
             )
 
 
-def _unretried_runs(memory: Memory, instance: dg.DagsterInstance, names: Names, now: datetime) -> None:
+def _unretried_runs(
+    memory: Memory, instance: dg.DagsterInstance, names: Names, now: datetime, turn: Turn
+) -> None:
     """A run that Dagster should have retried by now is a problem; one that it has retried is none."""
-    for run_id, (storage_id, since) in list(memory.retries.items()):
+    for run_id, (storage_id, since) in turn.pieces(list(memory.retries.items())):
         run = instance.get_run_by_id(run_id)
         if run is not None and _waits(run) and now.timestamp() - since < RETRY_SECONDS:
             continue

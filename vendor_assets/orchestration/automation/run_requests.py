@@ -11,6 +11,7 @@ from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut
+from vendor_assets.orchestration.automation.turn import Turn
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key, split_key
@@ -87,24 +88,32 @@ def roster_runs(
     run_key: str,
     work_class: WorkClass,
     only: Sequence[str] = (),
+    costs: Costs | None = None,
 ) -> tuple[list[str], list[dg.RunRequest]]:
     """The troops of a day's roster, and runs that harvest the chain of each.
 
     Args:
         only: Ids, partition keys or names of troops; empty means all.
+        costs: Estimates of the same store; several days that share one take a fraction of the time.
     """
     keys = roster_keys(store, day, account.filters, only)
-    calls = Costs(store, account).day(day, keys).to_come if keys else {}
+    calls = (costs or Costs(store, account)).day(day, keys).to_come if keys else {}
     return keys, _runs(account, day, calls, CHAIN, run_key, work_class, "sensor")
 
 
-def look_back_runs(store: ObjectStore, account: Account, day: date, *, run_key: str) -> list[dg.RunRequest]:
-    """Runs that fetch the performance data of a finished day again, for late data, as backfills."""
-    prefix = layout.table_prefix("performance_data", day)
-    keys = {key for key in map(layout.troop_of_folder, store.folders(prefix)) if key is not None}
-    whole = Costs(store, account).day(day).whole_by_key
-    calls = {key: of_troop["performance_data"] for key, of_troop in whole.items() if key in keys}
-    return _runs(account, day, calls, ["performance_data"], run_key, BACKFILL, LOOK_BACK)
+def look_back_runs(
+    store: ObjectStore, account: Account, days: Iterable[date], *, run_key: str
+) -> list[dg.RunRequest]:
+    """Runs that fetch the performance data of finished days again, for late data, as backfills."""
+    costs = Costs(store, account, Turn().over)
+    runs: list[dg.RunRequest] = []
+    for day in days:
+        prefix = layout.table_prefix("performance_data", day)
+        keys = {key for key in map(layout.troop_of_folder, store.folders(prefix)) if key is not None}
+        whole = costs.day(day).whole_by_key
+        calls = {key: of_troop["performance_data"] for key, of_troop in whole.items() if key in keys}
+        runs += _runs(account, day, calls, ["performance_data"], f"{run_key}:{day}", BACKFILL, LOOK_BACK)
+    return runs
 
 
 def _runs(

@@ -76,12 +76,9 @@ def build_schedules(account: Account) -> list[dg.ScheduleDefinition]:
             return dg.SkipReason("VENDOR_ASSETS_LOOK_BACK is 0: no finished day is fetched again")
         at = context.scheduled_execution_time - timedelta(minutes=minutes - minutes % (24 * 60))
         newest = last_complete_day(at, account.zone)
-        requests = [
-            request
-            for back in range(1, account.look_back_days + 1)
-            if (day := newest - timedelta(days=back)) >= account.start and day_exists(day, account.zone)
-            for request in look_back_runs(store.open(), account, day, run_key=f"{LOOK_BACK}:{newest}:{day}")
-        ]
+        days = [newest - timedelta(days=back) for back in range(1, account.look_back_days + 1)]
+        days = [day for day in days if day >= account.start and day_exists(day, account.zone)]
+        requests = look_back_runs(store.open(), account, days, run_key=f"{LOOK_BACK}:{newest}")
         return requests or dg.SkipReason("no finished day in reach of VENDOR_ASSETS_LOOK_BACK")
 
     retention = dg.ScheduleDefinition(

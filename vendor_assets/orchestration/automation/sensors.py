@@ -1,7 +1,7 @@
 """Sensors that request runs: what follows a materialization, redrives, and the end of runs whose process is gone.
 
 They read materializations after a cursor, so that a burst of hundreds is seen whole, and wait until the run that made
-them is over.
+them is over. A tick ends in time whatever waits: the cursor says how far it came, and the next one goes on.
 """
 
 import json
@@ -14,6 +14,7 @@ import dagster as dg
 
 from vendor_assets.account import Account
 from vendor_assets.errors import ObjectNotFoundError
+from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.automation import rescue
@@ -27,6 +28,7 @@ from vendor_assets.orchestration.automation.run_requests import (
     roster_runs,
     split_by_day,
 )
+from vendor_assets.orchestration.automation.turn import Turn
 from vendor_assets.orchestration.dagster_private import latest_storage_ids
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
@@ -103,22 +105,29 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
     )
     def roster_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         store: StoreResource = names.of(context, "store")
+        turn = Turn()
         made, cursor = _new_partitions(context.instance, names, "troops", int(context.cursor or 0))
-        newest = {each.partition: each for each in made}
-        if not newest:
+        if not made:
             context.update_cursor(str(cursor))
             return dg.SkipReason("no new roster")
+        newest = {each.partition: each.storage_id for each in made}
+        latest = [each for each in made if newest[each.partition] == each.storage_id]
+        opened = store.open()
+        costs = Costs(opened, account, turn.over)
         troops: set[str] = set()
         requests: list[dg.RunRequest] = []
-        for day, each in newest.items():
+        for each in turn.pieces(latest):
+            # What is left for the next tick comes after this one.
+            reached, day = each.storage_id, each.partition
             try:
                 keys, runs = roster_runs(
-                    store.open(),
+                    opened,
                     account,
                     date.fromisoformat(day),
                     run_key=f"troops:{day}:{each.storage_id}",
                     work_class=each.about.work_class,
                     only=each.about.troops,
+                    costs=costs,
                 )
             except ObjectNotFoundError as error:
                 context.log.warning(f"the roster of {day} was materialized but is not in the store: {error}")
@@ -128,6 +137,8 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
                 continue
             troops.update(keys)
             requests += runs
+        if reached < latest[-1].storage_id:
+            cursor = reached
         new = sorted(troops - partitions.troops(context.instance))
         added = [partitions.troop.build_add_request(new)] if new else []
         return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=added, cursor=str(cursor))
@@ -157,6 +168,7 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
     )
     def publish_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         store: StoreResource = names.of(context, "store")
+        turn = Turn()
         cursor: dict[str, Any] = json.loads(context.cursor or "{}")
         # Day -> (work class, ticks without an active run): a roster's runs may not be launched yet.
         pending: dict[str, tuple[WorkClass, int]] = {
@@ -168,7 +180,9 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
                 pending[each.partition.partition("|")[0]] = (each.about.work_class, 0)
         busy = active_days(context.instance, names) if pending else set()
         requests: list[dg.RunRequest] = []
-        for day in sorted(set(pending) - busy):
+        idle = sorted((ticks, day) for day, (_, ticks) in pending.items() if day not in busy)
+        # Those looked at in vain come last, so that they do not keep others waiting.
+        for _, day in turn.pieces(idle):
             work_class, idle_ticks = pending.pop(day)
             request = _publication(context.instance, store, account, day, work_class)
             if isinstance(request, dg.RunRequest):
@@ -216,12 +230,19 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
     )
     def redrive_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         store: StoreResource = names.of(context, "store")
-        found = DeadLetters(store.open()).changed(quiet)
-        quiet.update(
-            (info.key, info.etag) for info, partition in found if not any(map(_open, partition.letters))
-        )
-        dead = [partition for _, partition in found]
-        return dg.SensorResult(run_requests=_redrives(names, dead, datetime.now(UTC)))
+        letters, turn = DeadLetters(store.open()), Turn()
+        changed = letters.changed_days(quiet)
+        last = context.cursor or ""
+        dead: list[DeadPartition] = []
+        # A day at a time, since a day is redriven by one run; on from where the tick before stopped.
+        for day in turn.pieces(sorted(changed, key=lambda day: (day <= last, day))):
+            found = letters.read(changed[day])
+            quiet.update(
+                (info.key, info.etag) for info, partition in found if not any(map(_open, partition.letters))
+            )
+            dead += [partition for _, partition in found]
+            last = day
+        return dg.SensorResult(run_requests=_redrives(names, dead, datetime.now(UTC)), cursor=last)
 
     @dg.sensor(
         name=names.thing("lapsed_runs_sensor"),
@@ -316,8 +337,9 @@ def _downstream_runs(
             newest.setdefault(about.run.run_id, {})[partition] = storage_id
             classes[about.run.run_id] = about.work_class
     requests: list[dg.RunRequest] = []
+    every = [key for storage_ids in newest.values() for key in storage_ids]
+    latest = latest_storage_ids(instance, names.key(below[0]), every) if every else {}
     for run_id, storage_ids in newest.items():
-        latest = latest_storage_ids(instance, names.key(below[0]), storage_ids)
         stale = [key for key, storage_id in storage_ids.items() if latest.get(key, 0) < storage_id]
         for day, keys in split_by_day(stale).items():
             newest_id = max(storage_ids[key] for key in keys)

@@ -19,6 +19,7 @@ from vendor_assets.orchestration.assets import dead_letters
 from vendor_assets.orchestration.assets.backlog import KEEP, observation_of
 from vendor_assets.orchestration.automation import alerts
 from vendor_assets.orchestration.automation.freshness import freshness
+from vendor_assets.orchestration.automation.turn import Turn
 from vendor_assets.orchestration.checks import evaluation_of
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.resources import AlertResource, StoreResource, VendorApiResource
@@ -97,7 +98,7 @@ def build_observing_sensors(account: Account) -> list[dg.SensorDefinition]:
     )
     def dead_letters_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         store: StoreResource = names.of(context, "store")
-        now = datetime.now(UTC)
+        turn, now = Turn(), datetime.now(UTC)
         # Day -> (version of its dead letters, when it was observed).
         seen: dict[str, tuple[str, float]] = {
             day: tuple(held) for day, held in json.loads(context.cursor or "{}").items()
@@ -118,15 +119,17 @@ def build_observing_sensors(account: Account) -> list[dg.SensorDefinition]:
             for day in changed
             if day not in busy or now.timestamp() - seen.get(day, ("", 0.0))[1] >= BUSY_SECONDS
         ]
-        for day in due[:DAYS_PER_TICK]:
+        observed: list[str] = []
+        for day in turn.pieces(due[:DAYS_PER_TICK]):
             run_id = _latest_run(context.instance, names, day)
             for event in dead_letters.events_of_day(opened, names, date.fromisoformat(day)):
                 report(context.instance, event, run_id=run_id)
             seen.pop(day, None)
             if day in versions:
                 seen[day] = (versions[day], now.timestamp())
+            observed.append(day)
         context.update_cursor(json.dumps(seen))
-        return dg.SkipReason(f"observed the dead letters of {', '.join(due[:DAYS_PER_TICK]) or 'no day'}")
+        return dg.SkipReason(f"observed the dead letters of {', '.join(observed) or 'no day'}")
 
     @dg.sensor(
         name=names.thing("freshness_sensor"),

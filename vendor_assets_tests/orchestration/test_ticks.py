@@ -1,0 +1,111 @@
+"""A tick ends in time whatever waits: each sensor does a piece of it, keeps how far it came, and leaves nothing out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.events import StepMaterializationData
+
+from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
+from vendor_assets.orchestration.runs.about import DAY_TAG, ROSTER_JOB
+from vendor_assets_tests.support.analysis import write_roster
+from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
+
+DAYS = [yesterday() - timedelta(days=ago) for ago in (4, 3, 2, 1)]
+TEXTS = [day.isoformat() for day in DAYS]
+
+
+@pytest.fixture
+def deployment(
+    stored_instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Deployment:
+    """A deployment whose vendor is not asked, and whose ticks are over as soon as they have begun."""
+    monkeypatch.setattr("vendor_assets.orchestration.automation.turn.TICK_SECONDS", 0.0)
+    monkeypatch.setenv("VENDOR_API_KEY", "k")
+    settings = {"VENDOR_URL": "http://127.0.0.1:9", "VENDOR_API_KEY": "k", "VENDOR_RATE": "9/s"}
+    return deploy(tmp_path, stored_instance, **settings)
+
+
+def list_troops(deployment: Deployment, days: Iterable[date], *troops: str) -> None:
+    """Materialize rosters, each by a run that is over."""
+    for day in days:
+        write_roster(deployment.store, day, [(troop, f"troop {troop}") for troop in troops])
+        run = dg.DagsterRun(
+            ROSTER_JOB, status=dg.DagsterRunStatus.SUCCESS, tags={"dagster/partition": day.isoformat()}
+        )
+        deployment.instance.add_run(run)
+        made = StepMaterializationData(dg.AssetMaterialization("troops", partition=day.isoformat()))
+        event = dg.DagsterEvent(
+            dg.DagsterEventType.ASSET_MATERIALIZATION.value, ROSTER_JOB, event_specific_data=made
+        )
+        deployment.instance.report_dagster_event(event, run.run_id)
+
+
+def ticks(deployment: Deployment, sensor: str, count: int, cursor: str | None = None) -> list[list[str]]:
+    """What each tick of a sensor requested: the days of its runs."""
+    requested = []
+    for _ in range(count):
+        result, cursor = deployment.sensor(sensor, cursor)
+        runs = result.run_requests if isinstance(result, dg.SensorResult) else []
+        requested.append([run.tags[DAY_TAG] for run in runs or []])
+    return requested
+
+
+def test_a_year_of_rosters_is_followed_piece_by_piece(deployment: Deployment) -> None:
+    """A day a tick if there is no time for more; a roster that was listed twice is followed once."""
+    list_troops(deployment, [DAYS[1], *DAYS], "1", "2")
+    expected = [[TEXTS[0]], [TEXTS[1]], [TEXTS[2]], [TEXTS[3]], []]
+    assert ticks(deployment, "roster_sensor", 5) == expected
+    assert deployment.instance.get_dynamic_partitions("troop") == ["1", "2"]
+
+
+def test_days_are_published_piece_by_piece(deployment: Deployment) -> None:
+    """One that cannot be decided yet keeps no other one waiting."""
+    list_troops(deployment, DAYS[:1], "1")
+    list_troops(deployment, DAYS[1:])
+    assert ticks(deployment, "publish_sensor", 5) == [[], [TEXTS[1]], [TEXTS[2]], [TEXTS[3]], []]
+
+
+def _dead(deployment: Deployment) -> None:
+    at = datetime.now(UTC) - timedelta(hours=1)
+    letters = DeadLetters(deployment.store)
+    for day in DAYS:
+        for troop in ("1", "2"):
+            letter = DeadLetter(
+                ("leaf",), "GET /x", "why", retryable=True, status=500, attempts=5, first_at=at, last_at=at
+            )
+            empty = DeadPartition("performance_data", day, troop, ())
+            full = DeadPartition("performance_data", day, troop, (letter,))
+            letters.change(empty, lambda _, full=full: full)
+
+
+def test_dead_letters_are_redriven_and_observed_piece_by_piece(deployment: Deployment) -> None:
+    """A day a tick, whole, round after round."""
+    _dead(deployment)
+    assert ticks(deployment, "redrive_sensor", 5) == [[day] for day in [*TEXTS, TEXTS[0]]]
+    told, cursor = [], None
+    for _ in range(5):
+        result, cursor = deployment.sensor("dead_letters_sensor", cursor)
+        told.append(str(result.skip_message if isinstance(result, dg.SkipReason) else result))
+    observed = [f"observed the dead letters of {day}" for day in TEXTS]
+    assert told == [*observed, "no dead letters have changed"]
+
+
+def test_failures_are_told_piece_by_piece(deployment: Deployment) -> None:
+    """Hundreds of runs that failed at once are read over several ticks."""
+    _, cursor = deployment.sensor("alert_sensor")
+    for day in TEXTS[:3]:
+        run = dg.DagsterRun(ROSTER_JOB, tags={"dagster/partition": day, "dagster/max_retries": "0"})
+        deployment.instance.add_run(run._replace(status=dg.DagsterRunStatus.STARTED))
+        deployment.instance.report_run_failed(run, f"why {day}")
+    told = []
+    for _ in range(3):
+        result, cursor = deployment.sensor("alert_sensor", cursor)
+        told.append(str(result))
+    # One cause: it is said once, and its days grow.
+    assert [day in (cursor or "") for day in TEXTS[:3]] == [True, True, True]
+    assert f"troops of {TEXTS[0]}: 1 partition failed" in told[0]
