@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from botocore.exceptions import (
@@ -22,6 +24,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
+from vendor_assets.days import duration_text
 from vendor_assets.errors import ObjectNotFoundError, StorageError, StorageUnavailableError
 from vendor_assets.storage.objects import checked_key, checked_prefix, conflict, one_line
 
@@ -48,6 +51,9 @@ _HELD: Final = {
     "complete_multipart_upload": ("ETag",),
     "create_multipart_upload": ("UploadId",),
 }
+_CLOCK_CODES: Final = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
+_SKEW_SECONDS: Final = 300.0
+"""S3 takes a quarter of an hour; a server's own limit may be lower, and a proxy's answer may be old."""
 _CREDENTIAL_CODES: Final = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired"})
 
 
@@ -147,6 +153,13 @@ class Bucket:
             return StorageUnavailableError(
                 f"{self._endpoint} {did} {error.operation_name} on {self.uri(key)} ({said}); {hint}"
             )
+        skewed = self._clock_hint(
+            code, status, error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        )
+        if skewed:
+            return StorageUnavailableError(
+                f"{self._endpoint} refuses {error.operation_name} on {self.url} ({said}); {skewed}"
+            )
         if status in (401, 403) or code in _CREDENTIAL_CODES:
             return StorageUnavailableError(
                 f"{self._endpoint} refuses {error.operation_name} on {self.url} ({said}); "
@@ -163,6 +176,19 @@ class Bucket:
             f"{self._endpoint} failed at {error.operation_name} on {self.uri(key)} ({said}); "
             "check the server, then run again"
         )
+
+    def _clock_hint(self, code: str, status: int, headers: Mapping[str, str]) -> str:
+        """Advice if a request was refused for its time, also by an answer without a body; empty otherwise."""
+        try:
+            ahead = (datetime.now(UTC) - parsedate_to_datetime(headers.get("date", ""))).total_seconds()
+        except (ValueError, TypeError):
+            ahead = 0.0
+        wrong = status in (400, 401, 403) and abs(ahead) > _SKEW_SECONDS
+        if code not in _CLOCK_CODES and not wrong:
+            return ""
+        side = "ahead of" if ahead > 0 else "behind"
+        by = f"{duration_text(abs(ahead))} {side} the server's" if wrong else "not the server's"
+        return f"this machine's clock is {by}: set it by NTP, then run again"
 
     def _checksum_hint(self, operation: str, code: str, status: int, said: str) -> str:
         """Advice if a server seems not to support boto3's checksums; empty for other errors."""

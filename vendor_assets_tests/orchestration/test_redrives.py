@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
-from vendor_assets.orchestration.automation.sensors import _redrives
+from vendor_assets.orchestration.automation.sensors import _as_stored, _redrives
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.events import RETRY_TAG
@@ -47,6 +47,14 @@ def test_transient_letters_are_redriven_with_growing_delay(minutes: float, redri
 def test_permanent_letters_wait_for_a_person() -> None:
     """A sensor never asks again what asking cannot change."""
     assert not _redrives(Names(), [partition(letter(minutes=1000, retryable=False))], NOW)
+
+
+def test_a_clock_that_was_ahead_delays_no_redrive() -> None:
+    """A letter is not newer than the object that holds it, whose time is the store's."""
+    stored = NOW - timedelta(minutes=11)
+    assert _redrives(Names(), [_as_stored(partition(letter(minutes=-120)), stored)], NOW)
+    assert not _redrives(Names(), [partition(letter(minutes=-120))], NOW)
+    assert _as_stored(partition(letter(minutes=30)), stored) == partition(letter(minutes=30))
 
 
 def test_scattered_redrives_of_a_day_are_one_run() -> None:

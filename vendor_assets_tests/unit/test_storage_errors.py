@@ -6,7 +6,8 @@ import errno
 import io
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,44 @@ def test_every_answer_of_a_server_is_translated(
     with pytest.raises(kind, match=said) as caught:
         S3Store(client, "bucket", "prefix").get("key")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("operation", "code", "hours", "said"),
+    [
+        (
+            "get_object",
+            "RequestTimeTooSkewed",
+            -2,
+            "this machine's clock is 2 h ahead of the server's: set it by NTP",
+        ),
+        (
+            "get_object",
+            "RequestTimeTooSkewed",
+            3,
+            "this machine's clock is 3 h behind the server's: set it by NTP",
+        ),
+        (
+            "get_object",
+            "RequestTimeTooSkewed",
+            None,
+            "this machine's clock is not the server's: set it by NTP",
+        ),
+        ("head_object", "403", -2, "this machine's clock is 2 h ahead of the server's: set it by NTP"),
+        ("get_object", "AccessDenied", 0, "AWS_SECRET_ACCESS_KEY"),
+    ],
+)
+def test_a_wrong_clock_is_not_taken_for_a_wrong_key(
+    client: Any, stub: Stubber, operation: str, code: str, hours: float | None, said: str
+) -> None:
+    """The message names the clock, also where the answer has no body, and by how much where the server says it."""
+    there = datetime.now(UTC) + timedelta(hours=hours or 0)
+    headers = {} if hours is None else {"date": format_datetime(there, usegmt=True)}
+    stub.add_client_error(operation, code, http_status_code=403, response_meta={"HTTPHeaders": headers})
+    with pytest.raises(StorageUnavailableError, match=said) as caught:
+        store = S3Store(client, "bucket", "prefix")
+        store.head("key") if operation == "head_object" else store.get("key")
+    assert ("AWS_SECRET" in str(caught.value)) == (hours == 0)
 
 
 @pytest.mark.parametrize(

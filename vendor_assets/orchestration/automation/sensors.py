@@ -6,6 +6,7 @@ them is over. A tick ends in time whatever waits: the cursor says how far it cam
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -240,7 +241,7 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
             quiet.update(
                 (info.key, info.etag) for info, partition in found if not any(map(_open, partition.letters))
             )
-            dead += [partition for _, partition in found]
+            dead += [_as_stored(partition, info.modified) for info, partition in found]
             last = day
         return dg.SensorResult(run_requests=_redrives(names, dead, datetime.now(UTC)), cursor=last)
 
@@ -308,6 +309,12 @@ def _redrives(names: Names, partitions: Iterable[DeadPartition], now: datetime) 
         )
         for day, keys in by_day.items()
     ]
+
+
+def _as_stored(partition: DeadPartition, stored_at: datetime) -> DeadPartition:
+    """The partition with no letter newer than its object: the clock of whoever wrote such a one was ahead."""
+    letters = tuple(replace(each, last_at=min(each.last_at, stored_at)) for each in partition.letters)
+    return replace(partition, letters=letters)
 
 
 def _open(letter: DeadLetter) -> bool:
