@@ -10,6 +10,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
+
+from vendor_assets.storage.s3 import S3Store
+from vendor_assets_tests.support.s3 import RunningS3
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,6 +59,44 @@ def test_a_run_that_died_is_retried_and_one_that_failed_is_not(instance: dg.Dags
     assert instance.run_retries_enabled
     assert not instance.get_settings("run_retries")["retry_on_asset_or_op_failure"]
     assert instance.run_monitoring_enabled
+
+
+def test_many_machines_have_what_one_server_has_and_their_output_on_s3() -> None:
+    """The two shipped configurations differ in where the steps' output is kept, and in nothing else."""
+    server, machines = (
+        yaml.safe_load((ROOT / "deploy" / name / "dagster.yaml").read_text())
+        for name in ("postgresql", "machines")
+    )
+    assert machines.pop("compute_logs")["class"] == "S3ComputeLogManager"
+    assert machines == server
+
+
+def test_the_output_of_a_step_leaves_its_machine(
+    tmp_path: Path,
+    s3_server: RunningS3,
+    clean_aws_environment: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the configuration for many machines, what a step prints is in the bucket."""
+    bucket = s3_server.make_bucket()
+    for name, value in (s3_server.environment | {"DAGSTER_LOGS_BUCKET": bucket}).items():
+        monkeypatch.setenv(name, value)
+    document = yaml.safe_load((ROOT / "deploy" / "machines" / "dagster.yaml").read_text())
+    document["storage"] = {"sqlite": {"base_dir": str(tmp_path)}}
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(document))
+
+    @dg.asset
+    def talks() -> int:
+        sys.stdout.write("printed by a step\n")
+        sys.stdout.flush()
+        return 1
+
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        run_id = dg.materialize([talks], instance=instance).run_id
+    store = S3Store(s3_server.client(), bucket, "dagster-logs")
+    kept = {info.key: store.get(info.key) for info in store.list("")}
+    printed = [key for key, data in kept.items() if b"printed by a step" in data]
+    assert [run_id in key for key in printed] == [True]
 
 
 def test_nothing_is_reported_to_anybody(instance: dg.DagsterInstance) -> None:
