@@ -183,12 +183,13 @@ def test_the_class_of_tests_takes_a_folder_of_cases(tmp_path: Path) -> None:
 def test_our_own_dialects_read_their_cases(kind: str) -> None:
     """What ``vendor record`` made of the embedded vendor and a real Prometheus, and each kind of failure, invented."""
     assert check_cases(vendors.make(kind, "1234567"), CASES / kind) == []
-    cases = [json.loads(path.read_text()) for path in (CASES / kind).iterdir()]
-    assert {case["asset"] for case in cases} == {"troops", "warriors", "data_groups", "performance_data"}
+    paths = list((CASES / kind).iterdir())
+    cases = [json.loads(path.read_text()) for path in paths]
+    recorded = {path.stem.removeprefix("recorded_") for path in paths}
+    assert recorded >= {"troops", "warriors", "data_groups", "performance_data"}
+    failures = {"throttled", "refused_key", "refused_request", "too_large", "wrong_address", "other_times"}
+    assert recorded >= {*failures, "empty_troops", "null_values"}
     assert {case.get("verdict") for case in cases} >= {"throttled", "refused"}
-    assert any(case.get("rows") == [] for case in cases)
-    assert any("failure" in case for case in cases)
-    assert any(row.get("value", 0) is None for case in cases for row in case.get("rows", ()))
 
 
 def test_a_folder_without_cases_is_refused(tmp_path: Path) -> None:
