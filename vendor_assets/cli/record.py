@@ -6,9 +6,11 @@ import argparse
 import ast
 import inspect
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -228,14 +230,15 @@ def _disguise(recording: _Recording, account: Account, day: date) -> Disguise:
 
     rows = recording.rows
     names = {row[column] for row in rows for column in ("troop_id", "warrior_id", "name") if row.get(column)}
-    secrets = {secret.read() for secret in account.secrets} | {account.login.user, account.vendor_account}
+    own = {secret.read() for secret in account.secrets} | {account.login.user, account.vendor_account}
+    own |= {part for text in own for part in re.split(r"[=,\s]+", text)}
     metrics = {name for row in rows for name in row.get("value_names", ())} | {
         row["data_group"] for row in rows if "data_group" in row
     }
     return Disguise(
         vocabulary=_vocabulary(account.vendor),
         metrics=metrics,
-        names=names | secrets,
+        names=names | own,
         real=recording.texts,
         window=day_window(day, account.zone),
         numbers=(account.resolution_seconds,),
@@ -246,14 +249,14 @@ def _vocabulary(vendor: Vendor) -> frozenset[str]:
     """The words in the texts of a dialect's source; not in those with blanks, which are for people, save GraphQL."""
     from vendor_assets.vendors.disguise import WORD
 
-    modules = {
-        inspect.getmodule(each) for each in type(vendor).__mro__ if each.__module__ not in ("abc", "builtins")
-    }
+    sources = set()
+    for each in type(vendor).__mro__:
+        with suppress(OSError, TypeError, KeyError):
+            sources.add(inspect.getsource(sys.modules[each.__module__]))
     return frozenset(
         word
-        for module in modules
-        if module is not None
-        for node in ast.walk(ast.parse(inspect.getsource(module)))
+        for source in sources
+        for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and (" " not in node.value or "{" in node.value)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import count, product
 from math import gcd
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from vendor_assets.days import Window
 
@@ -28,6 +28,7 @@ _NOT_FINITE: Final = frozenset(("nan", "inf", "+inf", "-inf", "infinity", "+infi
 _SMALL: Final = 10_000
 _SHORT: Final = 3
 """A shorter name is replaced, but not looked for in names of metrics."""
+_Kind = Literal["metric", "name", "short"]
 _SYLLABLES: Final = tuple(map("".join, product("bdfgklmnprstvz", "aeiou")))
 
 
@@ -57,11 +58,18 @@ class Disguise:
         self._vocabulary = vocabulary
         self._metrics = frozenset(metrics)
         self._ids = frozenset(names)
-        self._phrases: dict[str, set[tuple[tuple[str, ...], bool]]] = {}
-        for texts, is_metric in ((metrics, True), (names, False)):
+        self._phrases: dict[str, set[tuple[tuple[str, ...], _Kind]]] = {}
+        # A host is also called without its domain or port, which in other texts may be a field's name.
+        short = [text[: found.start()] for text in names if (found := re.search("[.:]", text))]
+        kinds: tuple[tuple[Iterable[str], _Kind], ...] = (
+            (metrics, "metric"),
+            (names, "name"),
+            (short, "short"),
+        )
+        for texts, kind in kinds:
             for text in texts:
                 if words := tuple(WORD.findall(text.lower())):
-                    self._phrases.setdefault(words[0], set()).add((words, is_metric))
+                    self._phrases.setdefault(words[0], set()).add((words, kind))
         self._taken = {word for text in real for word in WORD.findall(text.lower())}
         self._taken |= {word.lower() for word in vocabulary}
         self._invented = _inventions()
@@ -87,10 +95,10 @@ class Disguise:
     def text(self, text: str) -> str:
         """A text of any kind: a name, an address, a query, a number, a time."""
         if text in self._metrics:
-            return "".join(self._metric(text))
+            return self._words_of(text, metric=True)
         if text.lower() in _NOT_FINITE or (_TIME.fullmatch(text) and self._is_near(text)):
             return text
-        return self._number(text) if _NUMBER.fullmatch(text) else "".join(self._pieces(text))
+        return self._number(text) if _NUMBER.fullmatch(text) else self._words_of(text)
 
     def _field(self, name: str) -> str:
         known = all(map(self._stays, WORD.findall(name)))
@@ -100,44 +108,36 @@ class Disguise:
         # A dialect numbers what it names, like q0 and q1.
         return not {word, word.rstrip("0123456789")}.isdisjoint(self._vocabulary) or word.lower() in _PLAIN
 
-    def _pieces(self, text: str) -> Iterator[str]:
+    def _words_of(self, text: str, *, metric: bool = False) -> str:
+        """A text word by word; of a metric's name all but the entities, addresses and long numbers in it stays."""
+        hidden = [found.span() for found in _PERSONAL.finditer(text)] if metric else []
         words, at, number = list(WORD.finditer(text)), 0, 0
+        pieces: list[str] = []
         while number < len(words):
-            phrase, is_metric = self._phrase(words, number)
-            last = words[number + max(phrase, 1) - 1]
-            yield text[at : words[number].start()]
-            part, at = text[words[number].start() : last.end()], last.end()
-            if is_metric:
-                yield from self._metric(part)
+            length, kind = self._phrase(words, number, ("name", "short") if metric else ("name", "metric"))
+            start, end = words[number].start(), words[number + max(length, 1) - 1].end()
+            part = text[start:end]
+            if kind == "metric":
+                new = self._words_of(part, metric=True)
+            elif metric:
+                known = len(part) < _SHORT or all(map(self._stays, WORD.findall(part)))
+                inside = any(first <= start < last for first, last in hidden)
+                new = WORD.sub(self._replaced, part) if inside or (length and not known) else part
             else:
-                yield part if not phrase and self._stays(part) else WORD.sub(self._replaced, part)
-            number += max(phrase, 1)
-        yield text[at:]
+                new = part if not length and self._stays(part) else WORD.sub(self._replaced, part)
+            pieces += (text[at:start], new)
+            number, at = number + max(length, 1), end
+        return "".join([*pieces, text[at:]])
 
-    def _metric(self, text: str) -> Iterator[str]:
-        """A metric's name without the entities, addresses and long numbers in it."""
-        words, at, number = list(WORD.finditer(text)), 0, 0
-        hidden = [found.span() for found in _PERSONAL.finditer(text)]
-        while number < len(words):
-            found = words[number]
-            phrase, _ = self._phrase(words, number, metrics=False)
-            last = words[number + max(phrase, 1) - 1]
-            part = text[found.start() : last.end()]
-            known = len(part) < _SHORT or all(map(self._stays, WORD.findall(part)))
-            inside = any(start <= found.start() < end for start, end in hidden)
-            yield text[at : found.start()]
-            yield WORD.sub(self._replaced, part) if inside or (phrase and not known) else part
-            number, at = number + max(phrase, 1), last.end()
-        yield text[at:]
-
-    def _phrase(self, words: list[re.Match[str]], at: int, *, metrics: bool = True) -> tuple[int, bool]:
-        """How many words from one on are a known name, the longest one, and whether a metric's; 0 where none are."""
-        longest = (0, False)
-        for phrase, is_metric in self._phrases.get(words[at][0].lower(), ()):
-            here = tuple(found[0].lower() for found in words[at : at + len(phrase)])
-            if here == phrase and (metrics or not is_metric):
-                longest = max(longest, (len(phrase), is_metric), key=lambda each: (each[0], not each[1]))
-        return longest
+    def _phrase(self, words: list[re.Match[str]], at: int, kinds: tuple[_Kind, _Kind]) -> tuple[int, _Kind]:
+        """How many words from one on are a known phrase, the longest one, and of which kind; 0 where none are."""
+        found: tuple[int, _Kind] = (0, kinds[0])
+        for phrase, kind in self._phrases.get(words[at][0].lower(), ()):
+            here = tuple(each[0].lower() for each in words[at : at + len(phrase)])
+            better = len(phrase) > found[0] or (len(phrase) == found[0] and kind == "name")
+            if kind in kinds and here == phrase and better:
+                found = (len(phrase), kind)
+        return found
 
     def _replaced(self, found: re.Match[str]) -> str:
         word = found[0]

@@ -20,8 +20,9 @@ METRICS = (
     "Custom/hades/alice@corp.example/x",
     "system.cpu.user",
     "External/a.b.example/all",
+    "Datastore/ares/3306",
 )
-NAMES = ("hades", "Blue Whale", "service", "200000000", "42")
+NAMES = ("hades", "ares.corp.example:443", "Blue Whale", "service", "200000000", "42")
 
 
 def _disguise(real: Collection[str] = ()) -> Disguise:
@@ -62,6 +63,7 @@ def test_what_tells_nothing_of_anybody_stays(value: object) -> None:
         ("Custom/hades/alice@corp.example/x", "hades alice corp"),
         ("External/a.b.example/all", "example"),
         ("service", "service"),
+        ("Datastore/ares/3306", "ares"),
     ],
 )
 def test_what_names_somebody_goes(text: str, gone: str) -> None:
