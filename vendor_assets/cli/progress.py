@@ -90,7 +90,9 @@ class ProgressLine:
         self._progress.update(self._pace, completed=done)
         text = visible(state.text(self._progress.tasks[0].speed or 0.0))
         total = done + state.expected
-        self._progress.update(self._bar, completed=done, total=total, description=text)
+        # Without a total the bar shows that something happens, not how far it is.
+        known = total if state.foreseen else None
+        self._progress.update(self._bar, completed=done, total=known, description=text)
         return text if total else None
 
 

@@ -84,6 +84,11 @@ class DayPlan:
     per_call: dict[str, float]
 
     @property
+    def foreseen(self) -> bool:
+        """Whether the lists of most of its troops are known; otherwise the calls are a guess."""
+        return self.shape_from is not None and self.unknown * 2 <= self.troops
+
+    @property
     def total(self) -> int:
         """All calls to come."""
         return sum(self.calls.values())

@@ -144,6 +144,10 @@ class Outcome:
         )
 
 
+_ENOUGH: Final = 0.1
+"""Part of the partitions after which the others are taken to be like them."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """A moment's view of the work of this process.
@@ -178,7 +182,8 @@ class Progress:
     def expected(self) -> int:
         """Requests still to send, exact once all partitions have begun.
 
-        Until then by the plan, or without one as if each other partition needed what those begun have needed.
+        Until then by the plan, or without one as if each other partition needed what those begun have needed, once
+        enough have begun: the first may be the largest of all.
         """
         if self.calls_planned is not None:
             begun = all(self.begun.get(asset, 0) >= asked for asset, asked in self.asked.items())
@@ -187,9 +192,18 @@ class Progress:
         unknown = sum(
             self.planned.get(asset, 0) / begun * (self.asked[asset] - begun)
             for asset, begun in self.begun.items()
-            if begun
+            if begun and self._enough(asset)
         )
         return self.waiting + round(unknown)
+
+    @property
+    def foreseen(self) -> bool:
+        """Whether :attr:`expected` is an estimate of all that is left; otherwise there is more to come."""
+        return self.calls_planned is not None or all(map(self._enough, self.asked))
+
+    def _enough(self, asset: str) -> bool:
+        """Whether enough partitions have begun to tell what the others need."""
+        return self.begun.get(asset, 0) >= self.asked.get(asset, 0) * _ENOUGH
 
     @property
     def calls_done(self) -> int:
@@ -200,13 +214,13 @@ class Progress:
         """One line on how far the work is, at a pace in calls per second, and why at this pace."""
         left = self.expected
         parts = [
-            f"{self.calls_done:,} of about {self.calls_done + left:,} calls",
+            f"{self.calls_done:,} of {'about' if self.foreseen else 'at least'} {self.calls_done + left:,} calls",
             f"{self.partitions_done} of {self.partitions} partitions",
             f"{pace:.3g} calls/s" + (f" ({why})" if why else ""),
         ]
         if self.dead:
             parts.append(f"{self.dead} dead letters")
-        if left and pace:
+        if left and pace and self.foreseen:
             parts.append(f"about {duration_text(left / pace)} left")
         return ", ".join(parts)
 

@@ -62,6 +62,8 @@ def test_a_roster_becomes_runs_for_its_troops(bench: Bench, settings: Account) -
     (run,) = runs
     assert (run.run_key, run.tags[DAY_TAG], run.tags[TRIGGER_TAG]) == ("tick:0", DAY.isoformat(), "sensor")
     assert (run.tags[CLASS_TAG], run.tags[PRIORITY_TAG]) == ("scheduled", "10")
+    # Of no troop anything is known: what it may cost is a guess, by which no progress is measured.
+    assert CALLS_TAG not in run.tags
     bench.chain(click("r2"))
     following = DAY + timedelta(days=1)
     bench.now += timedelta(days=2)

@@ -137,6 +137,14 @@ def test_what_nobody_of_us_wrote_ends_no_tick(config: Any) -> None:
         _ = About(run(ROSTER_JOB, **{TROOPS_TAG: "{}"}), Names()).troops
 
 
+def test_a_retry_has_no_estimate() -> None:
+    """That of the run before counted what has landed since."""
+    of = run(HARVEST_JOB, **{CALLS_TAG: "204867"})
+    assert About(of, Names()).calls == 204867
+    again = of._replace(parent_run_id="x", root_run_id="x")
+    assert About(again, Names()).calls is None
+
+
 def started(instance: dg.DagsterInstance, of: dg.DagsterRun, ago: timedelta = timedelta(minutes=5)) -> str:
     """Put a run into an instance that began a while ago; its id."""
     instance.add_run(of._replace(status=dg.DagsterRunStatus.STARTING))

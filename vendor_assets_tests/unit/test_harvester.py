@@ -403,6 +403,35 @@ def test_what_is_left_goes_by_the_plan_until_all_has_begun(
     assert progress.expected == left
 
 
+@pytest.mark.parametrize(
+    ("begun", "calls_planned", "said"),
+    [
+        (1, None, "9 of at least 409 calls"),
+        (1, 500, "9 of about 500 calls"),
+        (50, None, "9 of about 4,090 calls"),
+    ],
+)
+def test_nothing_is_foretold_by_the_first_troop_alone(
+    begun: int, calls_planned: int | None, said: str
+) -> None:
+    """Of 500 troops the first may be the largest: until a tenth has begun no total and no time is announced."""
+    progress = Progress(
+        planned={"performance_data": 409},
+        done={"performance_data": 9},
+        dead=0,
+        open_partitions=1,
+        partitions=500,
+        partitions_done=0,
+        asked={"performance_data": 500},
+        begun={"performance_data": begun},
+        leaves_waiting={},
+        calls_planned=calls_planned,
+    )
+    text = progress.text(pace=10.0)
+    assert text.startswith(said)
+    assert ("left" in text) == ("about" in said)
+
+
 def test_an_entity_that_is_gone_is_counted_and_no_failure(bench: Bench) -> None:
     """A warrior that vanished between listing and asking has landed, as gone; planned, landed, gone and dead add up."""
     bench.client.faults = {"/groups/a": VendorNotFoundError("no such host", status=404)}

@@ -97,8 +97,12 @@ def roster_runs(
         costs: Estimates of the same store; several days that share one take a fraction of the time.
     """
     keys = roster_keys(store, day, account.filters, only)
-    calls = (costs or Costs(store, account)).day(day, keys).to_come if keys else {}
-    return keys, _runs(account, day, calls, CHAIN, run_key, work_class, "sensor")
+    if not keys:
+        return [], []
+    plan = (costs or Costs(store, account)).day(day, keys)
+    return keys, _runs(
+        account, day, plan.to_come, CHAIN, run_key, work_class, "sensor", foreseen=plan.foreseen
+    )
 
 
 def look_back_runs(
@@ -110,9 +114,12 @@ def look_back_runs(
     for day in days:
         prefix = layout.table_prefix("performance_data", day)
         keys = {key for key in map(layout.troop_of_folder, store.folders(prefix)) if key is not None}
-        whole = costs.day(day).whole_by_key
-        calls = {key: of_troop["performance_data"] for key, of_troop in whole.items() if key in keys}
-        runs += _runs(account, day, calls, ["performance_data"], f"{run_key}:{day}", BACKFILL, LOOK_BACK)
+        plan = costs.day(day)
+        calls = {key: of["performance_data"] for key, of in plan.whole_by_key.items() if key in keys}
+        key = f"{run_key}:{day}"
+        runs += _runs(
+            account, day, calls, ["performance_data"], key, BACKFILL, LOOK_BACK, foreseen=plan.foreseen
+        )
     return runs
 
 
@@ -124,8 +131,15 @@ def _runs(
     run_key: str,
     work_class: WorkClass,
     trigger: str,
+    *,
+    foreseen: bool,
 ) -> list[dg.RunRequest]:
-    """Harvest runs for troops, cut by quota; ``calls`` maps each troop's key to its estimated calls."""
+    """Harvest runs for troops, cut by quota.
+
+    Args:
+        calls: Each troop's key to its estimated calls.
+        foreseen: Whether that is more than a guess: then the runs are tagged with it.
+    """
     names = Names.for_account(account)
     return [
         harvest_run(
@@ -134,7 +148,11 @@ def _runs(
             assets,
             run_key=f"{run_key}:{number}",
             tags=request_tags(
-                names, work_class, day.isoformat(), trigger=trigger, calls=sum(calls[key] for key in chosen)
+                names,
+                work_class,
+                day.isoformat(),
+                trigger=trigger,
+                calls=sum(calls[key] for key in chosen) if foreseen else None,
             ),
         )
         for number, chosen in enumerate(cut(calls, account.permitted_rate))

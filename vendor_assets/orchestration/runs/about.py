@@ -146,7 +146,9 @@ class About:
 
     @property
     def calls(self) -> int | None:
-        """Its estimated calls; None if there is no estimate."""
+        """Its estimated calls; None if there is no estimate, as of a retry, for which only a part is left."""
+        if self.run.parent_run_id:
+            return None
         told = self.run.tags.get(CALLS_TAG, "")
         return int(told) if told.isascii() and told.isdigit() and len(told) < 16 else None
 

@@ -167,7 +167,7 @@ class Launcher:
         if not rebuild:
             expected = plan.whole - plan.done["troops"] if replace else plan.total
             asked = self.summary.calls_made - before
-            self._planned.append(None if plan.shape_from is None and plan.total else asked + expected)
+            self._planned.append(None if not plan.foreseen and plan.total else asked + expected)
             told = [count for count in self._planned if count is not None]
             self.summary.calls_planned = sum(told) if len(told) == len(self._planned) else None
         calls = plan.to_come
@@ -178,7 +178,7 @@ class Launcher:
             part = f" ({number} of {len(runs)})" if len(runs) > 1 else ""
             partitions = [str(day_troop_key(day, key)) for key in keys]
             config = harvest_config(self._names, partitions, list(CHAIN), rebuild=rebuild)
-            known = plan.shape_from is not None and not rebuild
+            known = plan.foreseen and not rebuild
             planned = {CALLS_TAG: str(sum(calls[key] for key in keys))} if known else {}
             self._run(HARVEST_JOB, f"{day} {len(keys)} troops{part}", tags | planned, run_config=config)
         whole = self._choose(day, [])
