@@ -178,7 +178,11 @@ def test_an_error_with_status_200_is_none_of_the_data(tmp_path: Path, vendor: Ru
     vendor.faults([{"kind": "status_error", "count": 3}])
     assert harvest(tmp_path / "once", vendor, **CHECKOUT) == checkout(datadog_rows(vendor.world))
     vendor.faults([{"kind": "status_error", "match": "timeseries"}])
-    settings = {"VENDOR_ASSETS_DATA_GROUPS": "HttpDispatcher", **CHECKOUT}
+    settings = {
+        "VENDOR_ASSETS_VALUES": "HttpDispatcher.call_count",
+        "VENDOR_ASSETS_RESOLUTION": "86400",
+        "VENDOR_ASSETS_TROOPS": "search_green",
+    }
     running = command(tmp_path / "always", vendor, **settings)
     finished = running.run(*HARVEST, DAY.isoformat())
     assert finished.code != 0
@@ -241,7 +245,7 @@ def windows_of_two_processes(folder: Path, resolution_seconds: int, limit: str) 
 
 def test_two_processes_are_never_refused(tmp_path: Path) -> None:
     """Where queries are permitted by the second, two processes learn that without a refusal."""
-    windows_of_two_processes(tmp_path, 5, "30/3")
+    windows_of_two_processes(tmp_path, 10, "20/2")
 
 
 @pytest.mark.long
