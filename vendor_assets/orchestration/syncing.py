@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
+from uuid import uuid4
 
 import dagster as dg
 
@@ -55,6 +56,8 @@ def sync(
     names = Names.for_account(account)
     of_troops = Partitions.of(account)
     done = Synced()
+    # One for all that is reported: on SQLite each run id has a database file of its own.
+    run_id = str(uuid4())
     assets: tuple[Asset, ...] = ("troops", *CHAIN)
     for asset in assets:
         before = done.materialized
@@ -65,7 +68,7 @@ def sync(
         said = time.monotonic()
         for number, outcome in enumerate(_recorded(store, asset, partitions), 1):
             if outcome is not None:
-                _report(store, instance, names, outcome, known, done)
+                _report(store, instance, names, outcome, known, done, run_id)
             if time.monotonic() - said >= SAY_SECONDS:
                 said = time.monotonic()
                 say(f"{asset}: {number:,} of {len(partitions):,} partitions so far")
@@ -83,7 +86,7 @@ def sync(
                 done.known_already += 1
                 continue
             for event in events:
-                report(instance, event)
+                report(instance, event, run_id=run_id)
             done.materialized += bool(events)
         say(f"{asset_name}: {done.materialized - before} partitions")
     return done
@@ -154,12 +157,13 @@ def _report(
     outcome: Outcome,
     known: set[str],
     done: Synced,
+    run_id: str,
 ) -> None:
     if outcome.succeeded and partition_of(outcome) in known:
         done.known_already += 1
         return
     for event in events_of(outcome, names, uri=store.uri(outcome.table_key), account=None):
-        report(instance, event)
+        report(instance, event, run_id=run_id)
     if outcome.succeeded:
         done.materialized += 1
     else:

@@ -10,11 +10,15 @@ import dagster as dg
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.runs.launching import open_instance
 from vendor_assets.orchestration.syncing import sync
+from vendor_assets.settings import read
 from vendor_assets_tests.orchestration.test_chain import DAY, follow_roster
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.deployment import Deployment
 from vendor_assets_tests.support.simulator import RunningSimulator
+from vendor_assets_tests.support.toy import ToyVendor
 from vendor_assets_tests.support.truth import key_of
+from vendor_assets_tests.unit.test_harvester import DAY as TOY_DAY
+from vendor_assets_tests.unit.test_harvester import Bench, click
 
 SHOWN = (
     "dagster/row_count",
@@ -128,3 +132,29 @@ def test_a_partial_partition_is_not_shown_green(deployment: Deployment, vendor: 
         assert key not in materialized
         # Dagster refuses a second evaluation of a partition's check that belongs to no run.
         assert sync(deployment.store, new, lambda line: None, deployment.account).not_complete == 1
+
+
+def test_whatever_is_synced_takes_no_file_for_each_partition(
+    stored_instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """Each partition has its evaluations, on either storage; on SQLite, where a run id is a file, in few files."""
+    bench = Bench(tmp_path / "store")
+    bench.troops(click("r1"))
+    bench.chain(click("r2"))
+    account = replace(read({}, root=tmp_path), vendor=ToyVendor())
+    stored_instance.get_runs_count()
+    before = len(list(tmp_path.rglob("*.db")))
+    synced = sync(bench.store, stored_instance, lambda _: None, account)
+    assert synced.materialized == 1 + 3 * 3
+    assert len(list(tmp_path.rglob("*.db"))) - before <= 3
+    for asset in CHAIN:
+        history = stored_instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(dg.AssetKey(asset), "complete"), limit=100
+        )
+        told = [record.event.dagster_event for record in history if record.event]
+        partitions = [event.event_specific_data.partition for event in told if event]  # type: ignore[union-attr]
+        assert sorted(map(str, partitions)) == [f"{TOY_DAY}|{troop}" for troop in "123"]
+    again = sync(bench.store, stored_instance, lambda _: None, account)
+    assert (again.materialized, again.known_already) == (0, 10)
+    for harvester in bench.open:
+        harvester.close()

@@ -277,7 +277,8 @@ def report(instance: dg.DagsterInstance, event: Event, *, run_id: str = "") -> N
     """Report an event outside of a run's steps.
 
     Args:
-        run_id: The run that caused it, if known.
+        run_id: The run that caused it, if known. Whoever reports many without one gives them one id: on SQLite each id
+            has a database file of its own.
     """
     if not isinstance(event, dg.AssetCheckEvaluation) or event.partition is None:
         instance.report_runless_asset_event(event)
