@@ -22,7 +22,7 @@ def build_checks(account: Account) -> list[dg.AssetChecksDefinition]:
 
     @dg.asset_check(
         asset=names.key(dead_letters.DEAD_LETTERS),
-        required_resource_keys=names.resources("store"),
+        required_resource_keys=names.resources("store", "run_lease"),
         name=dead_letters.NONE_OPEN,
         description="No dead letter of the day is open; only a warning while all of them are redriven automatically",
         partitions_def=partitions.day,
@@ -35,6 +35,7 @@ def build_checks(account: Account) -> list[dg.AssetChecksDefinition]:
 
     @dg.asset_check(
         asset=names.key("daily_performance"),
+        required_resource_keys=names.resources("run_lease"),
         name=FRESH,
         description="The newest day is the one that daily_harvest should have made; passes while that is off",
     )

@@ -58,7 +58,7 @@ def all_jobs(deployment: Deployment) -> list[Any]:
 
 
 def test_every_job_of_ours_holds_a_lease(quiet: Deployment) -> None:
-    """Whatever step a run has, it needs the harvester or the lease; only one that does no more than check does not."""
+    """Whatever step a run has, also one that only checks, it needs the harvester or the lease."""
     jobs = all_jobs(quiet)
     assert {job.name for job in jobs} >= {
         ROSTER_JOB,
@@ -74,7 +74,7 @@ def test_every_job_of_ours_holds_a_lease(quiet: Deployment) -> None:
         for node in job.all_node_defs
         if isinstance(node, dg.OpDefinition) and not {"harvester", "run_lease"} & node.required_resource_keys
     }
-    assert {name for _, name in bare} <= {"daily_performance_fresh", "dead_letters_none_open"}
+    assert not bare
 
 
 def test_the_assets_of_a_job_are_those_that_it_makes(quiet: Deployment) -> None:
@@ -193,6 +193,21 @@ def test_no_clock_of_a_worker_is_believed(quiet: Deployment, ahead: timedelta) -
         statuses = {one.run_id: one.status for one in quiet.instance.get_runs()}
         seen.append((statuses[lapsed], statuses[without]))
     assert seen == [(begun, begun), (failed, begun), (failed, begun), (failed, failed)]
+
+
+@pytest.mark.parametrize(
+    ("asset", "check", "ours"),
+    [
+        ("dead_letters", "none_open", True),
+        ("daily_performance", "fresh", True),
+        ("their_own", "fresh", False),
+    ],
+)
+def test_a_run_that_only_checks_is_of_the_account(asset: str, check: str, ours: bool) -> None:
+    """It makes no asset, and its death is noticed all the same."""
+    selected = frozenset({dg.AssetCheckKey(dg.AssetKey(asset), check)})
+    about = About(dg.DagsterRun(CLICK, asset_selection=frozenset(), asset_check_selection=selected), Names())
+    assert (about.assets, about.ours) == ((), ours)
 
 
 def test_a_run_that_publishes_is_seen_to_live(quiet: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
+from uuid import uuid4
 
 import dagster as dg
 
@@ -120,8 +121,10 @@ def build_observing_sensors(account: Account) -> list[dg.SensorDefinition]:
             if day not in busy or now.timestamp() - seen.get(day, ("", 0.0))[1] >= BUSY_SECONDS
         ]
         observed: list[str] = []
+        # One for all days of which no run is known: on SQLite each run id has a database file of its own.
+        unknown = str(uuid4())
         for day in turn.pieces(due[:DAYS_PER_TICK]):
-            run_id = _latest_run(context.instance, names, day)
+            run_id = _latest_run(context.instance, names, day) or unknown
             for event in dead_letters.events_of_day(opened, names, date.fromisoformat(day)):
                 report(context.instance, event, run_id=run_id)
             seen.pop(day, None)

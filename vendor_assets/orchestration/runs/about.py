@@ -51,6 +51,8 @@ PUBLISHED: Final = ("daily_performance", "performance_report")
 """Assets computed from harvested ones."""
 ASSETS: Final = (*HARVESTED, *PUBLISHED)
 """All materializable assets, upstream first."""
+_CHECKED: Final = (*ASSETS, "dead_letters")
+"""Assets that have checks."""
 ASSETS_OF_JOB: Final = {ROSTER_JOB: ("troops",), PUBLISH_JOB: PUBLISHED}
 """Assets of jobs whose runs do not name them."""
 _JOBS: Final = (ROSTER_JOB, HARVEST_JOB, SIGHTINGS_JOB, RETENTION_JOB, PUBLISH_JOB)
@@ -121,7 +123,8 @@ class About:
     @property
     def ours(self) -> bool:
         """Whether it is a run of this account; such runs hold a lease while they are alive."""
-        return bool(self._job or self.assets)
+        checked = {self.names.asset(key.asset_key) for key in self.run.asset_check_selection or ()}
+        return bool(self._job or self.assets or not checked.isdisjoint(_CHECKED))
 
     @property
     def harvests(self) -> bool:
