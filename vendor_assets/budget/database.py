@@ -13,6 +13,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
@@ -50,6 +51,7 @@ _HOPELESS: Final = (
 
 _SERVER_CLOCK: Final = "extract(epoch from clock_timestamp() - timestamptz '2026-01-01 00:00:00+00')::float8"
 """Seconds since a late zero: small numbers keep their microseconds."""
+_SERVER_ZERO: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 
 metadata = sa.MetaData()
 
@@ -221,6 +223,13 @@ class Database:
         if not self._has_clock:
             return self.clock.monotonic()
         return float(connection.scalar(sa.text(f"select {_SERVER_CLOCK}")) or 0)
+
+    def ahead_seconds(self, connection: Connection) -> float:
+        """How far this machine's time of day is ahead of the database's; 0 if they agree to a second."""
+        if not self._has_clock:
+            return 0.0
+        ahead = self.clock.wall() - _SERVER_ZERO - self.time(connection)
+        return ahead if abs(ahead) > 1 else 0.0
 
     def close(self) -> None:
         """Close the connection; the next statement would open another."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
+from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database
 from vendor_assets.budget.database import backlog as table
 
@@ -55,6 +56,9 @@ class Sample:
 class Backlog:
     """The samples of one deployment, in the budget's database.
 
+    Times are kept by the database's clock and given by that of whoever reads, since the clock of a machine that wrote
+    them may be off.
+
     Every method raises BudgetUnavailableError where the database cannot be reached.
 
     Args:
@@ -64,10 +68,10 @@ class Backlog:
         ConfigurationError: The URL is not one.
     """
 
-    def __init__(self, database_url: str, account: str = "") -> None:
+    def __init__(self, database_url: str, account: str = "", *, clock: Clock | None = None) -> None:
         self._prefix = f"{account}{_OF}" if account else ""
         # A sample is not worth waiting for: the next one comes by itself.
-        self._database = Database(database_url, patience_seconds=3.0)
+        self._database = Database(database_url, clock, patience_seconds=3.0)
 
     def _own(self) -> sa.ColumnElement[bool]:
         """Samples of this account."""
@@ -81,21 +85,27 @@ class Backlog:
             asdict(sample) | {"time": sample.time.timestamp(), "source": self._prefix + sample.source}
             for sample in samples
         ]
+
+        def insert(connection: Connection) -> None:
+            ahead = self._database.ahead_seconds(connection)
+            connection.execute(sa.insert(table), [row | {"time": row["time"] - ahead} for row in rows])
+
         if rows:
-            self._database.run(lambda connection: connection.execute(sa.insert(table), rows))
+            self._database.run(insert)
 
     def read(self, since: datetime) -> list[Sample]:
         """Samples from this moment on, oldest first."""
-        statement = (
-            sa.select(table)
-            .where(table.c.time >= since.timestamp(), self._own())
-            .order_by(table.c.time, table.c.id)
-        )
 
         def read(connection: Connection) -> list[Sample]:
+            ahead = self._database.ahead_seconds(connection)
+            statement = (
+                sa.select(table)
+                .where(table.c.time >= since.timestamp() - ahead, self._own())
+                .order_by(table.c.time, table.c.id)
+            )
             return [
                 Sample(
-                    datetime.fromtimestamp(row.time, UTC),
+                    datetime.fromtimestamp(row.time + ahead, UTC),
                     row.source.removeprefix(self._prefix),
                     *(getattr(row, name) for name in _COUNTS),
                 )
@@ -106,8 +116,12 @@ class Backlog:
 
     def forget_before(self, moment: datetime) -> None:
         """Remove older samples."""
-        statement = sa.delete(table).where(table.c.time < moment.timestamp(), self._own())
-        self._database.run(lambda connection: connection.execute(statement))
+
+        def delete(connection: Connection) -> None:
+            until = moment.timestamp() - self._database.ahead_seconds(connection)
+            connection.execute(sa.delete(table).where(table.c.time < until, self._own()))
+
+        self._database.run(delete)
 
     def close(self) -> None:
         """Close the connection."""

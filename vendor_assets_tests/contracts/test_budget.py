@@ -21,6 +21,7 @@ import pytest
 
 from vendor_assets.budget import Backlog, Budget, Leases, Limit, Sample
 from vendor_assets.budget.breaker import PROBE_SECONDS
+from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database
 from vendor_assets.budget.in_flight import TTL_SECONDS, InFlightShares
 from vendor_assets.budget.reservations import Ask
@@ -699,6 +700,30 @@ def test_the_backlog_is_kept_in_order(database_url: str) -> None:
     backlog.forget_before(start + timedelta(minutes=3))
     assert backlog.read(start) == samples[3:]
     backlog.close()
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=2), timedelta(hours=-2)])
+def test_the_backlog_of_a_machine_whose_clock_is_off_counts(
+    postgres_server: PostgresServer, ahead: timedelta
+) -> None:
+    """Its samples are those of now for whoever reads them, not of the future, nor long gone."""
+
+    class Off(Clock):
+        def wall(self) -> float:
+            return super().wall() + ahead.total_seconds()
+
+    with postgres_server.database() as url:
+        there, here = Backlog(url, clock=Off()), Backlog(url)
+        now = datetime.now(UTC)
+        there.append([Sample(now + ahead, "run", 7)])
+        (found,) = here.read(now - timedelta(hours=1))
+        assert (found.troops, abs(found.time - now) < timedelta(minutes=10)) == (7, True)
+        here.forget_before(now - timedelta(hours=1))
+        there.forget_before(now + ahead - timedelta(hours=1))
+        (again,) = there.read(now + ahead - timedelta(hours=1))
+        assert abs(again.time - now - ahead) < timedelta(minutes=10)
+        there.close()
+        here.close()
 
 
 def test_accounts_of_one_database_have_a_backlog_each(database_url: str) -> None:
