@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import reduce
 from pathlib import Path
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vendor_assets.errors import StorageUnavailableError
+from vendor_assets.storage.order import places
 from vendor_assets.storage.parquet import hide_progress
 from vendor_assets.tables import Table
 from vendor_assets.temporary import temporary_folder
@@ -91,8 +92,7 @@ class NewestRows:
         """Sort what was added and drop older rows of the same key; afterwards rows can be read."""
         with _translated():
             if self._database is None:
-                table = self._take_waiting().sort_by([(name, "ascending") for name in self._order])
-                self._sorted = pa.Table.from_batches(self._newest(table.to_batches()), self._spec.schema)
+                self._sorted = _newest(self._take_waiting(), self._spec.key).select(self._spec.schema.names)
                 self.rows = self._sorted.num_rows
             else:
                 self._store()
@@ -186,6 +186,17 @@ class NewestRows:
             table.select(self._spec.schema.names).cast(self._spec.schema).to_batches()
         )
         return batches
+
+
+def _newest(rows: pa.Table, key: Sequence[str]) -> pa.Table:
+    """Rows sorted by a key, of each key the one with the highest ``_order``, and of these the last."""
+    found, orders = places(rows, key), rows.column(_ORDER).to_numpy()
+    by_order = np.argsort(orders, kind="stable")
+    numbers = by_order[np.argsort(found[by_order], kind="stable")]
+    found = found[numbers]
+    is_last = np.ones(len(found), bool)
+    is_last[:-1] = found[1:] != found[:-1]
+    return rows.take(pa.array(numbers[is_last]))
 
 
 @contextmanager
