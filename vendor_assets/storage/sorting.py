@@ -1,39 +1,39 @@
 """Sorting more rows than fit into memory: each key once, its newest row.
 
-Few rows are sorted in memory. More go into a DuckDB table in the system's folder for temporary files (``TMPDIR``),
-which DuckDB sorts within a memory limit (``benchmarks/sorting.py``).
+Few rows are sorted in memory. More become sorted runs in a file in the system's folder for temporary files
+(``TMPDIR``), which are merged a stretch of the key's order at a time (``benchmarks/sorting.py``).
 """
 
 from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from functools import reduce
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vendor_assets.errors import StorageUnavailableError
 from vendor_assets.storage.order import places
-from vendor_assets.storage.parquet import hide_progress
 from vendor_assets.tables import Table
 from vendor_assets.temporary import temporary_folder
 
 ROWS_IN_MEMORY: Final = 65_536
 _BYTES_IN_MEMORY: Final = 16 << 20
 _BATCHES_IN_MEMORY: Final = 2048
-_MEMORY_MB: Final = 64
-"""What DuckDB may use up to seven million rows; what it needs beyond grows with the root of their number."""
-_ROOT_MB: Final = 24
-_MOST_MEMORY_MB: Final = 512
+_PIECE_ROWS: Final = 1024
+"""Rows of a run that are read at once at least."""
+_MERGED_ROWS: Final = 131_072
+"""Rows of all runs that are in memory at once, unless there are more runs than pieces in that."""
+_WRITE: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+_READ: Final = pa.ipc.IpcReadOptions(use_threads=False)
 _ORDER: Final = "_order"
 
+_Key = tuple[Any, ...]
 _one_large = threading.Lock()
 """Held by the one thread that sorts more than fits into memory, until its block ends."""
 
@@ -58,7 +58,7 @@ class NewestRows:
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = self._waiting_bytes = 0
         self._given = 0
-        self._database: Any = None
+        self._runs: _Runs | None = None
         self._sorted: pa.Table | Path = spec.schema.empty_table()
         self._kept = ExitStack()
 
@@ -91,101 +91,151 @@ class NewestRows:
     def sort(self) -> None:
         """Sort what was added and drop older rows of the same key; afterwards rows can be read."""
         with _translated():
-            if self._database is None:
-                self._sorted = _newest(self._take_waiting(), self._spec.key).select(self._spec.schema.names)
-                self.rows = self._sorted.num_rows
+            if self._runs is None:
+                self._sorted = self._take_waiting().select(self._spec.schema.names)
+                self.rows = len(self._sorted)
             else:
                 self._store()
-                self._sorted = self._sort_on_disk()
+                self._sorted = self._merge(self._runs)
         self.duplicates = self._given - self.rows
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The sorted rows in the table's schema, at most 65,536 at a time."""
         if isinstance(self._sorted, Path):
-            with _translated(), pq.ParquetFile(self._sorted, pre_buffer=False) as file:
-                yield from file.iter_batches(ROWS_IN_MEMORY, use_threads=False)
+            with _translated(), _opened(self._sorted) as file:
+                for number in range(file.num_record_batches):
+                    yield file.get_batch(number)
         else:
-            yield from self._sorted.to_batches()
-
-    @property
-    def _order(self) -> tuple[str, ...]:
-        return (*self._spec.key, _ORDER)
+            yield from self._sorted.to_batches(ROWS_IN_MEMORY)
 
     def _take_waiting(self) -> pa.Table:
+        """What waits, sorted."""
         table = pa.Table.from_batches(self._waiting, self._schema).combine_chunks()
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
-        return table
+        return _newest(table, self._spec.key)
 
     def _store(self) -> None:
-        """Move what waits into the database."""
-        if self._database is None:
-            self._database = self._open()
-        self._database.register("waiting", self._take_waiting())
-        self._database.execute("INSERT INTO given SELECT * FROM waiting")
-        self._database.unregister("waiting")
+        """Move what waits into a run."""
+        if self._runs is None:
+            self._kept.enter_context(_one_large)
+            self._folder = self._kept.enter_context(temporary_folder())
+            self._runs = self._kept.enter_context(_Runs(self._folder / "runs.arrow", self._schema))
+        self._runs.add(self._take_waiting(), self._spec.key)
 
-    def _open(self) -> Any:
-        import duckdb  # noqa: PLC0415 (0.1 s that few rows need not pay)
-
-        self._kept.enter_context(_one_large)
-        self._folder = self._kept.enter_context(temporary_folder())
-        settings: dict[str, str | bool | int | float | list[str]] = {
-            "threads": 1,
-            "memory_limit": f"{_MEMORY_MB}MB",
-            "temp_directory": str(self._folder),
-            "preserve_insertion_order": False,
-        }
-        database = duckdb.connect(self._folder / "rows.duckdb", config=settings)
-        self._kept.enter_context(closing(database))
-        hide_progress(database)
-        database.register("waiting", self._schema.empty_table())
-        database.execute("CREATE TABLE given AS SELECT * FROM waiting")
-        return database
-
-    def _sort_on_disk(self) -> Path:
-        import duckdb  # noqa: PLC0415 (see above)
-
-        path = self._folder / "sorted.parquet"
-        limit = max(_MEMORY_MB, round(_ROOT_MB * (self._given / 1e6) ** 0.5))
-        while True:
-            self._database.execute(f"SET memory_limit = '{limit}MB'")
-            try:
-                self._write_sorted(path)
-                break
-            except duckdb.OutOfMemoryException:
-                limit *= 2
-                if limit > _MOST_MEMORY_MB:
-                    raise
-        self._database.close()
+    def _merge(self, runs: _Runs) -> Path:
+        path = self._folder / "sorted.arrow"
+        names = self._spec.schema.names
+        with (
+            pa.OSFile(str(path), "wb") as sink,
+            pa.ipc.new_file(sink, self._spec.schema, options=_WRITE) as file,
+        ):
+            waiting: list[pa.Table] = []
+            for table in runs.merged(self._spec.key):
+                waiting.append(table.select(names))
+                if sum(map(len, waiting)) >= ROWS_IN_MEMORY:
+                    _write(file, waiting, ROWS_IN_MEMORY)
+                    waiting = []
+                self.rows += len(table)
+            _write(file, waiting, ROWS_IN_MEMORY)
         return path
 
-    def _write_sorted(self, path: Path) -> None:
-        self.rows = 0
-        ordered = self._database.sql(f"FROM given ORDER BY {', '.join(self._order)}")
-        with pq.ParquetWriter(path, self._spec.schema, compression="zstd", compression_level=1) as sink:
-            for batch in self._newest(ordered.to_arrow_reader(ROWS_IN_MEMORY)):
-                sink.write_batch(batch, row_group_size=ROWS_IN_MEMORY)
-                self.rows += batch.num_rows
 
-    def _newest(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Of rows sorted by key and order the last one of each key, in the table's schema."""
-        held = self._schema.empty_table()
-        for batch in batches:
-            rows = pa.concat_tables(
-                [held, pa.Table.from_batches([batch]).cast(self._schema)]
-            ).combine_chunks()
-            last = max(0, len(rows) - 1)
-            keys = [rows.column(name).combine_chunks() for name in self._spec.key]
-            differ = [pc.not_equal(column.slice(1), column.slice(0, last)) for column in keys]
-            held = rows.slice(last)
-            yield from self._fitted(rows.slice(0, last).filter(reduce(pc.or_, differ)))
-        yield from self._fitted(held)
+class _Runs:
+    """Sorted runs in a file, each key once in each of them; written, then merged once."""
 
-    def _fitted(self, table: pa.Table) -> list[pa.RecordBatch]:
-        batches: list[pa.RecordBatch] = (
-            table.select(self._spec.schema.names).cast(self._spec.schema).to_batches()
-        )
-        return batches
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._sink, schema, options=_WRITE)
+        self._pieces = 0
+        self._runs: list[_Run] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sink.close()
+
+    def add(self, rows: pa.Table, key: Sequence[str]) -> None:
+        """Take a sorted run."""
+        if len(rows):
+            first = self._pieces
+            self._pieces += _write(self._writer, [rows], _PIECE_ROWS)
+            self._runs.append(_Run(_key(rows, key, 0), range(first, self._pieces)))
+
+    def merged(self, key: Sequence[str]) -> Iterator[pa.Table]:
+        """All rows in the order of the key, each key once."""
+        self._writer.close()
+        self._sink.close()
+        pieces = max(1, _MERGED_ROWS // (_PIECE_ROWS * max(1, len(self._runs))))
+        later = sorted(self._runs, key=lambda run: run.first, reverse=True)
+        begun: list[_Run] = []
+        with _opened(self._path) as file:
+            while later or begun:
+                for run in begun:
+                    run.read(file, pieces, key)
+                begun = [run for run in begun if len(run.rows)]
+                # What is read of all runs is whole up to the first of the ends where one goes on.
+                until = min((run.last for run in begun if run.pieces), default=None)
+                while later and (until is None or later[-1].first <= until):
+                    begun.append(later.pop())
+                    begun[-1].read(file, pieces, key)
+                    if begun[-1].pieces:
+                        until = begun[-1].last if until is None else min(until, begun[-1].last)
+                parts = [part for run in begun if len(part := run.take(until, key))]
+                if len(parts) == 1:
+                    yield parts[0]
+                elif parts:
+                    yield _newest(pa.concat_tables(parts), key)
+
+
+class _Run:
+    """A run as it is merged.
+
+    Attributes:
+        first: Its first key.
+        pieces: Those that are not read yet.
+        rows: What is read and not merged yet, up to the key ``last``.
+    """
+
+    def __init__(self, first: _Key, pieces: range) -> None:
+        self.first = self.last = first
+        self.pieces = pieces
+        self.rows: Any = ()
+
+    def read(self, file: pa.ipc.RecordBatchFileReader, pieces: int, key: Sequence[str]) -> None:
+        """Read on where everything read is merged."""
+        if not len(self.rows) and self.pieces:
+            numbers, self.pieces = self.pieces[:pieces], self.pieces[pieces:]
+            self.rows = pa.Table.from_batches([file.get_batch(number) for number in numbers])
+            self.last = _key(self.rows, key, len(self.rows) - 1)
+
+    def take(self, until: _Key | None, key: Sequence[str]) -> pa.Table:
+        """The rows up to a key, itself included; all where it is None."""
+        rows = self.rows
+        count = len(rows)
+        if until is not None and self.last > until:
+            count = bisect_right(range(count), until, key=lambda at: _key(rows, key, at))
+        self.rows = rows.slice(count)
+        return rows.slice(0, count)
+
+
+def _key(rows: pa.Table, key: Sequence[str], at: int) -> _Key:
+    return tuple(rows.column(name)[at].as_py() for name in key)
+
+
+def _write(file: pa.ipc.RecordBatchFileWriter, tables: list[pa.Table], most: int) -> int:
+    """Write rows in batches of ``most``; returns how many these are."""
+    batches = pa.concat_tables(tables).combine_chunks().to_batches(most) if tables else []
+    for batch in batches:
+        file.write_batch(batch)
+    return len(batches)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pa.ipc.RecordBatchFileReader]:
+    with pa.OSFile(str(path)) as source:
+        yield pa.ipc.open_file(source, options=_READ)
 
 
 def _newest(rows: pa.Table, key: Sequence[str]) -> pa.Table:
@@ -204,11 +254,7 @@ def _translated() -> Iterator[None]:
     """Errors of temporary files as ours."""
     try:
         yield
-    except Exception as error:
-        import duckdb  # noqa: PLC0415 (see above)
-
-        if not isinstance(error, (OSError, duckdb.Error)):
-            raise
+    except OSError as error:
         message = (
             f"rows cannot be sorted in {tempfile.gettempdir()} ({' '.join(str(error).split())[:300]}); "
             "free some space there, or name another folder in TMPDIR"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -12,9 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -138,19 +137,14 @@ print(next(line.split()[1] for line in Path("/proc/self/status").read_text().spl
     return int(done.stdout) * 1024
 
 
-@pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), duckdb.IOException("no\nspace")]
-)
-def test_a_full_disk_is_said_in_one_line(
-    error: Exception, temporary: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_said_in_one_line(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When temporary files cannot be written the message names their folder and what to do."""
     monkeypatch.setattr(sorting, "ROWS_IN_MEMORY", 1)
 
     def full(*_: Any, **__: Any) -> None:
-        raise error
+        raise OSError(errno.ENOSPC, "no\nspace")
 
-    monkeypatch.setattr(pq, "ParquetWriter", full)
+    monkeypatch.setattr(pa, "OSFile", full)
     with pytest.raises(StorageUnavailableError, match="TMPDIR") as caught:
         sort([(0, [("w", 1)])])
     assert str(temporary) in str(caught.value)
@@ -158,18 +152,17 @@ def test_a_full_disk_is_said_in_one_line(
     assert list(temporary.iterdir()) == []
 
 
-def test_a_real_full_disk_of_the_database_is_said(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database that may not grow is a full disk."""
-    connect = duckdb.connect
-
-    def small(path: Path, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
-        return connect(path, config={**config, "memory_limit": "4MB", "max_temp_directory_size": "0B"})
-
-    monkeypatch.setattr(duckdb, "connect", small)
-    monkeypatch.setattr(sorting, "_MEMORY_MB", 4)
-    monkeypatch.setattr(sorting, "_MOST_MEMORY_MB", 4)
-    with pytest.raises(StorageUnavailableError, match="TMPDIR"):
-        sort((order, [(f"w{order}-{number}", 0) for number in range(20_000)]) for order in range(10))
+def test_a_file_that_may_not_grow_is_a_full_disk(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real one, as the system says it."""
+    monkeypatch.setattr(sorting, "ROWS_IN_MEMORY", 1000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    given = [(order, [(f"w{order}-{number}", 0) for number in range(1000)]) for order in range(10)]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(StorageUnavailableError, match="TMPDIR"):
+            sort(given)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(temporary.iterdir()) == []
 
 
@@ -184,17 +177,17 @@ def test_of_one_answer_the_last_row_counts(temporary: Path, monkeypatch: pytest.
             assert [row["value"] for batch in rows.batches() for row in batch.to_pylist()] == [2.0]
 
 
-def test_a_sort_that_needs_more_memory_gets_it(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DuckDB is given more where it cannot sort with less."""
-    monkeypatch.setattr(sorting, "ROWS_IN_MEMORY", 1000)
-    refused = iter([duckdb.OutOfMemoryException("too little")])
-    write = NewestRows._write_sorted
-
-    def once(self: NewestRows, path: Path) -> None:
-        for error in refused:
-            raise error
-        write(self, path)
-
-    monkeypatch.setattr(NewestRows, "_write_sorted", once)
-    found, rows = sort([(0, [(f"w{number:04d}", 0) for number in range(5000)])])
-    assert (len(found), rows.rows) == (5000, 5000)
+@settings(max_examples=25, deadline=None)
+@given(given=batches, data=st.data(), piece=st.sampled_from([1, 2, 5]), merged=st.sampled_from([1, 8, 100]))
+def test_runs_are_merged_whatever_is_read_of_them_at_once(
+    given: list[list[Row]], data: st.DataObject, piece: int, merged: int, temporary: Path
+) -> None:
+    """Short pieces or long ones, few or all of them in memory: the same rows in the same order."""
+    arrivals = data.draw(st.permutations(list(enumerate(given))))
+    at_once, _ = sort(arrivals)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sorting, "ROWS_IN_MEMORY", 4)
+        patch.setattr(sorting, "_PIECE_ROWS", piece)
+        patch.setattr(sorting, "_MERGED_ROWS", merged)
+        found, _ = sort(arrivals)
+    assert found == at_once
