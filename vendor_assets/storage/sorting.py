@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -26,9 +27,9 @@ ROWS_IN_MEMORY: Final = 65_536
 _BYTES_IN_MEMORY: Final = 16 << 20
 _BATCHES_IN_MEMORY: Final = 2048
 _PIECE_ROWS: Final = 1024
-"""Rows of a run that are read at once at least."""
-_MERGED_ROWS: Final = 131_072
-"""Rows of all runs that are in memory at once, unless there are more runs than pieces in that."""
+"""Rows of a run that are read together."""
+_MERGED_ROWS: Final = 65_536
+"""Rows that are read at once; where there are very many runs, half a piece of each."""
 _WRITE: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _READ: Final = pa.ipc.IpcReadOptions(use_threads=False)
 _ORDER: Final = "_order"
@@ -141,14 +142,16 @@ class NewestRows:
 
 
 class _Runs:
-    """Sorted runs in a file, each key once in each of them; written, then merged once."""
+    """Sorted runs in a file, in pieces; written, then merged once."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path = path
+        self._schema = schema
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_file(self._sink, schema, options=_WRITE)
-        self._pieces = 0
-        self._runs: list[_Run] = []
+        self._runs = 0
+        self._pieces: list[tuple[_Key, int]] = []
+        """The first key of each piece of a run, and its number in the file."""
 
     def __enter__(self) -> Self:
         return self
@@ -157,67 +160,33 @@ class _Runs:
         self._sink.close()
 
     def add(self, rows: pa.Table, key: Sequence[str]) -> None:
-        """Take a sorted run."""
-        if len(rows):
-            first = self._pieces
-            self._pieces += _write(self._writer, [rows], _PIECE_ROWS)
-            self._runs.append(_Run(_key(rows, key, 0), range(first, self._pieces)))
+        """Take a sorted run, each key once in it."""
+        self._runs += 1
+        first = len(self._pieces)
+        for number in range(_write(self._writer, [rows], _PIECE_ROWS)):
+            self._pieces.append((_key(rows, key, number * _PIECE_ROWS), first + number))
 
     def merged(self, key: Sequence[str]) -> Iterator[pa.Table]:
-        """All rows in the order of the key, each key once."""
+        """All rows in the order of the key, each key once.
+
+        Pieces are read in the order of their first keys, so that what lies before the next one's is whole. What is held
+        back is at most a piece of each run.
+        """
         self._writer.close()
         self._sink.close()
-        pieces = max(1, _MERGED_ROWS // (_PIECE_ROWS * max(1, len(self._runs))))
-        later = sorted(self._runs, key=lambda run: run.first, reverse=True)
-        begun: list[_Run] = []
+        pieces = sorted(self._pieces)
+        at_once = max(_MERGED_ROWS // _PIECE_ROWS, self._runs // 2)
+        held = self._schema.empty_table()
         with _opened(self._path) as file:
-            while later or begun:
-                for run in begun:
-                    run.read(file, pieces, key)
-                begun = [run for run in begun if len(run.rows)]
-                # What is read of all runs is whole up to the first of the ends where one goes on.
-                until = min((run.last for run in begun if run.pieces), default=None)
-                while later and (until is None or later[-1].first <= until):
-                    begun.append(later.pop())
-                    begun[-1].read(file, pieces, key)
-                    if begun[-1].pieces:
-                        until = begun[-1].last if until is None else min(until, begun[-1].last)
-                parts = [part for run in begun if len(part := run.take(until, key))]
-                if len(parts) == 1:
-                    yield parts[0]
-                elif parts:
-                    yield _newest(pa.concat_tables(parts), key)
-
-
-class _Run:
-    """A run as it is merged.
-
-    Attributes:
-        first: Its first key.
-        pieces: Those that are not read yet.
-        rows: What is read and not merged yet, up to the key ``last``.
-    """
-
-    def __init__(self, first: _Key, pieces: range) -> None:
-        self.first = self.last = first
-        self.pieces = pieces
-        self.rows: Any = ()
-
-    def read(self, file: pa.ipc.RecordBatchFileReader, pieces: int, key: Sequence[str]) -> None:
-        """Read on where everything read is merged."""
-        if not len(self.rows) and self.pieces:
-            numbers, self.pieces = self.pieces[:pieces], self.pieces[pieces:]
-            self.rows = pa.Table.from_batches([file.get_batch(number) for number in numbers])
-            self.last = _key(self.rows, key, len(self.rows) - 1)
-
-    def take(self, until: _Key | None, key: Sequence[str]) -> pa.Table:
-        """The rows up to a key, itself included; all where it is None."""
-        rows = self.rows
-        count = len(rows)
-        if until is not None and self.last > until:
-            count = bisect_right(range(count), until, key=lambda at: _key(rows, key, at))
-        self.rows = rows.slice(count)
-        return rows.slice(0, count)
+            for first in range(0, len(pieces), at_once):
+                read = [file.get_batch(number) for _, number in pieces[first : first + at_once]]
+                rows = _newest(pa.concat_tables([held, pa.Table.from_batches(read)]), key)
+                count = len(rows)
+                if first + at_once < len(pieces):
+                    until = pieces[first + at_once][0]
+                    count = bisect_left(range(count), until, key=partial(_key, rows, key))
+                held = rows.slice(count)
+                yield rows.slice(0, count)
 
 
 def _key(rows: pa.Table, key: Sequence[str], at: int) -> _Key:
@@ -240,6 +209,7 @@ def _opened(path: Path) -> Iterator[pa.ipc.RecordBatchFileReader]:
 
 def _newest(rows: pa.Table, key: Sequence[str]) -> pa.Table:
     """Rows sorted by a key, of each key the one with the highest ``_order``, and of these the last."""
+    rows = rows.combine_chunks()
     found, orders = places(rows, key), rows.column(_ORDER).to_numpy()
     by_order = np.argsort(orders, kind="stable")
     numbers = by_order[np.argsort(found[by_order], kind="stable")]
