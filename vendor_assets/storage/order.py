@@ -27,6 +27,7 @@ def places(rows: pa.Table, key: Sequence[str]) -> np.ndarray[Any, Any]:
         if most * count >= _MOST:
             different, found = np.unique(found, return_inverse=True)
             most = len(different)
-        found = found * count + ranks[column.indices.to_numpy()]
+        found *= count
+        found += ranks[column.indices.to_numpy()]
         most *= count
     return found

@@ -210,12 +210,15 @@ def _opened(path: Path) -> Iterator[pa.ipc.RecordBatchFileReader]:
 def _newest(rows: pa.Table, key: Sequence[str]) -> pa.Table:
     """Rows sorted by a key, of each key the one with the highest ``_order``, and of these the last."""
     rows = rows.combine_chunks()
-    found, orders = places(rows, key), rows.column(_ORDER).to_numpy()
-    by_order = np.argsort(orders, kind="stable")
-    numbers = by_order[np.argsort(found[by_order], kind="stable")]
+    orders = rows.column(_ORDER).to_numpy()
+    if (orders[1:] < orders[:-1]).any():
+        rows = rows.take(pa.array(np.argsort(orders, kind="stable"))).combine_chunks()
+    found = places(rows, key)
+    numbers = np.argsort(found, kind="stable")
     found = found[numbers]
     is_last = np.ones(len(found), bool)
     is_last[:-1] = found[1:] != found[:-1]
+    del found
     return rows.take(pa.array(numbers[is_last]))
 
 

@@ -177,7 +177,7 @@ def test_of_one_answer_the_last_row_counts(temporary: Path, monkeypatch: pytest.
             assert [row["value"] for batch in rows.batches() for row in batch.to_pylist()] == [2.0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(given=batches, data=st.data(), piece=st.sampled_from([1, 2, 5]), merged=st.sampled_from([1, 8, 100]))
 def test_runs_are_merged_whatever_is_read_of_them_at_once(
     given: list[list[Row]], data: st.DataObject, piece: int, merged: int, temporary: Path
