@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
@@ -26,16 +27,28 @@ class Window:
         return (self.end - self.start).total_seconds()
 
 
-def parse_day(text: str) -> date:
+DAYS_AGO: Final = re.compile(r"-(\d{1,5})d")
+"""A day as so many days before today, like ``-1d``."""
+
+
+def parse_day(text: str, newest: date | None = None) -> date:
     """Read a day like ``2026-11-20``.
+
+    Args:
+        newest: The last day that is over, if ``yesterday`` and ``-7d`` are accepted too.
 
     Raises:
         ConfigurationError: The text is not a day.
     """
+    if newest is not None and text == "yesterday":
+        return newest
     try:
+        if newest is not None and (ago := DAYS_AGO.fullmatch(text)):
+            return newest + timedelta(days=1 - int(ago[1]))
         return date.fromisoformat(text)
-    except ValueError as error:
-        message = f"day {text!r} is not a date; give it as YYYY-MM-DD, like 2026-11-20"
+    except (ValueError, OverflowError) as error:
+        others = "" if newest is None else ", yesterday or -7d"
+        message = f"day {text!r} is not a date; give it as YYYY-MM-DD, like 2026-11-20{others}"
         raise ConfigurationError(message) from error
 
 

@@ -16,12 +16,24 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from vendor_assets import __version__
-from vendor_assets.cli import compare, embedded, harvest, instance, letters, plan, store, vendor, watch
+from vendor_assets.cli import (
+    compare,
+    configuration,
+    embedded,
+    harvest,
+    instance,
+    letters,
+    plan,
+    store,
+    vendor,
+    watch,
+)
 from vendor_assets.cli.project import FAILED, WRONG_USE, open_accounts
 from vendor_assets.cli.terminal import visible_output
+from vendor_assets.days import DAYS_AGO
 from vendor_assets.errors import ConfigurationError, VendorAssetsError
 
-EVERY_ACCOUNT: Final = (*watch.COMMANDS, plan.COMMAND, letters.COMMAND)
+EVERY_ACCOUNT: Final = (*watch.COMMANDS, plan.COMMAND, letters.COMMAND, configuration.COMMAND)
 """Read-only commands: without ``--account`` they run for every account."""
 
 
@@ -42,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(joined(arguments))
+    options.environ = dict(os.environ)  # before the project's file completes it
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         return _of_each_account(options)
@@ -55,6 +68,17 @@ def _run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+
+
+def joined(arguments: Sequence[str]) -> list[str]:
+    """Arguments with days like ``-1d`` joined to the option before them; argparse would take them for options."""
+    found: list[str] = []
+    for text in arguments:
+        if found and found[-1] in ("--day", "--from", "--to") and DAYS_AGO.fullmatch(text):
+            found[-1] += f"={text}"
+        else:
+            found.append(text)
+    return found
 
 
 def _of_each_account(options: argparse.Namespace) -> int:
@@ -103,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"vendor-assets {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for module in (harvest, compare, instance, plan, watch, letters, store, vendor, embedded):
+    for module in (harvest, compare, instance, plan, watch, letters, configuration, store, vendor, embedded):
         module.add(commands)
     for command in commands.choices.values():
         _add_account(command)

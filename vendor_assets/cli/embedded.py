@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -75,8 +76,8 @@ def _demo(options: argparse.Namespace) -> int:
     )
     print(f"tables:  {account.store_url}/processed/  (Parquet; read them with DuckDB, pandas, Spark, Athena)")
     print(f"took {time.monotonic() - started:.0f} s")
-    print("next:    make dev          opens the UI on http://127.0.0.1:3000")
-    print("         docs/tutorial.md  your first day; vendor_assets.env.example  your own vendor")
+    print("next:    vendor-assets dev (in a checkout: make dev)  opens the UI on http://127.0.0.1:3000")
+    print("         vendor-assets init FOLDER                    a project for your own vendor")
     return code
 
 
@@ -85,6 +86,10 @@ def _dev(options: argparse.Namespace) -> int:
 
     root, accounts = open_accounts()
     account = accounts[0]
+    _check_port(options.port, "give another one with --port, or end what listens there")
+    starts_vendor = account.embedded and not answers(SIMULATOR_URL)
+    if starts_vendor:
+        _check_port(SIMULATOR_PORT, "the embedded vendor needs it: end what listens there")
     processes: list[subprocess.Popen[Any]] = []
 
     def start(command: list[str]) -> None:
@@ -92,7 +97,7 @@ def _dev(options: argparse.Namespace) -> int:
 
     with terminable():
         try:
-            if account.embedded and not answers(SIMULATOR_URL):
+            if starts_vendor:
                 simulator = ["-m", "vendor_assets.simulator", "--port", str(SIMULATOR_PORT)]
                 start([*simulator, "--parent-pid", str(os.getpid()), "--api-key", account.api_key])
             # A project's workspace.yaml may have further code locations.
@@ -110,6 +115,18 @@ def _dev(options: argparse.Namespace) -> int:
             return COMPLETE
         finally:
             _end(processes)
+
+
+def _check_port(port: int, todo: str) -> None:
+    """Refuse a port that cannot be listened on, before anything is started."""
+    if not 1 <= port <= 65_535:
+        raise ConfigurationError(f"port {port} is not accepted; give 1 to 65535")
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigurationError(f"port {port} cannot be used ({error.strerror}); {todo}") from error
 
 
 def _end(processes: Sequence[subprocess.Popen[Any]]) -> None:

@@ -96,7 +96,7 @@ def ask_dagster(
             raise ValueError("it does not speak GraphQL")  # noqa: TRY004 - caught below
     except (http.client.HTTPException, OSError, ValueError) as error:
         raise VendorAssetsError(
-            f"no Dagster UI answers at {url} ({error}); start one with make dev, give --url, "
+            f"no Dagster UI answers at {url} ({error}); start one with vendor-assets dev, give --url, "
             "or harvest in this process with: vendor-assets harvest --class backfill"
         ) from error
     if document.get("errors") or not isinstance(document.get("data"), dict):

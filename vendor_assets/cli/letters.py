@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vendor_assets.cli.harvest import print_summary
 from vendor_assets.cli.progress import ProgressLine, terminable
 from vendor_assets.cli.project import COMPLETE, Project, embedded_vendor, open_project
-from vendor_assets.days import parse_day
+from vendor_assets.days import last_complete_day, parse_day
 from vendor_assets.errors import LONGEST_MESSAGE, ConfigurationError, ObjectNotFoundError
 from vendor_assets.presentable import presentable
 
@@ -55,8 +55,9 @@ def _dead_letters(options: argparse.Namespace) -> int:
         raise ConfigurationError("discard needs --why: the reason stays on record")
     if options.discarded and options.action in ("redrive", "discard"):
         raise ConfigurationError(f"--discarded goes with list and show, not with {options.action}")
-    day = parse_day(options.day) if options.day else None
     project = open_project(options.account)
+    newest = last_complete_day(datetime.now(UTC), project.account.zone)
+    day = parse_day(options.day, newest) if options.day else None
     store = project.store()
     dead_letters = DeadLetters(store)
     partitions = [

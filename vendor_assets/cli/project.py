@@ -99,7 +99,7 @@ def open_accounts() -> tuple[Path, tuple[Account, ...]]:
 
 def add_days(parser: argparse.ArgumentParser) -> None:
     """Add the options for days and troops."""
-    parser.add_argument("--day", help="one day, like 2026-11-20 (default: the last that is over)")
+    parser.add_argument("--day", help="one day: 2026-11-20, yesterday, -7d (default: the last that is over)")
     parser.add_argument("--from", dest="first", help="first day of a range")
     parser.add_argument("--to", dest="last", help="last day of a range (default: the last that is over)")
     parser.add_argument(
@@ -137,8 +137,8 @@ def choose_days(options: argparse.Namespace, account: Account) -> list[date]:
         raise ConfigurationError("--day and --from/--to exclude each other; give one of them")
     if options.last and not options.first:
         raise ConfigurationError("--to needs --from; give the first day too")
-    first = parse_day(options.day or options.first) if (options.day or options.first) else newest
-    last = parse_day(options.last) if options.last else (newest if options.first else first)
+    first = parse_day(options.day or options.first, newest) if (options.day or options.first) else newest
+    last = parse_day(options.last, newest) if options.last else (newest if options.first else first)
     for day in (first, last):
         day_window(day, account.zone)
         if day > newest:

@@ -25,6 +25,7 @@ from vendor_assets.states import COUNTED
 
 if TYPE_CHECKING:
     from vendor_assets.harvest.status import DayStatus
+    from vendor_assets.orchestration.doctor import Finding
 
 _RUNS = """
 query Status {
@@ -47,6 +48,7 @@ def add(commands: Any) -> None:
     status.set_defaults(run=_status)
 
     doctor = commands.add_parser("doctor", help="try every part that a harvest needs, a line each")
+    doctor.add_argument("--json", action="store_true", help="print as JSON")
     doctor.set_defaults(run=_doctor)
 
     budget = commands.add_parser("budget", help="what the budget does now: rate, holds, who waits, and why")
@@ -205,7 +207,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from vendor_assets.orchestration.runs.launching import open_instance
 
     project = open_project(options.account)
-    failed = 0
+    findings: list[Finding] = []
     with (
         embedded_vendor(project.account) as reachable,
         open_instance(project.root, project.environ) as instance,
@@ -215,9 +217,12 @@ def _doctor(options: argparse.Namespace) -> int:
         # Outside of a run, resources with secrets from environment variables must be resolved explicitly.
         vendor_api = resources[names.resource("vendor_api")].process_config_and_initialize()
         for finding in examine(reachable, vendor_api, resources[names.resource("store")], instance):
-            failed += finding.state == "failed"
-            print(f"{finding.state:8} {finding.part:11} {finding.text}", flush=True)
-    return FAILED if failed else COMPLETE
+            findings.append(finding)
+            if not options.json:
+                print(f"{finding.state:8} {finding.part:11} {finding.text}", flush=True)
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    return FAILED if any(finding.state == "failed" for finding in findings) else COMPLETE
 
 
 def _budget(options: argparse.Namespace) -> int:

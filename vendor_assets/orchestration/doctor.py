@@ -180,7 +180,9 @@ def _database(vendor_api: VendorApiResource) -> str:
 
 def _dagster(instance: dg.DagsterInstance) -> Finding:
     if time.time() - newest_heartbeat(instance) > DAEMON_SECONDS:
-        text = "no daemon is running: sensors, schedules and queued runs wait; start one with make dev or dagster dev"
+        text = (
+            "no daemon is running: sensors, schedules and queued runs wait; start one with vendor-assets dev"
+        )
         return Finding("dagster", "warning", text)
     return Finding("dagster", "well", "the daemon is alive: sensors, schedules and queued runs work")
 

@@ -1,0 +1,129 @@
+"""A project from nothing: ``init``, the settings in force, days as people say them, ports that are taken."""
+
+from __future__ import annotations
+
+import socket
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vendor_assets.days import parse_day
+from vendor_assets.errors import ConfigurationError
+from vendor_assets.settings import NAMES
+from vendor_assets_tests.support.command import Command
+from vendor_assets_tests.support.simulator import KEY, simulator
+
+YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
+
+
+def test_a_project_is_made_and_works(tmp_path: Path) -> None:
+    """Its files are Dagster's configuration and all settings as comments; a second time it is refused."""
+    made = Command(tmp_path, {"DAGSTER_HOME": ""}).run("init", "shop")
+    assert made.code == 0, made.err
+    folder = tmp_path / "shop"
+    assert {path.name for path in folder.iterdir()} == {
+        ".gitignore", "dagster.yaml", "vendor_assets.env", "workspace.yaml",
+    }  # fmt: skip
+    assert yaml.safe_load((folder / "dagster.yaml").read_text())["run_retries"]["enabled"]
+    settings = (folder / "vendor_assets.env").read_text()
+    assert all(f"#{name}=" in settings for name in NAMES)
+    again = Command(tmp_path, {"DAGSTER_HOME": ""}).run("init", "shop")
+    assert (again.code, len(again.err.splitlines())) == (2, 1)
+    assert "shop has a .gitignore already" in again.err
+    with simulator(world="small", churn=False) as vendor:
+        (folder / "vendor_assets.env").write_text(
+            f"VENDOR_URL={vendor.url}\nVENDOR_API_KEY={KEY}\nVENDOR_RATE=500/s\n"
+        )
+        harvested = Command(folder, {}).run("harvest", "--no-report", "--json", "--day", "-1d")
+        assert harvested.code == 0, harvested.err
+        assert (folder / "data" / "processed" / "troops" / f"day={YESTERDAY}").is_dir()
+        assert (
+            Command(folder, {})
+            .run("harvest", "--no-report", "--json", "--day", "yesterday")
+            .json["calls_made"]
+            == 0
+        )
+
+
+@pytest.mark.parametrize("profile", ["local", "postgresql", "machines"])
+def test_each_profile_is_a_configuration_of_dagster(tmp_path: Path, profile: str) -> None:
+    """What is written is what the repository ships for it."""
+    made = Command(tmp_path, {"DAGSTER_HOME": ""}).run("init", "--profile", profile, "p")
+    assert made.code == 0, made.err
+    found = yaml.safe_load((tmp_path / "p" / "dagster.yaml").read_text())
+    assert ("postgres" in found["storage"]) == (profile != "local")
+
+
+def test_the_settings_in_force(tmp_path: Path) -> None:
+    """Each comes with its origin; a secret is set or not."""
+    tmp_path.joinpath("vendor_assets.env").write_text("VENDOR_SHARE=0.5\nVENDOR_RATE=7/s\n")
+    environ = {
+        "VENDOR_URL": "https://vendor.example",
+        "VENDOR_API_KEY": "s3cr3t-key-77",
+        "VENDOR_SHARE": "0.25",
+    }
+    shown = Command(tmp_path, environ).run("config", "--json")
+    assert shown.code == 0, shown.err
+    found = {each["name"]: (each["value"], each["origin"]) for each in shown.json}  # type: ignore[index,call-overload]
+    assert found["VENDOR_SHARE"] == ("0.25", "environment")
+    assert found["VENDOR_RATE"] == ("7/s", "vendor_assets.env")
+    assert found["VENDOR_ASSETS_RESOLUTION"] == ("1800", "default")
+    assert found["VENDOR_API_KEY"] == ("set, not shown", "environment")
+    assert found["VENDOR_TOKEN"] == ("not set", "default")
+    text = Command(tmp_path, environ).run("config")
+    assert "s3cr3t" not in text.out + shown.out
+    assert {*found} <= {*NAMES}
+    wrong = Command(tmp_path, environ | {"VENDOR_SHAER": "1"}).run("config")
+    assert (wrong.code, wrong.err) == (
+        2,
+        "vendor-assets: VENDOR_SHAER is not a setting; did you mean VENDOR_SHARE?\n",
+    )
+
+
+def test_the_settings_of_several_accounts(tmp_path: Path) -> None:
+    """Those of each account, from its file."""
+    tmp_path.joinpath("vendor_assets.toml").write_text(
+        '[accounts.one]\nurl = "https://one.example"\napi_key_env = "ONE_KEY"\n'
+        '[accounts.two]\nkind = "prometheus"\nurl = "https://two.example"\nrate = "5/s"\n'
+    )
+    shown = Command(tmp_path, {"ONE_KEY": "s3cr3t-key-77"}, fixed={}).run("config", "--json")
+    assert shown.code == 0, shown.err
+    found = {name: {each["name"]: each for each in settings} for name, settings in shown.json.items()}
+    assert found["one"]["VENDOR_API_KEY"]["origin"] == "vendor_assets.toml, variable ONE_KEY"
+    assert found["two"]["VENDOR_RATE"]["value"] == "5/s"
+    assert "s3cr3t" not in shown.out
+
+
+def test_days_as_people_say_them() -> None:
+    """Yesterday and so many days ago; what is none names what is accepted."""
+    newest = date(2026, 11, 20)
+    assert parse_day("yesterday", newest) == parse_day("-1d", newest) == newest
+    assert parse_day("-7d", newest) == date(2026, 11, 14)
+    for text in ("-0x", "tomorrow", "-99999d d", "2026-13-01"):
+        with pytest.raises(ConfigurationError, match="yesterday or -7d"):
+            parse_day(text, newest)
+    with pytest.raises(ConfigurationError, match=r"2026-11-20$"):
+        parse_day("yesterday")
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    """It is said before anything is started."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused = Command(tmp_path, {}).run("dev", "--port", str(port))
+    assert (refused.code, len(refused.err.splitlines())) == (2, 1)
+    assert f"port {port} cannot be used" in refused.err
+    assert Command(tmp_path, {}).run("dev", "--port", "70000").code == 2
+
+
+def test_the_doctor_as_json(tmp_path: Path) -> None:
+    """Every finding is an object; the code is as without."""
+    with simulator(world="small", churn=False) as vendor:
+        running = Command(tmp_path, {"VENDOR_URL": vendor.url, "VENDOR_API_KEY": KEY})
+        found = running.run("doctor", "--json")
+    assert {"vendor", "store", "database"} <= {each["part"] for each in found.json}  # type: ignore[call-overload,index]
+    assert (found.code == 0) == all(each["state"] != "failed" for each in found.json)  # type: ignore[call-overload,index]
