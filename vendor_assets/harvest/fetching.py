@@ -406,7 +406,7 @@ class Fetcher:
 
         A page whose answer is not there yet is an item of its own then, for later.
         """
-        seen: set[int] = set()
+        seen: set[int | None] = set()
         before = self._answers.total()
 
         def failed(error: VendorError) -> list[_Failed]:
@@ -441,7 +441,8 @@ class Fetcher:
             if parsed.wait_seconds is not None:
                 late = self._ask_later(work, (planned, page, request), parsed.wait_seconds)
                 return failed(late) if late else []
-            content = _content(work.asset, request, parsed)
+            # A list of one page cannot be endless.
+            content = _content(work.asset, request, parsed) if parsed.next or page > 1 else None
             if content in seen or page > MAX_PAGES:
                 what = f"page {page} of {planned.request.key} repeats an earlier page; the list never ends"
                 endless = VendorProtocolError(what, status=fetched.response.status, attempts=usage.attempts)
@@ -453,13 +454,13 @@ class Fetcher:
             work.lander.add(Landed(*at, parsed.next, fetched.response, usage.attempts))
             if parsed.next is None:
                 return []
-            if not any(parsed.columns.values()):
+            if not any(map(len, parsed.columns.values())):
                 # Perhaps a query was submitted: a kill must not lose where its answer will be.
                 work.lander.flush()
             page, request = page + 1, parsed.next
 
     def _read(self, asset: Asset, planned: PlannedRequest, request: Request, response: Response) -> Parsed:
-        """Read an answer.
+        """Judge an answer; its rows are read when it is tabulated.
 
         Raises:
             VendorProtocolError: It cannot be understood.
@@ -467,7 +468,7 @@ class Fetcher:
         """
         if request != planned.request:
             response = replace(response, asked=request)
-        parsed = self._vendor.parse(asset, planned, response)
+        parsed = self._vendor.judge(asset, planned, response)
         if parsed.incomplete:
             message = (
                 f"the vendor calls it a success, but it is not all that was asked for: {parsed.incomplete}"
@@ -761,7 +762,8 @@ def _may_be_size(error: VendorError) -> bool:
 
 def _content(asset: Asset, request: Request, parsed: Parsed) -> int:
     """What a page is about: two pages of a list with the same entities are the same page twice."""
-    keys = [parsed.columns[name] for name in TABLES[asset].key if name in parsed.columns]
+    columns = parsed.lists()
+    keys = [columns[name] for name in TABLES[asset].key if name in columns]
     return hash((request.endpoint, tuple(zip(*keys, strict=True)), parsed.about, str(parsed.rejected)))
 
 

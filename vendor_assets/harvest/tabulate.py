@@ -237,7 +237,9 @@ def _to_batch(spec: Table, troop_id: str, parsed: Parsed, observed_at: datetime)
         elif column.name == "observed_at":
             arrays.append(pa.repeat(pa.scalar(observed_at, column.type), length))
         else:
-            arrays.append(pa.array(parsed.columns.get(column.name, []), column.type))
+            values = parsed.columns.get(column.name, [])
+            is_array = isinstance(values, pa.Array)
+            arrays.append(values.cast(column.type) if is_array else pa.array(values, column.type))
             if arrays[-1].null_count and not column.nullable:
                 raise VendorProtocolError(f"{column.name} is null, which it may not be")
     return pa.RecordBatch.from_arrays(arrays, schema=spec.schema)
@@ -294,8 +296,9 @@ def tabulate_roster(
             found, asset, store, vendor, answers, stopping, lambda *each: each
         ):
             later = vendor.rosters == "current" and fetched_at >= window.end
-            for values in zip(*parsed.columns.values(), strict=True):
-                row = dict(zip(parsed.columns, values, strict=True))
+            columns = parsed.lists()
+            for values in zip(*columns.values(), strict=True):
+                row = dict(zip(columns, values, strict=True))
                 _observe(seen, row[id_column], row, fetched_at, later)
         rows = [seen[key] for key in sorted(seen)]
         keys = troop_keys({row["troop_id"]: row["name"] for row in rows}) if asset == "troops" else {}

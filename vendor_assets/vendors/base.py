@@ -206,9 +206,9 @@ class Parsed:
     """What one answer says.
 
     Attributes:
-        columns: Column name to values, all of one length; the columns are the table's, without those that
-            every row of a partition shares and the harvest adds (``troop_id`` below troops, ``troop_key``,
-            ``observed_at``, ``first_observed_at``, ``last_observed_at``, ``observed_later``):
+        columns: Column name to values, a list or a pyarrow array, all of one length; the columns are the table's,
+            without those that every row of a partition shares and the harvest adds (``troop_id`` below troops,
+            ``troop_key``, ``observed_at``, ``first_observed_at``, ``last_observed_at``, ``observed_later``):
             troops: ``troop_id, name, attributes``; warriors: ``warrior_id, name, attributes``;
             data_groups: ``warrior_id, data_group, value_names``; performance_data: ``warrior_id, data_group,
             value_name, timeslice_start, timeslice_end`` (aware datetimes or microseconds since the epoch,
@@ -228,7 +228,7 @@ class Parsed:
             is not kept. None where it is there.
     """
 
-    columns: dict[str, list[object]] = field(default_factory=dict)
+    columns: dict[str, Any] = field(default_factory=dict)
     next: Request | None = None
     not_found: tuple[str, ...] = ()
     rejected: list[Rejected] = field(default_factory=list)
@@ -245,6 +245,13 @@ class Parsed:
             self.rejected.append(reject(reason, record))
             count -= 1
         self.more_rejected += count
+
+    def lists(self) -> dict[str, list[Any]]:
+        """The columns as lists."""
+        return {
+            name: column.to_pylist() if hasattr(column, "to_pylist") else list(column)
+            for name, column in self.columns.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -290,6 +297,12 @@ class Vendor(ABC):
     """Whether the list of a troop's warriors names their data groups too, by the same request: it is asked once."""
     options: ClassVar[Mapping[str, str]] = {}
     """Its own settings, as ``VENDOR_OPTIONS`` gives them: name to what is accepted, in a few words."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Where a class reads answers in a way of its own, it also judges them by that."""
+        super().__init_subclass__(**more)
+        if "parse" in vars(cls) and "judge" not in vars(cls):
+            cls.judge = Vendor.judge  # type: ignore[method-assign]
 
     @classmethod
     def configured(cls, account: str, options: Mapping[str, str]) -> Self:  # noqa: ARG003  needed by some
@@ -440,6 +453,15 @@ class Vendor(ABC):
             VendorProtocolError: The answer as a whole cannot be understood.
         """
 
+    def judge(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
+        """What :meth:`parse` says of an answer, perhaps without columns: asked on arrival, when rows are not needed.
+
+        Overridden where telling is much cheaper than reading. Raises as :meth:`parse`, and what it accepts is accepted
+        there too, with the same ``next``, ``incomplete``, ``failures`` and ``wait_seconds``; pages of a list that has
+        several need their columns (or ``about``), by which a page that comes twice is found.
+        """
+        return self.parse(asset, planned, response)
+
 
 def read_object(response: Response) -> dict[str, Any]:
     """The JSON object that an answer's body is.
@@ -450,16 +472,25 @@ def read_object(response: Response) -> dict[str, Any]:
     Raises:
         VendorProtocolError: The content type is not JSON, the body is not, or it is something else than an object.
     """
-    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind and kind != "application/json" and not kind.endswith("+json"):
-        raise VendorProtocolError(f"the answer is {kind!r}, not JSON; is this the vendor's address?")
     try:
-        content = json.loads(response.body)
+        content = json.loads(json_body(response))
     except (ValueError, RecursionError) as error:
         raise VendorProtocolError(f"the answer's {len(response.body)} bytes are not JSON: {error}") from error
     if not isinstance(content, dict):
         raise VendorProtocolError(f"the answer is a JSON {type(content).__name__}, not an object")
     return content
+
+
+def json_body(response: Response) -> bytes:
+    """An answer's body, where its content type does not say that it is something else than JSON.
+
+    Raises:
+        VendorProtocolError: It does.
+    """
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind and kind != "application/json" and not kind.endswith("+json"):
+        raise VendorProtocolError(f"the answer is {kind!r}, not JSON; is this the vendor's address?")
+    return response.body
 
 
 def _tells_what_is_left(name: str) -> bool:

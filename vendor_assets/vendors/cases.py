@@ -219,10 +219,13 @@ def read_pages(vendor: Vendor, case: Mapping[str, Any]) -> Reading:
         try:
             parsed = vendor.parse(asset, planned, answer)
             again = vendor.parse(asset, planned, answer)
+            judged = vendor.judge(asset, planned, answer)
         except VendorProtocolError as error:
             return reading.refuse(f"{where} is refused", str(error))
-        if repr(parsed) != repr(again):
+        if _shown(parsed) != _shown(again):
             reading.wrong.append(f"{where} is read otherwise the second time; expected is the same result")
+        if _verdict_of(judged) != _verdict_of(parsed):
+            reading.wrong.append(f"{where} is judged otherwise than it is read; expected is the same verdict")
         if parsed.wait_seconds is not None:
             if parsed.next or parsed.columns or parsed.wait_seconds < 0:
                 reading.wrong.append(
@@ -318,7 +321,7 @@ def _verdict(vendor: Vendor, request: Request, page: Response, expected: str) ->
 
 def _columns(asset: Asset, parsed: Parsed) -> Iterator[str]:
     """What does not fit the table."""
-    columns = parsed.columns
+    columns = parsed.lists()
     if not columns:
         return
     if set(columns) != set(COLUMNS[asset]):
@@ -344,9 +347,17 @@ def _columns(asset: Asset, parsed: Parsed) -> Iterator[str]:
             yield f"column {name!r} has nulls; expected is a value in each row"
 
 
+def _shown(parsed: Parsed) -> str:
+    return repr(replace(parsed, columns=parsed.lists()))
+
+
+def _verdict_of(parsed: Parsed) -> tuple[object, ...]:
+    return parsed.next, parsed.incomplete, parsed.failures, parsed.wait_seconds
+
+
 def _rows(parsed: Parsed) -> list[dict[str, object]]:
-    names = list(parsed.columns)
-    return [dict(zip(names, row, strict=True)) for row in zip(*parsed.columns.values(), strict=True)]
+    columns = parsed.lists()
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _compared(rows: list[dict[str, object]], expected: list[dict[str, object]]) -> Iterator[str]:

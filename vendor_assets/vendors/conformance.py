@@ -274,15 +274,17 @@ def _answers(vendor: Vendor) -> Iterator[str]:
                 200, {"content-type": "application/json"}, body, datetime(2026, 11, 21, tzinfo=UTC)
             )
             shown = f"{asset}: the answer {body[:30]!r}"
-            try:
-                parsed = vendor.parse(asset, planned, response)
-            except VendorProtocolError:
-                continue
-            except Exception as error:  # noqa: BLE001  whatever a stranger's code raises is what is looked for
-                yield f"{shown} raises {type(error).__name__}; raise VendorProtocolError"
-                continue
-            if not (parsed.failures or parsed.incomplete):
-                yield f"{shown} is taken for a whole one; raise VendorProtocolError"
+            for read, otherwise in ((vendor.parse, ""), (vendor.judge, " by judge")):
+                try:
+                    parsed = read(asset, planned, response)
+                except VendorProtocolError:
+                    continue
+                except Exception as error:  # noqa: BLE001  whatever a stranger's code raises is what is looked for
+                    yield f"{shown} raises {type(error).__name__}{otherwise}; raise VendorProtocolError"
+                    break
+                if not (parsed.failures or parsed.incomplete):
+                    yield f"{shown} is taken for a whole one{otherwise}; raise VendorProtocolError"
+                    break
 
 
 def _throttles(vendor: Vendor) -> Iterator[str]:

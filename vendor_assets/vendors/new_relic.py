@@ -12,9 +12,14 @@ from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import chain, groupby
 from math import ceil, inf, isfinite
 from typing import Any, ClassVar, Final, Self
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+import msgspec
+import numpy as np
+import pyarrow as pa
 
 from vendor_assets.days import Window
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
@@ -36,6 +41,7 @@ from vendor_assets.vendors.base import (
     instant,
     is_name,
     iso,
+    json_body,
     path_segment,
     read_object,
     within_bounds,
@@ -100,6 +106,8 @@ _FIELDS: Final[Mapping[str, frozenset[str]]] = {
 """The fields of each kind of record as documented; others are reported as new."""
 
 _WEIGHT: Final = "call_count"
+_TIME_CHARACTERS: Final = 100
+"""Two times together are shorter."""
 _LINK: Final = re.compile(r'<([^>]*)>((?:\s*;\s*[^\s=;,]+\s*(?:=\s*(?:"[^"]*"|[^\s";,]*))?)*)')
 _RELATION: Final = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s";,]*))', re.IGNORECASE)
 
@@ -289,18 +297,33 @@ class NewRelic(Vendor):
             VendorProtocolError: No JSON, or without the part that holds the records; or a next page that cannot be
                 asked for.
         """
-        content = read_object(response)
-        match asset:
-            case "troops":
-                parsed = _entities(content, "applications", "troop_id", "name")
-            case "warriors":
-                parsed = _entities(content, "application_hosts", "warrior_id", "host")
-            case "data_groups":
-                parsed = _groups(_records(content, "metrics"), planned.leaves[0].warrior_id)
-            case "performance_data":
-                parsed = _Timeslices(planned).read(content)
+        if asset == "performance_data" and (regular := _Regular.read(planned, response)):
+            parsed = regular.parsed
+            parsed.columns = regular.columns()
+        else:
+            parsed = _read(asset, planned, read_object(response))
         parsed.next = _next_page(planned.request, response.headers.get("link", ""))
         return parsed
+
+    def judge(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
+        """As :meth:`parse`, but without columns for an answer of one page in which nothing is odd."""
+        if asset == "performance_data" and response.asked is None and "link" not in response.headers:
+            regular = _Regular.read(planned, response)
+            if regular:
+                return regular.parsed
+        return self.parse(asset, planned, response)
+
+
+def _read(asset: Asset, planned: PlannedRequest, content: Mapping[str, Any]) -> Parsed:
+    match asset:
+        case "troops":
+            return _entities(content, "applications", "troop_id", "name")
+        case "warriors":
+            return _entities(content, "application_hosts", "warrior_id", "host")
+        case "data_groups":
+            return _groups(_records(content, "metrics"), planned.leaves[0].warrior_id)
+        case "performance_data":
+            return _Timeslices(planned).read(content)
 
 
 def _application(troop_id: str) -> str:
@@ -428,16 +451,184 @@ def _groups(records: list[Any], warrior_id: str) -> Parsed:
     return parsed
 
 
-class _Timeslices:
-    """Reads an answer of ``metrics/data.json`` into columns, a value at a time only where something is odd."""
+class _Asked:
+    """What a request for data asks for; times are microseconds since the epoch."""
 
     def __init__(self, planned: PlannedRequest) -> None:
-        self._warrior_id = planned.leaves[0].warrior_id
-        self._asked = {leaf.data_group for leaf in planned.leaves}
-        self._value_names = {text for name, text in planned.request.params if name == "values[]"}
+        self.warrior_id = planned.leaves[0].warrior_id
+        self.groups = {leaf.data_group for leaf in planned.leaves}
+        self.value_names = {text for name, text in planned.request.params if name == "values[]"}
         single = dict(planned.request.params)
-        first, last = (int(datetime.fromisoformat(single[name]).timestamp()) for name in ("from", "to"))
-        self._asked_range = (first * 1_000_000, last * 1_000_000, int(single["period"]) * 1_000_000)
+        self._first, self._last = (
+            int(datetime.fromisoformat(single[name]).timestamp()) * 1_000_000 for name in ("from", "to")
+        )
+        self._period = int(single["period"]) * 1_000_000
+        self._known: dict[tuple[tuple[str, str], ...], tuple[np.ndarray[Any, Any] | None, str]] = {}
+
+    def edges(self, texts: tuple[tuple[str, str], ...]) -> tuple[np.ndarray[Any, Any] | None, str]:
+        """Starts and ends of timeslices and their misfit; None where one is odd. Metrics of an answer share them."""
+        if texts not in self._known:
+            short = (len(first) + len(last) < _TIME_CHARACTERS for first, last in texts)
+            edges = [_read_times(*each) for each in texts] if all(short) else [""]
+            sound = [each for each in edges if isinstance(each, tuple)]
+            array = np.array(sound, np.int64).reshape(-1, 2) if len(sound) == len(edges) else None
+            self._known[texts] = array, self.misfit(set(sound))
+        return self._known[texts]
+
+    def misfit(self, edges: set[tuple[int, int]]) -> str:
+        """In which way timeslices are not those of the range that was asked for; they may be longer, or missing."""
+        first, last, period = self._first, self._last, self._period
+        inside = not edges
+        until = 0
+        for start, end in sorted(edges):
+            length = end - start
+            on_grid = not ((start - first) % period and start % length and (start - first) % length)
+            # A neighbour at the edge does no harm.
+            if not on_grid or start < until or start > last or end < first:
+                return (
+                    f"there is a timeslice from {iso(start)} to {iso(end)}, where {iso(first)} to {iso(last)} was "
+                    f"asked for every {period // 1_000_000} s"
+                )
+            until = end
+            inside = inside or (end > first and start < last)
+        return "" if inside else "no timeslice is in the range that was asked for"
+
+
+class _Piece(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    first: str = msgspec.field(name="from")
+    last: str = msgspec.field(name="to")
+    values: dict[str, float | None]
+
+
+class _Metric(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    timeslices: list[_Piece]
+
+
+class _MetricData(msgspec.Struct, forbid_unknown_fields=True):
+    metrics: list[_Metric]
+    metrics_found: list[str] | None = None
+    metrics_not_found: list[str] | None = None
+    first: str | None = msgspec.field(name="from", default=None)
+    last: str | None = msgspec.field(name="to", default=None)
+
+
+class _Answer(msgspec.Struct, forbid_unknown_fields=True):
+    """An answer of ``metrics/data.json`` as documented; what msgspec reads, ``json`` reads in the same way."""
+
+    metric_data: _MetricData
+
+
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Timeslices of a metric that follow each other and have the same values; ``edges`` are their starts and ends."""
+
+    group: str
+    names: tuple[str, ...]
+    edges: np.ndarray[Any, Any]
+    pieces: list[_Piece]
+
+    @property
+    def rows(self) -> int:
+        return len(self.names) * len(self.pieces)
+
+
+@dataclass(frozen=True)
+class _Regular:
+    """An answer in which nothing is odd: no unknown field, nothing to put aside, all numbers finite.
+
+    It says what :class:`_Timeslices` would say of it, which reads all others.
+    """
+
+    parsed: Parsed
+    warrior_id: str
+    runs: list[_Run]
+
+    @classmethod
+    def read(cls, planned: PlannedRequest, response: Response) -> Self | None:
+        """All of an answer but its columns; None where something is odd."""
+        body = json_body(response)
+        try:
+            data = _ANSWER.decode(body).metric_data
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        asked = _Asked(planned)
+        missing = data.metrics_not_found or ()
+        found = cls(
+            Parsed(not_found=tuple(name for name in missing if name in asked.groups)), asked.warrior_id, []
+        )
+        return found if all(found._add(asked, metric) for metric in data.metrics) else None
+
+    def _add(self, asked: _Asked, metric: _Metric) -> bool:
+        """Take a metric; returns whether nothing of it is odd."""
+        pieces = metric.timeslices
+        edges, misfit = asked.edges(tuple([(piece.first, piece.last) for piece in pieces]))
+        if edges is None or metric.name not in asked.groups:
+            return False
+        self.parsed.incomplete = self.parsed.incomplete or misfit
+        at = 0
+        for names, run in groupby([tuple(piece.values) for piece in pieces]):
+            if not asked.value_names.issuperset(names):
+                return False
+            until = at + sum(1 for _ in run)
+            self.runs.append(_Run(metric.name, names, edges[at:until], pieces[at:until]))
+            at = until
+        return True
+
+    def columns(self) -> dict[str, Any]:
+        """The columns, texts as dictionaries."""
+        values = self._values()
+        groups = list(dict.fromkeys(run.group for run in self.runs))
+        names = list(dict.fromkeys(chain.from_iterable(run.names for run in self.runs)))
+        return {
+            "warrior_id": _texts([self.warrior_id], [np.zeros(len(values), np.int32)]),
+            "data_group": _texts(groups, [np.full(run.rows, groups.index(run.group)) for run in self.runs]),
+            "value_name": _texts(
+                names, [np.tile([*map(names.index, run.names)], len(run.pieces)) for run in self.runs]
+            ),
+            "timeslice_start": self._edges(0),
+            "timeslice_end": self._edges(1),
+            "value": pa.array(values, from_pandas=True),
+            "weight": pa.array(self._weights(values), from_pandas=True),
+        }
+
+    def _values(self) -> np.ndarray[Any, Any]:
+        """NaN, which no answer holds here, stands for null."""
+        pieces = chain.from_iterable(run.pieces for run in self.runs)
+        numbers = chain.from_iterable([piece.values.values() for piece in pieces])
+        return np.fromiter(numbers, np.float64, sum(run.rows for run in self.runs))
+
+    def _edges(self, which: int) -> pa.Array:
+        edges = [np.repeat(run.edges[:, which], len(run.names)) for run in self.runs]
+        return pa.array(np.concatenate(edges) if edges else np.empty(0, np.int64))
+
+    def _weights(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        weights = np.full(len(values), np.nan)
+        at = 0
+        for run in self.runs:
+            if _WEIGHT in run.names:
+                shape = (len(run.pieces), len(run.names))
+                calls = values[at : at + run.rows].reshape(shape)[:, run.names.index(_WEIGHT), None]
+                mine = weights[at : at + run.rows].reshape(shape)
+                mine[:, _averages(run.names)] = np.where(calls >= 0, calls, np.nan)
+            at += run.rows
+        return weights
+
+
+def _texts(texts: list[str], codes: list[np.ndarray[Any, Any]]) -> pa.Array:
+    """A column of texts from their places in a list."""
+    places = np.concatenate(codes).astype(np.int32) if codes else np.empty(0, np.int32)
+    return pa.DictionaryArray.from_arrays(places, pa.array(texts, pa.string()))
+
+
+class _Timeslices:
+    """Reads any answer of ``metrics/data.json``, a timeslice at a time."""
+
+    def __init__(self, planned: PlannedRequest) -> None:
+        self._asked = _Asked(planned)
         self._new: set[str] = set()
         self._parsed = Parsed()
         self._groups: list[object] = []
@@ -459,10 +650,10 @@ class _Timeslices:
         for metric in _records(data, "metrics"):
             self._metric(metric)
         parsed = self._parsed
-        parsed.not_found = tuple(name for name in missing if name in self._asked)
+        parsed.not_found = tuple(name for name in missing if name in self._asked.groups)
         parsed.new_fields = field_names(self._new)
         parsed.columns = {
-            "warrior_id": [self._warrior_id] * len(self._values),
+            "warrior_id": [self._asked.warrior_id] * len(self._values),
             "data_group": self._groups,
             "value_name": self._names,
             "timeslice_start": self._starts,
@@ -484,7 +675,7 @@ class _Timeslices:
         slices = [] if metric.get("timeslices", "") is None else metric.get("timeslices")
         if not is_name(group):
             self._parsed.reject(f"name is {_state(metric, 'name')}", metric)
-        elif group not in self._asked:
+        elif group not in self._asked.groups:
             self._parsed.reject("the metric was not asked for", metric)
         elif not isinstance(slices, list):
             self._parsed.reject(f"timeslices is {_state(metric, 'timeslices')}", metric)
@@ -493,26 +684,8 @@ class _Timeslices:
                 self._new.update(metric.keys() - _FIELDS["metric_data"])
             before = len(self._values)
             edges = {edge for piece in slices if (edge := self._slice(group, piece))}
-            self._parsed.incomplete = self._parsed.incomplete or self._misfit(edges)
+            self._parsed.incomplete = self._parsed.incomplete or self._asked.misfit(edges)
             self._groups.extend([group] * (len(self._values) - before))
-
-    def _misfit(self, edges: set[tuple[int, int]]) -> str:
-        """In which way timeslices are not those of the range that was asked for; they may be longer, or missing."""
-        first, last, period = self._asked_range
-        inside = not edges
-        until = 0
-        for start, end in sorted(edges):
-            length = end - start
-            on_grid = not ((start - first) % period and start % length and (start - first) % length)
-            # A neighbour at the edge does no harm.
-            if not on_grid or start < until or start > last or end < first:
-                return (
-                    f"there is a timeslice from {iso(start)} to {iso(end)}, where {iso(first)} to {iso(last)} was "
-                    f"asked for every {period // 1_000_000} s"
-                )
-            until = end
-            inside = inside or (end > first and start < last)
-        return "" if inside else "no timeslice is in the range that was asked for"
 
     def _slice(self, group: str, piece: object) -> tuple[int, int] | None:
         """Read a timeslice; returns its start and end where it has sound ones."""
@@ -528,9 +701,9 @@ class _Timeslices:
             return times
         if len(piece) > 3:
             self._new.update(piece.keys() - _FIELDS["timeslices"])
-        if not values.keys() <= self._value_names:
-            self._new.update(values.keys() - self._value_names)
-            values = {name: value for name, value in values.items() if name in self._value_names}
+        if not values.keys() <= self._asked.value_names:
+            self._new.update(values.keys() - self._asked.value_names)
+            values = {name: value for name, value in values.items() if name in self._asked.value_names}
         numbers = list(values.values())
         kinds = set(map(type, numbers))
         if int in kinds and kinds <= {int, float}:
@@ -581,7 +754,7 @@ def _averages(names: tuple[str, ...]) -> tuple[bool, ...]:
 def _times(piece: Mapping[str, Any]) -> tuple[int, int] | str:
     """Start and end in microseconds since the epoch, or what is wrong with them."""
     first, last = piece.get("from"), piece.get("to")
-    if isinstance(first, str) and isinstance(last, str) and len(first) + len(last) < 100:
+    if isinstance(first, str) and isinstance(last, str) and len(first) + len(last) < _TIME_CHARACTERS:
         return _read_times(first, last)
     name = "to" if isinstance(first, str) and len(first) < 50 else "from"
     return f"{name} is {'too long' if isinstance(piece.get(name), str) else _state(piece, name)}"

@@ -53,6 +53,14 @@ def _reads(change: Callable[[Parsed], Parsed]) -> NewRelic:
     return broken
 
 
+def _judges(change: Callable[[Parsed], Parsed]) -> NewRelic:
+    def judge(self: NewRelic, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
+        return change(NewRelic.judge(self, asset, planned, response))
+
+    broken: NewRelic = type("Broken", (NewRelic,), {"judge": judge})()
+    return broken
+
+
 def _column(name: str, values: list[object]) -> NewRelic:
     return _reads(lambda parsed: replace(parsed, columns=parsed.columns | {name: values}))
 
@@ -89,6 +97,7 @@ BACK = Request("/v2/applications.json", (("page", "2"),), "applications")
             _reads(lambda parsed: replace(parsed, new_fields=(str(next(_COUNTED)),))),
             "the second time",
         ),
+        (SINGLE, _judges(lambda parsed: replace(parsed, incomplete="half")), "is judged otherwise"),
         (SINGLE, _raises(KeyError("applications")), "KeyError is raised"),
         (SINGLE, _raises(VendorProtocolError("no list")), "is refused: no list"),
     ],

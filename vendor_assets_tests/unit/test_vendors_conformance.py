@@ -171,6 +171,7 @@ def _again_at_the_end(
         ("splits", _changed(split=lambda self, planned: NewRelic.split(self, planned)[:1])),
         ("resolution", _changed(check_resolution=lambda self, seconds: None)),
         ("answers", _changed(parse=_parse)),
+        ("answers", _changed(judge=_parse)),
         ("answers", _changed(parse=lambda self, *_: json.loads("x"))),
         ("throttles", _changed(throttled=lambda self, status, headers, body: status != 200)),
         ("throttles", _changed(throttled=lambda self, *_: False)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -17,7 +19,7 @@ from vendor_assets.errors import ConfigurationError, VendorProtocolError
 from vendor_assets.simulator.dialect import Dialect
 from vendor_assets.simulator.world import World
 from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Response
-from vendor_assets.vendors.new_relic import MAX_TIMESLICES, MAX_URL_CHARACTERS, NewRelic, cut_day
+from vendor_assets.vendors.new_relic import MAX_TIMESLICES, MAX_URL_CHARACTERS, NewRelic, _Regular, cut_day
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 UTC_ZONE = parse_time_zone("UTC")
@@ -61,7 +63,7 @@ def _data(*slices: object, name: str = "Http", **more: object) -> dict[str, Any]
 
 
 def _rows(parsed: Parsed) -> list[dict[str, Any]]:
-    columns = parsed.columns
+    columns = parsed.lists()
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -457,7 +459,7 @@ def test_any_finite_number_is_kept(number: str) -> None:
     """Large integers become the nearest double; negative values are values."""
     body = json.dumps(_data(_slice({"used": 7}), name="Mem")).replace("7}", number + "}").encode()
     parsed = VENDOR.parse("performance_data", _planned("performance_data"), _response(body))
-    assert parsed.columns["value"] == [float(number)]
+    assert parsed.lists()["value"] == [float(number)]
 
 
 @pytest.mark.parametrize(
@@ -469,7 +471,7 @@ def test_what_is_no_finite_number_is_put_aside_alone(number: str) -> None:
     parsed = VENDOR.parse(
         "performance_data", _planned("performance_data"), _response(content.replace("777", number).encode())
     )
-    assert parsed.columns["value_name"] == ["call_count"]
+    assert parsed.lists()["value_name"] == ["call_count"]
     assert len(parsed.rejected) == 1
     assert parsed.rejected[0].reason.startswith("average_response_time is ")
     assert json.loads(parsed.rejected[0].record)["from"] == "2026-11-20T00:00:00+00:00"
@@ -499,7 +501,7 @@ def test_what_is_no_finite_number_is_put_aside_alone(number: str) -> None:
 def test_an_absurd_timeslice_is_put_aside(piece: object) -> None:
     """Without a sound start and end, or without values, a timeslice is no row; the next one is."""
     parsed = _parse("performance_data", _data(piece, _slice({"used": 2}), name="Mem"))
-    assert parsed.columns["value"] == [2]
+    assert parsed.lists()["value"] == [2]
     assert len(parsed.rejected) == 1
 
 
@@ -508,18 +510,136 @@ def test_times_without_an_offset_are_utc() -> None:
     first = _slice({"used": 1}, **{"from": "2026-11-20T00:00:00", "to": "2026-11-20T01:00:00Z"})
     second = _slice({"used": 1}, **{"from": "2026-11-20T05:45:00+05:45"})
     parsed = _parse("performance_data", _data(first, second, name="Mem"))
-    assert parsed.columns["timeslice_start"] == [1_795_132_800_000_000] * 2
+    assert parsed.lists()["timeslice_start"] == [1_795_132_800_000_000] * 2
 
 
 def test_nothing_is_invented() -> None:
     """A metric or a value that was not asked for is no row."""
     parsed = _parse("performance_data", _data(_slice({"used": 1}), name="Other"))
-    assert (parsed.columns["value"], parsed.rejected[0].reason) == ([], "the metric was not asked for")
+    assert (parsed.lists()["value"], parsed.rejected[0].reason) == ([], "the metric was not asked for")
     parsed = _parse(
         "performance_data", _data(_slice({"used": 1, "surprise": 2}, unheard_of=1), name="Mem", more=1)
     )
-    assert parsed.columns["value_name"] == ["used"]
+    assert parsed.lists()["value_name"] == ["used"]
     assert parsed.new_fields == ("more", "surprise", "unheard_of")
+
+
+_TIMES = [f"2026-11-20T{hour:02d}:{minute}:00+00:00" for hour in range(3) for minute in ("00", "30", "10")]
+_NUMBERS = (
+    st.floats(allow_nan=True, allow_infinity=True)
+    | st.none()
+    | st.integers(-(10**25), 10**25)
+    | st.sampled_from([0.0, 0, -0.0, 3, 2.5, 10**400, "1", True, [], 1e308])
+)
+_PIECES = st.tuples(
+    st.integers(0, 6).map(lambda at: _slice({}, **{"from": _TIMES[at], "to": _TIMES[at + 2]})),
+    st.dictionaries(
+        st.sampled_from(["average_response_time", "call_count", "used", "surprise"]), _NUMBERS, max_size=3
+    )
+    | st.fixed_dictionaries(
+        {
+            "average_response_time": st.floats(0, 9) | st.none(),
+            "call_count": st.sampled_from([2, 0, -1, None]),
+        }
+    ),
+).map(lambda both: both[0] | {"values": both[1]})
+_METRICS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "name": st.sampled_from(["Http", "Mem", "Http", "Mem", "Other", ""]),
+            "timeslices": st.lists(_PIECES, max_size=5),
+        },
+        optional={"more": st.none()},
+    ),
+    max_size=4,
+)
+
+
+@st.composite
+def _bodies(draw: st.DrawFn) -> bytes:
+    """Answers with data, most of them as documented, some with a piece cut out or put in."""
+    content: dict[str, Any] = {
+        "metric_data": {
+            "from": _TIMES[0],
+            "metrics_not_found": draw(st.sampled_from([[], ["Mem"], None, [1], "x"])),
+            "metrics": draw(_METRICS),
+        }
+    }
+    if draw(st.booleans()):
+        for metric in content["metric_data"]["metrics"]:
+            metric["timeslices"].sort(key=lambda piece: piece["from"])
+    body = json.dumps(content, ensure_ascii=draw(st.booleans())).encode()
+    if draw(st.integers(0, 3)):
+        return body
+    at = draw(st.integers(0, len(body)))
+    odd = draw(
+        st.sampled_from(
+            [b"", b"\xff", b"\xed\xa0\x80", b"\\ud800", b"1", b"-", b"0", b'"', b"}", b" ", b"\0"]
+        )
+    )
+    return (
+        draw(st.sampled_from([b"", b"", b"\xef\xbb\xbf"]))
+        + body[:at]
+        + odd
+        + body[at + draw(st.integers(0, 3)) :]
+    )
+
+
+def _said(read: Callable[[], Parsed], *, rows: bool = True) -> str:
+    """All that reading an answer says, or how it is refused."""
+    try:
+        parsed = read()
+    except VendorProtocolError as error:
+        return f"refused: {error}"
+    if not rows:
+        return repr((parsed.next, parsed.incomplete, parsed.failures, parsed.wait_seconds))
+    return repr(replace(parsed, columns=parsed.lists()))
+
+
+@settings(max_examples=400)
+@given(body=_bodies(), link=st.sampled_from(["", "", '<https://h/other>; rel="next"']))
+def test_a_quick_reading_says_what_the_thorough_one_says(body: bytes, link: str) -> None:
+    """Whatever answer comes, plain or odd: the same rows, the same refusals, and the same verdict on arrival."""
+    planned, answer = _planned("performance_data"), _response(body, link)
+
+    def thorough() -> Parsed:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_Regular, "read", lambda *_: None)
+            return VENDOR.parse("performance_data", planned, answer)
+
+    def parse() -> Parsed:
+        return VENDOR.parse("performance_data", planned, answer)
+
+    def judge() -> Parsed:
+        return VENDOR.judge("performance_data", planned, answer)
+
+    assert _said(parse) == _said(thorough)
+    assert _said(judge, rows=False) == _said(thorough, rows=False)
+
+
+def test_a_plain_answer_is_judged_without_its_rows() -> None:
+    """On arrival a verdict is enough; pages of several, and whatever is odd, are read."""
+    planned = _planned("performance_data")
+    plain, odd = (_response(_data(_slice({"used": value}), name="Mem")) for value in (1, "1"))
+    assert VENDOR.judge("performance_data", planned, plain).columns == {}
+    assert VENDOR.judge("performance_data", planned, odd).lists()["value"] == []
+    paged = _response(_data(_slice({"used": 1}), name="Mem"), f'<{planned.request.path}?page=2>; rel="next"')
+    assert VENDOR.judge("performance_data", planned, paged).lists()["value"] == [1]
+    last = replace(plain, asked=planned.request)
+    assert VENDOR.judge("performance_data", planned, last).lists()["value"] == [1]
+
+
+def test_who_reads_in_another_way_judges_by_it() -> None:
+    """A subclass that finds an answer not whole is asked on arrival, too."""
+
+    class Strict(NewRelic):
+        def parse(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
+            return replace(super().parse(asset, planned, response), incomplete="half")
+
+    answer = _response(_data(_slice({"used": 1}), name="Mem"))
+    planned = _planned("performance_data")
+    for vendor in (Strict(), type("Stricter", (Strict,), {})()):
+        assert vendor.judge("performance_data", planned, answer).incomplete == "half"
 
 
 def test_unknown_metrics_are_told() -> None:
@@ -575,7 +695,7 @@ def test_any_json_is_read_or_refused(asset: Asset, content: dict[str, Any], link
     except VendorProtocolError:
         return
     assert len({len(column) for column in parsed.columns.values()}) == 1
-    json.dumps(parsed.columns)
+    json.dumps(parsed.lists())
 
 
 def test_the_documented_dialect_of_the_simulator_has_no_new_fields() -> None:
