@@ -45,7 +45,7 @@ def command(tmp_path: Path, vendor: Nimbus) -> Command:
         "VENDOR_URL": vendor.url,
         "VENDOR_USER": CLIENT[0],
         "VENDOR_PASSWORD": CLIENT[1],
-        "VENDOR_RATE": "200/s,3000 points/min",
+        "VENDOR_RATE": "200/s,30000 points/min",
         "VENDOR_SHARE": "1",
         "VENDOR_ASSETS_RESOLUTION": "3600",
     }

@@ -23,8 +23,8 @@ from vendor_assets_tests.support.recorder import Answer, Received, Recorder, rec
 CLIENT = ("client-7", "client-secret-7f3a")
 PAGE = 2
 METRICS = [f"metric {number:02d}" for number in range(25)]
-SERVICES = {f"s{number}": [f"s{number}-h{host}" for host in range(2)] for number in range(3)}
-POINTS_A_MINUTE = 3000
+SERVICES = {f"s{number}": [f"s{number}-h{host}" for host in range(2)] for number in range(2)}
+POINTS_A_MINUTE = 30_000
 
 
 def value(host: str, metric: str, at: datetime) -> float:
@@ -131,7 +131,7 @@ class Nimbus:
             return 404, {"error": "unknown_query"}
         self.asked[number] += 1
         if self.polls is None or self.asked[number] <= self.polls:
-            return 202, {"state": "running", "retry_after_seconds": 0.2}
+            return 202, {"state": "running", "retry_after_seconds": 0.1}
         if self.failing & set(query["metrics"]):
             return 200, {"state": "failed", "reason": "out of memory"}
         start, step = datetime.fromisoformat(query["from"]), timedelta(seconds=query["step_seconds"])
