@@ -136,7 +136,7 @@ def test_one_troop_of_many(tmp_path: Path) -> None:
         ),
         (["harvest"], {"VENDOR_ASSETS_STORE": "/proc/nowhere"}, 1, "/proc/nowhere"),
         (["harvest", "--day", "2999-01-01"], {}, 2, "2999-01-01"),
-        (["harvest", "--day", "yesterday"], {}, 2, "yesterday"),
+        (["harvest", "--day", "tomorrow"], {}, 2, "tomorrow"),
         (["harvest", "--troop", "no such troop"], {}, 2, "no such troop"),
         (["harvest", "--no-such-flag"], {}, 2, "--no-such-flag"),
         (["no-such-command"], {}, 2, "no-such-command"),
