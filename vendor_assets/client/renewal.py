@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from vendor_assets.errors import VendorError
+from vendor_assets.errors import VendorError, VendorUnauthorizedError
 from vendor_assets.logs import get_logger
 from vendor_assets.vendors.oauth import ClientCredentials, Token
 
@@ -70,7 +70,9 @@ class Renewal:
             if self._clock() < self._due:
                 return
             now_failed, failure = self._failed
-            if self.over and failure is not None and now_failed != failures:
+            # A refusal of the client stands: who comes later than it was told of would ask in vain.
+            refused = isinstance(failure, VendorUnauthorizedError)
+            if self.over and failure is not None and (refused or now_failed != failures):
                 raise _copy(failure)
             self._ask(ask)
         finally:

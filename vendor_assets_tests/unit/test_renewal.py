@@ -17,6 +17,7 @@ from vendor_assets.errors import (
     ConfigurationError,
     StoppedError,
     VendorProtocolError,
+    VendorUnauthorizedError,
     VendorUnavailableError,
 )
 from vendor_assets.vendors.base import Response
@@ -60,6 +61,16 @@ def test_a_token_is_renewed_before_it_expires() -> None:
     assert not bench.renewal.over
     assert [bench.renew(), bench.renew()] == ["token-2", "token-2"]
     assert bench.asked == 2
+
+
+def test_who_comes_after_a_refusal_does_not_ask_again() -> None:
+    """Id and secret that were refused are refused for all threads, also before the client has been told."""
+    bench = Bench()
+    bench.answers = [VendorUnauthorizedError("invalid_client", status=401)]
+    for _ in range(3):
+        with pytest.raises(VendorUnauthorizedError, match="invalid_client"):
+            bench.renew()
+    assert bench.asked == 1
 
 
 def test_processes_do_not_renew_in_step() -> None:
