@@ -138,6 +138,7 @@ def plan(**changes: Any) -> DayPlan:
         "by_troop": {},
         "whole_by_key": {},
         "to_come": {},
+        "per_call": {},
     }
     return DayPlan(DAY, **fields | changes)
 
