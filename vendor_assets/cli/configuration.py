@@ -84,7 +84,7 @@ def _config(options: argparse.Namespace) -> int:
         print(json.dumps([setting._asdict() for setting in settings], indent=1))
         return COMPLETE
     print(f"project {project.root}")
-    print_table([(each.name, each.value, each.origin) for each in settings], "setting", "value", "from")
+    print_table([(each.name, each.origin, each.value) for each in settings], "setting", "from", "value")
     return COMPLETE
 
 

@@ -367,7 +367,7 @@ class Fetcher:
                 if page == 1 and len(planned.leaves) >= self._too_many.get(work.asset, sys.maxsize):
                     self._fetch_smaller(work, planned)
                 else:
-                    for failed in self._fetch_pages(work, planned, page, request):
+                    for failed in self._fetch_pages(work, planned, page, request) or ():
                         self._judge(failed.error)
                         self._fetch_parts(work, failed)
             except VendorAssetsError as error:
@@ -401,10 +401,10 @@ class Fetcher:
         request: Request,
         *,
         max_attempts: int | None = None,
-    ) -> list[_Failed]:
+    ) -> list[_Failed] | None:
         """Fetch one planned request with all its pages; lands what is answered, and returns what failed.
 
-        A page whose answer is not there yet is an item of its own then, for later.
+        None where an answer is not there yet: it is an item of its own then, for later.
         """
         seen: set[int | None] = set()
         before = self._answers.total()
@@ -440,7 +440,7 @@ class Fetcher:
             parsed: Parsed = fetched.value
             if parsed.wait_seconds is not None:
                 late = self._ask_later(work, (planned, page, request), parsed.wait_seconds)
-                return failed(late) if late else []
+                return failed(late) if late else None
             # A list of one page cannot be endless.
             content = _content(work.asset, request, parsed) if parsed.next or page > 1 else None
             if content in seen or page > MAX_PAGES:
@@ -609,6 +609,8 @@ class Fetcher:
                 continue
             work.parts += 1
             found = self._fetch_pages(work, part, 1, part.request, max_attempts=PART_ATTEMPTS)
+            if found is None:
+                continue  # Whether it was too much is not known yet.
             if size := sizes.note(part, answered=not found):
                 self._too_many[work.asset] = min(size, self._too_many.get(work.asset, size))
             fruitless = 0 if not found or found[0].once else fruitless + 1
@@ -650,7 +652,7 @@ class Fetcher:
                 waiting += parts[::-1]
                 continue
             work.parts += part is not planned
-            for failed in self._fetch_pages(work, part, 1, part.request):
+            for failed in self._fetch_pages(work, part, 1, part.request) or ():
                 self._judge(failed.error)
                 self._fetch_parts(work, failed)
 

@@ -11,7 +11,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from vendor_assets.errors import StoppedError, VendorError, VendorRejectedError
+from vendor_assets.errors import (
+    BudgetDeadlineError,
+    StoppedError,
+    VendorError,
+    VendorRejectedError,
+    VendorUnavailableError,
+)
 from vendor_assets.harvest import fetching
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import HarvestOptions, Outcome
@@ -22,6 +28,7 @@ from vendor_assets.vendors.base import Parsed, PlannedRequest, Request, Response
 from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon, with_plain_keys
 
 DAY = date(2026, 11, 20)
+BROKEN = VendorUnavailableError("the vendor failed (status 500)", status=500)
 EXPIRED = VendorRejectedError("the cursor has expired", status=400)
 
 
@@ -203,3 +210,33 @@ def test_pages_that_were_provisional_are_asked_from_the_start(tmp_path: Path) ->
     outcome = chain(store, client, "r2", late)
     assert (outcome.state, outcome.landed) == ("complete", 2)
     assert {count for key, count in client.calls.items() if key.startswith("/data")} == {2}
+
+
+def test_what_is_not_known_yet_teaches_no_size(tmp_path: Path) -> None:
+    """Of requests whose bad part is found later, those after it are asked whole."""
+    store = with_plain_keys(FolderStore(tmp_path / "store"))
+    client = Waiting({"1": {name: ["g", "h"] for name in "abcd"}}, noon)
+    client.judge = lambda request: (
+        BROKEN if dict(request.params).get("names") == "g,h" and "/a" in request.path else None
+    )
+    outcome = chain(store, client, "r1")
+    assert (outcome.state, outcome.landed) == ("complete", 8)
+    whole = [key for key in client.calls if key.startswith("/data") and "g%2Ch" in key]
+    assert len(whole) == 4
+
+
+def test_a_quota_that_is_used_up_for_long_ends_the_harvest(tmp_path: Path) -> None:
+    """What was answered is kept; the next run asks for the rest alone."""
+    store, client = waiting(tmp_path)
+
+    def refuse(request: Request) -> None:
+        if request.path == "/data/b":
+            raise BudgetDeadlineError("would wait 12 d for the budget")
+
+    client.before = refuse
+    outcome = chain(store, client, "r1")
+    assert outcome.state == "failed"
+    assert "would wait 12 d" in outcome.message
+    client.before = lambda request: None
+    assert chain(store, client, "r2").state == "complete"
+    assert {count for key, count in client.calls.items() if key.startswith("/data")} == {1}
