@@ -86,13 +86,13 @@ class Limit:
     def parse_all(cls, texts: Iterable[str]) -> tuple[Limit, ...]:
         """Read the limits of one account, which hold at once; one that is written twice counts once.
 
-        A single one keeps the default name, several are told apart by what they say.
+        A single one of all calls keeps the default name, others are told apart by what they say.
 
         Raises:
             ConfigurationError: One of them is none.
         """
         found = {str(limit): limit for limit in map(cls.parse, texts)}
-        if len(found) == 1:
+        if len(found) == 1 and not any(limit.endpoints for limit in found.values()):
             return tuple(found.values())
         return tuple(replace(limit, name=text) for text, limit in found.items())
 

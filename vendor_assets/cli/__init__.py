@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    options = _parser().parse_args(joined(arguments))
+    options = _parser().parse_args(_joined(arguments))
     options.environ = dict(os.environ)  # before the project's file completes it
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
@@ -70,7 +70,7 @@ def _run(arguments: Sequence[str]) -> int:
         return FAILED
 
 
-def joined(arguments: Sequence[str]) -> list[str]:
+def _joined(arguments: Sequence[str]) -> list[str]:
     """Arguments with days like ``-1d`` joined to the option before them; argparse would take them for options."""
     found: list[str] = []
     for text in arguments:

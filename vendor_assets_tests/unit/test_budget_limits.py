@@ -78,6 +78,7 @@ def test_limits_of_one_account_are_told_apart() -> None:
     """One limit has the default name, several are named by what they say, and one that is written twice counts once."""
     assert [limit.name for limit in Limit.parse_all(["20/s"])] == ["account"]
     assert [limit.name for limit in Limit.parse_all(["20/sec", "20/s"])] == ["account"]
+    assert [limit.name for limit in Limit.parse_all(["100/h for hosts"])] == ["100/h for hosts"]
     several = Limit.parse_all(["1/s", "60/min", "86400/day", "1/second"])
     assert [limit.name for limit in several] == ["1/s", "60/min", "86400/day"]
 
