@@ -139,5 +139,7 @@ def _print_lines(summary: Any) -> None:
         print(f"  {problem}")
     if len(summary.problems) > 20:
         print(f"  and {len(summary.problems) - 20} more")
+    for hint in summary.hints[:3]:
+        print(hint)
     for report in summary.reports:
         print(f"report: {report}")

@@ -25,10 +25,8 @@ from vendor_assets.errors import (
     VendorAssetsError,
     VendorError,
     VendorExpiredError,
-    VendorIncompleteError,
     VendorNotFoundError,
     VendorProtocolError,
-    VendorRejectedError,
     VendorThrottledError,
     VendorTooLargeError,
     VendorUnauthorizedError,
@@ -36,12 +34,11 @@ from vendor_assets.errors import (
 )
 from vendor_assets.harvest.dead_letters import DeadLetter
 from vendor_assets.harvest.landing import Landed, Lander, split_record
+from vendor_assets.harvest.verdict import error_of, verdict
 from vendor_assets.logs import get_logger
 from vendor_assets.tables import TABLES
 from vendor_assets.vendors.base import (
     Asset,
-    Failure,
-    Means,
     Parsed,
     PlannedRequest,
     Request,
@@ -71,14 +68,6 @@ _MAY_BE_SIZE = frozenset((408, 413, 414, 422, 431, 503, 504))
 """Statuses that may mean that even one leaf is too much at a time; Prometheus says 422 and 503 for a query that is too
 large or too slow."""
 
-_ERRORS: dict[Means, type[VendorError]] = {
-    "failed": VendorUnavailableError,
-    "throttled": VendorThrottledError,
-    "too_large": VendorTooLargeError,
-    "refused": VendorRejectedError,
-    "key_refused": VendorUnauthorizedError,
-    "expired": VendorExpiredError,
-}
 _CHAIN_REFUSED = frozenset((400, 404, 409, 410, 422))
 """Statuses by which vendors say that a cursor or a submitted query has expired."""
 
@@ -418,7 +407,7 @@ class Fetcher:
                 fetched = self._client.fetch(
                     request,
                     work_class=work.work_class,
-                    check=partial(self._read, work.asset, planned, request),
+                    check=partial(verdict, self._vendor, work.asset, planned, request),
                     ended=lambda: work.failure is not None or self._stopping(),
                     usage=usage,
                     max_attempts=max_attempts,
@@ -459,26 +448,6 @@ class Fetcher:
                 work.lander.flush()
             page, request = page + 1, parsed.next
 
-    def _read(self, asset: Asset, planned: PlannedRequest, request: Request, response: Response) -> Parsed:
-        """Judge an answer; its rows are read when it is tabulated.
-
-        Raises:
-            VendorProtocolError: It cannot be understood.
-            VendorIncompleteError: It is not all that was asked for.
-        """
-        if request != planned.request:
-            response = replace(response, asked=request)
-        parsed = self._vendor.judge(asset, planned, response)
-        if parsed.incomplete:
-            message = (
-                f"the vendor calls it a success, but it is not all that was asked for: {parsed.incomplete}"
-            )
-            raise VendorIncompleteError(message, status=response.status)
-        failed = {key for failure in parsed.failures for key in failure.leaves}
-        if failed >= {leaf.key for leaf in planned.leaves}:
-            raise _error_of(parsed.failures[0], response.status)
-        return parsed
-
     def _land_in_part(
         self, work: Work, planned: PlannedRequest, fetched: Fetched, started: datetime
     ) -> list[_Failed]:
@@ -492,7 +461,7 @@ class Fetcher:
         work.lander.add(Landed(*at, None, fetched.response, fetched.usage.attempts))
         status = fetched.response.status
         return [
-            _Failed(part, _error_of(failure, status), started, alone=False, once=True)
+            _Failed(part, error_of(failure, status), started, alone=False, once=True)
             for part, failure in zip(others, parsed.failures, strict=True)
         ]
 
@@ -736,16 +705,6 @@ def _no_thread(error: Exception) -> VendorAssetsError:
         f"no thread can fetch ({str(error) or 'out of memory'}); permit the process more memory or threads (ulimit -v, "
         "ulimit -u, the container's limits); what had been answered is landed, the next run goes on from there"
     )
-
-
-def _error_of(failure: Failure, status: int) -> VendorError:
-    """A failure that an answer of status 200 tells of, as the error that it is."""
-    kind = _ERRORS[failure.means]
-    error = kind(f"the vendor answers with an error: {failure.reason}", status=status)
-    error.what = str(error)
-    if isinstance(error, VendorUnauthorizedError):
-        error.key_refused = True
-    return error
 
 
 def _as_failure(error: VendorError) -> VendorError:

@@ -37,6 +37,9 @@ CHAIN: Final[tuple[Asset, ...]] = ("warriors", "data_groups", "performance_data"
 KEY_REFUSED: Final = "key_refused"
 """Among the details of an outcome: the vendor refused the key, so that no other partition would fare better."""
 
+NO_TROOPS: Final = "is the account right (VENDOR_ACCOUNT, the key's), and what is listed (VENDOR_OPTIONS)?"
+"""What to look at where the vendor lists no troops: it may be so, or it was asked for the wrong ones."""
+
 Mode = Literal["first", "resume", "report", "reconcile", "replace", "redrive", "rebuild"]
 
 

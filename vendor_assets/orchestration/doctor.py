@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 
 from vendor_assets.account import Account
-from vendor_assets.days import duration_text, last_complete_day
+from vendor_assets.days import day_window, duration_text, last_complete_day
 from vendor_assets.errors import (
     ConfigurationError,
     VendorAssetsError,
@@ -19,9 +19,12 @@ from vendor_assets.errors import (
     VendorUnavailableError,
 )
 from vendor_assets.harvest.costs import DAY_SECONDS, Costs, quota_warning
+from vendor_assets.harvest.outcome import NO_TROOPS
+from vendor_assets.harvest.verdict import verdict
 from vendor_assets.orchestration.dagster_private import newest_heartbeat
 from vendor_assets.orchestration.partitions import Partitions
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
+from vendor_assets.vendors.base import Parsed, Response
 
 DAEMON_SECONDS = 120
 """A daemon with an older heartbeat is not running."""
@@ -90,12 +93,20 @@ def _network(account: Account) -> str:
 
 
 def _vendor(account: Account, vendor_api: VendorApiResource) -> Iterator[Finding]:
-    """Whether the vendor answers and takes the key, and whether its clock is ours."""
-    vendor = account.vendor
+    """Whether the vendor takes the key and lists its troops, and whether its clock is ours."""
+    now = datetime.now(UTC)
+    vendor = account.vendor.at(now)
+    planned = vendor.troops(day_window(last_complete_day(now, account.zone), account.zone))
+    listed: list[Parsed] = []
+
+    def read(response: Response) -> None:
+        listed.append(verdict(vendor, "troops", planned, planned.request, response))
+
     with vendor_api.client(max_attempts=1) as client:
         started = time.monotonic()
         try:
-            client.fetch(vendor.probe())
+            # The list that every harvest begins with: a key that is accepted may be another account's.
+            client.fetch(planned.request, check=read)
         except VendorAssetsError as error:
             yield Finding("vendor", "failed", f"{error}; {_what_to_do(error)}")
         else:
@@ -103,8 +114,16 @@ def _vendor(account: Account, vendor_api: VendorApiResource) -> Iterator[Finding
             needed = "key" if vendor.needs_api_key else "login" if vendor.needs_login else ""
             key = f" and accepts the {needed}" if needed else ""
             text = f"{vendor.title} at {account.vendor_url} answers in {milliseconds:.0f} ms{key}"
-            yield Finding("vendor", "well", text)
+            if listed and not _has_troops(listed[-1]):
+                yield Finding("vendor", "warning", f"{text}, but lists no troops; {NO_TROOPS}")
+            else:
+                yield Finding("vendor", "well", text)
         yield _clock(client.vendor_ahead_seconds)
+
+
+def _has_troops(page: Parsed) -> bool:
+    # What is still waited for, or goes on, is not known to be empty.
+    return page.wait_seconds is not None or page.next is not None or any(map(len, page.columns.values()))
 
 
 def _what_to_do(error: VendorAssetsError) -> str:

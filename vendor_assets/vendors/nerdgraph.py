@@ -67,7 +67,8 @@ _PATH: Final = "/graphql"
 _VALUE: Final = "newrelic.timeslice.value"
 _MINUTE: Final = 60
 _SEARCH: Final = (
-    "query($search:String!,$cursor:String){actor{entitySearch(query:$search){results(cursor:$cursor)"
+    "query($account:Int!,$search:String!,$cursor:String){actor{account(id:$account){id}"
+    "entitySearch(query:$search){results(cursor:$cursor)"
     "{nextCursor entities{guid name reporting ...on ApmApplicationEntityOutline{applicationId language}}}}}}"
 )
 _ACCOUNT: Final = re.compile(r"[1-9][0-9]{0,17}")
@@ -231,7 +232,8 @@ class NerdGraph(Vendor):
 
     def _search(self, cursor: str | None) -> Request:
         search = f"domain = 'APM' AND type = 'APPLICATION' AND accountId = {self._account}"
-        variables = {"search": search, "cursor": cursor}
+        # A search of an account that the key does not reach is empty; asking for the account itself is refused.
+        variables = {"account": int(self._account), "search": search, "cursor": cursor}
         return Request.json(_PATH, {"query": _SEARCH, "variables": variables}, "entity_search")
 
     def warriors(self, troop_id: str, day: Window) -> PlannedRequest:
@@ -351,6 +353,9 @@ class NerdGraph(Vendor):
         self, content: Mapping[str, Any], errors: Sequence[_Error], planned: PlannedRequest
     ) -> Parsed:
         results = _at(content, "data", "actor", "entitySearch", "results")
+        actor = _at(content, "data", "actor")
+        if isinstance(actor, dict) and actor.get("account", self) is None and not errors:
+            errors = [_Error("key_refused", f"the key has no access to account {self._account}", ())]
         if errors or not isinstance(results, dict) or not isinstance(results.get("entities"), list):
             error = errors[0] if errors else _Error("failed", "there are no entities", ())
             keys = tuple(leaf.key for leaf in planned.leaves)

@@ -148,3 +148,26 @@ def test_a_killed_harvest_pays_for_nothing_twice(tmp_path: Path) -> None:
             == {}
         )
         assert vendor.calls() - (1 + 2 * 30) <= bound
+
+
+def test_an_account_that_the_key_does_not_reach_is_no_empty_one(tmp_path: Path) -> None:
+    """Its search of entities is empty; the harvest and the doctor say that it is refused, and nothing is complete."""
+    with simulator(world="small", churn=False) as vendor:
+        wrong = command(tmp_path, vendor, VENDOR_ACCOUNT="7654321")
+        finished = wrong.run(*HARVEST, DAY.isoformat())
+        assert finished.code == 1, finished.out
+        assert "account 7654321" in finished.out + finished.err
+        assert not {*finished.json["states"]} & {"complete", "empty"}
+        doctor = wrong.run("doctor")
+        assert (doctor.code, "account 7654321" in doctor.out) == (1, True), doctor.out
+        assert command(tmp_path / "right", vendor).run("doctor").code == 0
+
+
+def test_a_vendor_without_troops_is_told_of(tmp_path: Path) -> None:
+    """Nothing to harvest may be a mistake of ours: the summary and the doctor say where to look."""
+    with simulator(world="small", churn=False, troops=0) as vendor:
+        running = command(tmp_path, vendor)
+        finished = running.run("harvest", "--no-report", "--day", DAY.isoformat())
+        assert finished.code == 0, finished.out
+        assert "lists no troops; is the account right" in finished.out
+        assert "lists no troops; is the account right" in running.run("doctor").out

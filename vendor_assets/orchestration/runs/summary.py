@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from vendor_assets.harvest.outcome import KEY_REFUSED
+from vendor_assets.harvest.outcome import KEY_REFUSED, NO_TROOPS
 from vendor_assets.orchestration.metadata import (
     CALLS,
     DEAD_LETTERS,
@@ -32,6 +32,7 @@ class Summary:
         states: Number of partitions by state.
         calls_planned: Calls estimated once each day's roster was known; None if a day could not be estimated.
         problems: One line per partition that did not become complete or has records in quarantine.
+        hints: One line per success that may mean a mistake.
         objects: Paths of tables.
         reports: Paths of reports.
     """
@@ -51,6 +52,7 @@ class Summary:
     share_of_permitted_rate: float | None = None
     states: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
     objects: list[str] = field(default_factory=list)
     reports: list[str] = field(default_factory=list)
 
@@ -70,6 +72,9 @@ class Summary:
             if event.is_step_materialization:
                 made = event.step_materialization_data.materialization
                 self._add(made.metadata)
+                rows = made.metadata.get(ROW_COUNT)
+                if made.asset_key.path[-1] == "troops" and rows is not None and rows.value == 0:
+                    self.hints.append(f"{made.partition}: the vendor lists no troops; {NO_TROOPS}")
                 aside = made.metadata.get(QUARANTINED_RECORDS)
                 if aside is not None and aside.value:
                     where = f"{made.asset_key.to_user_string()} {made.partition}"
