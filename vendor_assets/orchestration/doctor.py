@@ -114,6 +114,7 @@ def _vendor(account: Account, vendor_api: VendorApiResource) -> Iterator[Finding
             needed = "key" if vendor.needs_api_key else "login" if vendor.needs_login else ""
             key = f" and accepts the {needed}" if needed else ""
             text = f"{vendor.title} at {account.vendor_url} answers in {milliseconds:.0f} ms{key}"
+            text += f"; {vendor.notice}" if vendor.notice and not account.embedded else ""
             if listed and not _has_troops(listed[-1]):
                 yield Finding("vendor", "warning", f"{text}, but lists no troops; {NO_TROOPS}")
             else:

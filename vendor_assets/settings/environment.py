@@ -57,6 +57,7 @@ NO_PROXY: Final = "none"
 
 _HIDDEN_FROM: Final = 4
 """A secret of fewer characters would blot out half of a message."""
+_NUMBER_OF_ACCOUNT: Final = re.compile(r"[1-9]\d{4,}", re.ASCII)
 _FIRST_DAY: Final = date(1970, 1, 1)
 _NEAR: Final = 0.66
 """From 0 to 1, how alike what follows VENDOR_ is to that of a setting to be taken for a misspelt one."""
@@ -97,7 +98,7 @@ def _read(
     root: Path,
     now: datetime,
 ) -> Account:
-    kind = values.get("VENDOR_KIND", "new_relic")
+    kind = values.get("VENDOR_KIND") or _default_kind(values.get("VENDOR_ACCOUNT", ""))
     with parse.named("VENDOR_KIND"):
         vendors.load(kind)
     vendor_account = _account(values.get("VENDOR_ACCOUNT", ""), secrets.values())
@@ -154,6 +155,11 @@ def _read(
         vendor_account=vendor_account,
         vendor_options=options,
     )
+
+
+def _default_kind(account: str) -> str:
+    """NerdGraph, which needs the number of an account; without one New Relic's REST v2, as long as there is such."""
+    return "nerdgraph" if _NUMBER_OF_ACCOUNT.fullmatch(account) else "new_relic"
 
 
 def _check_given(vendor: Vendor, url: str, key: Secret, login: Login) -> None:

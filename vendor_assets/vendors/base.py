@@ -275,6 +275,8 @@ class Vendor(ABC):
     """The name by which ``VENDOR_KIND`` selects it."""
     title: ClassVar[str]
     """Its name for people."""
+    notice: ClassVar[str] = ""
+    """What whoever uses it should know beforehand, like that it ends; part of a sentence."""
     documented_limits: ClassVar[tuple[str, ...]] = ()
     """Its documented rates, like ``"1000/min"``; empty where it documents none."""
     rosters: ClassVar[Literal["current", "historical"]] = "current"

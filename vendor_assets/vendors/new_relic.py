@@ -158,6 +158,7 @@ class NewRelic(Vendor):
 
     kind: ClassVar[str] = "new_relic"
     title: ClassVar[str] = "New Relic"
+    notice: ClassVar[str] = "REST v2 ends on 31 July 2027, nerdgraph takes its place (docs/switching.md)"
     documented_limits: ClassVar[tuple[str, ...]] = ("1000/min",)
     """Source: https://docs.newrelic.com/docs/apis/rest-api-v2/basic-functions/api-overload-protection-handling-429-errors/"""
 

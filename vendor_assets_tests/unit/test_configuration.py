@@ -183,6 +183,22 @@ def test_accounts_have_budgets_of_their_own_where_they_are_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({}, "new_relic"),
+        ({"VENDOR_ACCOUNT": "acme"}, "new_relic"),
+        ({"VENDOR_ACCOUNT": "1234"}, "new_relic"),
+        ({"VENDOR_ACCOUNT": "1234567"}, "nerdgraph"),
+        ({"VENDOR_ACCOUNT": "1234567", "VENDOR_KIND": "new_relic"}, "new_relic"),
+        ({"VENDOR_ACCOUNT": "1234567", "VENDOR_KIND": "datadog", "VENDOR_APPLICATION_KEY": "k"}, "datadog"),
+    ],
+)
+def test_the_number_of_an_account_means_nerdgraph(given: dict[str, str], kind: str) -> None:
+    """It cannot be asked without one; REST v2, which ends, needs none. What is said goes before."""
+    assert read(REAL | given, root=ROOT, now=NOW).vendor.kind == kind
+
+
+@pytest.mark.parametrize(
     ("written", "meant"),
     [
         ("HTTPS://API.Example.com:443/", "https://api.example.com"),
