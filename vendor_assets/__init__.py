@@ -15,7 +15,7 @@ _HOMES = {
     "VendorAccount": "vendor_assets.orchestration.component",
     "account_of": "vendor_assets.settings",
     "build_definitions": "vendor_assets.orchestration.definitions",
-    "read": "vendor_assets.analytics",
+    "read": "vendor_assets.analysis",
     "read_accounts": "vendor_assets.settings",
 }
 """What other projects use, and where it is."""

@@ -86,7 +86,7 @@ class DayView:
                 f"daily_performance of {self.day} is not in {self.warehouse.store.url}; materialize it first"
             )
             raise ObjectNotFoundError(message)
-        return self.warehouse.read("daily_performance", self.day)
+        return self.warehouse.read("daily_performance", self.day, categories=False)
 
     @cached_property
     def states(self) -> Mapping[str, str]:

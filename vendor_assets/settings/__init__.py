@@ -1,6 +1,14 @@
 """The settings: from the environment or a file to accounts. Nobody else knows the name of a variable."""
 
-from vendor_assets.settings.documents import FILE, KEYS, REFERENCES, account_of, check_apart, read_accounts
+from vendor_assets.settings.documents import (
+    FILE,
+    KEYS,
+    REFERENCES,
+    account_of,
+    check_apart,
+    read_accounts,
+    store_urls,
+)
 from vendor_assets.settings.environment import (
     NAMES,
     SECRETS,
@@ -26,4 +34,5 @@ __all__ = [
     "project_root",
     "read",
     "read_accounts",
+    "store_urls",
 ]

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from vendor_assets.account import Account
 from vendor_assets.errors import ConfigurationError
-from vendor_assets.settings.environment import NAMES, SECRETS, read
+from vendor_assets.settings import parse
+from vendor_assets.settings.environment import NAMES, SECRETS, read, store_url
 
 FILE: Final = "vendor_assets.toml"
 """In the project's folder; a table ``[accounts.name]`` for each account."""
@@ -49,14 +50,7 @@ def read_accounts(environ: Mapping[str, str], *, root: Path) -> tuple[Account, .
     if not file.exists():
         return (read(environ, root=root),)
     given = [name for name in NAMES if environ.get(name, "").strip()]
-    try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigurationError(f"{file} cannot be read ({reason}); correct it or remove it") from error
-    tables = document.pop("accounts", None)
-    if document or not isinstance(tables, dict) or not tables:
-        raise ConfigurationError(f"{FILE} has no accounts; give each a table, like [accounts.newrelic_prod]")
+    tables = _tables(file)
     accounts = [account_of(name, table, environ, root=root, place=FILE) for name, table in tables.items()]
     named = {
         str(value)
@@ -70,6 +64,46 @@ def read_accounts(environ: Mapping[str, str], *, root: Path) -> tuple[Account, .
         )
     check_apart(accounts)
     return tuple(accounts)
+
+
+def store_urls(environ: Mapping[str, str], *, root: Path) -> dict[str, str]:
+    """Where each account of a project keeps its data, by its name; that of the environment has none.
+
+    No secret and no other setting is needed, so that whoever only reads the data has none.
+
+    Raises:
+        ConfigurationError: The file or a store's address is wrong.
+    """
+    file = root / FILE
+    if not file.exists():
+        return {"": store_url(environ, root=root)}
+    found = {}
+    for name, table in _tables(file).items():
+        if not isinstance(table, Mapping):
+            raise ConfigurationError(f"{FILE}, account {name[:_SHOWN]!r}: it is no table of settings")
+        try:
+            found[name] = parse.store(str(table.get("store", _store_of(name))), root)
+        except ConfigurationError as error:
+            message = str(error).replace("VENDOR_ASSETS_STORE", "store")
+            raise ConfigurationError(f"{FILE}, account {name[:_SHOWN]!r}: {message}") from None
+    return found
+
+
+def _tables(file: Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigurationError(f"{file} cannot be read ({reason}); correct it or remove it") from error
+    tables = document.pop("accounts", None)
+    if document or not isinstance(tables, dict) or not tables:
+        raise ConfigurationError(f"{FILE} has no accounts; give each a table, like [accounts.newrelic_prod]")
+    return tables
+
+
+def _store_of(name: str) -> str:
+    """Where an account keeps its data by default."""
+    return f"./data/{name}"
 
 
 def check_apart(accounts: list[Account]) -> None:
@@ -121,7 +155,7 @@ def account_of(
             raise ConfigurationError(f"{where}: {_unknown(key)}")
     if "VENDOR_URL" not in values:
         raise ConfigurationError(f"{where}: url is not set; give the vendor's address")
-    values.setdefault("VENDOR_ASSETS_STORE", f"./data/{name}")
+    values.setdefault("VENDOR_ASSETS_STORE", _store_of(name))
     values.setdefault("VENDOR_ACCOUNT", name)
     try:
         found = read(values, root=root)

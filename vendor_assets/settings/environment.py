@@ -91,6 +91,24 @@ def read(environ: Mapping[str, str], *, root: Path, now: datetime | None = None)
     raise ConfigurationError(_QUOTED.sub(_shown, message))
 
 
+def store_url(environ: Mapping[str, str], *, root: Path) -> str:
+    """Where the account of an environment keeps its data; whoever reads them needs no other setting.
+
+    Raises:
+        ConfigurationError: As :func:`read`, of what says where the store is.
+    """
+    _refuse_misspelt(environ)
+    names = ("VENDOR_URL", "VENDOR_ASSETS_STORE")
+    return _store(
+        {name: parse.plain(name, environ[name]) for name in names if environ.get(name, "").strip()}, root
+    )
+
+
+def _store(values: Mapping[str, str], root: Path) -> str:
+    default = "./data" if "VENDOR_URL" in values else EMBEDDED_STORE
+    return parse.store(values.get("VENDOR_ASSETS_STORE", default), root)
+
+
 def _read(
     environ: Mapping[str, str],
     values: Mapping[str, str],
@@ -119,7 +137,7 @@ def _read(
     Credentials(key, login, vendor)
     with parse.named("VENDOR_ASSETS_TIMEZONE"):
         zone = parse_time_zone(values.get("VENDOR_ASSETS_TIMEZONE", "UTC"))
-    store = parse.store(values.get("VENDOR_ASSETS_STORE", EMBEDDED_STORE if embedded else "./data"), root)
+    store = _store(values, root)
     if store.startswith("s3://"):
         _check_certificates_for_s3(environ)
     database = _database(secrets["VENDOR_ASSETS_DB"], store, root)

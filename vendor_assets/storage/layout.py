@@ -32,6 +32,8 @@ MARKER_KEY: Final = "vendor_assets.json"
 """Key of the store's marker."""
 TROOP_KEYS_KEY: Final = "troop_keys.json"
 """Key of the object that holds the partition key of each troop."""
+TABLES_PREFIX: Final = "processed/"
+"""Prefix of all tables."""
 SEGMENT_BYTES: Final = 160
 """Maximum length of a segment."""
 
@@ -111,7 +113,7 @@ def is_table(name: str) -> bool:
 
 def table_prefix(table: str, day: date | None = None) -> str:
     """Prefix of all objects of a table, or of one of its days."""
-    return f"processed/{table}/{_partition(day, None)}"
+    return f"{TABLES_PREFIX}{table}/{_partition(day, None)}"
 
 
 def parse_table_key(key: str) -> tuple[str, date, str | None]:

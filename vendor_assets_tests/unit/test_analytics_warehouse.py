@@ -127,7 +127,7 @@ def test_nothing_found_still_has_the_columns(store: WatchedStore, kind: module.K
     assert (found.column_names if isinstance(found, pa.Table) else list(found.columns)) == names
     assert (found.shape[0] if kind != "arrow" else found.num_rows) == 0
     if isinstance(found, pd.DataFrame):
-        assert found.dtypes.tolist() == full.dtypes.tolist()
+        assert [kind.name for kind in found.dtypes] == [kind.name for kind in full.dtypes]
 
 
 def test_missing_names_what_was_asked_for_and_is_not_there(store: WatchedStore) -> None:
