@@ -30,6 +30,7 @@ class Table:
         partitioned_by: ``("day",)`` or ``("day", "troop")``.
         key: Columns which, inside one partition, no two rows share.
         schema: Arrow schema; each field's metadata has ``description`` and, where it applies, ``unit``.
+        added: Nullable columns that files of an older release lack; whoever reads these gets nulls.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Table:
     partitioned_by: tuple[str, ...]
     key: tuple[str, ...]
     schema: pa.Schema
+    added: tuple[str, ...] = ()
 
     @property
     def sort(self) -> tuple[str, ...]:
@@ -45,9 +47,14 @@ class Table:
 
 
 def _table(
-    name: str, grain: str, partitioned_by: tuple[str, ...], key: tuple[str, ...], *columns: pa.Field
+    name: str,
+    grain: str,
+    partitioned_by: tuple[str, ...],
+    key: tuple[str, ...],
+    *columns: pa.Field,
+    added: tuple[str, ...] = (),
 ) -> Table:
-    return Table(name, grain, partitioned_by, key, pa.schema(columns))
+    return Table(name, grain, partitioned_by, key, pa.schema(columns), added)
 
 
 _TROOP: Final = _column("troop_id", pa.string(), "The vendor's id of the troop")
@@ -134,6 +141,7 @@ DAILY_PERFORMANCE: Final = _table(
     _TROOP,
     _column("troop_name", pa.string(), "Display name on that day", nullable=True),
     _WARRIOR,
+    _column("warrior_name", pa.string(), "Display name on that day, often the host's", nullable=True),
     _DATA_GROUP,
     _VALUE_NAME,
     _column("timeslices", pa.int64(), "Number of timeslices with a value", unit="timeslices"),
@@ -154,6 +162,7 @@ DAILY_PERFORMANCE: Final = _table(
     _column(
         "troops_missing", pa.int32(), "Troops of this day without data, the same in all rows", unit="troops"
     ),
+    added=("warrior_name",),
 )
 
 TABLES: Final = {

@@ -17,9 +17,9 @@ from vendor_assets.states import state_of
 from vendor_assets.storage import layout
 from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore
-from vendor_assets.storage.parquet import TableWriter, duckdb_reason, read_metadata
+from vendor_assets.storage.parquet import TableWriter, duckdb_reason, read_metadata, read_table
 from vendor_assets.storage.troop_keys import TroopKeys
-from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA
+from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA, WARRIORS
 
 if TYPE_CHECKING:
     import duckdb
@@ -63,7 +63,8 @@ def daily_performance(
     are not counted, and neither is the time of their timeslices; a series with nothing else has 0 timeslices and
     null statistics. The mean is weighted by calls where their sum is positive, else plain; ``calls`` is null
     where the vendor gives none. ``covered_share`` is the length of the timeslices with a value, clipped to the
-    day, over the day's length: 23 or 25 hours on the days on which clocks change.
+    day, over the day's length: 23 or 25 hours on the days on which clocks change. Warriors are named as in the day's
+    ``warriors``.
 
     Args:
         troop_names: Display names by troop id; troops without one get null.
@@ -99,6 +100,7 @@ def daily_performance(
             schema = pa.schema([("troop_id", pa.string()), ("troop_name", pa.string())])
             names = pa.table([list(troop_names), list(troop_names.values())], schema=schema)
             connection.register("troop_names", names)
+            connection.register("warrior_names", _warrior_names(store, day))
             for files, warriors in _batches(connection, store, ordered, sizes, batch_rows):
                 for batch in _statistics(connection, files, warriors, window):
                     missing = repeated(troops_missing, pa.int32(), batch.num_rows)
@@ -110,6 +112,17 @@ def daily_performance(
         )
         raise StorageError(message) from error
     return Published(key, writer.rows, timeslices, len(partitions), writer.bytes, time.perf_counter() - began)
+
+
+def _warrior_names(store: ObjectStore, day: date) -> pa.Table:
+    """The day's warriors and their names, each once."""
+    columns = ["troop_id", "warrior_id", "name"]
+    partitions = Warehouse(store).partitions(WARRIORS.name, day)
+    tables = map_concurrently(lambda partition: read_table(store, partition.key, columns), partitions)
+    schema = pa.schema([WARRIORS.schema.field(name) for name in columns])
+    every = pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables)])
+    once = every.group_by(columns[:2]).aggregate([("name", "min")])
+    return once.rename_columns({"name_min": "warrior_name"})
 
 
 def _batches(
@@ -194,10 +207,10 @@ def _statistics(
             GROUP BY ALL
         )
         SELECT
-            troop_id, troop_name, warrior_id, data_group, value_name, timeslices, sum,
+            troop_id, troop_name, warrior_id, warrior_name, data_group, value_name, timeslices, sum,
             coalesce(weighted, plain) AS mean, min,
             percentiles[1] AS p50, percentiles[2] AS p95, percentiles[3] AS p99, max, calls, covered_share
-        FROM series LEFT JOIN troop_names USING (troop_id)
+        FROM series LEFT JOIN troop_names USING (troop_id) LEFT JOIN warrior_names USING (troop_id, warrior_id)
         ORDER BY troop_id, warrior_id, data_group, value_name
         """,
         params=parameters,

@@ -491,7 +491,7 @@ class Warehouse:
             return connection.from_arrow(empty)
         wanted = ", ".join('"' + name.replace('"', '""') + '"' for name in names)
         source = scan(spec, [self.store.uri(partition.key) for partition in partitions])
-        if spec.name not in TABLES:
+        if _differs(spec):
             connection.register("every_column", empty)
             source = f"(FROM every_column UNION ALL BY NAME FROM {source})"
         return connection.sql(f"SELECT {wanted} FROM {source}")
@@ -546,6 +546,11 @@ def _columns(spec: Table, columns: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
+def _differs(spec: Table) -> bool:
+    """Whether a table's files may differ in their columns."""
+    return spec.name not in TABLES or bool(spec.added)
+
+
 def _repeats(spec: Table, field: pa.Field) -> bool:
     return field.name == TROOP_FIELD.name or (spec.name in TABLES and field.name in _REPEATED)
 
@@ -585,6 +590,6 @@ def scan(spec: Table, uris: Sequence[str]) -> str:
     kinds = {"day": "DATE", "troop": "VARCHAR"}
     typed = ", ".join(f"'{name}': {kinds[name]}" for name in spec.partitioned_by)
     options = f", hive_partitioning = true, hive_types = {{{typed}}}" if typed else ""
-    if spec.name not in TABLES:
+    if _differs(spec):
         options += ", union_by_name = true"
     return f"read_parquet([{files}]{options})"

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vendor_assets.errors import ObjectConflictError, RecordError, StorageError
+from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.objects import ObjectStore, one_line
 from vendor_assets.storage.order import places
@@ -192,10 +193,32 @@ def read_with_metadata(
 
     def both(source: Any) -> tuple[pa.Table, dict[str, str]]:
         file = pq.ParquetFile(source, pre_buffer=False)
-        return _expected(key, _whole(file, columns)), _texts(file.metadata)
+        return _expected(key, _completed(key, file, columns)), _texts(file.metadata)
 
     table, texts = _read(store, key, both)
     return table.replace_schema_metadata(None), texts
+
+
+def _completed(key: str, file: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
+    """What is asked for; columns of ours that a file of an older release lacks are null."""
+    spec = _ours(key)
+    there = file.schema_arrow.names
+    lacking = [] if spec is None else [name for name in spec.added if name not in there]
+    if spec is None or not lacking:
+        return _whole(file, columns)
+    table = _whole(file, None if columns is None else [name for name in columns if name not in lacking])
+    for name in lacking:
+        field = spec.schema.field(name)
+        table = table.append_column(field, pa.nulls(file.metadata.num_rows, field.type))
+    return table.select(
+        list(columns) if columns is not None else [*dict.fromkeys([*spec.schema.names, *there])]
+    )
+
+
+def _ours(key: str) -> Table | None:
+    """Which of our tables an object belongs to."""
+    prefix, _, rest = key.partition("/")
+    return TABLES.get(rest.partition("/")[0]) if f"{prefix}/" == layout.TABLES_PREFIX else None
 
 
 def read_groups(store: ObjectStore, key: str, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -288,8 +311,8 @@ def _must_have(file: pq.ParquetFile, columns: Sequence[str]) -> None:
 
 def _expected(key: str, table: pa.Table) -> pa.Table:
     """A table as it is, if its texts and lists are such: what others put there would be noticed late and badly."""
-    name = key.removeprefix("processed/").partition("/")[0]
-    for field in TABLES[name].schema if name in TABLES and key.startswith("processed/") else ():
+    spec = _ours(key)
+    for field in spec.schema if spec else ():
         if field.name not in table.schema.names:
             continue
         column = table.column(field.name)

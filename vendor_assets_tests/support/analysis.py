@@ -13,7 +13,7 @@ from vendor_assets.simulator.world import World
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import write_table
-from vendor_assets.tables import PERFORMANCE_DATA, TROOPS
+from vendor_assets.tables import PERFORMANCE_DATA, TROOPS, WARRIORS
 
 
 def write_roster(store: ObjectStore, day: date, troops: Sequence[tuple[str, str | None]]) -> None:
@@ -33,6 +33,21 @@ def write_roster(store: ObjectStore, day: date, troops: Sequence[tuple[str, str 
     ]
     table = pa.Table.from_pylist(rows, schema=TROOPS.schema)
     write_table(store, layout.table_key("troops", day), table, TROOPS, metadata={"state": "complete"})
+
+
+def write_warriors(
+    store: ObjectStore, day: date, troop_id: str, warriors: Sequence[tuple[str, str | None]]
+) -> None:
+    """Write one troop's ``warriors`` of a day: pairs of id and name."""
+    noon = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+    seen = {"first_observed_at": noon, "last_observed_at": noon, "observed_later": False}
+    rows = [
+        {"troop_id": troop_id, "warrior_id": warrior_id, "name": name, "attributes": None} | seen
+        for warrior_id, name in warriors
+    ]
+    table = pa.Table.from_pylist(rows, schema=WARRIORS.schema)
+    key = layout.table_key("warriors", day, layout.encode_segment(troop_id))
+    write_table(store, key, table, WARRIORS, metadata={"state": "complete"})
 
 
 def write_performance(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,9 +25,15 @@ from vendor_assets.days import Window, day_window
 from vendor_assets.errors import ConfigurationError, StorageError
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
-from vendor_assets.storage.parquet import read_metadata, write_table
+from vendor_assets.storage.parquet import read_metadata, read_table, write_table
 from vendor_assets.tables import DAILY_PERFORMANCE, PERFORMANCE_DATA, Table
-from vendor_assets_tests.support.analysis import rows_of, slices, write_performance, write_roster
+from vendor_assets_tests.support.analysis import (
+    rows_of,
+    slices,
+    write_performance,
+    write_roster,
+    write_warriors,
+)
 
 DAY = date(2026, 11, 20)
 WINDOW = day_window(DAY, ZoneInfo("UTC"))
@@ -343,6 +351,54 @@ def test_the_statistics_have_the_tables_columns_and_say_how_complete_they_are(tm
     assert rows == 1
     assert metadata["state"] == "partial"
     assert metadata["window_start"] == "2026-11-20T00:00:00+00:00"
+
+
+def _older(store: FolderStore) -> None:
+    """The published day, as a release wrote it that did not name warriors."""
+    key = layout.table_key("daily_performance", DAY)
+    table = pq.read_table(io.BytesIO(store.get(key))).drop_columns(["warrior_name"])
+    data = io.BytesIO()
+    pq.write_table(table, data)
+    store.put(key, data.getvalue())
+
+
+def test_warriors_have_the_names_of_their_day(tmp_path: Path) -> None:
+    """Those of the day's warriors of the same troop; null where there is no such table, and no row is doubled."""
+    store = FolderStore(tmp_path)
+    for troop_id in ("1", "2"):
+        write_performance(store, DAY, troop_id, rows_of(slices([1.0], window=WINDOW, troop_id=troop_id)))
+    assert _publish(store)["warrior_name"].isna().all()
+    write_warriors(store, DAY, "2", [("w1", "web-2"), ("w1", "web-2"), ("w9", "gone")])
+    write_warriors(store, DAY - timedelta(days=1), "1", [("w1", "of the day before")])
+    found = _publish(store)
+    assert [None if pd.isna(name) else name for name in found["warrior_name"]] == [None, "web-2"]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "arrow", "duckdb"])
+def test_a_day_of_an_older_release_is_read_without_names(tmp_path: Path, kind: str) -> None:
+    """Alone, beside newer days, and the new column alone: null. The next publication has them."""
+    store = FolderStore(tmp_path)
+    after = DAY + timedelta(days=1)
+    for day in (DAY, after):
+        window = day_window(day, ZoneInfo("UTC"))
+        write_performance(store, day, "1", rows_of(slices([1.0], window=window)))
+        write_warriors(store, day, "1", [("w1", "web-1")])
+        _publish(store, window=window, day=day)
+
+    def names(days: module.Days | None = None, columns: list[str] | None = None) -> list[object]:
+        found = Warehouse(store).read("daily_performance", days, columns=columns, as_=kind)  # type: ignore[call-overload]
+        there = found.column_names if kind == "arrow" else list(found.columns)
+        assert columns or there == every
+        frame = found if kind == "pandas" else (found.df() if kind == "duckdb" else found.to_pandas())
+        return [None if pd.isna(name) else str(name) for name in frame["warrior_name"]]
+
+    every = [*DAILY_PERFORMANCE.schema.names, "day"]
+    _older(store)
+    assert names(DAY) == names(DAY, ["warrior_name"]) == [None]
+    assert sorted(map(str, names())) == ["None", "web-1"]
+    assert read_table(store, layout.table_key("daily_performance", DAY)).column_names == every[:-1]
+    _publish(store)
+    assert names(DAY) == ["web-1"]
 
 
 @pytest.mark.parametrize(("day", "hours"), [(date(2026, 3, 29), 23), (date(2026, 10, 25), 25)])

@@ -20,6 +20,7 @@ _FROM: Final[dict[str, dict[str, list[tuple[str, str]]]]] = {
         "troop_id": [("performance_data", "troop_id")],
         "troop_name": [("troops", "name")],
         "warrior_id": [("performance_data", "warrior_id")],
+        "warrior_name": [("warriors", "name")],
         "data_group": [("performance_data", "data_group")],
         "value_name": [("performance_data", "value_name")],
         "timeslices": [_VALUE, ("performance_data", "timeslice_start")],
