@@ -19,7 +19,6 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 
 from vendor_assets.days import Window
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
@@ -46,6 +45,7 @@ from vendor_assets.vendors.base import (
     read_object,
     within_bounds,
 )
+from vendor_assets.vendors.columns import Run, columns
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600
@@ -524,20 +524,6 @@ _ANSWER: Final = msgspec.json.Decoder(_Answer)
 
 
 @dataclass(frozen=True)
-class _Run:
-    """Timeslices of a metric that follow each other and have the same values; ``edges`` are their starts and ends."""
-
-    group: str
-    names: tuple[str, ...]
-    edges: np.ndarray[Any, Any]
-    pieces: list[_Piece]
-
-    @property
-    def rows(self) -> int:
-        return len(self.names) * len(self.pieces)
-
-
-@dataclass(frozen=True)
 class _Regular:
     """An answer in which nothing is odd: no unknown field, nothing to put aside, all numbers finite.
 
@@ -545,8 +531,8 @@ class _Regular:
     """
 
     parsed: Parsed
-    warrior_id: str
-    runs: list[_Run]
+    runs: list[Run]
+    pieces: list[_Piece]
 
     @classmethod
     def read(cls, planned: PlannedRequest, response: Response) -> Self | None:
@@ -558,9 +544,7 @@ class _Regular:
             return None
         asked = _Asked(planned)
         missing = data.metrics_not_found or ()
-        found = cls(
-            Parsed(not_found=tuple(name for name in missing if name in asked.groups)), asked.warrior_id, []
-        )
+        found = cls(Parsed(not_found=tuple(name for name in missing if name in asked.groups)), [], [])
         return found if all(found._add(asked, metric) for metric in data.metrics) else None
 
     def _add(self, asked: _Asked, metric: _Metric) -> bool:
@@ -575,54 +559,30 @@ class _Regular:
             if not asked.value_names.issuperset(names):
                 return False
             until = at + sum(1 for _ in run)
-            self.runs.append(_Run(metric.name, names, edges[at:until], pieces[at:until]))
+            self.runs.append(Run(asked.warrior_id, metric.name, names, edges[at:until]))
             at = until
+        self.pieces.extend(pieces)
         return True
 
     def columns(self) -> dict[str, Any]:
-        """The columns, texts as dictionaries."""
-        values = self._values()
-        groups = list(dict.fromkeys(run.group for run in self.runs))
-        names = list(dict.fromkeys(chain.from_iterable(run.names for run in self.runs)))
-        return {
-            "warrior_id": _texts([self.warrior_id], [np.zeros(len(values), np.int32)]),
-            "data_group": _texts(groups, [np.full(run.rows, groups.index(run.group)) for run in self.runs]),
-            "value_name": _texts(
-                names, [np.tile([*map(names.index, run.names)], len(run.pieces)) for run in self.runs]
-            ),
-            "timeslice_start": self._edges(0),
-            "timeslice_end": self._edges(1),
-            "value": pa.array(values, from_pandas=True),
-            "weight": pa.array(self._weights(values), from_pandas=True),
-        }
-
-    def _values(self) -> np.ndarray[Any, Any]:
-        """NaN, which no answer holds here, stands for null."""
-        pieces = chain.from_iterable(run.pieces for run in self.runs)
-        numbers = chain.from_iterable([piece.values.values() for piece in pieces])
-        return np.fromiter(numbers, np.float64, sum(run.rows for run in self.runs))
-
-    def _edges(self, which: int) -> pa.Array:
-        edges = [np.repeat(run.edges[:, which], len(run.names)) for run in self.runs]
-        return pa.array(np.concatenate(edges) if edges else np.empty(0, np.int64))
+        """The columns of its rows."""
+        numbers = chain.from_iterable([piece.values.values() for piece in self.pieces])
+        # NaN, which no answer holds here, stands for null.
+        values = np.fromiter(numbers, np.float64, sum(run.rows for run in self.runs))
+        return columns(self.runs, values, self._weights(values))
 
     def _weights(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         weights = np.full(len(values), np.nan)
         at = 0
         for run in self.runs:
-            if _WEIGHT in run.names:
-                shape = (len(run.pieces), len(run.names))
-                calls = values[at : at + run.rows].reshape(shape)[:, run.names.index(_WEIGHT), None]
+            names = run.value_names
+            if _WEIGHT in names:
+                shape = (len(run.edges), len(names))
+                calls = values[at : at + run.rows].reshape(shape)[:, names.index(_WEIGHT), None]
                 mine = weights[at : at + run.rows].reshape(shape)
-                mine[:, _averages(run.names)] = np.where(calls >= 0, calls, np.nan)
+                mine[:, _averages(names)] = np.where(calls >= 0, calls, np.nan)
             at += run.rows
         return weights
-
-
-def _texts(texts: list[str], codes: list[np.ndarray[Any, Any]]) -> pa.Array:
-    """A column of texts from their places in a list."""
-    places = np.concatenate(codes).astype(np.int32) if codes else np.empty(0, np.int32)
-    return pa.DictionaryArray.from_arrays(places, pa.array(texts, pa.string()))
 
 
 class _Timeslices:

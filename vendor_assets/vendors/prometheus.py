@@ -9,13 +9,16 @@ Source of paths, parameters and answers: https://prometheus.io/docs/prometheus/l
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from math import isfinite, isnan
 from typing import Any, ClassVar, Final, Literal, Self
 from urllib.parse import parse_qsl, quote, urlencode
+
+import msgspec
+import numpy as np
 
 from vendor_assets.days import Window
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
@@ -34,9 +37,11 @@ from vendor_assets.vendors.base import (
     group_columns,
     is_name,
     iso,
+    json_body,
     read_object,
     within_bounds,
 )
+from vendor_assets.vendors.columns import Run, columns
 
 MAX_POINTS: Final = 11_000
 """Points of one series in one answer; a query for more is refused with 400. Source: ``query_range`` in web/api/v1."""
@@ -294,6 +299,10 @@ class Prometheus(Vendor):
         Raises:
             VendorProtocolError: No JSON, ``status`` is not ``success``, or ``data`` is of another kind.
         """
+        if asset == "performance_data" and (plain := _Plain.read(planned, response)):
+            numbers = plain.numbers()
+            if numbers is not None:
+                return Parsed(columns(plain.runs(), numbers))
         content = read_object(response)
         if content.get("status") != "success":
             status, kind, text = (presentable(content.get(name)) for name in ("status", "errorType", "error"))
@@ -314,6 +323,12 @@ class Prometheus(Vendor):
         parsed.new_fields = field_names(content.keys() - _ANSWER_FIELDS)
         parsed.incomplete = _flag(content) or parsed.incomplete
         return parsed
+
+    def judge(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
+        """As :meth:`parse`, but without columns, and numbers unread, for an answer in which nothing else is odd."""
+        if asset == "performance_data" and _Plain.read(planned, response):
+            return Parsed()
+        return self.parse(asset, planned, response)
 
 
 def _flag(content: Mapping[str, Any]) -> str:
@@ -592,17 +607,140 @@ def _without(label: str, first: Request) -> Request:
     return Request("/api/v1/label/__name__/values", (("match[]", match), *others), "names_without_label")
 
 
+class _Asked:
+    """What a range query asks for; times are microseconds since the epoch.
+
+    Attributes:
+        grid: When it is evaluated.
+        before: How long before that its timeslices start: at the timeslice's end a query for the newest sample is
+            evaluated, a plain one was at its start.
+    """
+
+    def __init__(self, planned: PlannedRequest) -> None:
+        params = _told(planned.request)
+        first, last = (round(float(params[name]) * 1e6) for name in ("start", "end"))
+        self.step = int(params["step"]) * 1_000_000
+        self.grid = range(first, last + 1, self.step)
+        self.before = 0 if params["query"].endswith("}") else self.step
+        self.warrior_id = planned.leaves[0].warrior_id
+        self.groups = {leaf.data_group for leaf in planned.leaves}
+
+    def misfit(self, times: Iterable[int]) -> str:
+        """In which way times are not those that were asked for."""
+        for time in times:
+            if time not in self.grid:
+                first, last = (iso(edge) for edge in (self.grid.start, self.grid.stop - 1))
+                return (
+                    f"it is for {iso(time)}, where {first} to {last} was asked every {self.step // 1_000_000} s; a "
+                    "server that moves times to multiples of the step needs a resolution of which the day's start is "
+                    "one"
+                )
+        return ""
+
+
+class _Point(msgspec.Struct, array_like=True, gc=False, forbid_unknown_fields=True):
+    time: float
+    text: str
+
+
+class _PlainSeries(msgspec.Struct, forbid_unknown_fields=True):
+    metric: dict[str, str]
+    values: list[_Point]
+
+
+class _PlainMatrix(msgspec.Struct, forbid_unknown_fields=True):
+    kind: Literal["matrix"] = msgspec.field(name="resultType")
+    result: list[_PlainSeries]
+
+
+class _PlainAnswer(msgspec.Struct, forbid_unknown_fields=True):
+    """A whole answer to a range query as documented; what msgspec reads, ``json`` reads in the same way."""
+
+    status: Literal["success"]
+    data: _PlainMatrix
+    infos: list[str] | None = None
+    stats: dict[str, Any] | None = None
+    partial: Literal[False] | None = msgspec.field(name="isPartial", default=None)
+
+
+_PLAIN_ANSWER: Final = msgspec.json.Decoder(_PlainAnswer)
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """An answer in which nothing is odd but perhaps a number: named series of what was asked for, at the asked times.
+
+    It says what :func:`_series` would say of it, which reads all others.
+    """
+
+    warrior_id: str
+    series: list[_PlainSeries]
+    edges: list[np.ndarray[Any, Any]]
+    """Starts and ends of each series' timeslices."""
+
+    @classmethod
+    def read(cls, planned: PlannedRequest, response: Response) -> Self | None:
+        """The series of an answer, their numbers unread; None where something is odd."""
+        try:
+            series = _PLAIN_ANSWER.decode(json_body(response)).data.result
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        asked = _Asked(planned)
+        known: dict[tuple[float, ...], np.ndarray[Any, Any] | None] = {}
+        found = cls(asked.warrior_id, series, [])
+        for each in series:
+            metric = _metric(each.metric)
+            times = tuple([point.time for point in each.values])
+            if times not in known:
+                # All series of an answer mostly have the same times.
+                known[times] = _plain_edges(times, asked)
+            edges = known[times]
+            if (
+                edges is None
+                or not is_name(metric)
+                or "" in each.metric
+                or group_of(metric) not in asked.groups
+            ):
+                return None
+            found.edges.append(edges)
+        return found
+
+    def numbers(self) -> np.ndarray[Any, Any] | None:
+        """All series' numbers; None where a text is none."""
+        texts = [point.text for each in self.series for point in each.values]
+        if "_" in "".join(texts):  # float() takes 1_0
+            return None
+        try:
+            return np.fromiter(map(float, texts), np.float64, len(texts))
+        except ValueError:
+            return None
+
+    def runs(self) -> list[Run]:
+        """What the rows of each series have in common."""
+        return [
+            Run(self.warrior_id, group_of(str(_metric(labels))), (_value_name(labels),), edges)
+            for labels, edges in zip([each.metric for each in self.series], self.edges, strict=True)
+        ]
+
+
+def _plain_edges(times: tuple[float, ...], asked: _Asked) -> np.ndarray[Any, Any] | None:
+    """Starts and ends of the timeslices of UNIX seconds; None where one was not asked for."""
+    seconds = np.array(times, np.float64)
+    if not ((seconds >= _YEAR_2000) & (seconds < _YEAR_2100)).all():
+        return None
+    instants = np.rint(seconds * 1e6).astype(np.int64)
+    since = instants - asked.grid.start
+    if (since % asked.step).any() or (since < 0).any() or (instants >= asked.grid.stop).any():
+        return None
+    starts = instants - asked.before
+    return np.column_stack((starts, starts + asked.step))
+
+
 def _series(parsed: Parsed, data: object, planned: PlannedRequest) -> None:
-    asked = {leaf.data_group for leaf in planned.leaves}
-    params = _told(planned.request)
-    step = int(params["step"]) * 1_000_000
-    first, last = (round(float(params[name]) * 1e6) for name in ("start", "end"))
-    grid = range(first, last + 1, step)
-    # A query for the newest sample is evaluated at the timeslice's end; a plain one was at its start.
-    before = 0 if params["query"].endswith("}") else step
+    asked = _Asked(planned)
     groups: list[object] = []
     names: list[object] = []
-    starts: list[object] = []
+    starts: list[int] = []
     values: list[object] = []
     for series in _matrix(data):
         parts = _parts(series)
@@ -611,7 +749,7 @@ def _series(parsed: Parsed, data: object, planned: PlannedRequest) -> None:
             continue
         labels, metric, points, histograms = parts
         group = group_of(metric)
-        if group not in asked:
+        if group not in asked.groups:
             parsed.reject("the metric was not asked for", series)
             continue
         for histogram in histograms:
@@ -620,21 +758,17 @@ def _series(parsed: Parsed, data: object, planned: PlannedRequest) -> None:
         times, numbers = _points(parsed, labels, points)
         if not times:
             continue
-        if not parsed.incomplete and (other := next((time for time in times if time not in grid), None)):
-            parsed.incomplete = (
-                f"it is for {iso(other)}, where {iso(first)} to {iso(last)} was asked every {params['step']} s; a "
-                "server that moves times to multiples of the step needs a resolution of which the day's start is one"
-            )
+        parsed.incomplete = parsed.incomplete or asked.misfit(times)
         groups += [group] * len(times)
         names += [_value_name(labels)] * len(times)
-        starts += [time - before for time in times] if before else times
+        starts += [time - asked.before for time in times]
         values += numbers
     parsed.columns = {
-        "warrior_id": [planned.leaves[0].warrior_id] * len(values),
+        "warrior_id": [asked.warrior_id] * len(values),
         "data_group": groups,
         "value_name": names,
         "timeslice_start": starts,
-        "timeslice_end": [start + step for start in starts],  # type: ignore[operator]
+        "timeslice_end": [start + asked.step for start in starts],
         "value": values,
         "weight": [None] * len(values),
     }

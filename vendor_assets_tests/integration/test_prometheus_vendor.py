@@ -72,7 +72,7 @@ def _fetch(client: VendorClient, asset: Asset, planned: PlannedRequest) -> Parse
         parsed = fetched.value
         assert parsed is not None
         assert (parsed.rejected, parsed.incomplete) == ([], "")
-        for name, column in parsed.columns.items():
+        for name, column in parsed.lists().items():
             found.columns.setdefault(name, []).extend(column)
         request = parsed.next
     return found

@@ -84,8 +84,8 @@ def test_services_are_tags_of_hosts_under_whatever_source() -> None:
         {"name": "h4"},
     )
     parsed = VENDOR.parse("troops", VENDOR.troops(DAY), answer(found))
-    assert parsed.columns["troop_id"] == ["checkout", "pay", "search", ""]
-    assert parsed.columns["name"] == ["checkout", "pay", "search", "(no service)"]
+    assert parsed.lists()["troop_id"] == ["checkout", "pay", "search", ""]
+    assert parsed.lists()["name"] == ["checkout", "pay", "search", "(no service)"]
     assert parsed.next is None
     assert not parsed.incomplete
 
@@ -95,10 +95,10 @@ def test_the_search_for_a_service_is_exact_in_the_end() -> None:
     planned = VENDOR.warriors("pay", DAY)
     assert ("filter", "service:pay") in planned.request.params
     found = hosts(host("h1", "service:pay"), host("h2", "service:payroll"), host("service:pay"))
-    assert VENDOR.parse("warriors", planned, answer(found)).columns["warrior_id"] == ["h1"]
+    assert VENDOR.parse("warriors", planned, answer(found)).lists()["warrior_id"] == ["h1"]
     nameless = VENDOR.warriors("", DAY)
     assert "filter" not in dict(nameless.request.params)
-    assert VENDOR.parse("warriors", nameless, answer(found)).columns["warrior_id"] == ["service:pay"]
+    assert VENDOR.parse("warriors", nameless, answer(found)).lists()["warrior_id"] == ["service:pay"]
 
 
 def test_lists_go_back_to_the_start_of_the_day() -> None:
@@ -128,13 +128,13 @@ def test_pages_follow_until_all_hosts_are_there() -> None:
 def test_an_empty_list_is_an_answer(nothing: object) -> None:
     """Also null, as Go writes it: no hosts, no metrics, no series."""
     listed = answer({"host_list": nothing, "total_matching": 0})
-    assert VENDOR.parse("troops", VENDOR.troops(DAY), listed).columns["troop_id"] == []
-    assert VENDOR.parse("warriors", VENDOR.warriors("pay", DAY), listed).columns["warrior_id"] == []
+    assert VENDOR.parse("troops", VENDOR.troops(DAY), listed).lists()["troop_id"] == []
+    assert VENDOR.parse("warriors", VENDOR.warriors("pay", DAY), listed).lists()["warrior_id"] == []
     names = VENDOR.parse("data_groups", VENDOR.data_groups("pay", "h1", DAY), answer({"metrics": nothing}))
-    assert names.columns == {"warrior_id": [], "data_group": [], "value_names": []}
+    assert names.lists() == {"warrior_id": [], "data_group": [], "value_names": []}
     attributes = {"series": nothing, "times": nothing, "values": nothing}
     parsed = read({"data": {"attributes": attributes}})
-    assert not any(parsed.columns.values())
+    assert not any(parsed.lists().values())
     assert not parsed.incomplete
 
 
@@ -164,7 +164,7 @@ def test_a_host_that_no_query_can_hold_is_put_aside(name: object) -> None:
     """Its name would change the query's meaning; the other hosts stay."""
     found = hosts(host(name, "service:pay"), host("WIN-7.example:80/ü", "service:pay"))
     parsed = VENDOR.parse("warriors", VENDOR.warriors("pay", DAY), answer(found))
-    assert parsed.columns["warrior_id"] == ["WIN-7.example:80/ü"]
+    assert parsed.lists()["warrior_id"] == ["WIN-7.example:80/ü"]
     assert len(parsed.rejected) == 1
 
 
@@ -175,7 +175,7 @@ def test_tags_that_are_none_put_their_host_aside(tags: object) -> None:
     """Whatever stands in the place of the lists of tags by source."""
     found = hosts({"name": "h1", "tags_by_source": tags}, host("h2", "service:pay"))
     parsed = VENDOR.parse("troops", VENDOR.troops(DAY), answer(found))
-    assert parsed.columns["troop_id"] == ["pay"]
+    assert parsed.lists()["troop_id"] == ["pay"]
     assert len(parsed.rejected) == 1
 
 
@@ -184,8 +184,8 @@ def test_a_metric_that_no_query_can_hold_is_put_aside(name: object) -> None:
     """Names have ASCII letters, digits, underscores and dots, and begin with a letter."""
     found = {"metrics": [name, "system.cpu.user", "uptime"], "from": str(START)}
     parsed = VENDOR.parse("data_groups", VENDOR.data_groups("pay", "h1", DAY), answer(found))
-    assert parsed.columns["data_group"] == ["system.cpu", "uptime"]
-    assert parsed.columns["value_names"] == [["system.cpu.user"], ["uptime"]]
+    assert parsed.lists()["data_group"] == ["system.cpu", "uptime"]
+    assert parsed.lists()["value_names"] == [["system.cpu.user"], ["uptime"]]
     assert len(parsed.rejected) == 1
 
 
@@ -195,22 +195,22 @@ def test_services_of_any_text_are_searched_and_found() -> None:
         planned = VENDOR.warriors(name, DAY)
         assert ("filter", f"service:{name}") in planned.request.params
         parsed = VENDOR.parse("warriors", planned, answer(hosts(host("h1", f"service:{name}"))))
-        assert parsed.columns["warrior_id"] == ["h1"]
+        assert parsed.lists()["warrior_id"] == ["h1"]
 
 
 def test_a_plan_is_read_by_the_tag_that_it_was_made_with() -> None:
     """Where the option is another when the answer is read again."""
     found = answer(hosts(host("h1", "team:a", "service:b")))
     by_team = Datadog("team")
-    assert VENDOR.parse("troops", by_team.troops(DAY), found).columns["troop_id"] == ["a"]
-    assert VENDOR.parse("warriors", by_team.warriors("a", DAY), found).columns["warrior_id"] == ["h1"]
+    assert VENDOR.parse("troops", by_team.troops(DAY), found).lists()["troop_id"] == ["a"]
+    assert VENDOR.parse("warriors", by_team.warriors("a", DAY), found).lists()["warrior_id"] == ["h1"]
 
 
 def test_what_a_host_has_besides_is_kept() -> None:
     """Unknown fields are in its attributes, and named."""
     found = answer(hosts(host("h1", "service:pay", up=True, colour="red")))
     parsed = VENDOR.parse("warriors", VENDOR.warriors("pay", DAY), found)
-    (attributes,) = parsed.columns["attributes"]
+    (attributes,) = parsed.lists()["attributes"]
     assert json.loads(str(attributes)) == {
         "colour": "red",
         "tags_by_source": {"Datadog": ["service:pay"]},
@@ -228,7 +228,7 @@ def test_metrics_of_many_hosts_are_listed_at_once() -> None:
     assert all(len(each.request.target) <= MAX_URL_CHARACTERS for each in planned)
     two = VENDOR.data_groups_of("pay", ["h1", "h2"], DAY)[0]
     parsed = VENDOR.parse("data_groups", two, answer({"metrics": ["uptime"], "from": str(START)}))
-    assert parsed.columns["warrior_id"] == ["h1", "h2"]
+    assert parsed.lists()["warrior_id"] == ["h1", "h2"]
     for half, name in zip(VENDOR.split(two), ("h1", "h2"), strict=True):
         assert dict(half.request.params)["tag_filter"] == f"host IN ({name})"
         assert [leaf.key for leaf in half.leaves] == [name]
@@ -353,7 +353,7 @@ def test_points_are_rows() -> None:
     parsed = read(found, planned)
     assert list(
         zip(
-            *(parsed.columns[name] for name in ("warrior_id", "data_group", "value_name", "value")),
+            *(parsed.lists()[name] for name in ("warrior_id", "data_group", "value_name", "value")),
             strict=True,
         )
     ) == [
@@ -363,9 +363,9 @@ def test_points_are_rows() -> None:
         ("WIN", "system.cpu", "avg:system.cpu.user", 0.0),
         ("h1", "system.cpu", "avg:system.cpu.idle", 4.0),
     ]
-    assert parsed.columns["timeslice_start"] == [(START + 3600 * hour) * 10**6 for hour in (0, 2, 1, 2, 2)]
-    assert parsed.columns["timeslice_end"] == [(START + 3600 * hour) * 10**6 for hour in (1, 3, 2, 3, 3)]
-    assert parsed.columns["weight"] == [None] * 5
+    assert parsed.lists()["timeslice_start"] == [(START + 3600 * hour) * 10**6 for hour in (0, 2, 1, 2, 2)]
+    assert parsed.lists()["timeslice_end"] == [(START + 3600 * hour) * 10**6 for hour in (1, 3, 2, 3, 3)]
+    assert parsed.lists()["weight"] == [None] * 5
     assert not parsed.incomplete
     assert not parsed.rejected
 
@@ -375,7 +375,7 @@ def test_an_interval_that_datadog_changed_is_in_the_rows() -> None:
     longer = points((0, "host:h1", [1, 2, 3]), times=[(START + 7200 * each) * 1000 for each in range(3)])
     parsed = read(longer)
     assert not parsed.incomplete
-    starts, ends = parsed.columns["timeslice_start"], parsed.columns["timeslice_end"]
+    starts, ends = parsed.lists()["timeslice_start"], parsed.lists()["timeslice_end"]
     assert [end - start for start, end in zip(starts, ends, strict=True)] == [7200 * 10**6] * 3  # type: ignore[operator]
     for seconds, said in (
         ([0, 1800], "multiples of 1800 s"),
@@ -403,7 +403,7 @@ def test_the_last_timeslice_ends_with_what_was_asked_for() -> None:
     last = int(window.end.timestamp()) // 114 * 114
     times = [(last - 114 * each) * 1000 for each in (2, 1, 0)]
     parsed = read(points((0, "host:h1", [1, 2, 3]), times=times), first)
-    ends = parsed.columns["timeslice_end"]
+    ends = parsed.lists()["timeslice_end"]
     assert max(map(int, ends)) <= int(window.end.timestamp()) * 10**6  # type: ignore[call-overload]
 
 
@@ -429,14 +429,14 @@ def test_what_does_not_fit_is_put_aside(series: tuple[Any, Any, Any]) -> None:
     """A series of nobody, of another length, or a value that is no number; the other series stay."""
     document = points((1, "host:h1", [5.0]), series)
     parsed = read(document)
-    assert parsed.columns["value"] == [5.0]
+    assert parsed.lists()["value"] == [5.0]
     assert len(parsed.rejected) == 1
 
 
 def test_a_series_that_comes_twice_counts_once() -> None:
     """The second one is put aside."""
     parsed = read(points((0, "host:h1", [1.0]), (0, "host:h1", [2.0])))
-    assert parsed.columns["value"] == [1.0]
+    assert parsed.lists()["value"] == [1.0]
     assert len(parsed.rejected) == 1
 
 

@@ -82,8 +82,8 @@ def test_hostile_names_stay_names() -> None:
         found = row(leaf.warrior_id, leaf.data_group, DAY.start, calls=2, average=0.25)
         parsed = VENDOR.parse("performance_data", planned, answer(rows_of(found)))
         assert parsed.rejected == []
-        assert parsed.columns["value"] == [250.0, 2.0]
-        assert parsed.columns["weight"] == [2.0, None]
+        assert parsed.lists()["value"] == [250.0, 2.0]
+        assert parsed.lists()["weight"] == [2.0, None]
 
 
 @pytest.mark.parametrize("resolution", [60, 600, 1800, 3600])
@@ -132,7 +132,7 @@ def test_what_failed_is_asked_alone_and_the_rest_is_read_as_its_answer() -> None
     kept, lost = (VENDOR.part(planned, [leaf.key]) for leaf in (second, first))
     assert len({kept.request.key, lost.request.key, planned.request.key}) == 3
     again = VENDOR.parse("performance_data", kept, answer(body))
-    assert (again.failures, again.columns["value"]) == ([], [1000.0, 1.0])
+    assert (again.failures, again.lists()["value"]) == ([], [1000.0, 1.0])
     assert VENDOR.parse("performance_data", lost, answer(body)).failures
 
 
@@ -194,7 +194,7 @@ def test_one_list_names_agents_and_their_metrics() -> None:
         {"facet": ["1", "host a"], "names": ["Apdex", "Errors/all"]}, {"facet": ["3", "b"], "names": []}
     )
     warriors = VENDOR.parse("warriors", planned, answer(content))
-    assert (warriors.columns["warrior_id"], warriors.columns["name"]) == (["1", "3"], ["host a", "b"])
+    assert (warriors.lists()["warrior_id"], warriors.lists()["name"]) == (["1", "3"], ["host a", "b"])
     found = VENDOR.parse("data_groups", groups, answer(content)).columns
     assert found["warrior_id"] == ["1", "1"]
     assert found["value_names"] == [["score", "s", "t", "f", "count"], ["error_count", "errors_per_minute"]]
@@ -211,19 +211,19 @@ def test_a_bucket_without_calls_of_the_agent_has_no_rows() -> None:
         row("w", "b", later, calls=0, average=None),
     )
     parsed = VENDOR.parse("performance_data", planned, answer(content))
-    assert parsed.columns["data_group"] == ["a", "a", "b", "b"]
-    assert parsed.columns["value"] == [None, 0.0, 100.0, 3.0]
+    assert parsed.lists()["data_group"] == ["a", "a", "b", "b"]
+    assert parsed.lists()["value"] == [None, 0.0, 100.0, 3.0]
 
 
 def test_an_agent_without_errors_has_none_where_only_these_are_asked() -> None:
     """Where errors alone are asked, no bucket is left out: none may have come while the agent was there."""
     (planned,) = data({"w": ["Errors/all"]})
     content = rows_of(row("w", "Errors/all", DAY.start, calls=0))
-    assert VENDOR.parse("performance_data", planned, answer(content)).columns["value"] == []
+    assert VENDOR.parse("performance_data", planned, answer(content)).lists()["value"] == []
     (planned,) = VENDOR.performance_data_of(
         "7", {"w": [DataGroup("Errors/all", ("error_count",))]}, DAY, 1800
     )
-    assert VENDOR.parse("performance_data", planned, answer(content)).columns["value"] == [0.0]
+    assert VENDOR.parse("performance_data", planned, answer(content)).lists()["value"] == [0.0]
 
 
 @pytest.mark.parametrize("shift", [-1800, 86_400, 900])
@@ -235,7 +235,7 @@ def test_buckets_that_were_not_asked_are_no_answer(shift: int) -> None:
     longer = row("w", "a", DAY.start, 3600, calls=60, average=1.0)
     parsed = VENDOR.parse("performance_data", planned, answer(rows_of(longer)))
     assert parsed.incomplete == ""
-    assert set(parsed.columns["timeslice_end"]) == {int(DAY.start.timestamp() + 3600) * 1_000_000}
+    assert set(parsed.lists()["timeslice_end"]) == {int(DAY.start.timestamp() + 3600) * 1_000_000}
 
 
 @pytest.mark.parametrize("results", ["x", [1, None, "a"], [{"facet": "w"}], [{"facet": ["w"]}], [{}]])
@@ -257,7 +257,7 @@ def test_applications_come_by_their_number() -> None:
     parsed = VENDOR.parse(
         "troops", planned, answer({"data": {"actor": {"entitySearch": {"results": results}}}})
     )
-    assert (parsed.columns["troop_id"], len(parsed.rejected)) == (["12"], 2)
+    assert (parsed.lists()["troop_id"], len(parsed.rejected)) == (["12"], 2)
     assert parsed.next is not None
     assert parsed.next.key != planned.request.key
     last = replace(answer({"data": {"actor": {"entitySearch": {"results": results | {"nextCursor": None}}}}}))

@@ -6,6 +6,8 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -34,6 +36,7 @@ from vendor_assets.vendors.prometheus import (
     MAX_POINTS,
     MAX_URL_CHARACTERS,
     Prometheus,
+    _Plain,
     canonical,
     group_of,
 )
@@ -140,7 +143,7 @@ def test_a_timeslice_shorter_than_the_server_looks_back_is_not_left_empty(
     assert dict(planned.request.params)["query"] == query
     body = json.dumps({"status": "success", "data": _matrix(_series([START + resolution, "1"]))}).encode()
     parsed = VENDOR.parse("performance_data", planned, Response(200, {}, body, datetime.now(UTC)))
-    assert parsed.columns["timeslice_start"] == [START * 1_000_000]
+    assert parsed.lists()["timeslice_start"] == [START * 1_000_000]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +209,7 @@ def test_a_long_query_is_posted() -> None:
     assert _told(posted) == _told(short) | {"query": query}
     body = json.dumps({"status": "success", "data": _matrix(_series([END, "1"], __name__="group_007_b"))})
     parsed = VENDOR.parse("performance_data", posted, Response(200, {}, body.encode(), datetime.now(UTC)))
-    assert (parsed.columns["data_group"], parsed.columns["timeslice_start"]) == (
+    assert (parsed.lists()["data_group"], parsed.lists()["timeslice_start"]) == (
         ["group_007"],
         [START * 1_000_000],
     )
@@ -326,10 +329,10 @@ def test_counters_can_be_rates() -> None:
     # Whoever reads it need not be configured like whoever asked.
     parsed = VENDOR.parse("performance_data", planned, Response(200, {}, body, datetime.now(UTC)))
     assert (parsed.rejected, parsed.incomplete) == ([], "")
-    assert parsed.columns["data_group"] == ["node_cpu", "node_cpu"]
-    assert parsed.columns["value_name"] == ['rate(node_cpu_seconds_total{cpu="0"})', "node_cpu_online"]
-    assert parsed.columns["value"] == [0.5, 8.0]
-    assert parsed.columns["timeslice_start"] == [START * 1_000_000] * 2
+    assert parsed.lists()["data_group"] == ["node_cpu", "node_cpu"]
+    assert parsed.lists()["value_name"] == ['rate(node_cpu_seconds_total{cpu="0"})', "node_cpu_online"]
+    assert parsed.lists()["value"] == [0.5, 8.0]
+    assert parsed.lists()["timeslice_start"] == [START * 1_000_000] * 2
 
 
 def test_histograms_can_be_quantiles() -> None:
@@ -350,8 +353,8 @@ def test_histograms_can_be_quantiles() -> None:
     data = _matrix({"metric": labels, "values": [[START + 600, "NaN"]]})
     body = json.dumps({"status": "success", "data": data}).encode()
     parsed = VENDOR.parse("performance_data", planned, Response(200, {}, body, datetime.now(UTC)))
-    assert parsed.columns["value_name"] == ['histogram_quantile(0.95, http_request_seconds{code="200"})']
-    assert (parsed.columns["data_group"], parsed.columns["value"]) == (["http_request"], [None])
+    assert parsed.lists()["value_name"] == ['histogram_quantile(0.95, http_request_seconds{code="200"})']
+    assert (parsed.lists()["data_group"], parsed.lists()["value"]) == (["http_request"], [None])
     (both,) = _configured(histograms="0.95", counters="rate").performance_data(
         "j", "i", [HISTOGRAM], DAY, 600
     )
@@ -364,7 +367,7 @@ def test_a_series_without_a_name_has_to_say_what_was_computed() -> None:
     named = _series([END, "1"], __rate__="other")
     odd = {"metric": {"__quantile__": "0.5"}, "values": [[END, "1"]]}
     parsed = _parse("performance_data", _matrix(named, odd))
-    assert parsed.columns["value_name"] == ["up"]
+    assert parsed.lists()["value_name"] == ["up"]
     assert [rejected.reason for rejected in parsed.rejected] == ["the series has no name"]
 
 
@@ -440,26 +443,26 @@ def test_names_are_sorted_into_groups() -> None:
     parsed = _parse(
         "data_groups", ["node_cpu_seconds_total", "node_cpu_guest_seconds_total", "up", "a__b", "x_y"]
     )
-    assert parsed.columns["data_group"] == ["node_cpu", "up", "a_", "x_y"]
-    assert parsed.columns["value_names"][0] == ["node_cpu_seconds_total", "node_cpu_guest_seconds_total"]
+    assert parsed.lists()["data_group"] == ["node_cpu", "up", "a_", "x_y"]
+    assert parsed.lists()["value_names"][0] == ["node_cpu_seconds_total", "node_cpu_guest_seconds_total"]
 
 
 def test_an_empty_list_is_empty() -> None:
     """A day without jobs has none; that is no error."""
-    assert _parse("troops", []).columns == {"troop_id": [], "name": [], "attributes": []}
+    assert _parse("troops", []).lists() == {"troop_id": [], "name": [], "attributes": []}
 
 
 def test_names_that_are_none_are_put_aside() -> None:
     """What is no text cannot be asked for; an empty label means no label."""
     parsed = _parse("warriors", ["a", 1, None, "", "\ud800"])
-    assert parsed.columns["warrior_id"] == ["a"]
+    assert parsed.lists()["warrior_id"] == ["a"]
     assert len(parsed.rejected) == 3
 
 
 def test_a_sample_becomes_a_row() -> None:
     """The value's name holds the remaining labels in canonical order; the timeslice is [t, t + step)."""
     parsed = _parse("performance_data", _matrix(_series([END, "1.5"], mode="idle", cpu='0"')))
-    assert parsed.columns == {
+    assert parsed.lists() == {
         "warrior_id": ["h:9100"],
         "data_group": ["up"],
         "value_name": ['up{cpu="0\\"",mode="idle"}'],
@@ -485,7 +488,7 @@ def test_a_metric_with_a_brace_in_its_name_is_no_other() -> None:
     (planned,) = VENDOR.performance_data("node", "h:9100", [DataGroup(name, (name,))], DAY, 1800)
     body = json.dumps({"status": "success", "data": _matrix(_series([END, "1"], __name__=name))}).encode()
     parsed = VENDOR.parse("performance_data", planned, Response(200, {}, body, datetime.now(UTC)))
-    assert parsed.columns["value_name"] == ['"up{a=\\"1\\"}"']
+    assert parsed.lists()["value_name"] == ['"up{a=\\"1\\"}"']
 
 
 def test_nan_is_null_and_infinities_are_kept() -> None:
@@ -493,7 +496,7 @@ def test_nan_is_null_and_infinities_are_kept() -> None:
     parsed = _parse(
         "performance_data", _matrix(_series([END, "NaN"], [END + 1800, "+Inf"], [END + 3600, "-Inf"]))
     )
-    assert parsed.columns["value"] == [None, math.inf, -math.inf]
+    assert parsed.lists()["value"] == [None, math.inf, -math.inf]
 
 
 @pytest.mark.parametrize("shift", [0.123, -900, 1, 86_400, -1800])
@@ -501,6 +504,137 @@ def test_other_times_than_those_asked_are_not_the_answer(shift: float) -> None:
     """A server that moves the range to multiples of the step leaves out a timeslice: that is no whole answer."""
     parsed = _parse("performance_data", _matrix(_series([END, "1"], [END + shift, "1"])))
     assert "where 2026-11-20T00:30:00+00:00 to 2026-11-21T00:00:00+00:00 was asked" in parsed.incomplete
+
+
+_PLAIN_POINTS = st.tuples(
+    st.integers(0, 6).map(lambda at: END + 1800 * at),
+    st.sampled_from(["1", "2.5", "NaN", "+Inf", "-Inf", "1e400", "-0", "9" * 400, " 1 "])
+    | st.floats().map(str),
+).map(list)
+_PLAIN_SERIES = st.fixed_dictionaries(
+    {
+        "metric": st.fixed_dictionaries(
+            {"__name__": st.sampled_from(["up", "node_cpu_seconds_total"])},
+            optional={"instance": st.just("h:9100"), "x": st.sampled_from(["", "1", 'a"b', "{ü}"])},
+        ),
+        "values": st.lists(_PLAIN_POINTS, max_size=4),
+    }
+)
+_ODD_POINTS: list[object] = [
+    *([END, text] for text in (1, None, "x", "", "1_0", "\u0663", "\ud800")),
+    *([at, "1"] for at in (True, "x", -5, END + 0.25, END + 1e-7, 10**400, 1e300, START, START + 88_200)),
+    *([START + 86_400, "3"], [END], [END, "1", "2"], [], None, "ab"),
+]
+_ODD_LABELS: list[dict[str, object]] = [
+    *({"__name__": name} for name in ("up_x", "down", "", 1, None, "\ud800", 'up{a="1"}', "up{")),
+    *({"": "1"}, {"x": 1}, {"x": None}, {"x": "\ud800"}, {"\ud800": "1"}),
+    *({"__name__": "", "__rate__": "up"}, {"__name__": "", "__quantile__": "0.5 up_bucket"}),
+    *({"__name__": "", "__quantile__": "0.5"}, {"__rate__": "up", "__quantile__": ""}),
+]
+_ODD_SERIES: list[dict[str, object]] = [
+    *({"histograms": each} for each in ([], None, "x", [[END, {"count": "1"}]])),
+    *({"values": None}, {"values": "x"}, {"more": 1}, {"metric": None}, {"metric": []}),
+]
+_ODD_ANSWERS: list[dict[str, object]] = [
+    *({"status": "error"}, {"infos": ["x"]}, {"infos": None}, {"infos": 1}, {"more": 1}, {"isPartial": True}),
+    *({"warnings": each} for each in (["down"], [], None, ["PromQL info: x"])),
+    *({"isPartial": False, "stats": {"a": ["\ud800"]}}, {"isPartial": None, "stats": {"a": 1}}, {"stats": 1}),
+    *(
+        {"data": each}
+        for each in (None, [], {"resultType": "matrix", "result": None}, _matrix() | {"more": 1})
+    ),
+    *({"data": {"resultType": each, "result": []}} for each in ("vector", None)),
+]
+
+
+_ODD_BYTES = [b"", b"\xff", b"\xed\xa0\x80", b"\\ud800", b"1", b"-", b"0", b'"', b"}", b" ", b"\0", b"NaN"]
+
+
+@st.composite
+def _bodies(draw: st.DrawFn) -> bytes:
+    """Answers with data: most of them as documented but for one thing, some with a piece cut out or put in."""
+    series = draw(st.lists(_PLAIN_SERIES, min_size=1, max_size=4))
+    content: dict[str, Any] = {"status": "success", "data": _matrix(*series)}
+    one = draw(st.sampled_from(series))
+    match draw(st.sampled_from(["nothing", "point", "labels", "series", "answer", "bytes"])):
+        case "point":
+            at = draw(st.integers(0, len(one["values"])))
+            one["values"].insert(at, draw(st.sampled_from(_ODD_POINTS)))
+        case "labels":
+            one["metric"] |= draw(st.sampled_from(_ODD_LABELS))
+        case "series":
+            one |= draw(st.sampled_from(_ODD_SERIES))
+        case "answer":
+            content |= draw(st.sampled_from(_ODD_ANSWERS))
+        case "bytes":
+            body = json.dumps(content, ensure_ascii=False).encode()
+            at = draw(st.integers(0, len(body)))
+            return body[:at] + draw(st.sampled_from(_ODD_BYTES)) + body[at + draw(st.integers(0, 3)) :]
+    return json.dumps(content, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
+
+
+def _said(read: Callable[[], Parsed], *, rows: bool = True) -> str:
+    """All that reading an answer says, or how it is refused."""
+    try:
+        parsed = read()
+    except VendorProtocolError as error:
+        return f"refused: {error}"
+    if not rows:
+        return repr((parsed.next, parsed.incomplete, parsed.failures, parsed.wait_seconds))
+    return repr(replace(parsed, columns=parsed.lists()))
+
+
+def _is_read_alike(body: bytes, *, newest: bool = True) -> None:
+    """The quick reading says what the thorough one says: rows, refusals, and on arrival the verdict."""
+    planned = _planned("performance_data")
+    if not newest:
+        query = (("query", '{job="node",__name__=~"up"}'), *planned.request.params[1:])
+        planned = replace(planned, request=replace(planned.request, params=query))
+    answer = Response(200, {"content-type": "application/json"}, body, DAY.end)
+
+    def thorough() -> Parsed:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_Plain, "read", lambda *_: None)
+            return VENDOR.parse("performance_data", planned, answer)
+
+    def parse() -> Parsed:
+        return VENDOR.parse("performance_data", planned, answer)
+
+    def judge() -> Parsed:
+        return VENDOR.judge("performance_data", planned, answer)
+
+    assert _said(parse) == _said(thorough)
+    assert _said(judge, rows=False) == _said(thorough, rows=False)
+
+
+@settings(max_examples=300)
+@given(_bodies(), st.booleans())
+def test_a_quick_reading_says_what_the_thorough_one_says(body: bytes, newest: bool) -> None:
+    """Whatever answer comes, plain or odd: the same rows, the same refusals, and the same verdict on arrival."""
+    _is_read_alike(body, newest=newest)
+
+
+def test_each_oddity_alone_is_read_as_the_thorough_reading_reads_it() -> None:
+    """In an answer that is plain otherwise."""
+    plain = [_series([END, "1"], [END + 1800, "NaN"]), _series([END, "2"], __name__="node_cpu")]
+    found: list[dict[str, Any]] = [{"data": _matrix(*plain)} | odd for odd in _ODD_ANSWERS]
+    for odd in [
+        *({"values": [[END, "1"], point]} for point in _ODD_POINTS),
+        *({"metric": plain[1]["metric"] | labels} for labels in _ODD_LABELS),
+        *_ODD_SERIES,
+    ]:
+        found.append({"data": _matrix(plain[0], plain[1] | odd)})
+    for content in found:
+        _is_read_alike(json.dumps({"status": "success"} | content).encode())
+
+
+def test_a_plain_answer_is_judged_without_its_rows() -> None:
+    """On arrival a verdict is enough, for which numbers are not read; whatever else is odd is read."""
+    planned = _planned("performance_data")
+    for point, rows in (([END, "1"], None), ([END, "x"], None), ([END, 1], [])):
+        body = json.dumps({"status": "success", "data": _matrix(_series(point))}).encode()
+        judged = VENDOR.judge("performance_data", planned, Response(200, {}, body, DAY.end))
+        assert judged.lists().get("value") == rows
 
 
 def test_a_plan_of_before_is_read_as_it_was_meant() -> None:
@@ -512,7 +646,7 @@ def test_a_plan_of_before_is_read_as_it_was_meant() -> None:
     planned = PlannedRequest(request, (Leaf("x", "h:9100", "up", DAY),))
     body = json.dumps({"status": "success", "data": _matrix(_series([START, "1"], [START + 84_600, "2"]))})
     parsed = VENDOR.parse("performance_data", planned, Response(200, {}, body.encode(), datetime.now(UTC)))
-    assert parsed.columns["timeslice_start"] == [START * 1_000_000, (START + 84_600) * 1_000_000]
+    assert parsed.lists()["timeslice_start"] == [START * 1_000_000, (START + 84_600) * 1_000_000]
     assert parsed.incomplete == ""
 
 
@@ -533,7 +667,7 @@ def test_a_plan_of_before_is_read_as_it_was_meant() -> None:
 def test_a_bad_point_is_put_aside_alone(point: object) -> None:
     """A point that is no time and number goes to quarantine; its neighbours stay."""
     parsed = _parse("performance_data", _matrix(_series(point, [END, "2"])))
-    assert parsed.columns["value"] == [2.0]
+    assert parsed.lists()["value"] == [2.0]
     assert [json.loads(rejected.record)["metric"]["job"] for rejected in parsed.rejected] == ["node"]
 
 
@@ -553,7 +687,7 @@ def test_a_bad_point_is_put_aside_alone(point: object) -> None:
 def test_a_bad_series_is_put_aside(series: object, reason: str) -> None:
     """A series that cannot be named or read goes to quarantine as a whole."""
     parsed = _parse("performance_data", _matrix(series, _series([END, "2"])))
-    assert parsed.columns["value"] == [2.0]
+    assert parsed.lists()["value"] == [2.0]
     assert reason in parsed.rejected[0].reason
 
 
@@ -561,7 +695,7 @@ def test_infos_are_harmless() -> None:
     """What a server tells of the query leaves the data as it is; an unknown field is reported."""
     infos = ["PromQL info: metric might not be a counter"]
     parsed = _parse("troops", ["a"], warnings=infos, infos=["x"], isPartial=False, surprise=1)
-    assert parsed.columns["troop_id"] == ["a"]
+    assert parsed.lists()["troop_id"] == ["a"]
     assert parsed.new_fields == ("surprise",)
     assert parsed.incomplete == ""
     assert _parse("troops", ["a"], warnings=None).incomplete == ""
@@ -606,7 +740,7 @@ def test_a_list_of_a_servers_limit_is_cut() -> None:
 def test_null_is_an_empty_list(asset: Asset, data: object) -> None:
     """A list that is there and null is empty, which is no failure."""
     parsed = _parse(asset, data)
-    assert [column for column in parsed.columns.values() if column] == []
+    assert [column for column in parsed.lists().values() if column] == []
     assert (parsed.rejected, parsed.incomplete) == ([], "")
 
 
@@ -614,7 +748,7 @@ def test_a_series_that_turns_into_histograms_keeps_its_numbers() -> None:
     """A series with values first and native histograms later: the values are rows, each histogram is put aside."""
     mixed = _series([END, "1"]) | {"histograms": [[END + 1800, {"count": "1"}], [END + 3600, {"count": "2"}]]}
     parsed = _parse("performance_data", _matrix(mixed))
-    assert parsed.columns["value"] == [1.0]
+    assert parsed.lists()["value"] == [1.0]
     assert [json.loads(rejected.record)["histogram"][0] for rejected in parsed.rejected] == [
         END + 1800,
         END + 3600,
