@@ -17,11 +17,11 @@ from vendor_assets.budget.database import Database
 from vendor_assets.budget.dispatch import Dispatch
 from vendor_assets.budget.document import PaceDocument
 from vendor_assets.budget.headers import answer_time, is_throttle, parse_policies, parse_quotas, wait_seconds
-from vendor_assets.budget.limits import Limit
+from vendor_assets.budget.limits import Limit, unit_of
 from vendor_assets.budget.listener import Listener
 from vendor_assets.budget.pace import Pace
 from vendor_assets.budget.quotas import Statement
-from vendor_assets.budget.reservations import Ask
+from vendor_assets.budget.reservations import Ask, Counts
 from vendor_assets.budget.state import Announcer, BudgetState, ceiling_reason
 from vendor_assets.budget.terms import Terms
 from vendor_assets.errors import BudgetUnavailableError
@@ -44,7 +44,7 @@ class Slot:
     _work_class: WorkClass
     _deadline_seconds: float | None
     _stopped: Callable[[], bool] | None
-    _counts: tuple[tuple[str, int], ...] = ()
+    _counts: Counts = ()
     _observed: bool = False
     waited_seconds: float = 0.0
 
@@ -183,7 +183,7 @@ class Budget:
         work_class: WorkClass = SCHEDULED,
         deadline_seconds: float | None = None,
         stopped: Callable[[], bool] | None = None,
-        counts: Mapping[str, int] | None = None,
+        counts: Mapping[str, float] | None = None,
     ) -> Slot:
         """A slot for one call: ``with budget.slot(endpoint="hosts") as slot: ...``.
 
@@ -195,15 +195,15 @@ class Budget:
             deadline_seconds: The longest acceptable wait; None for any.
             stopped: Whether nobody wants the slot any more; asked while waiting, every half second and at once after
                 :meth:`wake`.
-            counts: What the call counts against limits of other units than requests: unit to number. One that is
-                not named counts 1, and 0 is nothing.
+            counts: What the call counts against limits of other units than requests: unit to number,
+                whole or not. One that is not named counts 1, and 0 is nothing.
 
         Raises:
             StoppedError: On entry: ``stopped``; a slot that was reserved is lost.
             BudgetDeadlineError: On entry: the wait would be longer; nothing was taken.
             BudgetUnavailableError: On entry: the database cannot be reached.
         """
-        counted = tuple(sorted((counts or {}).items()))
+        counted = tuple(sorted((unit_of(unit), number) for unit, number in (counts or {}).items()))
         return Slot(self, endpoint, work_class, deadline_seconds, stopped, counted)
 
     def wake(self) -> None:

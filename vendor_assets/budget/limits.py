@@ -28,8 +28,16 @@ _PERIODS: Final = {
 REQUESTS: Final = "requests"
 """The unit of a limit that names none: each call counts one."""
 
+PARTS: Final = 10**9
+"""Sums are kept in whole billionths of a unit, so that no sum drifts."""
+
+MONEY: Final = frozenset(("dollars", "euros"))
+"""Units that are shown with two decimals."""
+
+_OTHER_NAMES: Final = {"usd": "dollars", "dollar": "dollars", "eur": "euros", "euro": "euros"}
+
 _LIMIT: Final = re.compile(
-    r"\s*(\d{1,9})(?:\s+([a-z]+))?\s*/\s*([a-z]+)(?:\s+burst\s+(\d{1,9}))?(?:\s+for\s+([\w.-]+(?:\+[\w.-]+)*))?\s*",
+    r"\s*(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})(?:\s+([a-z]+))?\s*/\s*([a-z]+)(?:\s+burst\s+(\d{1,9}))?(?:\s+for\s+([\w.-]+(?:\+[\w.-]+)*))?\s*",
     re.IGNORECASE,
 )
 _LONGEST_SLACK_SECONDS: Final = 0.25
@@ -40,6 +48,7 @@ class Limit:
     """What the vendor permits: so many calls in each period.
 
     Attributes:
+        amount: Whole for requests; of other units fractions are possible, like half a dollar.
         unit: What is counted, where a call counts more than one or nothing, like ``queries``.
         burst: Calls that the vendor takes at once, as the depth of its bucket. It is used for late calls, which may
             come closer together, never to go faster; the worst window then holds ``amount + burst - 1``.
@@ -49,7 +58,7 @@ class Limit:
         ConfigurationError: A number is not positive, or the name is empty.
     """
 
-    amount: int
+    amount: float
     period_seconds: float
     name: str = "account"
     burst: int = 1
@@ -57,14 +66,15 @@ class Limit:
     endpoints: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.amount < 1 or not self.period_seconds > 0 or self.burst < 1 or not self.name:
+        least = 1 if self.unit == REQUESTS else 1 / PARTS
+        if self.amount < least or not self.period_seconds > 0 or self.burst < 1 or not self.name:
             raise ConfigurationError(
                 f"limit {self!r} is not possible; amount, period and burst are positive and it has a name"
             )
 
     @classmethod
     def parse(cls, text: str) -> Limit:
-        """Read ``20/s``, ``100000/day``, ``20/s burst 20``, ``3000 queries/min`` or ``100/h for hosts+tags``.
+        """Read ``20/s``, ``20/s burst 20``, ``3000 queries/min``, ``0.5 dollars/day`` or ``100/h for hosts+tags``.
 
         A month has 31 days, wherever it begins, so that no month of the calendar holds more.
 
@@ -73,14 +83,18 @@ class Limit:
         """
         match = _LIMIT.fullmatch(text)
         burst = 1 if match is None or match[4] is None else int(match[4])
-        if match is None or int(match[1]) < 1 or burst < 1 or match[3].lower() not in _PERIODS:
+        unit = REQUESTS if match is None or match[2] is None else unit_of(match[2])
+        number = 0.0 if match is None else float(match[1])
+        whole = unit != REQUESTS or number.is_integer()
+        if match is None or not number or not whole or burst < 1 or match[3].lower() not in _PERIODS:
             raise ConfigurationError(
                 f"rate {text!r} is not understood; accepted are calls per s, min, h, day or month, like 20/s, "
-                "1000/min or 100000/day, calls at once, like 20/s burst 20, and endpoints, like 100/h for hosts+tags"
+                "1000/min or 100000/day, calls at once, like 20/s burst 20, endpoints, like 100/h for hosts+tags, and "
+                "other units, like 3000 queries/min or 0.5 dollars/day"
             )
-        unit = (match[2] or REQUESTS).lower()
         endpoints = tuple(sorted(set(match[5].split("+")))) if match[5] else ()
-        return cls(int(match[1]), _PERIODS[match[3].lower()], burst=burst, unit=unit, endpoints=endpoints)
+        amount = int(number) if number.is_integer() else number
+        return cls(amount, _PERIODS[match[3].lower()], burst=burst, unit=unit, endpoints=endpoints)
 
     @classmethod
     def parse_all(cls, texts: Iterable[str]) -> tuple[Limit, ...]:
@@ -98,7 +112,7 @@ class Limit:
 
     @property
     def rate(self) -> float:
-        """Calls per second over the whole period."""
+        """Calls, or what is counted in their place, per second over the whole period."""
         return self.amount / self.period_seconds
 
     @property
@@ -116,12 +130,14 @@ class Limit:
         """The part of :attr:`late_seconds` for slots that are reserved late; the rest is for their use."""
         return min(self.late_seconds / 2, _LONGEST_SLACK_SECONDS)
 
-    def calls(self, share: float) -> int:
-        """Our calls in one period; at least one."""
-        return max(1, math.floor(self.amount * share + 1e-9))
+    def parts(self, share: float) -> int:
+        """What we may use in one period, in billionths; of requests whole ones, at least one."""
+        if self.unit == REQUESTS:
+            return max(1, math.floor(self.amount * share + 1e-9)) * PARTS
+        return max(1, parts_of(self.amount * share))
 
     def interval_seconds(self, share: float) -> float:
-        """Seconds between two calls when our share of the quota is used evenly, jitter allowed for."""
+        """Seconds between two calls that count one when our share of the quota is used evenly, jitter allowed for."""
         even = self.period_seconds / (share * self.amount)
         if self.counted:
             return even / COUNTED_PACE
@@ -132,9 +148,33 @@ class Limit:
             self.period_seconds
         )
         what = "" if self.unit == REQUESTS else f" {self.unit}"
-        text = f"{self.amount}{what}/{unit}" if unit else f"{self.amount}{what} per {self.period_seconds:g} s"
+        amount = f"{self.amount:.9f}".rstrip("0").rstrip(".")
+        text = f"{amount}{what}/{unit}" if unit else f"{amount}{what} per {self.period_seconds:g} s"
         text = f"{text} burst {self.burst}" if self.burst > 1 else text
         return f"{text} for {'+'.join(self.endpoints)}" if self.endpoints else text
+
+
+def unit_of(name: str) -> str:
+    """The one name of a unit: ``usd`` are ``dollars``."""
+    return _OTHER_NAMES.get(name.lower(), name.lower())
+
+
+def parts_of(number: float) -> int:
+    """A number as whole billionths."""
+    return number * PARTS if isinstance(number, int) else round(number * PARTS)
+
+
+def amount_text(number: float, unit: str) -> str:
+    """What was counted, for people: ``4.20 dollars``, ``0.00005 dollars``, ``3,100 queries``; requests are calls."""
+    least = 2 if unit in MONEY else 0
+    decimals = least
+    if 0 < abs(number) < 1:
+        decimals = min(9, max(least, 1 - math.floor(math.log10(abs(number)))))
+    elif not least and abs(number) < 100:
+        decimals = 1
+    whole, point, rest = f"{number:,.{decimals}f}".partition(".")
+    rest = rest[:least] + rest[least:].rstrip("0")
+    return f"{whole}{point if rest else ''}{rest} {'calls' if unit == REQUESTS else unit}"
 
 
 def rate_for(limits: Iterable[Limit], share: float, per_call: Mapping[str, float]) -> float:
@@ -159,12 +199,12 @@ def seconds_for(
     for limit in limits:
         if limit.endpoints:
             continue
-        counted = math.ceil(calls * _count(limit, per_call))
-        windows, rest, interval = 0, counted, 1 / (limit.rate * share)
+        rest, windows, interval = parts_of(calls * _count(limit, per_call)), 0, 1 / (limit.rate * share)
         if limit.counted:
-            windows, rest = divmod(max(0, counted - 1), limit.calls(share))
-            rest, interval = rest + (counted > 0), interval / COUNTED_PACE
-        longest = max(longest, windows * limit.period_seconds + rest * interval)
+            ours, interval = limit.parts(share), interval / COUNTED_PACE
+            windows = max(0, -(-rest // ours) - 1)
+            rest -= windows * ours
+        longest = max(longest, windows * limit.period_seconds + rest / PARTS * interval)
     return longest
 
 

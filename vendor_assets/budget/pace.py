@@ -19,9 +19,9 @@ from vendor_assets.budget.adaptation import Tally, Tuning
 from vendor_assets.budget.breaker import Breaker
 from vendor_assets.budget.falls import Falls
 from vendor_assets.budget.headers import Quota
-from vendor_assets.budget.limits import JITTER_SECONDS
+from vendor_assets.budget.limits import JITTER_SECONDS, REQUESTS
 from vendor_assets.budget.quotas import POLICY, KnownQuota, Quotas, Statement, quota_key
-from vendor_assets.budget.reservations import Ask, Grant, Later, Reservations, Run, TooLate
+from vendor_assets.budget.reservations import Ask, Counts, Grant, Later, Reservations, Run, TooLate
 from vendor_assets.budget.slowdown import Slowdown
 from vendor_assets.budget.tracks import Rule, Track
 
@@ -104,17 +104,17 @@ class Pace:
                 found["epoch"],
                 found["backfill_epoch"],
                 _time(found["void_after"]),
-                [Run(first, step, count, bool(b), weight) for first, step, count, weight, b in found["runs"]],
+                [
+                    Run(first, step, count, bool(b), _counts(counts))
+                    for first, step, count, counts, b in found["runs"]
+                ],
                 _time(found["last"][0]),
-                max(1, found["last"][1]),
+                _passed_of(found["last"][1]),
             ),
             hold_until=_time(found["hold_until"]),
             hold_reason=found["hold_reason"],
             quotas=Quotas((key, KnownQuota.load(values)) for key, values in found.get("quotas", {}).items()),
-            tracks={
-                name: Track(arrival, interval, at, wide, counts)
-                for name, (arrival, interval, at, _, wide, counts) in found["tracks"].items()
-            },
+            tracks={name: Track.load(values) for name, values in found["tracks"].items()},
             tuning=Tuning(**found["tuning"]),
             breaker=Breaker(*found["breaker"]),
             falls=Falls(**found.get("falls", {})),
@@ -126,7 +126,7 @@ class Pace:
         return pace
 
     def dump(self, now: float, wall: float) -> str:
-        """The document's body; the 1 of each track is the burst of an earlier version."""
+        """The document's body."""
         slots, slow = self.reservations, self.slowdown
         slots.forget_passed(now)
         return json.dumps(
@@ -142,14 +142,11 @@ class Pace:
                 "hold_reason": self.hold_reason,
                 "quotas": {key: quota.dump() for key, quota in self.quotas.items()},
                 "drag": [slow.part, _finite(slow.at), slow.since, slow.cause, slow.reason],
-                "tracks": {
-                    name: [track.arrival, track.interval, track.interval_at, 1, track.wide, track.counts]
-                    for name, track in self.tracks.items()
-                },
+                "tracks": {name: track.dump() for name, track in self.tracks.items()},
                 "runs": [
-                    [run.first, run.step, run.count, run.weight, int(run.backfill)] for run in slots.runs
+                    [run.first, run.step, run.count, run.counts, int(run.backfill)] for run in slots.runs
                 ],
-                "last": [_finite(slots.passed), slots.passed_weight if math.isfinite(slots.passed) else 0],
+                "last": [_finite(slots.passed), slots.passed_of],
                 "tuning": self.tuning.dump(),
                 "breaker": astuple(self.breaker),
                 "falls": self.falls.dump(),
@@ -174,12 +171,12 @@ class Pace:
         concerned = self._concerned(rules, ask, now, without=trial)
         for rule, track in concerned:
             if rule is not None and rule.limit.counted:
-                free_at = track.free_at(rule, now, returns=ask.returns, units=ask.count(rule.limit.unit))
+                free_at = track.free_at(rule, now, returns=ask.returns, units=ask.count_of(track.unit))
                 if free_at > now:
                     return _refused(ask, now, free_at, free_at)
         if not ask.backfill:
             self._void(now + BACKFILL_FRESH_SECONDS + GUARD_SECONDS, backfill_only=True)
-        step = max([_units(rule, ask) * track.interval for rule, track in concerned], default=0.0)
+        step = max([ask.count_of(track.unit) * track.interval for _, track in concerned], default=0.0)
         earliest = now + ask.lead_seconds
         if ask.lead_seconds <= 0:
             slack = [rule.limit.slack_seconds if rule is not None else 0.0 for rule, _ in concerned]
@@ -210,11 +207,12 @@ class Pace:
             # What the vendor tells of an endpoint may be taken back sooner.
             return refused
         for rule, track in concerned:
-            units = _units(rule, ask)
+            units = ask.count_of(track.unit)
+            track.note(units)
             track.arrival = max(track.arrival, at) + units * track.interval
             if rule is not None and rule.limit.counted:
                 track.count(rule, at, units)
-        self.reservations.add(at, step, backfill=ask.backfill, weight=ask.heaviest)
+        self.reservations.add(at, step, backfill=ask.backfill, counts=ask.counts)
         if self.breaker.open:
             self.breaker.probe(at)
         for key, quota in list(self.quotas.concerning(ask.endpoint)):
@@ -258,16 +256,25 @@ class Pace:
     def ceiling(self, rules: Sequence[Rule], now: float, *, stated: bool = True) -> float:
         """The rate that the limits permit, in calls per second; infinite where none is known.
 
+        A limit of another unit counts once it is known what a call counts of it.
+
         ``stated``: limits that the vendor states count, too.
         """
         rules = [*rules, *(self.quotas.rules(now) if stated else ())]
-        intervals = [track.interval for track in self._others(rules, now)]
+        intervals = [track.call_seconds for track in self._others(rules, now)]
         for rule in rules:
             if not rule.endpoints:
                 track = self.tracks.get(rule.limit.name)
                 seen = track is not None and now - track.interval_at <= STRICTEST_SECONDS
-                intervals.append(max(rule.interval_seconds, track.interval if track and seen else 0.0))
-        return 1.0 / max(intervals) if intervals else math.inf
+                interval = max(rule.interval_seconds, track.interval if track and seen else 0.0)
+                units = 1.0 if rule.limit.unit == REQUESTS else track.average if track else 0.0
+                intervals.append(units * interval)
+        longest = max(intervals, default=0.0)
+        return 1.0 / longest if longest else math.inf
+
+    def per_call(self) -> dict[str, float]:
+        """What a call counts of late of other units than requests, by unit, where that is known."""
+        return {track.unit: track.average for track in self.tracks.values() if track.unit != REQUESTS}
 
     def present_rate(self, rules: Sequence[Rule], now: float) -> float:
         """The rate at which slots are given now, in calls per second; infinite where nothing paces."""
@@ -443,19 +450,25 @@ class Pace:
         rules = [*rules, *self.quotas.rules(now)]
         for rule in rules:
             name, interval = rule.limit.name, rule.interval_seconds
-            if not (rule.concerns(ask.endpoint) and ask.count(rule.limit.unit)) or name == POLICY + without:
+            if (
+                not (rule.concerns(ask.endpoint) and ask.count_of(rule.limit.unit))
+                or name == POLICY + without
+            ):
                 continue
             track = self.tracks.get(name)
             if track is None:
-                passed = self.reservations.passed + self.reservations.passed_weight * interval
-                arrival = passed if math.isfinite(passed) else now
+                units = ask.count_of(rule.limit.unit)
+                last, count = self.reservations.passed_of.get(
+                    rule.limit.unit, (self.reservations.passed, units)
+                )
+                arrival = last + count * interval if math.isfinite(last) else now
                 track = self.tracks[name] = Track(arrival, interval, now)
             elif interval >= track.interval or now - track.interval_at > STRICTEST_SECONDS:
                 track.interval = interval
                 track.interval_at = now
-            track.wide = not rule.endpoints
+            track.wide, track.unit = not rule.endpoints, rule.limit.unit
             found.append((rule, track))
-        others = self._others(rules, now)
+        others = [track for track in self._others(rules, now) if ask.count_of(track.unit)]
         if not others and all(rule.endpoints for rule in rules) and self.tuning.rate is None:
             self.tuning.start_search()
         adapted = self._followed(_ADAPTED, self._learnt(now), now, wide=True)
@@ -556,12 +569,10 @@ class Pace:
 
     def _void(self, after: float, *, backfill_only: bool) -> None:
         """Void the slots after a moment (those of backfills only, or all) and move the limits back."""
-        found = self.reservations.void(after, backfill_only=backfill_only)
-        if found is not None:
-            last, weight = found
+        if self.reservations.void(after, backfill_only=backfill_only):
             for track in self.tracks.values():
-                # A limit of which it counts less is moved back by less than it could be.
-                free_at = last + weight * track.interval if math.isfinite(last) else after
+                last, count = self.reservations.last_of(track.unit)
+                free_at = last + count * track.interval if math.isfinite(last) else after
                 track.arrival = min(track.arrival, free_at)
 
     def _rebase(self, now: float, wall: float, boot: str) -> None:
@@ -579,8 +590,14 @@ class Pace:
         self.reservations.epoch += 1
 
 
-def _units(rule: Rule | None, ask: Ask) -> int:
-    return ask.count(rule.limit.unit) if rule is not None else 1
+def _counts(found: list[tuple[str, float]] | float) -> Counts:
+    """What the slots of a run count; an earlier version kept a number."""
+    return tuple((unit, number) for unit, number in found) if isinstance(found, list) else ()
+
+
+def _passed_of(found: dict[str, tuple[float, float]] | float) -> dict[str, tuple[float, float]]:
+    """The last slots that count, by unit; an earlier version kept a number."""
+    return {unit: (at, count) for unit, (at, count) in found.items()} if isinstance(found, dict) else {}
 
 
 def _refused(ask: Ask, now: float, free_at: float, again_at: float) -> Later | TooLate:

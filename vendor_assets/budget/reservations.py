@@ -8,6 +8,14 @@ from typing import NamedTuple
 
 from vendor_assets.budget.limits import REQUESTS
 
+Counts = tuple[tuple[str, float], ...]
+"""What a call counts of other units than requests, like ``(("queries", 5),)``."""
+
+
+def count_of(counts: Counts, unit: str) -> float:
+    """What a call counts against a limit of a unit: one where it does not say."""
+    return 1 if unit == REQUESTS else dict(counts).get(unit, 1)
+
 
 class Ask(NamedTuple):
     """A request for a slot.
@@ -18,7 +26,6 @@ class Ask(NamedTuple):
         returns: Whether an earlier slot for the same call was not used.
         lead_seconds: How long the caller needs to learn of its slot, less how late it may use it: one that comes
             sooner would be missed.
-        counts: What the call counts of other units than requests, like ``(("queries", 5),)``.
     """
 
     endpoint: str = ""
@@ -26,16 +33,11 @@ class Ask(NamedTuple):
     patience_seconds: float | None = None
     returns: bool = False
     lead_seconds: float = 0.0
-    counts: tuple[tuple[str, int], ...] = ()
+    counts: Counts = ()
 
-    def count(self, unit: str) -> int:
+    def count_of(self, unit: str) -> float:
         """What the call counts against a limit of this unit."""
-        return 1 if unit == REQUESTS else dict(self.counts).get(unit, 1)
-
-    @property
-    def heaviest(self) -> int:
-        """The most that it counts against any limit."""
-        return max([1, *(number for _, number in self.counts)])
+        return count_of(self.counts, unit)
 
 
 class Grant(NamedTuple):
@@ -69,17 +71,13 @@ class TooLate(NamedTuple):
 
 @dataclass(slots=True)
 class Run:
-    """Evenly spaced slots.
-
-    Attributes:
-        weight: The most that one of them counts against a limit.
-    """
+    """Evenly spaced slots that count the same."""
 
     first: float
     step: float
     count: int
     backfill: bool
-    weight: int = 1
+    counts: Counts = ()
 
     @property
     def last(self) -> float:
@@ -101,8 +99,8 @@ class Reservations:
         epoch: Changes when all of them become void.
         backfill_epoch: Changes when scheduled work takes slots of backfills.
         void_after: Backfill slots of the previous epoch are void after this moment.
-        passed: The last slot that lies behind, and
-        passed_weight: the most that it counts against a limit.
+        passed: The last slot that lies behind.
+        passed_of: The last that counts of a unit, and how much, by units that calls have named.
     """
 
     epoch: int
@@ -110,7 +108,7 @@ class Reservations:
     void_after: float = -math.inf
     runs: list[Run] = field(default_factory=list)
     passed: float = -math.inf
-    passed_weight: int = 1
+    passed_of: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def valid(self, grant: Grant) -> bool:
         """Whether a slot may still be used."""
@@ -126,12 +124,16 @@ class Reservations:
 
     def next_at(self, interval: float) -> float:
         """When the next call fits behind all of them, at this interval."""
-        before = [self.passed + self.passed_weight * interval]
-        return max(before + [run.last + run.weight * interval for run in self.runs])
+        return max([self.passed, *(run.last for run in self.runs)]) + interval
 
-    def add(self, at: float, step: float, *, backfill: bool, weight: int = 1) -> None:
+    def last_of(self, unit: str) -> tuple[float, float]:
+        """The last slot that counts of a unit, -inf where there is none, and how much."""
+        counting = [(run.last, count) for run in self.runs if (count := count_of(run.counts, unit))]
+        return max(counting) if counting else self.passed_of.get(unit, (self.passed, 1))
+
+    def add(self, at: float, step: float, *, backfill: bool, counts: Counts = ()) -> None:
         """Append a slot, a step after the last one where calls queue."""
-        if self.runs and (self.runs[-1].backfill, self.runs[-1].weight) == (backfill, weight):
+        if self.runs and (self.runs[-1].backfill, self.runs[-1].counts) == (backfill, counts):
             run = self.runs[-1]
             if run.count == 1 and at > run.first and math.isclose(at - run.first, step, abs_tol=1e-6):
                 run.step = at - run.first
@@ -140,36 +142,34 @@ class Reservations:
             if run.count > 1 and math.isclose(at, run.last + run.step, abs_tol=1e-6):
                 run.count += 1
                 return
-        self.runs.append(Run(at, step, 1, backfill, weight))
+        self.runs.append(Run(at, step, 1, backfill, counts))
 
-    def void(self, after: float, *, backfill_only: bool) -> tuple[float, int] | None:
-        """Void the slots after a moment.
-
-        Returns:
-            The last slot that remains, -inf where there never was one, and its weight; None where nothing was voided.
-        """
+    def void(self, after: float, *, backfill_only: bool) -> bool:
+        """Void the slots after a moment; whether there were any."""
         kept: list[Run] = []
-        last, dropped = (self.passed, self.passed_weight), False
+        dropped = False
         for run in self.runs:
             stays = run.until(after) if run.backfill or not backfill_only else run.count
             dropped = dropped or stays < run.count
             if stays:
                 kept.append(replace(run, count=stays))
-                last = max(last, (kept[-1].last, run.weight))
         if not backfill_only:
             self.epoch += 1
         elif dropped:
             self.backfill_epoch += 1
             self.void_after = after
         self.runs = kept
-        return last if dropped else None
+        return dropped
 
     def forget_passed(self, now: float) -> None:
         """Keep only what lies ahead."""
         for run in self.runs:
             if passed := run.until(now):
-                latest = (run.first + (passed - 1) * run.step, run.weight)
-                self.passed, self.passed_weight = max((self.passed, self.passed_weight), latest)
+                latest = run.first + (passed - 1) * run.step
+                self.passed = max(self.passed, latest)
+                for unit in {*self.passed_of, *dict(run.counts)}:
+                    if count := count_of(run.counts, unit):
+                        self.passed_of[unit] = max(self.passed_of.get(unit, (latest, count)), (latest, count))
                 run.first += passed * run.step
                 run.count -= passed
         self.runs = [run for run in self.runs if run.count]
@@ -178,5 +178,6 @@ class Reservations:
         """Move all times."""
         self.void_after += seconds
         self.passed += seconds
+        self.passed_of = {unit: (at + seconds, count) for unit, (at, count) in self.passed_of.items()}
         for run in self.runs:
             run.first += seconds

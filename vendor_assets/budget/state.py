@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.in_flight import InFlightShares
+from vendor_assets.budget.limits import PARTS, REQUESTS, amount_text
 from vendor_assets.budget.pace import Pace
 from vendor_assets.budget.quotas import NOTHING_LEFT
 from vendor_assets.budget.terms import Terms
@@ -19,6 +20,25 @@ log = get_logger(__name__)
 _SLOW_BEFORE_SECONDS: Final = 60.0
 _LONG_AGO_SECONDS: Final = 300.0
 _LOG_AGAIN_SECONDS: Final = 60.0
+
+
+class Used(NamedTuple):
+    """What a counted limit has counted in its window, and what we may use of it."""
+
+    used: float
+    permitted: float
+    unit: str = REQUESTS
+
+    @property
+    def left(self) -> float:
+        """What is left of it."""
+        return max(0.0, self.permitted - self.used)
+
+    def __str__(self) -> str:
+        used, permitted, left = (
+            amount_text(number, self.unit) for number in (self.used, self.permitted, self.left)
+        )
+        return f"{used} of {permitted}, {left} left"
 
 
 @dataclass(frozen=True)
@@ -34,7 +54,8 @@ class BudgetState:
         ahead_seconds: How far ahead slots are given: what a newcomer waits at most for the pace.
         waiting: Callers that wait for a slot, over all processes, at their last heartbeat.
         in_flight: Calls in flight, over all processes, at their last heartbeat.
-        used: For counted limits, by name: calls in the window and calls permitted.
+        used: Of counted limits, by name.
+        per_call: What a call counted of late of other units than requests, by unit.
         ceiling: The rate that is not passed since the vendor fell, calls per second; None where it never did.
         ceiling_reason: At which rate it fell and when, and how long the ceiling holds.
         slowed: Since when and why the pace is far below the configured limit; empty where it is not.
@@ -53,11 +74,12 @@ class BudgetState:
     waiting: int
     in_flight: int
     max_in_flight: int
-    used: dict[str, tuple[int, int]] = field(default_factory=dict)
+    used: dict[str, Used] = field(default_factory=dict)
     processes: tuple[str, ...] = ()
     ceiling: float | None = None
     ceiling_reason: str = ""
     slowed: str = ""
+    per_call: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, terms: Terms, pace: Pace, shares: InFlightShares, now: float, wall: float) -> BudgetState:
@@ -69,7 +91,7 @@ class BudgetState:
             account=terms.account,
             limits=tuple(map(str, terms.limits)) or ("auto",),
             share=terms.share,
-            permitted_rate=terms.permitted_rate or pace.tuning.rate,
+            permitted_rate=terms.permitted_rate(pace.per_call()) or pace.tuning.rate,
             rate=None if math.isinf(rate) else rate,
             why=_why(terms, pace, now, wall),
             hold_seconds=hold,
@@ -80,7 +102,7 @@ class BudgetState:
             in_flight=sum(member.in_flight for member in members.values()),
             max_in_flight=min([terms.max_in_flight, *(member.cap for member in members.values())]),
             used={
-                rule.limit.name: (track.used, rule.calls)
+                rule.limit.name: Used(track.used, rule.parts / PARTS, rule.limit.unit)
                 for rule in terms.rules
                 if rule.limit.counted and (track := pace.tracks.get(rule.limit.name)) is not None
             },
@@ -92,6 +114,7 @@ class BudgetState:
             ceiling=pace.falls.height(now),
             ceiling_reason=ceiling_reason(pace, now, wall),
             slowed=_slowed(terms, pace, now, wall),
+            per_call=pace.per_call(),
         )
 
 
@@ -134,7 +157,7 @@ def _slowed(terms: Terms, pace: Pace, now: float, wall: float) -> str:
     if slowdown.since is None or now - slowdown.at > _LONG_AGO_SECONDS:
         return ""
     seconds = now - slowdown.since + _SLOW_BEFORE_SECONDS
-    permitted = terms.permitted_rate or pace.tuning.rate or 0.0
+    permitted = terms.permitted_rate(pace.per_call()) or pace.tuning.rate or 0.0
     return (
         f"for {seconds / 60:.0f} min the pace has been below half of the permitted {permitted:.3g} calls/s: "
         f"{slowdown.reason or _why(terms, pace, now, wall)}"

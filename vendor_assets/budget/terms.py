@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from vendor_assets.budget.limits import Limit
+from vendor_assets.budget.limits import REQUESTS, Limit, rate_for
 from vendor_assets.budget.pace import LATE_SECONDS
 from vendor_assets.budget.reservations import Ask
 from vendor_assets.budget.tracks import Rule
@@ -61,11 +63,15 @@ class Terms:
         """Whether a limit counts calls in a window."""
         return any(limit.counted for limit in self.limits)
 
-    @property
-    def permitted_rate(self) -> float | None:
-        """Share times limit, in calls per second; None where no limit is known."""
-        wide = [limit.rate for limit in self.limits if not limit.endpoints]
-        return self.share * min(wide) if wide else None
+    def permitted_rate(self, per_call: Mapping[str, float]) -> float | None:
+        """Share times limit, in calls per second; None where none is known.
+
+        Args:
+            per_call: What a call counts of other units than requests; limits of units that are missing are left out.
+        """
+        known = [limit for limit in self.limits if limit.unit == REQUESTS or limit.unit in per_call]
+        rate = rate_for(known, self.share, per_call)
+        return rate if math.isfinite(rate) else None
 
     def spacing_seconds(self, ask: Ask) -> dict[str, float]:
         """Seconds from a call of this process to its next one, by each limit that it counts against one at a time."""
@@ -76,7 +82,7 @@ class Terms:
             and not limit.counted
             and (not limit.endpoints or ask.endpoint in limit.endpoints)
         )
-        spacing = {limit.name: ask.count(limit.unit) * limit.interval_seconds(1.0) for limit in paced}
+        spacing = {limit.name: ask.count_of(limit.unit) * limit.interval_seconds(1.0) for limit in paced}
         return {name: seconds for name, seconds in spacing.items() if seconds}
 
     def late_seconds(self, processes: int) -> float:

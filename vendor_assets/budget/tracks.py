@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
-from vendor_assets.budget.limits import Limit
+from vendor_assets.budget.limits import PARTS, REQUESTS, Limit, parts_of
 
 _WINDOW_PARTS: Final = 60
+_AVERAGED_CALLS: Final = 16
 
 
 class Rule(NamedTuple):
@@ -19,13 +20,13 @@ class Rule(NamedTuple):
 
     @property
     def interval_seconds(self) -> float:
-        """Seconds between two calls."""
+        """Seconds between two calls that count one each."""
         return self.limit.interval_seconds(self.share)
 
     @property
-    def calls(self) -> int:
-        """Our calls in one period; at least one."""
-        return self.limit.calls(self.share)
+    def parts(self) -> int:
+        """What we may use in one period, in billionths."""
+        return self.limit.parts(self.share)
 
     def concerns(self, endpoint: str) -> bool:
         """Whether a call to this endpoint counts."""
@@ -38,23 +39,56 @@ class Track:
 
     Attributes:
         arrival: The theoretical arrival time: when the next call fits.
-        interval: Seconds between calls, by the strictest recent setting.
+        interval: Seconds between calls that count one each, by the strictest recent setting.
         interval_at: When that setting was last seen.
-        counts: For a counted limit, calls by the start of their part of the window.
+        counts: For a counted limit, billionths by the start of their part of the window.
+        unit: What is counted.
+        average: What a call counts of it, of late; 0 while that is not known.
     """
 
     arrival: float
     interval: float
     interval_at: float
     wide: bool = True
-    counts: list[tuple[float, float]] = field(default_factory=list)
+    counts: list[tuple[float, int]] = field(default_factory=list)
+    unit: str = REQUESTS
+    average: float = 0.0
+
+    @classmethod
+    def load(cls, values: list[Any]) -> Self:
+        """From its dump; in that of an earlier version counts are whole numbers, and a 1 is where the unit is now."""
+        arrival, interval, interval_at, unit, wide, counts, *average = values
+        if not isinstance(unit, str):
+            unit, counts = REQUESTS, [(start, parts_of(number)) for start, number in counts]
+        return cls(arrival, interval, interval_at, wide, counts, unit, *average)
+
+    def dump(self) -> list[Any]:
+        """As JSON holds it."""
+        return [
+            self.arrival,
+            self.interval,
+            self.interval_at,
+            self.unit,
+            self.wide,
+            self.counts,
+            self.average,
+        ]
 
     @property
-    def used(self) -> int:
-        """Calls in the window."""
-        return int(sum(number for _, number in self.counts))
+    def used(self) -> float:
+        """What is counted in the window."""
+        return sum(number for _, number in self.counts) / PARTS
 
-    def free_at(self, rule: Rule, now: float, *, returns: bool, units: int = 1) -> float:
+    @property
+    def call_seconds(self) -> float:
+        """Seconds between two calls, by what they count on average; 0 while that is not known."""
+        return self.interval * (1 if self.unit == REQUESTS else self.average)
+
+    def note(self, units: float) -> None:
+        """A call counts so much."""
+        self.average += (units - self.average) / (_AVERAGED_CALLS if self.average else 1)
+
+    def free_at(self, rule: Rule, now: float, *, returns: bool, units: float = 1) -> float:
         """When a call fits into the window, which looks back over the last period in sixtieths.
 
         Args:
@@ -66,8 +100,8 @@ class Track:
         self.counts = [entry for entry in self.counts if entry[0] + width + period > now]
         if returns and self.counts:
             start, number = self.counts[-1]
-            self.counts[-1] = (start, max(0.0, number - units))
-        excess = sum(number for _, number in self.counts) + min(units, rule.calls) - rule.calls
+            self.counts[-1] = (start, max(0, number - parts_of(units)))
+        excess = sum(number for _, number in self.counts) + min(parts_of(units), rule.parts) - rule.parts
         if excess > 0:
             for start, number in self.counts:
                 excess -= number
@@ -75,13 +109,13 @@ class Track:
                     return start + width + period
         return now
 
-    def count(self, rule: Rule, at: float, units: int = 1) -> None:
+    def count(self, rule: Rule, at: float, units: float = 1) -> None:
         """Count a call in the window."""
         if self.counts and self.counts[-1][0] + rule.limit.period_seconds / _WINDOW_PARTS > at:
             start, number = self.counts[-1]
-            self.counts[-1] = (start, number + units)
+            self.counts[-1] = (start, number + parts_of(units))
         else:
-            self.counts.append((at, units))
+            self.counts.append((at, parts_of(units)))
 
     def shift(self, seconds: float) -> None:
         """Move all times."""

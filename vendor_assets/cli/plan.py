@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,8 @@ from vendor_assets.errors import BudgetError
 from vendor_assets.presentable import presentable
 
 if TYPE_CHECKING:
+    from vendor_assets.account import Account
+    from vendor_assets.budget.state import Used
     from vendor_assets.harvest.costs import DayPlan
 
 
@@ -48,6 +49,7 @@ def _plan(options: argparse.Namespace) -> int:
             "days": [_as_json(plan) for plan in plans],
             "calls": total,
             "counts": _counts(plans),
+            "used": {name: used._asdict() for name, used in _used(account).items()},
             "answered": sum(sum(plan.done.values()) for plan in plans),
             "saved_by_filters": sum(plan.saved for plan in plans),
             "filters": account.filters.texts,
@@ -68,12 +70,12 @@ def _plan(options: argparse.Namespace) -> int:
     return COMPLETE
 
 
-def _counts(plans: Sequence[DayPlan]) -> dict[str, int]:
+def _counts(plans: Sequence[DayPlan]) -> dict[str, float]:
     """What the calls to come count of other units than requests."""
-    counts: Counter[str] = Counter()
-    for plan in plans:
-        counts.update({unit: round(plan.total * each) for unit, each in plan.per_call.items()})
-    return dict(counts)
+    units = {unit: None for plan in plans for unit in plan.per_call}
+    return {
+        unit: round(sum(plan.total * plan.per_call.get(unit, 0.0) for plan in plans), 9) for unit in units
+    }
 
 
 def _as_json(plan: DayPlan) -> dict[str, Any]:
@@ -94,6 +96,21 @@ def _at_work(project: Project) -> int:
     except BudgetError:
         return 0
     return total.calls
+
+
+def _used(account: Account) -> Mapping[str, Used]:
+    """What limits over long periods have counted so far, by name; empty if the database is unavailable."""
+    from vendor_assets.budget import Budget
+
+    name, most = account.budget_name, account.max_in_flight
+    try:
+        budget = Budget(
+            account.database_url, name, limits=account.limits, share=account.share, max_in_flight=most
+        )
+        with closing(budget):
+            return budget.state().used
+    except BudgetError:
+        return {}
 
 
 def _end(seconds: float | None, at_work: int) -> str | None:
@@ -127,9 +144,11 @@ def _known(plan: DayPlan, account: str) -> str:
 
 
 def _print_costs(plans: Sequence[DayPlan], project: Project, seconds: float | None, at_work: int) -> None:
+    from vendor_assets.budget import amount_text
+
     account = project.account
     total, answered = sum(plan.total for plan in plans), sum(sum(plan.done.values()) for plan in plans)
-    counts = "".join(f" ({number:,} {unit})" for unit, number in _counts(plans).items())
+    counts = "".join(f" ({amount_text(number, unit)})" for unit, number in _counts(plans).items())
     said = f"{total:,} calls to come{counts}, {answered:,} answered already"
     rate = account.rate_for(plans[-1].per_call)
     if seconds is None or rate is None:
@@ -152,6 +171,11 @@ def _print_costs(plans: Sequence[DayPlan], project: Project, seconds: float | No
                 f"a day's own harvest needs {day:,} calls, {day / (rate * 86_400):.0%} of the quota, and goes before "
                 "a backfill: it takes so much longer"
             )
+    for unit, each in plans[-1].per_call.items():
+        of_day = amount_text(plans[-1].whole * each, unit)
+        print(f"a call counts {amount_text(each, unit)} on average, a day {of_day}")
+    for name, used in _used(account).items():
+        print(f"used of {name}: {used}")
     largest = [
         f"{presentable(name, 60)} ({count:,})"
         for name, count in list(plans[-1].by_troop.items())[:3]

@@ -226,7 +226,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _budget(options: argparse.Namespace) -> int:
-    from vendor_assets.budget import database_place
+    from vendor_assets.budget import amount_text, database_place
     from vendor_assets.orchestration.definitions import build_resources
     from vendor_assets.orchestration.names import Names
 
@@ -254,8 +254,10 @@ def _budget(options: argparse.Namespace) -> int:
         print(f"ceiling    lifted: {lifted}" if lifted else "ceiling    none, nothing to lift")
     print(f"waiting    {state.waiting} calls, a newcomer waits {state.ahead_seconds:.1f} s for the pace")
     print(f"in flight  {state.in_flight} of {state.max_in_flight}")
-    for name, (used, permitted) in state.used.items():
-        print(f"counted    {name}: {used} of {permitted} calls")
+    for name, used in state.used.items():
+        print(f"counted    {name}: {used}")
+    for unit, number in state.per_call.items():
+        print(f"a call     {amount_text(number, unit)} of late")
     for process in state.processes:
         print(f"process    {process}")
     return COMPLETE

@@ -359,7 +359,7 @@ class VendorClient:
         work_class: WorkClass,
         fetch: _Fetch,
         unwanted: Callable[[], bool] = lambda: False,
-        counts: Mapping[str, int] | None = None,
+        counts: Mapping[str, float] | None = None,
     ) -> Iterator[Slot | None]:
         """Wait for a slot; None once it is unwanted."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -12,6 +12,7 @@ from threading import RLock
 from typing import Any, Final, Protocol
 from zoneinfo import ZoneInfo
 
+from vendor_assets.budget import unit_of
 from vendor_assets.days import Window, day_window
 from vendor_assets.errors import (
     ObjectNotFoundError,
@@ -151,7 +152,7 @@ class Costs:
         self._finishes: dict[tuple[Asset, date, str | None], Finish | None] = {}
         self._counted: dict[tuple[str, date, Filters, tuple[tuple[int, int], ...]], int] = {}
         self._built: Counter[str] = Counter()
-        self._units: dict[str, Counter[str]] = {}
+        self._units: dict[str, dict[str, float]] = {}
 
     def day(self, day: date, only: Sequence[str] = ()) -> DayPlan:
         """What one day will cost.
@@ -206,18 +207,19 @@ class Costs:
         """What a call counts on average, by the requests that were built to count them."""
         self._build("troops", [self._vendor.troops(window)])
         self._build("warriors", [self._vendor.warriors("0", window)])
-        units: Counter[str] = Counter()
+        units: dict[str, float] = defaultdict(float)
         for asset, counted in self._units.items():
             for unit, number in counted.items():
-                units[unit] += number * whole[asset] / self._built[asset]  # type: ignore[assignment]
+                units[unit] += number * whole[asset] / self._built[asset]
         return {unit: number / max(1, sum(whole.values())) for unit, number in units.items()}
 
     def _build(self, asset: Asset, planned: Sequence[PlannedRequest]) -> int:
         """How many requests these are; what they count is noted."""
-        units = self._units.setdefault(asset, Counter())
+        units = self._units.setdefault(asset, defaultdict(float))
         self._built[asset] += len(planned)
         for each in planned:
-            units.update(self._vendor.counts(each.request))
+            for unit, number in self._vendor.counts(each.request).items():
+                units[unit_of(unit)] += number
         return len(planned)
 
     # One troop

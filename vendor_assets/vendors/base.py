@@ -365,8 +365,11 @@ class Vendor(ABC):
             return True
         return bool(_TOO_FAST.search(body[:2000].decode("utf-8", "replace")))
 
-    def counts(self, request: Request) -> Mapping[str, int]:  # noqa: ARG002  by default each call counts one
-        """What a request counts against limits of other units than requests, by unit: ``{"queries": 5}``."""
+    def counts(self, request: Request) -> Mapping[str, float]:  # noqa: ARG002  by default each call counts one
+        """What a request counts against limits of other units than requests, by unit: ``{"queries": 5}``.
+
+        Money is counted in ``dollars`` or ``euros``, like ``{"dollars": 0.00005}``.
+        """
         return {}
 
     @abstractmethod

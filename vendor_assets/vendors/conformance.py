@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from importlib import import_module
 from itertools import pairwise
+from math import inf
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -142,8 +143,8 @@ def _request_forms(vendor: Vendor) -> Iterator[str]:
         if not all(isinstance(part, str) for pair in pairs for part in pair):
             yield f"{where} has a parameter or a header that is no text"
         counted: Mapping[str, Any] = vendor.counts(request)
-        if not all(isinstance(number, int) and number >= 0 for number in counted.values()):
-            yield f"{where} counts {dict(counted)!r}; give whole numbers from 0 on"
+        if not all(isinstance(number, int | float) and 0 <= number < inf for number in counted.values()):
+            yield f"{where} counts {dict(counted)!r}; give finite numbers from 0 on"
 
 
 def _keys(vendor: Vendor) -> Iterator[str]:

@@ -129,6 +129,7 @@ def test_a_months_quota_that_is_used_up_is_not_waited_for(account: Account) -> N
     budget = account.member(limits=Limit.parse_all(["5 dollars/month", "20/s"]))
     for _ in range(5):
         account.call(budget, counts={"dollars": 1})
+        account.clock.advance(7 * 3600.0)
     account.call(budget, counts={"dollars": 0})
     before = account.clock.now
     with pytest.raises(
@@ -138,6 +139,25 @@ def test_a_months_quota_that_is_used_up_is_not_waited_for(account: Account) -> N
     assert account.clock.now - before < 1.0
     account.clock.advance(32 * 86_400.0)
     account.call(budget, counts={"dollars": 1}, deadline_seconds=26 * 3600.0)
+
+
+def test_a_limit_in_money_takes_the_last_call_that_fits(account: Account) -> None:
+    """Three tenths of a dollar are three calls of a tenth, over processes and restarts; a fourth waits for a month."""
+    limits = Limit.parse_all(["0.3 dollars/month", "20/s"])
+    price = {"counts": {"dollars": 0.1}, "deadline_seconds": 26 * 3600.0}
+    first, second = account.member(limits=limits), account.member(limits=limits)
+    for budget in (first, second, first):
+        account.call(budget, **price)
+        account.clock.advance(11 * 3600.0)
+    first.close()
+    with pytest.raises(BudgetDeadlineError, match=r"would wait 30 d"):
+        account.call(second, **price)
+    state = second.state()
+    assert str(state.used["0.3 dollars/month"]) == "0.30 dollars of 0.30 dollars, 0.00 dollars left"
+    assert state.per_call == {"dollars": pytest.approx(0.1)}
+    assert state.permitted_rate == pytest.approx(3 / (31 * 86_400.0))
+    account.clock.advance(32 * 86_400.0)
+    account.call(account.member(limits=limits), **price)
 
 
 @pytest.mark.parametrize("number", [1, 5])
@@ -404,7 +424,7 @@ def test_a_long_quota_is_counted(account: Account) -> None:
     budget.close()
     other = account.member(limits=[Limit.parse("20/s"), quota])
     sent += [account.call(other) for _ in range(5)]
-    assert other.state().used == {"hour": (10, 10)}
+    assert other.state().used == {"hour": (10, 10, "requests")}
     with pytest.raises(BudgetDeadlineError), other.slot(deadline_seconds=600.0):
         pass
     assert 3600.0 <= account.call(other) - sent[0] <= 3700.0

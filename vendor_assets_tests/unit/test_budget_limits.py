@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vendor_assets.budget import Limit, rate_for, seconds_for
+from vendor_assets.budget import Limit, amount_text, rate_for, seconds_for
 from vendor_assets.budget.headers import (
     LONGEST_HOLD_SECONDS,
     LONGEST_PERIOD_SECONDS,
@@ -43,7 +43,21 @@ def test_rates_are_read(text: str, amount: int, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "20", "/s", "0/s", "-1/s", "2.5/s", "20/week", "auto", "20/s/s", "1e9/s"]
+    "text",
+    [
+        *(
+            "",
+            "20",
+            "/s",
+            "0/s",
+            "0 dollars/day",
+            "0.0 dollars/day",
+            "1. dollars/day",
+            "$2/day",
+            "0.5 requests/s",
+        ),
+        *("-1/s", "2.5/s", "20/week", "auto", "20/s/s", "1e9/s"),
+    ],
 )
 def test_wrong_rates_are_named(text: str) -> None:
     """A rate that is none is refused with the value and what is accepted."""
@@ -56,6 +70,9 @@ def test_wrong_rates_are_named(text: str) -> None:
     ("text", "limit"),
     [
         ("3000 queries/min", Limit(3000, 60.0, unit="queries")),
+        ("20 usd/month", Limit(20, 31 * 86_400.0, unit="dollars")),
+        ("0.5 dollars/day", Limit(0.5, 86_400.0, unit="dollars")),
+        (".00005 Dollar/s", Limit(0.00005, 1.0, unit="dollars")),
         ("100/h for tags+hosts", Limit(100, 3600.0, endpoints=("hosts", "tags"))),
         ("5 points/s burst 10 for query", Limit(5, 1.0, burst=10, unit="points", endpoints=("query",))),
     ],
@@ -72,6 +89,35 @@ def test_what_a_call_counts_is_in_the_time_it_takes() -> None:
     assert seconds_for(600, limits, 1.0, {"queries": 5.0}) == pytest.approx(60.0)
     assert rate_for(limits, 1.0, {"queries": 5.0}) == pytest.approx(10.0)
     assert rate_for(limits, 0.5, {"queries": 0.0}) == pytest.approx(50.0)
+
+
+def test_a_price_is_in_the_time_it_takes() -> None:
+    """At a share of a half, ten dollars a day are five: a hundred calls of a tenth take a day and two hours."""
+    limits = Limit.parse_all(["10 dollars/day"])
+    assert seconds_for(100, limits, 0.5, {"dollars": 0.1}) == pytest.approx(86_400.0 + 3600.0)
+    assert seconds_for(50, limits, 0.5, {"dollars": 0.1}) == pytest.approx(3600.0)
+    assert rate_for(limits, 0.5, {"dollars": 0.1}) == pytest.approx(50 / 86_400.0)
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "text"),
+    [
+        (4.2, "dollars", "4.20 dollars"),
+        (1234.567, "euros", "1,234.57 euros"),
+        (0.00005, "dollars", "0.00005 dollars"),
+        (0.0123, "dollars", "0.012 dollars"),
+        (0.5, "dollars", "0.50 dollars"),
+        (0, "dollars", "0.00 dollars"),
+        (3100.4, "queries", "3,100 queries"),
+        (4.25, "queries", "4.2 queries"),
+        (21.0, "queries", "21 queries"),
+        (0.25, "points", "0.25 points"),
+        (10.0, "requests", "10 calls"),
+    ],
+)
+def test_amounts_are_readable(number: float, unit: str, text: str) -> None:
+    """Money has two decimals, or two digits where it is less than a cent; what is counted otherwise has few."""
+    assert amount_text(number, unit) == text
 
 
 def test_limits_of_one_account_are_told_apart() -> None:

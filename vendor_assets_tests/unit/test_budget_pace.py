@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import json
 import math
 import random
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vendor_assets.budget.headers import Quota
-from vendor_assets.budget.limits import Limit
+from vendor_assets.budget.limits import PARTS, Limit
 from vendor_assets.budget.pace import (
     BACKFILL_FRESH_SECONDS,
     FRESH_SECONDS,
@@ -303,6 +304,37 @@ def test_long_periods_are_counted_not_paced() -> None:
     assert len(sent) >= 3 * 120
 
 
+def test_money_is_paced_by_what_calls_count() -> None:
+    """Calls of a twenty-thousandth of a dollar come by their price, and a throttle does not stop them for hours."""
+    rules, pace = [Rule(Limit.parse("20 dollars/month"), 1.0)], Pace.new(0.0, 0.0, "b")
+    ask = Ask(counts=(("dollars", 0.00005),))
+    assert math.isinf(pace.present_rate(rules, 0.0))
+    one, two = (reserve(pace, rules, 0.0, ask) for _ in range(2))
+    step = 31 * 86_400.0 / 24 / 20 * 0.00005
+    assert two.at - one.at == pytest.approx(step)
+    assert pace.present_rate(rules, 0.0) == pytest.approx(1 / step)
+    pace.throttle(rules, two, 1.0, "429", two.at)
+    pace = Pace.load(pace.dump(two.at, two.at), two.at, two.at, "b")
+    assert reserve(pace, rules, two.at, ask).at < two.at + 1.5
+    others_know_it = reserve(pace, [], two.at, ask).at
+    assert others_know_it < two.at + 2.0
+
+
+def test_a_document_of_an_earlier_version_is_read() -> None:
+    """Its counts are whole calls, and its slots count one."""
+    rules, pace = [Rule(Limit.parse("10/h"), 1.0)], Pace.new(0.0, 0.0, "b")
+    for n in range(3):
+        reserve(pace, rules, 200.0 * n)
+    found = json.loads(pace.dump(100.0, 100.0))
+    old = {"account": [*found["tracks"]["account"][:3], 1, True, [[0.0, 2], [200.0, 1.0]]]}
+    found |= {"tracks": old, "runs": [[200.0, 1.0, 1, 5, 0]], "last": [0.0, 3]}
+    pace = Pace.load(json.dumps(found), 300.0, 300.0, "b")
+    assert pace.tracks["account"].used == 3
+    again = Pace.load(pace.dump(300.0, 300.0), 300.0, 300.0, "b")
+    assert again.tracks["account"].used == 3
+    assert again.reservations.passed == 200.0
+
+
 def test_a_slot_that_was_not_used_is_given_back_to_a_counted_limit() -> None:
     """Asking again for a slot that was void does not use up the day's quota."""
     rules, pace = [Rule(Limit.parse("10/h"), 1.0)], Pace.new(0.0, 0.0, "b")
@@ -361,7 +393,7 @@ def test_lost_state_is_inherited() -> None:
     assert not new.valid(grant)
     assert new.hold_until == 30.0
     assert new.rate(1.0) == 3.0
-    assert sum(number for _, number in new.tracks["hour"].counts) == 1
+    assert sum(number for _, number in new.tracks["hour"].counts) == PARTS
 
 
 def told(pace: Pace, rules: list[Rule], remaining: float, reset_seconds: float, now: float = 0.0) -> None:

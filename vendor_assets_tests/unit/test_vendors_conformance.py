@@ -164,6 +164,7 @@ def _again_at_the_end(
         ("declarations", _changed(page_headers=("Link",))),
         ("requests", _changed(probe=lambda self: Request("no slash", (), "probe"))),
         ("requests", _changed(counts=lambda self, request: {"queries": -1})),
+        ("requests", _changed(counts=lambda self, request: {"dollars": float("nan")})),
         ("keys", _changed(warriors=lambda self, troop, day: NewRelic.warriors(self, "1", day))),
         ("leaves", _data(_first_leaf)),
         ("days", _data(_first_leaf)),

@@ -208,8 +208,8 @@ def metadata_of_budget(state: BudgetState) -> dict[str, Any]:
         metadata["rate"] = round(state.rate, 4)
     if state.permitted_rate is not None:
         metadata["permitted_rate"] = round(state.permitted_rate, 4)
-    for name, (used, permitted) in state.used.items():
-        metadata[f"used of {name}"] = f"{used:,} of {permitted:,}"
+    for name, used in state.used.items():
+        metadata[f"used of {name}"] = str(used)
     return metadata
 
 
