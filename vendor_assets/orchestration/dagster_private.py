@@ -1,10 +1,14 @@
 """Everything that we use of Dagster beyond its public API. Read this file first when upgrading Dagster."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import dagster as dg
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from dagster._core.events import AssetMaterializationPlannedData
 from dagster._core.launcher import (
     CheckRunHealthResult,
@@ -13,8 +17,13 @@ from dagster._core.launcher import (
     RunLauncher,
     WorkerStatus,
 )
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Connection
+from sqlalchemy.pool import StaticPool
 
 # What a run launcher is made of.
 __all__ = (
@@ -50,6 +59,52 @@ def capture_nothing(instance: dg.DagsterInstance) -> None:
     """
     instance._compute_log_manager = NoOpComputeLogManager()  # noqa: SLF001
     instance._compute_log_manager.register_instance(instance)  # noqa: SLF001
+
+
+@cache
+def read_migrations_once() -> None:
+    """Let alembic read Dagster's migrations once in this process, not again for each database that is opened."""
+    found: dict[str | None, ScriptDirectory] = {}
+    read = ScriptDirectory.from_config
+
+    def from_config(config: Config) -> ScriptDirectory:
+        where = config.get_main_option("script_location")
+        if where not in found:
+            found[where] = read(config)
+        return found[where]
+
+    ScriptDirectory.from_config = staticmethod(from_config)  # type: ignore[method-assign]
+
+
+def keep_connections(instance: dg.DagsterInstance) -> None:
+    """Store all events of a run through one connection for each file; Dagster opens one for every statement.
+
+    Half of what an event costs in SQLite. Only for a process of ours, which holds a few files, and not for long.
+    """
+    storage: Any = instance._event_storage  # noqa: SLF001
+    storage = getattr(storage, "_storage", storage)
+    if not isinstance(storage, SqliteEventLogStorage):
+        return
+    connections: dict[str, Connection] = {}
+
+    @contextmanager
+    def connect(shard: str) -> Iterator[Connection]:
+        with storage._db_lock:  # noqa: SLF001
+            connection = connections.get(shard)
+            if connection is None:
+                engine = create_engine(
+                    storage.conn_string_for_shard(shard),
+                    poolclass=StaticPool,
+                    connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+                )
+                if shard not in storage._initialized_dbs:  # noqa: SLF001
+                    storage._initdb(engine)  # noqa: SLF001
+                    storage._initialized_dbs.add(shard)  # noqa: SLF001
+                connection = connections[shard] = engine.connect()
+            with connection.begin():
+                yield connection
+
+    storage._connect = connect  # type: ignore[method-assign]  # noqa: SLF001
 
 
 def report_planned(context: dg.OpExecutionContext, asset: dg.AssetKey, partition: str, message: str) -> None:

@@ -22,6 +22,8 @@ from vendor_assets.orchestration.dagster_private import (
     create_tables,
     fail_run,
     instance_from,
+    keep_connections,
+    read_migrations_once,
 )
 from vendor_assets.orchestration.definitions import build_definitions, silence_warnings
 from vendor_assets.orchestration.jobs import harvest_config
@@ -57,6 +59,7 @@ def open_instance(root: Path, environ: Mapping[str, str]) -> Iterator[dg.Dagster
         ConfigurationError: The instance cannot be opened.
     """
     home = root / ".dagster"
+    read_migrations_once()
     try:
         if environ.get("DAGSTER_HOME"):
             instance = dg.DagsterInstance.get()
@@ -77,6 +80,7 @@ def open_instance(root: Path, environ: Mapping[str, str]) -> Iterator[dg.Dagster
         raise ConfigurationError(f"Dagster's instance at {root} cannot be opened: {said}") from error
     with instance:
         capture_nothing(instance)
+        keep_connections(instance)
         yield instance
 
 

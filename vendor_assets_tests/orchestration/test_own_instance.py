@@ -1,0 +1,33 @@
+"""The Dagster instance that the command opens: as little as possible for each event."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import dagster as dg
+
+from vendor_assets.orchestration.dagster_private import run_events
+from vendor_assets.orchestration.runs.launching import open_instance
+
+_OPENED: Counter[str] = Counter()
+
+
+def _count(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "sqlite3.connect":
+        _OPENED[Path(str(arguments[0]).partition("?")[0]).stem] += 1
+
+
+@dg.asset
+def numbers() -> int:
+    return 1
+
+
+def test_a_run_opens_its_file_once_and_others_read_it(tmp_path: Path) -> None:
+    """Dagster opens one for every event; another instance finds the same events."""
+    sys.addaudithook(_count)
+    with open_instance(tmp_path, {}) as instance:
+        result = dg.materialize([numbers], instance=instance)
+        assert _OPENED[result.run_id] == 1
+    with dg.DagsterInstance.local_temp(str(tmp_path / ".dagster")) as other:
+        (made,) = run_events(other, result.run_id, {dg.DagsterEventType.ASSET_MATERIALIZATION})
+        assert made.asset_key == numbers.key
