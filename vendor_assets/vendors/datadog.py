@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -20,11 +21,12 @@ from math import ceil, gcd, isfinite
 from typing import Any, ClassVar, Final, Self, TypeVar
 from urllib.parse import quote_plus
 
+import numpy as np
+
 from vendor_assets.days import Window
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
 from vendor_assets.presentable import presentable
 from vendor_assets.vendors.base import (
-    COLUMNS,
     Asset,
     DataGroup,
     Failure,
@@ -46,6 +48,7 @@ from vendor_assets.vendors.base import (
     iso,
     read_object,
 )
+from vendor_assets.vendors.columns import Run, columns
 
 MOST_POINTS: Final = 1_500
 """Points of one series; an interval that makes more is replaced. Source: dashboards/functions/rollup."""
@@ -85,6 +88,7 @@ _METRIC: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_.]*")
 _TAG: Final = re.compile(r"[a-z][\w./-]{0,199}")
 _PATTERN: Final = re.compile(r"[a-zA-Z0-9_.*]+")
 _QUERY: Final = re.compile(r"(avg|sum):(.*)\{host IN \((.*)\)\} by \{host\}.*", re.DOTALL)
+_NUMBERS: Final = frozenset((float, int, type(None)))
 _NEW_YEAR_2000: Final = 946_684_800
 _NEW_YEAR_2100: Final = 4_102_444_800
 
@@ -251,15 +255,20 @@ class Datadog(Vendor):
             VendorProtocolError: It is no JSON, or without the part that holds the records.
         """
         content = read_object(response)
-        if error := _error(content):
-            # With status 200: a query that timed out, for one.
-            failure = Failure(tuple(leaf.key for leaf in planned.leaves), "failed", error)
-            return Parsed(failures=[failure])
+        if failed := _failed(content, planned):
+            return failed
         if asset == "performance_data":
-            return _points(content, planned)
+            return _Points.read(content, planned).parsed(planned)
         if asset == "data_groups":
             return _data_groups(content, planned)
         return _entities(asset, content, planned.leaves[0], response.asked or planned.request)
+
+    def judge(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
+        """As :meth:`parse`; of data only the times are looked at, and there are no columns."""
+        if asset != "performance_data":
+            return self.parse(asset, planned, response)
+        content = read_object(response)
+        return _failed(content, planned) or Parsed(incomplete=_Points.read(content, planned).misfit)
 
 
 # Requests
@@ -318,6 +327,17 @@ class _Unit:
         ]
 
 
+def _asked(planned: PlannedRequest) -> Mapping[str, Any]:
+    """What a request for data asks for, as it is sent."""
+    attributes: Mapping[str, Any] = json.loads(planned.request.body)["data"]["attributes"]
+    return attributes
+
+
+def _window_and_step(attributes: Mapping[str, Any]) -> tuple[Window, int]:
+    start, end = (instant(attributes[edge] // 1000) for edge in ("from", "to"))
+    return Window(start, end), attributes["interval"] // 1000
+
+
 @dataclass(frozen=True)
 class _Document:
     """What one request asks: units over a window."""
@@ -353,7 +373,7 @@ class _Document:
     @classmethod
     def of(cls, planned: PlannedRequest) -> Self:
         """The document of a request that :attr:`planned` or :meth:`halves` made."""
-        attributes = json.loads(planned.request.body)["data"]["attributes"]
+        attributes = _asked(planned)
         asks: dict[str, list[tuple[str, str]]] = {}
         hosts: dict[str, str] = {}
         for query in attributes["queries"]:
@@ -374,8 +394,7 @@ class _Document:
             of_unit = tuple(leaf.warrior_id for leaf in left[:count])
             units.append(_Unit(of_unit, tuple(asks[place]), left[0].data_group))
             left = left[count:]
-        window = Window(*(instant(attributes[edge] // 1000) for edge in ("from", "to")))
-        return cls(tuple(units), window, attributes["interval"] // 1000)
+        return cls(tuple(units), *_window_and_step(attributes))
 
     def filled(self, units: Iterable[_Unit]) -> Iterator[_Document]:
         """Documents of this window, as full as they may be; a unit is in one, unless it is larger than that."""
@@ -471,6 +490,14 @@ def _error(content: Mapping[str, Any]) -> str:
     return "; ".join(presentable(text) for text in texts[:3])
 
 
+def _failed(content: Mapping[str, Any], planned: PlannedRequest) -> Parsed | None:
+    """An answer with an error and status 200, like of a query that timed out."""
+    error = _error(content)
+    if not error:
+        return None
+    return Parsed(failures=[Failure(tuple(leaf.key for leaf in planned.leaves), "failed", error)])
+
+
 def _list(content: Mapping[str, Any], name: str) -> list[Any]:
     """A list of an answer; null is an empty one, as Go writes it."""
     found = content.get(name, content)
@@ -561,56 +588,91 @@ def _data_groups(content: Mapping[str, Any], planned: PlannedRequest) -> Parsed:
     return parsed
 
 
-def _points(content: Mapping[str, Any], planned: PlannedRequest) -> Parsed:
-    data = content.get("data")
-    attributes = data.get("attributes") if isinstance(data, dict) else None
-    if not isinstance(attributes, dict):
-        raise VendorProtocolError("the answer has no data with attributes")
-    series, rows = _list(attributes, "series"), _list(attributes, "values")
-    if len(series) != len(rows):
-        raise VendorProtocolError(f"the answer has values of {len(rows)} series, and {len(series)} series")
-    times = _times(_list(attributes, "times"))
-    document = _Document.of(planned)
-    step, parsed = document.step, Parsed()
-    if times:
-        step, parsed.incomplete = _step(times, document)
-    end = int(document.window.end.timestamp())
-    starts = [time * 1_000_000 for time in times]
-    ends = [min(time + step, end) * 1_000_000 for time in times]
-    asked = [
-        (unit, f"{how}:{metric}", _by_tag(unit.hosts)) for unit in document.units for how, metric in unit.asks
-    ]
-    columns = parsed.columns = {name: [] for name in COLUMNS["performance_data"]}
-    seen: set[tuple[int, str]] = set()
-    for one, values in zip(series, rows, strict=True):
-        index, tag = _whose(one)
-        unit, value_name, by_tag = asked[index] if 0 <= index < len(asked) else (None, "", {})
-        host = by_tag.get(tag, by_tag.get(tag.lower()))
-        if unit is None or host is None:
-            parsed.reject("the series is of no query and host that were asked for", one)
-        elif (index, host) in seen:
-            parsed.reject("the series comes twice", one)
-        elif not isinstance(values, list) or len(values) != len(times):
-            parsed.reject("the series has not as many values as there are times", one)
-        else:
-            seen.add((index, host))
-            count = len(columns["value"])
-            for start, end_of_slice, value in zip(starts, ends, values, strict=True):
-                if value is None:
-                    continue  # there is no point
-                if (number := _number(value)) is None:
-                    record = {"host": host, "value_name": value_name, "time": start // 1000, "value": value}
-                    parsed.reject("the value is no finite number", record)
-                    continue
-                columns["timeslice_start"].append(start)
-                columns["timeslice_end"].append(end_of_slice)
-                columns["value"].append(number)
-            count = len(columns["value"]) - count
-            columns["warrior_id"] += [host] * count
-            columns["data_group"] += [unit.group] * count
-            columns["value_name"] += [value_name] * count
-    columns["weight"] = [None] * len(columns["value"])
-    return parsed
+@dataclass(frozen=True)
+class _Points:
+    """The series of an answer, their values unread.
+
+    Attributes:
+        series: Whose they are, as the answer says it; of each, ``values`` has a value for each of the times.
+        times: UNIX seconds.
+        end: UNIX seconds at which the last timeslice ends at the latest.
+        step: Seconds of a timeslice.
+        misfit: Why it is not all that was asked for.
+    """
+
+    series: list[Any]
+    values: list[Any]
+    times: list[int]
+    end: int
+    step: int
+    misfit: str
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any], planned: PlannedRequest) -> Self:
+        """A VendorProtocolError where it is none, or its times are not."""
+        data = content.get("data")
+        attributes = data.get("attributes") if isinstance(data, dict) else None
+        if not isinstance(attributes, dict):
+            raise VendorProtocolError("the answer has no data with attributes")
+        series, values = _list(attributes, "series"), _list(attributes, "values")
+        if len(series) != len(values):
+            raise VendorProtocolError(
+                f"the answer has values of {len(values)} series, and {len(series)} series"
+            )
+        times = _times(_list(attributes, "times"))
+        window, asked = _window_and_step(_asked(planned))
+        step, misfit = _step(times, window, asked) if times else (asked, "")
+        return cls(series, values, times, int(window.end.timestamp()), step, misfit)
+
+    def parsed(self, planned: PlannedRequest) -> Parsed:
+        """With a row for each point."""
+        starts = np.array(self.times, np.int64)
+        edges = np.column_stack((starts, np.minimum(starts + self.step, self.end))) * 1_000_000
+        asked = [
+            (unit, f"{how}:{metric}", by_tag)
+            for unit in _Document.of(planned).units
+            for by_tag in (_by_tag(unit.hosts),)
+            for how, metric in unit.asks
+        ]
+        parsed = Parsed(incomplete=self.misfit)
+        runs: list[Run] = []
+        numbers: list[np.ndarray[Any, Any]] = [np.empty(0)]
+        seen: set[tuple[int, str]] = set()
+        for one, values in zip(self.series, self.values, strict=True):
+            index, tag = _whose(one)
+            unit, value_name, by_tag = asked[index] if 0 <= index < len(asked) else (None, "", {})
+            host = by_tag.get(tag, by_tag.get(tag.lower()))
+            if unit is None or host is None:
+                parsed.reject("the series is of no query and host that were asked for", one)
+            elif (index, host) in seen:
+                parsed.reject("the series comes twice", one)
+            elif not isinstance(values, list) or len(values) != len(self.times):
+                parsed.reject("the series has not as many values as there are times", one)
+            else:
+                seen.add((index, host))
+                of_series = self._numbers(parsed, values, {"host": host, "value_name": value_name})
+                there = ~np.isnan(of_series)
+                numbers.append(of_series[there])
+                runs.append(Run(host, unit.group, (value_name,), edges[there]))
+        parsed.columns = columns(runs, np.concatenate(numbers))
+        return parsed
+
+    def _numbers(
+        self, parsed: Parsed, values: list[Any], whose: Mapping[str, object]
+    ) -> np.ndarray[Any, Any]:
+        """The values of a series; NaN where there is no point, or none that is a number, which is put aside."""
+        if _NUMBERS.issuperset(map(type, values)):
+            with suppress(OverflowError):
+                found = np.array(values, np.float64)
+                # None is NaN already; a NaN of the answer is none that may be taken for it.
+                if np.isnan(found).sum() == values.count(None) and not np.isinf(found).any():
+                    return found
+        numbers = [None if value is None else _number(value) for value in values]
+        for time, value, number in zip(self.times, values, numbers, strict=True):
+            if number is None and value is not None:
+                record = {**whose, "time": time * 1000, "value": value}
+                parsed.reject("the value is no finite number", record)
+        return np.array(numbers, np.float64)
 
 
 def _times(texts: list[Any]) -> list[int]:
@@ -627,17 +689,17 @@ def _times(texts: list[Any]) -> list[int]:
     return times
 
 
-def _step(times: list[int], document: _Document) -> tuple[int, str]:
+def _step(times: list[int], window: Window, asked: int) -> tuple[int, str]:
     """The timeslices' length that times show, and why they are not all that was asked for."""
-    first, last = (int(edge.timestamp()) for edge in (document.window.start, document.window.end))
+    first, last = (int(edge.timestamp()) for edge in (window.start, window.end))
     step = gcd(*times)
-    shown = f"{iso(first * 1_000_000)} to {iso(last * 1_000_000)} was asked every {document.step} s"
+    shown = f"{iso(first * 1_000_000)} to {iso(last * 1_000_000)} was asked every {asked} s"
     if times[0] < first or times[-1] >= last:
         other = times[0] if times[0] < first else times[-1]
         return step, f"it is for {iso(other * 1_000_000)}, where {shown}"
-    if step % document.step:
+    if step % asked:
         return step, f"its timeslices are multiples of {step} s, where {shown}"
-    longer = step > document.step and len(times) > 2
+    longer = step > asked and len(times) > 2
     if longer and first % step and all(later - earlier == step for earlier, later in pairwise(times)):
         # A bucket that began before the range is left out.
         return step, f"its timeslices are {step} s long and the first is left out, where {shown}"

@@ -7,18 +7,24 @@ its clients (DataDog/datadog-api-client-python, cassettes).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vendor_assets.days import day_window, parse_time_zone
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
 from vendor_assets.vendors.base import DataGroup, Keys, Parsed, PlannedRequest, Request, Response
 from vendor_assets.vendors.datadog import MAX_URL_CHARACTERS, MOST_POINTS, Datadog
+from vendor_assets_tests.support.plain_readers import datadog_points
 
 DAY = day_window(datetime(2026, 11, 20, tzinfo=UTC).date(), parse_time_zone("UTC"))
 START = int(DAY.start.timestamp())
@@ -58,7 +64,7 @@ def queries(planned: PlannedRequest) -> list[str]:
 
 def points(*series: tuple[int, str, list[object]], times: list[Any] | None = None) -> dict[str, Any]:
     """An answer with a point at each of the day's first hours."""
-    count = len(series[0][2]) if series else 0
+    count = len(series[0][2]) if series and times is None else 0
     attributes = {
         "series": [{"group_tags": [tag], "query_index": index, "unit": None} for index, tag, _ in series],
         "times": [(START + 3600 * hour) * 1000 for hour in range(count)] if times is None else times,
@@ -431,6 +437,84 @@ def test_what_does_not_fit_is_put_aside(series: tuple[Any, Any, Any]) -> None:
     parsed = read(document)
     assert parsed.lists()["value"] == [5.0]
     assert len(parsed.rejected) == 1
+
+
+_VALUES = st.lists(st.none() | st.floats(0, 9) | st.integers(0, 9), min_size=3, max_size=3)
+_ODD_VALUES: list[Any] = [
+    *(
+        [1, None, each]
+        for each in (True, "1", [], math.nan, math.inf, -math.inf, 10**400, 2**63 + 1, -0.0, 1e308)
+    ),
+    *([1, 2], [], None, "x", [None, None, None], [math.nan, None, True]),
+]
+_ODD_TIMES: list[Any] = [
+    *(
+        [START * 1000, each]
+        for each in ("x", True, 1.5, START * 1000, 10**30, math.inf, (START + 7200) * 1000.0)
+    ),
+    *([], None, "x", [START * 1000, (START + 1800) * 1000, (START + 3600) * 1000]),
+    *([(START + more + hour * 3600) * 1000 for hour in range(3)] for more in (-3600, 80_000, 86_400)),
+    [(START + hour * 7200) * 1000 for hour in range(3)],
+]
+
+
+def _is_read_alike(body: bytes) -> None:
+    """As a value at a time, by what the standard library makes of the JSON; judged as it is read."""
+    planned = one(("h1", "WIN"))
+    response = Response(200, {"content-type": "application/json"}, body, DAY.end)
+
+    def plain() -> Parsed:
+        with suppress(ValueError):
+            content = json.loads(body)
+            if isinstance(content, dict) and not {"errors", "error", "status"} & content.keys():
+                return datadog_points(content, planned)
+        return VENDOR.parse("performance_data", planned, response)
+
+    said = []
+    for read in (plain, partial(VENDOR.parse, "performance_data", planned, response)):
+        try:
+            parsed = read()
+            said.append(repr(replace(parsed, columns=parsed.lists())))
+        except VendorProtocolError as error:
+            parsed = Parsed(incomplete=f"refused: {error}")
+            said.append(parsed.incomplete)
+    assert said[0] == said[1]
+    try:
+        judged = VENDOR.judge("performance_data", planned, response)
+    except VendorProtocolError as error:
+        judged = Parsed(incomplete=f"refused: {error}")
+    assert (judged.incomplete, judged.failures) == (parsed.incomplete, parsed.failures)
+    assert judged.columns == {}
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_many_points_at_once_are_read_like_one_at_a_time(data: st.DataObject) -> None:
+    """Whatever answer comes, whole or with a piece cut out or put in: the same rows, refusals and verdict."""
+    whose = st.tuples(
+        st.sampled_from([0, 1, 1, 2, -1, True]), st.sampled_from(["host:h1", "host:win", "host:x", 7])
+    )
+    values = st.one_of(_VALUES, _VALUES, st.sampled_from(_ODD_VALUES))
+    series = data.draw(st.lists(st.tuples(whose, values), max_size=4))
+    times = [(START + 3600 * hour) * 1000 for hour in range(3)]
+    document = points(*((*who, found) for who, found in series), times=times)  # type: ignore[arg-type]
+    body = json.dumps(document).encode()
+    if data.draw(st.integers(0, 3)) == 0:
+        at = data.draw(st.integers(0, len(body)))
+        odd = data.draw(st.sampled_from([b"", b"\xff", b"1", b"-", b'"', b"}", b" ", b"\0", b"NaN", b"e5"]))
+        body = body[:at] + odd + body[at + data.draw(st.integers(0, 3)) :]
+    _is_read_alike(body)
+
+
+def test_each_oddity_alone_is_read_like_one_value_at_a_time() -> None:
+    """In an answer that is plain otherwise."""
+    for values in _ODD_VALUES:
+        found = points((0, "host:h1", [1.0, None, 3.0]), (1, "host:h1", values), (0, "host:WIN", [1, 2, 3]))
+        _is_read_alike(json.dumps(found).encode())
+    for times in _ODD_TIMES:
+        found = points((0, "host:h1", [1.0, None, 3.0]), times=times)
+        found["data"]["attributes"]["times"] = times
+        _is_read_alike(json.dumps(found).encode())
 
 
 def test_a_series_that_comes_twice_counts_once() -> None:

@@ -607,7 +607,7 @@ def _is_read_alike(body: bytes, *, newest: bool = True) -> None:
     assert _said(judge, rows=False) == _said(thorough, rows=False)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(_bodies(), st.booleans())
 def test_a_quick_reading_says_what_the_thorough_one_says(body: bytes, newest: bool) -> None:
     """Whatever answer comes, plain or odd: the same rows, the same refusals, and the same verdict on arrival."""

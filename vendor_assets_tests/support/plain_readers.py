@@ -1,0 +1,43 @@
+"""Reading answers a value at a time: what the dialects' quick readings are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vendor_assets.vendors.base import COLUMNS, Parsed, PlannedRequest
+from vendor_assets.vendors.datadog import _by_tag, _Document, _number, _Points, _whose
+
+
+def datadog_points(content: Mapping[str, Any], planned: PlannedRequest) -> Parsed:
+    """Points of Datadog; refuses what :meth:`Datadog.parse` refuses."""
+    found = _Points.read(content, planned)
+    document = _Document.of(planned)
+    asked = [
+        (unit, f"{how}:{metric}", _by_tag(unit.hosts)) for unit in document.units for how, metric in unit.asks
+    ]
+    parsed = Parsed({name: [] for name in COLUMNS["performance_data"]}, incomplete=found.misfit)
+    seen: set[tuple[int, str]] = set()
+    for one, values in zip(found.series, found.values, strict=True):
+        index, tag = _whose(one)
+        unit, value_name, by_tag = asked[index] if 0 <= index < len(asked) else (None, "", {})
+        host = by_tag.get(tag, by_tag.get(tag.lower()))
+        if unit is None or host is None:
+            parsed.reject("the series is of no query and host that were asked for", one)
+        elif (index, host) in seen:
+            parsed.reject("the series comes twice", one)
+        elif not isinstance(values, list) or len(values) != len(found.times):
+            parsed.reject("the series has not as many values as there are times", one)
+        else:
+            seen.add((index, host))
+            for time, value in zip(found.times, values, strict=True):
+                number = _number(value)
+                if number is not None:
+                    start, end = time * 1_000_000, min(time + found.step, found.end) * 1_000_000
+                    row = (host, unit.group, value_name, start, end, number, None)
+                    for name, each in zip(COLUMNS["performance_data"], row, strict=True):
+                        parsed.columns[name].append(each)
+                elif value is not None:
+                    record = {"host": host, "value_name": value_name, "time": time * 1000, "value": value}
+                    parsed.reject("the value is no finite number", record)
+    return parsed
