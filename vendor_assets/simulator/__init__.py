@@ -1,4 +1,4 @@
-"""The embedded vendor: a separate program that speaks New Relic's REST v2 and NerdGraph, and Datadog's API.
+"""The embedded vendor: a separate program that speaks the APIs of New Relic (both), Datadog and Amazon CloudWatch.
 
 It shares no code with the rest of vendor_assets and nothing imports it, so no bug can hide on both sides of the wire.
 Start it with ``python -m vendor_assets.simulator``.
@@ -13,6 +13,8 @@ Start it with ``python -m vendor_assets.simulator``.
 - ``datadog_series``: such a query over the world; pure.
 - ``datadog_formula``: formulas over queries; pure.
 - ``datadog``: Datadog's endpoints: hosts, tags, names of metrics, time series.
+- ``cloudwatch``: Amazon CloudWatch's lists of metrics and their points, and its quotas.
+- ``sigv4``: whether a request's signature is right; pure.
 - ``limits``: the rate limit (token bucket, fixed window, sliding window), and by bucket of endpoints; pure.
 - ``load``: capacity, queueing and collapse; pure.
 - ``faults``: what can go wrong on purpose, and when; pure.

@@ -10,9 +10,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
+from vendor_assets.simulator import cloudwatch
 from vendor_assets.simulator.datadog import BUCKETS, LIMITS, parse_limits
 from vendor_assets.simulator.dialect import Dialect
 from vendor_assets.simulator.faults import KINDS, Faults, parse_fault_flag
@@ -152,14 +154,15 @@ def _vendor(flags: argparse.Namespace) -> Vendor:
         application_key=flags.application_key,
         rules=rules,
         buckets=parse_limits(LIMITS if flags.datadog_limit is None else flags.datadog_limit),
+        cloudwatch_rules=cloudwatch.parse_rules(flags.cloudwatch),
     )
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=prog,
-        description="A monitoring vendor to try things on: New Relic's REST v2 and NerdGraph, and Datadog's API, over a"
-        " seeded world.",
+        description="A monitoring vendor to try things on: New Relic's REST v2 and NerdGraph, Datadog's API and Amazon"
+        " CloudWatch's, over a seeded world.",
         epilog="Faults: " + "; ".join(f"{kind}: {text}" for kind, text in KINDS.items()),
         allow_abbrev=False,
     )
@@ -169,7 +172,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--port-file", type=Path, help="write the port there once listening")
     add("--parent-pid", type=_between(1), help="end when this process has ended")
     add("--api-key", help="accept only this key (default: any)")
-    add("--application-key", help="Datadog: accept only this key (default: any)")
+    add("--application-key", help="Datadog, CloudWatch: accept only this second key (default: any)")
     add("--now", metavar="ISO", help="what time it is for the vendor at the start (default: the real one)")
     add("--log-file", type=Path, help="write one JSON line a request there")
 
@@ -238,6 +241,15 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         metavar="BUCKET=CALLS/SECONDS",
         help="Datadog: calls in each window, aligned to the clock, of the bucket"
         f" {', '.join(sorted(set(BUCKETS.values())))}; may be repeated (default {' and '.join(LIMITS)})",
+    )
+
+    names = ", ".join(one.name for one in fields(cloudwatch.Rules))
+    add(
+        "--cloudwatch",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"CloudWatch: {names}; may be repeated",
     )
 
     add("--latency", type=_number(0), default=0.0, metavar="SECONDS", help="added to every answer")

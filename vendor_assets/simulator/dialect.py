@@ -49,6 +49,8 @@ class Reply(NamedTuple):
     """Some fields of a document failed; the leaves are those of its siblings."""
     bucket: str = ""
     """The bucket of Datadog's rate limit, whether it has a limit or not."""
+    throttled: bool = False
+    """CloudWatch refuses what is too fast with a 400."""
 
 
 @dataclass

@@ -45,6 +45,11 @@ KINDS: dict[str, str] = {
     "null_points": "Datadog: every other point is null",
     "status_error": "Datadog: a query is answered with status 200 and `status: error`",
     "wrong_interval": "Datadog: points lie twice as far apart as was asked",
+    "partial_data": "CloudWatch: half of every other metric's points are missing, and it says so without a token",
+    "internal_error": "CloudWatch: every other metric is answered with InternalError",
+    "forbidden": "CloudWatch: every other metric is answered with Forbidden",
+    "early_page": "CloudWatch: a page of data ends half-way",
+    "message": "CloudWatch: an answer with data has a message about all of it",
     "retry_after": "503 with the Retry-After given as `value`",
 }
 """Kinds of faults. A number stands for ``status``: ``500``, ``502``, ``404``."""
@@ -213,7 +218,7 @@ def spoil(kind: str, body: bytes) -> bytes:
     tree = json.loads(body)
     if "error" in tree:
         return body
-    if _spoil_datadog(kind, tree):
+    if _spoil_datadog(kind, tree) or _spoil_cloudwatch(kind, tree):
         return json.dumps(tree, separators=(",", ":")).encode()
     if kind == "null_points":
         return body
@@ -263,6 +268,20 @@ def _spoil_datadog(kind: str, tree: dict[str, Any]) -> bool:
             _spoil_list(kind, inside["values"])
     else:
         return "valid" in tree or "tags" in tree
+    return True
+
+
+def _spoil_cloudwatch(kind: str, tree: dict[str, Any]) -> bool:
+    """What :func:`spoil` does, done to an answer of CloudWatch; False where it is none."""
+    if "Metrics" in tree:
+        _spoil_list(kind, tree["Metrics"], ("MetricName", "Dimensions"))
+    elif "MetricDataResults" in tree:
+        for result in tree["MetricDataResults"]:
+            result["Timestamps"] = _spoil_times(kind, result["Timestamps"])
+            result["Values"] = _spoil_values(kind, result["Values"])
+        _spoil_list(kind, tree["MetricDataResults"], ("Id", "Timestamps"))
+    else:
+        return False
     return True
 
 

@@ -84,14 +84,14 @@ class Meter:
             self._recent.popleft()
         return count - len(self._recent)
 
-    def take(self, now: float) -> None:
-        """Count one admitted call."""
+    def take(self, now: float, count: int = 1) -> None:
+        """Count one admitted call, or what it takes of another unit."""
         if self.kind == "bucket":
-            self._tokens -= 1
+            self._tokens -= count
         elif self.kind == "fixed":
-            self._used += 1
+            self._used += count
         else:
-            self._recent.append(now)
+            self._recent.extend([now] * count)
 
     def reset_in(self, now: float) -> float:
         """Seconds until a call is admitted again (``fixed``: until the window ends)."""

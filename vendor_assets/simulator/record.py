@@ -166,8 +166,9 @@ class Record:
 
         ``repeated`` are calls that were answered in full before; ``repeated_leaves`` are warrior, data
         group, range and period that were answered with data before, whatever the batch was. ``violations`` are calls
-        that got a 429, and NRQL queries that were refused within a document. ``buckets`` are the windows of
-        Datadog's limits in which something arrived; ``start`` is UNIX seconds of the vendor's clock.
+        that got a 429, or a 400 as they were too fast, and NRQL queries that were refused within a document.
+        ``buckets`` are the windows of Datadog's limits in which something arrived; ``start`` is UNIX seconds of the
+        vendor's clock.
         """
         by_endpoint: dict[str, dict[str, int]] = {}
         for (endpoint, outcome), count in sorted(self.answered.items()):
@@ -179,7 +180,7 @@ class Record:
             "requests": self._total,
             "requests_with_key": self._with_key,
             "by_endpoint": by_endpoint,
-            "violations": sum(by_status.get("429", 0) for by_status in by_endpoint.values())
+            "violations": sum(each.get("429", 0) + each.get("throttled", 0) for each in by_endpoint.values())
             + self._queries_refused,
             "worst_second": self._second.most,
             "worst_minute": self._minute.most,

@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
         keep_alive = connection != "close" if words[2] == "HTTP/1.1" else connection == "keep-alive"
         arrived = self._vendor.elapsed() if self._line_at is None else self._line_at
         key, application_key = (headers.get(name, "") for name in key_headers_of(words[1]))
-        return Call(arrived, words[0], words[1], key, keep_alive, body, application_key)
+        return Call(arrived, words[0], words[1], key, keep_alive, body, application_key, headers)
 
     def _refuse(self, status: int) -> None:
         self._buffer = b""
@@ -159,7 +159,8 @@ class Connection(asyncio.Protocol):
         else:
             # Counted before it is sent: whoever has the response finds it in the log.
             right = kind in ("", "latency", "clock_skew", "alias_timeout")
-            self._leave(call, reply, str(reply.status), served=right, fault=kind)
+            outcome = "throttled" if reply.throttled else str(reply.status)
+            self._leave(call, reply, outcome, served=right, fault=kind)
             head = self._head(
                 reply.status,
                 size,

@@ -7,6 +7,7 @@
 ``POST limit``              ``{"limits": ["20/s"], "kind": "sliding", "burst": 1}``
 ``POST nerdgraph``          ``{"requests_at_once": 2, "queries_per_minute": 10}``: fields of ``Rules``
 ``POST datadog``            ``{"limits": ["metrics_query=40/5"]}``; other buckets have none then
+``POST cloudwatch``         ``{"get_metric_data": 5, "page": 20}``: fields of its ``Rules``
 ``POST load``               ``{"latency": 0.02, "capacity": 50, "collapse_factor": 3}``
 ``POST clock``              ``{"now": "2026-11-20T00:00:00Z"}`` or ``{"advance": 3600}``
 ``POST restate``            ``{"day": "2026-11-20", "factor": 1.1}``: late data for a UTC day
@@ -20,7 +21,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, date, datetime
@@ -29,7 +30,8 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from vendor_assets.simulator import datadog
+from vendor_assets.simulator import cloudwatch, datadog, sigv4
+from vendor_assets.simulator.cloudwatch import CloudWatch
 from vendor_assets.simulator.datadog import Datadog, parse_limits
 from vendor_assets.simulator.dialect import Dialect, Headers, Reply, error_reply, link_header, page_of
 from vendor_assets.simulator.faults import Fault, Faults, parse_fault, spoil
@@ -86,11 +88,13 @@ class Call:
     keep_alive: bool
     body: bytes = b""
     application_key: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By names in lower case."""
 
     @property
     def request(self) -> str:
         """What tells it from others: the target, with a digest of a document."""
-        if endpoint_of(self.target) not in ("graphql", "datadog.timeseries"):
+        if endpoint_of(self.target) not in ("graphql", "datadog.timeseries", "cloudwatch"):
             return self.target
         return f"{self.target.partition('?')[0]}?document={hashlib.sha256(self.body).hexdigest()[:16]}"
 
@@ -110,9 +114,11 @@ class Vendor:
     application_key: str | None = None
     rules: Rules = field(default_factory=Rules)
     buckets: Buckets = field(default_factory=parse_limits)
+    cloudwatch_rules: cloudwatch.Rules = field(default_factory=cloudwatch.Rules)
 
     def __post_init__(self) -> None:
         self._datadog = Datadog(self.dialect)
+        self._cloudwatch = CloudWatch(self.dialect, self.cloudwatch_rules)
         self._nerdgraph = NerdGraph(self.dialect, self.faults, self.rules)
         self._zero = time.monotonic()
         self._down_until = 0.0
@@ -133,13 +139,15 @@ class Vendor:
             self.start_outage("collapse", self.load.collapse_seconds, self.style.collapse)
         if arrived < self._down_until:
             if self._down_mode == "503":
-                refuse = datadog.refuse if endpoint.startswith("datadog") else error_reply
+                refuse = _REFUSALS.get(endpoint.partition(".")[0], error_reply)
                 return refuse(endpoint, 503, "The service is unavailable."), None, 0.0
             return Reply(endpoint, 503, b""), Fault("reset"), 0.0
         if endpoint == "graphql":
             return self._judge_document(call)
         if endpoint.startswith("datadog"):
             return self._judge_datadog(call, endpoint)
+        if endpoint == "cloudwatch" and call.method == "POST":
+            return self._judge_cloudwatch(call)
         if not call.key or (self.api_key is not None and call.key != self.api_key):
             return error_reply(endpoint, 401, "The API key provided is invalid"), None, 0.0
         if len(call.target) > _TARGET_LIMIT:
@@ -200,6 +208,26 @@ class Vendor:
         if faulty is None and reply.status == 200:
             reply = reply._replace(body=spoil(kind, reply.body))
         reply = reply._replace(headers=reply.headers + headers, bucket=bucket)
+        return reply, fault, self.load.delay(call.arrived)
+
+    def _judge_cloudwatch(self, call: Call) -> tuple[Reply, Fault | None, float]:
+        """As :meth:`judge`: CloudWatch tells who asks by a signature, and what by a header.
+
+        Dates are judged by the real clock, whatever the vendor's: others sign by it too.
+        """
+        endpoint = cloudwatch.endpoint_of(call.headers)
+        fault = self.faults.pick(f"{endpoint} {call.body.decode(errors='replace')}")
+        kind = fault.kind if fault else ""
+        skew = (fault.seconds or 3600.0) if fault and kind == "clock_skew" else 0.0
+        signer = sigv4.Signer(self.api_key, self.application_key, self.cloudwatch_rules.region, "monitoring")
+        refused = sigv4.check(call.method, call.target, call.headers, call.body, signer, time.time() + skew)
+        if refused is not None:
+            return cloudwatch.refuse(endpoint, refused.status, refused.message, refused.code), fault, 0.0
+        reply = self._faulty(endpoint, fault, cloudwatch.refuse)
+        if reply is None:
+            reply = self._cloudwatch.reply(endpoint, call.body, self.clock.now(), call.arrived, kind)
+            if reply.status == 200:
+                reply = reply._replace(body=spoil(kind, reply.body))
         return reply, fault, self.load.delay(call.arrived)
 
     def _judge_bucket(self, bucket: str, now: float) -> tuple[bool, Headers]:
@@ -313,7 +341,9 @@ class Vendor:
                     self._set_limit(values)
                     return 200, {"limit": str(self.limit)}
                 case "POST", "nerdgraph":
-                    return 200, self._set_rules(values)
+                    return 200, _set_rules(self.rules, values)
+                case "POST", "cloudwatch":
+                    return 200, _set_rules(self.cloudwatch_rules, values)
                 case "POST", "datadog":
                     self.buckets = parse_limits(values["limits"])
                     return 200, [limit._asdict() for limit in self.buckets.limits.values()]
@@ -391,20 +421,27 @@ class Vendor:
         if numbers:
             raise ValueError(f"unknown: {', '.join(numbers)}")
 
-    def _set_rules(self, values: dict[str, object]) -> object:
-        known = {one.name for one in fields(Rules)}
-        if not values.keys() <= known:
-            raise ValueError(f"unknown: {', '.join(values.keys() - known)}")
-        for name, value in values.items():
-            setattr(self.rules, name, type(getattr(self.rules, name))(str(value)))
-        return asdict(self.rules)
-
     def _set_clock(self, values: dict[str, object]) -> object:
         if "now" in values:
             self.clock.set(parse_iso(str(values["now"])))
         else:
             self.clock.set(self.clock.now() + float(str(values["advance"])))
         return {"now": _iso(self.clock.now())}
+
+
+_REFUSALS: dict[str, Callable[[str, int, str], Reply]] = {
+    "datadog": datadog.refuse,
+    "cloudwatch": cloudwatch.refuse,
+}
+
+
+def _set_rules(rules: Rules | cloudwatch.Rules, values: dict[str, object]) -> object:
+    known = {one.name for one in fields(rules)}
+    if not values.keys() <= known:
+        raise ValueError(f"unknown: {', '.join(values.keys() - known)}")
+    for name, value in values.items():
+        setattr(rules, name, type(getattr(rules, name))(str(value)))
+    return asdict(rules)
 
 
 def parse_iso(text: str) -> float:
@@ -429,6 +466,8 @@ def key_headers_of(target: str) -> tuple[str, str]:
     endpoint = endpoint_of(target)
     if endpoint.startswith("datadog"):
         return "dd-api-key", "dd-application-key"
+    if endpoint == "cloudwatch":
+        return "authorization", ""
     return ("api-key" if endpoint == "graphql" else "x-api-key"), ""
 
 
@@ -437,6 +476,8 @@ def endpoint_of(target: str) -> str:
     path = target.partition("?")[0]
     if path == TARGET:
         return "graphql"
+    if path == cloudwatch.PATH:
+        return "cloudwatch"
     if path.startswith(datadog.PREFIX):
         return datadog.endpoint_of(path)
     if path.endswith("/metrics/data.json"):
