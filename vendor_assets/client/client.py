@@ -569,15 +569,15 @@ class VendorClient:
             )
         self._budget.wake()
 
-    def _key_refused(self, error: VendorUnauthorizedError, fetch: _Fetch) -> bool:
-        """Whether a refusal concerns the key: a 401 does, a 403 may be about one entity.
+    def _key_refused(self, error: VendorUnauthorizedError, fetch: _Fetch, *, certain: bool) -> bool:
+        """Whether a refusal concerns the key: it may say so, like a 401; else a 403 may be about one entity.
 
         At the first 403, and again after twice as many or several in a row, the vendor's cheapest request decides: if
         that is refused too, it is the key. It goes into the next slot, whichever thread has it.
         """
         probe = self._vendor.probe()
         same = fetch.request.key == probe.key if probe.has_more else fetch.request.path == probe.path
-        if error.status == 401 or same:
+        if certain or same:
             self._refuse(error, _shown(fetch.request), fetch)
             return True
         with self._lock:
@@ -608,7 +608,8 @@ class VendorClient:
                 response = self._send(self._base_url + probe.target, probe, slot, fetch)
                 throttled = self._throttled(response.status, response.headers, response.body)
                 renewed = response.status == 401 and self._credentials.outdated(fetch.signed)
-                if response.status in (401, 403) and not throttled and not renewed:
+                refused = response.status in (401, 403) or self._refuses_key(response)
+                if refused and not throttled and not renewed:
                     self._refuse(doubt, _shown(probe), fetch)
             except VendorError:
                 # That says nothing about the key; the next 403 checks again.
@@ -616,6 +617,9 @@ class VendorClient:
             finally:
                 self._doubt = None
             self._budget.wake()
+
+    def _refuses_key(self, response: Response) -> bool:
+        return self._vendor.refuses_key(response.status, response.headers, response.body)
 
     # Errors
 
@@ -628,10 +632,10 @@ class VendorClient:
             kind, what = VendorThrottledError, "the vendor is throttling"
         elif status >= 500 or status in _TRANSIENT:
             kind, what = VendorUnavailableError, "the vendor failed"
-        elif status in (401, 403):
+        elif (certain := self._refuses_key(response)) or status in (401, 403):
             refused, advice = _refusal(words, self._credentials.advice)
             error = self._worded(VendorUnauthorizedError, refused, status, words, fetch, advice)
-            error.key_refused = self._key_refused(error, fetch)
+            error.key_refused = self._key_refused(error, fetch, certain=certain)
             if error.key_refused:
                 return error
             kind, what = VendorUnauthorizedError, "the vendor forbids this"

@@ -368,6 +368,13 @@ class Vendor(ABC):
             return True
         return bool(_TOO_FAST.search(body[:2000].decode("utf-8", "replace")))
 
+    def refuses_key(self, status: int, headers: Mapping[str, str], body: bytes) -> bool:  # noqa: ARG002  for some
+        """Whether a refusal says that the key is refused whatever is asked: a 401, unless a dialect knows others.
+
+        Asked where :meth:`throttled` says no. A 403 may be about one entity: where this says no, :meth:`probe` tells.
+        """
+        return status == 401
+
     def counts(self, request: Request) -> Mapping[str, float]:  # noqa: ARG002  by default each call counts one
         """What a request counts against limits of other units than requests, by unit: ``{"queries": 5}``.
 

@@ -19,9 +19,6 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials as AwsCredentials
 from requests import PreparedRequest
 from requests.auth import AuthBase, HTTPBasicAuth, HTTPDigestAuth
 
@@ -40,6 +37,7 @@ from vendor_assets.errors import (
 from vendor_assets.secret import Secret
 from vendor_assets.vendors.base import Keys, Request
 from vendor_assets.vendors.oauth import ClientCredentials
+from vendor_assets.vendors.sigv4 import SignatureV4
 from vendor_assets_tests.support.recorder import Answer, Received, Recorder, recorder
 from vendor_assets_tests.support.toy import ToyVendor
 
@@ -169,22 +167,11 @@ def test_what_cannot_be_authenticated_is_not_sent() -> None:
     assert server.received == []
 
 
-# Amazon's Signature Version 4, by botocore
+# Amazon's Signature Version 4
 
 
-class SigV4(AuthBase):
-    """Signs with botocore."""
-
-    def __init__(self, keys: Keys) -> None:
-        self._signer = SigV4Auth(AwsCredentials(keys.api_key, keys.application_key), "aps", "eu-central-1")
-
-    def __call__(self, prepared: PreparedRequest) -> PreparedRequest:
-        # Botocore signs the query as it is written; Amazon writes a blank as %20.
-        prepared.url = str(prepared.url).replace("+", "%20")
-        request = AWSRequest(prepared.method, prepared.url, dict(prepared.headers), prepared.body)
-        self._signer.add_auth(request)
-        prepared.headers.update(request.headers)
-        return prepared
+def on_amazon(keys: Keys) -> SignatureV4:
+    return SignatureV4(keys.api_key, keys.application_key, "aps", "eu-central-1")
 
 
 def signature_is_right(request: Received) -> bool:
@@ -218,7 +205,7 @@ def signature_is_right(request: Received) -> bool:
 
 
 def test_each_attempt_is_signed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Botocore's signatures fit method, path, query, body and headers as they arrive, with a fresh date each."""
+    """Signatures fit method, path, query, body and headers as they arrive, with a fresh date each."""
     seconds = itertools.count()
     times = (datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=next(seconds)) for _ in itertools.count())
     monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: next(times))
@@ -235,7 +222,7 @@ def test_each_attempt_is_signed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     odd = Request("/v2/a%20b/c%2Fd~e/x", (("b", "2"), ("a", "z"), ("a", "y z*"), ("empty", "")), "odd")
     with (
         recorder(answer) as server,
-        client(server.url, vendor_with(SigV4, needs_application_key=True)) as fetching,
+        client(server.url, vendor_with(on_amazon, needs_application_key=True)) as fetching,
     ):
         for request in (QUESTION, posted, odd):
             body = fetching.fetch(request).response.body

@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from requests.auth import HTTPBasicAuth
 
 from vendor_assets.client.credentials import Credentials, Login
 from vendor_assets.days import day_window, parse_time_zone
@@ -104,7 +103,7 @@ def test_the_guides_vendor_knows_nothing_partial_and_gone(acme: Vendor) -> None:
 
 def test_the_guides_ways_to_authenticate_are_accepted() -> None:
     """Each class of the guide makes headers or an auth that the client takes."""
-    names: dict[str, Any] = {"AWS4Auth": lambda *keys: HTTPBasicAuth(*keys[:2])}
+    names: dict[str, Any] = {}
     for code in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL):
         exec(compile(code, str(GUIDE), "exec"), names)  # noqa: S102  our own guide
     login = Login(
@@ -113,7 +112,10 @@ def test_the_guides_ways_to_authenticate_are_accepted() -> None:
     key = Secret("VENDOR_API_KEY", "first")
     two = Credentials(key, Login(application_key=login.application_key), names["Two"]()).current()
     assert two.headers == {"DD-API-KEY": "first", "DD-APPLICATION-KEY": "second"}
-    assert Credentials(key, login, names["OnAmazon"]()).current().auth == HTTPBasicAuth("first", "second")
+    on_amazon = Credentials(key, Login(application_key=login.application_key), names["OnAmazon"]()).current()
+    signed = on_amazon.sign("POST", "http://a.example/x", {}, b"{}", host="a.example")
+    assert "Credential=first/" in signed.headers["Authorization"]
+    assert "/eu-central-1/aps/aws4_request" in signed.headers["Authorization"]
     tokens = Credentials(Secret("VENDOR_API_KEY"), login, names["WithTokens"]()).current()
     assert tokens.lacks_token
     assert tokens.headers == {}
