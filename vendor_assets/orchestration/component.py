@@ -57,7 +57,8 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
     )
     url: str = Field(description="The vendor's address")
     kind: str | None = Field(
-        default=None, description="new_relic, nerdgraph, datadog, prometheus, or an entry point's name"
+        default=None,
+        description="new_relic, nerdgraph, datadog, cloudwatch, prometheus, or an entry point's name",
     )
     options: dict[str, Any] | None = Field(default=None, description="Settings of the vendor's own")
     account: str | None = Field(default=None, description="Whose budget it is; by default the account's own")
@@ -199,7 +200,7 @@ type: {type}
 attributes:
   # The folder is the account's name; it is the prefix of its assets, jobs and sensors.
   url: https://api.newrelic.com
-  # The vendor: new_relic, nerdgraph, datadog, prometheus, or an entry point's name.
+  # The vendor: new_relic, nerdgraph, datadog, cloudwatch, prometheus, or an entry point's name.
   kind: new_relic
   # The variable that holds the key, not the key itself; set it before `dg check defs`.
   api_key_env: {variable}

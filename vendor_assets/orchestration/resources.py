@@ -87,7 +87,7 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
     """The vendor's API, called within the budget that all processes and machines share."""
 
     kind: str = Field(
-        description="The vendor's dialect: new_relic, nerdgraph, datadog, prometheus, or an entry point's name"
+        description="new_relic, nerdgraph, datadog, cloudwatch, prometheus, or an entry point's name"
     )
     url: str = Field(description="The vendor's address")
     account: str = Field(default="", description="The account's name, where several are harvested there")

@@ -13,6 +13,7 @@ from vendor_assets.vendors.base import Vendor
 ENTRY_POINT_GROUP: Final = "vendor_assets.vendors"
 
 _BUILT_IN: Final = {
+    "cloudwatch": "vendor_assets.vendors.cloudwatch:Cloudwatch",
     "datadog": "vendor_assets.vendors.datadog:Datadog",
     "nerdgraph": "vendor_assets.vendors.nerdgraph:NerdGraph",
     "new_relic": "vendor_assets.vendors.new_relic:NewRelic",

@@ -33,7 +33,7 @@ def _response(body: bytes, kind: str | None = "application/json") -> Response:
     return Response(200, headers, body, datetime(2026, 11, 22, tzinfo=UTC))
 
 
-@pytest.mark.parametrize("kind", ["datadog", "nerdgraph", "new_relic", "prometheus"])
+@pytest.mark.parametrize("kind", ["cloudwatch", "datadog", "nerdgraph", "new_relic", "prometheus"])
 def test_a_built_in_vendor_is_loaded_by_its_kind(kind: str) -> None:
     """A vendor's kind is the name that loads it."""
     assert vendors.load(kind).kind == kind
@@ -42,7 +42,8 @@ def test_a_built_in_vendor_is_loaded_by_its_kind(kind: str) -> None:
 def test_an_unknown_kind_names_those_that_are_accepted() -> None:
     """A mistyped kind ends in one line that holds it and what is accepted."""
     with pytest.raises(
-        ConfigurationError, match="'newrelic' is unknown; accepted are datadog, nerdgraph, new_relic, "
+        ConfigurationError,
+        match="'newrelic' is unknown; accepted are cloudwatch, datadog, nerdgraph, new_relic, ",
     ):
         vendors.load("newrelic")
 
@@ -57,7 +58,7 @@ def test_an_entry_point_brings_a_vendor(monkeypatch: pytest.MonkeyPatch) -> None
     """Another package's vendor is loaded by its entry point's name, and listed."""
     _install(monkeypatch, mine="vendor_assets.vendors.new_relic:NewRelic")
     assert vendors.load("mine") is NewRelic
-    assert vendors.kinds() == ("datadog", "mine", "nerdgraph", "new_relic", "prometheus")
+    assert vendors.kinds() == ("cloudwatch", "datadog", "mine", "nerdgraph", "new_relic", "prometheus")
 
 
 def test_an_entry_point_cannot_take_a_built_in_name(monkeypatch: pytest.MonkeyPatch) -> None:

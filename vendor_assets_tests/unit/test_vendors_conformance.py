@@ -15,6 +15,7 @@ import pytest
 from vendor_assets.cli import main
 from vendor_assets.days import Window
 from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Request, Response
+from vendor_assets.vendors.cloudwatch import Cloudwatch
 from vendor_assets.vendors.conformance import CHECKS, VendorConformance, check
 from vendor_assets.vendors.datadog import Datadog
 from vendor_assets.vendors.nerdgraph import NerdGraph
@@ -32,6 +33,12 @@ class TestNerdGraph(VendorConformance):
     """NerdGraph."""
 
     vendor = NerdGraph("1234567")
+
+
+class TestCloudwatch(VendorConformance):
+    """Amazon CloudWatch."""
+
+    vendor = Cloudwatch(account="123456789012")
 
 
 class TestDatadog(VendorConformance):
