@@ -250,9 +250,9 @@ def _vocabulary(vendor: Vendor) -> frozenset[str]:
     from vendor_assets.vendors.disguise import WORD
 
     sources = set()
-    for each in type(vendor).__mro__:
-        with suppress(OSError, TypeError, KeyError):
-            sources.add(inspect.getsource(sys.modules[each.__module__]))
+    for name in _modules(vendor):
+        with suppress(OSError, TypeError):
+            sources.add(inspect.getsource(sys.modules[name]))
     return frozenset(
         word
         for source in sources
@@ -263,6 +263,20 @@ def _vocabulary(vendor: Vendor) -> frozenset[str]:
         for word in WORD.findall(node.value)
         if not word.isdecimal()
     )
+
+
+def _modules(vendor: Vendor) -> set[str]:
+    """The modules of a dialect's classes, and those of the same package that these import from."""
+    own = {each.__module__ for each in type(vendor).__mro__} & sys.modules.keys()
+    beside = {
+        part
+        for name in own
+        for value in vars(sys.modules[name]).values()
+        if isinstance(part := getattr(value, "__module__", None), str)
+        and (package := name.rpartition(".")[0])
+        and part.rpartition(".")[0] == package
+    }
+    return own | (beside & sys.modules.keys())
 
 
 def _kept(vendor: Vendor, case: Case, disguise: Disguise) -> Case | str:

@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from math import ceil, isfinite
+from itertools import compress, groupby
+from math import isfinite
+from operator import attrgetter
 from typing import Any, ClassVar, Final, Self, TypeGuard
+
+import msgspec
+import numpy as np
 
 from vendor_assets.days import Window
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
@@ -34,124 +38,39 @@ from vendor_assets.vendors.base import (
     Response,
     Vendor,
     as_attributes,
-    data_leaf,
     group_columns,
     halved,
-    halved_window,
-    instant,
     is_name,
     iso,
+    json_body,
     read_object,
 )
+from vendor_assets.vendors.columns import Run, columns
+from vendor_assets.vendors.nrql import (
+    MINUTE,
+    MOST_FACETS,
+    MOST_NAMES,
+    PATH,
+    Document,
+    Formula,
+    Query,
+    batches,
+    cut,
+    formulas,
+    in_documents,
+    leaves_of,
+    list_leaf,
+    whole_minutes,
+)
 
-MOST_BUCKETS: Final = 366
-"""Buckets of ``TIMESERIES``. Source: nrql/nrql-syntax-clauses-functions."""
-
-MOST_FACETS: Final = 5_000
-"""Of more facets than ``LIMIT MAX`` permits the rest is left out without a word. Source: the same."""
-
-MOST_NAMES: Final = 10_000
-"""Of more names than ``uniques()`` returns at most the rest is left out without a word. Source: the same."""
-
-MOST_ROWS: Final = 20_000
-"""Facets times buckets that one query is planned with: some five megabytes, far from the five seconds it may take."""
-
-MOST_ROWS_OF_DOCUMENT: Final = 60_000
-MOST_QUERIES: Final = 5
-"""Queries in one document."""
-
-MOST_CHARACTERS: Final = 4_000
-"""Length of a query; the documentation names no limit, and longer ones were refused by earlier versions."""
-
-_PATH: Final = "/graphql"
-_VALUE: Final = "newrelic.timeslice.value"
-_MINUTE: Final = 60
 _SEARCH: Final = (
     "query($account:Int!,$search:String!,$cursor:String){actor{account(id:$account){id}"
     "entitySearch(query:$search){results(cursor:$cursor)"
     "{nextCursor entities{guid name reporting ...on ApmApplicationEntityOutline{applicationId language}}}}}}"
 )
 _ACCOUNT: Final = re.compile(r"[1-9][0-9]{0,17}")
-_TEXT: Final = re.compile(r"'((?:[^'\\]|\\.)*)'")
-_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
-_BODY: Final = re.compile(
-    r"SELECT (?P<select>.*?) FROM Metric WHERE appId = (?P<troop>'(?:[^'\\]|\\.)*')"
-    r"(?: AND realAgentId IN \((?P<warriors>(?:'(?:[^'\\]|\\.)*',?)*)\))?"
-    r"(?: AND metricTimesliceName IN \((?P<metrics>(?:'(?:[^'\\]|\\.)*',?)*)\))?"
-    r" AND newrelic\.timeslice\.value IS NOT NULL FACET .*?"
-    r" LIMIT MAX SINCE (?P<start>\d+) UNTIL (?P<end>\d+)(?: TIMESERIES (?P<step>\d+) seconds)?",
-    re.DOTALL,
-)
-
-_COLUMNS: Final[Mapping[str, str]] = {
-    "calls": f"count({_VALUE})",
-    "total": f"sum({_VALUE})",
-    "average": f"average({_VALUE})",
-    "minimum": f"min({_VALUE})",
-    "maximum": f"max({_VALUE})",
-    "exclusive": f"sum({_VALUE}['totalExclusive'])",
-    "apdex": f"apdex({_VALUE})",
-}
-"""What queries select, of which the values are made: a row is smaller by that than with a column for each value."""
-
-Formula = tuple[str, Callable[[float, float], float]]
-"""The column that a value is made of, and how: from what it holds and the bucket's seconds."""
-
-
-def _times(factor: float) -> Callable[[float, float], float]:
-    return lambda number, _: number * factor
-
-
-def _per(seconds: float) -> Callable[[float, float], float]:
-    return lambda number, bucket: number * seconds / bucket
-
-
-_CALLS: Final[Mapping[str, Formula]] = {
-    "average_response_time": ("average", _times(1000)),
-    "min_response_time": ("minimum", _times(1000)),
-    "max_response_time": ("maximum", _times(1000)),
-    "calls_per_minute": ("calls", _per(60)),
-    "call_count": ("calls", _times(1)),
-}
-_FAMILIES: Final[tuple[tuple[re.Pattern[str], Mapping[str, Formula]], ...]] = tuple(
-    (re.compile(pattern, re.DOTALL), values)
-    for pattern, values in {
-        "Apdex.*": {name: ("apdex", _times(1)) for name in ("score", "s", "t", "f", "count")},
-        "Errors/.*": {"error_count": ("calls", _times(1)), "errors_per_minute": ("calls", _per(60))},
-        "Memory/.*": {
-            "used_mb_by_host": ("average", _times(1)),
-            "min_used_mb": ("minimum", _times(1)),
-            "max_used_mb": ("maximum", _times(1)),
-        },
-        # Of a minute's CPU seconds: a timeslice is kept for a minute.
-        "CPU/User Time": {
-            "percent": ("total", _per(100)),
-            "min_percent": ("minimum", _times(100 / _MINUTE)),
-            "max_percent": ("maximum", _times(100 / _MINUTE)),
-        },
-        "CPU/.*": {"percent": ("average", _times(100))},
-        "Datastore/.*": {name: value for name, value in _CALLS.items() if name != "min_response_time"},
-        "External/.*": {
-            name: value
-            for name, value in _CALLS.items()
-            if name not in ("min_response_time", "max_response_time")
-        },
-        "Custom/.*": {
-            "average_value": ("average", _times(1)),
-            "min_value": ("minimum", _times(1)),
-            "max_value": ("maximum", _times(1)),
-            "total_value": ("total", _times(1)),
-            "call_count": ("calls", _times(1)),
-        },
-        ".*": _CALLS,
-    }.items()
-)
-"""The values of a metric, by its name: NerdGraph names metrics alone, where REST v2 names their values too.
-
-How each is made is the vendor's table in apis/rest-api-v2/migrate-to-nrql; the lowest and highest memory and CPU, which
-that does not have, are made in the same way.
-"""
-
+_YEAR_2000: Final = 946_684_800
+_YEAR_2100: Final = 4_102_444_800
 _MEANS: Final[Mapping[str, Means]] = {
     "TOO_MANY_REQUESTS": "throttled",
     "UNAUTHORIZED": "key_refused",
@@ -204,7 +123,7 @@ class NerdGraph(Vendor):
 
     def check_resolution(self, resolution_seconds: int) -> None:
         """Whole minutes; a ConfigurationError for anything else."""
-        if resolution_seconds < _MINUTE or resolution_seconds % _MINUTE:
+        if resolution_seconds < MINUTE or resolution_seconds % MINUTE:
             raise ConfigurationError(
                 f"resolution {resolution_seconds} s cannot be had: New Relic keeps data by the minute; "
                 "take a multiple of 60, like 1800"
@@ -220,11 +139,11 @@ class NerdGraph(Vendor):
 
     def counts(self, request: Request) -> Mapping[str, int]:
         """Its queries of NRQL."""
-        return {"queries": len(_Document.of(request).queries) if request.endpoint == "nrql" else 0}
+        return {"queries": len(Document.of(request).queries) if request.endpoint == "nrql" else 0}
 
     def probe(self) -> Request:
         """Whose key it is."""
-        return Request.json(_PATH, {"query": "{actor{user{id}}}"}, "user")
+        return Request.json(PATH, {"query": "{actor{user{id}}}"}, "user")
 
     def troops(self, day: Window) -> PlannedRequest:  # noqa: ARG002  the search knows only the present
         """All applications of the account."""
@@ -234,26 +153,26 @@ class NerdGraph(Vendor):
         search = f"domain = 'APM' AND type = 'APPLICATION' AND accountId = {self._account}"
         # A search of an account that the key does not reach is empty; asking for the account itself is refused.
         variables = {"account": int(self._account), "search": search, "cursor": cursor}
-        return Request.json(_PATH, {"query": _SEARCH, "variables": variables}, "entity_search")
+        return Request.json(PATH, {"query": _SEARCH, "variables": variables}, "entity_search")
 
     def warriors(self, troop_id: str, day: Window) -> PlannedRequest:
         """The agents that reported in the day, by their instance ids, with their metrics."""
-        return PlannedRequest(self._list(troop_id, (), _whole_minutes(day)), (Leaf("warriors"),))
+        return PlannedRequest(self._list(troop_id, (), whole_minutes(day)), (Leaf("warriors"),))
 
     def data_groups(self, troop_id: str, warrior_id: str, day: Window) -> PlannedRequest:
         """The metrics of one agent."""
         return PlannedRequest(
-            self._list(troop_id, (warrior_id,), _whole_minutes(day)), (_list_leaf(warrior_id),)
+            self._list(troop_id, (warrior_id,), whole_minutes(day)), (list_leaf(warrior_id),)
         )
 
     def data_groups_of(self, troop_id: str, warrior_ids: Sequence[str], day: Window) -> list[PlannedRequest]:
         """The metrics of all agents, by the query that lists the agents."""
         return [
-            PlannedRequest(self._list(troop_id, (), _whole_minutes(day)), tuple(map(_list_leaf, warrior_ids)))
+            PlannedRequest(self._list(troop_id, (), whole_minutes(day)), tuple(map(list_leaf, warrior_ids)))
         ]
 
     def _list(self, troop_id: str, warriors: tuple[str, ...], window: Window) -> Request:
-        return _Document.new(self._account, [_Query(troop_id, warriors, (), window)]).request
+        return Document.new(self._account, [Query(troop_id, warriors, (), window)]).request
 
     def performance_data(
         self,
@@ -281,32 +200,32 @@ class NerdGraph(Vendor):
             if wanted:
                 alike.setdefault(wanted, []).append(warrior_id)
         queries = [
-            _Query(troop_id, warriors, tuple(group.name for group in some), window, resolution_seconds)
-            for window in _cut(day, resolution_seconds)
+            Query(troop_id, warriors, tuple(group.name for group in some), window, resolution_seconds)
+            for window in cut(day, resolution_seconds)
             for shared, of_them in alike.items()
-            for warriors, some in _batches(of_them, shared, window, resolution_seconds)
+            for warriors, some in batches(of_them, shared, window, resolution_seconds)
         ]
         values = {name: group.value_names for all_of in alike for group in all_of for name in (group.name,)}
-        return [self._planned(some, values) for some in _in_documents(queries)]
+        return [self._planned(some, values) for some in in_documents(queries)]
 
-    def _planned(self, queries: Sequence[_Query], values: Mapping[str, tuple[str, ...]]) -> PlannedRequest:
+    def _planned(self, queries: Sequence[Query], values: Mapping[str, tuple[str, ...]]) -> PlannedRequest:
         names = dict.fromkeys(
             name for query in queries for metric in query.metrics for name in values[metric]
         )
-        return _Document.new(self._account, queries, tuple(names)).planned
+        return Document.new(self._account, queries, tuple(names)).planned
 
     def part(self, planned: PlannedRequest, leaves: Collection[str]) -> PlannedRequest:
         """The queries of a document that ask for some leaves."""
         wanted = tuple(leaf for leaf in planned.leaves if leaf.key in set(leaves))
-        document = _Document.of(planned.request)
-        queries = {alias: query for alias, query in document.queries.items() if _leaves_of(query, wanted)}
+        document = Document.of(planned.request)
+        queries = {alias: query for alias, query in document.queries.items() if leaves_of(query, wanted)}
         return PlannedRequest(replace(document, queries=queries).request, wanted)
 
     def split(self, planned: PlannedRequest) -> list[PlannedRequest]:
         """Halves: by queries, else by metrics, else by agents, else by time."""
         if planned.request.endpoint != "nrql":
             return []
-        document = _Document.of(planned.request)
+        document = Document.of(planned.request)
         if len(document.queries) > 1:
             halves = [
                 {alias: document.queries[alias] for alias in half} for half in halved(tuple(document.queries))
@@ -322,24 +241,26 @@ class NerdGraph(Vendor):
         Raises:
             VendorProtocolError: It is no answer to a document, or without the part that holds the records.
         """
+        if asset == "performance_data" and (plain := _Plain.read(planned, response)):
+            return Parsed(plain.columns(), incomplete=plain.misfit)
         content = read_object(response)
         errors = list(_errors(content))
         if asset == "troops":
             return self._entities(content, errors, planned)
-        document = _Document.of(planned.request)
+        document = Document.of(planned.request)
         parsed = Parsed()
-        rows: list[tuple[_Query, list[Any]]] = []
+        rows: list[tuple[Query, list[Any]]] = []
         for alias, query in document.queries.items():
             failure = _failure_of(alias, content, errors)
             found = _at(content, "data", "actor", "account", alias, "results")
             if failure is None and not isinstance(found, list):
                 failure = ("failed", f"{alias} has no results")
             if failure is None:
-                failure = query.too_large(found)
+                failure = _too_large(query, found)
             if failure is None:
                 rows.append((query, found))
             else:
-                keys = tuple(leaf.key for leaf in _leaves_of(query, planned.leaves))
+                keys = tuple(leaf.key for leaf in leaves_of(query, planned.leaves))
                 parsed.failures.append(Failure(keys, *failure))
         if asset == "performance_data":
             _Rows(parsed, document.values).read(rows, planned)
@@ -348,6 +269,12 @@ class NerdGraph(Vendor):
         else:
             _data_groups(parsed, rows)
         return parsed
+
+    def judge(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
+        """As :meth:`parse`, but without columns for an answer in which nothing is odd."""
+        if asset == "performance_data" and (plain := _Plain.read(planned, response)):
+            return Parsed(incomplete=plain.misfit)
+        return self.parse(asset, planned, response)
 
     def _entities(
         self, content: Mapping[str, Any], errors: Sequence[_Error], planned: PlannedRequest
@@ -385,239 +312,6 @@ class NerdGraph(Vendor):
                 raise VendorProtocolError("nextCursor is no text")
             parsed.next = self._search(cursor)
         return parsed
-
-
-# Documents and queries
-
-
-@dataclass(frozen=True)
-class _Query:
-    """One query of NRQL, from its text and to it.
-
-    Attributes:
-        warriors: Agents by their instance ids; empty for all.
-        metrics: Names; empty where they are what is asked for.
-        step: Seconds of a bucket; 0 where metrics are asked for.
-    """
-
-    troop_id: str
-    warriors: tuple[str, ...]
-    metrics: tuple[str, ...]
-    window: Window
-    step: int = 0
-
-    @property
-    def text(self) -> str:
-        where = f"appId = {_quoted(self.troop_id)}"
-        for attribute, names in (("realAgentId", self.warriors), ("metricTimesliceName", self.metrics)):
-            where += f" AND {attribute} IN ({','.join(map(_quoted, names))})" if names else ""
-        start, end = (int(edge.timestamp()) * 1000 for edge in (self.window.start, self.window.end))
-        if self.step:
-            select, facet = self._select, "realAgentId, metricTimesliceName"
-        else:
-            select, facet = f"uniques(metricTimesliceName, {MOST_NAMES}) AS names", "realAgentId, host"
-        buckets = f" TIMESERIES {self.step} seconds" if self.step else ""
-        return (
-            f"SELECT {select} FROM Metric WHERE {where} AND {_VALUE} IS NOT NULL FACET {facet} LIMIT MAX "
-            f"SINCE {start} UNTIL {end}{buckets}"
-        )
-
-    @property
-    def _select(self) -> str:
-        """The columns of which the values of these metrics are made."""
-        needed = {column for metric in self.metrics for column, _ in _formulas(metric).values()} | {"calls"}
-        return ", ".join(f"{function} AS {name}" for name, function in _COLUMNS.items() if name in needed)
-
-    @classmethod
-    def read(cls, text: str) -> Self:
-        found = _BODY.fullmatch(text)
-        if found is None:
-            raise VendorProtocolError(f"a query that was kept cannot be read: {text[:200]!r}")
-        names = [
-            tuple(_ESCAPED.sub(r"\1", each) for each in _TEXT.findall(found[part] or ""))
-            for part in ("troop", "warriors", "metrics")
-        ]
-        window = Window(*(instant(int(found[edge]) // 1000) for edge in ("start", "end")))
-        return cls(names[0][0], names[1], names[2], window, int(found["step"] or 0))
-
-    @property
-    def rows(self) -> int:
-        """At most so many rows answer it."""
-        return len(self.warriors) * len(self.metrics) * int(self.window.seconds) // max(1, self.step)
-
-    def halves(self, leaves: Sequence[Leaf]) -> list[_Query]:
-        """Two queries in its place; none where it cannot be divided."""
-        if not self.step:
-            warriors = tuple(leaf.warrior_id for leaf in leaves if leaf.warrior_id)
-            if len(warriors) > 1:
-                return [replace(self, warriors=half) for half in halved(warriors)]
-            halves = [] if warriors else halved_window(self.window, _MINUTE)
-            return [replace(self, window=half) for half in halves]
-        if len(self.metrics) > 1:
-            return [replace(self, metrics=half) for half in halved(self.metrics)]
-        if len(self.warriors) > 1:
-            return [replace(self, warriors=half) for half in halved(self.warriors)]
-        return [replace(self, window=half) for half in halved_window(self.window, self.step)]
-
-    def too_large(self, rows: Sequence[Any]) -> tuple[Means, str] | None:
-        """Whether so much came that more may have been left out."""
-        if len(rows) >= MOST_FACETS:
-            facets = {str(row.get("facet")) for row in rows if isinstance(row, dict)}
-            if len(facets) >= MOST_FACETS:
-                return "too_large", f"there are {MOST_FACETS} facets, which is where the rest is left out"
-        if not self.step:
-            for row in rows:
-                names = row.get("names") if isinstance(row, dict) else None
-                if isinstance(names, list) and len(names) >= MOST_NAMES:
-                    return (
-                        "too_large",
-                        f"an agent has {MOST_NAMES} metrics, which is where the rest is left out",
-                    )
-        return None
-
-
-@dataclass(frozen=True)
-class _Document:
-    """A document of queries.
-
-    Attributes:
-        queries: By alias. A part of a document has the aliases of the whole, so that it reads the answer to that.
-        values: Names of the values that are wanted, where they are asked for; a comment of the document.
-    """
-
-    account: str
-    queries: Mapping[str, _Query]
-    values: tuple[str, ...] = ()
-
-    @classmethod
-    def new(cls, account: str, queries: Sequence[_Query], values: tuple[str, ...] = ()) -> Self:
-        return cls(account, {f"q{number}": query for number, query in enumerate(queries)}, values)
-
-    @property
-    def request(self) -> Request:
-        declared = "".join(f",${alias}:Nrql!" for alias in self.queries)
-        fields = " ".join(f"{alias}:nrql(query:${alias}){{results}}" for alias in self.queries)
-        text = f"query($account:Int!{declared}){{actor{{account(id:$account){{{fields}}}}}}}"
-        variables: dict[str, object] = {alias: query.text for alias, query in self.queries.items()}
-        variables["account"] = int(self.account or 0)
-        if self.values:
-            text = f"# values: {json.dumps(self.values)}\n{text}"
-        return Request.json(_PATH, {"query": text, "variables": variables}, "nrql")
-
-    @property
-    def planned(self) -> PlannedRequest:
-        """With the leaves that it answers, where it asks for data."""
-        leaves = (
-            data_leaf(warrior, metric, query.window)
-            for query in self.queries.values()
-            for warrior in query.warriors
-            for metric in query.metrics
-        )
-        return PlannedRequest(self.request, tuple(leaves))
-
-    def planned_of(self, planned: PlannedRequest) -> PlannedRequest:
-        """With those leaves of a larger request that it answers."""
-        kept = {leaf.key for query in self.queries.values() for leaf in _leaves_of(query, planned.leaves)}
-        return PlannedRequest(self.request, tuple(leaf for leaf in planned.leaves if leaf.key in kept))
-
-    @classmethod
-    def of(cls, request: Request) -> Self:
-        return cls(*_read_document(request.body))
-
-
-@lru_cache(maxsize=64)
-def _read_document(body: str) -> tuple[str, Mapping[str, _Query], tuple[str, ...]]:
-    content = json.loads(body)
-    variables: dict[str, Any] = content["variables"]
-    account = variables.pop("account")
-    first, newline, _ = content["query"].partition("\n")
-    values = tuple(json.loads(first.removeprefix("# values: "))) if newline else ()
-    return str(account), {alias: _Query.read(text) for alias, text in variables.items()}, values
-
-
-def _leaves_of(query: _Query, leaves: Iterable[Leaf]) -> list[Leaf]:
-    """The leaves that a query asks for, in whole or in part; of a list for all agents, all."""
-    if not query.step:
-        return [leaf for leaf in leaves if not query.warriors or leaf.warrior_id in query.warriors]
-    warriors, metrics = set(query.warriors), set(query.metrics)
-    return [
-        leaf
-        for leaf in leaves
-        if leaf.warrior_id in warriors
-        and leaf.data_group in metrics
-        and leaf.window is not None
-        and leaf.window.start <= query.window.start
-        and query.window.end <= leaf.window.end
-    ]
-
-
-def _list_leaf(warrior_id: str) -> Leaf:
-    return Leaf(warrior_id, warrior_id=warrior_id)
-
-
-def _quoted(text: str) -> str:
-    """A string literal of NRQL."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _whole_minutes(day: Window) -> Window:
-    first = int(day.start.timestamp()) // _MINUTE * _MINUTE
-    return Window(instant(first), instant(ceil(day.end.timestamp() / _MINUTE) * _MINUTE))
-
-
-def _cut(day: Window, step: int) -> list[Window]:
-    """The day in ranges of whole buckets, which lie on multiples of their length in UTC."""
-    first = ceil(day.start.timestamp() / step) * step
-    last = max(ceil(day.end.timestamp() / step) * step, first + step)
-    longest = MOST_BUCKETS * step
-    # Whole hours where that is possible: a range is snapped to the aggregation that is read.
-    longest = max(longest // 3600 * 3600 // step, 1) * step
-    edges = ((edge, min(edge + longest, last)) for edge in range(first, last, longest))
-    return [Window(instant(start), instant(end)) for start, end in edges]
-
-
-def _batches(
-    warriors: Sequence[str], groups: Sequence[DataGroup], window: Window, step: int
-) -> Iterator[tuple[tuple[str, ...], list[DataGroup]]]:
-    """Agents times metrics, cut where a query would have too many rows or grow too long."""
-    buckets = int(window.seconds) // step
-    facets = max(1, min(MOST_ROWS // buckets, MOST_FACETS - 1))
-    room = MOST_CHARACTERS - 700
-    batch: list[DataGroup] = []
-    batches: list[tuple[list[DataGroup], int]] = []
-    used = 0
-    for group in groups:
-        length = len(_quoted(group.name)) + 1
-        if batch and (used + length > room * 3 // 4 or len(batch) == facets):
-            batches.append((batch, used))
-            batch, used = [], 0
-        batch.append(group)
-        used += length
-    batches.append((batch, used))
-    for batch, used in batches:
-        some: list[str] = []
-        length = used
-        for warrior in warriors:
-            longer = len(_quoted(warrior)) + 1
-            if some and (length + longer > room or (len(some) + 1) * len(batch) > facets):
-                yield tuple(some), batch
-                some, length = [], used
-            some.append(warrior)
-            length += longer
-        yield tuple(some), batch
-
-
-def _in_documents(queries: Iterable[_Query]) -> Iterator[list[_Query]]:
-    some: list[_Query] = []
-    rows = 0
-    for query in queries:
-        if some and (len(some) == MOST_QUERIES or rows + query.rows > MOST_ROWS_OF_DOCUMENT):
-            yield some
-            some, rows = [], 0
-        some.append(query)
-        rows += query.rows
-    if some:
-        yield some
 
 
 # Answers
@@ -658,15 +352,24 @@ def _failure_of(alias: str, content: Mapping[str, Any], errors: Iterable[_Error]
     return None
 
 
+def _too_large(query: Query, rows: Sequence[Any]) -> tuple[Means, str] | None:
+    """Whether so much came that more may have been left out."""
+    if len(rows) >= MOST_FACETS:
+        facets = {str(row.get("facet")) for row in rows if isinstance(row, dict)}
+        if len(facets) >= MOST_FACETS:
+            return "too_large", f"there are {MOST_FACETS} facets, which is where the rest is left out"
+    if not query.step:
+        for row in rows:
+            names = row.get("names") if isinstance(row, dict) else None
+            if isinstance(names, list) and len(names) >= MOST_NAMES:
+                return "too_large", f"an agent has {MOST_NAMES} metrics, which is where the rest is left out"
+    return None
+
+
 def _at(content: object, *path: str) -> Any:
     for name in path:
         content = content.get(name) if isinstance(content, dict) else None
     return content
-
-
-def _formulas(metric: str) -> Mapping[str, Formula]:
-    """How the values of a metric are made."""
-    return next(values for pattern, values in _FAMILIES if pattern.fullmatch(metric))
 
 
 def _facet(row: object) -> tuple[str, str] | None:
@@ -676,7 +379,7 @@ def _facet(row: object) -> tuple[str, str] | None:
     return None
 
 
-def _warriors(parsed: Parsed, rows: Iterable[tuple[_Query, list[Any]]]) -> None:
+def _warriors(parsed: Parsed, rows: Iterable[tuple[Query, list[Any]]]) -> None:
     hosts: dict[str, str] = {}
     for _, found in rows:
         for row in found:
@@ -691,7 +394,7 @@ def _warriors(parsed: Parsed, rows: Iterable[tuple[_Query, list[Any]]]) -> None:
     }
 
 
-def _data_groups(parsed: Parsed, rows: Iterable[tuple[_Query, list[Any]]]) -> None:
+def _data_groups(parsed: Parsed, rows: Iterable[tuple[Query, list[Any]]]) -> None:
     """The metrics of all agents that a list names, also of those that a filter leaves out: it may take them later."""
     found: dict[str, dict[str, list[str]]] = {}
     for _, of_query in rows:
@@ -704,28 +407,214 @@ def _data_groups(parsed: Parsed, rows: Iterable[tuple[_Query, list[Any]]]) -> No
                 if not is_name(name):
                     parsed.reject("a metric's name is no text", {"facet": list(facet), "name": name})
                 else:
-                    found.setdefault(facet[0], {})[name] = list(_formulas(name))
+                    found.setdefault(facet[0], {})[name] = list(formulas(name))
     columns = [group_columns(warrior, names) for warrior, names in found.items()]
     parsed.columns = {
         name: [value for each in columns for value in each[name]] for name in group_columns("", {})
     }
 
 
+class _Apdex(msgspec.Struct, gc=False):
+    score: float | None = None
+    s: float | None = None
+    t: float | None = None
+    f: float | None = None
+    count: float | None = None
+
+
+class _Bucket(msgspec.Struct, gc=False):
+    facet: tuple[str, str]
+    start: int = msgspec.field(name="beginTimeSeconds")
+    end: int = msgspec.field(name="endTimeSeconds")
+    calls: float | None = None
+    total: float | None = None
+    average: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    exclusive: float | None = None
+    apdex: _Apdex | None = None
+
+
+class _Results(msgspec.Struct):
+    results: list[_Bucket]
+
+
+class _Account(msgspec.Struct):
+    account: dict[str, _Results]
+
+
+class _Actor(msgspec.Struct):
+    actor: _Account
+
+
+class _Answer(msgspec.Struct):
+    """An answer to queries for data; what msgspec reads of it, ``json`` reads in the same way."""
+
+    data: _Actor
+    errors: Any = None
+
+
+_ANSWER: Final = msgspec.json.Decoder(_Answer)
+
+
+class _Values:
+    """The values of each metric that are wanted, with how they are made."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._wanted = set(names)
+        self._made: dict[str, list[tuple[str, Formula]]] = {}
+
+    def of(self, metric: str) -> list[tuple[str, Formula]]:
+        if metric not in self._made:
+            made = formulas(metric).items()
+            self._made[metric] = [(name, formula) for name, formula in made if name in self._wanted]
+        return self._made[metric]
+
+
+class _PlainRows:
+    """The rows of a query, all of metrics that were asked for, each with sound times.
+
+    Attributes:
+        edges: Start and end of each row's bucket, UNIX seconds.
+        kept: Which rows are of a bucket in which their agent was there.
+    """
+
+    def __init__(self, query: Query, buckets: list[_Bucket]) -> None:
+        self.query = query
+        self.buckets = buckets
+        starts, ends = [bucket.start for bucket in buckets], [bucket.end for bucket in buckets]
+        self.edges = np.array([starts, ends], np.int64).T
+        self.kept = np.ones(len(buckets), bool)
+        self.facets: list[tuple[tuple[str, str], slice]] = []
+        """Of rows that follow each other."""
+        at = 0
+        for facet, run in groupby([bucket.facet for bucket in buckets]):
+            until = at + sum(1 for _ in run)
+            self.facets.append((facet, slice(at, until)))
+            at = until
+
+    def are_sound(self, asked: set[tuple[str, str]]) -> bool:
+        starts, ends = self.edges.T
+        sound = (starts >= _YEAR_2000) & (starts < ends) & (ends < _YEAR_2100)
+        return bool(sound.all()) and asked.issuperset(facet for facet, _ in self.facets)
+
+    def misfit(self) -> str:
+        window = self.query.window
+        first, last = (int(edge.timestamp()) for edge in (window.start, window.end))
+        edges = {(bucket.start, bucket.end) for bucket in compress(self.buckets, self.kept)}
+        return _misfit(edges, first, last, self.query.step)
+
+    def read(self, values: _Values) -> Iterator[tuple[Run, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Runs, each with its values and weights, a line for each bucket; NaN stands for null."""
+        for (warrior, metric), run in self.facets:
+            kept = self.kept[run]
+            buckets = list(compress(self.buckets[run], kept)) if not kept.all() else self.buckets[run]
+            edges = self.edges[run][kept]
+            seconds = edges[:, 1] - edges[:, 0]
+            wanted = values.of(metric)
+            numbers = np.empty((len(buckets), len(wanted)))
+            weights = np.full_like(numbers, np.nan)
+            for place, (name, (column, make)) in enumerate(wanted):
+                with np.errstate(over="ignore"):
+                    numbers[:, place] = make(_numbers(buckets, column, name), seconds)
+                if name.startswith("average_"):
+                    weights[:, place] = _numbers(buckets, "calls", name)
+            names = tuple(name for name, _ in wanted)
+            yield Run(warrior, metric, names, edges * 1_000_000), numbers.ravel(), weights.ravel()
+
+
+def _numbers(buckets: Sequence[_Bucket], column: str, name: str) -> np.ndarray[Any, Any]:
+    """What a column holds of a value; NaN where it is null."""
+    if column == "apdex":
+        found = [getattr(bucket.apdex, name, None) for bucket in buckets]
+    else:
+        found = list(map(attrgetter(column), buckets))
+    return np.array(found, np.float64)
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """An answer to queries for data in which nothing is odd: all of them answered, and nothing to put aside.
+
+    It says what :class:`_Rows` would say of it, which reads all others.
+
+    Attributes:
+        misfit: In which way buckets are not those that were asked for.
+    """
+
+    values: _Values
+    rows: list[_PlainRows]
+    misfit: str
+
+    @classmethod
+    def read(cls, planned: PlannedRequest, response: Response) -> Self | None:
+        """All of an answer but its columns; None where something is odd."""
+        body = json_body(response)
+        try:
+            body.decode()  # also what is in no field of ours
+            answer = _ANSWER.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        document, account = Document.of(planned.request), answer.data.actor.account
+        if answer.errors or not document.queries.keys() <= account.keys():
+            return None
+        asked = {(leaf.warrior_id, leaf.data_group) for leaf in planned.leaves}
+        found: list[_PlainRows] = []
+        for alias, query in document.queries.items():
+            try:
+                rows = _PlainRows(query, account[alias].results)
+            except OverflowError:
+                return None
+            if len(rows.facets) >= MOST_FACETS or not rows.are_sound(asked):
+                return None
+            found.append(rows)
+        _leave_out_who_was_away(found, asked)
+        misfits = (rows.misfit() for rows in found)
+        return cls(_Values(document.values), found, next(filter(None, misfits), ""))
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of its rows."""
+        read = [each for rows in self.rows for each in rows.read(self.values)]
+        numbers = np.concatenate([np.empty(0), *(each for _, each, _ in read)])
+        weights = np.concatenate([np.empty(0), *(each for _, _, each in read)])
+        return columns([run for run, _, _ in read], numbers, weights)
+
+
+def _judged(asked: Iterable[tuple[str, str]]) -> set[str]:
+    """Agents that have no rows of a bucket in which none of their metrics has a call.
+
+    Errors alone do not tell whether an agent was there: it may have had none.
+    """
+    return {warrior for warrior, metric in asked if not metric.startswith("Errors/")}
+
+
+def _leave_out_who_was_away(found: list[_PlainRows], asked: Iterable[tuple[str, str]]) -> None:
+    if all(bucket.calls for rows in found for bucket in rows.buckets):
+        return
+    alive = {(bucket.facet[0], bucket.start) for rows in found for bucket in rows.buckets if bucket.calls}
+    judged = _judged(asked)
+    for rows in found:
+        there = (
+            (bucket.facet[0], bucket.start) in alive or bucket.facet[0] not in judged
+            for bucket in rows.buckets
+        )
+        rows.kept = np.fromiter(there, bool, len(rows.buckets))
+
+
 class _Rows:
-    """Reads rows of buckets into columns."""
+    """Reads any rows of buckets into columns, one at a time."""
 
     def __init__(self, parsed: Parsed, values: Iterable[str]) -> None:
         self._parsed = parsed
-        self._wanted = set(values)
+        self._values = _Values(values)
         self._columns: dict[str, list[object]] = {
             name: []
             for name in (
                 "warrior_id", "data_group", "value_name", "timeslice_start", "timeslice_end", "value", "weight"
             )
         }  # fmt: skip
-        self._made: dict[str, list[tuple[str, Formula]]] = {}
 
-    def read(self, rows: Sequence[tuple[_Query, list[Any]]], planned: PlannedRequest) -> None:
+    def read(self, rows: Sequence[tuple[Query, list[Any]]], planned: PlannedRequest) -> None:
         asked = {(leaf.warrior_id, leaf.data_group) for leaf in planned.leaves}
         alive = {
             (facet[0], row.get("beginTimeSeconds"))
@@ -733,8 +622,7 @@ class _Rows:
             for row in found
             if (facet := _facet(row)) is not None and row.get("calls")
         }
-        # Errors alone do not tell whether an agent was there: it may have had none.
-        judged = {warrior for warrior, metric in asked if not metric.startswith("Errors/")}
+        judged = _judged(asked)
         for query, found in rows:
             first, last = (int(edge.timestamp()) for edge in (query.window.start, query.window.end))
             edges: set[tuple[int, int]] = set()
@@ -756,16 +644,16 @@ class _Rows:
             return set()
         calls = row.get("calls")
         made: list[tuple[str, float | None]] = []
-        for name, (column, make) in self._values_of(metric):
+        for name, (column, make) in self._values.of(metric):
             number = row.get(column)
             if column == "apdex" and isinstance(number, dict):
                 number = number.get(name)
             if number is None:
                 made.append((name, None))
-            elif isinstance(number, bool) or not isinstance(number, int | float) or not isfinite(number):
+            elif (finite := _finite(number)) is None:
                 self._parsed.reject(f"{column} is no finite number", row)
             else:
-                made.append((name, make(float(number), end - start)))
+                made.append((name, make(finite, end - start)))
         columns = self._columns
         count = len(made)
         columns["warrior_id"] += [warrior] * count
@@ -774,19 +662,21 @@ class _Rows:
         columns["timeslice_start"] += [start * 1_000_000] * count
         columns["timeslice_end"] += [end * 1_000_000] * count
         columns["value"] += [value for _, value in made]
-        weight = float(calls) if isinstance(calls, int | float) and not isinstance(calls, bool) else None
+        weight = _finite(calls)
         columns["weight"] += [weight if name.startswith("average_") else None for name, _ in made]
         return {(start, end)}
 
-    def _values_of(self, metric: str) -> list[tuple[str, Formula]]:
-        if metric not in self._made:
-            formulas = _formulas(metric).items()
-            self._made[metric] = [(name, made) for name, made in formulas if name in self._wanted]
-        return self._made[metric]
+
+def _finite(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    with suppress(OverflowError):
+        return float(value) if isfinite(value) else None
+    return None
 
 
 def _is_second(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 946_684_800 <= value < 4_102_444_800
+    return isinstance(value, int) and not isinstance(value, bool) and _YEAR_2000 <= value < _YEAR_2100
 
 
 def _misfit(edges: set[tuple[int, int]], first: int, last: int, step: int) -> str:

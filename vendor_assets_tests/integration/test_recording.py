@@ -15,11 +15,12 @@ import pytest
 
 from vendor_assets import vendors
 from vendor_assets.cli import main
-from vendor_assets.cli.record import _kept
+from vendor_assets.cli.record import _kept, _vocabulary
 from vendor_assets.days import day_window, parse_time_zone
 from vendor_assets.vendors.base import Asset, Parsed, PlannedRequest, Response
 from vendor_assets.vendors.cases import check_cases
 from vendor_assets.vendors.disguise import WORD, Disguise
+from vendor_assets.vendors.nerdgraph import NerdGraph
 from vendor_assets.vendors.new_relic import NewRelic
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.prometheus import prometheus, require_prometheus
@@ -100,6 +101,11 @@ def test_the_embedded_vendors_answers_become_cases_without_its_names(tmp_path: P
     }
     if kind == "new_relic":
         assert len(lists[0]["pages"]) == 3
+
+
+def test_words_of_a_dialect_stay_in_whichever_module_it_has_them() -> None:
+    """NerdGraph's fields are in one module, the columns that its queries name in another."""
+    assert {"beginTimeSeconds", "exclusive"} <= _vocabulary(NerdGraph("1234567"))
 
 
 def test_a_real_prometheus_answers_become_cases(tmp_path: Path) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vendor_assets import vendors
 from vendor_assets.days import Window, day_window, parse_time_zone
-from vendor_assets.errors import ConfigurationError
+from vendor_assets.errors import ConfigurationError, VendorProtocolError
 from vendor_assets.vendors.base import DataGroup, Parsed, PlannedRequest, Response
-from vendor_assets.vendors.nerdgraph import MOST_BUCKETS, MOST_FACETS, MOST_NAMES, MOST_QUERIES, NerdGraph
+from vendor_assets.vendors.nerdgraph import NerdGraph, _Plain
+from vendor_assets.vendors.nrql import MOST_BUCKETS, MOST_FACETS, MOST_NAMES, MOST_QUERIES, Document
 
 VENDOR = NerdGraph("1234567")
 DAY = day_window(datetime(2026, 11, 20, tzinfo=UTC).date(), parse_time_zone("UTC"))
@@ -247,6 +252,156 @@ def test_odd_rows_go_to_quarantine(asset: Any, results: Any) -> None:
     parsed: Parsed = VENDOR.parse(asset, planned, answer(content))
     assert len(parsed.failures) == isinstance(results, str)
     assert len(parsed.rejected) == (0 if isinstance(results, str) else len(results))
+
+
+ASKED = {
+    "w": [
+        DataGroup("Http", ("average_response_time", "max_response_time", "calls_per_minute", "call_count")),
+        DataGroup("Apdex", ("score", "s", "t", "f", "count")),
+        DataGroup("Errors/all", ("error_count",)),
+    ],
+    "v": [DataGroup("CPU/User Time", ("percent", "max_percent")), DataGroup("Unwanted", ("call_count",))],
+    "e": [DataGroup("Errors/all", ("error_count", "errors_per_minute"))],
+}
+FACETS = [(warrior, group.name) for warrior, groups in ASKED.items() for group in groups]
+APDEX = {"score": 0.5, "s": 1, "t": 0, "f": 1, "count": 2}
+_ODD_ROWS: list[dict[str, Any]] = [
+    *(
+        {"facet": facet}
+        for facet in (["w"], ["w", "Other"], ["w", ""], "w", None, ["w", 1], ["w", "\ud800"], [])
+    ),
+    *({"beginTimeSeconds": time} for time in (None, True, 1.5, "x", 10**30, 5, 4_102_444_800)),
+    *({"endTimeSeconds": time} for time in (None, 0, int(DAY.start.timestamp()), float(DAY.end.timestamp()))),
+    *({"calls": number} for number in (None, 0, True, "1", math.nan, math.inf, 10**400, -1, 2**70)),
+    *({"average": number} for number in (None, 0, True, "1", [], math.nan, -math.inf, 10**400, 1e308)),
+    *(
+        {"apdex": each}
+        for each in (None, {}, 0.5, [], {"score": "x"}, {"s": None, "new": 1}, {"f": math.nan})
+    ),
+    {"unknown": "\ud800"},
+    {"unknown": {"deep": [1]}, "average": None},
+]
+_ODD_DOCUMENTS: list[dict[str, Any]] = [
+    *({"errors": each} for each in ([], None, [error("TIMEOUT", "q0")], "no", [{"message": 1}], {})),
+    *(
+        {"data": each}
+        for each in (None, {}, {"actor": None}, {"actor": {"account": None}}, {"actor": {"account": {}}})
+    ),
+    *(
+        {"data": {"actor": {"account": {"q0": each}}}}
+        for each in (None, {}, {"results": None}, {"results": []})
+    ),
+    {"extensions": {}},
+]
+
+
+def _rows(*odd: dict[str, Any]) -> list[dict[str, Any]]:
+    """Two buckets of each facet, and as many more as there are oddities."""
+    plain = [
+        row(
+            *facet,
+            DAY.start + timedelta(seconds=1800 * at),
+            calls=2 - at,
+            average=0.1,
+            maximum=1,
+            total=3,
+            apdex=APDEX,
+        )
+        for facet in FACETS
+        for at in range(2)
+    ]
+    return [*plain, *(plain[0] | each for each in odd)]
+
+
+def _is_read_alike(body: bytes) -> None:
+    """The quick reading says what the thorough one says: rows, refusals, and on arrival the verdict."""
+    (planned,) = VENDOR.performance_data_of("7", ASKED, DAY, 1800)
+    response = Response(200, {"content-type": "application/json"}, body, DAY.end)
+
+    def said(read: Callable[..., Parsed], *, rows: bool = True) -> str:
+        try:
+            parsed = read("performance_data", planned, response)
+        except VendorProtocolError as refused:
+            return f"refused: {refused}"
+        if not rows:
+            return repr((parsed.incomplete, parsed.failures))
+        return repr(replace(parsed, columns=parsed.lists()))
+
+    def thorough(*asked: Any) -> Parsed:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_Plain, "read", lambda *_: None)
+            return VENDOR.parse(*asked)
+
+    assert said(VENDOR.parse) == said(thorough)
+    assert said(VENDOR.judge, rows=False) == said(thorough, rows=False)
+
+
+def _document(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """An answer with the rows of each query: those of its agents and metrics, and what is of none in the first."""
+    (planned,) = VENDOR.performance_data_of("7", ASKED, DAY, 1800)
+    queries = Document.of(planned.request).queries
+    found: dict[str, Any] = {alias: {"results": []} for alias in queries}
+    for each in rows:
+        facet = each.get("facet")
+        mine = [
+            alias
+            for alias, query in queries.items()
+            if isinstance(facet, list)
+            and len(facet) == 2
+            and facet[0] in query.warriors
+            and facet[1] in query.metrics
+        ]
+        found[mine[0] if mine else "q0"]["results"].append(each)
+    return {"data": {"actor": {"account": found}}}
+
+
+def test_each_oddity_alone_is_read_as_the_thorough_reading_reads_it() -> None:
+    """In an answer that is plain otherwise."""
+    (planned,) = VENDOR.performance_data_of("7", ASKED, DAY, 1800)
+    plain = answer(_document(_rows()))
+    assert _Plain.read(planned, plain)
+    assert VENDOR.judge("performance_data", planned, plain).columns == {}
+    for odd in _ODD_ROWS:
+        _is_read_alike(json.dumps(_document(_rows(odd))).encode())
+    for odd_bytes in (b"\xff", b"\xed\xa0\x80", b"\\x"):
+        body = json.dumps(_document(_rows({"unknown": "?"}))).encode()
+        _is_read_alike(body.replace(b'"?"', b'"' + odd_bytes + b'"'))
+    for more in _ODD_DOCUMENTS:
+        _is_read_alike(json.dumps(_document(_rows()) | more).encode())
+
+
+_VALUES = st.none() | st.floats(0, 9) | st.integers(0, 9)
+_BUCKETS = st.fixed_dictionaries(
+    {"facet": st.sampled_from([list(facet) for facet in FACETS]), "beginTimeSeconds": st.integers(0, 5)},
+    optional={
+        "calls": _VALUES,
+        "average": _VALUES,
+        "maximum": _VALUES,
+        "total": _VALUES,
+        "apdex": st.sampled_from([None, APDEX, {"score": None}]),
+    },
+)
+
+
+@settings(max_examples=150)
+@given(st.lists(_BUCKETS, max_size=12), st.sampled_from([{}, {}, *_ODD_ROWS]), st.data())
+def test_a_quick_reading_says_what_the_thorough_one_says(
+    buckets: list[dict[str, Any]], odd: dict[str, Any], data: st.DataObject
+) -> None:
+    """Whatever answer comes, plain or odd: the same rows, the same refusals, and the same verdict on arrival."""
+    for bucket in buckets:
+        start = int(DAY.start.timestamp()) + 1800 * bucket["beginTimeSeconds"]
+        bucket |= {"beginTimeSeconds": start, "endTimeSeconds": start + 1800}
+    if buckets:
+        buckets[0] |= odd
+    body = json.dumps(_document(buckets), ensure_ascii=data.draw(st.booleans())).encode(
+        "utf-8", "surrogatepass"
+    )
+    if data.draw(st.integers(0, 3)) == 0:
+        at = data.draw(st.integers(0, len(body)))
+        piece = data.draw(st.sampled_from([b"", b"\xff", b"1", b"-", b'"', b"}", b" ", b"\0", b"NaN", b"e5"]))
+        body = body[:at] + piece + body[at + data.draw(st.integers(0, 3)) :]
+    _is_read_alike(body)
 
 
 def test_applications_come_by_their_number() -> None:
