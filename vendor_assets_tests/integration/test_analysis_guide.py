@@ -17,7 +17,9 @@ import pytest
 import sqlglot
 from sqlglot import exp
 
+import vendor_assets
 from vendor_assets.days import day_window, parse_time_zone
+from vendor_assets.errors import VendorAssetsError
 from vendor_assets.storage.objects import ObjectStore, open_store
 from vendor_assets.tables import TABLES, Table
 from vendor_assets_tests.support.analysis import rows_of, slices, write_performance, write_roster
@@ -92,6 +94,27 @@ def test_every_example_reads_the_same_rows(
     frame = as_pandas(names["frame"])
     assert set(frame.columns) == COLUMNS
     assert rows_in(frame) == ROWS
+
+
+def test_a_projects_store_on_s3_is_read_with_its_credentials(
+    lake: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the project's file says of S3 holds, without being in the environment; other places are told in one line."""
+    settings = lake | {"VENDOR_ASSETS_STORE": LAKE}
+    (tmp_path / "dagster.yaml").touch()
+    (tmp_path / "vendor_assets.env").write_text(
+        "\n".join(f"{name}={text}" for name, text in settings.items())
+    )
+    monkeypatch.chdir(tmp_path)
+    assert rows_in(vendor_assets.read("performance_data", (DAYS[0], DAYS[1]))) == ROWS
+    told = {
+        "s3://lake/nix": "no tables in s3://lake/nix",
+        "s3://no-lake/nix": "bucket no-lake does not exist",
+    }
+    for place, said in told.items():
+        with pytest.raises(VendorAssetsError, match=said) as error:
+            vendor_assets.read("performance_data", store=place)
+        assert "\n" not in str(error.value)
 
 
 def test_sparks_example_reads_the_same_rows(folder: Path) -> None:
