@@ -12,8 +12,16 @@ from vendor_assets.cli.project import COMPLETE, open_project
 from vendor_assets.cli.terminal import print_table
 from vendor_assets.errors import ConfigurationError, VendorAssetsError
 
-PROFILES: Final = ("local", "postgresql", "machines")
-"""How Dagster is kept: SQLite in the folder, PostgreSQL on one server, PostgreSQL for several machines."""
+PROFILES: Final = {
+    "local": "SQLite and tables in the folder",
+    "postgresql": "PostgreSQL, on one server",
+    "server": "PostgreSQL and S3",
+    "cluster": "the same, and runs on Celery's workers",
+    "kubernetes": "the same, and each run a pod",
+    "ecs": "the same, and each run a task on Amazon ECS",
+}
+"""How Dagster is kept and where runs are executed."""
+_FORMER: Final = {"machines": "server"}
 _WORKSPACE: Final = """\
 # What `vendor-assets dev` and `dagster dev` load; add the code locations of your own here.
 load_from:
@@ -39,9 +47,10 @@ def add(commands: Any) -> None:
     init.add_argument(
         "--profile",
         choices=PROFILES,
+        type=lambda text: _FORMER.get(text, text),
         default="local",
-        help="where Dagster keeps its history: in the folder (local, the default), in PostgreSQL on one server, or "
-        "in PostgreSQL for several machines",
+        help="where Dagster keeps its history and executes runs (default local): "
+        + "; ".join(f"{name}: {what}" for name, what in PROFILES.items()),
     )
     init.set_defaults(run=_init)
     config = commands.add_parser("config", help="the settings in force, and where each comes from")
@@ -52,8 +61,9 @@ def add(commands: Any) -> None:
 def _init(options: argparse.Namespace) -> int:
     folder: Path = options.folder
     packaged = files("vendor_assets") / "project"
+    of_profile = sorted((packaged / options.profile).iterdir(), key=lambda path: path.name)
     contents = {
-        "dagster.yaml": (packaged / f"{options.profile}.yaml").read_text(encoding="utf-8"),
+        **{path.name: path.read_text(encoding="utf-8") for path in of_profile},
         "workspace.yaml": _WORKSPACE,
         "vendor_assets.env": (packaged / "settings.env").read_text(encoding="utf-8"),
         ".gitignore": _IGNORED,
@@ -69,6 +79,8 @@ def _init(options: argparse.Namespace) -> int:
         raise VendorAssetsError(f"cannot make a project in {folder}: {error.strerror}") from error
     print(f"made {folder}: {', '.join(contents)}")
     print(f"next:  cd {folder}")
+    if "README.md" in contents:
+        print("       read README.md          how it is started, stopped, upgraded, backed up and sized")
     print("       vendor-assets demo      try it on the embedded vendor, about a minute")
     print("       edit vendor_assets.env  your own vendor; then vendor-assets doctor")
     print("       vendor-assets dev       the UI on http://127.0.0.1:3000")
