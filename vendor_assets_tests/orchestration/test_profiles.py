@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +24,14 @@ from celery.app.defaults import SETTING_KEYS
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._core.utils import make_new_run_id
+from dagster._grpc.client import DagsterGrpcClient
 from dagster_celery.cli import get_validated_config
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.job import construct_dagster_k8s_job
 
 from vendor_assets.cli.configuration import PROFILES
 from vendor_assets_tests.support.command import Command
+from vendor_assets_tests.support.dagster_dev import free_port
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ENVIRON = {
@@ -69,7 +76,9 @@ def test_the_extras_of_the_pages_exist() -> None:
     offered = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    wanted = re.findall(r"vendor_assets\[([a-z,]+)\]", "".join(map(Path.read_text, DEPLOY.glob("*/*"))))
+    wanted = re.findall(
+        r"vendor_assets[^\[\n]*\[([a-z,]+)\]", "".join(map(Path.read_text, DEPLOY.glob("*/*")))
+    )
     assert len(wanted) > 4
     assert {extra for some in wanted for extra in some.split(",")} <= offered.keys()
 
@@ -192,3 +201,24 @@ def test_the_launcher_of_ecs_finds_its_task(monkeypatch: pytest.MonkeyPatch) -> 
     (container,) = task["containerDefinitions"]
     given = {each["name"] for each in (*container["environment"], *container["secrets"])}
     assert {"DAGSTER_PG_URL", "DAGSTER_LOGS_BUCKET", "DAGSTER_RUN_TASK", "VENDOR_ASSETS_DB"} <= given
+
+
+def test_the_images_command_serves_the_definitions(tmp_path: Path) -> None:
+    """In an empty environment and folder, as a container has them; the images have the same one."""
+    files = [(DEPLOY / profile / "Dockerfile").read_text() for profile in ("kubernetes", "ecs")]
+    (command,) = {re.findall(r"^CMD (.*)$", text, re.MULTILINE)[0] for text in files}
+    port = free_port()
+    words = {"4000": str(port), "0.0.0.0": "127.0.0.1"}  # noqa: S104
+    given = [sys.executable, "-m", *(words.get(word, word) for word in json.loads(command))]
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(DEPLOY.parent), "HOME": str(tmp_path)}
+    with (tmp_path / "log").open("w") as log:
+        serving = subprocess.Popen(given, cwd=tmp_path, env=environ, stdout=log, stderr=log)
+    try:
+        client = DagsterGrpcClient(port=port, host="127.0.0.1")
+        while client.health_check_query() != "SERVING":
+            assert serving.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        assert "__repository__" in client.list_repositories()
+    finally:
+        serving.send_signal(signal.SIGINT)
+        serving.wait()
