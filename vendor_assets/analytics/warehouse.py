@@ -269,7 +269,7 @@ class Warehouse:
         if as_ == "arrow":
             return result
         frame = result.to_pandas()
-        for name in frame.select_dtypes("category"):
+        for name in (field.name for field in result.schema if categories and _repeats(spec, field)):
             # pandas sorts and groups by the order of categories, which is that of their first rows otherwise.
             frame[name] = frame[name].cat.reorder_categories(sorted(frame[name].cat.categories))
         return frame
@@ -288,7 +288,7 @@ class Warehouse:
                     troop = _troop_of(info.key)
                     if info.key != layout.table_key(name, day, troop):
                         continue
-                    schema = read_schema(self.store, info.key)
+                    schema = _widened(read_schema(self.store, info.key))
                     return Table(name, "", ("day",) if troop is None else ("day", "troop"), (), schema)
             if self.store.head(layout.table_key(name)):
                 return Table(name, "", (), (), read_schema(self.store, layout.table_key(name)))
@@ -549,6 +549,15 @@ def _columns(spec: Table, columns: Sequence[str] | None) -> list[str]:
 def _differs(spec: Table) -> bool:
     """Whether a table's files may differ in their columns."""
     return spec.name not in TABLES or bool(spec.added)
+
+
+def _widened(schema: pa.Schema) -> pa.Schema:
+    """A schema whose dictionaries have room for the texts of every partition: pandas writes the smallest that do."""
+    for at, field in enumerate(schema):
+        if pa.types.is_dictionary(field.type):
+            wide = pa.dictionary(pa.int32(), field.type.value_type, field.type.ordered)
+            schema = schema.set(at, field.with_type(wide))
+    return schema
 
 
 def _repeats(spec: Table, field: pa.Field) -> bool:

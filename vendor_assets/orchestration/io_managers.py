@@ -79,13 +79,32 @@ class ParquetIOManager(dg.ConfigurableIOManager):
                 allow_retries=False,
             )
         try:
-            loaded = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+            loaded = (
+                pa.concat_tables(_mergeable(tables), promote_options="permissive") if tables else pa.table({})
+            )
         except pa.ArrowTypeError as error:
             raise dg.Failure(
                 f"{name}: its {len(keys)} partitions do not fit together: {error}; materialize the older ones again",
                 allow_retries=False,
             ) from error
         return loaded if context.dagster_type.typing_type is pa.Table else loaded.to_pandas()
+
+
+def _mergeable(tables: list[pa.Table]) -> list[pa.Table]:
+    """Tables in which a column is categorical in all or in none: what was text may be written as categories later."""
+    fields = [field for table in tables for field in table.schema]
+    plain = {field.name for field in fields if not pa.types.is_dictionary(field.type)}
+    return [
+        table.cast(
+            pa.schema(
+                field.with_type(field.type.value_type)
+                if field.name in plain and pa.types.is_dictionary(field.type)
+                else field
+                for field in table.schema
+            )
+        )
+        for table in tables
+    ]
 
 
 def _as_table(name: str, obj: Any) -> pa.Table:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from dagster_aws.s3 import S3Resource
 
+import vendor_assets
 from vendor_assets.orchestration.io_managers import ParquetIOManager
 from vendor_assets.orchestration.resources import StoreResource
 from vendor_assets.orchestration.s3 import S3StoreResource
@@ -162,6 +163,33 @@ def test_what_was_loaded_can_be_returned_and_loaded_again(store: StoreResource) 
     assert seen[0].column_names == [*PERFORMANCE_DATA.schema.names, "day", "troop"]
     assert seen[0].select(["day", "troop"]).to_pylist() == [{"day": FIRST, "troop": "1"}]
     assert "day" not in read_table(store.open(), layout.table_key("mine", FIRST, "1")).column_names
+
+
+def test_what_was_read_can_be_returned_beside_days_of_texts(store: StoreResource) -> None:
+    """What reads as categories is kept like that; with older days, which have texts, it is loaded as texts."""
+    put(store, SECOND, "1", 1.0)
+    place = store.open()
+
+    @dg.asset(partitions_def=DAYS)
+    def mine(context) -> pd.DataFrame:  # type: ignore[no-untyped-def]  # noqa: ANN001  annotations are texts here
+        if context.partition_key == FIRST.isoformat():
+            return pd.DataFrame({"troop_id": ["old"], "value": [0.0]})
+        found: pd.DataFrame = vendor_assets.read("performance_data", SECOND, store=place)
+        return found[["troop_id", "value", "day"]]
+
+    both = dg.SpecificPartitionsPartitionMapping([FIRST.isoformat(), SECOND.isoformat()])
+    seen: list[pd.DataFrame] = []
+
+    @dg.asset(ins={"mine": dg.AssetIn(partition_mapping=both)})
+    def on_top(mine: pd.DataFrame) -> None:
+        seen.append(mine)
+
+    for day in (FIRST, SECOND):
+        assert materialize(store, mine, partition_key=day.isoformat()).success
+    resources = {"io_manager": ParquetIOManager(store=store)}
+    assert dg.materialize([on_top, dg.AssetSpec("mine", partitions_def=DAYS)], resources=resources).success
+    assert seen[0]["troop_id"].tolist() == ["old", "t"]
+    assert vendor_assets.read("mine", SECOND, store=place)["troop_id"].dtype == "category"
 
 
 def test_a_day_of_ones_own_is_not_lost(store: StoreResource) -> None:

@@ -193,6 +193,25 @@ def test_a_table_of_ones_own_is_read_like_ours(store: WatchedStore, kind: str) -
     assert rows("limits") == [{"limit": 3}]
 
 
+@pytest.mark.parametrize("kind", ["pandas", "arrow", "duckdb"])
+def test_categories_of_ones_own_are_kept(store: WatchedStore, kind: module.Kind) -> None:
+    """Their order too, however many more the partitions before have."""
+    before = [f"k{number}" for number in range(300)]
+    for day, texts in ((DAY - timedelta(days=1), before), (DAY, ["low", "high"])):
+        frame = pd.DataFrame({"level": pd.Categorical(texts, categories=texts)})
+        write_own(store, "levels", pa.Table.from_pandas(frame, preserve_index=False), day)
+    found = read("levels", as_=kind, store=store)
+    frame = (
+        found
+        if kind == "pandas"
+        else found.to_arrow_table().to_pandas()
+        if kind == "duckdb"
+        else found.to_pandas()
+    )
+    assert frame["level"].tolist() == [*before, "low", "high"]
+    assert read("levels", DAY, store=store)["level"].cat.categories.tolist() == ["low", "high"]
+
+
 @pytest.mark.parametrize("name", ["../slowest", "slow est", "", "/limits", "team/"])
 def test_no_table_has_such_a_name(store: WatchedStore, name: str) -> None:
     """A name cannot leave the tables' folder."""
