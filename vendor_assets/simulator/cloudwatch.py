@@ -183,6 +183,8 @@ class CloudWatch:
         """
         try:
             given = _document(body)
+            if fault == "throttle":
+                raise _RefusedError("ThrottlingException", "Rate exceeded")
             if endpoint == "cloudwatch.ListMetrics":
                 self._admit({"list_metrics": 1}, arrived)
                 return Reply(endpoint, 200, _json(self._list(given, now, fault)))

@@ -49,6 +49,7 @@ KINDS: dict[str, str] = {
     "internal_error": "CloudWatch: every other metric is answered with InternalError",
     "forbidden": "CloudWatch: every other metric is answered with Forbidden",
     "early_page": "CloudWatch: a page of data ends half-way",
+    "throttle": "CloudWatch: a call is refused as too fast, whatever the quota",
     "message": "CloudWatch: an answer with data has a message about all of it",
     "retry_after": "503 with the Retry-After given as `value`",
 }

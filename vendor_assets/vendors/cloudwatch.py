@@ -120,7 +120,7 @@ class Cloudwatch(Vendor):
     )
     """For each account and region; 180,000 points a second where a range begins in the last three hours."""
     needs_application_key: ClassVar[bool] = True
-    warriors_at_once: ClassVar[int] = 20_000
+    warriors_at_once: ClassVar[int] = 5_000
     one_list: ClassVar[bool] = True
     page_headers: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[Mapping[str, str]] = {

@@ -50,12 +50,12 @@ def _case(folder: Path, name: str) -> Any:
 
 
 def _names(vendor: RunningSimulator) -> set[str]:
-    """Ids, names and hosts, as REST v2 and Datadog have them."""
+    """Ids, names, hosts and instances, as REST v2, Datadog and CloudWatch have them."""
     now = datetime.now(UTC)
     troops = vendor.world.troops(now)
     warriors = [each for troop in troops for each in vendor.world.warriors(troop.id, now)]
     names = {text for troop in troops for text in (troop.id, troop.name)}
-    names |= {text for each in warriors for text in (each.id, each.host)}
+    names |= {text for each in warriors for text in (each.id, each.host, f"i-{int(each.id):017x}")}
     headers = {"DD-API-KEY": KEY, "DD-APPLICATION-KEY": KEY}
     request = urllib.request.Request(f"{vendor.url}/api/v1/hosts?count=1000", headers=headers)
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
@@ -65,7 +65,7 @@ def _names(vendor: RunningSimulator) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("kind", ["new_relic", "nerdgraph", "datadog"])
+@pytest.mark.parametrize("kind", ["new_relic", "nerdgraph", "datadog", "cloudwatch"])
 def test_the_embedded_vendors_answers_become_cases_without_its_names(tmp_path: Path, kind: str) -> None:
     """Few calls, few rows, nothing of its hostile names, and each case holds."""
     with simulator(world="small", hostile=True, churn=False, page_size=9) as vendor:
@@ -76,6 +76,7 @@ def test_the_embedded_vendors_answers_become_cases_without_its_names(tmp_path: P
             "VENDOR_URL": vendor.url,
             "VENDOR_API_KEY": KEY,
             "VENDOR_ACCOUNT": account,
+            "VENDOR_OPTIONS": "region=us-east-1" if kind == "cloudwatch" else "",
         }
         code, said = _record(tmp_path, environ)
         assert code == 0, said

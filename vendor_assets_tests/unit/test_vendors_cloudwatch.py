@@ -100,7 +100,10 @@ def test_a_list_names_namespaces_warriors_and_metrics() -> None:
     assert groups["value_names"] == [list(STATISTICS)] * 4
 
 
-@given(st.dictionaries(st.text(min_size=1), st.text(min_size=1), max_size=4))
+TEXTS = st.text(min_size=1) | st.text("%,=2C3D5", min_size=1)
+
+
+@given(st.dictionaries(TEXTS, TEXTS, max_size=4))
 def test_an_id_says_the_dimensions(dimensions: dict[str, str]) -> None:
     """Whatever their names and values are."""
     (planned,) = plan({warrior_of(dimensions): [CPU]})
@@ -152,8 +155,10 @@ def test_calls_are_as_full_as_they_may_be() -> None:
     groups = {f"InstanceId=i-{number}": [DataGroup("CPU", STATISTICS)] for number in range(250)}
     for resolution, most in ((3600, MOST_QUERIES), (60, MOST_POINTS // 1440)):
         planned = plan(groups, resolution)
+        assert {document(each)["ScanBy"] for each in planned} == {"TimestampAscending"}
         sizes = [len(document(each)["MetricDataQueries"]) for each in planned]
         assert sum(sizes) == 1250
+        assert max(sizes) <= most
         assert all(size <= most < size + len(STATISTICS) for size in sizes[:-1])
         for each, size in zip(planned, sizes, strict=True):
             counted = VENDOR.counts(each.request)
