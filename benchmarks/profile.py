@@ -39,9 +39,9 @@ from benchmarks import answers
 from vendor_assets.budget import Budget, Limit
 from vendor_assets.client import VendorClient
 from vendor_assets.days import day_window, parse_time_zone
-from vendor_assets.harvest.fetching import Fetcher, _content
 from vendor_assets.harvest.landing import Landed, Lander, read_bodies, read_index
 from vendor_assets.harvest.tabulate import _inside, _to_batch
+from vendor_assets.harvest.verdict import verdict
 from vendor_assets.simulator.dialect import Dialect
 from vendor_assets.simulator.world import World
 from vendor_assets.storage.folder import FolderStore
@@ -103,14 +103,12 @@ def make_answers(count: int) -> list[Answer]:
 
 def harvest(answers: list[Answer], stages: Stages) -> int:
     """Take answers the way that a harvest takes them; returns the rows of the table."""
-    fetcher = Fetcher(None, _VENDOR, threads=1)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         store = FolderStore(Path(folder))
         lander = Lander(store, lambda number: f"landing/{number:06d}.parquet", wait=lambda _: False)
         for planned, response in answers:
             with stages.of("judge on arrival"):
-                parsed = fetcher._read("performance_data", planned, planned.request, response)
-                _content("performance_data", planned.request, parsed)
+                parsed = verdict(_VENDOR, "performance_data", planned, planned.request, response)
             with stages.of("land"):
                 at = ("performance_data", _TROOP, planned, 1, planned.request)
                 lander.add(Landed(*at, parsed.next, response))
@@ -131,7 +129,10 @@ def harvest(answers: list[Answer], stages: Stages) -> int:
             with stages.of("sort"):
                 rows.sort()
                 batches = list(rows.batches())
-            with stages.of("write Parquet"), TableWriter(store, "table.parquet", PERFORMANCE_DATA) as writer:
+            with (
+                stages.of("write Parquet"),
+                TableWriter(store, "table.parquet", PERFORMANCE_DATA, in_order=True) as writer,
+            ):
                 for batch in batches:
                     writer.write(batch)
         return writer.rows

@@ -238,12 +238,13 @@ class Lander:
 
 def _encode_chunk(rows: list[dict[str, Any]]) -> bytes:
     sink = io.BytesIO()
-    # Bodies of one endpoint resemble each other; small row groups keep reading back within bounds.
+    # Bodies of one endpoint resemble each other; small row groups keep reading back within bounds. Level 6 takes three
+    # times the CPU time of level 3 for a sixth less.
     pq.write_table(
         pa.Table.from_pylist(rows, schema=_CHUNK),
         sink,
         compression="zstd",
-        compression_level=6,
+        compression_level=3,
         use_dictionary=False,
         row_group_size=_ROWS_AT_ONCE,
     )

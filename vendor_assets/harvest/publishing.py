@@ -322,6 +322,7 @@ class Publisher:
                     metadata=metadata,
                     if_absent=self.table_etag is None,
                     if_match=self.table_etag,
+                    in_order=True,
                 ) as writer:
                     for batch in found.batches():
                         writer.write(batch)

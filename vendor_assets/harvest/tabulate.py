@@ -30,7 +30,7 @@ from vendor_assets.harvest.landing import GONE, SPLIT_PAGE, LandedIndex, read_bo
 from vendor_assets.logs import get_logger
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
-from vendor_assets.storage.sorting import NewestRows
+from vendor_assets.storage.sorting import CODED, NewestRows
 from vendor_assets.tables import TABLES, Table
 from vendor_assets.vendors.base import (
     RECORD_CHARACTERS,
@@ -229,27 +229,35 @@ def _parsed(
 
 
 def _to_batch(spec: Table, troop_id: str, parsed: Parsed, observed_at: datetime) -> pa.RecordBatch:
+    """The rows of an answer in the table's schema; texts may be dictionaries."""
     length = len(next(iter(parsed.columns.values()), []))
     arrays = []
     for column in spec.schema:
         if column.name == "troop_id":
-            arrays.append(pa.repeat(pa.scalar(troop_id, column.type), length))
+            places = pa.repeat(pa.scalar(0, pa.int32()), length)
+            arrays.append(pa.DictionaryArray.from_arrays(places, pa.array([troop_id], column.type)))
         elif column.name == "observed_at":
             arrays.append(pa.repeat(pa.scalar(observed_at, column.type), length))
         else:
             values = parsed.columns.get(column.name, [])
-            is_array = isinstance(values, pa.Array)
-            arrays.append(values.cast(column.type) if is_array else pa.array(values, column.type))
+            if not isinstance(values, pa.Array):
+                values = pa.array(values, column.type)
+            is_coded = (
+                values.type == CODED and column.type == pa.string() and not values.dictionary.null_count
+            )
+            arrays.append(values if is_coded else values.cast(column.type))
             if arrays[-1].null_count and not column.nullable:
                 raise VendorProtocolError(f"{column.name} is null, which it may not be")
-    return pa.RecordBatch.from_arrays(arrays, schema=spec.schema)
+    fields = [field.with_type(array.type) for field, array in zip(spec.schema, arrays, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 
 def _inside(batch: pa.RecordBatch, window: Window) -> pa.RecordBatch:
     """The rows whose timeslice starts within a window."""
     start, end = (pa.scalar(edge, pa.timestamp("us", "UTC")) for edge in (window.start, window.end))
     starts = batch.column("timeslice_start")
-    return batch.filter(pc.and_(pc.greater_equal(starts, start), pc.less(starts, end)))
+    inside = pc.and_(pc.greater_equal(starts, start), pc.less(starts, end))
+    return batch if pc.all(inside).as_py() else batch.filter(inside)
 
 
 @contextmanager

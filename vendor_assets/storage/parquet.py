@@ -58,7 +58,8 @@ def write_table(
 class TableWriter:
     """Writes a table piece by piece; published as one object when the block ends, not at all on an exception.
 
-    Each row group is sorted by the table's key; give rows in the order of the key to have the whole table sorted.
+    Each row group is sorted by the table's key; give rows in the order of the key to have the whole table sorted, and
+    say ``in_order`` where they certainly are: it is not looked at again then.
     Conditions and errors are those of :meth:`ObjectStore.writer`; RecordError where rows do not fit the table.
 
     Args:
@@ -74,12 +75,14 @@ class TableWriter:
         metadata: Mapping[str, str] | None = None,
         if_absent: bool = False,
         if_match: str | None = None,
+        in_order: bool = False,
     ) -> None:
         self.metadata = dict(metadata or {})
         self.rows = 0
         self.bytes = 0
         self.etag = ""
         self._spec = spec
+        self._in_order = in_order
         self._object = store.writer(key, if_absent=if_absent, if_match=if_match)
         self._schema: pa.Schema | None = None
         self._parquet: pq.ParquetWriter | None = None
@@ -126,7 +129,10 @@ class TableWriter:
         per_row = max(1, table.nbytes // max(1, table.num_rows))
         size = max(1, min(ROW_GROUP_ROWS, _ROW_GROUP_BYTES // per_row))
         while table.num_rows >= size or (last and table.num_rows):
-            self._writer().write_table(_in_order(table.slice(0, size), self._spec), row_group_size=size)
+            group = table.slice(0, size)
+            self._writer().write_table(
+                group if self._in_order else _in_order(group, self._spec), row_group_size=size
+            )
             table = table.slice(size)
         self._waiting = [table]
 

@@ -33,6 +33,8 @@ _MERGED_ROWS: Final = 65_536
 _WRITE: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _READ: Final = pa.ipc.IpcReadOptions(use_threads=False)
 _ORDER: Final = "_order"
+CODED: Final = pa.dictionary(pa.int32(), pa.string())
+"""Texts as a dictionary, in which each is compared once however often it comes."""
 
 _Key = tuple[Any, ...]
 _one_large = threading.Lock()
@@ -56,6 +58,9 @@ class NewestRows:
         self.duplicates = 0
         self._spec = spec
         self._schema = pa.schema([*spec.schema, pa.field(_ORDER, pa.int64(), nullable=False)])
+        self._coded = pa.schema(
+            [field.with_type(CODED) if field.type == pa.string() else field for field in self._schema]
+        )
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = self._waiting_bytes = 0
         self._given = 0
@@ -72,12 +77,16 @@ class NewestRows:
         self._kept.close()
 
     def add(self, rows: pa.RecordBatch, order: int) -> None:
-        """Take some rows in the table's schema.
+        """Take some rows in the table's schema; texts may be dictionaries, which are less work.
 
         Of rows with the same key the one with the highest ``order`` is kept, and of these the last.
         """
         orders = pa.array(np.arange(rows.num_rows, dtype=np.int64) + (order << 32))
-        batch = pa.RecordBatch.from_arrays([*rows.columns, orders], schema=self._schema)
+        columns = [
+            column.cast(pa.string()).dictionary_encode() if kind == CODED != column.type else column
+            for column, kind in zip(rows.columns, self._coded.types, strict=False)
+        ]
+        batch = pa.RecordBatch.from_arrays([*columns, orders], schema=self._coded)
         self._given += batch.num_rows
         self._waiting.append(batch)
         self._waiting_rows += batch.num_rows
@@ -111,9 +120,9 @@ class NewestRows:
 
     def _take_waiting(self) -> pa.Table:
         """What waits, sorted."""
-        table = pa.Table.from_batches(self._waiting, self._schema).combine_chunks()
+        table = pa.Table.from_batches(self._waiting, self._coded).combine_chunks()
         self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
-        return _newest(table, self._spec.key)
+        return _newest(table, self._spec.key).cast(self._schema)
 
     def _store(self) -> None:
         """Move what waits into a run."""

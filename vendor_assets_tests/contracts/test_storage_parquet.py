@@ -242,6 +242,17 @@ def test_pieces_must_have_the_same_columns(store: ObjectStore) -> None:
         writer.write(_rows(2).append_column("surprise", pa.array([1, 2])))
 
 
+def test_rows_that_are_said_to_be_in_order_are_not_looked_at(store: ObjectStore) -> None:
+    """They are written as they come; whoever says so has sorted them."""
+    rows = _ordered(_rows(9))
+    mixed = rows.take([3, 1, 2, 0, *range(8, 3, -1)])
+    for in_order, expected in ((True, mixed), (False, rows)):
+        with TableWriter(store, KEY, PERFORMANCE_DATA, in_order=in_order) as writer:
+            writer.write(mixed)
+        assert read_table(store, KEY)["value_name"].equals(expected["value_name"])
+        assert read_table(store, KEY)["timeslice_start"].equals(expected["timeslice_start"])
+
+
 def test_unknown_columns_are_kept(store: ObjectStore) -> None:
     """A column that the table does not know is kept, after the others."""
     write_table(store, KEY, _rows(2).append_column("surprise", pa.array([1, 2])), PERFORMANCE_DATA)

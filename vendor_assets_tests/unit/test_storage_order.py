@@ -17,11 +17,21 @@ _ROWS = st.lists(st.tuples(_TEXTS, _TEXTS, st.integers(-(2**62), 2**62)), max_si
 
 
 @pytest.mark.parametrize("most", [1 << 63, 1 << 10], ids=["usual", "many values"])
-@given(rows=_ROWS)
-def test_places_are_sorted_as_keys_are(most: int, rows: list[tuple[str, str, int]]) -> None:
-    """By the bytes of texts and by times; the same place for the same key, also where ranks outgrow a number."""
+@given(rows=_ROWS, coded=st.booleans())
+def test_places_are_sorted_as_keys_are(most: int, rows: list[tuple[str, str, int]], coded: bool) -> None:
+    """By the bytes of texts and by times; the same place for the same key, also where ranks outgrow a number.
+
+    Dictionaries may have a text several times, and texts that no row has.
+    """
     columns: list[list[object]] = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
     texts = [pa.array(column, pa.string()) for column in columns[:2]]
+    if coded:
+        texts = [
+            pa.DictionaryArray.from_arrays(
+                pa.array(range(len(rows)), pa.int32()), pa.concat_arrays([text, pa.array(["zz"])])
+            )
+            for text in texts
+        ]
     times = pa.array(columns[2], pa.int64()).cast(pa.timestamp("us", "UTC"))
     table = pa.table([*texts, times], ["a", "b", "c"])
     with pytest.MonkeyPatch.context() as patch:
