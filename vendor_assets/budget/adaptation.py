@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
+from vendor_assets.budget.reservations import Correction
+
 Mode = Literal["free", "search", "recover", "plateau", "probe"]
 
 START_RATE: Final = 2.0
@@ -67,6 +69,7 @@ class Tally:
         failures: The same for ``failed``.
         alive_at: When the last call with a sign of life was sent.
         against: (quota, whether firmly) -> answers that contradict what the vendor states of it.
+        corrections: What calls really counted.
     """
 
     answered: int = 0
@@ -77,6 +80,7 @@ class Tally:
     failures: Counter[int] = field(default_factory=Counter)
     alive_at: float = -math.inf
     against: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    corrections: list[Correction] = field(default_factory=list)
 
     def send(self, now: float) -> None:
         """Count a call that is sent now."""
@@ -135,13 +139,14 @@ class Tally:
         self.answered += later.answered
         self.failed += later.failed
         self.against += later.against
+        self.corrections += later.corrections
         for endpoint, (number, seconds) in later.latencies.items():
             sums = self.latencies.setdefault(endpoint, [0.0, 0.0])
             sums[0] += number
             sums[1] += seconds
 
     def __bool__(self) -> bool:
-        return bool(self.answered or self.failed or self.sent)
+        return bool(self.answered or self.failed or self.sent or self.corrections)
 
 
 @dataclass(slots=True)

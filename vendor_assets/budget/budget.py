@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import socket
 import weakref
@@ -16,12 +17,20 @@ from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database
 from vendor_assets.budget.dispatch import Dispatch
 from vendor_assets.budget.document import PaceDocument
-from vendor_assets.budget.headers import answer_time, is_throttle, parse_policies, parse_quotas, wait_seconds
-from vendor_assets.budget.limits import Limit, unit_of
+from vendor_assets.budget.headers import (
+    Policy,
+    Quota,
+    answer_time,
+    is_throttle,
+    parse_policies,
+    parse_quotas,
+    wait_seconds,
+)
+from vendor_assets.budget.limits import REQUESTS, Limit, parts_of, unit_of
 from vendor_assets.budget.listener import Listener
 from vendor_assets.budget.pace import Pace
 from vendor_assets.budget.quotas import Statement
-from vendor_assets.budget.reservations import Ask, Counts
+from vendor_assets.budget.reservations import Ask, Correction, Counts, count_of
 from vendor_assets.budget.state import Announcer, BudgetState, ceiling_reason
 from vendor_assets.budget.terms import Terms
 from vendor_assets.errors import BudgetUnavailableError
@@ -73,6 +82,7 @@ class Slot:
         seconds: float,
         error: bool = False,
         throttled: bool | None = None,
+        counted: Mapping[str, float] | None = None,
     ) -> None:
         """Tell what came of the call; once for each attempt.
 
@@ -81,18 +91,39 @@ class Slot:
             error: Whether no usable answer came: no connection, a timeout, a broken body.
             throttled: Whether the vendor said that we were too fast, whatever the status; None: by the rule of
                 :func:`~vendor_assets.budget.headers.is_throttle`.
+            counted: What the call really counted of other units than requests, by its answer: unit to number. What is
+                not named stays as it was booked, and so does what is no finite number from 0 on.
         """
         self._observed = True
+        corrections = self._corrections(counted or {})
+        self._budget._document.count_corrections(corrections)
+        corrected = any(each.difference for each in corrections)
         if throttled is None:
             throttled = is_throttle(status, headers)
         try:
             if throttled:
                 self._tell_throttle(status, headers)
             else:
-                self._tell_outcome(status, headers, seconds, error)
+                self._tell_outcome(status, headers, seconds, error, corrected)
         except BudgetUnavailableError as unavailable:
             # The answer is worth more than the note; nobody sends while the database is away.
             log.warning("what came of a call could not be told: %s", unavailable)
+        if corrected:
+            self._budget._dispatch.correct(corrections)
+
+    def _corrections(self, counted: Mapping[str, float]) -> list[Correction]:
+        real = {unit_of(unit): number for unit, number in counted.items() if 0 <= number < math.inf}
+        return [
+            Correction(
+                self._grant.at,
+                self._endpoint,
+                unit,
+                parts_of(count_of(self._counts, unit)),
+                parts_of(number),
+            )
+            for unit, number in real.items()
+            if unit != REQUESTS
+        ]
 
     def _tell_throttle(self, status: int | None, headers: Mapping[str, str]) -> None:
         answered_at = self._answer_time(headers)
@@ -106,17 +137,29 @@ class Slot:
         self._budget._document.tell_and_change(step)
 
     def _tell_outcome(
-        self, status: int | None, headers: Mapping[str, str], seconds: float, error: bool
+        self, status: int | None, headers: Mapping[str, str], seconds: float, error: bool, corrected: bool
     ) -> None:
-        budget, document = self._budget, self._budget._document
+        document = self._budget._document
         alive = status is not None and status < 500
         answered = alive and not error and status != 408
         untold_seconds = document.count_outcome(self._endpoint, seconds, alive=alive, answered=answered)
         if self._grant.probe or (untold_seconds > _TELL_SECONDS and not answered):
             document.tell()
         quotas, policies = parse_quotas(headers, self._answer_time(headers)), parse_policies(headers)
-        if not (quotas or policies):
-            return
+        told = bool(quotas or policies) and self._hear(status, quotas, policies, answered=answered)
+        if corrected and not told:
+            document.tell()
+
+    def _hear(
+        self,
+        status: int | None,
+        quotas: tuple[Quota, ...],
+        policies: tuple[Policy, ...],
+        *,
+        answered: bool,
+    ) -> bool:
+        """Take in what an answer tells of quotas; whether the others were told."""
+        budget, document = self._budget, self._budget._document
         grant, view = self._grant, document.view
         now = grant.at + budget._clock.monotonic() - self._entered_at
         others = max(0, budget._dispatch.in_flight - 1)
@@ -132,6 +175,8 @@ class Slot:
         rules, share = budget._terms.rules, budget._terms.share
         if grant.trial or view is None or view.pace.news(rules, share, statement, now):
             document.tell_and_change(lambda pace, now: pace.hear(rules, share, statement, now))
+            return True
+        return False
 
     def _answer_time(self, headers: Mapping[str, str]) -> datetime:
         return answer_time(headers, datetime.fromtimestamp(self._budget._clock.wall(), UTC))

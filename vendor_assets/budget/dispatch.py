@@ -18,8 +18,9 @@ from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database, Snapshot
 from vendor_assets.budget.document import PaceDocument
 from vendor_assets.budget.in_flight import InFlight, InFlightShares, Member
+from vendor_assets.budget.limits import PARTS
 from vendor_assets.budget.pace import BACKFILL_FRESH_SECONDS, FRESH_SECONDS, GUARD_SECONDS, Pace
-from vendor_assets.budget.reservations import Ask, Grant, Later, TooLate
+from vendor_assets.budget.reservations import Ask, Correction, Grant, Later, TooLate
 from vendor_assets.budget.terms import LATEST_SECONDS, Terms
 from vendor_assets.days import duration_text
 from vendor_assets.errors import BudgetDeadlineError, BudgetError, BudgetUnavailableError, StoppedError
@@ -44,6 +45,8 @@ PROMOTION_SECONDS: Final = 10.0
 
 _HEARTBEAT_SECONDS: Final = 0.5
 _IDLE_SECONDS: Final = 5.0
+_CORRECTED_LOOK_SECONDS: Final = 0.25
+"""The same where answers may free what was booked."""
 _STOPPED_SECONDS: Final = 0.5
 """A caller that waits looks so often whether it still wants to."""
 _JITTER_SECONDS: Final = 0.001
@@ -147,6 +150,17 @@ class Dispatch:
             self._used_at = self._clock.monotonic()
             self._notify_leader()
 
+    def correct(self, corrections: Sequence[Correction]) -> None:
+        """Calls of this process really counted something else: those that wait ask again, and may follow sooner."""
+        with self._mutex:
+            for each in corrections:
+                call = Ask(each.endpoint, counts=((each.unit, min(0, each.difference) / PARTS),))
+                for name, seconds in self._terms.spacing_seconds(call, each.unit).items():
+                    self._spaced_at[name] = self._spaced_at.get(name, 0.0) + seconds
+            for waiter in self._waiting():
+                waiter.not_before = 0.0
+            self._notify_leader()
+
     def wake(self) -> None:
         """Let every caller that waits see whether it still wants its slot."""
         with self._mutex:
@@ -207,7 +221,7 @@ class Dispatch:
                     self._notify_leader()
             if good:
                 return grant
-            ask = ask._replace(returns=True)
+            ask = ask._replace(returns=True, returned_at=grant.at)
 
     def _await_grant(self, waiter: _Waiter, ask: Ask) -> Grant:
         again = ask.returns
@@ -367,7 +381,7 @@ class Dispatch:
         if queue is None:
             # It gave up while its slot was asked for; the slot is lost.
             return
-        waiter.ask = waiter.ask._replace(returns=False)
+        waiter.ask = waiter.ask._replace(returns=False, returned_at=math.inf)
         if isinstance(answer, Grant):
             waiter.grant, waiter.local_at = answer, local_at
             self._in_flight.reserve()
@@ -449,16 +463,18 @@ class Dispatch:
             while not self._closed:
                 now = self._clock.monotonic()
                 left = waiter.local_at - EARLY_SECONDS - now
-                if left <= 0 or (left > LOOK_SECONDS and not self._worth_waiting(grant)):
+                view = self._document.view
+                look = _CORRECTED_LOOK_SECONDS if view is not None and view.pace.learnt else LOOK_SECONDS
+                if left <= 0 or (left > look and not self._worth_waiting(grant, look)):
                     return
                 self._raise_if_over(waiter, now)
-                look = _STOPPED_SECONDS if waiter.stopped else LOOK_SECONDS
+                look = min(look, _STOPPED_SECONDS) if waiter.stopped else look
                 self._clock.wait(waiter.condition, min(left, look))
 
-    def _worth_waiting(self, grant: Grant) -> bool:
+    def _worth_waiting(self, grant: Grant, look_seconds: float) -> bool:
         """Whether a slot that is far ahead still holds; called with the mutex, released for a look."""
         view = self._document.view
-        if view is not None and self._clock.monotonic() - view.at > LOOK_SECONDS:
+        if view is not None and self._clock.monotonic() - view.at > look_seconds:
             self._mutex.release()
             try:
                 view = self._document.look()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +11,7 @@ from vendor_assets.budget.adaptation import Tally
 from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database, Snapshot
 from vendor_assets.budget.pace import Pace
-from vendor_assets.budget.reservations import Grant
+from vendor_assets.budget.reservations import Correction, Grant
 from vendor_assets.budget.terms import Terms
 from vendor_assets.errors import BudgetUnavailableError
 from vendor_assets.logs import get_logger
@@ -110,6 +110,11 @@ class PaceDocument:
         """An answer contradicts what the vendor tells of its quotas."""
         with self._lock:
             self._tally.add_against(quotas, firmly)
+
+    def count_corrections(self, corrections: Sequence[Correction]) -> None:
+        """An answer tells what its call really counted."""
+        with self._lock:
+            self._tally.corrections += corrections
 
     # -- changes -----------------------------------------------------------------------------------
 

@@ -19,9 +19,18 @@ from vendor_assets.budget.adaptation import Tally, Tuning
 from vendor_assets.budget.breaker import Breaker
 from vendor_assets.budget.falls import Falls
 from vendor_assets.budget.headers import Quota
-from vendor_assets.budget.limits import JITTER_SECONDS, REQUESTS
+from vendor_assets.budget.limits import JITTER_SECONDS, PARTS, REQUESTS, parts_of
 from vendor_assets.budget.quotas import POLICY, KnownQuota, Quotas, Statement, quota_key
-from vendor_assets.budget.reservations import Ask, Counts, Grant, Later, Reservations, Run, TooLate
+from vendor_assets.budget.reservations import (
+    Ask,
+    Correction,
+    Counts,
+    Grant,
+    Later,
+    Reservations,
+    Run,
+    TooLate,
+)
 from vendor_assets.budget.slowdown import Slowdown
 from vendor_assets.budget.tracks import Rule, Track
 
@@ -50,6 +59,11 @@ _LEFT: Final = "~left "
 _LOOK_AGAIN_SECONDS: Final = 60.0
 _BREAKER_LOOK_SECONDS: Final = 0.5
 _STALE_SECONDS: Final = 0.5
+_CORRECTED_LOOK_SECONDS: Final = 0.5
+"""Who waits for a window looks so often whether answers have freed some of it."""
+_SAME_SECONDS: Final = 1e-6
+_LEARNT_KEPT: Final = 0.99
+"""Of what was learnt so far, with each answer: about the last hundred count."""
 _OUTAGE_CUTS_SECONDS: Final = 15.0
 _UNAVAILABLE_AGAIN_SECONDS: Final = 60.0
 
@@ -68,6 +82,7 @@ class Pace:
         boot: In which run of the clock the times are.
         quotas: What the vendor tells of its quotas, and how far that is believed.
         falls: How it fell, and the rate that is not approached again.
+        learnt: What was booked for late calls and what they really counted, by unit, where answers tell.
     """
 
     id: str
@@ -83,6 +98,7 @@ class Pace:
     breaker: Breaker = field(default_factory=Breaker)
     falls: Falls = field(default_factory=Falls)
     slowdown: Slowdown = field(default_factory=Slowdown)
+    learnt: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def new(cls, now: float, wall: float, boot: str) -> Pace:
@@ -119,6 +135,7 @@ class Pace:
             breaker=Breaker(*found["breaker"]),
             falls=Falls(**found.get("falls", {})),
             slowdown=Slowdown(part, _time(slowed_at), since, cause, reason),
+            learnt={unit: (booked, counted) for unit, (booked, counted) in found.get("learnt", {}).items()},
         )
         pace.slowdown.held_until = pace.held_until(pace.at)
         if pace.boot != boot or now < pace.at - 1.0:
@@ -150,6 +167,7 @@ class Pace:
                 "tuning": self.tuning.dump(),
                 "breaker": astuple(self.breaker),
                 "falls": self.falls.dump(),
+                "learnt": self.learnt,
             },
             separators=(",", ":"),
             allow_nan=False,
@@ -170,10 +188,15 @@ class Pace:
         trial, tried_at = self._trial(rules, ask, now)
         concerned = self._concerned(rules, ask, now, without=trial)
         for rule, track in concerned:
-            if rule is not None and rule.limit.counted:
-                free_at = track.free_at(rule, now, returns=ask.returns, units=ask.count_of(track.unit))
+            if rule is not None and track.windowed(rule):
+                units = ask.count_of(track.unit)
+                if ask.returns:
+                    track.adjust(ask.returned_at, -parts_of(units))
+                free_at = track.free_at(rule, now, units)
                 if free_at > now:
-                    return _refused(ask, now, free_at, free_at)
+                    # Answers that are to come may free it sooner.
+                    look_at = now + _CORRECTED_LOOK_SECONDS if track.unit in self.learnt else free_at
+                    return _refused(ask, now, free_at, min(free_at, look_at))
         if not ask.backfill:
             self._void(now + BACKFILL_FRESH_SECONDS + GUARD_SECONDS, backfill_only=True)
         step = max([ask.count_of(track.unit) * track.interval for _, track in concerned], default=0.0)
@@ -210,7 +233,7 @@ class Pace:
             units = ask.count_of(track.unit)
             track.note(units)
             track.arrival = max(track.arrival, at) + units * track.interval
-            if rule is not None and rule.limit.counted:
+            if rule is not None and track.windowed(rule):
                 track.count(rule, at, units)
         self.reservations.add(at, step, backfill=ask.backfill, counts=ask.counts)
         if self.breaker.open:
@@ -301,6 +324,8 @@ class Pace:
                 configured = self.ceiling(rules, now, stated=False)
                 quota = self.quotas[key].contradicted(answers, now, configured, firmly=firmly)
                 self._believe(key, quota, now)
+        if tally.corrections:
+            self._correct(rules, tally.corrections, now)
         ceiling = self.ceiling(rules, now)
         if tally:
             self._note_falls(tally, ceiling, now)
@@ -390,6 +415,7 @@ class Pace:
         self.void_all(now)
         self.hold_until = max(self.hold_until, lost.hold_until + shift)
         self.hold_reason = self.hold_reason or lost.hold_reason
+        self.learnt = lost.learnt | self.learnt
         self.quotas = Quotas(lost.quotas.shifted(shift) | self.quotas)
         if self.tuning.mode in ("free", "search"):
             self.tuning = lost.tuning
@@ -410,6 +436,37 @@ class Pace:
             track.counts = sorted(known.items())
 
     # -- inside ------------------------------------------------------------------------------------
+
+    def _correct(self, rules: Sequence[Rule], corrections: Sequence[Correction], now: float) -> None:
+        """Book what calls really counted; those that wait ask again where that is less than was booked."""
+        slots = self.reservations
+        slots.forget_passed(now)
+        freed = {each.unit for each in corrections if each.difference < 0}
+        opened = [
+            rule
+            for rule in rules
+            if rule.limit.unit in freed
+            and rule.limit.name in self.tracks
+            and self.tracks[rule.limit.name].open_window(rule, now)
+        ]
+        # What is in a window that was opened now is not known one by one, and stays.
+        if freed and not opened and slots.reach_past(now + _STALE_SECONDS):
+            self.void_all(now)
+        for each in corrections:
+            booked, counted = self.learnt.get(each.unit, (0.0, 0.0))
+            self.learnt[each.unit] = (
+                _LEARNT_KEPT * booked + each.booked / PARTS,
+                _LEARNT_KEPT * counted + each.counted / PARTS,
+            )
+            if not each.difference:
+                continue
+            last, count = slots.passed_of.get(each.unit, (slots.passed, 1))
+            if each.difference > 0 or abs(last - each.at) < _SAME_SECONDS:
+                slots.passed_of[each.unit] = (last, max(0.0, count + each.difference / PARTS))
+            for rule in rules:
+                track = self.tracks.get(rule.limit.name)
+                if track is not None and rule.limit.unit == each.unit and rule.concerns(each.endpoint):
+                    track.correct(each.at, each.difference, now)
 
     def _note_falls(self, tally: Tally, ceiling: float, now: float) -> None:
         """Whether the vendor has fallen, or is back."""

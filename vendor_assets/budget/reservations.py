@@ -23,7 +23,8 @@ class Ask(NamedTuple):
     Attributes:
         backfill: Whether it gives way to scheduled work.
         patience_seconds: The longest acceptable wait; None for any.
-        returns: Whether an earlier slot for the same call was not used.
+        returns: Whether an earlier slot for the same call was not used, and
+        returned_at: when that was, on the database's clock.
         lead_seconds: How long the caller needs to learn of its slot, less how late it may use it: one that comes
             sooner would be missed.
     """
@@ -34,6 +35,7 @@ class Ask(NamedTuple):
     returns: bool = False
     lead_seconds: float = 0.0
     counts: Counts = ()
+    returned_at: float = math.inf
 
     def count_of(self, unit: str) -> float:
         """What the call counts against a limit of this unit."""
@@ -55,6 +57,26 @@ class Grant(NamedTuple):
     backfill_epoch: int | None
     probe: bool = False
     trial: str = ""
+
+
+class Correction(NamedTuple):
+    """What a call really counted of a unit, by its answer, in billionths.
+
+    Attributes:
+        at: The call's slot, on the database's clock.
+        booked: What it was taken to count.
+    """
+
+    at: float
+    endpoint: str
+    unit: str
+    booked: int
+    counted: int
+
+    @property
+    def difference(self) -> int:
+        """What is to be booked in addition; negative where it is free again."""
+        return self.counted - self.booked
 
 
 class Later(NamedTuple):

@@ -56,6 +56,7 @@ class BudgetState:
         in_flight: Calls in flight, over all processes, at their last heartbeat.
         used: Of counted limits, by name.
         per_call: What a call counted of late of other units than requests, by unit.
+        learnt: What calls really counted of late, as a part of what was booked for them, by unit, where answers tell.
         ceiling: The rate that is not passed since the vendor fell, calls per second; None where it never did.
         ceiling_reason: At which rate it fell and when, and how long the ceiling holds.
         slowed: Since when and why the pace is far below the configured limit; empty where it is not.
@@ -80,6 +81,7 @@ class BudgetState:
     ceiling_reason: str = ""
     slowed: str = ""
     per_call: dict[str, float] = field(default_factory=dict)
+    learnt: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, terms: Terms, pace: Pace, shares: InFlightShares, now: float, wall: float) -> BudgetState:
@@ -115,6 +117,7 @@ class BudgetState:
             ceiling_reason=ceiling_reason(pace, now, wall),
             slowed=_slowed(terms, pace, now, wall),
             per_call=pace.per_call(),
+            learnt={unit: counted / booked for unit, (booked, counted) in pace.learnt.items() if booked},
         )
 
 

@@ -73,14 +73,19 @@ class Terms:
         rate = rate_for(known, self.share, per_call)
         return rate if math.isfinite(rate) else None
 
-    def spacing_seconds(self, ask: Ask) -> dict[str, float]:
-        """Seconds from a call of this process to its next one, by each limit that it counts against one at a time."""
+    def spacing_seconds(self, ask: Ask, unit: str | None = None) -> dict[str, float]:
+        """Seconds from a call of this process to its next one, by each limit that it counts against one at a time.
+
+        Args:
+            unit: Only by limits of this one.
+        """
         paced = (
             limit
             for limit in self.limits
             if limit.burst == 1
             and not limit.counted
             and (not limit.endpoints or ask.endpoint in limit.endpoints)
+            and unit in (None, limit.unit)
         )
         spacing = {limit.name: ask.count_of(limit.unit) * limit.interval_seconds(1.0) for limit in paced}
         return {name: seconds for name, seconds in spacing.items() if seconds}

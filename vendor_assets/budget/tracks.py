@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, Self
 
 from vendor_assets.budget.limits import PARTS, REQUESTS, Limit, parts_of
@@ -41,9 +43,11 @@ class Track:
         arrival: The theoretical arrival time: when the next call fits.
         interval: Seconds between calls that count one each, by the strictest recent setting.
         interval_at: When that setting was last seen.
-        counts: For a counted limit, billionths by the start of their part of the window.
+        counts: For a counted limit, and for one whose calls are corrected, billionths by the start of their part of the
+            window.
         unit: What is counted.
         average: What a call counts of it, of late; 0 while that is not known.
+        corrected: Whether answers have freed some of a pace, so that its window is counted too.
     """
 
     arrival: float
@@ -53,14 +57,15 @@ class Track:
     counts: list[tuple[float, int]] = field(default_factory=list)
     unit: str = REQUESTS
     average: float = 0.0
+    corrected: bool = False
 
     @classmethod
     def load(cls, values: list[Any]) -> Self:
         """From its dump; in that of an earlier version counts are whole numbers, and a 1 is where the unit is now."""
-        arrival, interval, interval_at, unit, wide, counts, *average = values
+        arrival, interval, interval_at, unit, wide, counts, *more = values
         if not isinstance(unit, str):
             unit, counts = REQUESTS, [(start, parts_of(number)) for start, number in counts]
-        return cls(arrival, interval, interval_at, wide, counts, unit, *average)
+        return cls(arrival, interval, interval_at, wide, counts, unit, *more)
 
     def dump(self) -> list[Any]:
         """As JSON holds it."""
@@ -72,6 +77,7 @@ class Track:
             self.wide,
             self.counts,
             self.average,
+            self.corrected,
         ]
 
     @property
@@ -88,19 +94,15 @@ class Track:
         """A call counts so much."""
         self.average += (units - self.average) / (_AVERAGED_CALLS if self.average else 1)
 
-    def free_at(self, rule: Rule, now: float, *, returns: bool, units: float = 1) -> float:
+    def free_at(self, rule: Rule, now: float, units: float = 1) -> float:
         """When a call fits into the window, which looks back over the last period in sixtieths.
 
         Args:
             units: What it counts; a call that is more than the window holds fits into an empty one.
-            returns: Whether the last slot was not used, so that its count is given back.
         """
         period = rule.limit.period_seconds
         width = period / _WINDOW_PARTS
         self.counts = [entry for entry in self.counts if entry[0] + width + period > now]
-        if returns and self.counts:
-            start, number = self.counts[-1]
-            self.counts[-1] = (start, max(0, number - parts_of(units)))
         excess = sum(number for _, number in self.counts) + min(parts_of(units), rule.parts) - rule.parts
         if excess > 0:
             for start, number in self.counts:
@@ -108,6 +110,43 @@ class Track:
                 if excess <= 0:
                     return start + width + period
         return now
+
+    def open_window(self, rule: Rule, now: float) -> bool:
+        """Count what a window holds from now on, so that a pace that goes on sooner keeps to it.
+
+        What was booked evenly so far is in it. A vendor's bucket needs none.
+
+        Returns:
+            Whether it was not counted so far.
+        """
+        opened = not self.windowed(rule) and rule.limit.burst == 1
+        if opened:
+            self.corrected = True
+            width = rule.limit.period_seconds / _WINDOW_PARTS
+            start = max(self.arrival, now) - rule.limit.period_seconds
+            part = -(-rule.parts // _WINDOW_PARTS)
+            self.counts = [(start + n * width, part) for n in range(_WINDOW_PARTS)]
+        return opened
+
+    def correct(self, at: float, difference: int, now: float) -> None:
+        """A call counted so many billionths more, or less, than was booked for its slot."""
+        units = difference / PARTS
+        self.average = max(0.0, self.average + units / _AVERAGED_CALLS)
+        self.arrival = max(self.arrival + units * self.interval, min(self.arrival, now))
+        self.adjust(at, difference)
+
+    def adjust(self, at: float, difference: int) -> None:
+        """Count so many billionths more, or less, in the window of a slot."""
+        index = bisect_right(self.counts, at, key=itemgetter(0)) - 1
+        while 0 <= index < len(self.counts) and difference:
+            start, number = self.counts[index]
+            self.counts[index] = (start, max(0, number + difference))
+            difference += number - self.counts[index][1]
+            index += 1
+
+    def windowed(self, rule: Rule) -> bool:
+        """Whether what a window holds counts, besides the pace."""
+        return rule.limit.counted or self.corrected
 
     def count(self, rule: Rule, at: float, units: float = 1) -> None:
         """Count a call in the window."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ from vendor_assets.presentable import presentable
 
 if TYPE_CHECKING:
     from vendor_assets.account import Account
-    from vendor_assets.budget.state import Used
+    from vendor_assets.budget import BudgetState
     from vendor_assets.harvest.costs import DayPlan
 
 
@@ -36,7 +36,8 @@ def _plan(options: argparse.Namespace) -> int:
     project = open_project(options.account)
     account = project.account
     days = choose_days(options, account)
-    costs = Costs(project.store(), account)
+    state = _state(account)
+    costs = Costs(project.store(), account, learnt=state.learnt if state else {})
     plans = [costs.day(day, options.troop) for day in days]
     total = sum(plan.total for plan in plans)
     per_call = plans[-1].per_call
@@ -49,7 +50,7 @@ def _plan(options: argparse.Namespace) -> int:
             "days": [_as_json(plan) for plan in plans],
             "calls": total,
             "counts": _counts(plans),
-            "used": {name: used._asdict() for name, used in _used(account).items()},
+            "used": {name: used._asdict() for name, used in state.used.items()} if state else {},
             "answered": sum(sum(plan.done.values()) for plan in plans),
             "saved_by_filters": sum(plan.saved for plan in plans),
             "filters": account.filters.texts,
@@ -61,7 +62,8 @@ def _plan(options: argparse.Namespace) -> int:
         print(json.dumps(document, indent=1))
         return COMPLETE
     _print_days(plans, account.name)
-    _print_costs(plans, project, seconds, at_work)
+    _print_costs(plans, account, seconds, at_work)
+    _print_counts(plans[-1], state)
     if account.filters:
         saved, left_out = sum(plan.saved for plan in plans), max(plan.left_out for plan in plans)
         print(f"filters save {saved:,} calls and leave {left_out} troops out: {account.filters}")
@@ -98,8 +100,8 @@ def _at_work(project: Project) -> int:
     return total.calls
 
 
-def _used(account: Account) -> Mapping[str, Used]:
-    """What limits over long periods have counted so far, by name; empty if the database is unavailable."""
+def _state(account: Account) -> BudgetState | None:
+    """What the budget does now; None if its database is unavailable."""
     from vendor_assets.budget import Budget
 
     name, most = account.budget_name, account.max_in_flight
@@ -108,9 +110,9 @@ def _used(account: Account) -> Mapping[str, Used]:
             account.database_url, name, limits=account.limits, share=account.share, max_in_flight=most
         )
         with closing(budget):
-            return budget.state().used
+            return budget.state()
     except BudgetError:
-        return {}
+        return None
 
 
 def _end(seconds: float | None, at_work: int) -> str | None:
@@ -143,10 +145,21 @@ def _known(plan: DayPlan, account: str) -> str:
     return text + (f"; {plan.unknown} troops as the others" if plan.unknown else "")
 
 
-def _print_costs(plans: Sequence[DayPlan], project: Project, seconds: float | None, at_work: int) -> None:
+def _print_counts(plan: DayPlan, state: BudgetState | None) -> None:
+    """What a call and a day count of other units than requests, and what is left of long periods."""
     from vendor_assets.budget import amount_text
 
-    account = project.account
+    for unit, each in plan.per_call.items():
+        learnt = ", as answers told" if state and unit in state.learnt else ""
+        of_day = amount_text(plan.whole * each, unit)
+        print(f"a call counts {amount_text(each, unit)} on average{learnt}, a day {of_day}")
+    for name, used in (state.used if state else {}).items():
+        print(f"used of {name}: {used}")
+
+
+def _print_costs(plans: Sequence[DayPlan], account: Account, seconds: float | None, at_work: int) -> None:
+    from vendor_assets.budget import amount_text
+
     total, answered = sum(plan.total for plan in plans), sum(sum(plan.done.values()) for plan in plans)
     counts = "".join(f" ({amount_text(number, unit)})" for unit, number in _counts(plans).items())
     said = f"{total:,} calls to come{counts}, {answered:,} answered already"
@@ -171,11 +184,6 @@ def _print_costs(plans: Sequence[DayPlan], project: Project, seconds: float | No
                 f"a day's own harvest needs {day:,} calls, {day / (rate * 86_400):.0%} of the quota, and goes before "
                 "a backfill: it takes so much longer"
             )
-    for unit, each in plans[-1].per_call.items():
-        of_day = amount_text(plans[-1].whole * each, unit)
-        print(f"a call counts {amount_text(each, unit)} on average, a day {of_day}")
-    for name, used in _used(account).items():
-        print(f"used of {name}: {used}")
     largest = [
         f"{presentable(name, 60)} ({count:,})"
         for name, count in list(plans[-1].by_troop.items())[:3]

@@ -257,7 +257,9 @@ def _budget(options: argparse.Namespace) -> int:
     for name, used in state.used.items():
         print(f"counted    {name}: {used}")
     for unit, number in state.per_call.items():
-        print(f"a call     {amount_text(number, unit)} of late")
+        learnt = state.learnt.get(unit)
+        told = "" if learnt is None else f"; answers tell {learnt:.0%} of what is booked"
+        print(f"a call     {amount_text(number, unit)} of late{told}")
     for process in state.processes:
         print(f"process    {process}")
     return COMPLETE

@@ -394,7 +394,7 @@ class VendorClient:
         fetch.signed = signed
         fetch.secrets += (text for text in signed.added if text not in fetch.secrets)
         received = self._exchange(
-            self._transport, request.method, signed.url, signed.headers, content, slot, fetch
+            self._transport, request.method, signed.url, signed.headers, content, slot, fetch, request
         )
         response = replace(received, body=self._redaction(fetch).body(received.body))
         fetch.usage.bytes += len(response.body)
@@ -417,8 +417,13 @@ class VendorClient:
         content: bytes,
         slot: Slot,
         fetch: _Fetch,
+        request: Request | None = None,
     ) -> Response:
-        """Send as it is, and report the outcome to the budget and the usage; secrets are still in the answer's body."""
+        """Send as it is, and report the outcome to the budget and the usage; secrets are still in the answer's body.
+
+        Args:
+            request: What the vendor's dialect asks; None where its answer says nothing of what it counted.
+        """
         usage = fetch.usage
         started = self._clock()
         response: Response | None = None
@@ -428,7 +433,8 @@ class VendorClient:
         try:
             response = transport.send(url, sent, method=method, content=content)
             headers, status = self._redaction(fetch).headers(response.headers), response.status
-            return replace(response, headers=headers)
+            response = replace(response, headers=headers)
+            return response
         except VendorError as error:
             # A response that we refuse to read (too large, wrongly encoded) has a status and headers as well.
             calls, status, headers = error.calls, error.status, error.headers
@@ -441,12 +447,16 @@ class VendorClient:
             throttled = self._throttled(status, headers, b"" if response is None else response.body)
             if observed:
                 seconds = self._clock() - started
+                counted = (
+                    None if request is None or response is None else self._vendor.counted(request, response)
+                )
                 slot.observe(
                     status=status,
                     headers=headers,
                     seconds=seconds,
                     error=response is None,
                     throttled=throttled,
+                    counted=counted,
                 )
             usage.last_at = self._now()
             usage.calls += calls

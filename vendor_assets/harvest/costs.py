@@ -9,6 +9,7 @@ from datetime import date
 from itertools import groupby
 from statistics import median
 from threading import RLock
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 from zoneinfo import ZoneInfo
 
@@ -135,15 +136,24 @@ class Costs:
 
     Args:
         hurry: Asked before each troop; once it says yes, those to come are taken to be as the others are.
+        learnt: What calls really counted of late, as a part of what they were taken to count, by unit.
     """
 
-    def __init__(self, store: ObjectStore, wanted: Wanted, hurry: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        wanted: Wanted,
+        hurry: Callable[[], bool] = lambda: False,
+        *,
+        learnt: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         self._store = store
         self._vendor = wanted.vendor
         self._zone = wanted.zone
         self._resolution_seconds = wanted.resolution_seconds
         self._filters = wanted.filters
         self._hurry = hurry
+        self._learnt = learnt
         self._listing = RLock()
         self._days: dict[str, list[date]] = {}
         self._folders: dict[str, set[str]] = {}
@@ -204,14 +214,15 @@ class Costs:
         )
 
     def _per_call(self, whole: Mapping[str, int], window: Window) -> dict[str, float]:
-        """What a call counts on average, by the requests that were built to count them."""
+        """What a call counts on average, by the requests that were built to count them and what answers told."""
         self._build("troops", [self._vendor.troops(window)])
         self._build("warriors", [self._vendor.warriors("0", window)])
         units: dict[str, float] = defaultdict(float)
         for asset, counted in self._units.items():
             for unit, number in counted.items():
                 units[unit] += number * whole[asset] / self._built[asset]
-        return {unit: number / max(1, sum(whole.values())) for unit, number in units.items()}
+        calls = max(1, sum(whole.values()))
+        return {unit: self._learnt.get(unit, 1.0) * number / calls for unit, number in units.items()}
 
     def _build(self, asset: Asset, planned: Sequence[PlannedRequest]) -> int:
         """How many requests these are; what they count is noted."""

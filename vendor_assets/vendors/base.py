@@ -382,6 +382,14 @@ class Vendor(ABC):
         """
         return {}
 
+    def counted(self, request: Request, response: Response) -> Mapping[str, float]:  # noqa: ARG002  most do not tell
+        """What a request really counted, by its answer: units as those of :meth:`counts`.
+
+        Asked of every answer, of any status and content, before it is judged: a refusal may count too. What is not
+        named stays as :meth:`counts` said. It raises nothing, and is cheap: headers, or a search in the body.
+        """
+        return {}
+
     @abstractmethod
     def probe(self) -> Request:
         """The cheapest request that shows that the vendor is there and the key is accepted."""

@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from importlib import import_module
-from itertools import pairwise
+from itertools import pairwise, product
 from math import inf
 from operator import attrgetter
 from pathlib import Path
@@ -142,9 +142,13 @@ def _request_forms(vendor: Vendor) -> Iterator[str]:
         pairs = (*request.params, *request.headers)
         if not all(isinstance(part, str) for pair in pairs for part in pair):
             yield f"{where} has a parameter or a header that is no text"
-        counted: Mapping[str, Any] = vendor.counts(request)
-        if not all(isinstance(number, int | float) and 0 <= number < inf for number in counted.values()):
-            yield f"{where} counts {dict(counted)!r}; give finite numbers from 0 on"
+        counts = vendor.counts(request)
+        if not _can_be_counted(counts):
+            yield f"{where} counts {dict(counts)!r}; give finite numbers from 0 on"
+
+
+def _can_be_counted(counts: Mapping[str, Any]) -> bool:
+    return all(isinstance(number, int | float) and 0 <= number < inf for number in counts.values())
 
 
 def _keys(vendor: Vendor) -> Iterator[str]:
@@ -286,6 +290,18 @@ def _answers(vendor: Vendor) -> Iterator[str]:
                 if not (parsed.failures or parsed.incomplete):
                     yield f"{shown} is taken for a whole one{otherwise}; raise VendorProtocolError"
                     break
+
+
+def _counted(vendor: Vendor) -> Iterator[str]:
+    for status, body in product((200, 429, 500), _GARBAGE):
+        response = Response(
+            status, {"content-type": "application/json"}, body, datetime(2026, 11, 21, tzinfo=UTC)
+        )
+        for request in _requests(vendor):
+            counted = vendor.counted(request, response)
+            if not _can_be_counted(counted):
+                what = f"{request.method} {request.path[:80]!r} counted {dict(counted)!r}"
+                yield f"{what}, by an answer of status {status}; give finite numbers from 0 on"
 
 
 def _throttles(vendor: Vendor) -> Iterator[str]:
@@ -531,6 +547,7 @@ CHECKS: Final[Mapping[str, Callable[[Vendor], Iterator[str]]]] = {
     "splits": _splits,
     "resolution": _resolution,
     "answers": _answers,
+    "counted": _counted,
     "throttles": _throttles,
     "purity": _purity,
     "credentials": _credentials,
@@ -603,6 +620,10 @@ class VendorConformance:
     def test_answers(self) -> None:
         """Garbage is never taken for an answer."""
         self._holds("answers")
+
+    def test_counted(self) -> None:
+        """What a request really counted is read from any answer, or not at all."""
+        self._holds("counted")
 
     def test_throttles(self) -> None:
         """What says that we were too fast is told from what does not."""

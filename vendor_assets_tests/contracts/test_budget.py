@@ -67,12 +67,20 @@ class Account:
         return budget
 
     def call(
-        self, budget: Budget, *, status: int | None = 200, headers: dict[str, str] | None = None, **slot: Any
+        self,
+        budget: Budget,
+        *,
+        status: int | None = 200,
+        headers: dict[str, str] | None = None,
+        counted: dict[str, float] | None = None,
+        **slot: Any,
     ) -> float:
         """One call; returns when it was sent."""
         with budget.slot(**slot) as taken:
             sent = self.clock.now
-            taken.observe(status=status, headers=headers or {}, seconds=0.0, error=status is None)
+            taken.observe(
+                status=status, headers=headers or {}, seconds=0.0, error=status is None, counted=counted
+            )
         return sent
 
 
@@ -181,6 +189,106 @@ def test_a_counted_limit_counts_what_a_call_says(account: Account) -> None:
     with pytest.raises(BudgetDeadlineError):
         account.call(budget, counts={"points": 4}, deadline_seconds=3600)
     account.call(budget, counts={"points": 2}, deadline_seconds=7200)
+
+
+def test_what_was_booked_too_much_is_free_again(account: Account) -> None:
+    """A call that was taken for 15 queries and counted 2 holds up the next one, of another process, for 2."""
+    limits = [Limit.parse("20 queries/s")]
+    one, two = account.member(limits=limits), account.member(limits=limits)
+    first = account.call(one, counts={"queries": 15}, counted={"queries": 2})
+    second = account.call(two, counts={"queries": 1})
+    assert second - first == pytest.approx(2 * STEP, abs=1e-3)
+    # The 13 that are free are no burst: a window holds no more than 20, and what was before is not known.
+    third = account.call(one, counts={"queries": 15})
+    assert third - second >= STEP - 1e-6
+    assert account.call(two, counts={"queries": 20}) - third >= 15 * STEP - 1e-6
+
+
+@pytest.mark.parametrize("status", [200, 429, 500])
+def test_what_was_booked_too_little_is_booked_as_well(account: Account, status: int) -> None:
+    """A call that was taken for one query and counted 30 holds up all others for 30, also if it was refused."""
+    limits = [Limit.parse("20 queries/s")]
+    one, two = account.member(limits=limits), account.member(limits=limits)
+    first = account.call(
+        one, status=status, headers={"Retry-After": "0.1"}, counts={"queries": 1}, counted={"queries": 30}
+    )
+    two._document.change(lambda pace, now: pace.void_all(now))
+    assert account.call(two, counts={"queries": 1}) - first >= 30 * STEP - 1e-3
+    assert two.state().learnt == {"queries": 30.0}
+
+
+def test_a_window_is_corrected(account: Account) -> None:
+    """A day's points are what answers told; where nothing was told, or nonsense, it is what was booked."""
+    limits = [Limit.parse("10 points/day")]
+    one, two = account.member(limits=limits), account.member(limits=limits)
+    for counted in ({"points": 0.3}, {"points": 0.1}, {"points": float("nan"), "requests": 7}, {}):
+        account.call(one, counts={"points": 4}, counted=counted)
+        account.clock.advance(3600.0)
+        account.call(two, counts={"points": 0}, counted={"points": 0.1})
+    assert two.state().used == {"account": (pytest.approx(8.8, abs=1e-9), 10, "points")}
+    assert account.call(two, counts={"points": 1.2}, deadline_seconds=3600.0)
+    with pytest.raises(BudgetDeadlineError):
+        account.call(one, counts={"points": 0.000001}, deadline_seconds=3600.0)
+
+
+@pytest.mark.parametrize("limit", ["10 points/h", "600 points/min"])
+def test_who_waits_elsewhere_hears_that_something_is_free(account: Account, limit: str) -> None:
+    """A process that waits for what another has booked too much goes on within a second of the answer."""
+    limits = [Limit.parse(limit)]
+    one, two = account.member(limits=limits), account.member(limits=limits)
+    most = limits[0].amount
+    account.call(one, counts={"points": 1}, counted={"points": 0.5})
+    account.clock.advance(3600.0)
+    booked = one.slot(counts={"points": most})
+    booked.__enter__()
+    answered_at = account.clock.now + 5.0
+    answered = False
+
+    def answer_meanwhile() -> bool:
+        nonlocal answered
+        if account.clock.now >= answered_at and not answered:
+            answered = True
+            booked.observe(status=200, headers={}, seconds=5.0, counted={"points": 0.01})
+            booked.__exit__(None, None, None)
+        return False
+
+    sent = account.call(two, counts={"points": 1}, stopped=answer_meanwhile)
+    assert answered
+    assert answered_at <= sent <= answered_at + 1.1
+
+
+def test_who_is_killed_before_the_answer_leaves_what_was_booked(account: Account) -> None:
+    """What a call really counted is not known then."""
+    limits = [Limit.parse("10 points/day")]
+    with account.member(limits=limits).slot(counts={"points": 4}):
+        pass
+    assert account.member(limits=limits).state().used == {"account": (4, 10, "points")}
+
+
+def test_only_a_correction_is_written_and_once(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No write more where nothing is corrected, one where something is; it is the refusal's where there is one."""
+    budget = account.member(limits=[Limit.parse("20 queries/s")])
+    writes: list[str] = []
+    swap = Database.swap
+
+    def counting(self: Database, account: str, part: str, version: int | None, body: str) -> bool:
+        writes.append(part)
+        return swap(self, account, part, version, body)
+
+    account.call(budget)
+    account.clock.advance(10.0)
+    monkeypatch.setattr(Database, "swap", counting)
+
+    def written(**call: Any) -> int:
+        account.call(budget, counts={"queries": 2}, **call)
+        found = writes.count("pace")
+        writes.clear()
+        account.clock.advance(10.0)
+        return found
+
+    assert [written(), written(counted={"queries": 2.0}), written(counted={"queries": 1})] == [1, 1, 2]
+    refused = {"status": 429, "headers": {"Retry-After": "1"}}
+    assert written(**refused) == written(**refused, counted={"queries": 1})
 
 
 class LateClock(FakeClock):

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from vendor_assets.budget.adaptation import Tally
 from vendor_assets.budget.headers import Quota
-from vendor_assets.budget.limits import PARTS, Limit
+from vendor_assets.budget.limits import PARTS, Limit, parts_of
 from vendor_assets.budget.pace import (
     BACKFILL_FRESH_SECONDS,
     FRESH_SECONDS,
@@ -23,7 +24,7 @@ from vendor_assets.budget.pace import (
     Pace,
 )
 from vendor_assets.budget.quotas import Statement
-from vendor_assets.budget.reservations import Ask, Grant, Later, TooLate
+from vendor_assets.budget.reservations import Ask, Correction, Grant, Later, TooLate
 from vendor_assets.budget.tracks import Rule
 
 NOTICE_SECONDS = FRESH_SECONDS + GUARD_SECONDS
@@ -318,6 +319,53 @@ def test_money_is_paced_by_what_calls_count() -> None:
     assert reserve(pace, rules, two.at, ask).at < two.at + 1.5
     others_know_it = reserve(pace, [], two.at, ask).at
     assert others_know_it < two.at + 2.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("text", "periods", "slowest"), [("600 points/min", 4, 2.0), ("20 points/s", 60, 0.2)]
+)
+def test_corrections_go_faster_and_no_window_holds_too_much(
+    seed: int, text: str, periods: int, slowest: float
+) -> None:
+    """However answers come, a window holds at most what is permitted; more calls go into it than were booked."""
+    chance = random.Random(seed)
+    rules, pace = [Rule(Limit.parse(text), 1.0)], Pace.new(0.0, 0.0, "b")
+    permitted, period = rules[0].limit.amount, rules[0].limit.period_seconds
+    sent: list[tuple[float, float]] = []
+    booked = 0.0
+    events: list[tuple[float, int, Grant | None, float, float]] = [(0.0, n, None, 0.0, 0.0) for n in range(8)]
+    while events and (now := events[0][0]) < periods * period:
+        _, thread, grant, count, real = heapq.heappop(events)
+        if grant is not None and grant.epoch >= 0 and now <= grant.at:
+            if not pace.valid(grant):
+                heapq.heappush(events, (now, thread, grant._replace(epoch=-1), count, real))
+                continue
+            sent.append((now, real))
+            booked += count
+            heapq.heappush(events, (now + chance.uniform(0.0, slowest), thread, grant, count, real))
+            continue
+        returned_at = grant.at if grant is not None and grant.epoch < 0 else math.inf
+        returns = math.isfinite(returned_at)
+        if grant is not None and not returns:
+            told = Correction(grant.at, "", "points", parts_of(count), parts_of(real))
+            pace.absorb(rules, 1.0, Tally(corrections=[told]), now)
+        if not returns:
+            count = chance.randint(1, 10)
+            real = count if chance.random() < 0.2 else count * chance.choice([0.0, 0.1, 0.25])
+        if chance.random() < 0.05:
+            pace = Pace.load(pace.dump(now, now), now, now, "b")
+        ask = Ask(counts=(("points", count),), returns=returns, returned_at=returned_at)
+        answer = pace.reserve(rules, ask, now)
+        if isinstance(answer, Grant):
+            heapq.heappush(events, (answer.at, thread, answer, count, real))
+        else:
+            assert isinstance(answer, Later)
+            heapq.heappush(events, (max(answer.at, now + 0.001), thread, None, 0.0, 0.0))
+    for first, (at, _) in enumerate(sent):
+        held = itertools.takewhile(lambda call: call[0] < at + period, sent[first:])  # noqa: B023  used at once
+        assert sum(real for _, real in held) <= permitted + 1e-9
+    assert booked > 1.2 * periods * permitted
 
 
 def test_a_document_of_an_earlier_version_is_read() -> None:

@@ -64,7 +64,8 @@ class Ledger:
         self.observed: list[tuple[int | None, bool]] = []
         self.headers: list[Mapping[str, str]] = []
         self.throttled: list[bool | None] = []
-        self.counts: list[dict[str, int]] = []
+        self.counts: list[dict[str, float]] = []
+        self.counted: list[Mapping[str, float] | None] = []
         self.woken = 0
         self.meanwhile: Callable[[], None] = lambda: None
 
@@ -76,7 +77,7 @@ class Ledger:
         work_class: str,
         deadline_seconds: float | None = None,
         stopped: Callable[[], bool] | None = None,
-        counts: Mapping[str, int] | None = None,
+        counts: Mapping[str, float] | None = None,
     ) -> Iterator[Ledger]:
         """Give a slot."""
         self.counts.append(dict(counts or {}))
@@ -104,11 +105,13 @@ class Ledger:
         seconds: float,
         error: bool,
         throttled: bool | None = None,
+        counted: Mapping[str, float] | None = None,
     ) -> None:
         """Write down what became of the call."""
         assert self.open == 1
         assert seconds >= 0
         self.throttled.append(throttled)
+        self.counted.append(counted)
         self.observed.append((status, error))
         self.headers.append(headers)
 
@@ -247,11 +250,26 @@ def test_the_budget_hears_what_a_call_counts_and_of_a_throttle_in_a_success(
     """What a request counts comes from the vendor; an answer of status 200 may say that we were too fast."""
     monkeypatch.setattr(NewRelic, "counts", lambda self, request: {"queries": 3})
     monkeypatch.setattr(NewRelic, "throttled", lambda self, status, headers, body: b"too fast" in body)
+    monkeypatch.setattr(NewRelic, "counted", lambda self, request, response: {"queries": len(response.body)})
     bench = Bench(monkeypatch, _answer(body=b"{}"), _answer(body=b'{"errors": "too fast"}'))
     for _ in range(2):
         assert bench.client.fetch(REQUEST).response.status == 200
     assert bench.ledger.counts == [{"queries": 3}] * 2
     assert bench.ledger.throttled == [False, True]
+    assert bench.ledger.counted == [{"queries": 2}, {"queries": 22}]
+
+
+def test_every_answer_tells_what_its_call_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failures and refusals too, by their status, headers and body; where no answer came, nothing is told."""
+
+    def counted(vendor: NewRelic, request: Request, response: Response) -> dict[str, float]:
+        return {"points": float(response.headers["x-cost"]), request.endpoint: response.status}
+
+    monkeypatch.setattr(NewRelic, "counted", counted)
+    bench = Bench(monkeypatch, _answer(503, X_Cost="7"), _unavailable(), _answer(X_Cost="0.5"))
+    bench.client.fetch(REQUEST)
+    name = REQUEST.endpoint
+    assert bench.ledger.counted == [{"points": 7.0, name: 503}, None, {"points": 0.5, name: 200}]
 
 
 def test_each_attempt_has_its_own_slot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,14 @@ def harvested(bench: Bench, day: date, run: str) -> int:
     return bench.calls() - before
 
 
+def test_what_calls_count_is_what_answers_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that were taken for ten points each and counted a quarter of that count two and a half; others stay."""
+    counts = {"points": 10, "usd": 0.001}
+    monkeypatch.setattr(ToyVendor, "counts", lambda self, request: counts)
+    found = Costs(bench.store, Wanted(), learnt={"points": 0.25}).day(NEXT)
+    assert found.per_call == pytest.approx({"points": 2.5, "dollars": 0.001})
+
+
 def test_of_an_unknown_account_one_list_is_known(bench: Bench) -> None:
     """Before anything was harvested a day costs the list of its troops, and says that it knows no more."""
     found = plan(bench)

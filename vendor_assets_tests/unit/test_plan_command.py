@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
 from vendor_assets.budget import Budget
-from vendor_assets.cli.plan import _counts, _print_costs
+from vendor_assets.cli.plan import _counts, _print_costs, _print_counts, _state
 from vendor_assets.harvest.costs import DayPlan
 from vendor_assets.settings import read
 
@@ -43,7 +41,8 @@ def test_a_plan_says_what_it_costs_and_what_is_left(
     with budget.slot(counts={"dollars": 4.2}):
         pass
     budget.close()
-    _print_costs([plan, plan], cast("Any", SimpleNamespace(account=account)), 60.0, 0)
+    _print_costs([plan, plan], account, 60.0, 0)
+    _print_counts(plan, _state(account))
     said = capsys.readouterr().out
     assert (
         "30,000 calls to come (1.50 dollars), 12,000 answered already; at 80% of 600/min, 20 dollars/month"

@@ -172,6 +172,8 @@ def _again_at_the_end(
         ("requests", _changed(probe=lambda self: Request("no slash", (), "probe"))),
         ("requests", _changed(counts=lambda self, request: {"queries": -1})),
         ("requests", _changed(counts=lambda self, request: {"dollars": float("nan")})),
+        ("counted", _changed(counted=lambda self, request, response: {"dollars": float("inf")})),
+        ("counted", _changed(counted=lambda self, request, response: json.loads(response.body))),
         ("keys", _changed(warriors=lambda self, troop, day: NewRelic.warriors(self, "1", day))),
         ("leaves", _data(_first_leaf)),
         ("days", _data(_first_leaf)),
