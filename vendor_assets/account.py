@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,19 @@ from vendor_assets.harvest.filters import Filters
 from vendor_assets.secret import Secret
 from vendor_assets.storage.source import EMBEDDED, Source
 from vendor_assets.vendors.base import Vendor
+
+
+def in_flight_of(vendor: Vendor, budget_name: str, url: str, key: Secret) -> str:
+    """Under which name calls at once are shared in the budget: the account's, or that of the key's user.
+
+    A user is known by a digest of the key alone, so that nobody has to name it, on any machine. A digest of 128 bits
+    tells nothing of a random key. Two keys of one user are two users here, and without a key it is the account.
+    """
+    if vendor.most_in_flight_of == "account" or not key:
+        return budget_name
+    address = Source(vendor.kind, url)
+    digest = hashlib.blake2b(f"{address}\n{key.read()}".encode(), digest_size=16, person=b"in flight")
+    return f"{address} user {digest.hexdigest()}"
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,11 @@ class Account:
         Two keys at one address share a budget where the accounts have no names: sharing too much harms nobody.
         """
         return str(Source(self.vendor.kind, self.vendor_url, self.vendor_account))
+
+    @property
+    def in_flight_of(self) -> str:
+        """Under which name calls at once are shared in the budget."""
+        return in_flight_of(self.vendor, self.budget_name, self.vendor_url, self.key)
 
     @property
     def source(self) -> Source:

@@ -192,6 +192,8 @@ class Budget:
         database_url: SQLAlchemy's: ``sqlite:////folder/file.db`` or ``postgresql://user:password@host/name``.
         limits: The vendor's quota, or ``auto`` where it is not known.
         share: Our part of it, above 0 to 1.
+        max_in_flight: Calls at once, over all that share them.
+        in_flight_of: Under which name they are shared, where that is more than the account: its user's.
 
     Raises:
         ConfigurationError: An argument is not possible.
@@ -205,9 +207,11 @@ class Budget:
         limits: Sequence[Limit] | Literal["auto"],
         share: float = 0.8,
         max_in_flight: int = 32,
+        in_flight_of: str = "",
         clock: Clock | None = None,
     ) -> None:
-        self._terms = Terms(account, () if limits == "auto" else tuple(limits), share, max_in_flight)
+        known = () if limits == "auto" else tuple(limits)
+        self._terms = Terms(account, known, share, max_in_flight, in_flight_of)
         self._clock = clock or Clock()
         self._database = Database(database_url, self._clock)
         self.start_over()

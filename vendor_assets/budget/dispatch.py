@@ -117,8 +117,8 @@ class Dispatch:
 
     def shares(self, *, patience_seconds: float) -> InFlightShares:
         """How the calls in flight are shared out."""
-        account = self._terms.account
-        found = self._database.read(account, in_flight.PART, patience_seconds=patience_seconds)
+        owner = self._terms.in_flight_of or self._terms.account
+        found = self._database.read(owner, in_flight.PART, patience_seconds=patience_seconds)
         return InFlightShares.load(found.body, found.now, self._database.boot)
 
     def acquire(
@@ -453,7 +453,8 @@ class Dispatch:
             result = step(shares, snapshot.now)
             return shares.dump(), result
 
-        return self._database.change(self._terms.account, in_flight.PART, whole)
+        owner = self._terms.in_flight_of or self._terms.account
+        return self._database.change(owner, in_flight.PART, whole)
 
     # -- from the slot to the call ---------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ class Terms:
 
     Attributes:
         limits: The vendor's quota; empty where it is not known.
+        in_flight_of: Under which name calls in flight are shared out; empty for the account's.
 
     Raises:
         ConfigurationError: A value is not possible.
@@ -35,6 +36,7 @@ class Terms:
     limits: tuple[Limit, ...]
     share: float
     max_in_flight: int
+    in_flight_of: str = ""
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:

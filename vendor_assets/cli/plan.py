@@ -104,10 +104,14 @@ def _state(account: Account) -> BudgetState | None:
     """What the budget does now; None if its database is unavailable."""
     from vendor_assets.budget import Budget
 
-    name, most = account.budget_name, account.max_in_flight
     try:
         budget = Budget(
-            account.database_url, name, limits=account.limits, share=account.share, max_in_flight=most
+            account.database_url,
+            account.budget_name,
+            limits=account.limits,
+            share=account.share,
+            max_in_flight=account.max_in_flight,
+            in_flight_of=account.in_flight_of,
         )
         with closing(budget):
             return budget.state()

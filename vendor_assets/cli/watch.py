@@ -124,6 +124,7 @@ def _work(project: Project) -> dict[str, Any]:
             limits=account.limits,
             share=account.share,
             max_in_flight=account.max_in_flight,
+            in_flight_of=account.in_flight_of,
         )
         with closing(opened) as budget:
             slowed = budget.state().slowed

@@ -9,6 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from vendor_assets import vendors
+from vendor_assets.account import in_flight_of
 from vendor_assets.budget import Backlog, Budget, BudgetState, Leases, Limit
 from vendor_assets.client import VendorClient
 from vendor_assets.client.credentials import Login
@@ -142,12 +143,15 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
     def budget(self) -> Budget:
         """The budget of this vendor account."""
         limits: tuple[Limit, ...] | Literal["auto"] = Limit.parse_all(self.rates) or "auto"
+        name = str(Source(self.kind, self.url, self.account))
+        key = self._secret("VENDOR_API_KEY", self.api_key)
         return Budget(
             self.database(),
-            str(Source(self.kind, self.url, self.account)),
+            name,
             limits=limits,
             share=self.share,
             max_in_flight=self.max_in_flight,
+            in_flight_of=in_flight_of(self.vendor(), name, self.url, key),
         )
 
     def state(self) -> BudgetState:

@@ -296,6 +296,8 @@ class Vendor(ABC):
     """Statuses of answers that ``parse`` reads: 201 or 202 too, where a query is submitted and asked for later."""
     most_in_flight: ClassVar[int | None] = None
     """Its documented limit of calls at once, over all machines; None where it documents none."""
+    most_in_flight_of: ClassVar[Literal["account", "user"]] = "account"
+    """Whose limit that is: each account's, or that of the key's user over all accounts."""
     warriors_at_once: ClassVar[int] = 1
     """For how many warriors at a time :meth:`data_groups_of` and :meth:`performance_data_of` are asked."""
     one_list: ClassVar[bool] = False

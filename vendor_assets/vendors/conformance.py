@@ -128,6 +128,8 @@ def _declarations(vendor: Vendor) -> Iterator[str]:
         yield f"page_headers is {vendor.page_headers!r}; names are in lower case"
     if vendor.most_in_flight is not None and vendor.most_in_flight < 1:
         yield f"most_in_flight is {vendor.most_in_flight!r}; give 1 or more, or None"
+    if vendor.most_in_flight_of not in {"account", "user"}:
+        yield f"most_in_flight_of is {vendor.most_in_flight_of!r}; accepted are 'account' and 'user'"
 
 
 def _request_forms(vendor: Vendor) -> Iterator[str]:

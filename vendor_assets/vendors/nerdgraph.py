@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import compress, groupby
 from math import isfinite
 from operator import attrgetter
-from typing import Any, ClassVar, Final, Self, TypeGuard
+from typing import Any, ClassVar, Final, Literal, Self, TypeGuard
 
 import msgspec
 import numpy as np
@@ -100,7 +100,8 @@ class NerdGraph(Vendor):
     documented_limits: ClassVar[tuple[str, ...]] = ("3000 queries/min",)
     """Of NRQL, for each account. Source: nrql/using-nrql/rate-limits-nrql-queries."""
     most_in_flight: ClassVar[int | None] = 25
-    """For each user. Source: apis/nerdgraph/nerdgraph-usage-limits."""
+    """Source: apis/nerdgraph/nerdgraph-usage-limits."""
+    most_in_flight_of: ClassVar[Literal["account", "user"]] = "user"
     warriors_at_once: ClassVar[int] = MOST_FACETS
     one_list: ClassVar[bool] = True
     page_headers: ClassVar[tuple[str, ...]] = ("content-type",)

@@ -336,6 +336,28 @@ def test_accounts_do_not_share(account: Account) -> None:
     assert account.call(other) - start == pytest.approx(0.0, abs=1e-3)
 
 
+def test_accounts_of_one_user_share_calls_at_once_alone(account: Account) -> None:
+    """While one has the user's only call in flight the other waits; its pace and holds are its own."""
+    shared = {"limits": [Limit.parse("20/s")], "share": 1.0, "max_in_flight": 1, "clock": account.clock}
+    one, two = (Budget(account.url, name, in_flight_of="user", **shared) for name in ("one", "two"))  # type: ignore[arg-type]
+    for budget in (one, two):
+        account.stack.callback(budget.close)
+    with one.slot():
+        with pytest.raises(BudgetDeadlineError), two.slot(deadline_seconds=1.0):
+            pass
+        one._dispatch.renew()
+        assert two.state().in_flight == 1
+    one._dispatch.renew()
+    account.clock.advance(TTL_SECONDS)
+    account.call(one, status=429, headers={"Retry-After": "30"})
+    account.clock.advance(TTL_SECONDS)
+    start = account.clock.now
+    first, second = account.call(two), account.call(two)
+    assert first - start < 1.0
+    assert second - first == pytest.approx(STEP, abs=0.01)
+    assert one.state().hold_seconds > 20.0
+
+
 def test_a_restart_does_not_start_with_a_full_bucket(account: Account) -> None:
     """State outlives the process: the first call of a new one waits for the interval of the old one's last."""
     first = account.member()

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
+from vendor_assets.account import Account
+from vendor_assets.client import VendorClient
+from vendor_assets.orchestration.definitions import build_resources
+from vendor_assets.settings import read
 from vendor_assets.simulator.world import day_window
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.command import Command
@@ -126,6 +134,37 @@ def test_four_processes_stay_below_the_requests_at_once(tmp_path: Path) -> None:
             assert process.returncode == 0, out + err
         assert vendor.log()["violations"] == 0
         assert graphql(vendor)["peak_in_flight"] == 5
+
+
+def test_accounts_of_one_user_stay_below_its_requests_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two members each of two accounts, with one key: never more at once than the user may have; all is used."""
+    with simulator(world="small", churn=False, requests_at_once=5, latency=0.05) as vendor:
+        environ = {
+            "VENDOR_KIND": "nerdgraph",
+            "VENDOR_URL": vendor.url,
+            "VENDOR_API_KEY": KEY,
+            "VENDOR_SHARE": "1",
+            "VENDOR_MAX_IN_FLIGHT": "5",
+        }
+        # Dagster's resources refer to it.
+        monkeypatch.setenv("VENDOR_API_KEY", KEY)
+        accounts = [read(environ | {"VENDOR_ACCOUNT": name}, root=tmp_path) for name in ("1", "2")]
+        with ExitStack() as stack, ThreadPoolExecutor(40) as pool:
+            clients = [stack.enter_context(client_of(account)) for account in (*accounts, *accounts)]
+            fetches = [pool.submit(client.fetch, accounts[0].vendor.probe()) for client in clients * 20]
+            assert [fetch.result().response.status for fetch in fetches] == [200] * 80
+        assert vendor.log()["violations"] == 0
+        assert graphql(vendor)["peak_in_flight"] == 5
+
+
+@contextmanager
+def client_of(account: Account) -> Iterator[VendorClient]:
+    """A client as a run of an account has it."""
+    vendor_api = build_resources(account)["vendor_api"].process_config_and_initialize()
+    with vendor_api.client() as client:
+        yield client
 
 
 def test_a_killed_harvest_pays_for_nothing_twice(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vendor_assets.errors import ConfigurationError
-from vendor_assets.settings import FILE, KEYS, NAMES, REFERENCES, SECRETS, account_of, read_accounts
+from vendor_assets.settings import FILE, KEYS, NAMES, REFERENCES, SECRETS, account_of, read, read_accounts
 from vendor_assets.vendors.new_relic import NewRelic
 
 TWO = """
@@ -42,6 +42,30 @@ def test_a_file_names_several_accounts(tmp_path: Path) -> None:
     assert prod.budget_name != lab.budget_name
     assert prod.budget_name.endswith("#newrelic_prod")
     assert "s3cr3t" not in repr(prod)
+
+
+def test_calls_at_once_are_the_users_where_the_vendor_says_so(tmp_path: Path) -> None:
+    """Accounts of NerdGraph with one key at one address share them, whatever else; the key itself is not told."""
+
+    def of(**more: str) -> str:
+        environ = {
+            "VENDOR_KIND": "nerdgraph",
+            "VENDOR_URL": "https://x",
+            "VENDOR_ACCOUNT": "1",
+            "VENDOR_API_KEY": "k3y",
+        }
+        account = read(environ | more, root=tmp_path)
+        assert "k3y" not in account.in_flight_of
+        assert (account.in_flight_of == account.budget_name) == (
+            account.vendor.most_in_flight_of == "account"
+        )
+        return account.in_flight_of
+
+    assert of() == of(VENDOR_ACCOUNT="2") == of(VENDOR_URL="https://X:443/", VENDOR_MAX_IN_FLIGHT="3")
+    assert (
+        len({of(), of(VENDOR_API_KEY="other-k3y"), of(VENDOR_URL="https://y"), of(VENDOR_KIND="new_relic")})
+        == 4
+    )
 
 
 def test_without_a_file_the_environment_tells_the_only_account(tmp_path: Path) -> None:

@@ -169,6 +169,7 @@ def _again_at_the_end(
     [
         ("declarations", _changed(kind="New Relic")),
         ("declarations", _changed(page_headers=("Link",))),
+        ("declarations", _changed(most_in_flight_of="key")),
         ("requests", _changed(probe=lambda self: Request("no slash", (), "probe"))),
         ("requests", _changed(counts=lambda self, request: {"queries": -1})),
         ("requests", _changed(counts=lambda self, request: {"dollars": float("nan")})),
