@@ -86,7 +86,8 @@ class Block:
             self._own_rate = rate if passed > 1.0 else (self._own_rate + rate) / 2
             self._served, self._counted_at = 0, now
         slow = self._own_rate < _QUICK_RATE or interval_seconds > _QUICK_INTERVAL_SECONDS
-        if not callers or slow or now < self._paused_until:
+        unknown = interval_seconds <= 0
+        if not callers or slow or unknown or now < self._paused_until:
             return 0
         if self._missed > 0.1 * self._size:
             self._largest //= 2

@@ -116,6 +116,17 @@ def test_a_call_counts_what_it_says(account: Account) -> None:
     assert sent[-1] - sent[0] == pytest.approx(sum(counts[:-1]) * STEP, abs=1e-3)
 
 
+def test_calls_that_count_nothing_are_not_paced(account: Account) -> None:
+    """However many there are, and though the rate in calls is not known."""
+    budget = account.member(limits=[Limit.parse("20 queries/s")])
+    start = account.clock.now
+    for _ in range(200):
+        account.call(budget, counts={"queries": 0})
+        account.clock.advance(0.002)
+    assert account.clock.now - start < 1.0
+    assert budget.state().rate is None
+
+
 def test_a_limit_of_some_endpoints_holds_up_nothing_else(account: Account) -> None:
     """Lists keep to theirs over two processes, while data goes on at the account's own."""
     limits = Limit.parse_all(["20/s", "60/min for hosts+tags"])
