@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from itertools import compress, groupby
 from math import ceil, isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -61,9 +62,6 @@ MOST_QUERIES: Final = 500
 MOST_POINTS: Final = 100_800
 """Points in one answer; what is more comes in pages. Source: API_GetMetricData."""
 
-MOST_CHARACTERS: Final = 500_000
-"""Length of a call; the documentation names no limit."""
-
 DOLLARS: Final = 0.00001
 """For a statistic, or a list. Source: aws.amazon.com/cloudwatch/pricing; some list requests a month are free."""
 
@@ -78,6 +76,8 @@ _COARSER: Final = ((63 * _DAY, 3_600), (15 * _DAY, 300), (0, 60))
 
 _STATISTIC: Final = re.compile(rf"{'|'.join(STATISTICS)}|IQR|(p|tm|wm|tc|ts)(100|\d{{1,2}}(\.\d{{1,10}})?)")
 _REGION: Final = re.compile(r"[a-z0-9-]{0,40}")
+_KEPT: Final = " !\"#$&'()*+-./:;<>?@[\\]^_`{|}~"
+"""What stands in an id as it is, beside letters and digits; commas and equals signs separate."""
 _LISTED: Final = frozenset(("Namespace", "MetricName", "Dimensions"))
 _TOO_FAST: Final = re.compile(r"Throttl.*|RequestLimitExceeded|TooManyRequests.*")
 _OF_THE_KEY: Final = re.compile(
@@ -258,7 +258,7 @@ class Cloudwatch(Vendor):
             if group.value_names
         )
         times = {"StartTime": first, "EndTime": last, "ScanBy": "TimestampAscending"}
-        return list(_planned(asked, times, MOST_POINTS // ((last - first) // step)))
+        return list(_planned(asked, times, min(MOST_QUERIES, MOST_POINTS * step // (last - first))))
 
     def _queries(self, troop_id: str, warrior_id: str, group: DataGroup, step: int) -> list[dict[str, Any]]:
         metric = {"Namespace": troop_id, "MetricName": group.name, "Dimensions": _dimensions_of(warrior_id)}
@@ -336,10 +336,9 @@ def _request(operation: str, document: Mapping[str, object]) -> Request:
 def _planned(
     asked: Iterable[tuple[Leaf, list[dict[str, Any]]]], times: Mapping[str, object], most: int
 ) -> Iterator[PlannedRequest]:
-    """Calls with as many leaves as fit: a call may have ``most`` queries."""
+    """Calls of up to ``most`` queries, those of a leaf in one."""
     leaves: list[Leaf] = []
     queries: list[dict[str, Any]] = []
-    used = 0
 
     def planned() -> PlannedRequest:
         numbered = [{"Id": f"q{number}", **query} for number, query in enumerate(queries)]
@@ -348,13 +347,11 @@ def _planned(
         )
 
     for leaf, some in asked:
-        length = sum(len(json.dumps(query)) for query in some)
-        if leaves and (len(queries) + len(some) > min(most, MOST_QUERIES) or used + length > MOST_CHARACTERS):
+        if leaves and len(queries) + len(some) > most:
             yield planned()
-            leaves, queries, used = [], [], 0
+            leaves, queries = [], []
         leaves.append(leaf)
         queries += some
-        used += length
     if leaves:
         yield planned()
 
@@ -376,23 +373,18 @@ def _range(document: Mapping[str, Any]) -> tuple[int, int, int]:
 
 def warrior_of(dimensions: Mapping[str, str]) -> str:
     """The id of what has these dimensions: ``Name=Value`` with commas between, in the order of names."""
-    return ",".join(f"{_escaped(name)}={_escaped(value)}" for name, value in sorted(dimensions.items()))
+    return ",".join(
+        f"{quote(name, _KEPT)}={quote(value, _KEPT)}" for name, value in sorted(dimensions.items())
+    )
 
 
 def _dimensions_of(warrior_id: str) -> list[dict[str, str]]:
     """The dimensions that an id says."""
     pairs = [pair.partition("=") for pair in filter(None, warrior_id.split(","))]
     return [
-        {"Name": _plain(name)} | ({"Value": _plain(value)} if equals else {}) for name, equals, value in pairs
+        {"Name": unquote(name)} | ({"Value": unquote(value)} if equals else {})
+        for name, equals, value in pairs
     ]
-
-
-def _escaped(text: str) -> str:
-    return text.replace("%", "%25").replace(",", "%2C").replace("=", "%3D")
-
-
-def _plain(text: str) -> str:
-    return text.replace("%3D", "=").replace("%2C", ",").replace("%25", "%")
 
 
 # Answers
@@ -509,12 +501,10 @@ def _points(content: Mapping[str, Any], planned: PlannedRequest, *, alone: bool)
             parsed.incomplete = parsed.incomplete or f"it has {what}, where {shown}"
             continue
         good = [_is_number(value) for value in values]
-        for time, value in (
-            pair for pair, fits in zip(zip(times, values, strict=True), good, strict=True) if not fits
-        ):
-            parsed.reject(
-                "the value is no finite number", {"Id": identity, "Timestamp": time, "Value": value}
-            )
+        for time, value, fits in zip(times, values, good, strict=True):
+            if not fits:
+                record = {"Id": identity, "Timestamp": time, "Value": value}
+                parsed.reject("the value is no finite number", record)
         edges = np.array(list(compress(starts, good)), np.int64).reshape(-1, 1) + (0, step)
         runs.append(Run(leaf.warrior_id, leaf.data_group, (name,), edges * 1_000_000))
         numbers += map(float, compress(values, good))

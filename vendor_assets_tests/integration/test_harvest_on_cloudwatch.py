@@ -39,6 +39,7 @@ def command(folder: Path, url: str, **environ: str) -> Command:
         "VENDOR_URL": url,
         "VENDOR_API_KEY": ACCESS_KEY,
         "VENDOR_APPLICATION_KEY": SECRET_KEY,
+        "VENDOR_HEADERS": "X-Amz-Security-Token=session/token+==",
         "VENDOR_OPTIONS": f"region={REGION}",
         "VENDOR_SHARE": "1",
     }
