@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import chain, groupby
 from math import ceil, inf, isfinite
+from operator import attrgetter
 from typing import Any, ClassVar, Final, Self
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
@@ -307,11 +308,11 @@ class NewRelic(Vendor):
         return parsed
 
     def judge(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
-        """As :meth:`parse`, but without columns for an answer of one page in which nothing is odd."""
+        """As :meth:`parse`, but without columns for data of one page whose timeslices have nothing odd."""
         if asset == "performance_data" and response.asked is None and "link" not in response.headers:
-            regular = _Regular.read(planned, response)
-            if regular:
-                return regular.parsed
+            misfit = _misfit(planned, response)
+            if misfit is not None:
+                return Parsed(incomplete=misfit)
         return self.parse(asset, planned, response)
 
 
@@ -566,7 +567,7 @@ class _Regular:
 
     def columns(self) -> dict[str, Any]:
         """The columns of its rows."""
-        numbers = chain.from_iterable([piece.values.values() for piece in self.pieces])
+        numbers = chain.from_iterable(map(dict.values, map(attrgetter("values"), self.pieces)))
         # NaN, which no answer holds here, stands for null.
         values = np.fromiter(numbers, np.float64, sum(run.rows for run in self.runs))
         return columns(self.runs, values, self._weights(values))
@@ -583,6 +584,46 @@ class _Regular:
                 mine[:, _averages(names)] = np.where(calls >= 0, calls, np.nan)
             at += run.rows
         return weights
+
+
+class _Edges(msgspec.Struct, gc=False):
+    first: str = msgspec.field(name="from")
+    last: str = msgspec.field(name="to")
+
+
+class _EdgesOfMetric(msgspec.Struct):
+    name: str
+    timeslices: list[_Edges]
+
+
+class _EdgesOfMetrics(msgspec.Struct):
+    metrics: list[_EdgesOfMetric]
+    metrics_not_found: list[str] | None = None
+
+
+class _EdgesOfAnswer(msgspec.Struct):
+    metric_data: _EdgesOfMetrics
+
+
+_EDGES: Final = msgspec.json.Decoder(_EdgesOfAnswer)
+
+
+def _misfit(planned: PlannedRequest, response: Response) -> str | None:
+    """What :meth:`_Asked.misfit` says of an answer; None where a timeslice is odd. Its values do not matter to that."""
+    body = json_body(response)
+    try:
+        body.decode()  # also the values
+        metrics = _EDGES.decode(body).metric_data.metrics
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    asked = _Asked(planned)
+    found = ""
+    for metric in metrics:
+        edges, misfit = asked.edges(tuple([(piece.first, piece.last) for piece in metric.timeslices]))
+        if edges is None or metric.name not in asked.groups:
+            return None
+        found = found or misfit
+    return found
 
 
 class _Timeslices:

@@ -618,11 +618,16 @@ def test_a_quick_reading_says_what_the_thorough_one_says(body: bytes, link: str)
 
 
 def test_a_plain_answer_is_judged_without_its_rows() -> None:
-    """On arrival a verdict is enough; pages of several, and whatever is odd, are read."""
+    """On arrival a verdict is enough, for which values do not matter; pages of several, and odd times, are read."""
     planned = _planned("performance_data")
     plain, odd = (_response(_data(_slice({"used": value}), name="Mem")) for value in (1, "1"))
-    assert VENDOR.judge("performance_data", planned, plain).columns == {}
-    assert VENDOR.judge("performance_data", planned, odd).lists()["value"] == []
+    for answer in (plain, odd):
+        assert VENDOR.judge("performance_data", planned, answer).columns == {}
+    torn = json.dumps(_data(_slice({"used": "?"}), name="Mem")).encode().replace(b"?", b"\xff")
+    with pytest.raises(VendorProtocolError):
+        VENDOR.judge("performance_data", planned, _response(torn))
+    absurd = _response(_data(_slice({"used": 1}, **{"from": "x"}), name="Mem"))
+    assert VENDOR.judge("performance_data", planned, absurd).lists()["value"] == []
     paged = _response(_data(_slice({"used": 1}), name="Mem"), f'<{planned.request.path}?page=2>; rel="next"')
     assert VENDOR.judge("performance_data", planned, paged).lists()["value"] == [1]
     last = replace(plain, asked=planned.request)
