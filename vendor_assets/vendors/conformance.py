@@ -34,7 +34,7 @@ from unittest.mock import patch
 
 from vendor_assets.days import Window, day_window, parse_time_zone
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
-from vendor_assets.vendors.base import Asset, DataGroup, PlannedRequest, Request, Response, Vendor
+from vendor_assets.vendors.base import Asset, DataGroup, Keys, PlannedRequest, Request, Response, Vendor
 from vendor_assets.vendors.cases import check_cases
 from vendor_assets.vendors.frozen import decode_planned, encode_leaves, encode_request
 
@@ -58,6 +58,19 @@ _FOLLOWED: Final = 2
 """Of so many leaves is splitting followed to its end."""
 _MOMENT: Final = datetime(2026, 11, 21, 12, tzinfo=UTC)
 _KIND: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_PATH: Final = re.compile(r"/[!\"$->@-~]*")
+_METHOD: Final = re.compile(r"[A-Z]+")
+_HEADER_VALUE: Final = re.compile(r"[!-~]([ -~]*[!-~])?")
+_OF_THE_TRANSPORT: Final = frozenset(
+    ("accept-encoding", "connection", "content-length", "expect", "host", "transfer-encoding")
+)
+_SECRET_NAME: Final = re.compile(
+    r"(.*[-_])?(authorization|api[-_]?key|application[-_]?key|(access|auth|session|security)[-_]?token|token|password"
+    r"|(client[-_]?)?secret|cookie)",
+    re.IGNORECASE,
+)
+"""Names of headers and parameters of first requests; a cursor, which may be called so, comes with later pages only."""
+_ERROR_PAGE: Final = "<html><head><title>404 Not Found</title></head><body>nginx</body></html>"
 
 
 @dataclass(frozen=True)
@@ -126,6 +139,8 @@ def _declarations(vendor: Vendor) -> Iterator[str]:
         yield f"rosters is {vendor.rosters!r}; accepted are 'current' and 'historical'"
     if any(name != name.lower() for name in vendor.page_headers):
         yield f"page_headers is {vendor.page_headers!r}; names are in lower case"
+    if not all(isinstance(status, int) and 200 <= status < 300 for status in declared.accepted):
+        yield f"accepted is {vendor.accepted!r}; give statuses of success, from 200 to 299"
     if vendor.most_in_flight is not None and vendor.most_in_flight < 1:
         yield f"most_in_flight is {vendor.most_in_flight!r}; give 1 or more, or None"
     if vendor.most_in_flight_of not in {"account", "user"}:
@@ -135,7 +150,7 @@ def _declarations(vendor: Vendor) -> Iterator[str]:
 def _request_forms(vendor: Vendor) -> Iterator[str]:
     for request in _requests(vendor):
         where = f"{request.method} {request.path[:80]!r}"
-        if not request.path.startswith("/") or not request.path.isascii() or " " in request.path:
+        if not _PATH.fullmatch(request.path):
             yield f"{where} is no path; it begins with a slash and is percent-encoded"
         if not request.endpoint:
             yield f"{where} has no endpoint; name it for limits and counts"
@@ -144,13 +159,25 @@ def _request_forms(vendor: Vendor) -> Iterator[str]:
         pairs = (*request.params, *request.headers)
         if not all(isinstance(part, str) for pair in pairs for part in pair):
             yield f"{where} has a parameter or a header that is no text"
-        counts = vendor.counts(request)
+            continue
+        if not _METHOD.fullmatch(request.method):
+            yield f"{where} has no method; give one in upper-case letters, like POST"
+        for name, value in request.headers:
+            if name.lower() in _OF_THE_TRANSPORT:
+                yield f"{where} sets the header {name}, which only the transport does"
+            elif not _HEADER_VALUE.fullmatch(value):
+                yield f"{where} has a header {name} that cannot be sent; encode names that stand in it"
+        counts: Any = vendor.counts(request)
         if not _can_be_counted(counts):
-            yield f"{where} counts {dict(counts)!r}; give finite numbers from 0 on"
+            yield f"{where} counts {counts!r}; give finite numbers from 0 on, by unit"
+        elif vendor.counts(request) != counts:
+            yield f"{where} counts {counts!r}, and something else when it is asked again"
 
 
-def _can_be_counted(counts: Mapping[str, Any]) -> bool:
-    return all(isinstance(number, int | float) and 0 <= number < inf for number in counts.values())
+def _can_be_counted(counts: Any) -> bool:
+    return isinstance(counts, Mapping) and all(
+        isinstance(number, int | float) and 0 <= number < inf for number in counts.values()
+    )
 
 
 def _keys(vendor: Vendor) -> Iterator[str]:
@@ -163,8 +190,11 @@ def _keys(vendor: Vendor) -> Iterator[str]:
         keys = [each.request.key for each in planned]
         if len(set(keys)) < len(keys):
             yield f"different questions of {asset} have one key; path, parameters or body must tell them apart"
-    if any(_KEY in key for key in first):
-        yield "the API key is in a request's key"
+    days = [
+        {each.request.key for each in _data(vendor, _day(_DAYS[0][0] + timedelta(days=n)))} for n in (0, 7)
+    ]
+    if days[0] & days[1]:
+        yield f"the data of different days are one question, like {min(days[0] & days[1])[:80]!r}"
 
 
 def _leaves(vendor: Vendor) -> Iterator[str]:
@@ -175,6 +205,8 @@ def _leaves(vendor: Vendor) -> Iterator[str]:
     asked = {leaf.data_group for leaf in by_key.values()}
     if asked != names:
         yield f"no leaf for {sorted(names - asked)[:3]!r}, or for more than was asked"
+    if {leaf.warrior_id for leaf in by_key.values()} - {"8"}:
+        yield "a leaf has another warrior's id than the one that was asked for"
     owners = {(leaf.warrior_id, leaf.data_group, leaf.window) for leaf in by_key.values()}
     if len(owners) != len(by_key):
         yield "two leaves with different keys stand for the same data group and window"
@@ -190,8 +222,8 @@ def _leaves(vendor: Vendor) -> Iterator[str]:
         found = [leaf.key for each in _all(vendor)[asset][:1] for leaf in each.leaves]
         if found != [single]:
             yield f"the leaves of {asset} are {found!r}; expected is [{single!r}]"
-    if [leaf.key for leaf in vendor.data_groups("7", "8", _day()).leaves] != ["8"]:
-        yield "the leaf of data_groups is not the warrior's id"
+    if [(leaf.key, leaf.warrior_id) for leaf in vendor.data_groups("7", "8", _day()).leaves] != [("8", "8")]:
+        yield "the leaf of data_groups is not the warrior's id, by key and by warrior_id"
 
 
 def _days_are_covered(vendor: Vendor) -> Iterator[str]:
@@ -238,6 +270,9 @@ def _splits(vendor: Vendor) -> Iterator[str]:
             return
         if {leaf.key for part in parts for leaf in part.leaves} != {leaf.key for leaf in planned.leaves}:
             yield f"the parts of {planned.request.key[:80]!r} have other leaves than the whole"
+            return
+        if sum(len(part.leaves) for part in parts) > len(planned.leaves):
+            yield f"a leaf of {planned.request.key[:80]!r} is in several parts; give each to one alone"
             return
         waiting += parts
 
@@ -313,6 +348,10 @@ def _throttles(vendor: Vendor) -> Iterator[str]:
         yield "an answer of status 200 that says nothing is a throttle"
     if vendor.throttled(404, {}, b""):
         yield "status 404 is a throttle"
+    for request in _requests(vendor):
+        if vendor.says_gone(request, _ERROR_PAGE):
+            yield f"a web server's error page says that {request.path[:80]!r} is gone; look for the vendor's own words"
+            return
 
 
 def _purity(vendor: Vendor) -> Iterator[str]:
@@ -329,11 +368,19 @@ def _purity(vendor: Vendor) -> Iterator[str]:
 
         with (
             patch.object(socket, "socket", refuse("a socket")),
+            patch.object(socket, "getaddrinfo", refuse("a socket")),
             patch.object(builtins, "open", refuse("a file")),
             patch.object(io, "open", refuse("a file")),
+            patch.object(os, "open", refuse("a file")),
             patch.object(subprocess, "Popen", refuse("a process")),
+            patch.object(os, "system", refuse("a process")),
         ):
             yield
+
+    first = _kept(vendor)
+    with patch.dict(os.environ, clear=True):  # noqa: TID251  which a dialect does not read
+        if _kept(vendor) != first:
+            yield "requests change with the environment; take settings by options, in configured"
 
     with watched():
         try:
@@ -346,10 +393,15 @@ def _purity(vendor: Vendor) -> Iterator[str]:
 
 
 def _credentials(vendor: Vendor) -> Iterator[str]:
+    auth: Any = vendor.auth(Keys(_KEY, _KEY, _KEY, _KEY))
+    if not callable(auth) and not isinstance(auth, Mapping):
+        yield f"auth gives a {type(auth).__name__}; give headers or an AuthBase of requests"
     for request in _requests(vendor):
-        names = {name.lower() for name, _ in request.headers}
-        if names & {"authorization", "x-api-key", "api-key", "cookie"}:
-            yield f"{request.path[:80]!r} carries a credential among its headers; say it by auth or auth_headers"
+        pairs = (*request.params, *request.headers)
+        named = [name for name, _ in pairs if _SECRET_NAME.fullmatch(str(name))]
+        if named or _KEY in repr(request):
+            what = f" ({named[0]})" if named else ""
+            yield f"{request.path[:80]!r} carries a credential{what}; say it by auth or auth_headers"
 
 
 def _together(vendor: Vendor) -> list[PlannedRequest]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -81,6 +83,40 @@ def _reads_a_file(self: NewRelic, asset: Asset, planned: PlannedRequest, respons
 
 def _with_header(self: NewRelic) -> Request:
     return Request("/v2/applications.json", (), "probe", headers=(("X-Api-Key", "k"),))
+
+
+def _reads_the_environment(self: NewRelic, troop: str, day: Window) -> PlannedRequest:
+    return _with(NewRelic.warriors(self, troop, day), "path", os.environ.get("PATH", ""))
+
+
+def _runs_a_program(self: NewRelic, troop: str, day: Window) -> PlannedRequest:
+    os.system("true")  # noqa: S605
+    return NewRelic.warriors(self, troop, day)
+
+
+def _probe(**changes: Any) -> NewRelic:
+    return _changed(probe=lambda self: replace(NewRelic.probe(self), **changes))
+
+
+def _remembers_the_key(self: NewRelic, api_key: str) -> dict[str, str]:
+    self.probe = lambda: Request("/v2", (("k", api_key),), "probe")  # type: ignore[method-assign]
+    return {"X-Api-Key": api_key}
+
+
+def _always_the_same_day(
+    self: NewRelic, troop: str, warrior: str, groups: Sequence[DataGroup], day: Window, resolution: int
+) -> list[PlannedRequest]:
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    fixed = Window(first, first + timedelta(days=1))
+    return NewRelic.performance_data(self, troop, warrior, groups, fixed, resolution)
+
+
+def _overlapping(self: NewRelic, planned: PlannedRequest) -> list[PlannedRequest]:
+    parts = NewRelic.split(self, planned)
+    return [replace(part, leaves=planned.leaves) for part in parts]
+
+
+_count = itertools.count()
 
 
 def _each(change: Callable[[PlannedRequest], PlannedRequest]) -> NewRelic:
@@ -171,23 +207,47 @@ def _again_at_the_end(
         ("declarations", _changed(page_headers=("Link",))),
         ("declarations", _changed(most_in_flight_of="key")),
         ("requests", _changed(probe=lambda self: Request("no slash", (), "probe"))),
+        ("declarations", _changed(accepted=(200, 429))),
+        ("requests", _probe(path="/v2?page=1")),
+        ("requests", _probe(path="/v2/a\nb")),
+        ("requests", _probe(method="get")),
+        ("requests", _probe(headers=(("Host", "other"),))),
+        ("requests", _probe(headers=(("X-Name", "line\nend"),))),
+        ("requests", _changed(counts=lambda self, request: None)),
+        ("requests", _changed(counts=lambda self, request: {"queries": next(_count)})),
         ("requests", _changed(counts=lambda self, request: {"queries": -1})),
         ("requests", _changed(counts=lambda self, request: {"dollars": float("nan")})),
         ("counted", _changed(counted=lambda self, request, response: {"dollars": float("inf")})),
         ("counted", _changed(counted=lambda self, request, response: json.loads(response.body))),
         ("keys", _changed(warriors=lambda self, troop, day: NewRelic.warriors(self, "1", day))),
+        ("keys", _changed(performance_data=_always_the_same_day)),
+        (
+            "leaves",
+            _each(
+                lambda each: replace(
+                    each, leaves=tuple(replace(leaf, warrior_id="1") for leaf in each.leaves)
+                )
+            ),
+        ),
         ("leaves", _data(_first_leaf)),
         ("days", _data(_first_leaf)),
         ("splits", _changed(split=lambda self, planned: [planned, planned])),
         ("splits", _changed(split=lambda self, planned: NewRelic.split(self, planned)[:1])),
+        ("splits", _changed(split=_overlapping)),
         ("resolution", _changed(check_resolution=lambda self, seconds: None)),
         ("answers", _changed(parse=_parse)),
         ("answers", _changed(judge=_parse)),
         ("answers", _changed(parse=lambda self, *_: json.loads("x"))),
         ("throttles", _changed(throttled=lambda self, status, headers, body: status != 200)),
         ("throttles", _changed(throttled=lambda self, *_: False)),
+        ("throttles", _changed(says_gone=lambda self, request, body: True)),
         ("purity", _changed(parse=_reads_a_file)),
+        ("purity", _changed(warriors=_reads_the_environment)),
+        ("purity", _changed(warriors=_runs_a_program)),
         ("credentials", _changed(probe=_with_header)),
+        ("credentials", _probe(params=(("access_token", "k"),))),
+        ("credentials", _changed(auth_headers=_remembers_the_key)),
+        ("credentials", _changed(auth=lambda self, keys: keys.api_key)),
         ("splits", _splits_a_leaf("1", "2")),
         ("splits", _splits_a_leaf("1", "1")),
         ("several", _changed(data_groups_of=lambda self, troop, warriors, day: [])),
@@ -239,13 +299,13 @@ def test_a_class_of_ones_own_is_checked_by_the_command(
     (tmp_path / "acme_vendor.py").write_text(ACME)
     monkeypatch.chdir(tmp_path)
     said: Mapping[str, tuple[int, str]] = {
-        "acme_vendor:Acme": (0, "Acme: 17 of 17 checks passed"),
+        "acme_vendor:Acme": (0, f"Acme: {len(CHECKS)} of {len(CHECKS)} checks passed"),
         "acme_vendor:Bad": (1, "throttles: status 429 is no throttle"),
         "acme_vendor:Nobody": (2, "cannot be imported"),
         "no_such_module:Acme": (2, "cannot be imported"),
         "pathlib:Path": (2, "is not a class derived from Vendor"),
         "acme": (2, "'acme' is unknown"),
-        "nerdgraph": (0, "17 of 17"),
+        "nerdgraph": (0, f"{len(CHECKS)} of {len(CHECKS)}"),
     }
     for name, (code, line) in said.items():
         assert main(["vendor", "check", name]) == code
