@@ -50,6 +50,7 @@ class Account:
         look_back_days: How many days before the newest one the schedule ``look_back`` fetches again; 0 is none.
         retention_days: After how many days the schedule ``landing_retention`` removes the answers of complete
             partitions; None keeps all.
+        history_days: After how many days the schedule ``log_retention`` forgets the logs of runs; None for never.
         alert: Where alerts are posted; not set for the log alone.
         alert_network: How that is reached, by the environment alone.
     """
@@ -74,6 +75,7 @@ class Account:
     vendor_options: Mapping[str, str] = field(default_factory=dict)
     look_back_days: int = 0
     retention_days: int | None = None
+    history_days: int | None = None
     login: Login = field(default_factory=Login)
     network: Network = field(default_factory=Network)
     alert: Secret = field(default_factory=lambda: Secret("VENDOR_ASSETS_ALERT_URL"))

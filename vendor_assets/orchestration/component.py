@@ -94,6 +94,7 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
     )
     look_back: int | None = Field(default=None, description="Days that the schedule look_back fetches again")
     retention: int | None = Field(default=None, description="Days for which answers are kept")
+    history: int | None = Field(default=None, description="Days for which Dagster keeps the logs of runs")
     alert_url_env: str | None = Field(default=None, description="Variable that holds a webhook's address")
     alert_url_file: str | None = Field(default=None, description="File that holds a webhook's address")
     troops: str | None = Field(default=None, description="Patterns of troops; ! leaves out")

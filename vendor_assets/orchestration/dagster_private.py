@@ -1,12 +1,16 @@
 """Everything that we use of Dagster beyond its public API. Read this file first when upgrading Dagster."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
+import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from dagster._core.events import AssetMaterializationPlannedData
@@ -17,11 +21,15 @@ from dagster._core.launcher import (
     RunLauncher,
     WorkerStatus,
 )
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    SqlEventLogStorageMetadata,
+    SqlEventLogStorageTable,
+)
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
-from sqlalchemy import create_engine
 from sqlalchemy.engine import Connection
 from sqlalchemy.pool import StaticPool
 
@@ -36,6 +44,17 @@ __all__ = (
     "WorkerStatus",
 )
 
+_ENDS: Final = (
+    dg.DagsterEventType.RUN_SUCCESS.value,
+    dg.DagsterEventType.RUN_FAILURE.value,
+    dg.DagsterEventType.RUN_CANCELED.value,
+)
+_MATERIALIZED: Final = dg.DagsterEventType.ASSET_MATERIALIZATION.value
+_OBSERVED: Final = dg.DagsterEventType.ASSET_OBSERVATION.value
+_TRIED: Final = (
+    dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
+    dg.DagsterEventType.ASSET_FAILED_TO_MATERIALIZE.value,
+)
 IMPLICIT_JOB: Final = "__ASSET_JOB"
 """Job name of runs that materialize assets without a defined job."""
 
@@ -81,8 +100,7 @@ def keep_connections(instance: dg.DagsterInstance) -> None:
 
     Half of what an event costs in SQLite. Only for a process of ours, which holds a few files, and not for long.
     """
-    storage: Any = instance._event_storage  # noqa: SLF001
-    storage = getattr(storage, "_storage", storage)
+    storage = _event_storage(instance)
     if not isinstance(storage, SqliteEventLogStorage):
         return
     connections: dict[str, Connection] = {}
@@ -92,7 +110,7 @@ def keep_connections(instance: dg.DagsterInstance) -> None:
         with storage._db_lock:  # noqa: SLF001
             connection = connections.get(shard)
             if connection is None:
-                engine = create_engine(
+                engine = sa.create_engine(
                     storage.conn_string_for_shard(shard),
                     poolclass=StaticPool,
                     connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
@@ -175,3 +193,96 @@ def schedule_started(instance: dg.DagsterInstance, schedule: str) -> datetime | 
 def newest_heartbeat(instance: dg.DagsterInstance) -> float:
     """Unix time of the newest daemon heartbeat; 0 if there was none."""
     return max((beat.timestamp for beat in instance.get_daemon_heartbeats().values()), default=0.0)
+
+
+def ended_before(instance: dg.DagsterInstance, moment: datetime) -> list[str]:
+    """The runs whose log says that they ended before a moment, oldest first; not those that are forgotten already."""
+    events = SqlEventLogStorageTable.c
+    wanted = (
+        sa.select(events.run_id)
+        .where(events.dagster_event_type.in_(_ENDS), events.timestamp < moment.replace(tzinfo=None))
+        .order_by(events.id)
+    )
+    with _events_of_all_runs(instance) as connection:
+        return list(dict.fromkeys(row.run_id for row in connection.execute(wanted)))
+
+
+def forget_log(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> int:
+    """Delete what the log of some runs holds besides materializations, and these' plots and samples; returns how much.
+
+    Of observations, and of the evaluations of checks, the newest one of each asset and partition stays, and where a
+    partition failed after it was materialized, or never was, what says so. With SQLite the file of each run is emptied:
+    what stays is in the index, too.
+    """
+    events, checks = SqlEventLogStorageTable.c, AssetCheckExecutionsTable.c
+    newest = [
+        sa.select(sa.func.max(events.id))
+        .where(events.dagster_event_type.in_(types))
+        .group_by(events.asset_key, events.partition)
+        for types in ([_OBSERVED], [_MATERIALIZED, *_TRIED])
+    ]
+    log = sa.or_(
+        events.dagster_event_type.is_(None),
+        events.dagster_event_type.not_in([_MATERIALIZED, _OBSERVED, *_TRIED]),
+        sa.and_(events.dagster_event_type != _MATERIALIZED, *(events.id.not_in(ids) for ids in newest)),
+    )
+    last_checks = sa.select(sa.func.max(checks.id)).group_by(
+        checks.asset_key, checks.check_name, checks.partition
+    )
+    with _events_of_all_runs(instance) as connection:
+        gone = connection.execute(
+            sa.delete(SqlEventLogStorageTable).where(events.run_id.in_(run_ids), log)
+        ).rowcount
+        gone += connection.execute(
+            sa.delete(AssetCheckExecutionsTable).where(
+                checks.run_id.in_(run_ids), checks.id.not_in(last_checks)
+            )
+        ).rowcount
+        kept = connection.execute(sa.select(events.id, events.event).where(events.run_id.in_(run_ids))).all()
+        for number, text in kept:
+            if (shorter := _without_pictures(text)) is not None:
+                connection.execute(
+                    sa.update(SqlEventLogStorageTable).where(events.id == number).values(event=shorter)
+                )
+    storage = _event_storage(instance)
+    if isinstance(storage, SqliteEventLogStorage):
+        for run_id in run_ids:
+            _empty(Path(storage.path_for_shard(run_id)))
+    return int(gone)
+
+
+def _empty(file: Path) -> None:
+    """Make a run's file as small as can be; removed, it would be missed by a process that has opened it before."""
+    if not file.is_file():
+        return
+    with closing(sqlite3.connect(file, SQLITE_BUSY_TIMEOUT_SECONDS, isolation_level=None)) as connection:
+        for table in SqlEventLogStorageMetadata.sorted_tables:
+            if table is SqlEventLogStorageTable:
+                connection.execute(f"DELETE FROM {table.name}")
+            else:
+                connection.execute(f"DROP TABLE IF EXISTS {table.name}")
+        connection.execute("VACUUM")
+
+
+def _without_pictures(text: str) -> str | None:
+    """An event without the Markdown in its metadata; None where it has none."""
+    event = json.loads(text)
+    told = event["dagster_event"]["event_specific_data"] or {}
+    about = told.get("materialization") or told.get("asset_observation") or {}
+    entries = about.get("metadata_entries") or []
+    plain = [entry for entry in entries if "md_str" not in (entry.get("entry_data") or {})]
+    if len(plain) == len(entries):
+        return None
+    about["metadata_entries"] = plain
+    return json.dumps(event)
+
+
+def _event_storage(instance: dg.DagsterInstance) -> Any:
+    storage: Any = instance._event_storage  # noqa: SLF001
+    return getattr(storage, "_storage", storage)
+
+
+def _events_of_all_runs(instance: dg.DagsterInstance) -> AbstractContextManager[Connection]:
+    """A transaction on the table that holds all runs' events; with SQLite, those of assets and of runs as such."""
+    found: AbstractContextManager[Connection] = _event_storage(instance).index_transaction()
+    return found

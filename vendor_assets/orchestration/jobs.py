@@ -1,5 +1,6 @@
-"""Jobs: a day's roster, any list of partitions in one run, sightings, retention, and a day's publication."""
+"""Jobs: a day's roster, any list of partitions in one run, sightings, retention, forgetting, a day's publication."""
 
+from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
@@ -14,6 +15,7 @@ from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key, split_keys
 from vendor_assets.orchestration.runs.about import (
     ASSETS_OF_JOB,
+    FORGETTING_JOB,
     HARVEST_JOB,
     PUBLISH_JOB,
     RETENTION_JOB,
@@ -21,6 +23,7 @@ from vendor_assets.orchestration.runs.about import (
     SIGHTINGS_JOB,
 )
 from vendor_assets.orchestration.runs.events import FRESH, options_of
+from vendor_assets.orchestration.runs.forgetting import forget
 
 
 class HarvestPartitionsConfig(dg.Config):
@@ -110,6 +113,24 @@ def build_jobs(account: Account) -> list[Any]:
     def retention() -> None:
         remove_landed()
 
+    @dg.op(name=names.thing("forget_logs"), required_resource_keys=names.resources("run_lease"))
+    def forget_logs(context: dg.OpExecutionContext) -> None:
+        if account.history_days is None:
+            context.log.info("VENDOR_ASSETS_HISTORY is not set: the log of every run is kept")
+            return
+        forgotten = forget(context.instance, names, account.history_days)
+        context.add_output_metadata(asdict(forgotten))
+        context.log.info(str(forgotten))
+
+    @dg.job(
+        name=names.thing(FORGETTING_JOB),
+        tags=names.tags,
+        description="Forget the logs of runs that ended more than VENDOR_ASSETS_HISTORY days ago, and plots; runs "
+        "and materializations stay.",
+    )
+    def forgetting() -> None:
+        forget_logs()
+
     # The freshness sensor evaluates this check; a step in each run would only repeat it.
     fresh = dg.AssetSelection.checks(dg.AssetCheckKey(names.key("daily_performance"), FRESH))
     roster = dg.define_asset_job(
@@ -124,4 +145,4 @@ def build_jobs(account: Account) -> list[Any]:
         description="Compute a day's statistics and its report from what has been harvested.",
         tags=names.tags,
     )
-    return [roster, harvest, sightings, retention, publish]
+    return [roster, harvest, sightings, retention, forgetting, publish]

@@ -41,13 +41,15 @@ NAMES: Final = (
     "VENDOR_CLIENT_KEY", "VENDOR_RATE", "VENDOR_SHARE", "VENDOR_MAX_IN_FLIGHT", "VENDOR_ASSETS_STORE",
     "VENDOR_ASSETS_DB", "VENDOR_ASSETS_DB_FILE", "VENDOR_ASSETS_START", "VENDOR_ASSETS_TIMEZONE",
     "VENDOR_ASSETS_RESOLUTION", "VENDOR_ASSETS_SETTLING", "VENDOR_ASSETS_LOOK_BACK",
-    "VENDOR_ASSETS_RETENTION", "VENDOR_ASSETS_ALERT_URL", "VENDOR_ASSETS_ALERT_URL_FILE", *filters.SETTINGS,
+    "VENDOR_ASSETS_RETENTION", "VENDOR_ASSETS_HISTORY", "VENDOR_ASSETS_ALERT_URL",
+    "VENDOR_ASSETS_ALERT_URL_FILE", *filters.SETTINGS,
 )  # fmt: skip
 """Every setting, by its name in the environment."""
 FIT_THE_EMBEDDED: Final = (
     "VENDOR_RATE", "VENDOR_SHARE", "VENDOR_MAX_IN_FLIGHT", "VENDOR_ASSETS_START", "VENDOR_ASSETS_TIMEZONE",
     "VENDOR_ASSETS_RESOLUTION", "VENDOR_ASSETS_SETTLING", "VENDOR_ASSETS_LOOK_BACK",
-    "VENDOR_ASSETS_RETENTION", "VENDOR_ASSETS_ALERT_URL", "VENDOR_ASSETS_ALERT_URL_FILE", *filters.SETTINGS,
+    "VENDOR_ASSETS_RETENTION", "VENDOR_ASSETS_HISTORY", "VENDOR_ASSETS_ALERT_URL",
+    "VENDOR_ASSETS_ALERT_URL_FILE", *filters.SETTINGS,
 )  # fmt: skip
 """Settings that say nothing of which vendor is meant or where its data are kept; any other one needs an address."""
 SECRETS: Final = tuple(name.removesuffix("_FILE") for name in NAMES if name.endswith("_FILE"))
@@ -166,6 +168,7 @@ def _read(
         resolution_seconds=_resolution(values, vendor),
         settling_seconds=parse.whole(values, "VENDOR_ASSETS_SETTLING", 1800, lowest=0, highest=864_000),
         look_back_days=parse.whole(values, "VENDOR_ASSETS_LOOK_BACK", 0, lowest=0, highest=60),
+        history_days=parse.whole(values, "VENDOR_ASSETS_HISTORY", 0, lowest=7, highest=36_500) or None,
         retention_days=parse.whole(values, "VENDOR_ASSETS_RETENTION", 0, lowest=1, highest=36_500) or None,
         alert=(alert := parse.alert(secrets["VENDOR_ASSETS_ALERT_URL"])),
         alert_network=_network(environ, {}, Secret("VENDOR_PROXY"), alert.read(), root),
