@@ -193,7 +193,13 @@ class VendorProtocolError(VendorError):
 
 
 class VendorTooLargeError(VendorProtocolError):
-    """An answer whose body is larger than is read; asking again cannot change that, asking for less can."""
+    """An answer whose body is larger than is read; asking again cannot change that, asking for less can.
+
+    Attributes:
+        told: Whether the vendor said so itself; what is only larger than is read may be an accident, once.
+    """
+
+    told: bool = False
 
 
 class BudgetError(VendorAssetsError):

@@ -29,6 +29,7 @@ from vendor_assets.errors import (
     VendorProtocolError,
     VendorRejectedError,
     VendorThrottledError,
+    VendorTooLargeError,
     VendorUnauthorizedError,
     VendorUnavailableError,
 )
@@ -213,8 +214,8 @@ class VendorClient:
         """Send a request within the budget, and retry what may pass.
 
         Connection failures, timeouts, broken bodies, 408, 425, 5xx and throttling are retried after a random part of a
-        doubling wait; an unreadable answer is retried once; anything else is final. A refusal of the key is final for
-        this client: no thread sends anything more.
+        doubling wait; an unreadable answer is retried once, but not one of which the vendor says that it is too large;
+        anything else is final. A refusal of the key is final for this client: no thread sends anything more.
 
         Args:
             check: Reads the response, outside of the budget's slot; a VendorProtocolError means that it is unreadable.
@@ -256,7 +257,8 @@ class VendorClient:
                 again = error.retryable and failures < most
                 if isinstance(error, VendorProtocolError):
                     unreadable += 1
-                    again = again or (unreadable == 1 and most > 1)
+                    told = isinstance(error, VendorTooLargeError) and error.told
+                    again = again or (unreadable == 1 and most > 1 and not told)
                 wait = self._jitter(min(BACKOFF_MOST_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** (failures - 1)))
                 busy = self._clock() - started - usage.waited_seconds
                 if not again or busy + wait > self._retry_budget_seconds:

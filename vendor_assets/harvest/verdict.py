@@ -63,4 +63,6 @@ def error_of(failure: Failure, status: int) -> VendorError:
     error.what = str(error)
     if isinstance(error, VendorUnauthorizedError):
         error.key_refused = True
+    if isinstance(error, VendorTooLargeError):
+        error.told = True
     return error

@@ -26,10 +26,12 @@ from vendor_assets.errors import (
     VendorProtocolError,
     VendorRejectedError,
     VendorThrottledError,
+    VendorTooLargeError,
     VendorUnauthorizedError,
     VendorUnavailableError,
 )
-from vendor_assets.vendors.base import Request, Response
+from vendor_assets.harvest.verdict import error_of
+from vendor_assets.vendors.base import Failure, Request, Response
 from vendor_assets.vendors.new_relic import NewRelic
 
 KEY = "NRAK-s3cr3t+/="
@@ -348,6 +350,17 @@ def test_an_unreadable_answer_gets_one_fresh_try(monkeypatch: pytest.MonkeyPatch
     bench = Bench(monkeypatch, _answer(body=b"<html>"), _answer(body=b"<html>"))
     error = bench.fail(VendorProtocolError, check=_never)
     assert (error.status, error.attempts, error.excerpt, error.retryable) == (200, 2, "<html>", False)
+
+
+def test_what_the_vendor_says_is_too_large_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would say so again; asking for less is for the harvest."""
+
+    def check(_: Response) -> None:
+        raise error_of(Failure(("a",), "too_large", "5000 facets"), 200)
+
+    bench = Bench(monkeypatch, _answer(), _answer())
+    error = bench.fail(VendorTooLargeError, check=check)
+    assert (error.attempts, len(bench.script.sent)) == (1, 1)
 
 
 def test_an_unreadable_answer_may_heal(monkeypatch: pytest.MonkeyPatch) -> None:
