@@ -12,7 +12,7 @@ import dagster as dg
 
 from vendor_assets.orchestration.dagster_private import ended_before, forget_log
 from vendor_assets.orchestration.names import Names
-from vendor_assets.orchestration.runs.about import ACTIVE, About
+from vendor_assets.orchestration.runs.about import ACTIVE, About, runs_of
 
 _RUNS_AT_ONCE: Final = 100
 
@@ -40,7 +40,7 @@ def forget(instance: dg.DagsterInstance, names: Names, days: int) -> Forgotten:
         wanted = dg.RunsFilter(run_ids=ended[first : first + _RUNS_AT_ONCE])
         ours = [
             run.run_id
-            for run in instance.get_runs(wanted)
+            for run in runs_of(instance, wanted)
             if run.status not in ACTIVE and About(run, names).ours
         ]
         if ours:
