@@ -446,7 +446,10 @@ class VendorClient:
             calls = 0
             raise
         finally:
-            throttled = self._throttled(status, headers, b"" if response is None else response.body)
+            body = b"" if response is None else response.body
+            throttled = self._throttled(status, headers, body)
+            if throttled and (wait := self._vendor.throttle_seconds(headers, body)) is not None:
+                headers = {**headers, "retry-after": f"{max(wait, 0.0):.3f}"}
             if observed:
                 seconds = self._clock() - started
                 counted = (

@@ -7,6 +7,7 @@ from vendor_assets.errors import (
     VendorError,
     VendorExpiredError,
     VendorIncompleteError,
+    VendorProtocolError,
     VendorRejectedError,
     VendorThrottledError,
     VendorTooLargeError,
@@ -42,11 +43,19 @@ def verdict(
     Raises:
         VendorProtocolError: It cannot be understood.
         VendorIncompleteError: It is not all that was asked for.
+        VendorThrottledError: It says that we were too fast, whatever else is in it.
         VendorError: It answers nothing; the subclass says why.
     """
     if request != planned.request:
         response = replace(response, asked=request)
-    parsed = vendor.judge(asset, planned, response)
+    try:
+        parsed = vendor.judge(asset, planned, response)
+    except VendorProtocolError as error:
+        if vendor.throttled(response.status, response.headers, response.body):
+            raise _throttled(response.status) from error
+        raise
+    if not parsed.failures and vendor.throttled(response.status, response.headers, response.body):
+        raise _throttled(response.status)
     if parsed.incomplete:
         message = f"the vendor calls it a success, but it is not all that was asked for: {parsed.incomplete}"
         raise VendorIncompleteError(message, status=response.status)
@@ -54,6 +63,12 @@ def verdict(
     if failed >= {leaf.key for leaf in planned.leaves}:
         raise error_of(parsed.failures[0], response.status)
     return parsed
+
+
+def _throttled(status: int) -> VendorThrottledError:
+    error = VendorThrottledError("the vendor answers that we were too fast", status=status)
+    error.what = str(error)
+    return error
 
 
 def error_of(failure: Failure, status: int) -> VendorError:

@@ -370,6 +370,13 @@ class Vendor(ABC):
             return True
         return bool(_TOO_FAST.search(body[:2000].decode("utf-8", "replace")))
 
+    def throttle_seconds(self, headers: Mapping[str, str], body: bytes) -> float | None:  # noqa: ARG002  headers tell
+        """How long an answer that is :meth:`throttled` asks to wait, where its body says it; None where it does not.
+
+        What the headers say in one of the usual ways is known without this.
+        """
+        return None
+
     def refuses_key(self, status: int, headers: Mapping[str, str], body: bytes) -> bool:  # noqa: ARG002  for some
         """Whether a refusal says that the key is refused whatever is asked: a 401, unless a dialect knows others.
 

@@ -234,6 +234,12 @@ def read_pages(vendor: Vendor, case: Mapping[str, Any]) -> Reading:
             if number == len(pages):
                 reading.wrong.append(f"{where} is not there yet; expected is an answer after it")
             continue
+        if any(each.means == "throttled" for each in parsed.failures) and not vendor.throttled(
+            page.status, page.headers, page.body
+        ):
+            reading.wrong.append(
+                f"{where} has a failure that means throttled, but `throttled` says no to it; expected is yes"
+            )
         told = [parsed.incomplete, *(each.reason for each in parsed.failures)]
         if any(told):
             return reading.refuse(f"{where} is not whole", "\n".join(filter(None, told)))

@@ -30,8 +30,8 @@ from vendor_assets.errors import (
     VendorUnauthorizedError,
     VendorUnavailableError,
 )
-from vendor_assets.harvest.verdict import error_of
-from vendor_assets.vendors.base import Failure, Request, Response
+from vendor_assets.harvest.verdict import error_of, verdict
+from vendor_assets.vendors.base import Failure, Leaf, Parsed, PlannedRequest, Request, Response
 from vendor_assets.vendors.new_relic import NewRelic
 
 KEY = "NRAK-s3cr3t+/="
@@ -259,6 +259,40 @@ def test_the_budget_hears_what_a_call_counts_and_of_a_throttle_in_a_success(
     assert bench.ledger.counts == [{"queries": 3}] * 2
     assert bench.ledger.throttled == [False, True]
     assert bench.ledger.counted == [{"queries": 2}, {"queries": 22}]
+
+
+def test_the_wait_of_a_throttle_may_be_in_its_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The budget hears it as if a header had said it; other answers are not asked."""
+    monkeypatch.setattr(NewRelic, "throttled", lambda self, status, headers, body: b"wait" in body)
+    monkeypatch.setattr(NewRelic, "throttle_seconds", lambda self, headers, body: json.loads(body)["wait"])
+    bench = Bench(monkeypatch, _answer(body=b'{"wait": 2.5}'), _answer(body=b"{}"))
+    for _ in range(2):
+        bench.client.fetch(REQUEST)
+    assert [headers.get("retry-after") for headers in bench.ledger.headers] == ["2.500", None]
+
+
+@pytest.mark.parametrize(
+    "parsed",
+    [VendorProtocolError("no list"), Parsed(), Parsed(failures=[Failure(("troops",), "throttled", "x")])],
+)
+def test_a_throttle_in_a_success_is_no_answer(
+    monkeypatch: pytest.MonkeyPatch, parsed: Parsed | VendorProtocolError
+) -> None:
+    """It is asked again as often as any throttle, also where the dialect reads no failure in it, or nothing."""
+
+    def judge(*_: object) -> Parsed:
+        if isinstance(parsed, VendorProtocolError):
+            raise parsed
+        return parsed
+
+    monkeypatch.setattr(NewRelic, "throttled", lambda self, status, headers, body: b"too fast" in body)
+    monkeypatch.setattr(NewRelic, "judge", judge)
+    planned = PlannedRequest(REQUEST, (Leaf("troops"),))
+    bench = Bench(monkeypatch, *[_answer(body=b'{"errors": "too fast"}')] * 3, max_attempts=3)
+    error = bench.fail(
+        VendorThrottledError, check=lambda response: verdict(NewRelic(), "troops", planned, REQUEST, response)
+    )
+    assert (error.attempts, bench.ledger.throttled) == (3, [True] * 3)
 
 
 def test_every_answer_tells_what_its_call_counted(monkeypatch: pytest.MonkeyPatch) -> None:

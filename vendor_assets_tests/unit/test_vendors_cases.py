@@ -14,7 +14,7 @@ import pytest
 from vendor_assets import vendors
 from vendor_assets.cli import main
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
-from vendor_assets.vendors.base import Asset, Parsed, PlannedRequest, Request, Response
+from vendor_assets.vendors.base import Asset, Failure, Parsed, PlannedRequest, Request, Response
 from vendor_assets.vendors.cases import check_cases
 from vendor_assets.vendors.conformance import CHECKS, VendorConformance
 from vendor_assets.vendors.new_relic import NewRelic
@@ -89,6 +89,11 @@ BACK = Request("/v2/applications.json", (("page", "2"),), "applications")
         (PAGED, _reads(lambda parsed: replace(parsed, next=BACK)), "leads back"),
         (SINGLE, _reads(lambda parsed: replace(parsed, incomplete="half")), "is not whole: half"),
         (SINGLE, _reads(lambda parsed: replace(parsed, columns={"id": []})), "its columns are id"),
+        (
+            SINGLE,
+            _reads(lambda parsed: Parsed(failures=[Failure(("troops",), "throttled", "slow down")])),
+            "`throttled` says no to it",
+        ),
         (SINGLE, _column("name", []), "expected is one length"),
         (SINGLE, _column("troop_id", [8]), "expected is string"),
         (SINGLE, _column("troop_id", [None]), "has nulls"),
