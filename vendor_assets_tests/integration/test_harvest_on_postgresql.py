@@ -22,7 +22,7 @@ def machine(folder: Path, vendor: RunningSimulator, url: str, s3: RunningS3, buc
     """A machine of its own: nothing but the database and the store is shared."""
     home = folder / "home"
     home.mkdir(parents=True)
-    shutil.copy(ROOT / "deploy" / "machines" / "dagster.yaml", home)
+    shutil.copy(ROOT / "deploy" / "server" / "dagster.yaml", home)
     account = {
         "DAGSTER_HOME": str(home),
         "DAGSTER_PG_URL": url.replace("postgresql://", "postgresql+psycopg2://"),

@@ -65,7 +65,7 @@ def test_many_machines_have_what_one_server_has_and_their_output_on_s3() -> None
     """The two shipped configurations differ in where the steps' output is kept, and in nothing else."""
     server, machines = (
         yaml.safe_load((ROOT / "deploy" / name / "dagster.yaml").read_text())
-        for name in ("postgresql", "machines")
+        for name in ("postgresql", "server")
     )
     assert machines.pop("compute_logs")["class"] == "S3ComputeLogManager"
     assert machines == server
@@ -81,7 +81,7 @@ def test_the_output_of_a_step_leaves_its_machine(
     bucket = s3_server.make_bucket()
     for name, value in (s3_server.environment | {"DAGSTER_LOGS_BUCKET": bucket}).items():
         monkeypatch.setenv(name, value)
-    document = yaml.safe_load((ROOT / "deploy" / "machines" / "dagster.yaml").read_text())
+    document = yaml.safe_load((ROOT / "deploy" / "server" / "dagster.yaml").read_text())
     document["storage"] = {"sqlite": {"base_dir": str(tmp_path)}}
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(document))
 
