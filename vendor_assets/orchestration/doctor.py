@@ -12,7 +12,9 @@ import dagster as dg
 from vendor_assets.account import Account
 from vendor_assets.days import day_window, duration_text, last_complete_day
 from vendor_assets.errors import (
+    BudgetError,
     ConfigurationError,
+    StoppedError,
     VendorAssetsError,
     VendorThrottledError,
     VendorUnauthorizedError,
@@ -28,10 +30,13 @@ from vendor_assets.vendors.base import Parsed, Response
 
 DAEMON_SECONDS = 120
 """A daemon with an older heartbeat is not running."""
+PATIENCE_SECONDS = 30.0
+"""How long a slot for the one call is waited for: a month's quota may give none for hours."""
 CLOCK_SECONDS = 60
 """Tolerated difference between clocks; answers take time, and HTTP dates are whole seconds."""
 FREE_BYTES = 1 << 30
 """Less free space is worth a warning."""
+_SEE_BUDGET = "vendor-assets budget says who waits, and for what"
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,14 @@ def _vendor(account: Account, vendor_api: VendorApiResource) -> Iterator[Finding
         started = time.monotonic()
         try:
             # The list that every harvest begins with: a key that is accepted may be another account's.
-            client.fetch(planned.request, check=read)
+            client.fetch(
+                planned.request, check=read, ended=lambda: time.monotonic() - started > PATIENCE_SECONDS
+            )
+        except StoppedError:
+            text = f"not asked: the budget gave no call within {PATIENCE_SECONDS:.0f} s"
+            yield Finding("vendor", "warning", f"{text}; {_SEE_BUDGET}")
+        except BudgetError as error:
+            yield Finding("vendor", "warning", f"not asked: {error}; {_SEE_BUDGET}")
         except VendorAssetsError as error:
             yield Finding("vendor", "failed", f"{error}; {_what_to_do(error)}")
         else:

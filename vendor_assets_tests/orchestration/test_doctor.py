@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,9 @@ import dagster as dg
 import pytest
 
 from vendor_assets.errors import (
+    BudgetDeadlineError,
     BudgetUnavailableError,
+    StoppedError,
     StorageUnavailableError,
     VendorAssetsError,
     VendorNotFoundError,
@@ -37,12 +39,14 @@ class Vendor:
     ahead_seconds: float | None = 0.0
     database_error: VendorAssetsError | None = None
     asked: int = 0
+    ended: Callable[[], bool] = lambda: False
     leases_alive: list[Any] = field(default_factory=list)
 
     @contextmanager
     def client(self, **_: Any) -> Iterator[Any]:
-        def fetch(*_: Any, **__: Any) -> None:
+        def fetch(*_: Any, ended: Callable[[], bool], **__: Any) -> None:
             self.asked += 1
+            self.ended = ended
             if self.error:
                 raise self.error
 
@@ -104,6 +108,25 @@ def test_what_the_vendor_says_comes_with_what_to_do(
     assert state == "failed"
     assert text.startswith(f"{error}; ")
     assert advice in text
+
+
+@pytest.mark.parametrize(
+    "error", [StoppedError("asked to stop"), BudgetDeadlineError("a call would wait 27 h for the budget")]
+)
+def test_a_budget_that_gives_no_call_is_no_illness_of_the_vendor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: VendorAssetsError
+) -> None:
+    """A quota that is used up for hours ends the wait, warns, and leads to the budget."""
+    vendor = Vendor(error=error)
+    state, text = findings(tmp_path, vendor)["vendor"]
+    assert state == "warning"
+    assert text.startswith("not asked: ")
+    assert "vendor-assets budget" in text
+    ended = []
+    for seconds in (1e9, -1.0):
+        monkeypatch.setattr(doctor, "PATIENCE_SECONDS", seconds)
+        ended.append(vendor.ended())
+    assert ended == [False, True]
 
 
 @pytest.mark.parametrize(
