@@ -50,7 +50,7 @@ class Account:
         look_back_days: How many days before the newest one the schedule ``look_back`` fetches again; 0 is none.
         retention_days: After how many days the schedule ``landing_retention`` removes the answers of complete
             partitions; None keeps all.
-        history_days: After how many days the schedule ``log_retention`` forgets the logs of runs; None for never.
+        history_days: After how many days the schedule ``landing_retention`` forgets the logs of runs; None for never.
         alert: Where alerts are posted; not set for the log alone.
         alert_network: How that is reached, by the environment alone.
     """

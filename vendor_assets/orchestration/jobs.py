@@ -1,6 +1,5 @@
-"""Jobs: a day's roster, any list of partitions in one run, sightings, retention, forgetting, a day's publication."""
+"""Jobs: a day's roster, any list of partitions in one run, sightings, retention, and a day's publication."""
 
-from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
@@ -15,7 +14,6 @@ from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key, split_keys
 from vendor_assets.orchestration.runs.about import (
     ASSETS_OF_JOB,
-    FORGETTING_JOB,
     HARVEST_JOB,
     PUBLISH_JOB,
     RETENTION_JOB,
@@ -97,6 +95,8 @@ def build_jobs(account: Account) -> list[Any]:
     @dg.op(name=names.thing("remove_landed"), required_resource_keys=names.resources("harvester"))
     def remove_landed(context: dg.OpExecutionContext) -> None:
         harvester: Harvester = names.of(context, "harvester")
+        if account.history_days is not None:
+            context.log.info(str(forget(context.instance, names, account.history_days)))
         if account.retention_days is None:
             context.log.info("VENDOR_ASSETS_RETENTION is not set: every answer is kept")
             return
@@ -108,28 +108,11 @@ def build_jobs(account: Account) -> list[Any]:
         name=names.thing(RETENTION_JOB),
         tags=names.tags,
         description="Remove answers that landed more than VENDOR_ASSETS_RETENTION days ago, of partitions that are "
-        "complete; tables, plans and finish markers stay.",
+        "complete, and forget the logs of runs that ended more than VENDOR_ASSETS_HISTORY days ago; tables, plans, runs "
+        "and materializations stay.",
     )
     def retention() -> None:
         remove_landed()
-
-    @dg.op(name=names.thing("forget_logs"), required_resource_keys=names.resources("run_lease"))
-    def forget_logs(context: dg.OpExecutionContext) -> None:
-        if account.history_days is None:
-            context.log.info("VENDOR_ASSETS_HISTORY is not set: the log of every run is kept")
-            return
-        forgotten = forget(context.instance, names, account.history_days)
-        context.add_output_metadata(asdict(forgotten))
-        context.log.info(str(forgotten))
-
-    @dg.job(
-        name=names.thing(FORGETTING_JOB),
-        tags=names.tags,
-        description="Forget the logs of runs that ended more than VENDOR_ASSETS_HISTORY days ago, and plots; runs "
-        "and materializations stay.",
-    )
-    def forgetting() -> None:
-        forget_logs()
 
     # The freshness sensor evaluates this check; a step in each run would only repeat it.
     fresh = dg.AssetSelection.checks(dg.AssetCheckKey(names.key("daily_performance"), FRESH))
@@ -145,4 +128,4 @@ def build_jobs(account: Account) -> list[Any]:
         description="Compute a day's statistics and its report from what has been harvested.",
         tags=names.tags,
     )
-    return [roster, harvest, sightings, retention, forgetting, publish]
+    return [roster, harvest, sightings, retention, publish]

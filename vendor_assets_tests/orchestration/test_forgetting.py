@@ -15,7 +15,7 @@ from vendor_assets.orchestration.dagster_private import materialized_partitions
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions
-from vendor_assets.orchestration.runs.about import FORGETTING_JOB, HARVEST_JOB
+from vendor_assets.orchestration.runs.about import HARVEST_JOB, RETENTION_JOB
 from vendor_assets.orchestration.runs.forgetting import forget
 from vendor_assets.storage.roster import Roster
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
@@ -106,15 +106,16 @@ def test_the_log_goes_and_what_is_gone_by_stays(deployment: Deployment) -> None:
     assert (again.runs, again.events) == (0, 0)
 
 
-def test_nothing_goes_unless_it_is_wanted(tmp_path: Path) -> None:
-    """The job says so; a week is the least."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        at = {"VENDOR_URL": "http://127.0.0.1:9", "VENDOR_API_KEY": "k"}
-        made = deploy(tmp_path, instance, **at)
-        done = made.definitions.resolve_job_def(FORGETTING_JOB).execute_in_process(instance=instance)
-        assert any(
-            "VENDOR_ASSETS_HISTORY is not set" in entry.user_message
-            for entry in instance.all_logs(done.run_id)
-        )
+@pytest.mark.parametrize(("history", "said"), [("", "is not set"), ("7", "forgot the logs of 0 runs")])
+def test_nothing_goes_unless_it_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, history: str, said: str
+) -> None:
+    """The job of retention does it, and says so; a week is the least."""
+    monkeypatch.setenv("VENDOR_API_KEY", "k")
+    at = {"VENDOR_URL": "http://127.0.0.1:9", "VENDOR_API_KEY": "k"}
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        made = deploy(tmp_path, instance, **at, VENDOR_ASSETS_HISTORY=history)
+        done = made.definitions.resolve_job_def(RETENTION_JOB).execute_in_process(instance=instance)
+        assert any(said in entry.user_message for entry in instance.all_logs(done.run_id))
     with pytest.raises(ConfigurationError, match="VENDOR_ASSETS_HISTORY='6'"):
         deploy(tmp_path, instance, **at, VENDOR_ASSETS_HISTORY="6")

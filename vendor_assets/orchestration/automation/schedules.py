@@ -1,4 +1,4 @@
-"""Schedules: the daily harvest, sightings of the running day, late data, retention, and forgetting.
+"""Schedules: the daily harvest, sightings of the running day, late data, and retention.
 
 They are off until somebody turns them on, because they spend the vendor's quota or remove data.
 """
@@ -14,7 +14,6 @@ from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.resources import StoreResource
 from vendor_assets.orchestration.runs.about import (
     DAY_TAG,
-    FORGETTING_JOB,
     HARVEST_JOB,
     RETENTION_JOB,
     ROSTER_JOB,
@@ -88,14 +87,7 @@ def build_schedules(account: Account) -> list[dg.ScheduleDefinition]:
         cron_schedule="40 4 * * *",
         execution_timezone=account.zone.key,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Remove answers that landed more than VENDOR_ASSETS_RETENTION days ago; their tables stay.",
+        description="Remove answers that landed more than VENDOR_ASSETS_RETENTION days ago, and the logs of runs that "
+        "ended more than VENDOR_ASSETS_HISTORY days ago; tables and materializations stay.",
     )
-    forgetting = dg.ScheduleDefinition(
-        name=names.thing("log_retention"),
-        job_name=names.thing(FORGETTING_JOB),
-        cron_schedule="50 4 * * *",
-        execution_timezone=account.zone.key,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Forget the logs of runs that ended more than VENDOR_ASSETS_HISTORY days ago, and old plots.",
-    )
-    return [daily_harvest, sightings, look_back, retention, forgetting]
+    return [daily_harvest, sightings, look_back, retention]

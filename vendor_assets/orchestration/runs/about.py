@@ -23,7 +23,6 @@ ROSTER_JOB: Final = "roster"
 HARVEST_JOB: Final = "harvest"
 SIGHTINGS_JOB: Final = "sightings"
 RETENTION_JOB: Final = "retention"
-FORGETTING_JOB: Final = "forgetting"
 PUBLISH_JOB: Final = "publish"
 
 TRIGGER_TAG: Final = "vendor_assets/trigger"
@@ -56,7 +55,7 @@ _CHECKED: Final = (*ASSETS, "dead_letters")
 """Assets that have checks."""
 ASSETS_OF_JOB: Final = {ROSTER_JOB: ("troops",), PUBLISH_JOB: PUBLISHED}
 """Assets of jobs whose runs do not name them."""
-_JOBS: Final = (ROSTER_JOB, HARVEST_JOB, SIGHTINGS_JOB, RETENTION_JOB, FORGETTING_JOB, PUBLISH_JOB)
+_JOBS: Final = (ROSTER_JOB, HARVEST_JOB, SIGHTINGS_JOB, RETENTION_JOB, PUBLISH_JOB)
 _LONGEST_RANGE: Final = timedelta(days=3700)
 _LATEST_RETRY: Final = timedelta(days=7)
 """Nobody waits longer for a retry."""
