@@ -108,8 +108,8 @@ def build_jobs(account: Account) -> list[Any]:
         name=names.thing(RETENTION_JOB),
         tags=names.tags,
         description="Remove answers that landed more than VENDOR_ASSETS_RETENTION days ago, of partitions that are "
-        "complete, and forget the logs of runs that ended more than VENDOR_ASSETS_HISTORY days ago; tables, plans, runs "
-        "and materializations stay.",
+        "complete, and forget the logs of runs that ended more than VENDOR_ASSETS_HISTORY days ago; tables, plans, "
+        "runs and materializations stay.",
     )
     def retention() -> None:
         remove_landed()
