@@ -61,6 +61,8 @@ _BREAKER_LOOK_SECONDS: Final = 0.5
 _STALE_SECONDS: Final = 0.5
 _CORRECTED_LOOK_SECONDS: Final = 0.5
 """Who waits for a window looks so often whether answers have freed some of it."""
+_FAR_SECONDS: Final = 5.0
+"""A call that has to wait for a limit of another unit for longer reserves nothing of those that other calls share."""
 _SAME_SECONDS: Final = 1e-6
 _LEARNT_KEPT: Final = 0.99
 """Of what was learnt so far, with each answer: about the last hundred count."""
@@ -224,6 +226,13 @@ class Pace:
         again_at = now + min(ahead, _LOOK_AGAIN_SECONDS)
         told = any(rule.endpoints for rule, _ in concerned if rule is not None)
         hole = ahead > 0.001 and (told or any(track.wide for _, track in concerned))
+        counted = max((track.arrival for _, track in concerned if track.unit != REQUESTS), default=-math.inf)
+        if counted >= at and any(track.unit == REQUESTS for _, track in concerned):
+            # Calls that count nothing of that unit go on meanwhile.
+            uncounted = [track.arrival for _, track in concerned if track.unit == REQUESTS]
+            ahead = counted - max(now, self.hold_until, *uncounted)
+            hole = hole or ahead > _FAR_SECONDS
+            again_at = now + min(ahead, _LOOK_AGAIN_SECONDS) if ahead > _FAR_SECONDS else again_at
         refused = _refused(ask, now, at, again_at)
         if hole or isinstance(refused, TooLate):
             # Reserved now, it would leave a hole in what all endpoints share, and hold up those that wait behind it.
@@ -515,9 +524,9 @@ class Pace:
             track = self.tracks.get(name)
             if track is None:
                 units = ask.count_of(rule.limit.unit)
-                last, count = self.reservations.passed_of.get(
-                    rule.limit.unit, (self.reservations.passed, units)
-                )
+                # Of another unit, what is not known of was not counted.
+                unknown = self.reservations.passed if rule.limit.unit == REQUESTS else -math.inf
+                last, count = self.reservations.passed_of.get(rule.limit.unit, (unknown, units))
                 arrival = last + count * interval if math.isfinite(last) else now
                 track = self.tracks[name] = Track(arrival, interval, now)
             elif interval >= track.interval or now - track.interval_at > STRICTEST_SECONDS:

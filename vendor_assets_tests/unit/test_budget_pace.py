@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import example, given, settings
@@ -472,3 +472,17 @@ def test_nothing_remaining_holds() -> None:
     told(pace, rules, 0, 30.0)
     assert pace.held_until(0.0) == pytest.approx(30.02)
     assert reserve(pace, rules, 0.0).at == pytest.approx(30.02)
+
+
+@pytest.mark.parametrize("of_money", ["0.3 dollars/h", "3 dollars/month"])
+def test_a_costly_call_that_waits_holds_up_no_free_one(of_money: str) -> None:
+    """It reserves nothing of the calls that both take, and the first one waits for nothing."""
+    texts = (of_money, "100/s")
+    rules = [Rule(replace(Limit.parse(text), name=text), 1.0) for text in texts]
+    pace = Pace.new(1000.0, 1000.0, "boot")
+    free, paid = (Ask(counts=(("dollars", number),)) for number in (0.0, 0.3))
+    moments = [reserve(pace, rules, 1000.0, ask).at for ask in (free, paid)]
+    assert isinstance(pace.reserve(rules, paid, 1000.0), Later)
+    moments += [reserve(pace, rules, 1000.0, free).at for _ in range(2)]
+    step = rules[1].interval_seconds
+    assert moments == pytest.approx([1000.0 + n * step for n in range(4)])
