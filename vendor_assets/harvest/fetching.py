@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from vendor_assets.client import Fetched, Usage
 from vendor_assets.errors import (
+    BudgetDeadlineError,
     HarvestError,
     StoppedError,
     VendorAssetsError,
@@ -158,6 +159,7 @@ class Work:
         waiting: What is asked again later, with the time (monotonic), the earliest first.
         waiting_since: When a request whose answer was not there was first asked for that, by its key.
         begun_anew: Keys of the requests that were asked from their first page on, since a later one was refused.
+        used_up: A call would wait for too long: nothing new is begun, and what waits already is still answered.
         failure: What ended this harvest early: the key refused, the vendor down, the store full, a stop.
     """
 
@@ -175,6 +177,7 @@ class Work:
     done: int = 0
     leaves_done: int = 0
     running: int = 0
+    used_up: BudgetDeadlineError | None = None
     failure: VendorAssetsError | None = None
     finished: threading.Event = field(default_factory=threading.Event)
 
@@ -327,6 +330,7 @@ class Fetcher:
                 self._open.remove(work)
                 if not self._open:
                     self.busy_seconds += time.monotonic() - self._busy_since
+            work.failure = work.failure or work.used_up
             work.finished.set()
 
     def _take(self) -> tuple[Work, Item] | None:
@@ -374,6 +378,10 @@ class Fetcher:
 
     def _give_up(self, work: Work, failure: VendorAssetsError) -> None:
         """End one harvest early, or all where the key or the address is wrong: none would get an answer."""
+        if isinstance(failure, BudgetDeadlineError):
+            work.used_up = failure
+            work.clear()
+            return
         for_all = isinstance(failure, VendorUnauthorizedError | VendorNotFoundError)
         if for_all:
             self._refused = failure

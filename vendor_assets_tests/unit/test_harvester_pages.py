@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -62,10 +64,14 @@ class Cursors(ToyClient):
 
 
 def harvester(
-    store: FolderStore, client: ToyClient, vendor: ToyVendor, now: Callable[[], datetime]
+    store: FolderStore,
+    client: ToyClient,
+    vendor: ToyVendor,
+    now: Callable[[], datetime],
+    threads: int = 1,
 ) -> Harvester:
     return Harvester(
-        store=store, vendor=vendor, client=client, liveness=Alive(), zone=ZoneInfo("UTC"), threads=1, now=now,
+        store=store, vendor=vendor, client=client, liveness=Alive(), zone=ZoneInfo("UTC"), threads=threads, now=now,
         flush_seconds=0.0,
         settling_seconds=7200,
     )  # fmt: skip
@@ -240,3 +246,37 @@ def test_a_quota_that_is_used_up_for_long_ends_the_harvest(tmp_path: Path) -> No
     client.before = lambda request: None
     assert chain(store, client, "r2").state == "complete"
     assert {count for key, count in client.calls.items() if key.startswith("/data")} == {1}
+
+
+class Patient(ToyClient):
+    """Warrior ``a``'s data wait for the budget while those of ``b`` would have to wait for too long."""
+
+    told = threading.Event()
+
+    def fetch(self, request: Request, **options: Any) -> Any:
+        if request.path == "/data/b":
+            self.told.set()
+            raise BudgetDeadlineError("would wait 27 h for the budget")
+        if request.path == "/data/a":
+            assert self.told.wait(60)
+            for _ in range(100):
+                if options["ended"]():
+                    raise StoppedError("nobody waits any more")
+                time.sleep(0.005)
+        return super().fetch(request, **options)
+
+
+def test_what_waits_already_is_answered_though_the_rest_would_wait_for_too_long(tmp_path: Path) -> None:
+    """Else a quota by the month that few calls use up would never bring the first of them."""
+    store = with_plain_keys(FolderStore(tmp_path / "store"))
+    client = Patient({"1": {"a": ["g"], "b": ["g"]}}, noon)
+    running = harvester(store, client, ToyVendor(), noon, threads=2)
+    try:
+        list(running.troops([DAY], HarvestOptions("r1", "r1")))
+        assets = ("warriors", "data_groups", "performance_data")
+        outcome = list(running.chain(assets, [(DAY, "1")], HarvestOptions("r1", "r1")))[-1]
+    finally:
+        running.close()
+    assert outcome.state == "failed"
+    assert "would wait 27 h" in outcome.message
+    assert [key.partition("?")[0] for key in client.calls if key.startswith("/data")] == ["/data/a"]
