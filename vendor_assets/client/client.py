@@ -538,10 +538,12 @@ class VendorClient:
                 raise VendorUnavailableError(what, status=status) from error
         if self._throttled(status, response.headers, response.body):
             raise self._worded(VendorThrottledError, "no token: throttled", status, words, fetch)
-        if status >= 500 or status in _TRANSIENT:
+        if status >= 500 or status in _TRANSIENT or b"temporarily_unavailable" in response.body:
             raise self._worded(VendorUnavailableError, "no token: the server failed", status, words, fetch)
         client = status in (401, 403) or b"_client" in response.body
         advice = self._credentials.advice if client else ""
+        if 300 <= status < 400 or status in (404, 405):
+            advice = "is this the address of a token endpoint?"
         what = "the token endpoint refuses the client"
         refused = self._worded(VendorUnauthorizedError, what, status, words, fetch, advice)
         refused.key_refused = True

@@ -442,11 +442,17 @@ def test_an_endpoint_that_gives_no_token_ends_the_run(status: int) -> None:
             fetching.fetch(QUESTION)
         assert raised.value.key_refused
         assert "invalid_scope" in str(raised.value)
+        assert ("address of a token endpoint" in str(raised.value)) == (status in (302, 404))
     assert [each.path for each in found.received] == ["/oauth2/token"]
 
 
 TROUBLES: dict[str, tuple[Answer, type[VendorError], str]] = {
     "down": (Answer(503), VendorUnavailableError, r"no token: the server failed \(status 503\)"),
+    "for now": (
+        Answer(400, b'{"error": "temporarily_unavailable"}'),
+        VendorUnavailableError,
+        r"no token: the server failed \(status 400\)",
+    ),
     "throttled": (Answer(429), VendorThrottledError, r"no token: throttled \(status 429\)"),
     "a page": (Answer(200, b"<html>"), VendorUnavailableError, "no token: .* address of a token endpoint"),
     "nothing": (Answer(200, b"{}"), VendorUnavailableError, "no token: the answer has no access_token"),
