@@ -252,6 +252,8 @@ class Fetcher:
         self._too_many: dict[Asset, int] = {}
         """Of so many leaves a request was too much: whole it failed, in parts it did not."""
         self._dead_at = -1
+        self._probing = threading.Lock()
+        self._probes, self._there = 0, False
         self._refused: VendorAssetsError | None = None
         self._numbers = count()
         self._confirming = threading.Lock()
@@ -660,17 +662,21 @@ class Fetcher:
 
     def _is_there(self, work: Work) -> bool:
         """Whether the vendor answers at all, where nothing else tells; asked once for each time it may be down."""
-        with self._condition:
+        probes = self._probes
+        with self._probing:
+            if self._probes != probes:
+                return self._there  # another thread has found out meanwhile
             answered = self._answers.total()
             if self._dead_at == answered:
                 return False
-            self._dead_at = answered
-        try:
-            self._probe(work, max_attempts=1)
-        except VendorError:
-            return False
-        self._dead_at = -1
-        return True
+            self._dead_at, self._there = answered, False
+            try:
+                self._probe(work, max_attempts=1)
+                self._dead_at, self._there = -1, True
+            except VendorError:
+                pass
+            self._probes += 1
+            return self._there
 
     def _to_dead_letter(self, work: Work, failed: _Failed) -> None:
         planned, error, started = failed.planned, failed.error, failed.started
