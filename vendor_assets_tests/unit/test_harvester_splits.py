@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from math import ceil, log2
 from pathlib import Path
@@ -20,6 +23,7 @@ from vendor_assets.errors import (
     VendorUnavailableError,
 )
 from vendor_assets.harvest.dead_letters import DeadLetters
+from vendor_assets.harvest.fetching import Fetcher, Pending, Work
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome
 from vendor_assets.storage import layout
@@ -265,3 +269,23 @@ def test_a_search_that_was_interrupted_is_resumed(stage: Stage, calls: int) -> N
 def _hours(told: dict[str, str]) -> float:
     start, end = (datetime.fromisoformat(told[name]) for name in ("from", "to"))
     return (end - start).total_seconds() / 3600
+
+
+def test_two_that_fail_at_once_find_out_together_whether_the_vendor_is_there() -> None:
+    """The second waits for what the first one's probe says; both go on then, and nothing of theirs is dead."""
+    asked, answer = threading.Event(), threading.Event()
+
+    class Slow:
+        def fetch(self, request: Request, **options: object) -> None:
+            asked.set()
+            assert answer.wait(60)
+
+    fetcher = Fetcher(Slow(), ToyVendor(), threads=2)  # type: ignore[arg-type]
+    work = Work("performance_data", "1", None, Pending(iter(()), 0, 0))  # type: ignore[arg-type]
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(fetcher._is_there, work)
+        assert asked.wait(60)
+        second = threads.submit(fetcher._is_there, work)
+        time.sleep(0.1)  # it passes without, but would then see no thread that does not wait
+        answer.set()
+        assert (first.result(60), second.result(60)) == (True, True)
