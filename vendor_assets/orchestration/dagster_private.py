@@ -1,6 +1,7 @@
 """Everything that we use of Dagster beyond its public API. Read this file first when upgrading Dagster."""
 
 import json
+import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -13,6 +14,7 @@ import dagster as dg
 import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from dagster._core.errors import DagsterUserCodeProcessError
 from dagster._core.events import AssetMaterializationPlannedData
 from dagster._core.launcher import (
     CheckRunHealthResult,
@@ -30,6 +32,7 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventL
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from dagster_shared.error import SerializableErrorInfo
 from sqlalchemy.engine import Connection
 from sqlalchemy.pool import StaticPool
 
@@ -57,6 +60,26 @@ _TRIED: Final = (
 )
 IMPLICIT_JOB: Final = "__ASSET_JOB"
 """Job name of runs that materialize assets without a defined job."""
+
+
+class ToldFailure(DagsterUserCodeProcessError, dg.Failure):  # noqa: N818 - named as Dagster's
+    """A failure that says everything itself: Dagster's log shows its words and metadata, and no stack trace.
+
+    Dagster takes an error of the first kind for one that another process has described already.
+    """
+
+    def __init__(self, said: str, metadata: Mapping[str, Any] | None = None, *, allow_retries: bool) -> None:
+        described = SerializableErrorInfo(message=f"{said}\n", stack=[], cls_name=None)
+        super().__init__(said, user_code_process_error_infos=[described])  # type: ignore[no-untyped-call]
+        vars(self).update(vars(dg.Failure(said, metadata, allow_retries)))
+
+
+def hide_omissions(log: logging.Logger) -> None:
+    """Do not log of a step that it "did not yield or return expected outputs", meaning its checks.
+
+    It reports them as evaluations, one for each partition; Dagster counts only results, one for each check.
+    """
+    log.addFilter(lambda record: "did not yield or return expected outputs" not in record.getMessage())
 
 
 def instance_from(folder: str) -> dg.DagsterInstance:

@@ -21,6 +21,7 @@ from vendor_assets.orchestration.runs.about import (
     SIGHTINGS_JOB,
 )
 from vendor_assets.orchestration.runs.events import FRESH, options_of
+from vendor_assets.orchestration.runs.failures import failure_from
 from vendor_assets.orchestration.runs.forgetting import forget
 
 
@@ -79,9 +80,9 @@ def build_jobs(account: Account) -> list[Any]:
         harvester: Harvester = names.of(context, "harvester")
         try:
             seen = harvester.sight(options_of(context.run, names))
-        except VendorAssetsError:
+        except VendorAssetsError as error:
             context.log.info(f"calls made: {harvester.progress.calls_made}")
-            raise
+            raise failure_from(error) from error
         context.log.info(f"saw {seen['troops']} troops and their warriors with {seen['calls']} calls")
 
     @dg.job(
@@ -100,7 +101,10 @@ def build_jobs(account: Account) -> list[Any]:
         if account.retention_days is None:
             context.log.info("VENDOR_ASSETS_RETENTION is not set: every answer is kept")
             return
-        removal = harvester.remove_landed(account.retention_days, options_of(context.run, names))
+        try:
+            removal = harvester.remove_landed(account.retention_days, options_of(context.run, names))
+        except VendorAssetsError as error:
+            raise failure_from(error) from error
         context.add_output_metadata(removal.numbers())
         context.log.info(str(removal))
 

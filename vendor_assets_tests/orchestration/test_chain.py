@@ -49,6 +49,36 @@ def test_one_click_on_troops_brings_the_whole_day(deployment: Deployment, vendor
     assert vendor.log()["repeated_leaves"]["total"] == 0
 
 
+def test_a_failed_run_says_what_failed_and_nothing_of_dagster(
+    deployment: Deployment, vendor: RunningSimulator
+) -> None:
+    """Its failure is our sentence, a row for each partition that is not complete, and no stack trace."""
+    deployment.materialize("troops", partition=DAY.isoformat())
+    bad = min(vendor.world.troops_on(DAY, "UTC"), key=lambda troop: troop.id)
+    vendor.faults([{"kind": "status", "status": 400, "match": f"/applications/{bad.id}/hosts/.*data.json"}])
+    (run,) = follow_roster(deployment)
+    (failure,) = [event.step_failure_data for event in run.all_events if event.is_step_failure]
+    assert failure.error is not None
+    assert failure.error.stack == []
+    assert failure.error.cause is None
+    assert failure.error.message.startswith("1 of ")
+    assert failure.user_failure_data is not None
+    table = failure.user_failure_data.metadata["not_complete"]
+    assert isinstance(table, dg.TableMetadataValue)
+    ((row),) = [record.data for record in table.records]
+    assert row["partition"] == f"{DAY}|{key_of(bad)}"
+    assert (row["asset"], row["state"], row["status"]) == ("performance_data", "failed", 400)
+    assert row["why"] == "the vendor rejects the request: Bad Request"
+
+
+def test_the_log_of_a_click_has_no_warning_of_dagster(deployment: Deployment) -> None:
+    """Checks are reported by partition, and nobody reads that they "did not yield"."""
+    run = deployment.materialize("troops", partition=DAY.isoformat())
+    said = [entry.user_message for entry in deployment.instance.all_logs(run.run_id)]
+    assert any("complete" in each for each in said)
+    assert not [each for each in said if "expected outputs" in each]
+
+
 def test_every_harvested_value_is_the_seeded_truth(deployment: Deployment, vendor: RunningSimulator) -> None:
     """The tables hold exactly the rows that the vendor's world holds for the day."""
     deployment.materialize("troops", partition=DAY.isoformat())

@@ -16,7 +16,7 @@ from vendor_assets.orchestration.assets.dead_letters import DEAD_LETTERS, DEAD_L
 from vendor_assets.orchestration.assets.estimates import metadata_of_plan, plan_of, quota_check, within_quota
 from vendor_assets.orchestration.assets.pictures import picture_of
 from vendor_assets.orchestration.assets.publishing import day_checks, publish_day, publish_report
-from vendor_assets.orchestration.dagster_private import tag_run
+from vendor_assets.orchestration.dagster_private import hide_omissions, tag_run
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_and_troops, split_key, split_keys
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
@@ -116,6 +116,7 @@ def report_outcomes(
     Raises:
         dagster.Failure: At the end, if partitions did not succeed; it names them.
     """
+    hide_omissions(context.log)
     names = Names.for_account(account)
     store: StoreResource = names.of(context, "store")
     vendor_api: VendorApiResource = names.of(context, "vendor_api")

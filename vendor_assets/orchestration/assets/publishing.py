@@ -16,6 +16,7 @@ from vendor_assets.harvest.status import status_of_troops
 from vendor_assets.orchestration.assets.estimates import compared
 from vendor_assets.orchestration.assets.lineage import column_lineage
 from vendor_assets.orchestration.assets.pictures import troops_picture
+from vendor_assets.orchestration.dagster_private import ToldFailure
 from vendor_assets.orchestration.metadata import HTML, PATH, ROW_COUNT
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.failures import failure_from
@@ -47,7 +48,7 @@ def troop_states(store: ObjectStore, day: date, filters: Filters) -> dict[str, s
     try:
         troops = status_of_troops(store, day, filters)
     except ObjectNotFoundError as error:
-        raise dg.Failure(
+        raise ToldFailure(
             f"troops of {day} is not materialized; materialize it first", allow_retries=False
         ) from error
     return {
@@ -70,7 +71,7 @@ def publish_day(
         yield unique
         if not unique.passed:
             # Sums and counts would be wrong without anybody noticing.
-            raise dg.Failure(f"{day} is not published: {unique.description}", allow_retries=False)
+            raise ToldFailure(f"{day} is not published: {unique.description}", allow_retries=False)
         yield _published(
             store, day, account, states, compared(instance, Names.for_account(account), day, sorted(states))
         )

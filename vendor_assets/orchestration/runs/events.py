@@ -12,7 +12,7 @@ from vendor_assets.errors import LONGEST_MESSAGE, UPSTREAM
 from vendor_assets.harvest.harvests import quarantine_text
 from vendor_assets.harvest.outcome import HarvestOptions, Outcome
 from vendor_assets.orchestration.assets.lineage import column_lineage
-from vendor_assets.orchestration.dagster_private import report_check
+from vendor_assets.orchestration.dagster_private import ToldFailure, report_check
 from vendor_assets.orchestration.metadata import (
     CALLS,
     DEAD_LETTERS,
@@ -47,6 +47,8 @@ LONGEST_CELL: Final = 120
 """Characters of a value in a sample's table."""
 LONGEST_WHY: Final = 1000
 """Characters of the reason why a partition did not become complete."""
+MOST_FAILED: Final = 500
+"""Partitions in the table of a run's failure."""
 RUNLESS_JOB: Final = "none"
 """Job name in events without a run."""
 
@@ -303,22 +305,28 @@ def failure_of(outcomes: Sequence[Outcome]) -> dg.Failure | None:
         for item in failed[:5]
     )
     more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
-    return dg.Failure(
+    return ToldFailure(
         f"{len(failed)} of {len(outcomes)} partitions did not become complete: {shown}{more}",
-        metadata={
-            NOT_COMPLETE: dg.MetadataValue.json(
-                [
-                    {
-                        "asset": item.asset,
-                        "partition": partition_of(item),
-                        STATE: item.state,
-                        "why": presentable(item.message, LONGEST_WHY),
-                        DEAD_LETTERS: item.dead,
-                    }
-                    | (item.reason.to_json() if item.reason else {})
-                    for item in failed[:500]
-                ]
-            )
-        },
+        {NOT_COMPLETE: _failed_table(failed[:MOST_FAILED])},
         allow_retries=all(item.retryable for item in failed),
     )
+
+
+def _failed_table(failed: Sequence[Outcome]) -> dg.TableMetadataValue:
+    """The partitions that did not become complete; :func:`failures.not_complete` reads it back."""
+    rows = [
+        {
+            "asset": item.asset,
+            "partition": partition_of(item),
+            STATE: item.state,
+            "status": "" if item.reason is None or item.reason.status is None else item.reason.status,
+            "why": presentable(item.reason.what if item.reason else item.message, LONGEST_WHY),
+            DEAD_LETTERS: item.dead,
+            "kind": item.reason.kind if item.reason else "",
+        }
+        for item in failed
+    ]
+    columns = [
+        dg.TableColumn(name, "int" if isinstance(value, int) else "string") for name, value in rows[0].items()
+    ]
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], dg.TableSchema(columns))

@@ -1,23 +1,21 @@
 """Failures in Dagster: written with a structured reason, and read back from a run's events."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from vendor_assets import errors
 from vendor_assets.errors import LONGEST_MESSAGE, UNKNOWN, Reason, VendorAssetsError
+from vendor_assets.orchestration.dagster_private import ToldFailure
 from vendor_assets.orchestration.metadata import NOT_COMPLETE, REASON
 from vendor_assets.presentable import presentable
 
 
 def failure_from(error: VendorAssetsError) -> dg.Failure:
     """An error of ours as a Dagster failure with a structured reason, retried if that may help."""
-    return dg.Failure(
-        str(error),
-        metadata={REASON: dg.MetadataValue.json(error.reason.to_json())},
-        allow_retries=error.retryable,
-    )
+    reason = dg.MetadataValue.json(error.reason.to_json())
+    return ToldFailure(str(error), {REASON: reason}, allow_retries=error.retryable)
 
 
 def reason_of_info(error: Any) -> tuple[Reason, str]:
@@ -62,11 +60,11 @@ def reason_of_steps(events: Sequence[dg.DagsterEvent]) -> tuple[Reason, str]:
     return Reason(UNKNOWN, what="the run failed"), "the run failed"
 
 
-def not_complete(events: Sequence[dg.DagsterEvent]) -> list[dict[str, Any]] | None:
+def not_complete(events: Sequence[dg.DagsterEvent]) -> list[Mapping[str, Any]] | None:
     """The partitions that a failed run lists as not complete; None if there is no list."""
     for event in events:
         failure = event.step_failure_data.user_failure_data if event.is_step_failure else None
         listed = failure.metadata.get(NOT_COMPLETE) if failure else None
-        if isinstance(listed, dg.JsonMetadataValue) and isinstance(listed.value, list):
-            return [item for item in listed.value if isinstance(item, dict)]
+        if isinstance(listed, dg.TableMetadataValue):
+            return [record.data for record in listed.records]
     return None
