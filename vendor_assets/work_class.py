@@ -23,5 +23,5 @@ def work_class_from(text: str) -> WorkClass:
 
 
 def queue_tags(work_class: WorkClass) -> dict[str, str]:
-    """Tags that tell a run's class to the budget and to the run queue."""
-    return {CLASS_TAG: work_class, PRIORITY_TAG: "0" if work_class == BACKFILL else "10"}
+    """Tags that tell a run's class to the budget and to the run queue; without one it counts as scheduled."""
+    return {CLASS_TAG: BACKFILL, PRIORITY_TAG: "0"} if work_class == BACKFILL else {PRIORITY_TAG: "10"}

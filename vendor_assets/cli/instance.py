@@ -19,7 +19,7 @@ from vendor_assets.cli.project import (
     open_project,
 )
 from vendor_assets.errors import VendorAssetsError
-from vendor_assets.work_class import BACKFILL, queue_tags
+from vendor_assets.work_class import BACKFILL, CLASS_TAG, queue_tags
 
 
 def add(commands: Any) -> None:
@@ -48,13 +48,15 @@ mutation Launch($params: LaunchBackfillParams!) {
 
 def _backfill(options: argparse.Namespace) -> int:
     from vendor_assets.orchestration.names import Names
+    from vendor_assets.orchestration.runs.about import TRIGGER_TAG, TROOPS_TAG
 
     project = open_project(options.account)
     days = choose_days(options, project.account)
     project.store()  # raises if the store holds another vendor's data
-    tags = queue_tags(options.work_class) | {"vendor_assets/trigger": "command"}
+    # Dagster's own backfills count as backfills, so that this one says its class even where it is scheduled.
+    tags = queue_tags(options.work_class) | {CLASS_TAG: options.work_class, TRIGGER_TAG: "command"}
     if options.troop:
-        tags["vendor_assets/troops"] = json.dumps(options.troop)
+        tags[TROOPS_TAG] = json.dumps(options.troop)
     params = {
         "assetSelection": [{"path": Names.for_account(project.account).key("troops").path}],
         "partitionNames": [day.isoformat() for day in days],

@@ -23,6 +23,7 @@ from dagster._core.launcher import (
     RunLauncher,
     WorkerStatus,
 )
+from dagster._core.remote_origin import RemoteRepositoryOrigin
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
     SqlEventLogStorageMetadata,
@@ -31,6 +32,8 @@ from dagster._core.storage.event_log.schema import (
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
+from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
+from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_shared.error import SerializableErrorInfo
 from sqlalchemy.engine import Connection
@@ -58,6 +61,7 @@ _TRIED: Final = (
     dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
     dg.DagsterEventType.ASSET_FAILED_TO_MATERIALIZE.value,
 )
+_MODULE: Final = "vendor_assets.definitions"
 IMPLICIT_JOB: Final = "__ASSET_JOB"
 """Job name of runs that materialize assets without a defined job."""
 
@@ -146,6 +150,38 @@ def keep_connections(instance: dg.DagsterInstance) -> None:
                 yield connection
 
     storage._connect = connect  # type: ignore[method-assign]  # noqa: SLF001
+
+
+def repository_of(instance: dg.DagsterInstance, root: Path) -> RemoteRepositoryOrigin:
+    """The code location that shows an account's runs: as a daemon has seen it, else as a UI would load it."""
+    file = root / "workspace.yaml"
+    load = (
+        WorkspaceFileTarget([str(file)]) if file.is_file() else ModuleTarget(_MODULE, None, str(root), None)
+    )
+    (first, *_) = loaded = load.create_origins()
+    names = [origin.location_name for origin in loaded]
+    # An in-memory instance, as in tests, has no schedule storage.
+    states = instance.all_instigator_state() if instance.schedule_storage else ()
+    seen = [
+        state.origin.repository_origin for state in states if state.instigator_name.endswith("roster_sensor")
+    ]
+    known = [origin for origin in seen if origin.code_location_origin.location_name in names]
+    return next(iter(known or seen), RemoteRepositoryOrigin(first, "__repository__"))
+
+
+def belong_to(instance: dg.DagsterInstance, repository: RemoteRepositoryOrigin) -> None:
+    """Let runs that this process executes be those of a code location; Dagster says of them that they have none."""
+    create = instance.create_run_for_job
+
+    def create_run(*, job_def: dg.JobDefinition, tags: Mapping[str, str], **rest: Any) -> dg.DagsterRun:
+        return create(
+            job_def=job_def,
+            tags={**tags, REPOSITORY_LABEL_TAG: repository.get_label()},
+            remote_job_origin=repository.get_job_origin(job_def.name),
+            **rest,
+        )
+
+    instance.create_run_for_job = create_run  # type: ignore[method-assign, assignment]
 
 
 def report_planned(context: dg.OpExecutionContext, asset: dg.AssetKey, partition: str, message: str) -> None:

@@ -8,6 +8,7 @@ from datetime import date
 import pytest
 from playwright.sync_api import expect
 
+from vendor_assets.orchestration.runs.about import DAY_TAG, TRIGGER_TAG
 from vendor_assets_tests.e2e.conftest import HARVESTED, Project, day
 from vendor_assets_tests.support.dagster_dev import DagsterDev
 from vendor_assets_tests.support.truth import id_of, key_of
@@ -87,7 +88,7 @@ def test_a_click_on_the_roster_brings_the_whole_day(running: Project) -> None:
         running.dev.wait_for(asset, green(running, yesterday))
     for asset in ("daily_performance", "performance_report"):
         running.dev.wait_for(asset, {yesterday: "green"})
-    runs = running.dev.runs(vendor_assets__trigger="sensor", vendor_assets__day=yesterday)
+    runs = running.dev.runs(**{TRIGGER_TAG: "sensor", DAY_TAG: yesterday})
     assert sorted(run["jobName"] for run in runs) == ["harvest", "publish"]
     running.ui.partitions("performance_data", *next(iter(green(running, yesterday))).split("|"))
     running.ui.picture("partitions")

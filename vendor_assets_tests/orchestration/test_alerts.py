@@ -30,6 +30,7 @@ from vendor_assets.orchestration.automation import alerts
 from vendor_assets.orchestration.automation.freshness import Freshness, freshness, scheduled_since
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
+from vendor_assets.orchestration.runs.about import TRIGGER_TAG
 from vendor_assets.settings import read
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore, open_store
@@ -75,7 +76,7 @@ class Alerting:
         result = job.execute_in_process(
             instance=self.deployment.instance,
             run_config=harvest_config(Names(), [f"{DAY}|{key}" for key in keys], list(CHAIN)),
-            tags={"vendor_assets/trigger": "sensor"},
+            tags={TRIGGER_TAG: "sensor"},
             raise_on_error=False,
         )
         return bool(result.success)

@@ -25,7 +25,7 @@ from vendor_assets.orchestration.automation.run_requests import (
 )
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import TROOP, day_troop_key
-from vendor_assets.orchestration.runs.about import CALLS_TAG, DAY_TAG, TRIGGER_TAG
+from vendor_assets.orchestration.runs.about import CALLS_TAG, DAY_TAG, TITLE_TAG, TRIGGER_TAG
 from vendor_assets.orchestration.runs.events import LOOK_BACK
 from vendor_assets.settings import read
 from vendor_assets.work_class import CLASS_TAG, PRIORITY_TAG
@@ -55,13 +55,17 @@ def partitions_of(run: dg.RunRequest) -> list[str]:
 
 
 def test_a_roster_becomes_runs_for_its_troops(bench: Bench, settings: Account) -> None:
-    """Each troop that the filters take is in one run, small ones first, with its day, its class and its calls."""
+    """Each troop that the filters take is in one run, small ones first, with its day, its title and its calls."""
     keys, runs = roster_runs(bench.store, settings, DAY, run_key="tick", work_class="scheduled")
     assert keys == ["1", "2", "3"]
     assert [partitions_of(run) for run in runs] == [[f"{DAY}|{key}" for key in keys]]
     (run,) = runs
     assert (run.run_key, run.tags[DAY_TAG], run.tags[TRIGGER_TAG]) == ("tick:0", DAY.isoformat(), "sensor")
-    assert (run.tags[CLASS_TAG], run.tags[PRIORITY_TAG]) == ("scheduled", "10")
+    # What is scheduled has no tag of its class.
+    assert (run.tags.get(CLASS_TAG), run.tags[PRIORITY_TAG]) == (None, "10")
+    assert run.tags[TITLE_TAG] == "1 and 2 more"
+    # Dagster shows no tag that begins with a full stop, of its own only the partition, and three have room.
+    assert len([tag for tag in run.tags if not tag.startswith((".dagster/", "dagster/"))]) <= 3
     # Of no troop anything is known: what it may cost is a guess, by which no progress is measured.
     assert CALLS_TAG not in run.tags
     bench.chain(click("r2"))

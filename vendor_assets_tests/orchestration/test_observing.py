@@ -17,6 +17,7 @@ from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.assets.backlog import Recorder
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
+from vendor_assets.orchestration.runs.about import CALLS_TAG
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator
 from vendor_assets_tests.support.truth import key_of
@@ -37,7 +38,7 @@ def started(deployment: Deployment, *troops: str, calls: int = 0) -> dg.DagsterR
     return deployment.instance.create_run_for_job(
         deployment.definitions.resolve_job_def("harvest"),
         run_config=harvest_config(Names(), [f"{DAY}|{troop}" for troop in troops], list(CHAIN)),
-        tags={"vendor_assets/calls": str(calls), "vendor_assets/day": DAY.isoformat()},
+        tags={CALLS_TAG: str(calls), "vendor_assets/day": DAY.isoformat()},
         status=dg.DagsterRunStatus.NOT_STARTED,
     )
 

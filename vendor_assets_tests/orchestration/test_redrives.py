@@ -13,6 +13,7 @@ from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPart
 from vendor_assets.orchestration.automation.sensors import _as_stored, _redrives
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
+from vendor_assets.orchestration.runs.about import TRIGGER_TAG
 from vendor_assets.orchestration.runs.events import RETRY_TAG
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.deployment import Deployment, yesterday
@@ -95,7 +96,7 @@ def test_a_redrive_asks_only_for_the_transient_ones(deployment: Deployment, vend
         "warriors", "data_groups", "performance_data", partition=f"{DAY}|{key}"
     ).success
     vendor.clear_faults()
-    by_sensor = {"vendor_assets/trigger": "sensor"}
+    by_sensor = {TRIGGER_TAG: "sensor"}
     run = deployment.materialize("performance_data", partition=f"{DAY}|{key}", tags=by_sensor)
     assert not run.success
     letters = DeadLetters(deployment.store).load("performance_data", DAY, key).letters

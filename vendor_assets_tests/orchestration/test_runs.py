@@ -26,11 +26,14 @@ from vendor_assets.orchestration.runs.about import (
     RETENTION_JOB,
     ROSTER_JOB,
     SIGHTINGS_JOB,
+    TRIGGER_TAG,
     TROOPS_TAG,
     About,
     active_days,
+    title_of,
 )
-from vendor_assets.orchestration.runs.events import events_of
+from vendor_assets.orchestration.runs.events import events_of, options_of
+from vendor_assets.orchestration.runs.launching import open_instance
 from vendor_assets_tests.support.clock import FakeClock
 from vendor_assets_tests.support.deployment import Deployment, deploy
 
@@ -267,3 +270,53 @@ def test_listed_data_groups_without_rows_are_warned_of(silent: int) -> None:
         if isinstance(event, dg.AssetCheckEvaluation) and event.check_name == "listed_have_rows"
     ]
     assert (check.passed, check.severity) == (not silent, dg.AssetCheckSeverity.WARN)
+
+
+@pytest.mark.parametrize(
+    ("partitions", "title"),
+    [
+        (["2026-11-20|checkout-eu.200000000"], "checkout-eu"),
+        (["2026-11-20|42", "2026-11-20|api.v2.7"], "42 and 1 more"),
+        ([f"2026-11-20|{name}.1" for name in "abcde"], "a and 4 more"),
+        (["2026-11-20|a.1", "2026-11-21|a.1"], "a, 2 days"),
+    ],
+)
+def test_the_title_of_a_run_names_its_troops(partitions: list[str], title: str) -> None:
+    """It fits into the list of runs, however many partitions there are."""
+    assert title_of(partitions) == title
+
+
+@pytest.mark.parametrize(
+    ("workspace", "location"),
+    [
+        ("", "vendor_assets.definitions"),
+        ("load_from: [{python_file: {relative_path: mine.py, location_name: ours}}]", "ours"),
+    ],
+)
+def test_a_run_of_the_command_belongs_to_the_code_location(
+    tmp_path: Path, workspace: str, location: str
+) -> None:
+    """The overview and the pages of jobs show it like those that Dagster launches, and nobody retries it."""
+    if workspace:
+        (tmp_path / "workspace.yaml").write_text(workspace)
+
+    @dg.job
+    def nothing() -> None: ...
+
+    with open_instance(tmp_path, {}) as instance:
+        run_id = nothing.execute_in_process(instance=instance).run_id
+        run = instance.get_run_by_id(run_id)
+    assert run is not None
+    assert run.remote_job_origin is not None
+    assert run.remote_job_origin.location_name == location
+    assert run.remote_job_origin.job_name == "nothing"
+    assert run.tags[".dagster/repository"] == f"__repository__@{location}"
+
+
+def test_an_order_of_an_earlier_release_is_not_taken_for_a_click() -> None:
+    """A queued run's trigger had another name; taken for a click it would ask for everything again."""
+    assert (
+        options_of(run(HARVEST_JOB, **{"vendor_assets/trigger": "sensor"}), Names()).finished == "reconcile"
+    )
+    assert options_of(run(HARVEST_JOB, **{TRIGGER_TAG: "sensor"}), Names()).finished == "reconcile"
+    assert options_of(run(HARVEST_JOB), Names()).finished == "replace"

@@ -20,7 +20,9 @@ from vendor_assets.orchestration.runs.about import (
     DAY_TAG,
     HARVEST_JOB,
     PUBLISH_JOB,
+    TITLE_TAG,
     TRIGGER_TAG,
+    title_of,
 )
 from vendor_assets.orchestration.runs.events import LOOK_BACK
 from vendor_assets.storage import layout
@@ -50,7 +52,7 @@ def harvest_run(
         job_name=names.thing(HARVEST_JOB),
         run_key=run_key,
         run_config=harvest_config(names, list(partitions), list(assets)),
-        tags=tags,
+        tags={**tags, TITLE_TAG: title_of(partitions)},
     )
 
 

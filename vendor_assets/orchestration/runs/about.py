@@ -25,17 +25,20 @@ SIGHTINGS_JOB: Final = "sightings"
 RETENTION_JOB: Final = "retention"
 PUBLISH_JOB: Final = "publish"
 
-TRIGGER_TAG: Final = "vendor_assets/trigger"
+# Dagster's UI shows no tag that begins like these.
+TRIGGER_TAG: Final = ".dagster/vendor_assets.trigger"
 """``sensor`` or ``command`` on runs that bring partitions up to date, ``look_back`` on those that fetch finished ones
 again; absent on a click."""
 DAY_TAG: Final = "vendor_assets/day"
 """The day that a run works for."""
-FOLLOW_TAG: Final = "vendor_assets/follow"
+FOLLOW_TAG: Final = ".dagster/vendor_assets.follow"
 """``self`` on runs whose launcher also brings the downstream partitions up to date."""
 ACCEPT_EMPTY_TAG: Final = "vendor_assets/accept_empty_roster"
 """``true`` on runs that may find that an account has no troops anymore."""
-CALLS_TAG: Final = "vendor_assets/calls"
+CALLS_TAG: Final = ".dagster/vendor_assets.calls"
 """Estimated calls of a run."""
+TITLE_TAG: Final = "troops"
+"""What a run of many partitions is about, for the list of runs, which has room for some forty characters."""
 TROOPS_TAG: Final = "vendor_assets/troops"
 """JSON list of troops (ids, keys or names) to harvest after a roster; absent means all."""
 WILL_RETRY_TAG: Final = "dagster/will_retry"
@@ -143,6 +146,13 @@ class About:
         return work_class_from(tags.get(CLASS_TAG) or (BACKFILL if "dagster/backfill" in tags else SCHEDULED))
 
     @property
+    def trigger(self) -> str | None:
+        """Who asked for it; None for a click."""
+        tags = self.run.tags
+        # Runs that an earlier release queued have the second one.
+        return tags.get(TRIGGER_TAG) or tags.get("vendor_assets/trigger")
+
+    @property
     def driven_by_launcher(self) -> bool:
         """Whether its launcher brings the downstream partitions up to date."""
         return self.run.tags.get(FOLLOW_TAG) == "self"
@@ -173,6 +183,22 @@ class About:
         for step in ("ops", self.names.thing("harvest_partitions"), "config", name):
             found = found.get(step) if isinstance(found, dict) else None
         return found if isinstance(found, list) else []
+
+
+def title_of(partitions: Sequence[str]) -> str:
+    """What a run of day × troop partitions is about, as short as a row in the list of runs."""
+    names = list(dict.fromkeys(_name(key.partition("|")[2]) for key in partitions))
+    days = {key.partition("|")[0] for key in partitions}
+    return (
+        names[0]
+        + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        + (f", {len(days)} days" if len(days) > 1 else "")
+    )
+
+
+def _name(key: str) -> str:
+    # A key is the troop's name as far as a path may hold it, and its id.
+    return key.rpartition(".")[0] or key
 
 
 def _day(key: str) -> date | None:

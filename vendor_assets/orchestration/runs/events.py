@@ -29,7 +29,7 @@ from vendor_assets.orchestration.metadata import (
 )
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key
-from vendor_assets.orchestration.runs.about import ACCEPT_EMPTY_TAG, TRIGGER_TAG, About
+from vendor_assets.orchestration.runs.about import ACCEPT_EMPTY_TAG, About
 from vendor_assets.presentable import MOST, presentable, presentable_names, presentable_values
 from vendor_assets.tables import TABLES
 
@@ -57,15 +57,15 @@ Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
 def options_of(run: dg.DagsterRun, names: Names, *, rebuild: bool = False) -> HarvestOptions:
     """The order that a run's tags express."""
-    tags = run.tags
+    about = About(run, names)
     return HarvestOptions(
         run_id=run.run_id,
         root_run_id=run.root_run_id or run.run_id,
-        finished="reconcile" if tags.get(TRIGGER_TAG, LOOK_BACK) != LOOK_BACK else "replace",
+        finished="replace" if about.trigger in (None, LOOK_BACK) else "reconcile",
         rebuild=rebuild,
-        work_class=About(run, names).work_class,
-        accept_empty=tags.get(ACCEPT_EMPTY_TAG) == "true",
-        permanent_too=tags.get(TRIGGER_TAG) not in ("sensor", LOOK_BACK),
+        work_class=about.work_class,
+        accept_empty=run.tags.get(ACCEPT_EMPTY_TAG) == "true",
+        permanent_too=about.trigger not in ("sensor", LOOK_BACK),
     )
 
 

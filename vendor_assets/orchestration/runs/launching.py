@@ -18,12 +18,14 @@ from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut
 from vendor_assets.orchestration.automation.run_requests import class_tags, day_is_decided
 from vendor_assets.orchestration.dagster_private import (
+    belong_to,
     capture_nothing,
     create_tables,
     fail_run,
     instance_from,
     keep_connections,
     read_migrations_once,
+    repository_of,
 )
 from vendor_assets.orchestration.definitions import build_definitions, silence_warnings
 from vendor_assets.orchestration.jobs import harvest_config
@@ -37,9 +39,11 @@ from vendor_assets.orchestration.runs.about import (
     HARVEST_JOB,
     PUBLISH_JOB,
     ROSTER_JOB,
+    TITLE_TAG,
     TRIGGER_TAG,
     About,
     runs_of,
+    title_of,
 )
 from vendor_assets.orchestration.runs.summary import Summary
 from vendor_assets.storage.objects import ObjectStore
@@ -81,6 +85,7 @@ def open_instance(root: Path, environ: Mapping[str, str]) -> Iterator[dg.Dagster
     with instance:
         capture_nothing(instance)
         keep_connections(instance)
+        belong_to(instance, repository_of(instance, root))
         yield instance
 
 
@@ -184,6 +189,7 @@ class Launcher:
             config = harvest_config(self._names, partitions, list(CHAIN), rebuild=rebuild)
             known = plan.foreseen and not rebuild
             planned = {CALLS_TAG: str(sum(calls[key] for key in keys))} if known else {}
+            planned[TITLE_TAG] = title_of(partitions)
             self._run(HARVEST_JOB, f"{day} {len(keys)} troops{part}", tags | planned, run_config=config)
         whole = self._choose(day, [])
         if report and day_is_decided(self._instance, self._account, day.isoformat(), whole):
@@ -206,7 +212,7 @@ class Launcher:
             self._run(
                 HARVEST_JOB,
                 f"{len(keys)} partitions",
-                tags,
+                tags | {TITLE_TAG: title_of(keys)},
                 run_config=harvest_config(self._names, keys, list(CHAIN), rebuild=rebuild),
             )
         for day in sorted({day for _, day, _ in partitions}):
@@ -239,7 +245,8 @@ class Launcher:
             instance=self._instance,
             partition_key=partition_key,
             run_config={**(run_config or {}), **_QUIET},
-            tags=dict(tags),
+            # What a killed command left is up to the next one, which a person starts.
+            tags={"user": "vendor-assets", "dagster/max_retries": "0", **tags},
             raise_on_error=False,
         )
         if self._stopped() or _interrupted(result):
