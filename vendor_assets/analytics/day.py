@@ -14,9 +14,11 @@ from vendor_assets.analytics import metrics
 from vendor_assets.analytics.metrics import Stretch
 from vendor_assets.analytics.warehouse import Warehouse
 from vendor_assets.days import day_window, parse_day, parse_time_zone
-from vendor_assets.errors import ObjectNotFoundError
+from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
 from vendor_assets.presentable import presentable
 from vendor_assets.storage import layout
+from vendor_assets.storage.marker import Marker
+from vendor_assets.storage.source import EMBEDDED
 from vendor_assets.storage.troop_keys import TroopKeys
 
 WEEKS: Final = 4
@@ -73,6 +75,19 @@ class DayView:
     def timezone(self) -> str:
         """The IANA name of the day's time zone."""
         return self.zone.key
+
+    @cached_property
+    def source(self) -> str:
+        """Which vendor and account the data are of, in words; empty if the store does not say."""
+        try:
+            marker = Marker.read(self.warehouse.store)
+        except ConfigurationError:
+            marker = None
+        if marker is None:
+            return ""
+        source = marker.source
+        where = "the embedded vendor" if source.address == EMBEDDED else source.address
+        return f"{source.kind}, {where}" + (f", account {source.account}" if source.account else "")
 
     @cached_property
     def daily(self) -> pd.DataFrame:
@@ -142,8 +157,8 @@ class DayView:
         """One row per troop of the day, busiest first, those without data last.
 
         Columns: ``troop_id, troop, state, warriors, data_groups, timeslices, calls`` (of the main data group; NaN if
-        unknown), ``data_group, value_name`` (the main value), ``mean, p50, p95, p99, max`` (of the main value over
-        warriors and timeslices), ``covered_share``.
+        unknown), ``errors`` (NaN if unknown), ``data_group, value_name`` (the main value), ``mean, p50, p95, p99, max``
+        (of the main value over warriors and timeslices), ``covered_share``.
         """
         sizes = (
             self.daily.groupby("troop_id")
@@ -175,12 +190,54 @@ class DayView:
             dtype=str,
         )
         rows = rows.merge(sizes, on="troop_id", how="left").merge(values, on="troop_id", how="left")
+        errors = metrics.errors(self.daily, self.window.seconds / 60)
+        rows["errors"] = rows["troop_id"].map(errors).astype(float)
         for name in ("warriors", "data_groups", "timeslices"):
             rows[name] = rows[name].fillna(0).astype(int)
         rows["covered_share"] = rows["covered_share"].fillna(0.0)
         return rows.sort_values(
             ["timeslices", "calls", "troop"], ascending=[False, False, True], kind="stable"
         ).reset_index(drop=True)
+
+    @cached_property
+    def before(self) -> Mapping[str, pd.Series]:
+        """Means of the troops' main values on the day before and a week before, by troop id; empty without data."""
+        found = {}
+        for name, days in (("day before", 1), ("week before", 7)):
+            day = self.day - timedelta(days=days)
+            there = self.warehouse.partitions("daily_performance", day)
+            daily = (
+                self.warehouse.read("daily_performance", day, categories=False)
+                if there
+                else self.daily.iloc[:0]
+            )
+            found[name] = metrics.means(daily, self.main)
+        return found
+
+    @cached_property
+    def part_time(self) -> Mapping[str, int]:
+        """Of each troop how many warriors have no values at the day's beginning or end, by troop id."""
+        rows = self._query(
+            """
+            SELECT troop_id, warrior_id, min(timeslice_start) AS first, max(timeslice_end) AS last,
+                max(timeslice_end - timeslice_start) AS step
+            FROM performance_data WHERE isfinite(value) GROUP BY ALL
+            """
+        )
+        late = rows["first"] >= pd.Timestamp(self.window.start) + rows["step"]
+        early = rows["last"] <= pd.Timestamp(self.window.end) - rows["step"]
+        return {
+            str(troop): int(count) for troop, count in (late | early).groupby(rows["troop_id"]).sum().items()
+        }
+
+    @cached_property
+    def timeslice(self) -> str:
+        """The usual length of a timeslice in words, like ``half hour``."""
+        rows = self.latency
+        if rows.empty:
+            return "timeslice"
+        minutes = float((rows["timeslice_end"] - rows["timeslice_start"]).dt.total_seconds().median()) / 60
+        return {1.0: "minute", 30.0: "half hour", 60.0: "hour"}.get(minutes, f"{minutes:g} minutes")
 
     @cached_property
     def slowest(self) -> pd.DataFrame:
@@ -226,9 +283,22 @@ class DayView:
         return metrics.anomalies(rows, past, by=SERIES, timezone=self.timezone)
 
     @cached_property
-    def incidents(self) -> list[tuple[Stretch, int]]:
-        """Incidents, most severe first: the worst stretch of each, and the number of its other stretches."""
+    def incidents(self) -> list[tuple[Stretch, list[Stretch]]]:
+        """Incidents, most severe first: the worst stretch of each, and its other stretches."""
         return metrics.incidents(metrics.stretches(self.scored, by=SERIES))
+
+    def felt(self, incident: tuple[Stretch, list[Stretch]]) -> list[Stretch]:
+        """What users of the service felt of an incident: its main value, then its errors; empty if neither changed."""
+        main = set(self.main[list(SERIES)].itertuples(index=False, name=None))
+        worst, others = incident
+        changed = [worst, *others]
+        slow = [stretch for stretch in changed if stretch.series in main]
+        wrong = [
+            stretch
+            for stretch in changed
+            if metrics.is_error(stretch.series[2]) and stretch.ratio > 1 and stretch not in slow
+        ]
+        return [*slow[:1], *wrong[:1]]
 
     @cached_property
     def incident_rows(self) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -334,7 +404,8 @@ class DayView:
             "weeks_compared": len(self.weeks),
         }
         if self.incidents:
-            worst = self.incidents[0][0]
+            (worst, _), felt = self.incidents[0], self.felt(self.incidents[0])
+            worst = felt[0] if felt else worst
             found["incident"] = self.describe(worst)
             if math.isfinite(worst.ratio):
                 found["incident_ratio"] = round(worst.ratio, 2)

@@ -103,6 +103,35 @@ def is_better_high(value_name: str) -> bool:
     return bool(_BETTER_HIGH.search(_metric(value_name))) and not _ERRORS.search(value_name)
 
 
+def is_error(name: str) -> bool:
+    """Whether a data group or a value counts errors, by its name."""
+    return bool(_ERRORS.search(name))
+
+
+def errors(daily: pd.DataFrame, minutes: float) -> pd.Series:
+    """Errors of each troop on a day of so many minutes, by troop id: of its data group that has most.
+
+    Only values per minute and per second are counted, since what a count is since when differs by vendor.
+    """
+    names = daily["value_name"].unique()
+    per_minute = {name: {"per minute": 1.0, "per second": 60.0}.get(unit_of(name), 0.0) for name in names}
+    factor = daily["value_name"].map(per_minute).astype(float)
+    rows = daily[daily["value_name"].map(is_error).astype(bool) & (factor > 0)]
+    count = rows["mean"] * rows["covered_share"] * minutes * factor
+    by_value = count.groupby([rows["troop_id"], rows["data_group"], rows["value_name"]]).sum(min_count=1)
+    return by_value.groupby("troop_id").max()
+
+
+def means(daily: pd.DataFrame, main: pd.DataFrame) -> pd.Series:
+    """The mean of each troop's main value on a day, weighted by calls where the vendor counts them, by troop id."""
+    rows = daily.merge(main, on=["troop_id", "data_group", "value_name"])
+    rows = rows[rows["mean"].notna()]
+    weight = rows["calls"].where(rows["calls"] > 0)
+    weighted = (rows["mean"] * weight).groupby(rows["troop_id"]).sum(min_count=1)
+    plain = rows.groupby("troop_id")["mean"].mean()
+    return (weighted / weight.groupby(rows["troop_id"]).sum(min_count=1)).fillna(plain)
+
+
 def main_values(daily: pd.DataFrame) -> pd.DataFrame:
     """The main value of each troop, by which to judge it: a latency if it has one.
 
@@ -351,11 +380,11 @@ def _stretch(part: pd.DataFrame, keys: list[str]) -> Stretch:
     )
 
 
-def incidents(found: Iterable[Stretch]) -> list[tuple[Stretch, int]]:
+def incidents(found: Iterable[Stretch]) -> list[tuple[Stretch, list[Stretch]]]:
     """Merge stretches of a troop that overlap in time; they and the five incidents are most severe first.
 
     Returns:
-        The most severe stretch of each incident and the number of its other stretches.
+        The most severe stretch of each incident, and its other stretches.
     """
     told: list[list[Stretch]] = []
     for stretch in found:
@@ -368,4 +397,4 @@ def incidents(found: Iterable[Stretch]) -> list[tuple[Stretch, int]]:
         else:
             if stretch.severity >= INCIDENT:
                 told.append([stretch])
-    return [(members[0], len(members) - 1) for members in told[:5]]
+    return [(worst, others) for worst, *others in told[:5]]

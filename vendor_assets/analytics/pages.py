@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from vendor_assets.analytics import metrics
@@ -17,6 +18,8 @@ _PAGE: Final[Any] = template("pages.html").module
 MOST_ROWS: Final = 50
 """Maximum rows of a table."""
 TIMES: Final = "\N{MULTIPLICATION SIGN}"
+_MOST_NAMED: Final = 5
+"""Names in a sentence."""
 _LONGEST: Final = 44
 """Maximum characters of a name; the whole one is its tooltip."""
 
@@ -41,15 +44,40 @@ def heading(view: DayView) -> str:
         f"{_count(facts['series'], 'series', 'series')}, {_count(facts['timeslices'], 'value')}; {compared}. "
         f"All times are {view.timezone}."
     )
-    lead, also = "", ""
-    if view.incidents:
-        stretch, others = view.incidents[0]
-        lead = presentable(view.describe(stretch), 300)
-        also = f"{_count(others, 'more value')} of this troop changed at the same time." if others else ""
-    elif len(view.daily):
-        also = "Nothing was clearly unusual."
+    made = datetime.now(UTC).astimezone(view.zone)
+    origin = f"{view.source + '; ' if view.source else ''}made {made.day} {made:%B %Y, %H:%M}"
+    lead, also = _headline(view)
     title = f"Performance of {view.day:%A} {view.day.day} {view.day:%B %Y}"
-    return str(_PAGE.heading(title, _PAGE.badge(badge, word), line, view.caveats, lead, also))
+    return str(_PAGE.heading(title, _PAGE.badge(badge, word), [line, origin], view.caveats, lead, also))
+
+
+def _headline(view: DayView) -> tuple[str, str]:
+    """The day's worst incident: what users of the service felt of it, then what explains it and what else changed."""
+    if not view.incidents:
+        return "", "Nothing was clearly unusual." if len(view.daily) else ""
+    worst, others = view.incidents[0]
+    felt = view.felt(view.incidents[0])
+    rest = [stretch for stretch in (worst, *others) if stretch not in felt]
+    first = felt[0] if felt else rest.pop(0)
+    unit = metrics.unit_of(first.series[2])
+    lead = f"{view.describe(first)} ({quantity(first.peak)} {unit}".rstrip() + (
+        f", usually {quantity(first.expected)})" if math.isfinite(first.expected) else ")"
+    )
+    said = [f"Errors: {_what(stretch)}" for stretch in felt[1:]]
+    if felt and rest and metrics.is_latency(rest[0].series[2]):
+        said.append(f"It was spent in {_what(rest.pop(0))}")
+    changed: dict[str, list[str]] = {}
+    for stretch in rest:
+        changed.setdefault(stretch.series[1], []).append(stretch.series[2])
+    if changed:
+        named = [f"{group} ({', '.join(dict.fromkeys(values))})" for group, values in changed.items()]
+        more = f" and {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+        said.append(f"Also changed: {', '.join(named[:_MOST_NAMED])}{more}")
+    return presentable(lead, 300), presentable(" ".join(f"{text}." for text in said), 1000)
+
+
+def _what(stretch: metrics.Stretch) -> str:
+    return f"{stretch.series[1]} {stretch.series[2]}, {stretch.change}"
 
 
 def overview(view: DayView) -> str:
@@ -57,6 +85,7 @@ def overview(view: DayView) -> str:
     rows = view.overview
     if rows.empty:
         return str(_PAGE.facts("No troop is known for this day."))
+    minutes = view.window.seconds / 60
     worst: dict[str, float] = {}
     for stretch, _ in view.incidents:
         worst.setdefault(stretch.series[0], stretch.ratio)
@@ -67,25 +96,46 @@ def overview(view: DayView) -> str:
             _name(row.troop),
             _state(row.state),
             f"{row.warriors:,}" if row.warriors else DASH,
-            f"{row.data_groups:,}" if row.data_groups else DASH,
             quantity(row.calls),
+            quantity(row.calls / minutes),
+            f"{row.errors / row.calls:.2%}" if row.calls and row.errors == row.errors else DASH,
             *([] if one_main else [_value(row.data_group, row.value_name)]),
-            *(quantity(value) for value in (row.mean, row.p50, row.p95, row.p99, row.max)),
+            quantity(row.mean),
+            *(quantity(means.get(row.troop_id, math.nan)) for means in view.before.values()),
+            *(quantity(value) for value in (row.p50, row.p95, row.p99, row.max)),
             f"{row.covered_share:.0%}" if row.timeslices else DASH,
             _ratio(worst[row.troop_id]) if row.troop_id in worst else DASH,
         ]
         for row in each(rows.head(MOST_ROWS))
     ]
-    heads = ["Troop", "State", "Warriors", "Data groups", "Calls", *([] if one_main else ["Main value"])]
-    heads += ["Mean", "p50", "p95", "p99", "Max", "Covered", "Incident"]
+    heads = [
+        "Troop",
+        "State",
+        "Warriors",
+        "Calls",
+        "A minute",
+        "Errors",
+        *([] if one_main else ["Main value"]),
+    ]
+    heads += ["Mean", *(name.capitalize() for name in view.before), "p50", "p95", "p99"]
+    heads += [f"Highest {view.timeslice}", "Covered", "Incident"]
     notes = [f"The {MOST_ROWS} busiest of {len(rows):,} troops."] if len(rows) > MOST_ROWS else []
     if one_main:
         notes.append(_PAGE.main(_value(*mains.iloc[0])))
     notes.append(
         "Percentiles are over warriors and timeslices, not over single calls; the mean is weighted by calls where "
-        "the vendor counts them. Covered: the part of the day for which an average series has values."
+        "the vendor counts them, that of the day and of the week before beside it. Covered: the part of the day for "
+        "which an average series has values."
     )
-    return str(_PAGE.table(heads, cells, {0, 1} if one_main else {0, 1, 5}, notes))
+    part = [
+        f"{count} of {row.warriors} of {row.troop}"
+        for row in each(rows.head(MOST_ROWS))
+        if (count := view.part_time.get(row.troop_id, 0))
+    ]
+    if part:
+        more = f" and those of {len(part) - _MOST_NAMED} more troops" if len(part) > _MOST_NAMED else ""
+        notes.append(f"Warriors that ran for a part of the day: {', '.join(part[:_MOST_NAMED])}{more}.")
+    return str(_PAGE.table(heads, cells, {0, 1} if one_main else {0, 1, 6}, notes))
 
 
 def incidents(view: DayView) -> str:
@@ -104,7 +154,7 @@ def incidents(view: DayView) -> str:
                 quantity(stretch.peak),
                 _ratio(stretch.ratio),
                 stretch.against,
-                f"{others} more" if others else DASH,
+                f"{len(others)} more" if others else DASH,
             ]
         )
     heads = ["When", "Troop", "Value", "Usual", "Then", "Times", "Against", "Also unusual"]
@@ -116,7 +166,7 @@ def slowest(view: DayView) -> str:
     found = view.slowest
     if found.empty:
         return ""
-    heads = ["Data group", "Troop", "Value", "Warriors", "Calls", "Mean", "p95", "Max"]
+    heads = ["Data group", "Troop", "Value", "Warriors", "Calls", "Mean", "p95", f"Highest {view.timeslice}"]
     cells = [
         [
             _name(row.data_group),

@@ -191,7 +191,7 @@ def incident(view: DayView) -> Figure:
     # As the axis label, because a legend of five parts leaves no room in the figure's last line.
     ax.set_xlabel(text, loc="left", fontsize=8, color=MUTED, labelpad=8)
     name = view.names.get(troop_id, troop_id)
-    _head(figure, f"Incident: {label(name, 30)} · {label(data_group, 40)}", "")
+    _head(figure, f"Incident: {label(name, 30)} · {label(data_group, 70)}", "")
     figure.legend(loc="outside lower right", ncols=5, frameon=False, fontsize=8, labelcolor=INK)
     return figure
 

@@ -143,7 +143,7 @@ def test_an_incident_is_found_against_past_weeks_and_a_daily_wave_is_not() -> No
     assert (stretch.start, stretch.end) == (DAY + timedelta(hours=10), DAY + timedelta(hours=12))
     assert stretch.against == "past weeks"
     assert 7 < stretch.ratio < 9
-    assert others == 0
+    assert others == []
 
 
 @pytest.mark.parametrize("weeks", [0, 1])
@@ -196,7 +196,7 @@ def test_stretches_of_one_troop_at_one_time_are_one_incident() -> None:
         ("t", "g", "v"), DAY + timedelta(hours=5), DAY + timedelta(hours=6), 40.0, 4.0, 1, 1, ""
     )
     small = metrics.Stretch(("u", "g", "v"), DAY, DAY + timedelta(hours=1), 3.0, 2.0, 1, 1, "")
-    assert metrics.incidents([base, inside, later, small]) == [(base, 1), (later, 0)]
+    assert metrics.incidents([base, inside, later, small]) == [(base, [inside]), (later, [])]
 
 
 def test_no_rows_give_no_stretches() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -192,6 +193,58 @@ def test_quantities_have_three_digits_and_a_prefix(value: float, expected: str) 
     """Large and very small numbers take an SI prefix, after rounding."""
     assert plots.quantity(value) == expected
     assert plots.quantity(float("nan")) == plots.DASH
+
+
+def test_the_headline_is_what_users_felt(tmp_path: Path) -> None:
+    """Not the value that changed most: the front door's latency, then its errors, then where the time was spent."""
+    store, random = FolderStore(tmp_path), np.random.default_rng(1)
+    rows = []
+    for group, value_name, usual, times in (
+        ("HttpDispatcher", "average_response_time", 80.0, 4),
+        ("Datastore/coupons", "average_response_time", 8.0, 12),
+        ("Errors/all", "errors_per_minute", 2.0, 9),
+        ("Controller/show", "max_response_time", 300.0, 4),
+    ):
+        values = usual * random.lognormal(0, 0.05, 48)
+        values[30:36] *= times
+        rows += slices(list(values), window=WINDOW, data_group=group, value_name=value_name)
+    for row in rows:
+        row["weight"] = 100.0 if row["data_group"] == "HttpDispatcher" else None
+    write_roster(store, DAY, [("1", "shop")])
+    write_performance(store, DAY, "1", rows_of(rows))
+    view = _view(store, names={"1": "shop"})
+    assert view.incidents[0][0].series[1] == "Datastore/coupons"
+    heading = re.sub(r"\s+", " ", pages.heading(view))
+    said = re.search(
+        r"shop: HttpDispatcher average_response_time was up to 4\S* times .* from 15:00 to 18:00 UTC"
+        r" \(3\d\d ms, usually \S+\)\.</strong> Errors: Errors/all errors_per_minute, up to .*"
+        r" It was spent in Datastore/coupons average_response_time, up to 1\S* times .*"
+        r" Also changed: Controller/show \(max_response_time\)",
+        heading,
+    )
+    assert said, heading
+    assert view.summary()["incident"].startswith("shop: HttpDispatcher average_response_time was up to 4")
+    # 48 half hours of 100 calls, and 2 errors a minute, of which a quarter of the time 9 times as many.
+    assert view.overview["calls"].tolist() == [4800.0]
+    assert view.overview["errors"].tolist() == pytest.approx([1440 * 2 * (7 / 8 + 9 / 8)], rel=0.05)
+
+
+def test_the_days_before_stand_beside_the_day(tmp_path: Path) -> None:
+    """The mean of the main value of yesterday and of a week ago; a day that was not harvested is a dash."""
+    store = FolderStore(tmp_path)
+    for ago, value in ((7, 30.0), (0, 60.0)):
+        day = DAY - timedelta(days=ago)
+        window = day_window(day, ZoneInfo("UTC"))
+        write_roster(store, day, [("1", "shop")])
+        write_performance(store, day, "1", rows_of(slices([value] * 40, window=window)))
+        view = _view(store, day, names={"1": "shop"})
+    assert view.before["day before"].to_dict() == {}
+    assert view.before["week before"].to_dict() == {"1": 30.0}
+    table = pages.overview(view)
+    assert re.search(r">60</td>\s*<td[^>]*>\N{EN DASH}</td>\s*<td[^>]*>30</td>", table)
+    assert "Highest half hour" in table
+    # It has no values after 20:00.
+    assert "Warriors that ran for a part of the day: 1 of 1 of shop." in table
 
 
 def test_a_vendor_without_latencies_is_shown_by_its_most_variable_values(tmp_path: Path) -> None:
