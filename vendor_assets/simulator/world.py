@@ -500,7 +500,7 @@ class World:
         if plan.steady:
             return 0
         if kind == "stable":
-            return (5 + mix(plan.seed, slot + 101) % 5) * _DAY
+            return (150 + mix(plan.seed, slot + 101) % 200) * _DAY
         if kind == "follows" and plan.kind == "ephemeral":
             return 3 * _DAY
         return _DAY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from urllib.parse import quote
 
 import pytest
@@ -141,6 +141,20 @@ def test_every_day_has_an_incident_that_shows() -> None:
     during = calm.timeslices(warrior.id, group, incident.start, incident.start + timedelta(minutes=10), 60)
     before = calm.timeslices(warrior.id, group, incident.start - timedelta(minutes=10), incident.start, 60)
     assert during[0].values["average_response_time"] > 3 * before[0].values["average_response_time"]
+
+
+@pytest.mark.parametrize("later", [0, 100, 200, 300])
+def test_the_demo_was_alive_as_long_as_a_newcomer_may_click(later: int) -> None:
+    """Most of what is listed today had values a month ago: the vendor lists no warrior that is gone."""
+    world, today = World.preset("demo"), DAY + timedelta(days=later)
+    listed = [warrior for troop in world.troops_on(today) for warrior in world.warriors_on(troop.id, today)]
+    stable = [
+        warrior for warrior in listed if warrior.died - warrior.born > timedelta(days=3).total_seconds()
+    ]
+    before = datetime.combine(today - timedelta(days=30), time(), UTC).timestamp()
+    alive = [warrior for warrior in stable if warrior.born <= before]
+    assert len({warrior.troop_id for warrior in alive}) >= 3
+    assert len(alive) >= 0.75 * len(stable) > 0
 
 
 def test_late_data_changes_the_counts_of_its_day_only() -> None:
