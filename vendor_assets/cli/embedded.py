@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import signal
@@ -10,10 +11,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
 
 from vendor_assets.cli.harvest import harvest_days, print_summary
 from vendor_assets.cli.progress import terminable
@@ -29,6 +33,9 @@ from vendor_assets.cli.project import (
 from vendor_assets.days import days_between, last_complete_day
 from vendor_assets.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from vendor_assets.account import Account
+
 
 def add(commands: Any) -> None:
     """Add the commands."""
@@ -40,6 +47,13 @@ def add(commands: Any) -> None:
 
     dev = commands.add_parser("dev", help="start the embedded vendor and the UI, until Ctrl-C")
     dev.add_argument("--port", type=int, default=3000, help="the UI's port (default 3000)")
+    dev.add_argument(
+        "--vendor-port",
+        type=int,
+        default=None,
+        help="the embedded vendor's port (default 8731)",
+        metavar="PORT",
+    )
     dev.set_defaults(run=_dev)
 
     commands.add_parser(
@@ -82,14 +96,44 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _dev(options: argparse.Namespace) -> int:
-    from vendor_assets.settings import SIMULATOR_PORT, SIMULATOR_URL
+    from vendor_assets.settings import SIMULATOR_PORT_NAME
 
+    if options.vendor_port is not None:
+        if options.vendor_port == options.port:
+            raise ConfigurationError(f"--port and --vendor-port are both {options.port}; give two ports")
+        os.environ[SIMULATOR_PORT_NAME] = str(options.vendor_port)
     root, accounts = open_accounts()
     account = accounts[0]
+    if options.vendor_port is not None and not account.embedded:
+        raise ConfigurationError(
+            f"--vendor-port is for the embedded vendor, and {account.source} is configured here"
+        )
     _check_port(options.port, "give another one with --port, or end what listens there")
-    starts_vendor = account.embedded and not answers(SIMULATOR_URL)
+    starts_vendor = account.embedded and not answers(account.vendor_url)
+    vendor_port = urlsplit(account.vendor_url).port or 0
     if starts_vendor:
-        _check_port(SIMULATOR_PORT, "the embedded vendor needs it: end what listens there")
+        _check_port(vendor_port, "give the embedded vendor another one with --vendor-port")
+    with _alone(root):
+        return _serve(root, account, options.port, vendor_port if starts_vendor else None)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Be the only one that starts a daemon for this folder's instance: two would launch every run twice."""
+    home = Path(os.environ.get("DAGSTER_HOME") or root / ".dagster")
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "dev.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigurationError(
+                f"another vendor-assets dev works with {home}; end it, or start this one in another folder"
+            ) from error
+        yield
+
+
+def _serve(root: Path, account: Account, port: int, vendor_port: int | None) -> int:
+    """Run Dagster, and the embedded vendor if it has a port, until one of them ends or Ctrl-C."""
     processes: list[subprocess.Popen[Any]] = []
 
     def start(command: list[str]) -> None:
@@ -97,17 +141,15 @@ def _dev(options: argparse.Namespace) -> int:
 
     with terminable():
         try:
-            if starts_vendor:
-                simulator = ["-m", "vendor_assets.simulator", "--port", str(SIMULATOR_PORT)]
+            if vendor_port is not None:
+                simulator = ["-m", "vendor_assets.simulator", "--port", str(vendor_port)]
                 start([*simulator, "--parent-pid", str(os.getpid()), "--api-key", account.api_key])
             # A project's workspace.yaml may have further code locations.
             where = [] if (root / "workspace.yaml").is_file() else ["-m", "vendor_assets.definitions"]
-            serve = ["-m", "dagster", "dev", *where, "-h", "127.0.0.1", "-p", str(options.port)]
+            serve = ["-m", "dagster", "dev", *where, "-h", "127.0.0.1", "-p", str(port)]
             # Its successor, dg dev, requires a project with dg's own layout.
             start(["-W", "ignore:Function `dev_command` is superseded", *serve, "--log-level", "warning"])
-            print(
-                f"the UI opens on http://127.0.0.1:{options.port}; Ctrl-C ends it and the vendor", flush=True
-            )
+            print(f"the UI opens on http://127.0.0.1:{port}; Ctrl-C ends it and the vendor", flush=True)
             while all(process.poll() is None for process in processes):
                 time.sleep(0.5)
             return FAILED

@@ -159,9 +159,7 @@ def choose_days(options: argparse.Namespace, account: Account) -> list[date]:
 @contextmanager
 def embedded_vendor(account: Account) -> Iterator[Account]:
     """The account with a vendor that runs; the embedded one is started for the block, unless it runs already."""
-    from vendor_assets.settings import SIMULATOR_URL
-
-    if not account.embedded or answers(SIMULATOR_URL):
+    if not account.embedded or answers(account.vendor_url):
         yield account
         return
     with simulator_process(account.api_key) as url:

@@ -13,7 +13,7 @@ from vendor_assets.settings.environment import (
     NAMES,
     SECRETS,
     SIMULATOR_API_KEY,
-    SIMULATOR_PORT,
+    SIMULATOR_PORT_NAME,
     SIMULATOR_URL,
     read,
 )
@@ -26,7 +26,7 @@ __all__ = [
     "REFERENCES",
     "SECRETS",
     "SIMULATOR_API_KEY",
-    "SIMULATOR_PORT",
+    "SIMULATOR_PORT_NAME",
     "SIMULATOR_URL",
     "account_of",
     "check_apart",

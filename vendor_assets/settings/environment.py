@@ -28,6 +28,8 @@ from vendor_assets.vendors.base import Vendor
 
 SIMULATOR_PORT: Final = 8731
 SIMULATOR_URL: Final = f"http://127.0.0.1:{SIMULATOR_PORT}"
+SIMULATOR_PORT_NAME: Final = "EMBEDDED_VENDOR_PORT"
+"""Where ``vendor-assets dev`` tells its processes that the embedded vendor listens elsewhere; no setting."""
 SIMULATOR_API_KEY: Final = "embedded-vendor-key"
 EMBEDDED_STORE: Final = "./demo_data"
 """Where the embedded vendor's data are kept: never where those of a real vendor are."""
@@ -111,6 +113,13 @@ def _store(values: Mapping[str, str], root: Path) -> str:
     return parse.store(values.get("VENDOR_ASSETS_STORE", default), root)
 
 
+def _simulator_url(environ: Mapping[str, str]) -> str:
+    text = environ.get(SIMULATOR_PORT_NAME, "").strip() or str(SIMULATOR_PORT)
+    if not re.fullmatch(r"[1-9]\d{0,4}", text, re.ASCII) or int(text) > 65_535:
+        raise ConfigurationError(f"{SIMULATOR_PORT_NAME} {text[:60]!r} is not accepted; give 1 to 65535")
+    return f"http://127.0.0.1:{text}"
+
+
 def _read(
     environ: Mapping[str, str],
     values: Mapping[str, str],
@@ -153,7 +162,7 @@ def _read(
         )
     return Account(
         vendor=vendor,
-        vendor_url=url or SIMULATOR_URL,
+        vendor_url=url or _simulator_url(environ),
         key=key,
         login=login,
         network=Network() if embedded else _network(environ, values, secrets["VENDOR_PROXY"], url, root),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from vendor_assets.days import parse_day
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.settings import NAMES
 from vendor_assets_tests.support.command import Command
+from vendor_assets_tests.support.dagster_dev import free_port
 from vendor_assets_tests.support.simulator import KEY, simulator
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
@@ -118,6 +120,35 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     assert (refused.code, len(refused.err.splitlines())) == (2, 1)
     assert f"port {port} cannot be used" in refused.err
     assert Command(tmp_path, {}).run("dev", "--port", "70000").code == 2
+
+
+def test_the_embedded_vendors_port_is_tried_first(tmp_path: Path) -> None:
+    """One that is taken, or the UI's own, is refused in a line that names the option; so is one for another vendor."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused = Command(tmp_path, {}).run("dev", "--port", str(free_port()), "--vendor-port", port)
+    assert (refused.code, len(refused.err.splitlines())) == (2, 1)
+    assert f"port {port} cannot be used" in refused.err
+    assert "--vendor-port" in refused.err
+    both = Command(tmp_path, {}).run("dev", "--port", port, "--vendor-port", port)
+    assert (both.code, both.err.count("give two ports")) == (2, 1)
+    theirs = {"VENDOR_URL": "http://127.0.0.1:9", "VENDOR_API_KEY": "k"}
+    other = Command(tmp_path, theirs).run("dev", "--vendor-port", port)
+    assert (other.code, other.err.count("is configured here")) == (2, 1)
+
+
+def test_a_second_daemon_is_refused(tmp_path: Path) -> None:
+    """Two daemons of one instance would launch each run twice."""
+    home = tmp_path / ".dagster"
+    home.mkdir()
+    ports = ("--port", str(free_port()), "--vendor-port", str(free_port()))
+    with (home / "dev.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        refused = Command(tmp_path, {}).run("dev", *ports)
+    assert (refused.code, len(refused.err.splitlines())) == (2, 1)
+    assert f"another vendor-assets dev works with {home}" in refused.err
 
 
 def test_the_doctor_as_json(tmp_path: Path) -> None:
