@@ -52,6 +52,23 @@ def parse_day(text: str, newest: date | None = None) -> date:
         raise ConfigurationError(message) from error
 
 
+def parse_days(text: str, newest: date) -> tuple[date, date]:
+    """Read a day, or a range like ``2026-11-01..2026-11-07``: its first and last day.
+
+    Args:
+        newest: The last day that is over; with nothing after its dots a range ends there.
+
+    Raises:
+        ConfigurationError: A part of the text is not a day, or the last day is before the first.
+    """
+    start, dots, end = text.partition("..")
+    first = parse_day(start, newest)
+    last = parse_day(end, newest) if end else newest if dots else first
+    if last < first:
+        raise ConfigurationError(f"days {text!r} end before they begin; give the first day first")
+    return first, last
+
+
 def parse_time_zone(name: str) -> ZoneInfo:
     """Read an IANA time zone's name.
 

@@ -74,7 +74,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     """Arguments with days like ``-1d`` joined to the option before them; argparse would take them for options."""
     found: list[str] = []
     for text in arguments:
-        if found and found[-1] in ("--day", "--from", "--to") and DAYS_AGO.fullmatch(text):
+        if found and found[-1] in ("--day", "--from", "--to") and DAYS_AGO.match(text):
             found[-1] += f"={text}"
         else:
             found.append(text)

@@ -16,7 +16,7 @@ from vendor_assets.cli.project import (
     COMPLETE,
     PARTIAL,
     Project,
-    choose_days,
+    choose_day,
     embedded_vendor,
     open_project,
 )
@@ -61,7 +61,7 @@ def _compare(options: argparse.Namespace) -> int:
 
     project = open_project(options.account)
     other = _other(project.account, options)
-    (day,) = choose_days(options, project.account)
+    day = choose_day(options, project.account)
     out = sys.stderr if options.json else sys.stdout
     complete = True
     stores = []

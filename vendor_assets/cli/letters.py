@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vendor_assets.cli.harvest import print_summary
 from vendor_assets.cli.progress import ProgressLine, terminable
 from vendor_assets.cli.project import COMPLETE, Project, embedded_vendor, open_project
-from vendor_assets.days import last_complete_day, parse_day
+from vendor_assets.days import last_complete_day, parse_days
 from vendor_assets.errors import LONGEST_MESSAGE, ConfigurationError, ObjectNotFoundError
 from vendor_assets.presentable import presentable
 
@@ -30,7 +31,7 @@ def add(commands: Any) -> None:
     """Add the command."""
     letters = commands.add_parser("dead-letters", help="list, redrive or discard what failed for good")
     letters.add_argument("action", choices=("list", "show", "redrive", "discard"))
-    letters.add_argument("--day", help="only of this day")
+    letters.add_argument("--day", help="only of this day, or of a range like -7d..yesterday")
     letters.add_argument("--troop", help="only of this troop: its id, its name or its partition key")
     letters.add_argument(
         "--asset",
@@ -57,13 +58,13 @@ def _dead_letters(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"--discarded goes with list and show, not with {options.action}")
     project = open_project(options.account)
     newest = last_complete_day(datetime.now(UTC), project.account.zone)
-    day = parse_day(options.day, newest) if options.day else None
+    first, last = parse_days(options.day, newest) if options.day else (date.min, date.max)
     store = project.store()
     dead_letters = DeadLetters(store)
     partitions = [
         partition
         for partition in dead_letters.all()
-        if (day is None or partition.day == day)
+        if first <= partition.day <= last
         and (not options.asset or partition.asset == options.asset)
         and (not options.troop or options.troop in _names(store, partition))
     ]
@@ -75,8 +76,11 @@ def _dead_letters(options: argparse.Namespace) -> int:
         for partition in partitions
         if (letters := [each for each in partition.letters if _matches(each.reason, each.status, options)])
     ]
-    if options.action in ("list", "show"):
-        _print_letters(chosen, as_json=options.json, whole=options.action == "show")
+    if options.action == "show" or (options.action == "list" and options.json):
+        _print_records(chosen)
+        return COMPLETE
+    if options.action == "list":
+        _print_list(store, chosen)
         return COMPLETE
     if options.action == "discard":
         who = os.environ.get("USER") or os.environ.get("LOGNAME") or "unknown"
@@ -118,7 +122,7 @@ def _where(partition: DeadPartition) -> dict[str, Any]:
     return {"asset": partition.asset, "day": partition.day.isoformat(), "troop": partition.troop_key}
 
 
-def _print_letters(chosen: Chosen, *, as_json: bool, whole: bool) -> None:
+def _print_records(chosen: Chosen) -> None:
     records = [
         _where(partition)
         | asdict(letter)
@@ -126,17 +130,27 @@ def _print_letters(chosen: Chosen, *, as_json: bool, whole: bool) -> None:
         for partition, letters in chosen
         for letter in letters
     ]
-    if as_json or whole:
-        print(json.dumps(records, indent=1))
-        return
-    for record in records:
-        kind = "transient" if record["retryable"] else "permanent"
+    print(json.dumps(records, indent=1))
+
+
+def _print_list(store: Any, chosen: Chosen) -> None:
+    """Print a line for all letters of a partition that failed for one reason."""
+    alike = Counter(
+        (partition.day, partition.troop_key, partition.asset, letter.retryable, letter.why)
+        for partition, letters in chosen
+        for letter in letters
+    )
+    for (day, key, asset, transient, why), count in alike.items():
+        troop = _roster(store, day).find(key) if key else None
+        name = presentable(troop.title if troop else key or "-")
+        status = f", status {why.status}" if why.status is not None else ""
         print(
-            f"{record['day']} {record['troop'] or '-'} {record['asset']}: {kind}, status {record['status'] or '-'}, "
-            f"{record['attempts']} attempts, {len(record['leaves'])} leaves, "
-            f"{presentable(record['reason'], LONGEST_MESSAGE)}"
+            f"{day} {name} {asset}: {count} {'transient' if transient else 'permanent'}{status}: "
+            f"{presentable(why.what, LONGEST_MESSAGE)}"
         )
-    print(f"{len(records)} dead letters in {len(chosen)} partitions")
+    print(f"{alike.total()} dead letters in {len(chosen)} partitions")
+    if alike:
+        print("each with its request and its answer: vendor-assets dead-letters show")
 
 
 def _print_discarded(partitions: Sequence[DeadPartition], options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from vendor_assets.days import day_window, days_between, last_complete_day, parse_day
+from vendor_assets.days import day_window, days_between, last_complete_day, parse_day, parse_days
 from vendor_assets.errors import ConfigurationError, VendorAssetsError
 from vendor_assets.temporary import temporary_folder
 from vendor_assets.work_class import WORK_CLASSES, WorkClass
@@ -99,7 +99,11 @@ def open_accounts() -> tuple[Path, tuple[Account, ...]]:
 
 def add_days(parser: argparse.ArgumentParser) -> None:
     """Add the options for days and troops."""
-    parser.add_argument("--day", help="one day: 2026-11-20, yesterday, -7d (default: the last that is over)")
+    parser.add_argument(
+        "--day",
+        help="a day, or a range of days: 2026-11-20, yesterday, -7d, 2026-11-01..2026-11-07, -7d.. "
+        "(default: the last that is over)",
+    )
     parser.add_argument("--from", dest="first", help="first day of a range")
     parser.add_argument("--to", dest="last", help="last day of a range (default: the last that is over)")
     parser.add_argument(
@@ -137,8 +141,11 @@ def choose_days(options: argparse.Namespace, account: Account) -> list[date]:
         raise ConfigurationError("--day and --from/--to exclude each other; give one of them")
     if options.last and not options.first:
         raise ConfigurationError("--to needs --from; give the first day too")
-    first = parse_day(options.day or options.first, newest) if (options.day or options.first) else newest
-    last = parse_day(options.last, newest) if options.last else (newest if options.first else first)
+    if options.day:
+        first, last = parse_days(options.day, newest)
+    else:
+        first = parse_day(options.first, newest) if options.first else newest
+        last = parse_day(options.last, newest) if options.last else newest
     for day in (first, last):
         day_window(day, account.zone)
         if day > newest:
@@ -154,6 +161,14 @@ def choose_days(options: argparse.Namespace, account: Account) -> list[date]:
     if missing := sorted(set(days_between(first, last)) - set(days)):
         print(f"left out, no such day in {account.zone.key}: {', '.join(map(str, missing))}", file=sys.stderr)
     return days
+
+
+def choose_day(options: argparse.Namespace, account: Account) -> date:
+    """The one day that a command's options select; raises as :func:`choose_days`."""
+    if ".." in (options.day or ""):
+        raise ConfigurationError(f"--day {options.day!r} is a range; give one day")
+    (day,) = choose_days(options, account)
+    return day
 
 
 @contextmanager

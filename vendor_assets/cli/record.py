@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from vendor_assets.cli.project import COMPLETE, FAILED, PARTIAL, choose_days, embedded_vendor, open_project
+from vendor_assets.cli.project import COMPLETE, FAILED, PARTIAL, choose_day, embedded_vendor, open_project
 from vendor_assets.days import day_window
 from vendor_assets.errors import (
     ConfigurationError,
@@ -72,7 +72,7 @@ def _record(options: argparse.Namespace) -> int:
     if any(folder.glob("*.json")) or (folder.exists() and not folder.is_dir()):
         raise ConfigurationError(f"{str(options.folder)!r} has cases, or is no folder; give a new one")
     account = open_project(options.account).account
-    (day,) = choose_days(options, account)
+    day = choose_day(options, account)
     with embedded_vendor(account) as reachable:
         vendor_api = build_resources(reachable)[Names.for_account(account).resource("vendor_api")]
         with vendor_api.client() as client:

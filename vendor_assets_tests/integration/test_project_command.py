@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import socket
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vendor_assets.days import parse_day
+from vendor_assets.days import parse_day, parse_days
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.settings import NAMES
 from vendor_assets_tests.support.command import Command
@@ -108,6 +109,28 @@ def test_days_as_people_say_them() -> None:
             parse_day(text, newest)
     with pytest.raises(ConfigurationError, match=r"2026-11-20$"):
         parse_day("yesterday")
+
+
+def test_ranges_of_days() -> None:
+    """Both ends are included; an open one ends with the last day that is over."""
+    newest = date(2026, 11, 20)
+    assert parse_days("2026-11-01..2026-11-07", newest) == (date(2026, 11, 1), date(2026, 11, 7))
+    assert parse_days("-7d..yesterday", newest) == parse_days("-7d..", newest) == (date(2026, 11, 14), newest)
+    assert parse_days("yesterday", newest) == (newest, newest)
+    for text in ("yesterday..-7d", "..", "..yesterday", "2026-11-01...2026-11-07", "-7d..x"):
+        with pytest.raises(ConfigurationError):
+            parse_days(text, newest)
+
+
+def test_a_range_of_days_on_the_command_line(tmp_path: Path) -> None:
+    """What begins with a minus is no option; a command for one day refuses a range."""
+    with simulator(world="small", churn=False) as vendor:
+        environ = {"VENDOR_URL": vendor.url, "VENDOR_API_KEY": KEY, "VENDOR_RATE": "500/s"}
+        planned = Command(tmp_path, environ).run("plan", "--day", "-3d..-2d", "--json")
+        assert (planned.code, planned.err) == (0, "")
+        assert len(json.loads(planned.out)["days"]) == 2
+        one = Command(tmp_path, environ).run("compare", "--with", "nerdgraph", "--day", "-3d..-2d")
+    assert one.code == 2
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:

@@ -147,6 +147,12 @@ def test_status_and_dead_letters_follow_a_day(tmp_path: Path) -> None:
 
         letters = command.run("dead-letters", "show", "--status", "400", "--troop", "200000000").json
         assert [letter["asset"] for letter in letters] == ["performance_data"] * 4
+        line, count, hint = command.run("dead-letters", "list", "--status", "400").out.splitlines()
+        # All that failed for one reason is one line, and the troop has its name.
+        assert line.startswith(
+            f"{DAY} Checkout | EU performance_data: 4 permanent, status 400: the vendor rejects"
+        )
+        assert (count, hint.count("dead-letters show")) == ("4 dead letters in 1 partitions", 1)
         assert "0 dead letters" in command.run("dead-letters", "list", "--status", "404").out
         calls = vendor.calls()
         gone = command.run("dead-letters", "discard", "--reason", "400", "--why", "retired", "--json")
