@@ -37,6 +37,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 
 LONGEST_HOLD_SECONDS: Final = 3600.0
@@ -192,15 +193,17 @@ def header(headers: Mapping[str, str], name: str) -> str | None:
 # -- headers of the older forms: one value each ----------------------------------------------------
 
 
-def _words(name: str) -> list[str]:
+@lru_cache(maxsize=256)
+def _words(name: str) -> tuple[str, ...]:
+    # A vendor's answers have the same headers.
     text = name.lower().replace("_", "-").replace("retryafter", "retry-after")
-    return text.replace("rate-limit", "ratelimit").split("-")
+    return tuple(text.replace("rate-limit", "ratelimit").split("-"))
 
 
-def _retry_afters(headers: Mapping[str, str]) -> Iterator[tuple[list[str], str]]:
+def _retry_afters(headers: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], str]]:
     for name, text in headers.items():
         words = _words(name[:_LONGEST_TIME])
-        if "retry" in words and words[words.index("retry") + 1 :][:1] in (["after"], ["in"]):
+        if "retry" in words and words[words.index("retry") + 1 :][:1] in (("after",), ("in",)):
             yield words, text
 
 
@@ -406,8 +409,12 @@ def _one_time(text: str, now: datetime, unit: float) -> float | None:
 def _date(text: str) -> datetime | None:
     """A date in HTTP's three forms (RFC 9110, 5.6.7), ISO 8601, or JavaScript's; without a zone it is UTC."""
     text = text.strip()
-    if len(text) > _LONGEST_TIME or not text.isascii():
-        return None
+    return None if len(text) > _LONGEST_TIME or not text.isascii() else _read_date(text)
+
+
+@lru_cache(maxsize=64)
+def _read_date(text: str) -> datetime | None:
+    # Answers of the same second have the same, which is read twice in each.
     try:
         if _ISO.fullmatch(text):
             moment = datetime.fromisoformat(text)
