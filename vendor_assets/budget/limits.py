@@ -18,6 +18,9 @@ a strict sliding window of the period P within its number, however the delays fa
 COUNTED_FROM_SECONDS: Final = 3600.0
 """Limits over this period or a longer one are counted per window instead of paced."""
 
+WINDOW_PARTS: Final = 60
+"""What a window holds is counted by so many parts of its period."""
+
 COUNTED_PACE: Final = 24.0
 """A counted quota is spent at most this many times faster than evenly: a day's in an hour."""
 
@@ -121,6 +124,16 @@ class Limit:
         return self.period_seconds >= COUNTED_FROM_SECONDS
 
     @property
+    def weighed(self) -> bool:
+        """Whether calls may count differently, so that even an even pace does not say what a window holds."""
+        return self.unit != REQUESTS and self.burst == 1 and not self.counted
+
+    @property
+    def part_seconds(self) -> float:
+        """The length of a part of its window."""
+        return self.period_seconds / WINDOW_PARTS
+
+    @property
     def late_seconds(self) -> float:
         """How late calls may come, whoever else calls, without a call too many for a bucket of this depth."""
         return (self.burst - 1) * self.period_seconds / self.amount
@@ -141,7 +154,9 @@ class Limit:
         even = self.period_seconds / (share * self.amount)
         if self.counted:
             return even / COUNTED_PACE
-        return even * (self.period_seconds + JITTER_SECONDS) / self.period_seconds
+        # A part of a window is free again when all of it has passed: at this pace none is waited for.
+        longer = JITTER_SECONDS + (self.part_seconds if self.weighed else 0.0)
+        return even * (self.period_seconds + longer) / self.period_seconds
 
     def __str__(self) -> str:
         unit = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day", _PERIODS["month"]: "month"}.get(

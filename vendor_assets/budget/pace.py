@@ -528,11 +528,13 @@ class Pace:
                 unknown = self.reservations.passed if rule.limit.unit == REQUESTS else -math.inf
                 last, count = self.reservations.passed_of.get(rule.limit.unit, (unknown, units))
                 arrival = last + count * interval if math.isfinite(last) else now
-                track = self.tracks[name] = Track(arrival, interval, now)
+                track = self.tracks[name] = Track(arrival, interval, now, watched=rule.limit.weighed)
             elif interval >= track.interval or now - track.interval_at > STRICTEST_SECONDS:
                 track.interval = interval
                 track.interval_at = now
             track.wide, track.unit = not rule.endpoints, rule.limit.unit
+            if rule.limit.weighed:
+                track.open_window(rule, now)
             found.append((rule, track))
         others = [track for track in self._others(rules, now) if ask.count_of(track.unit)]
         if not others and all(rule.endpoints for rule in rules) and self.tuning.rate is None:

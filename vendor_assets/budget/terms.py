@@ -63,7 +63,7 @@ class Terms:
     @property
     def counted(self) -> bool:
         """Whether a limit counts calls in a window."""
-        return any(limit.counted for limit in self.limits)
+        return any(limit.counted or limit.weighed for limit in self.limits)
 
     def permitted_rate(self, per_call: Mapping[str, float]) -> float | None:
         """Share times limit, in calls per second; None where none is known.
@@ -99,10 +99,14 @@ class Terms:
         one of another: these stay as far apart as the limit's even spacing, for which a share leaves room, or come no
         closer together than the vendor's bucket takes.
         """
+        alone = min(
+            (limit.part_seconds for limit in self.limits if limit.weighed), default=_LATEST_ALONE_SECONDS
+        )
+        alone = min(alone, _LATEST_ALONE_SECONDS)
         spans = [
             min(_LATEST_ALONE_SECONDS, limit.late_seconds - limit.slack_seconds)
             if limit.burst > 1
-            else _LATEST_ALONE_SECONDS
+            else alone
             if processes == 1
             else min(LATEST_SECONDS, limit.period_seconds / limit.amount * (1 / self.share - 1))
             for limit in self.limits

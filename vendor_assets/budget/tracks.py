@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, Self
 
-from vendor_assets.budget.limits import PARTS, REQUESTS, Limit, parts_of
+from vendor_assets.budget.limits import JITTER_SECONDS, PARTS, REQUESTS, WINDOW_PARTS, Limit, parts_of
 
-_WINDOW_PARTS: Final = 60
 _AVERAGED_CALLS: Final = 16
 
 
@@ -43,11 +42,11 @@ class Track:
         arrival: The theoretical arrival time: when the next call fits.
         interval: Seconds between calls that count one each, by the strictest recent setting.
         interval_at: When that setting was last seen.
-        counts: For a counted limit, and for one whose calls are corrected, billionths by the start of their part of the
-            window.
+        counts: For a counted limit, one whose calls may count differently, and one whose calls are corrected,
+            billionths by the start of their part of the window.
         unit: What is counted.
         average: What a call counts of it, of late; 0 while that is not known.
-        corrected: Whether answers have freed some of a pace, so that its window is counted too.
+        watched: Whether what a window holds is counted besides the pace.
     """
 
     arrival: float
@@ -57,7 +56,7 @@ class Track:
     counts: list[tuple[float, int]] = field(default_factory=list)
     unit: str = REQUESTS
     average: float = 0.0
-    corrected: bool = False
+    watched: bool = False
 
     @classmethod
     def load(cls, values: list[Any]) -> Self:
@@ -77,7 +76,7 @@ class Track:
             self.wide,
             self.counts,
             self.average,
-            self.corrected,
+            self.watched,
         ]
 
     @property
@@ -100,15 +99,16 @@ class Track:
         Args:
             units: What it counts; a call that is more than the window holds fits into an empty one.
         """
-        period = rule.limit.period_seconds
-        width = period / _WINDOW_PARTS
-        self.counts = [entry for entry in self.counts if entry[0] + width + period > now]
+        kept = rule.limit.period_seconds + rule.limit.part_seconds
+        # A day's window need not know of milliseconds.
+        kept += 0.0 if rule.limit.counted else JITTER_SECONDS
+        self.counts = [entry for entry in self.counts if entry[0] + kept > now]
         excess = sum(number for _, number in self.counts) + min(parts_of(units), rule.parts) - rule.parts
         if excess > 0:
             for start, number in self.counts:
                 excess -= number
                 if excess <= 0:
-                    return start + width + period
+                    return start + kept
         return now
 
     def open_window(self, rule: Rule, now: float) -> bool:
@@ -121,11 +121,11 @@ class Track:
         """
         opened = not self.windowed(rule) and rule.limit.burst == 1
         if opened:
-            self.corrected = True
-            width = rule.limit.period_seconds / _WINDOW_PARTS
+            self.watched = True
+            width = rule.limit.part_seconds
             start = max(self.arrival, now) - rule.limit.period_seconds
-            part = -(-rule.parts // _WINDOW_PARTS)
-            self.counts = [(start + n * width, part) for n in range(_WINDOW_PARTS)]
+            part = -(-rule.parts // WINDOW_PARTS)
+            self.counts = [(start + n * width, part) for n in range(WINDOW_PARTS)]
         return opened
 
     def correct(self, at: float, difference: int, now: float) -> None:
@@ -146,11 +146,11 @@ class Track:
 
     def windowed(self, rule: Rule) -> bool:
         """Whether what a window holds counts, besides the pace."""
-        return rule.limit.counted or self.corrected
+        return rule.limit.counted or self.watched
 
     def count(self, rule: Rule, at: float, units: float = 1) -> None:
         """Count a call in the window."""
-        if self.counts and self.counts[-1][0] + rule.limit.period_seconds / _WINDOW_PARTS > at:
+        if self.counts and self.counts[-1][0] + rule.limit.part_seconds > at:
             start, number = self.counts[-1]
             self.counts[-1] = (start, number + parts_of(units))
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -38,6 +39,8 @@ from vendor_assets_tests.support.postgres import PostgresServer, postgres_server
 __all__ = ["postgres_server"]
 
 STEP = Limit.parse("20/s").interval_seconds(1.0)
+WEIGHED_STEP = 0.05 * (60 + 0.02 + 1) / 60
+"""Of 1,200 in a minute, where calls may count differently: a sixtieth of the window is kept free."""
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -101,7 +104,7 @@ def test_processes_share_one_pace(account: Account) -> None:
 
 def test_a_call_counts_what_it_says(account: Account) -> None:
     """Of a limit in another unit a call takes as much as it counts: five, one where it says nothing, or nothing."""
-    limits = [Limit.parse("20 queries/s")]
+    limits = [Limit.parse("1200 queries/min")]
     one, two = account.member(limits=limits), account.member(limits=limits)
     counts = [5, 1, 2, 5, 0, 0, 3, 1, 1, 4]
     sent = [
@@ -112,8 +115,28 @@ def test_a_call_counts_what_it_says(account: Account) -> None:
     for at, number in zip(sent, counts, strict=True):
         if number:
             assert at >= free - 1e-6
-            free = max(at, free) + number * STEP
-    assert sent[-1] - sent[0] == pytest.approx(sum(counts[:-1]) * STEP, abs=1e-3)
+            free = max(at, free) + number * WEIGHED_STEP
+    assert sent[-1] - sent[0] == pytest.approx(sum(counts[:-1]) * WEIGHED_STEP, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "most"), [("100 points/min", 60), ("180000 points/s", 100_800), ("3000 queries/min", 25)]
+)
+def test_no_period_holds_more_however_differently_calls_count(account: Account, text: str, most: int) -> None:
+    """Also with a share of 1, where small calls go before a large one; evenly counting ones use nearly all."""
+    limit = Limit.parse(text)
+    budgets = itertools.cycle((account.member(limits=[limit]), account.member(limits=[limit])))
+    chance = random.Random(3)
+    sent: list[tuple[float, int]] = []
+    for number in range(80):
+        counted = most if number >= 40 else chance.choice([1, most // 10, most // 2, most])
+        sent.append((account.call(next(budgets), counts={limit.unit: counted}), counted))
+    for first, (at, _) in enumerate(sent):
+        held = itertools.takewhile(lambda call: call[0] < at + limit.period_seconds, sent[first:])  # noqa: B023
+        assert sum(counted for _, counted in held) <= limit.amount
+    fitting = limit.amount // most * most
+    periods = (sent[-1][0] - sent[40][0]) / limit.period_seconds
+    assert sum(counted for _, counted in sent[40:-1]) >= 0.96 * fitting * periods
 
 
 def test_calls_that_count_nothing_are_not_paced(account: Account) -> None:
@@ -208,7 +231,7 @@ def test_what_was_booked_too_much_is_free_again(account: Account) -> None:
     one, two = account.member(limits=limits), account.member(limits=limits)
     first = account.call(one, counts={"queries": 15}, counted={"queries": 2})
     second = account.call(two, counts={"queries": 1})
-    assert second - first == pytest.approx(2 * STEP, abs=1e-3)
+    assert second - first == pytest.approx(2 * 0.05 * (1 + 0.02 + 1 / 60), abs=1e-3)
     # The 13 that are free are no burst: a window holds no more than 20, and what was before is not known.
     third = account.call(one, counts={"queries": 15})
     assert third - second >= STEP - 1e-6
