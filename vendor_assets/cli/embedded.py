@@ -23,6 +23,7 @@ from vendor_assets.cli.harvest import harvest_days, print_summary
 from vendor_assets.cli.progress import terminable
 from vendor_assets.cli.project import (
     COMPLETE,
+    EMBEDDED_VENDOR,
     FAILED,
     answers,
     local_opener,
@@ -142,7 +143,7 @@ def _serve(root: Path, account: Account, port: int, vendor_port: int | None) -> 
     with terminable():
         try:
             if vendor_port is not None:
-                simulator = ["-m", "vendor_assets.simulator", "--port", str(vendor_port)]
+                simulator = [*EMBEDDED_VENDOR, "--port", str(vendor_port)]
                 start([*simulator, "--parent-pid", str(os.getpid()), "--api-key", account.api_key])
             # A project's workspace.yaml may have further code locations.
             where = [] if (root / "workspace.yaml").is_file() else ["-m", "vendor_assets.definitions"]

@@ -31,6 +31,10 @@ FAILED: Final = 1
 WRONG_USE: Final = 2
 PARTIAL: Final = 3
 
+EMBEDDED_VENDOR: Final = ("-m", "vendor_assets.simulator", "--stable-days", "365")
+"""Python's arguments for the embedded vendor as a newcomer meets it: what it lists now had values on all days that
+one may click on."""
+
 
 @dataclass(frozen=True)
 class Project:
@@ -211,7 +215,7 @@ def simulator_process(api_key: str) -> Iterator[str]:
     with temporary_folder() as folder:
         port_file = folder / "port"
         command = [
-            sys.executable, "-m", "vendor_assets.simulator", "--port", "0", "--port-file", str(port_file),
+            sys.executable, *EMBEDDED_VENDOR, "--port", "0", "--port-file", str(port_file),
             "--parent-pid", str(os.getpid()), "--api-key", api_key,
         ]  # fmt: skip
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

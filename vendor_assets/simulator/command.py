@@ -117,6 +117,7 @@ def _vendor(flags: argparse.Namespace) -> Vendor:
         data_groups=flags.data_groups,
         churn=flags.churn,
         hostile=flags.hostile,
+        stable_days=flags.stable_days,
     )
     dialect = Dialect(
         world,
@@ -182,6 +183,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     add("--warriors", type=_between(0), help="number of places for warriors over all troops")
     add("--data-groups", type=_between(0), help="data groups per warrior")
     add("--no-churn", dest="churn", action="store_false", help="nothing appears, vanishes or falls silent")
+    add(
+        "--stable-days",
+        type=_between(1),
+        default=5,
+        help="how long most warriors live at least (default %(default)s)",
+    )
     add("--hostile", action="store_true", help="add troops with names that hurt")
 
     add("--page-size", type=_between(1), default=200, help="entities per page (default %(default)s)")

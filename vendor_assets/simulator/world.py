@@ -141,6 +141,7 @@ class _Plan:
     seed: int
     steady: bool = False
     """Its warriors live for ever."""
+    stable_days: int = 5
     string_id: str = ""
     load_phase: int = 0
     calls_per_minute: float = 100.0
@@ -189,6 +190,7 @@ class World:
             another, each with its own id.
         churn: Whether troops and warriors appear and vanish, and sometimes do not report.
         hostile: Add troops, warriors and data groups with names that hurt careless readers.
+        stable_days: How long the stable ones among the warriors live at least; at most twice as long.
     """
 
     def __init__(
@@ -200,6 +202,7 @@ class World:
         *,
         churn: bool = True,
         hostile: bool = False,
+        stable_days: int = 5,
     ) -> None:
         if troops < 0 or data_groups < 0 or warriors < troops:
             raise ValueError("a world needs at least one warrior per troop and no negative numbers")
@@ -208,6 +211,7 @@ class World:
         self.seed = seed
         self.churn = churn
         self.hostile = hostile
+        self.stable_days = stable_days
         self.restated: dict[int, float] = {}
         self._plans = [
             self._plan(index, size, troops, data_groups) for index, size in enumerate(_zipf(troops, warriors))
@@ -233,11 +237,12 @@ class World:
         data_groups: int | None = None,
         churn: bool = True,
         hostile: bool = False,
+        stable_days: int = 5,
     ) -> World:
         """A world of a known size: ``small``, ``demo`` or ``large``; each size can be given instead."""
         given = (troops, warriors, data_groups)
         sizes = [usual if size is None else size for usual, size in zip(PRESETS[name], given, strict=True)]
-        return cls(seed, *sizes, churn=churn, hostile=hostile)
+        return cls(seed, *sizes, churn=churn, hostile=hostile, stable_days=stable_days)
 
     # Troops
 
@@ -420,6 +425,7 @@ class World:
             _LANGUAGES[seed % len(_LANGUAGES)],
             seed,
             steady=not self.churn,
+            stable_days=self.stable_days,
             load_phase=(seed >> 8) % 37,
             calls_per_minute=40.0 + (seed >> 16) % 400,
         )
@@ -500,7 +506,7 @@ class World:
         if plan.steady:
             return 0
         if kind == "stable":
-            return (150 + mix(plan.seed, slot + 101) % 200) * _DAY
+            return (plan.stable_days + mix(plan.seed, slot + 101) % plan.stable_days) * _DAY
         if kind == "follows" and plan.kind == "ephemeral":
             return 3 * _DAY
         return _DAY

@@ -140,6 +140,7 @@ def world_of(flags: Mapping[str, Any]) -> World:
         data_groups=flags.get("data_groups"),
         churn=flags.get("churn", True),
         hostile=flags.get("hostile", False),
+        stable_days=flags.get("stable_days", 5),
     )
 
 
