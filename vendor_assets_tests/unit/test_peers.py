@@ -104,18 +104,20 @@ def test_a_contestant_that_did_not_run_is_shown_with_the_reason() -> None:
 
 def test_a_limit_and_faults_have_columns_of_their_own() -> None:
     """What the vendor refused, its outages and the limit's use; what its faults cost."""
-    paced = replace(FIGURES, throttled=3, outages=1, used=0.955)
+    paced = replace(FIGURES, throttled=3, outages=1, used=0.955, span=1.5)
     lines = peers.render(CASE["b"], {"dlt": paced}, 100, 1000, frozenset({"dlt"}))
-    assert lines[2].startswith("| dlt | 2.0 | 100 | 3 | 1 | 96% |")
+    assert lines[2].startswith("| dlt | 2.0 | 1.5 | 100 | 3 | 1 | 96% |")
     faulty = peers.render(CASE["d"], {"dlt": replace(FIGURES, extra=1.25)}, 100, 1000, frozenset({"dlt"}))
     assert faulty[2].startswith("| dlt | 2.0 | +1.2 | 100 |")
 
 
 def test_more_calls_than_needed_make_nobody_cheaper() -> None:
-    """Costs are by the calls that the job takes, and by the rows that came of it."""
-    wasteful = replace(FIGURES, calls=400, rows=Rows(missing=1000))
-    lines = peers.render(CASE["e"], {"dlt": wasteful}, 100, 1000, {"dlt"})
-    assert "| 400 | 0 | 0 | 0% | 5.00 | 1000.0 |" in lines[2]
+    """Costs are by what the job takes; who did only a part of it has none."""
+    wasteful = replace(FIGURES, calls=400)
+    lossy = replace(wasteful, rows=Rows(missing=1))
+    lines = peers.render(CASE["e"], {"dlt": wasteful, "asyncio": lossy}, 100, 1000, {"dlt", "asyncio"})
+    assert "| 400 | 0 | 0 | 0% | 5.00 | 500.0 |" in lines[2]
+    assert "| 400 | 0 | 0 | 0% | – | – |" in lines[3]
 
 
 def test_the_calls_of_a_case_are_counted() -> None:
