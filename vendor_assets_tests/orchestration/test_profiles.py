@@ -212,7 +212,9 @@ def test_the_images_command_serves_the_definitions(tmp_path: Path) -> None:
     given = [sys.executable, "-m", *(words.get(word, word) for word in json.loads(command))]
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(DEPLOY.parent), "HOME": str(tmp_path)}
     with (tmp_path / "log").open("w") as log:
-        serving = subprocess.Popen(given, cwd=tmp_path, env=environ, stdout=log, stderr=log)
+        serving = subprocess.Popen(
+            given, cwd=tmp_path, env=environ, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         client = DagsterGrpcClient(port=port, host="127.0.0.1")
         while client.health_check_query() != "SERVING":
@@ -220,5 +222,6 @@ def test_the_images_command_serves_the_definitions(tmp_path: Path) -> None:
             time.sleep(0.1)
         assert "__repository__" in client.list_repositories()
     finally:
-        serving.send_signal(signal.SIGINT)
+        # Asked to end just as it has begun to serve, Dagster's server may miss it; it has a child.
+        os.killpg(serving.pid, signal.SIGKILL)
         serving.wait()
