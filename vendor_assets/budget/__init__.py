@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from vendor_assets.budget.budget import Budget, Slot
+from vendor_assets.budget.budget import Budget, Slot, process_name
 from vendor_assets.budget.database import check_database, database_place
+from vendor_assets.budget.dispatch import LongestWait
 from vendor_assets.budget.leases import Leases, LeaseState
 from vendor_assets.budget.limits import Limit, amount_text, rate_for, seconds_for, unit_of
 from vendor_assets.budget.samples import Backlog, Sample, pace_at, totals
 from vendor_assets.budget.state import BudgetState
+from vendor_assets.budget.why import SAMPLES_SINCE, Explanation, RunWork, Snapshot, Work, explain
 
 __all__ = [
+    "SAMPLES_SINCE",
     "Backlog",
     "Budget",
     "BudgetState",
+    "Explanation",
     "LeaseState",
     "Leases",
     "Limit",
+    "LongestWait",
+    "RunWork",
     "Sample",
     "Slot",
+    "Snapshot",
+    "Work",
     "amount_text",
     "check_database",
     "database_place",
+    "explain",
     "pace_at",
+    "process_name",
     "rate_for",
     "seconds_for",
     "totals",

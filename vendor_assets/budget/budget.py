@@ -15,7 +15,7 @@ from typing import Final, Literal, Self
 
 from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database
-from vendor_assets.budget.dispatch import Dispatch
+from vendor_assets.budget.dispatch import Dispatch, LongestWait
 from vendor_assets.budget.document import PaceDocument
 from vendor_assets.budget.headers import (
     Policy,
@@ -33,6 +33,7 @@ from vendor_assets.budget.quotas import Statement
 from vendor_assets.budget.reservations import Ask, Correction, Counts, count_of
 from vendor_assets.budget.state import Announcer, BudgetState, ceiling_reason
 from vendor_assets.budget.terms import Terms
+from vendor_assets.budget.why import Snapshot
 from vendor_assets.errors import BudgetUnavailableError
 from vendor_assets.logs import get_logger
 from vendor_assets.work_class import BACKFILL, SCHEDULED, WorkClass
@@ -42,6 +43,11 @@ log = get_logger(__name__)
 _TELL_SECONDS: Final = 0.25
 _STATE_PATIENCE_SECONDS: Final = 3.0
 _numbers = itertools.count()
+
+
+def process_name() -> str:
+    """How this process is named among those that share a budget."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 @dataclass(eq=False)
@@ -219,7 +225,7 @@ class Budget:
 
     def start_over(self) -> None:
         """Be a new member with no threads and no slots; in the child of a fork."""
-        self.holder = f"{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
+        self.holder = f"{process_name()}-{next(_numbers)}"
         announcer = Announcer(self._terms, self._clock)
         self._document = PaceDocument(self._database, self._terms, self._clock, announcer.changed)
         self._dispatch = Dispatch(self._terms, self._document, self._database, self.holder, self._clock)
@@ -268,6 +274,20 @@ class Budget:
         pace, now = self._document.read(patience_seconds=_STATE_PATIENCE_SECONDS)
         shares = self._dispatch.shares(patience_seconds=_STATE_PATIENCE_SECONDS)
         return BudgetState.of(self._terms, pace, shares, now, self._clock.wall())
+
+    def snapshot(self) -> Snapshot:
+        """The budget as it stands, for :func:`~vendor_assets.budget.why.explain`; nothing is changed by reading it.
+
+        Raises:
+            BudgetUnavailableError: The database cannot be reached.
+        """
+        pace, now = self._document.read(patience_seconds=_STATE_PATIENCE_SECONDS)
+        shares = self._dispatch.shares(patience_seconds=_STATE_PATIENCE_SECONDS)
+        return Snapshot(self._terms, pace, shares, now, self._clock.wall())
+
+    def longest_wait(self) -> LongestWait | None:
+        """The call of this process that waits longest for its slot; None where none does."""
+        return self._dispatch.longest_wait()
 
     def lift_ceiling(self) -> str:
         """Forget how the vendor fell: somebody knows that it bears more.

@@ -10,7 +10,7 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from vendor_assets.budget import in_flight
 from vendor_assets.budget.block import BLOCK_SECONDS, Block, Reserved
@@ -74,6 +74,14 @@ class _Waiter:
         return math.inf if self.deadline_seconds is None else self.started + self.deadline_seconds
 
 
+class LongestWait(NamedTuple):
+    """The call of a process that waits longest for its slot."""
+
+    seconds: float
+    endpoint: str
+    work_class: WorkClass
+
+
 class Dispatch:
     """Slots for the threads of one process.
 
@@ -114,6 +122,16 @@ class Dispatch:
     def in_flight_to(self, endpoint: str) -> int:
         """Calls to an endpoint that are sent and not over."""
         return self._sent_to[endpoint]
+
+    def longest_wait(self) -> LongestWait | None:
+        """The call that waits longest, by this process's memory alone."""
+        with self._mutex:
+            first = min(self._waiters, key=lambda waiter: waiter.started, default=None)
+            if first is None:
+                return None
+            work_class: WorkClass = BACKFILL if first.ask.backfill else SCHEDULED
+            waited = self._clock.monotonic() - first.started
+            return LongestWait(waited, self._told_apart(first.ask).endpoint, work_class)
 
     def shares(self, *, patience_seconds: float) -> InFlightShares:
         """How the calls in flight are shared out."""

@@ -13,7 +13,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from vendor_assets.budget.adaptation import Tally, Tuning
 from vendor_assets.budget.breaker import Breaker
@@ -54,6 +54,14 @@ reservation takes would be lost otherwise."""
 STRICTEST_SECONDS: Final = 60.0
 """How long the strictest setting of another process holds after that process was last seen."""
 
+OUTAGE: Final = "outage"
+HOLD: Final = "hold"
+WINDOW: Final = "window"
+PACE: Final = "pace"
+HEADERS: Final = "headers"
+LEARNT: Final = "learnt"
+"""What may keep a call back: see :class:`Bound`."""
+
 _ADAPTED: Final = "~adapted"
 _LEFT: Final = "~left "
 _LOOK_AGAIN_SECONDS: Final = 60.0
@@ -68,6 +76,25 @@ _LEARNT_KEPT: Final = 0.99
 """Of what was learnt so far, with each answer: about the last hundred count."""
 _OUTAGE_CUTS_SECONDS: Final = 15.0
 _UNAVAILABLE_AGAIN_SECONDS: Final = 60.0
+
+
+class Bound(NamedTuple):
+    """One thing that a call has to wait for.
+
+    Attributes:
+        kind: ``outage``, ``hold``, ``window`` (a counted limit is used up), ``pace`` (a limit's even spacing),
+            ``headers`` (what the vendor tells of its quotas) or ``learnt`` (what it bore so far).
+        name: Of the limit or quota; the reason of a hold.
+        at: When it lets the call go, on the database's clock.
+        interval: Seconds from one call to the next by it; 0 where it spaces nothing.
+        wide: Whether it concerns calls to every endpoint.
+    """
+
+    kind: str
+    name: str
+    at: float
+    interval: float = 0.0
+    wide: bool = True
 
 
 @dataclass(slots=True)
@@ -253,6 +280,35 @@ class Pace:
             self.quotas[trial] = self.quotas[trial].tried(at)
         epoch, backfill_epoch = self.reservations.epoch, self.reservations.backfill_epoch
         return Grant(at, epoch, backfill_epoch if ask.backfill else None, self.breaker.open, trial)
+
+    def bounds(self, rules: Sequence[Rule], ask: Ask, now: float) -> list[Bound]:
+        """All that keeps a call back; :meth:`reserve` waits for the latest of them.
+
+        Nothing is reserved, but tracks are brought up to date: for a copy that is thrown away.
+        """
+        found = [Bound(HOLD, self.hold_reason, self.hold_until)] if self.hold_until > now else []
+        if self.breaker.open:
+            found.append(Bound(OUTAGE, "", self.breaker.free_at()))
+        trial, tried_at = self._trial(rules, ask, now)
+        if trial:
+            found.append(Bound(HEADERS, trial, tried_at, wide=self.quotas.is_wide(self.quotas[trial])))
+        concerned = self._concerned(rules, ask, now, without=trial)
+        names = {id(track): name for name, track in self.tracks.items()}
+        for rule, track in concerned:
+            units, name = ask.count_of(track.unit), names[id(track)]
+            if rule is not None and track.windowed(rule):
+                free_at = track.free_at(rule, now, units)
+                if free_at > now:
+                    found.append(Bound(WINDOW, name, free_at, wide=track.wide))
+            kind = LEARNT if name == _ADAPTED else HEADERS if name.startswith((_LEFT, POLICY)) else PACE
+            name = name.removeprefix(_LEFT).removeprefix(POLICY)
+            found.append(Bound(kind, name, track.arrival, units * track.interval, track.wide))
+        found += [
+            Bound(HEADERS, key, quota.until, wide=self.quotas.is_wide(quota))
+            for key, quota in self.quotas.concerning(ask.endpoint)
+            if key != trial and quota.rate(now) == 0
+        ]
+        return found
 
     def valid(self, grant: Grant) -> bool:
         """Whether a slot may still be used."""

@@ -95,7 +95,7 @@ class BudgetState:
             share=terms.share,
             permitted_rate=terms.permitted_rate(pace.per_call()) or pace.tuning.rate,
             rate=None if math.isinf(rate) else rate,
-            why=_why(terms, pace, now, wall),
+            why=rate_reason(terms, pace, now, wall),
             hold_seconds=hold,
             hold_reason=(pace.hold_reason if now < pace.hold_until else NOTHING_LEFT) if hold else "",
             breaker="open" if pace.breaker.open else "closed",
@@ -163,11 +163,12 @@ def _slowed(terms: Terms, pace: Pace, now: float, wall: float) -> str:
     permitted = terms.permitted_rate(pace.per_call()) or pace.tuning.rate or 0.0
     return (
         f"for {seconds / 60:.0f} min the pace has been below half of the permitted {permitted:.3g} calls/s: "
-        f"{slowdown.reason or _why(terms, pace, now, wall)}"
+        f"{slowdown.reason or rate_reason(terms, pace, now, wall)}"
     )
 
 
-def _why(terms: Terms, pace: Pace, now: float, wall: float) -> str:
+def rate_reason(terms: Terms, pace: Pace, now: float, wall: float) -> str:
+    """What decides the rate now, for people."""
     if pace.hold_until > now:
         return f"held: {pace.hold_reason}"
     if pace.breaker.open:

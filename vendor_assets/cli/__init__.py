@@ -27,13 +27,14 @@ from vendor_assets.cli import (
     store,
     vendor,
     watch,
+    why,
 )
 from vendor_assets.cli.project import FAILED, WRONG_USE, open_accounts
 from vendor_assets.cli.terminal import visible_output
 from vendor_assets.days import DAYS_AGO
 from vendor_assets.errors import ConfigurationError, VendorAssetsError
 
-EVERY_ACCOUNT: Final = (*watch.COMMANDS, plan.COMMAND, letters.COMMAND, configuration.COMMAND)
+EVERY_ACCOUNT: Final = (*watch.COMMANDS, plan.COMMAND, why.COMMAND, letters.COMMAND, configuration.COMMAND)
 """Read-only commands: without ``--account`` they run for every account."""
 
 
@@ -127,7 +128,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"vendor-assets {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for module in (harvest, compare, instance, plan, watch, letters, configuration, store, vendor, embedded):
+    for module in (
+        harvest,
+        compare,
+        instance,
+        plan,
+        watch,
+        why,
+        letters,
+        configuration,
+        store,
+        vendor,
+        embedded,
+    ):
         module.add(commands)
     for command in commands.choices.values():
         _add_account(command)

@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from urllib.parse import quote, unquote_plus, urljoin, urlsplit
 
-from vendor_assets.budget import Budget, Slot
+from vendor_assets.budget import Budget, LongestWait, Slot
 from vendor_assets.budget.headers import answer_time
 from vendor_assets.client.credentials import Credentials, Identity, Login, Signed
 from vendor_assets.client.network import Network
@@ -195,6 +195,11 @@ class VendorClient:
 
     def __repr__(self) -> str:
         return f"VendorClient({self._base_url!r}, {self._vendor.kind})"
+
+    @property
+    def longest_wait(self) -> LongestWait | None:
+        """The call that waits longest for its slot; None where none does."""
+        return self._budget.longest_wait()
 
     def close(self) -> None:
         """Close idle connections."""

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import dagster as dg
@@ -10,7 +11,20 @@ from pydantic import Field
 
 from vendor_assets import vendors
 from vendor_assets.account import in_flight_of
-from vendor_assets.budget import Backlog, Budget, BudgetState, Leases, Limit
+from vendor_assets.budget import (
+    SAMPLES_SINCE,
+    Backlog,
+    Budget,
+    BudgetState,
+    Explanation,
+    Leases,
+    Limit,
+    LongestWait,
+    Snapshot,
+    Work,
+    explain,
+    process_name,
+)
 from vendor_assets.client import VendorClient
 from vendor_assets.client.credentials import Login
 from vendor_assets.client.network import Network
@@ -163,6 +177,25 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
         with closing(self.budget()) as budget:
             return budget.state()
 
+    def snapshot(self) -> Snapshot:
+        """The budget as it stands, to be explained.
+
+        Raises:
+            BudgetUnavailableError: Its database cannot be reached.
+        """
+        with closing(self.budget()) as budget:
+            return budget.snapshot()
+
+    def work(self, account: str = "") -> Work:
+        """What runs still have to do, and what they did in the last day.
+
+        Raises:
+            BudgetUnavailableError: Its database cannot be reached.
+        """
+        now = datetime.now(UTC)
+        with closing(Backlog(self.database(), account)) as backlog:
+            return Work.of(backlog.read(now - SAMPLES_SINCE), self.leases().all(), now)
+
     def lift_ceiling(self) -> str:
         """Forget the rate at which the vendor failed; returns what was forgotten, or an empty string.
 
@@ -246,20 +279,37 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
         run = context.run
         run_id = run.run_id if run else f"no-run-{id(self):x}"
         job = run.job_name if run else ""
-        planned = About(run, Names(self.account, tuple(self.key_prefix))).calls if run else None
-        with self._harvester(run_id, {"job": job}, planned) as harvester:
+        about = About(run, Names(self.account, tuple(self.key_prefix))) if run else None
+        planned = about.calls if about else None
+        info = {"job": job, "process": process_name()} | ({"class": about.work_class} if about else {})
+        with self._harvester(run_id, info, planned) as (harvester, client):
             recorder = Recorder(
                 lambda: harvester.progress,
                 Backlog(self.vendor_api.database(), self.account),
                 source=run_id,
                 say=context.log.info if context.log else print,
                 budget=self.vendor_api.state,
+                waits=lambda: client.longest_wait,
+                explain=self._explain,
             )
             with recorder:
                 yield harvester
 
+    def _explain(self, source: str, wait: LongestWait) -> Explanation:
+        """Why a call of a run waits."""
+        work = self.vendor_api.work(self.account)
+        return explain(
+            self.vendor_api.snapshot(),
+            work,
+            run=work.run(source),
+            work_class=wait.work_class,
+            endpoint=wait.endpoint,
+        )
+
     @contextmanager
-    def _harvester(self, run_id: str, info: dict[str, str], calls_planned: int | None) -> Iterator[Harvester]:
+    def _harvester(
+        self, run_id: str, info: dict[str, str], calls_planned: int | None
+    ) -> Iterator[tuple[Harvester, VendorClient]]:
         stop = threading.Event()
         store = self.store.open()
         leases = self.vendor_api.leases()
@@ -280,6 +330,6 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
                 calls_planned=calls_planned,
             )
             try:
-                yield harvester
+                yield harvester, client
             finally:
                 harvester.close()

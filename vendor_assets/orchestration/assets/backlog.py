@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from vendor_assets.budget import Backlog, BudgetState, Sample, pace_at, totals
+from vendor_assets.budget import Backlog, BudgetState, Explanation, LongestWait, Sample, pace_at, totals
 from vendor_assets.days import duration_text
 from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.outcome import Progress
@@ -49,12 +50,16 @@ class Recorder:
         source: The run's id.
         say: Logs a line.
         budget: Returns the budget's state.
+        waits: Returns the run's call that waits longest.
+        explain: Tells of a run's call why it waits.
     """
 
     sample_seconds: ClassVar[float] = 5.0
     """Time between samples at first."""
     say_seconds: ClassVar[float] = 30.0
     """Time between log lines at first."""
+    long_wait_seconds: ClassVar[float] = 60.0
+    """A call that has waited so long is explained; also the least time between two explanations."""
 
     def __init__(
         self,
@@ -64,12 +69,17 @@ class Recorder:
         source: str,
         say: Callable[[str], None],
         budget: Callable[[], BudgetState],
+        waits: Callable[[], LongestWait | None] = lambda: None,
+        explain: Callable[[str, LongestWait], Explanation] | None = None,
     ) -> None:
         self._progress = progress
         self._backlog = backlog
         self._source = source
         self._say = say
         self._budget = budget
+        self._waits = waits
+        self._explain = explain
+        self._explained: tuple[float, str] = (-math.inf, "")
         self._said = (time.monotonic(), 0)
         self._sampled = False
         self._stop = threading.Event()
@@ -96,6 +106,7 @@ class Recorder:
             passed = time.monotonic() - started
             if passed >= sample_at:
                 self._sample()
+                self._say_why()
                 sample_at = passed + min(6 * self.sample_seconds, max(self.sample_seconds, passed / 200))
             if passed >= say_at:
                 self._say_progress()
@@ -111,6 +122,26 @@ class Recorder:
             self._sampled = True
         except VendorAssetsError as error:
             log.debug("no sample of the backlog was kept: %s", error)
+
+    def _say_why(self) -> None:
+        """Say why a call waits unusually long, once until the reason is another one."""
+        wait, (said_at, said) = self._waits(), self._explained
+        if wait is None or wait.seconds < self.long_wait_seconds or self._explain is None:
+            return
+        now = time.monotonic()
+        if now - said_at < self.long_wait_seconds:
+            return
+        try:
+            told = self._explain(self._source, wait)
+        except VendorAssetsError as error:
+            log.debug("why a call waits is not known: %s", error)
+            return
+        reason = f"{told.binds} {told.limit}"
+        if reason == said:
+            return
+        self._explained = now, reason
+        with contextlib.suppress(Exception):
+            self._say(f"a call has waited for {duration_text(wait.seconds)}: {told.sentence}")
 
     def _say_progress(self) -> None:
         at, done = self._said
@@ -153,6 +184,7 @@ def observation_of(
     runs: int,
     queued: int,
     days: Sequence[str],
+    why: Explanation | None = None,
 ) -> dg.AssetObservation:
     """An observation of the backlog: numbers that Dagster plots over time, and a plot of the last day.
 
@@ -162,6 +194,7 @@ def observation_of(
         runs: Number of runs under way.
         queued: Number of queued runs.
         days: Days of these runs, oldest first.
+        why: Why calls wait; None if that is not known.
     """
     (total,) = totals(samples, [now])
     pace = pace_at(samples, now) or (state.rate if state and state.rate else 0.0)
@@ -188,6 +221,8 @@ def observation_of(
         metadata["drained_at"] = dg.MetadataValue.timestamp(now + timedelta(seconds=seconds))
     if days:
         metadata |= {"days": len(days), "oldest_day": days[0]}
+    if why is not None:
+        metadata["why"] = why.sentence
     if state is not None:
         metadata |= metadata_of_budget(state)
     return dg.AssetObservation(names.key(BACKLOG), metadata=metadata, description=text)

@@ -13,7 +13,7 @@ from uuid import uuid4
 import dagster as dg
 
 from vendor_assets.account import Account
-from vendor_assets.budget import Backlog, BudgetState, Sample, totals
+from vendor_assets.budget import Backlog, BudgetState, Explanation, Sample, explain, totals
 from vendor_assets.errors import VendorAssetsError
 from vendor_assets.logs import get_logger
 from vendor_assets.orchestration.assets import dead_letters
@@ -86,6 +86,7 @@ def build_observing_sensors(account: Account) -> list[dg.SensorDefinition]:
             runs=len(runs) - len(queued),
             queued=len(queued),
             days=sorted({day for run in runs for day in About(run, names).days}),
+            why=_why(vendor_api, names),
         )
         cursor |= {"observed": now.timestamp(), "waits": bool(runs)}
         return dg.SensorResult(asset_events=[observation], cursor=json.dumps(cursor))
@@ -197,6 +198,13 @@ def _queue(names: Names, queued: Sequence[dg.DagsterRun], now: datetime) -> Samp
         troops=sum(len(about.partitions) for about in waiting if "warriors" in about.assets),
         calls=sum(about.calls or 0 for about in waiting),
     )
+
+
+def _why(vendor_api: VendorApiResource, names: Names) -> Explanation | None:
+    try:
+        return explain(vendor_api.snapshot(), vendor_api.work(names.account))
+    except VendorAssetsError:
+        return None
 
 
 def _state(vendor_api: VendorApiResource) -> BudgetState | None:
