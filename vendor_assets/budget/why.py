@@ -12,7 +12,7 @@ from typing import Final
 
 from vendor_assets.budget.in_flight import InFlightShares, Member
 from vendor_assets.budget.leases import LeaseState
-from vendor_assets.budget.limits import PARTS, REQUESTS, Limit
+from vendor_assets.budget.limits import PARTS, REQUESTS, WINDOW_PARTS, Limit
 from vendor_assets.budget.pace import HEADERS, HOLD, LEARNT, OUTAGE, PACE, WINDOW, Bound, Pace
 from vendor_assets.budget.reservations import Ask
 from vendor_assets.budget.samples import FRESH, Sample, pace_at
@@ -29,7 +29,6 @@ SAMPLES_SINCE: Final = timedelta(days=1)
 
 _LONG_SECONDS: Final = 1.0
 """Who waits longer than this for one thing waits for nothing else."""
-_WINDOW_PARTS: Final = 60
 _MOST_NAMED: Final = 3
 _BUSY: Final = 0.8
 _EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -301,7 +300,10 @@ class _View:
             return outage[0]
         latest = max(wide, key=lambda bound: bound.at, default=Bound(NOTHING, "", now))
         if latest.at - now > _LONG_SECONDS:
-            return latest
+            # What follows from a hold ends with it, or one call later.
+            lasting = max(_LONG_SECONDS, latest.interval)
+            holds = (bound for bound in wide if bound.kind == HOLD and latest.at - bound.at <= lasting)
+            return next(holds, latest)
         if self._waiting and self._in_flight >= self._cap:
             return Bound(IN_FLIGHT, "", now)
         if narrow and (self._waiting or not self._in_flight):
@@ -403,12 +405,15 @@ class _View:
     ) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
         """Seconds until so many calls are made, at the earliest and latest, and what that assumes."""
         now, pace = self._now, self._pace
+        if bound.kind == OUTAGE and calls != 0:
+            return None, ("nobody knows when the vendor is back",)
         if calls is None:
             return None, ("no run has said how many calls are still to come",)
-        if bound.kind == OUTAGE:
-            return None, ("nobody knows when the vendor is back",)
         rate, best = pace.present_rate(self._rules, now), pace.ceiling(self._rules, now)
-        late, assumes = 0.0, ["no work comes in meanwhile, and few calls have to be made again"]
+        late, assumes = (
+            0.0,
+            ["no work comes in meanwhile, lists yet to be read add nothing, and few calls are made again"],
+        )
         if math.isinf(rate) and not self._work.pace:
             return None, ("no limit is known that would tell the pace, and no run has told its own",)
         observed = self._work.pace
@@ -457,14 +462,14 @@ def _seconds_in_window(
     if not units or not calls:
         return 0.0
     period = rule.limit.period_seconds
-    lasts = period + period / _WINDOW_PARTS
+    lasts = period + period / WINDOW_PARTS
     whole, each = rule.parts, min(rule.parts, max(1, round(units * PARTS)))
     per_window = max(1, whole // each)
     windows = max(0, calls // per_window - 2)
     left, at, last = calls - windows * per_window, start, start
     entries = deque((begun + lasts, number) for begun, number in counts if begun + lasts > start)
     used = sum(number for _, number in entries)
-    part = max(1, per_window // _WINDOW_PARTS)
+    part = max(1, per_window // WINDOW_PARTS)
     while left:
         while entries and entries[0][0] <= at:
             used -= entries.popleft()[1]
