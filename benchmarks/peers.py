@@ -1,7 +1,7 @@
 """Other tools beside this one, at the same job against the same vendor: wall, calls, 429s, CPU, memory, rows.
 
     python -m benchmarks.peers                     all cases; writes benchmarks/results/peers.md
-    python -m benchmarks.peers --rounds 1          the same, each contestant once; 18 minutes on two busy cores
+    python -m benchmarks.peers --rounds 1          the same, each contestant once; nine minutes on two quiet cores
     python -m benchmarks.peers --case a --case c   some; prints only
     python -m benchmarks.peers --small             small worlds and one round, to see that all of it runs; prints only
 
