@@ -12,6 +12,7 @@ import dagster as dg
 from vendor_assets.account import Account
 from vendor_assets.errors import RecordError
 from vendor_assets.harvest.outcome import CHAIN, Outcome, recorded
+from vendor_assets.orchestration.assets.dead_letters import failed_requests
 from vendor_assets.orchestration.assets.publishing import (
     metadata_of_day,
     metadata_of_report,
@@ -162,7 +163,8 @@ def _report(
     if outcome.succeeded and partition_of(outcome) in known:
         done.known_already += 1
         return
-    for event in events_of(outcome, names, uri=store.uri(outcome.table_key), account=None):
+    told = failed_requests(store, outcome)
+    for event in events_of(outcome, names, uri=store.uri(outcome.table_key), account=None, extra=told):
         report(instance, event, run_id=run_id)
     if outcome.succeeded:
         done.materialized += 1

@@ -1,4 +1,4 @@
-"""Makes the README's pictures of a failing day and of the same day mended, from the demo itself.
+"""Makes the pictures of a failing day, of why, and of the same day mended, for the README and the tutorial.
 
     python -m vendor_assets_tests.e2e.pictures docs/images
 
@@ -8,6 +8,7 @@ It needs Chromium and the embedded vendor's port, and takes two minutes.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,12 @@ def main(target: Path) -> None:
             page.set_viewport_size({"width": 1280, "height": 800})
             ui.partitions("performance_data", *red.split("|"))
             _shrink(ui.picture("failing_day"), target / "failing_day.png")
+            page.get_by_text(re.compile("View all historical events")).click()
+            dialog = page.get_by_role("dialog")
+            dialog.locator("tbody tr").first.click()
+            dialog.get_by_text("failed_requests").wait_for()
+            _shrink(ui.picture("failed_partition"), target / "failed_partition.png")
+            page.keyboard.press("Escape")
             _control("DELETE", None)
             ui.materialize()
             _wait(dev, day, "green", red)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.assets.backlog import Recorder
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
+from vendor_assets.orchestration.partitions import Partitions
 from vendor_assets.orchestration.runs.about import CALLS_TAG
+from vendor_assets.orchestration.syncing import sync
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator
 from vendor_assets_tests.support.truth import key_of
@@ -216,6 +219,46 @@ def test_dead_letters_are_observed_when_they_changed(
     assert values(observation)["dead_letters"] == 0
     deployment.sensor("dead_letters_sensor", cursor)
     assert latest(deployment)[2] == count == 2
+
+
+def told_of(deployment: Deployment, asset: str, partition: str) -> list[dg.AssetObservation]:
+    """What the UI lists of a partition besides its materializations, newest first."""
+    wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition])
+    records = deployment.instance.fetch_observations(wanted, limit=100).records
+    return [record.asset_observation for record in records if record.asset_observation]
+
+
+def test_a_failed_partition_tells_why(deployment: Deployment, vendor: RunningSimulator) -> None:
+    """First of all in its own history, with its dead letters; no sensor follows, and green ones tell nothing."""
+    partition = failing_harvest(deployment, vendor)
+    letters = DeadLetters(deployment.store).load("performance_data", DAY, partition.partition("|")[2]).letters
+    (told,) = told_of(deployment, "performance_data", partition)
+    assert list(told.metadata)[:2] == ["why", "failed_requests"]
+    count = values(told)["leaves_planned"]
+    assert values(told)["why"] == (
+        f"{count} of {count} leaves are dead letters, first: the vendor rejects the request: Bad Request; "
+        "materialize this partition again to ask for these alone"
+    )
+    table = told.metadata["failed_requests"]
+    assert isinstance(table, dg.TableMetadataValue)
+    (row,) = [record.data for record in table.records]
+    assert (row["requests"], row["status"], row["transient"]) == (len(letters), "400", False)
+    assert row["reason"] == "the vendor rejects the request: Bad Request"
+    assert not told_of(deployment, "warriors", partition)
+    statuses = deployment.instance.get_status_by_partition(
+        dg.AssetKey("performance_data"), [partition], Partitions.of(deployment.account).day_troop
+    )
+    assert {status.value for status in (statuses or {}).values() if status} == {"FAILED"}
+    result, _ = deployment.sensor("downstream_sensor")
+    assert not (isinstance(result, dg.SensorResult) and result.run_requests)
+    with dg.DagsterInstance.ephemeral() as new:
+        sync(deployment.store, new, lambda line: None, deployment.account)
+        (synced,) = told_of(replace(deployment, instance=new), "performance_data", partition)
+        assert synced.metadata["failed_requests"] == table
+    again = deployment.materialize("performance_data", partition=partition)
+    (mended,) = again.asset_materializations_for_node("harvest_chain")
+    assert not {"why", "failed_requests"} & set(mended.metadata)
+    assert len(told_of(deployment, "performance_data", partition)) == 1
 
 
 def test_a_day_under_way_is_not_observed_at_each_tick(

@@ -1,24 +1,32 @@
 """Dead letters as an asset with one partition a day, observed when they change."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import date
 from typing import Any, Final
 
 import dagster as dg
 
-from vendor_assets.errors import LONGEST_MESSAGE, ObjectNotFoundError
-from vendor_assets.harvest.dead_letters import DeadLetters, DeadPartition
+from vendor_assets.errors import LONGEST_MESSAGE, ObjectNotFoundError, Reason, VendorAssetsError
+from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
+from vendor_assets.harvest.outcome import Outcome
+from vendor_assets.logs import get_logger
+from vendor_assets.orchestration.metadata import FAILED_REQUESTS
 from vendor_assets.orchestration.names import Names
 from vendor_assets.presentable import presentable
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.roster import Roster
 
+logger = get_logger(__name__)
+
 DEAD_LETTERS: Final = "dead_letters"
 NONE_OPEN: Final = "none_open"
 MOST_ROWS: Final = 200
 """Rows of the table in the UI; the command lists all."""
+MOST_REASONS: Final = 20
+"""Rows of the table of a partition that failed, which is kept with each attempt."""
 
 DEAD_LETTERS_TEXT: Final = """One partition a day: the requests of that day that have failed for good, each with its
 reason, until they are redriven or discarded.
@@ -95,6 +103,38 @@ def events_of_day(
         metadata={name: numbers[name] for name in ("dead_letters", "transient", "discarded")},
     )
     return observation, none_open
+
+
+def failed_requests(store: ObjectStore, outcome: Outcome) -> dict[str, dg.TableMetadataValue]:
+    """Metadata of a partition that did not become complete: its dead letters by reason; empty if it has none.
+
+    Narrow enough for the pane that Dagster shows beside a partition.
+    """
+    if outcome.succeeded or not outcome.dead:
+        return {}
+    try:
+        letters = DeadLetters(store).load(outcome.asset, outcome.day, outcome.troop_key).letters
+    except VendorAssetsError as error:
+        # What failed is told without it.
+        logger.warning("no table of the dead letters: %s", error)
+        return {}
+    alike: dict[tuple[Reason, bool], list[DeadLetter]] = defaultdict(list)
+    for letter in letters:
+        alike[letter.why, letter.retryable].append(letter)
+    rows: list[dict[str, str | int]] = [
+        {
+            "requests": len(same),
+            "status": str(why.status or "none"),
+            "reason": presentable(why.what),
+            "transient": transient,
+            "attempts": sum(letter.attempts for letter in same),
+            "last": f"{max(letter.last_at for letter in same):%Y-%m-%d %H:%M:%S}",
+        }
+        for (why, transient), same in list(alike.items())[:MOST_REASONS]
+    ]
+    return (
+        {FAILED_REQUESTS: dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows])} if rows else {}
+    )
 
 
 def _text(count: int, transient: int, discarded: int) -> str:

@@ -12,7 +12,11 @@ from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, Outcome
 from vendor_assets.orchestration.assets.backlog import BACKLOG, BACKLOG_TEXT, BudgetView
-from vendor_assets.orchestration.assets.dead_letters import DEAD_LETTERS, DEAD_LETTERS_TEXT
+from vendor_assets.orchestration.assets.dead_letters import (
+    DEAD_LETTERS,
+    DEAD_LETTERS_TEXT,
+    failed_requests,
+)
 from vendor_assets.orchestration.assets.estimates import metadata_of_plan, plan_of, quota_check, within_quota
 from vendor_assets.orchestration.assets.pictures import picture_of
 from vendor_assets.orchestration.assets.publishing import day_checks, publish_day, publish_report
@@ -50,8 +54,8 @@ gone by then are on the roster too. An empty partition means an account without 
 PARTITION_TEXT: Final = """
 
 **A partition** is a day and a troop; its metadata name the troop. Green: complete or empty, see the metadata. Red:
-failed or partial, see the run's log; materialize it again to fetch only what is missing. Grey: not harvested, or the
-troop did not exist on that day."""
+failed or partial, *View all historical events* says why; materialize it again to fetch only what is missing. Grey: not
+harvested, or the troop did not exist on that day."""
 
 WARRIORS_TEXT: Final = """One row per day, troop and warrior (a warrior = one running instance).
 
@@ -131,6 +135,7 @@ def report_outcomes(
         where = f"{outcome.asset} {outcome.day} {outcome.troop_key or ''}".rstrip()
         say(f"{where}: {outcome.state}, {outcome.rows} rows, {outcome.counts.calls} calls. {said}".rstrip())
         extra = budget.metadata() | picture_of(opened, outcome, account.zone)
+        extra |= failed_requests(opened, outcome)
         plan = plan_of(costs, outcome.day) if outcome.asset == "troops" and outcome.succeeded else None
         if plan is not None:
             extra |= metadata_of_plan(plan, account, datetime.now(UTC))

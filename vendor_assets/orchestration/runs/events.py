@@ -16,6 +16,7 @@ from vendor_assets.orchestration.dagster_private import ToldFailure, report_chec
 from vendor_assets.orchestration.metadata import (
     CALLS,
     DEAD_LETTERS,
+    FAILED_REQUESTS,
     NOT_COMPLETE,
     PACED_SECONDS,
     PATH,
@@ -26,6 +27,7 @@ from vendor_assets.orchestration.metadata import (
     ROW_COUNT,
     STATE,
     THROTTLED,
+    WHY,
 )
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key
@@ -200,7 +202,12 @@ def metadata_of(
     """An outcome's metadata; numbers stay numeric, so that Dagster plots them over partitions."""
     counts = outcome.counts
     troop = {"troop": outcome.details["troop"]} if outcome.details.get("troop") else {}
-    metadata: dict[str, Any] = troop | {
+    why = {} if outcome.succeeded else {WHY: _why(outcome)}
+    failed = {name: value for name, value in extra.items() if name == FAILED_REQUESTS}
+    metadata: dict[str, Any] = {
+        **why,
+        **failed,
+        **troop,
         STATE: outcome.state,
         "mode": outcome.mode,
         # Shown first.
@@ -245,6 +252,16 @@ def metadata_of(
     for name, value in outcome.details.items():
         metadata[presentable(name, 100)] = ", ".join(map(str, value)) if isinstance(value, list) else value
     return {name: _metadata_value(value) for name, value in metadata.items()}
+
+
+def _why(outcome: Outcome) -> str:
+    """Why a partition did not become complete, for a pane that shows no descriptions and cuts long words."""
+    if not outcome.dead or outcome.reason is None:
+        return outcome.message
+    return (
+        f"{outcome.dead} of {outcome.planned} leaves are dead letters, first: {outcome.reason.what}; "
+        "materialize this partition again to ask for these alone"
+    )
 
 
 def _metadata_value(value: Any) -> Any:
