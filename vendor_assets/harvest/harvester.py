@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import ClassVar, Final
 from zoneinfo import ZoneInfo
 
@@ -36,6 +36,7 @@ from vendor_assets.harvest.ownership import Liveness, Ownership, acquire
 from vendor_assets.harvest.partition import PartitionHarvest
 from vendor_assets.harvest.retention import Removal, Retention
 from vendor_assets.harvest.tabulate import newest_answers, tabulate_roster
+from vendor_assets.harvest.traces import Traces
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
@@ -106,6 +107,7 @@ class Harvester:
         self._calls_planned = calls_planned
         self._sightings: dict[date, list[LandedIndex]] = {}
         self._sightings_lock = threading.Lock()
+        self._traces = Traces(store)
         self._context = HarvestContext(
             store=store,
             vendor=vendor,
@@ -181,10 +183,17 @@ class Harvester:
             self._asked.update(dict.fromkeys(chosen, len(partitions)))
         outcomes: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
 
+        # All troops of a day go by the same roster; one that is not there yet is looked for again.
+        rosters = lru_cache(maxsize=self._open_partitions)(partial(Roster.read, self.store))
+        reading = threading.Lock()
+
+        def roster_of(day: date) -> Roster:
+            with reading:
+                return rosters(day)
+
         def descend(day: date, troop_key: str) -> None:
             failed: Outcome | None = None
-            # All assets of a troop go by the same roster; one that is not there yet is looked for again.
-            roster = cache(lambda: Roster.read(self.store, day))
+            roster = partial(roster_of, day)
             try:
                 for asset in chosen:
                     if failed is not None:
@@ -263,7 +272,7 @@ class Harvester:
             "troops",
             store=self.store,
             vendor=self.vendor,
-            answers=newest_answers(read_index(self.store, lander.keys)),
+            answers=newest_answers(lander.index),
             troop_id="",
             window=window,
             previous=layout.table_key("troops", day),
@@ -317,6 +326,7 @@ class Harvester:
             self._begun[asset] += 1
         base = Outcome(asset, day, troop_key, "failed", table_key=layout.table_key(asset, day, troop_key))
         ownership: Ownership | None = None
+        untouched = False
         try:
             if self.stop.is_set():
                 raise StoppedError("the run was stopped before this partition began")
@@ -327,8 +337,26 @@ class Harvester:
                 )
                 raise ConfigurationError(message)
             prefix = layout.harvest_prefix(asset, day, troop_key)
-            ownership = acquire(self.store, prefix, options.run_id, self._liveness, stop=self.stop.is_set)
-            outcome = PartitionHarvest(self._context, base, window, ownership, options, roster).run()
+            untouched = troop_key is not None and not self._traces.of(asset, day, troop_key)
+            # Looked at before it is taken: a table that somebody writes later is another one, and is not replaced.
+            table = None if untouched else self.store.head(base.table_key)
+            ownership = acquire(
+                self.store, prefix, options.run_id, self._liveness, stop=self.stop.is_set, untouched=untouched
+            )
+            if untouched and ownership.epoch > 1:
+                untouched, table = False, self.store.head(base.table_key)
+                ownership.confirm()
+            harvest = PartitionHarvest(
+                self._context,
+                base,
+                window,
+                ownership,
+                options,
+                roster,
+                table_etag=table.etag if table else None,
+                untouched=untouched,
+            )
+            outcome = harvest.run()
         except Exception as error:
             if not isinstance(error, VendorAssetsError):
                 logger.exception("%s of %s %s failed", asset, day, troop_key or "")
@@ -338,7 +366,8 @@ class Harvester:
                 ownership.release()
             raise
         if ownership is not None:
-            failures.note(self.store, outcome, self._now())
+            if not (untouched and outcome.succeeded):  # there is no failure to forget
+                failures.note(self.store, outcome, self._now())
             try:
                 ownership.release()
             except VendorAssetsError as error:

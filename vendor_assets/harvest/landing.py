@@ -109,6 +109,21 @@ class Landed:
             "body": self.response.body,
         }
 
+    def indexed(self, chunk: str, row: int) -> LandedIndex:
+        """What :func:`read_index` says of it once it is a row of a chunk."""
+        return LandedIndex(
+            chunk=chunk,
+            row=row,
+            request=request_id(self.planned.request.key),
+            page=self.page,
+            next=encode_request(self.next) if self.next else None,
+            asset=self.asset,
+            troop_id=self.troop_id,
+            status=self.response.status,
+            fetched_at=self.response.fetched_at,
+            asked=request_id(self.request.key) if self.page > 1 else None,
+        )
+
 
 def split_record(
     asset: str, troop_id: str, planned: PlannedRequest, parts: Sequence[PlannedRequest]
@@ -134,7 +149,7 @@ class Lander:
         wait: Waits some seconds, less if the run is stopped; returns whether it is.
 
     Attributes:
-        keys: The chunks written so far.
+        index: What has landed so far, and where.
     """
 
     def __init__(
@@ -148,7 +163,8 @@ class Lander:
         monotonic: Callable[[], float] = time.monotonic,
         wait: Callable[[float], bool],
     ) -> None:
-        self.keys: list[str] = []
+        self.index: list[LandedIndex] = []
+        self._chunks = 0
         self._store = store
         self._key = key
         self._max_bytes = max_bytes
@@ -159,7 +175,7 @@ class Lander:
         self._given_up: StorageUnavailableError | None = None
         self._lock = threading.Lock()
         self._writing = threading.Lock()
-        self._rows: list[dict[str, Any]] = []
+        self._waiting: list[Landed] = []
         self._bytes = 0
         self._since = 0.0
 
@@ -170,9 +186,9 @@ class Lander:
             StorageError: The chunk could not be written; what was buffered stays buffered.
         """
         with self._lock:
-            if not self._rows:
+            if not self._waiting:
                 self._since = self._monotonic()
-            self._rows.append(landed.row())
+            self._waiting.append(landed)
             self._bytes += len(landed.response.body)
             due = self._bytes >= self._max_bytes or self._is_due(LATE_SECONDS)
         if due:
@@ -181,7 +197,7 @@ class Lander:
     def flush_if_due(self) -> None:
         """Write the chunk if its oldest response has waited long enough."""
         with self._lock:
-            due = bool(self._rows) and self._is_due()
+            due = bool(self._waiting) and self._is_due()
         if due:
             self.flush()
 
@@ -201,20 +217,21 @@ class Lander:
             if self._given_up is not None and not final:
                 raise self._given_up
             with self._lock:
-                rows, size, since = self._rows, self._bytes, self._since
-                self._rows, self._bytes = [], 0
-            if not rows:
+                waiting, size, since = self._waiting, self._bytes, self._since
+                self._waiting, self._bytes = [], 0
+            if not waiting:
                 return
-            key = self._key(len(self.keys))
+            key = self._key(self._chunks)
             try:
-                self._write(key, _encode_chunk(rows))
+                self._write(key, _encode_chunk([landed.row() for landed in waiting]))
             except BaseException:
                 with self._lock:
-                    self._rows = rows + self._rows
+                    self._waiting = waiting + self._waiting
                     self._bytes += size
                     self._since = since
                 raise
-            self.keys.append(key)
+            self._chunks += 1
+            self.index += [landed.indexed(key, row) for row, landed in enumerate(waiting)]
 
     def _write(self, key: str, chunk: bytes) -> None:
         until = self._monotonic() + (0.0 if self._given_up else self._store.patience_seconds)

@@ -8,14 +8,19 @@ that wakes up late does no harm, even if the database of leases was lost in betw
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
 
-from vendor_assets.errors import ObjectConflictError, ObjectNotFoundError, PartitionHeldError, RecordError
+from vendor_assets.errors import ObjectConflictError, ObjectNotFoundError, PartitionHeldError
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.reading import json_object, understanding
+
+_CONFIRMED_SECONDS: Final = 5.0
+"""How long a look at the epoch is good enough for what a later holder replaces anyway; half a lease's time-to-live."""
 
 
 class Liveness(Protocol):
@@ -28,12 +33,37 @@ class Liveness(Protocol):
 
 @dataclass
 class Ownership:
-    """The right to commit to one partition, good as long as nobody took a later epoch."""
+    """The right to commit to one partition, good as long as nobody took a later epoch.
+
+    Attributes:
+        etag: Of the holder's object as it was when it was written or looked at last.
+        released: Whether it was let go.
+    """
 
     store: ObjectStore
     key: str
     holder: str
     epoch: int
+    etag: str
+    released: bool = False
+    monotonic: Callable[[], float] = time.monotonic
+    _confirmed_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """It was just taken."""
+        self._confirmed_at = self.monotonic()
+
+    def confirm_now_and_then(self) -> None:
+        """Make sure of it unless that was done in the last five seconds.
+
+        Enough for what does no harm when it comes late: answers, and a table, which is written on the condition that it
+        is the one that was seen. Whoever was stopped for so long that its lease lapsed looks again.
+
+        Raises:
+            PartitionHeldError: Somebody has taken over.
+        """
+        if self.monotonic() - self._confirmed_at > _CONFIRMED_SECONDS:
+            self.confirm()
 
     def confirm(self) -> None:
         """Make sure that nobody has taken over.
@@ -41,25 +71,44 @@ class Ownership:
         Raises:
             PartitionHeldError: Somebody has; nothing may be committed any more.
         """
+        asked_at = self.monotonic()
         try:
-            record, _ = _read(self.store, self.key)
+            record, etag = _read(self.store, self.key)
         except ObjectNotFoundError:
-            record = {"epoch": -1, "holder": "nobody"}
+            record, etag = {"epoch": -1, "holder": "nobody"}, ""
         if record["epoch"] != self.epoch or record["holder"] != self.holder:
             message = (
                 f"run {self.holder} was superseded by {record['holder']} (epoch {record['epoch']}, ours "
                 f"{self.epoch}) at {self.store.uri(self.key)}; nothing was committed, the other run goes on"
             )
             raise PartitionHeldError(message)
+        self.etag, self._confirmed_at = etag, asked_at
+
+    def release_to_finish(self) -> None:
+        """Let go just before the finish marker, in one write that proves that nobody has taken over until then.
+
+        Whoever takes the partition before the marker is there finds all answers landed and finishes it itself.
+
+        Raises:
+            PartitionHeldError: Somebody has taken over.
+        """
+        while not self.released:
+            try:
+                self._let_go()
+            except ObjectConflictError:
+                self.confirm()
 
     def release(self) -> None:
         """Let go, so that the next run need not watch a lease. Losing the race to do so is fine."""
-        try:
-            record, etag = _read(self.store, self.key)
-            if record["epoch"] == self.epoch and record["holder"] == self.holder:
-                self.store.put(self.key, _encode(record | {"released": True}), if_match=etag)
-        except (ObjectConflictError, ObjectNotFoundError, RecordError):
-            pass
+        if self.released:
+            return
+        with suppress(ObjectConflictError):
+            self._let_go()
+
+    def _let_go(self) -> None:
+        record = {"epoch": self.epoch, "holder": self.holder, "released": True}
+        self.etag = self.store.put(self.key, _encode(record), if_match=self.etag)
+        self.released = True
 
 
 def acquire(
@@ -69,11 +118,15 @@ def acquire(
     liveness: Liveness,
     *,
     stop: Callable[[], bool] | None = None,
+    untouched: bool = False,
 ) -> Ownership:
     """Take a partition with the next epoch.
 
     A free partition is taken at once. One that is held is taken when its holder's lease has lapsed, which
     takes up to one time-to-live of watching.
+
+    Args:
+        untouched: Nobody seems to have had it so far: it is taken without a look at its holder.
 
     Raises:
         PartitionHeldError: Its holder is alive; the message names it.
@@ -81,12 +134,11 @@ def acquire(
     """
     key = layout.holder_key(partition_prefix)
     while True:
-        etag: str | None
-        record: dict[str, Any]
-        try:
-            record, etag = _read(store, key)
-        except ObjectNotFoundError:
-            etag, record = None, {"epoch": 0, "holder": "", "released": True}
+        etag: str | None = None
+        record: dict[str, Any] = {"epoch": 0, "holder": "", "released": True}
+        if not untouched:
+            with suppress(ObjectNotFoundError):
+                record, etag = _read(store, key)
         if not record["released"] and record["holder"] != holder and liveness.watch(record["holder"], stop):
             message = (
                 f"run {record['holder']} is harvesting {store.uri(partition_prefix)} now; "
@@ -94,16 +146,13 @@ def acquire(
             )
             raise PartitionHeldError(message)
         epoch = record["epoch"] + 1
+        taken = _encode({"epoch": epoch, "holder": holder, "released": False})
         try:
-            store.put(
-                key,
-                _encode({"epoch": epoch, "holder": holder, "released": False}),
-                if_absent=etag is None,
-                if_match=etag,
-            )
+            etag = store.put(key, taken, if_absent=etag is None, if_match=etag)
         except ObjectConflictError:
+            untouched = False
             continue
-        return Ownership(store, key, holder, epoch)
+        return Ownership(store, key, holder, epoch, etag)
 
 
 def _read(store: ObjectStore, key: str) -> tuple[dict[str, Any], str]:

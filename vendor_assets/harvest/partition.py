@@ -47,6 +47,8 @@ class PartitionHarvest:
     Args:
         base: The outcome so far: which partition it is.
         roster: Reads the day's troops; :meth:`run` calls it only where the asset lies below them.
+        table_etag: Of its table as it was before it was taken; None where there was none.
+        untouched: Nobody has worked on it before: there is no harvest, table, dead letter or quarantine to look for.
     """
 
     def __init__(
@@ -57,6 +59,9 @@ class PartitionHarvest:
         ownership: Ownership,
         options: HarvestOptions,
         roster: Callable[[], Roster],
+        *,
+        table_etag: str | None,
+        untouched: bool,
     ) -> None:
         self.context = context
         self.store = context.store
@@ -68,9 +73,13 @@ class PartitionHarvest:
         self.ownership = ownership
         self.options = options
         self.newest_id = ""
+        self.harvests: dict[str, HarvestFolder] = {}
         self.upstream = Upstream(self.store, self.day, self.troop_key, context.filters, roster)
         self.planner = Planner(context, base.asset, window, self.upstream)
-        self.publisher = Publisher(context, base, window, ownership, options, self.upstream)
+        self.untouched = untouched
+        self.publisher = Publisher(
+            context, base, window, ownership, options, self.upstream, untouched, table_etag
+        )
 
     def run(self) -> Outcome:
         """Choose the mode by what is in the store and who asks, and do it.
@@ -78,7 +87,8 @@ class PartitionHarvest:
         Raises:
             VendorAssetsError: The harvest did not come to its end; what has landed stays, the next run resumes.
         """
-        harvests = list_harvests(self.store, self.asset, self.day, self.troop_key)
+        harvests = [] if self.untouched else list_harvests(self.store, self.asset, self.day, self.troop_key)
+        self.harvests = {harvest.folder: harvest for harvest in harvests}
         self.newest_id = harvests[-1].harvest_id if harvests else ""
         current = newest_finished(harvests)
         newer = harvests[harvests.index(current) + 1 :] if current else harvests
@@ -98,7 +108,7 @@ class PartitionHarvest:
         if self.upstream.troop_is_left_out():
             return self._leave_out(current, finish)
         if unfinished:
-            return self._resume(unfinished[-1].folder)
+            return self._resume(unfinished[-1])
         if current is None or finish is None:
             return self._fetch_new("first", self.planner.plan())
         if current.removed and self.publisher.table_etag is None:
@@ -106,7 +116,7 @@ class PartitionHarvest:
             return self._fetch_new("replace", self.planner.plan())
         if finish.root_run == self.options.root_run_id:
             return self._report("report", current, finish, tabulate_again=self.publisher.table_etag is None)
-        dead = self.context.dead_letters.load(self.asset, self.day, self.troop_key)
+        dead = self._dead_letters()
         if any(letter.retryable or self.options.permanent_too for letter in dead.letters):
             return self._redrive(current, finish, dead)
         if self.options.finished == "replace":
@@ -119,8 +129,11 @@ class PartitionHarvest:
         # The newest is current, also where the clock of another machine is ahead of ours.
         harvest_id = layout.new_ulid(self.context.now(), after=self.newest_id)
         folder = layout.harvest_folder(self.asset, self.day, self.troop_key, harvest_id)
+        self.ownership.confirm_now_and_then()
         self.store.put(layout.plan_key(folder), plan.packed, if_absent=True)
-        return self._fetch(mode, folder, plan)
+        harvest = HarvestFolder(folder, has_plan=True, chunks=(), finish_etag=None)
+        self.harvests[folder] = harvest
+        return self._fetch(mode, harvest, plan)
 
     def _leave_out(self, current: HarvestFolder | None, finish: Finish | None) -> Outcome:
         """A troop that a filter leaves out: no call; what was harvested before stays as it is."""
@@ -130,18 +143,18 @@ class PartitionHarvest:
         note = f"{self.upstream.left_out_text()}; its table stays as it was"
         return replace(kept, message=kept.message or note, details=kept.details | {"note": note})
 
-    def _resume(self, folder: str) -> Outcome:
-        plan = load_plan(self.store, folder)
+    def _resume(self, unfinished: HarvestFolder) -> Outcome:
+        plan = load_plan(self.store, unfinished.folder)
         if plan.filters == self.context.filters.texts:
             try:
-                return self._fetch("resume", folder, plan)
+                return self._fetch("resume", unfinished, plan)
             except HarvestError:
                 if not self.publisher.roster_refused or self.base.counts.calls:
                     raise
             # The list that was refused is an old one: it is read again, the key may see more by now.
             return self._fetch_new("first", self.planner.plan())
         # Frozen under other filters: planned anew, and what has landed under them counts.
-        return self._fetch_new("resume", self._plan_with((*plan.bases, folder)))
+        return self._fetch_new("resume", self._plan_with((*plan.bases, unfinished.folder)))
 
     def _reconcile(self, current: HarvestFolder, finish: Finish) -> Outcome:
         old = load_plan(self.store, current.folder)
@@ -162,7 +175,7 @@ class PartitionHarvest:
             for letter in dead.letters
             if not letter.retryable and not self.options.permanent_too
         )
-        return self._fetch("redrive", current.folder, plan, before=finish, left=left)
+        return self._fetch("redrive", current, plan, before=finish, left=left)
 
     def _report(self, mode: Mode, current: HarvestFolder, finish: Finish, *, tabulate_again: bool) -> Outcome:
         plan = load_plan(self.store, current.folder)
@@ -173,7 +186,7 @@ class PartitionHarvest:
             told = replace(told, details=details)
         if tabulate_again:
             index = self._index((*plan.bases, current.folder))
-            return self._publish(told, current.folder, plan, index, Counts(), before=finish)
+            return self._publish(told, current, plan, index, Counts(), self._dead_letters(), before=finish)
         return self.publisher.with_table(
             replace(told, state=finish.ended_as, message=finish.message, reason=finish.reason)
         )
@@ -181,18 +194,19 @@ class PartitionHarvest:
     def _fetch(
         self,
         mode: Mode,
-        folder: str,
+        harvest: HarvestFolder,
         plan: Plan,
         *,
         before: Finish | None = None,
         left: frozenset[str] = frozenset(),
     ) -> Outcome:
         """Fetch what of a plan has not landed, except the requests that are ``left`` alone, then publish."""
+        folder = harvest.folder
         index = self._index((*plan.bases, folder))
         counting = list(self._counting(index, counted_at=frozenset()))
         answered = answered_requests(counting)
         coverage = Coverage(self.store, index, answered)
-        letters = self.context.dead_letters.load(self.asset, self.day, self.troop_key)
+        letters = self._dead_letters()
         settled = self._leaves_of(plan.bases) | letters.discarded_leaves
         upstream = {} if mode in ("replace", "redrive") else self._answers_upstream(index)
 
@@ -219,7 +233,7 @@ class PartitionHarvest:
             max_seconds=self.context.flush_seconds,
             wait=self.context.stop.wait,
             # One that was stopped for a while and superseded notices here, before it pays for much.
-            confirm=self.ownership.confirm,
+            confirm=self.ownership.confirm_now_and_then,
         )
         if upstream:
             self._land_again(lander, plan.troop_id, upstream, todo(answered_upstream=True))
@@ -228,7 +242,7 @@ class PartitionHarvest:
         self.context.fetcher.run(work)
         if work.failure is not None:
             raise work.failure
-        index += read_index(self.store, lander.keys)
+        index += lander.index
         outcome = replace(
             self.base,
             mode=mode,
@@ -237,10 +251,11 @@ class PartitionHarvest:
             requests_made=count + work.parts,
             requests_reused=max(0, plan.request_count - count),
         )
-        self._save_dead(letters, asked, work.dead)
-        return self._publish(
-            outcome, folder, plan, index, work.counts, before=before, fresh=frozenset(lander.keys)
-        )
+        if work.dead or letters.letters:
+            self._save_dead(letters, asked, work.dead)
+            letters = self.context.dead_letters.load(self.asset, self.day, self.troop_key)
+        fresh = frozenset(entry.chunk for entry in lander.index)
+        return self._publish(outcome, harvest, plan, index, work.counts, letters, before=before, fresh=fresh)
 
     def _answers_upstream(self, index: Sequence[LandedIndex]) -> dict[bytes, LandedIndex]:
         """Answers of the list of warriors that are those of the data groups too, by the id of their request.
@@ -249,11 +264,15 @@ class PartitionHarvest:
         """
         if self.asset != "data_groups" or not self.context.vendor.one_list:
             return {}
-        newest = newest_finished(list_harvests(self.store, "warriors", self.day, self.troop_key))
+        harvests = list_harvests(self.store, "warriors", self.day, self.troop_key)
+        newest = newest_finished(harvests)
         if newest is None or newest.removed:
             return {}
+        of_list = {*load_plan(self.store, newest.folder).bases, newest.folder}
         own = {entry.request: entry.fetched_at for entry in newest_answers(index)}
-        lists = self._index((*load_plan(self.store, newest.folder).bases, newest.folder))
+        lists = read_index(
+            self.store, (key for harvest in harvests if harvest.folder in of_list for key in harvest.chunks)
+        )
         return {
             entry.request: entry
             for entry in newest_answers(lists)
@@ -277,8 +296,6 @@ class PartitionHarvest:
 
     def _save_dead(self, before: DeadPartition, asked: set[str], failed: Sequence[DeadLetter]) -> None:
         """Keep what failed now, and what had failed and was not asked again."""
-        if not failed and not before.letters:
-            return
 
         def after(current: DeadPartition) -> DeadPartition:
             known = {letter.request: letter for letter in current.letters}
@@ -294,13 +311,13 @@ class PartitionHarvest:
         return self.planner.plan(bases, self._leaves_of(bases))
 
     def _index(self, folders: Sequence[str]) -> list[LandedIndex]:
-        keys = [
-            info.key
-            for folder in folders
-            for info in self.store.list(folder)
-            if info.key.removeprefix(folder).startswith("chunk-")
-        ]
-        return read_index(self.store, keys)
+        there = [self.harvests[folder] for folder in folders if folder in self.harvests]
+        return read_index(self.store, (key for harvest in there for key in harvest.chunks))
+
+    def _dead_letters(self) -> DeadPartition:
+        if self.untouched:
+            return DeadPartition(self.asset, self.day, self.troop_key, ())
+        return self.context.dead_letters.load(self.asset, self.day, self.troop_key)
 
     def _counting(self, index: Sequence[LandedIndex], counted_at: frozenset[str]) -> Iterator[LandedIndex]:
         """The newest answers, oldest first, without those that do not count.
@@ -326,7 +343,7 @@ class PartitionHarvest:
         index = self._index(bases)
         coverage = self._coverage(index)
         # Answers are removed only where all had landed.
-        removed = {base for base in bases if self.store.head(layout.removed_key(base))}
+        removed = {base for base in bases if base in self.harvests and self.harvests[base].removed}
         return {
             state.leaf.key
             for base in bases
@@ -339,20 +356,20 @@ class PartitionHarvest:
     def _publish(
         self,
         outcome: Outcome,
-        folder: str,
+        harvest: HarvestFolder,
         plan: Plan,
         index: Sequence[LandedIndex],
         counts: Counts,
+        letters: DeadPartition,
         *,
         before: Finish | None = None,
         fresh: frozenset[str] = frozenset(),
     ) -> Outcome:
         counted = fresh | {entry.chunk for entry in index} if before is not None and not fresh else fresh
-        letters = self.context.dead_letters.load(self.asset, self.day, self.troop_key)
         coverage = self._coverage(index, counted)
         tally = self._tally(plan, coverage, letters)
         answers = newest_answers(index)
-        return self.publisher.publish(outcome, folder, plan, answers, tally, letters, counts, before)
+        return self.publisher.publish(outcome, harvest, plan, answers, tally, letters, counts, before)
 
     def _tally(self, plan: Plan, coverage: Coverage, letters: DeadPartition) -> LeafCounts:
         """Count the leaves of a plan, and those of its bases that had landed there, by what became of them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from itertools import groupby
 from typing import Any, Final
@@ -22,7 +22,7 @@ from vendor_assets.errors import (
 from vendor_assets.harvest.context import HarvestContext
 from vendor_assets.harvest.dead_letters import DeadPartition
 from vendor_assets.harvest.fetching import Counts
-from vendor_assets.harvest.harvests import FAILURE, Finish
+from vendor_assets.harvest.harvests import FAILURE, Finish, HarvestFolder
 from vendor_assets.harvest.landing import LandedIndex
 from vendor_assets.harvest.outcome import HarvestOptions, Outcome
 from vendor_assets.harvest.ownership import Ownership
@@ -68,6 +68,7 @@ class Publisher:
 
     Attributes:
         base: The outcome so far: which partition it is.
+        untouched: Nobody has worked on it before: there is neither a table nor a quarantine.
         table_etag: Of the table that is published; None where there is none.
         roster_refused: Whether :meth:`publish` refused an empty roster.
     """
@@ -78,20 +79,19 @@ class Publisher:
     ownership: Ownership
     options: HarvestOptions
     upstream: Upstream
-    table_etag: str | None = field(init=False)
+    untouched: bool
+    table_etag: str | None
     roster_refused: bool = False
 
     def __post_init__(self) -> None:
-        """Look for the table that is published."""
+        """Name what is used often."""
         self._store = self.context.store
         self._asset, self._day, self._troop_key = self.base.asset, self.base.day, self.base.troop_key
-        head = self._store.head(self.base.table_key)
-        self.table_etag = head.etag if head else None
 
     def publish(
         self,
         outcome: Outcome,
-        folder: str,
+        harvest: HarvestFolder,
         plan: Plan,
         answers: Sequence[LandedIndex],
         tally: LeafCounts,
@@ -104,10 +104,11 @@ class Publisher:
             if self._asset == "troops" and not found.rows and not found.quarantine.count:
                 self._refuse_an_empty_roster()
             dead, rows = tally.dead, found.rows
-            self.ownership.confirm()
-            found.quarantine.publish(
-                self._store, layout.quarantine_key(self._asset, self._day, self._troop_key)
-            )
+            self.ownership.confirm_now_and_then()
+            if found.quarantine.count or not self.untouched:
+                found.quarantine.publish(
+                    self._store, layout.quarantine_key(self._asset, self._day, self._troop_key)
+                )
             nothing_fits = bool(found.quarantine.count) and not rows
             partial = bool(dead) or plan.upstream_partial or nothing_fits
             sample = found.sample()
@@ -130,9 +131,10 @@ class Publisher:
             )
             nothing = bool(dead) and not tally.landed
             keeps_old = partial and self.table_etag is not None and self._old_table_is_complete()
+            table_bytes: int | None = None
             if not nothing and not keeps_old:
                 outcome = replace(outcome, details=outcome.details | self._changes(found))
-                self._write(outcome, found, folder)
+                table_bytes = self._write(outcome, found, harvest.folder)
             finish = Finish(
                 state=outcome.state,
                 planned=outcome.planned,
@@ -152,10 +154,12 @@ class Publisher:
                 answers=len(answers),
                 later_pages=sum(1 for entry in answers if entry.page > 1),
             )
-            self._mark_finished(folder, finish)
+            self._mark_finished(harvest, finish)
             outcome = replace(outcome, message=finish.message, reason=finish.reason)
             if nothing:
                 outcome = replace(outcome, state="failed", rows=0, sample=())
+            if table_bytes is not None:
+                return replace(outcome, table_bytes=table_bytes)
             return self.with_table(outcome)
 
     def _refuse_an_empty_roster(self) -> None:
@@ -219,7 +223,7 @@ class Publisher:
                 answers=sorted([*answers, *sightings], key=lambda entry: entry.fetched_at),
                 troop_id=plan.troop_id,
                 window=self.window,
-                previous=self.base.table_key,
+                previous=self.base.table_key if self.table_etag else None,
                 troop_keys=TroopKeys(self.context.store).assign,
                 stopping=self.context.stop.is_set,
             )
@@ -303,7 +307,8 @@ class Publisher:
             return {}
         return dict(zip(CHANGES, (changes.added, changes.altered, changes.removed), strict=True))
 
-    def _write(self, outcome: Outcome, found: Tabulated, folder: str) -> None:
+    def _write(self, outcome: Outcome, found: Tabulated, folder: str) -> int:
+        """Write the table in place of the one that was seen, and return its size in bytes."""
         metadata = {
             "state": outcome.state,
             "harvest": folder,
@@ -313,7 +318,7 @@ class Publisher:
         }
         spec = TABLES[self._asset]
         while True:
-            self.ownership.confirm()
+            self.ownership.confirm_now_and_then()
             try:
                 with TableWriter(
                     self._store,
@@ -327,26 +332,32 @@ class Publisher:
                     for batch in found.batches():
                         writer.write(batch)
             except ObjectConflictError:
-                # Whoever wrote had an older epoch (ours is confirmed above): look again and replace it.
+                # Whoever wrote has an older epoch, if ours still counts: look again and replace it.
                 head = self._store.head(self.base.table_key)
                 self.table_etag = head.etag if head else None
+                self.ownership.confirm()
             else:
                 self.table_etag = writer.etag
-                return
+                return writer.bytes
 
-    def _mark_finished(self, folder: str, finish: Finish) -> None:
-        key = layout.finish_key(folder)
+    def _mark_finished(self, harvest: HarvestFolder, finish: Finish) -> None:
+        """Write the finish marker in place of the one that was seen while nobody else could write one.
+
+        The epoch is proved last: whoever takes over later writes another version, and this one fails. Where there is no
+        marker yet, that proof is the release: whoever comes in between resumes what has landed.
+        """
+        key, etag = layout.finish_key(harvest.folder), harvest.finish_etag
+        prove = self.ownership.confirm if etag else self.ownership.release_to_finish
         while True:
-            # Looked at before the epoch is confirmed: whoever takes over later writes another version.
-            head = self._store.head(key)
-            self.ownership.confirm()
+            prove()
             try:
-                self._store.put(
-                    key, finish.to_json(), if_absent=head is None, if_match=head.etag if head else None
-                )
+                self._store.put(key, finish.to_json(), if_absent=etag is None, if_match=etag)
             except ObjectConflictError:
-                continue
-            return
+                head = self._store.head(key)
+                etag = head.etag if head else None
+                prove = self.ownership.confirm
+            else:
+                return
 
     def _old_table_is_complete(self) -> bool:
         try:

@@ -269,7 +269,7 @@ def tabulate_roster(
     answers: Sequence[LandedIndex],
     troop_id: str,
     window: Window,
-    previous: str,
+    previous: str | None,
     troop_keys: Callable[[Mapping[str, str | None]], Mapping[str, str]],
     stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Tabulated]:
@@ -279,7 +279,7 @@ def tabulate_roster(
     first and last observed. What an older table of the same partition had stays.
 
     Args:
-        previous: Object key of the partition's present table; it need not exist.
+        previous: Object key of the partition's present table; it need not exist, None says that it does not.
         troop_keys: The partition keys of troops, by id, from their names by id.
         stopping: Whether the run is to stop (StoppedError); asked before each answer.
     """
@@ -287,9 +287,8 @@ def tabulate_roster(
     id_column = spec.key[0]
     seen: dict[str, dict[str, Any]] = {}
     try:
-        seen = {
-            row[id_column]: row for row in read_table(store, previous, columns=spec.schema.names).to_pylist()
-        }
+        held = read_table(store, previous, columns=spec.schema.names).to_pylist() if previous else []
+        seen = {row[id_column]: row for row in held}
     except ObjectNotFoundError:
         pass
     except StorageUnavailableError:

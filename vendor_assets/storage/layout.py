@@ -206,6 +206,17 @@ def parse_dead_letters_key(key: str) -> tuple[str, date, str | None] | None:
     return match["asset"], day, match["troop"]
 
 
+def troops_prefixes(asset: str, day: date) -> tuple[str, ...]:
+    """The prefixes below which everything of an asset's day lies, with a folder for each troop."""
+    return (
+        harvest_prefix(asset, day),
+        table_prefix(asset, day),
+        dead_letters_prefix(asset, day),
+        failures_prefix(asset, day),
+        f"quarantine/{asset}/{_partition(day, None)}",
+    )
+
+
 def quarantine_key(asset: str, day: date, troop: str | None = None) -> str:
     """Key of a partition's quarantined rows."""
     return f"quarantine/{asset}/{_partition(day, troop)}quarantine.jsonl"

@@ -16,6 +16,7 @@ import threading
 import time
 import urllib.request
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
@@ -28,6 +29,7 @@ ACCESS_KEY = "test-access-key"
 SECRET_KEY = "test-secret-key"
 _START_SECONDS = 60.0
 _PORTS = (
+    "metricsPort",
     "master.port",
     "master.port.grpc",
     "volume.port",
@@ -134,6 +136,17 @@ class RunningS3:
         name = f"bucket-{uuid.uuid4().hex[:12]}"
         self.client().create_bucket(Bucket=name)
         return name
+
+    def requests(self) -> Counter[str]:
+        """Requests that it has answered so far, by operation, as it counts them itself."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._ports[0]}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        counts: Counter[str] = Counter()
+        for line in lines:
+            if line.startswith("SeaweedFS_s3_request_total{"):
+                labels, _, number = line.rpartition(" ")
+                counts[labels.partition('type="')[2].partition('"')[0]] += round(float(number))
+        return counts
 
     def _serves(self) -> bool:
         try:

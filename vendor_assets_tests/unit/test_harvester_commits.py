@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPart
 from vendor_assets.harvest.harvests import list_harvests
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
-from vendor_assets.storage.objects import ObjectInfo
+from vendor_assets.storage.objects import ObjectWriter
 from vendor_assets.storage.parquet import read_metadata, read_table
 from vendor_assets.vendors.base import Request
 from vendor_assets_tests.support.toy import ToyClient, noon
@@ -103,17 +104,22 @@ def test_dead_letters_are_changed_only_as_they_were_read(tmp_path: Path) -> None
 
 
 class Overtaken(FolderStore):
-    """A store in which another run takes a partition over just before its finish marker is written."""
+    """A store in which another run takes a partition over as soon as its table is written."""
 
     holder = layout.holder_key(layout.harvest_prefix("performance_data", DAY, "1"))
     armed = False
 
-    def head(self, key: str) -> ObjectInfo | None:
-        if self.armed and key.endswith("/finish"):
+    def writer(self, key: str, **conditions: Any) -> AbstractContextManager[ObjectWriter]:
+        return self._overtaken(key, super().writer(key, **conditions))
+
+    @contextmanager
+    def _overtaken(self, key: str, writer: AbstractContextManager[ObjectWriter]) -> Iterator[ObjectWriter]:
+        with writer as sink:
+            yield sink
+        if self.armed and key == DATA:
             self.armed = False
             epoch = json.loads(self.get(self.holder))["epoch"] + 1
             self.put(self.holder, json.dumps({"epoch": epoch, "holder": "other", "released": False}).encode())
-        return super().head(key)
 
 
 def test_no_finish_marker_without_the_epoch(tmp_path: Path) -> None:
@@ -173,7 +179,7 @@ def test_the_smallest_harvest_goes_first(bench: Bench) -> None:
     asked: list[str] = []
 
     def before(request: Request) -> None:
-        while not asked and harvester.progress.open_partitions < 3:
+        while not asked and len(harvester._fetcher._open) < 3:
             threading.Event().wait(0.001)
         asked.append(request.path.removeprefix("/data/"))
 

@@ -1,0 +1,140 @@
+"""What very many small troops cost.
+
+    python -m benchmarks.scale [troops]
+
+``troops``: ``vendor-assets harvest`` of a day on a real S3 server (SeaweedFS), against the embedded vendor over HTTP,
+without a limit. From three such runs, of few and of many troops and of few and of many calls, follows what one
+partition (a troop's day of one asset) costs and what a call does: CPU time is that of the whole process, Dagster's
+events and a budget on SQLite included, and requests are those that the S3 server counted. Wanted: at most ten requests
+and 100 ms of CPU a partition on top of its calls.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vendor_assets_tests.support.s3 import RunningS3, running_s3, without_aws_environment
+from vendor_assets_tests.support.simulator import KEY, simulator
+
+RESULTS = Path(__file__).parent / "results"
+TROOPS = ((50, 200), (200, 800), (50, 800))
+"""Troops and warriors of the three runs."""
+
+Row = tuple[str, str, str]
+
+
+def troops() -> Iterable[Row]:
+    """What a troop's partition costs the store and the processor."""
+    runs = []
+    with without_aws_environment(), running_s3() as s3:
+        for count, warriors in TROOPS:
+            runs.append(_harvest(s3, count, warriors))
+            print(json.dumps(runs[-1]), file=sys.stderr, flush=True)
+    costs = np.array([[1, run["partitions"], run["calls"]] for run in runs], dtype=float)
+    for what, unit, wanted in (("cpu_ms", "ms of CPU", 100), ("requests", "requests to S3", 10)):
+        _, partition, call = np.linalg.solve(costs, [run[what] for run in runs])
+        yield f"a partition, {unit}, on top of its calls", f"{partition:.1f}", f"{wanted}"
+        yield f"a call, {unit}", f"{call:.2f}", ""
+    for run in runs:
+        of_run = f"{run['partitions'] // 3} troops, {run['calls']} calls"
+        yield f"a run of {of_run}: seconds", f"{run['seconds']:.0f}", ""
+        yield (
+            f"requests to S3 a partition, its calls included: {of_run}",
+            f"{run['requests'] / run['partitions']:.1f}",
+            "",
+        )
+
+
+def _harvest(s3: RunningS3, count: int, warriors: int) -> dict[str, Any]:
+    day = datetime.now(UTC).date() - timedelta(days=1)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        simulator(
+            world="small", troops=count, warriors=warriors, data_groups=2, churn=False, limit="none"
+        ) as vendor,
+    ):
+        settings = {
+            "VENDOR_URL": vendor.url,
+            "VENDOR_API_KEY": KEY,
+            "VENDOR_RATE": "5000/s",
+            "VENDOR_SHARE": "1",
+            "VENDOR_ASSETS_STORE": f"s3://{s3.make_bucket()}/lake",
+            "VENDOR_ASSETS_DB": "sqlite:///budget.db",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            **s3.environment,
+        }
+        before = s3.requests()
+        took = command(folder, settings, "harvest", "--day", day.isoformat(), "--no-report", "--json")
+        return {
+            "partitions": 3 * count,
+            "calls": vendor.calls(),
+            "requests": (s3.requests() - before).total(),
+            "cpu_ms": 1000 * took["cpu_seconds"],
+            **took,
+        }
+
+
+def command(folder: str, settings: dict[str, str], *arguments: str) -> dict[str, Any]:
+    """Run ``vendor-assets`` in a process of its own and ask the kernel what it took."""
+    started = time.monotonic()
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1]), **settings}
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vendor_assets", *arguments],
+            cwd=folder,
+            env=environment,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            sys.exit(said.read().decode())
+    return {
+        "seconds": time.monotonic() - started,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "mb": usage.ru_maxrss * 1024 / 1e6,
+    }
+
+
+PARTS: dict[str, Callable[[], Iterable[Row]]] = {"troops": troops}
+
+
+def main(parts: list[str]) -> int:
+    """Measure, print, and keep the figures of each part."""
+    RESULTS.mkdir(exist_ok=True)
+    for part in parts:
+        about = (
+            f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, "
+            f"Python {platform.python_version()}; `python -m benchmarks.scale {part}`"
+        )
+        lines = [
+            f"# Scale: {part}",
+            "",
+            about,
+            "",
+            "| figure | measured | wanted at most |",
+            "|---|---:|---:|",
+        ]
+        lines += [f"| {what} | {measured} | {wanted} |" for what, measured, wanted in PARTS[part]()]
+        lines.append("")
+        print("\n".join(lines))
+        (RESULTS / f"scale_{part}.md").write_text("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or list(PARTS)))
