@@ -218,8 +218,10 @@ class PartitionHarvest:
                     yield planned
 
         known = {letter.request for letter in letters.letters}
-        # Others stand for one that was split, also where a kill came before its dead letter was replaced by theirs.
-        asked = {request for request in known if coverage.is_split(request)}
+        # One was answered, or others stand for it since it was split: a kill came before its dead letter went.
+        asked = {
+            request for request in known if coverage.is_split(request) or request_id(request) in answered
+        }
         count = leaves = 0
         for planned in todo():
             count += 1
