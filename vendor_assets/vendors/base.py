@@ -14,9 +14,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from heapq import nsmallest
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, TypeGuard, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
 import msgspec
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 REJECTED_KEPT: Final = 100
 """Records of one answer that are kept when they do not fit; the others are counted."""
+
+_SHORT: Final = 200
+"""Characters of a parameter whose quoted form is remembered."""
 
 RECORD_CHARACTERS: Final = 2000
 """The part of such a record that is kept."""
@@ -100,7 +104,7 @@ class Request:
     @property
     def target(self) -> str:
         """Path and query as they are sent."""
-        query = urlencode(self.params)
+        query = _query(self.params)
         return f"{self.path}?{query}" if query else self.path
 
     @property
@@ -109,7 +113,7 @@ class Request:
 
         A body and headers are in it as a digest.
         """
-        query = urlencode(sorted(self.params))
+        query = _query(sorted(self.params))
         key = f"{self.path}?{query}" if query else self.path
         if not self.has_more:
             return key
@@ -120,6 +124,21 @@ class Request:
     def has_more(self) -> bool:
         """Whether it is more than a GET of path and parameters."""
         return bool(self.method != "GET" or self.body or self.headers)
+
+
+@lru_cache(maxsize=1024)
+def _quoted(text: str) -> str:
+    return quote_plus(text)
+
+
+def _query(params: Iterable[tuple[str, str]]) -> str:
+    """What :func:`~urllib.parse.urlencode` makes of parameters, most of which come again with each request."""
+    return "&".join(
+        [
+            "=".join([_quoted(text) if len(text) <= _SHORT else quote_plus(text) for text in pair])
+            for pair in params
+        ]
+    )
 
 
 @dataclass(frozen=True)
