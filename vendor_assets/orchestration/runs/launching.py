@@ -1,6 +1,7 @@
 """Launching runs without the UI, in this process, with the same definitions and storage."""
 
 import fcntl
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -120,6 +121,8 @@ class Launcher:
         self._partitions = Partitions.of(account)
         self.summary = Summary()
         self._planned: list[int | None] = []
+        # What is loaded by now lasts as long as the process: the collector need not look at it again and again.
+        gc.freeze()
 
     def fail_lapsed_runs(self) -> None:
         """Mark runs of killed commands as failed: they are started, and their lease has lapsed."""
