@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sqlglot
 from sqlglot import exp
@@ -80,7 +81,11 @@ def rows_in(frame: pd.DataFrame) -> list[tuple[date, str, float]]:
     return sorted(frame[["day", "troop", "value"]].itertuples(index=False, name=None))
 
 
-@pytest.mark.parametrize("code", [code for code in SNIPPETS if "pyspark" not in code])
+APART: Final = ("polars", "pyspark")
+"""Run in processes of their own: Polars' threads have crashed pytest's minutes later."""
+
+
+@pytest.mark.parametrize("code", [code for code in SNIPPETS if not any(name in code for name in APART)])
 def test_every_example_reads_the_same_rows(
     folder: Path, code: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
@@ -115,6 +120,24 @@ def test_a_projects_store_on_s3_is_read_with_its_credentials(
         with pytest.raises(VendorAssetsError, match=said) as error:
             vendor_assets.read("performance_data", store=place)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("code", [code for code in SNIPPETS if "polars" in code])
+def test_polars_examples_read_the_same_rows(
+    folder: Path, code: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """As it stands, from the folder and from S3."""
+    if LAKE in code:
+        for name, text in request.getfixturevalue("lake").items():
+            monkeypatch.setenv(name, text)
+    code += "\nframe.write_parquet('polars.parquet')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    frame = pq.read_table(folder / "polars.parquet").to_pandas()
+    assert set(frame.columns) == COLUMNS
+    assert rows_in(frame) == ROWS
 
 
 def test_sparks_example_reads_the_same_rows(folder: Path) -> None:
