@@ -9,9 +9,11 @@ from vendor_assets.budget.leases import Leases, LeaseState
 from vendor_assets.budget.limits import Limit, amount_text, rate_for, seconds_for, unit_of
 from vendor_assets.budget.samples import Backlog, Sample, pace_at, totals
 from vendor_assets.budget.state import BudgetState
+from vendor_assets.budget.teams import OTHERS, Team
 from vendor_assets.budget.why import SAMPLES_SINCE, Explanation, RunWork, Snapshot, Work, explain
 
 __all__ = [
+    "OTHERS",
     "SAMPLES_SINCE",
     "Backlog",
     "Budget",
@@ -25,6 +27,7 @@ __all__ = [
     "Sample",
     "Slot",
     "Snapshot",
+    "Team",
     "Work",
     "amount_text",
     "check_database",

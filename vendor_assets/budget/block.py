@@ -78,8 +78,12 @@ class Block:
         if self._slots:
             self._slots = deque(reserved for reserved in self._slots if valid(reserved.grant))
 
-    def next_size(self, callers: int, interval_seconds: float, processes: int, now: float) -> int:
-        """How many slots to reserve beside those for callers that wait."""
+    def next_size(self, callers: int, interval_seconds: float, part: float, now: float) -> int:
+        """How many slots to reserve beside those for callers that wait.
+
+        Args:
+            part: Of the pace, what is this process's, above 0 to 1.
+        """
         passed = now - self._counted_at
         if passed > _MEASURED_SECONDS:
             rate = self._served / passed
@@ -101,6 +105,6 @@ class Block:
         elif self._slack_seconds > BLOCK_SECONDS:
             self._largest -= -(-self._largest // 8)
         self._missed = 0
-        fair = BLOCK_SECONDS / interval_seconds / processes
+        fair = BLOCK_SECONDS / interval_seconds * part
         self._size = max(0, min(self._largest, int(fair) - callers))
         return self._size

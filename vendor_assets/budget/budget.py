@@ -32,6 +32,7 @@ from vendor_assets.budget.pace import Pace
 from vendor_assets.budget.quotas import Statement
 from vendor_assets.budget.reservations import Ask, Correction, Counts, count_of
 from vendor_assets.budget.state import Announcer, BudgetState, ceiling_reason
+from vendor_assets.budget.teams import OTHERS, Team
 from vendor_assets.budget.terms import Terms
 from vendor_assets.budget.why import Snapshot
 from vendor_assets.errors import BudgetUnavailableError
@@ -60,6 +61,7 @@ class Slot:
     _deadline_seconds: float | None
     _stopped: Callable[[], bool] | None
     _counts: Counts = ()
+    _team: Team = OTHERS
     _observed: bool = False
     waited_seconds: float = 0.0
 
@@ -67,7 +69,7 @@ class Slot:
         budget = self._budget
         ask = Ask(self._endpoint, self._work_class == BACKFILL, counts=self._counts)
         self._grant, self.waited_seconds = budget._dispatch.acquire(
-            ask, self._deadline_seconds, self._stopped
+            ask, self._deadline_seconds, self._stopped, self._team
         )
         self._entered_at = budget._clock.monotonic()
         return self
@@ -239,6 +241,7 @@ class Budget:
         deadline_seconds: float | None = None,
         stopped: Callable[[], bool] | None = None,
         counts: Mapping[str, float] | None = None,
+        team: Team = OTHERS,
     ) -> Slot:
         """A slot for one call: ``with budget.slot(endpoint="hosts") as slot: ...``.
 
@@ -252,6 +255,7 @@ class Budget:
                 :meth:`wake`.
             counts: What the call counts against limits of other units than requests: unit to number,
                 whole or not. One that is not named counts 1, and 0 is nothing.
+            team: Who shares the pace by weight with other teams that want slots at the same time.
 
         Raises:
             StoppedError: On entry: ``stopped``; a slot that was reserved is lost.
@@ -259,7 +263,7 @@ class Budget:
             BudgetUnavailableError: On entry: the database cannot be reached.
         """
         counted = tuple(sorted((unit_of(unit), number) for unit, number in (counts or {}).items()))
-        return Slot(self, endpoint, work_class, deadline_seconds, stopped, counted)
+        return Slot(self, endpoint, work_class, deadline_seconds, stopped, counted, team)
 
     def wake(self) -> None:
         """Let every caller of this process that waits see whether it still wants its slot."""

@@ -8,7 +8,7 @@ import math
 import threading
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
@@ -17,10 +17,11 @@ from vendor_assets.budget.block import BLOCK_SECONDS, Block, Reserved
 from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database, Snapshot
 from vendor_assets.budget.document import PaceDocument
-from vendor_assets.budget.in_flight import InFlight, InFlightShares, Member
+from vendor_assets.budget.in_flight import InFlight, InFlightShares, Member, Teams
 from vendor_assets.budget.limits import PARTS
 from vendor_assets.budget.pace import BACKFILL_FRESH_SECONDS, FRESH_SECONDS, GUARD_SECONDS, Pace
 from vendor_assets.budget.reservations import Ask, Correction, Grant, Later, TooLate
+from vendor_assets.budget.teams import OTHERS, Parts, Team, Turns, Waiting, slots_ahead, unequal
 from vendor_assets.budget.terms import LATEST_SECONDS, Terms
 from vendor_assets.days import duration_text
 from vendor_assets.errors import BudgetDeadlineError, BudgetError, BudgetUnavailableError, StoppedError
@@ -52,6 +53,8 @@ _STOPPED_SECONDS: Final = 0.5
 _JITTER_SECONDS: Final = 0.001
 """A call that is no later than this counts as punctual for the next one; each would push its successor otherwise."""
 _LARGEST_LAG_SECONDS: Final = 0.1
+_AVERAGED_SECONDS: Final = 10.0
+"""What a team sent is averaged over about this time."""
 
 
 @dataclass(eq=False)
@@ -63,6 +66,7 @@ class _Waiter:
     condition: threading.Condition
     deadline_seconds: float | None
     stopped: Callable[[], bool] | None = None
+    team: Team = OTHERS
     grant: Grant | None = None
     local_at: float = 0.0
     not_before: float = 0.0
@@ -111,6 +115,9 @@ class Dispatch:
         self._renewal = threading.Lock()
         self._block = Block()
         self._heartbeat = _Heartbeat()
+        self._turns = Turns()
+        self._teams = _Sent(clock)
+        self._portions: dict[str, float] = {}
 
     # -- what the budget uses ----------------------------------------------------------------------
 
@@ -140,7 +147,11 @@ class Dispatch:
         return InFlightShares.load(found.body, found.now, self._database.boot)
 
     def acquire(
-        self, ask: Ask, deadline_seconds: float | None, stopped: Callable[[], bool] | None = None
+        self,
+        ask: Ask,
+        deadline_seconds: float | None,
+        stopped: Callable[[], bool] | None = None,
+        team: Team = OTHERS,
     ) -> tuple[Grant, float]:
         """Block until a call may be sent; raises what :meth:`Budget.slot` raises on entry.
 
@@ -148,9 +159,10 @@ class Dispatch:
             The slot, and the seconds waited for it.
         """
         started = self._clock.monotonic()
-        waiter = _Waiter(ask, started, threading.Condition(self._mutex), deadline_seconds, stopped)
+        waiter = _Waiter(ask, started, threading.Condition(self._mutex), deadline_seconds, stopped, team)
         with self._mutex:
             self._waiters.add(waiter)
+            self._teams.note(team)
         try:
             grant = self._acquire(waiter, ask)
         finally:
@@ -158,6 +170,7 @@ class Dispatch:
                 self._waiters.discard(waiter)
         with self._mutex:
             self._sent_to[ask.endpoint] += 1
+            self._teams.count(team)
         return grant, max(0.0, self._clock.monotonic() - started)
 
     def release(self, endpoint: str) -> None:
@@ -315,12 +328,30 @@ class Dispatch:
         """Those who queue, in order: scheduled work first."""
         return itertools.chain(*self._queues)
 
+    def _ready(self, now: float) -> Iterator[_Waiter]:
+        """Those who may ask now, in order: by turns of their teams, where there are any."""
+        queues: list[Iterable[_Waiter]] = [*self._queues]
+        if self._teams:
+            queues = [
+                self._turns.order((each for each in queue if each.not_before <= now), _team_of)
+                for queue in queues
+            ]
+        return (each for queue in queues for each in queue if each.not_before <= now)
+
     def _batch(self, now: float) -> list[_Waiter]:
         """Whose slots can be reserved now: in order, as far as the share of calls in flight and foresight go."""
         interval = self._document.interval_seconds
         ahead = max(1, int(AHEAD_SECONDS / interval)) if interval > 0 else 1_000_000
+        if self._portions and interval > 0:
+            ahead = slots_ahead(self._portions, ahead).get(self._holder, ahead)
         room = max(0, min(self._in_flight.room(now), ahead - self._in_flight.reserved))
-        return list(itertools.islice((each for each in self._waiting() if each.not_before <= now), room))
+        return list(itertools.islice(self._ready(now), room)) if room else []
+
+    @property
+    def _part(self) -> float:
+        """Of the pace, what is this process's."""
+        own = self._portions.get(self._holder)
+        return own / sum(self._portions.values()) if own else 1.0 / self._in_flight.processes
 
     def _must_renew(self, now: float) -> bool:
         """Whether somebody waits for this process's share of the calls in flight."""
@@ -348,8 +379,8 @@ class Dispatch:
         asks = [self._told_apart(_with_patience(waiter, now)) for waiter in batch]
         spare = Ask(asks[0].endpoint, asks[0].backfill, counts=asks[0].counts) if asks else Ask()
         if not self._terms.counted:
-            interval, processes = self._document.interval_seconds, self._in_flight.processes
-            asks += [spare] * self._block.next_size(len(batch), interval, processes, now)
+            interval = self._document.interval_seconds
+            asks += [spare] * self._block.next_size(len(batch), interval, self._part, now)
         self._mutex.release()
         answers: list[tuple[Grant | Later | TooLate, float]] = []
         failure: BudgetError | None = None
@@ -379,7 +410,7 @@ class Dispatch:
         """Serve callers, in order, from the block that was reserved."""
         earliest = now - 0.8 * min(self._late_seconds, LATEST_SECONDS)
         while (spare := self._block.first(earliest)) is not None:
-            waiter = next((other for other in self._waiting() if other.not_before <= now), None)
+            waiter = next(self._ready(now), None)
             if waiter is None or not self._in_flight.room(now):
                 return
             if self._told_apart(waiter.ask) != spare.ask or spare.local_at > waiter.deadline:
@@ -402,6 +433,8 @@ class Dispatch:
         waiter.ask = waiter.ask._replace(returns=False, returned_at=math.inf)
         if isinstance(answer, Grant):
             waiter.grant, waiter.local_at = answer, local_at
+            if self._teams:
+                self._turns.take(waiter.team)
             self._in_flight.reserve()
             self._block.count_served()
             queue.remove(waiter)
@@ -445,15 +478,21 @@ class Dispatch:
                 kept = sent if sent_only else self._in_flight.total
                 # What is not kept may be another's before this process hears of it.
                 self._in_flight.limit(kept)
+                teams = self._teams.waiting(self._waiters)
             member = Member(0.0, wanted, 0, sent, waiting, work_class, cap)
 
-            def step(shares: InFlightShares, now: float) -> tuple[Member, int]:
-                return shares.renew(self._holder, member, kept, now), len(shares.members)
+            told = Teams(self._terms.account, teams) if teams else None
+
+            def step(shares: InFlightShares, now: float) -> tuple[Member, int, Parts]:
+                granted = shares.renew(self._holder, member, kept, now, told)
+                return granted, len(shares.members), shares.parts(self._terms.account)
 
             before = self._clock.monotonic()
-            granted, processes = self._change_shares(step)
+            granted, processes, parts = self._change_shares(step)
             with self._mutex:
                 self._in_flight.renew(granted, processes, before)
+                self._portions = parts.portions if unequal(parts.portions) else {}
+                self._turns.processes = parts.processes
                 self._late_seconds = self._terms.late_seconds(processes)
 
     def _leave(self) -> None:
@@ -550,6 +589,47 @@ class Dispatch:
             self._in_flight.send()
             self._document.count_sent()
             return True
+
+
+def _team_of(waiter: _Waiter) -> Team:
+    return waiter.team
+
+
+class _Sent:
+    """The teams of this process, and how fast they send. Not thread-safe; true once there is one beside the others."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._of: dict[Team, tuple[int, float]] = {}
+        self._at = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._of)
+
+    def note(self, team: Team) -> None:
+        """A call of a team wants a slot."""
+        if team not in self._of and (self._of or team != OTHERS):
+            self._at = self._at or self._clock.monotonic()
+            self._of[team] = (0, 0.0)
+
+    def count(self, team: Team) -> None:
+        """A call of a team is sent."""
+        if team in self._of:
+            calls, rate = self._of[team]
+            self._of[team] = (calls + 1, rate)
+
+    def waiting(self, waiters: Iterable[_Waiter]) -> tuple[Waiting, ...]:
+        """Each team, with the calls that wait and its rate of late."""
+        if not self._of:
+            return ()
+        now = self._clock.monotonic()
+        passed, self._at = now - self._at, now
+        kept = math.exp(-passed / _AVERAGED_SECONDS)
+        for team, (calls, rate) in self._of.items():
+            fresh = calls / passed if passed > 0 else rate
+            self._of[team] = (0, kept * rate + (1 - kept) * fresh)
+        number = Counter(map(_team_of, waiters))
+        return tuple(Waiting(team, number[team], round(rate, 3)) for team, (_, rate) in self._of.items())
 
 
 def _with_patience(waiter: _Waiter, now: float) -> Ask:

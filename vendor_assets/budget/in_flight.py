@@ -7,9 +7,12 @@ stops renewing, and its part falls to the others.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
+from vendor_assets.budget.teams import OTHERS, Parts, Team, Waiting, slots_ahead
 from vendor_assets.work_class import BACKFILL, WorkClass
 
 TTL_SECONDS: Final = 5.0
@@ -21,6 +24,7 @@ PART: Final = "places"
 _TURN_SECONDS: Final = 2.0
 _GUARD_SECONDS: Final = 0.5
 _RENEW_SECONDS: Final = 0.2
+_ROUNDING: Final = 1e-9
 
 
 @dataclass(slots=True)
@@ -46,13 +50,29 @@ class Member:
     cap: int
 
 
+class Teams(NamedTuple):
+    """The teams of one process.
+
+    Attributes:
+        account: Whose pace they share; calls in flight may be shared by several accounts.
+    """
+
+    account: str
+    waiting: tuple[Waiting, ...]
+
+
 @dataclass(slots=True)
 class InFlightShares:
-    """All processes of an account, by holder."""
+    """All processes of an account, by holder.
+
+    Attributes:
+        teams: Of processes that know any.
+    """
 
     boot: str
     at: float
     members: dict[str, Member] = field(default_factory=dict)
+    teams: dict[str, Teams] = field(default_factory=dict)
 
     @classmethod
     def load(cls, body: str, now: float, boot: str) -> InFlightShares:
@@ -66,13 +86,38 @@ class InFlightShares:
         if now < found["at"] - 1.0:
             for member in members.values():
                 member.renewed_at = now
-        return cls(boot, now, members)
+        teams = {
+            holder: Teams(account, tuple(Waiting(Team(*team), calls, rate) for team, calls, rate in waiting))
+            for holder, (account, waiting) in found.get("teams", {}).items()
+            if holder in members
+        }
+        return cls(boot, now, members, teams)
 
     def dump(self) -> str:
         """The document's body."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        document = asdict(self)
+        if not self.teams:
+            del document["teams"]
+        return json.dumps(document, separators=(",", ":"))
 
-    def renew(self, holder: str, member: Member, in_use: int, now: float) -> Member:
+    def parts(self, account: str | None = None) -> Parts:
+        """How what there is is divided by teams; empty where none is known.
+
+        Args:
+            account: Only processes of this one, where their teams tell; None for all.
+        """
+        if not self.teams:
+            return Parts({}, {})
+        found = {}
+        for holder, member in self.live().items():
+            of, waiting = self.teams.get(holder, Teams("", (Waiting(OTHERS, member.waiting, 0.0),)))
+            if account is None or of in ("", account):
+                found[holder] = waiting
+        return Parts.of(found)
+
+    def renew(
+        self, holder: str, member: Member, in_use: int, now: float, teams: Teams | None = None
+    ) -> Member:
         """Tell what a process wants, and grant it what it may have now.
 
         What it may have is the max-min fair share of the smallest cap, as far as the others have already
@@ -81,18 +126,23 @@ class InFlightShares:
         Args:
             member: What it wants; ``granted`` is filled in.
             in_use: What it cannot give back now.
+            teams: Those that it knows, if any.
         """
+        self.at = now
         self.members = {
             name: other
             for name, other in self.members.items()
             if now - other.renewed_at <= TTL_SECONDS and name != holder
         }
+        self.teams = {name: other for name, other in self.teams.items() if name in self.members}
         cap = min([member.cap, *(other.cap for other in self.members.values())])
         taken = sum(other.granted for other in self.members.values())
-        fair = _shares({**self.members, holder: member}, cap, int(now / _TURN_SECONDS))[holder]
-        member.granted = max(min(fair, max(0, cap - taken)), min(in_use, member.wanted))
         member.renewed_at = now
         self.members[holder] = member
+        if teams is not None:
+            self.teams[holder] = teams
+        fair = _shares(self.members, cap, int(now / _TURN_SECONDS), self.parts().portions)[holder]
+        member.granted = max(min(fair, max(0, cap - taken)), min(in_use, member.wanted))
         return member
 
     def live(self) -> dict[str, Member]:
@@ -106,6 +156,7 @@ class InFlightShares:
     def leave(self, holder: str) -> None:
         """A process sends no more."""
         self.members.pop(holder, None)
+        self.teams.pop(holder, None)
 
 
 @dataclass(slots=True)
@@ -185,25 +236,36 @@ class InFlight:
         self.granted = min(self.granted, kept)
 
 
-def _shares(members: dict[str, Member], cap: int, turn: int) -> dict[str, int]:
+def _shares(members: dict[str, Member], cap: int, turn: int, portions: Mapping[str, float]) -> dict[str, int]:
     """Scheduled work has what it wants first; each process of backfills keeps one call where that is possible."""
     first = {name: member.wanted for name, member in members.items() if member.work_class != BACKFILL}
     rest = {name: member.wanted for name, member in members.items() if member.work_class == BACKFILL}
     kept = min(sum(1 for number in rest.values() if number), max(0, cap - len(first)))
-    shares = _fair(first, cap - kept, turn)
-    return shares | _fair(rest, cap - sum(shares.values()), turn)
+    shares = _fair(first, cap - kept, turn, portions)
+    return shares | _fair(rest, cap - sum(shares.values()), turn, portions)
 
 
-def _fair(wanted: dict[str, int], cap: int, turn: int) -> dict[str, int]:
-    """Max-min fair shares; where there are more processes than calls in flight, they take turns."""
+def _fair(wanted: dict[str, int], cap: int, turn: int, portions: Mapping[str, float]) -> dict[str, int]:
+    """Max-min fair shares; where there are more processes than calls in flight, they take turns.
+
+    Args:
+        portions: What they may use in proportion; one that is missing counts as the smallest.
+    """
     names = sorted(name for name, number in wanted.items() if number > 0)
+    smallest = min(portions.values(), default=1.0)
+    portion = {name: portions.get(name, smallest) for name in names}
     shares = dict.fromkeys(wanted, 0)
     if len(names) > cap:
+        turns = [name for name, number in slots_ahead(portion, 1).items() for _ in range(number)]
         for n in range(cap):
-            shares[names[(turn * cap + n) % len(names)]] = 1
+            name = turns[(turn * cap + n) % len(turns)]
+            shares[name] = min(wanted[name], shares[name] + 1)
         return shares
-    left = cap
-    for position, name in enumerate(sorted(names, key=lambda name: (wanted[name], name))):
-        shares[name] = min(wanted[name], -(-left // (len(names) - position)))
+    left, parts = cap, sum(portion.values())
+    for position, name in enumerate(sorted(names, key=lambda name: (wanted[name] / portion[name], name))):
+        others = len(names) - position
+        fair = 1 + math.ceil((left - others) * portion[name] / parts - _ROUNDING)
+        shares[name] = min(wanted[name], fair)
         left -= shares[name]
+        parts -= portion[name]
     return shares

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from vendor_assets.budget.in_flight import InFlightShares, Member
+from vendor_assets.budget.in_flight import InFlightShares, Member, Teams
 from vendor_assets.budget.leases import LeaseState
 from vendor_assets.budget.limits import PARTS, REQUESTS, WINDOW_PARTS, Limit
 from vendor_assets.budget.pace import HEADERS, HOLD, LEARNT, OUTAGE, PACE, WINDOW, Bound, Pace
 from vendor_assets.budget.reservations import Ask
 from vendor_assets.budget.samples import FRESH, Sample, pace_at
 from vendor_assets.budget.state import Used, rate_reason
+from vendor_assets.budget.teams import OTHERS, Team, Waiting
 from vendor_assets.budget.terms import Terms
 from vendor_assets.budget.tracks import Rule
 from vendor_assets.days import duration_text
@@ -31,6 +32,7 @@ _LONG_SECONDS: Final = 1.0
 """Who waits longer than this for one thing waits for nothing else."""
 _MOST_NAMED: Final = 3
 _BUSY: Final = 0.8
+_EVEN: Final = 0.02
 _EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -160,6 +162,7 @@ class Explanation:
         calls: Calls to come; None where that is not known.
         done_seconds: Until all of them are made, at the earliest and at the latest; None where that cannot be known.
         assumes: What the estimate takes for granted, or why there is none.
+        teams: Where the pace is shared by weight: each team, its part, and what of it is lent or borrowed.
     """
 
     binds: str
@@ -173,6 +176,7 @@ class Explanation:
     calls: int | None = None
     done_seconds: tuple[float, float] | None = None
     assumes: tuple[str, ...] = ()
+    teams: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -181,6 +185,7 @@ class Explanation:
         parts += [f"the next call goes {self.next_call}"] if self.next_call else []
         parts += [f"before it: {_listed(self.before)}"] if self.before else []
         parts += [f"also waiting: {_listed(self.also)}"] if self.also else []
+        parts += list(self.teams)
         return "; ".join([*parts, self.done]) if self.calls != 0 else "; ".join(parts)
 
     @property
@@ -255,6 +260,7 @@ def explain(
         calls=calls,
         done_seconds=done,
         assumes=assumes,
+        teams=view.teams(),
     )
 
 
@@ -268,6 +274,7 @@ class _View:
         self._work = work
         self._backfill = backfill
         self._members = snapshot.shares.live()
+        self._teams = snapshot.shares.teams
         self._in_flight = sum(each.in_flight for each in self._members.values())
         self._waiting = sum(each.waiting for each in self._members.values())
         self._cap = min([self._terms.max_in_flight, *(each.cap for each in self._members.values())])
@@ -398,6 +405,27 @@ class _View:
             others = [each for each in others if each.work_class != BACKFILL]
         return tuple(sorted(others, key=lambda each: (each.work_class == BACKFILL, each.source)))
 
+    def teams(self) -> tuple[str, ...]:
+        """Each team at work, its part of the pace, and what it has of late."""
+        found: dict[str, Waiting] = {}
+        for holder, member in self._members.items():
+            others = Waiting(OTHERS, member.waiting, 0.0)
+            told = self._teams.get(holder, Teams(self._terms.account, (others,)))
+            for each in told.waiting if told.account == self._terms.account else ():
+                before = found.get(each.team.name, Waiting(each.team, 0, 0.0))
+                team = Team(each.team.name, max(each.team.weight, before.team.weight))
+                found[team.name] = Waiting(team, each.calls + before.calls, each.rate + before.rate)
+        found = {name: each for name, each in found.items() if each.calls or each.rate}
+        if not found.keys() - {OTHERS.name}:
+            return ()
+        weights = sum(each.team.weight for each in found.values())
+        rates = sum(each.rate for each in found.values())
+        lent = not all(each.calls for each in found.values())
+        return tuple(
+            _of_team(each, each.team.weight / weights, each.rate / rates if rates else None, lent=lent)
+            for each in sorted(found.values(), key=lambda each: (each.team == OTHERS, each.team.name))
+        )
+
     # -- when it is done ---------------------------------------------------------------------------
 
     def done(
@@ -484,6 +512,20 @@ def _seconds_in_window(
         last = at + (fits - 1) * interval
         at += fits * interval
     return last - start + windows * period
+
+
+def _of_team(waiting: Waiting, part: float, has: float | None, *, lent: bool) -> str:
+    team, calls = waiting.team, waiting.calls
+    who = f"team {team.name}" if team.name else "other troops"
+    wait = "no call waits" if not calls else f"{calls:,} call{'s' * (calls > 1)} wait{'s' * (calls == 1)}"
+    text = f"{who} (weight {team.weight:g}, {wait}): its part of the pace is {part:.0%}"
+    if has is None:
+        return text
+    more = has - part
+    told = ""
+    if abs(more) > _EVEN and (more < 0 if not calls else more > 0 and lent):
+        told = f", so it {'borrows' if calls else 'lends'} {abs(more):.0%}"
+    return f"{text}, of late it had {has:.0%}{told}"
 
 
 def _listed(names: Sequence[str]) -> str:

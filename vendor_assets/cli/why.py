@@ -151,6 +151,8 @@ def _print(told: Explanation) -> None:
         print(f"before it  {other}")
     for other in told.also:
         print(f"also       {other}")
+    for team in told.teams:
+        print(f"shares     {team}")
     if told.calls == 0:
         print("done       no calls are to come")
         return

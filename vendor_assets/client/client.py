@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from urllib.parse import quote, unquote_plus, urljoin, urlsplit
 
-from vendor_assets.budget import Budget, LongestWait, Slot
+from vendor_assets.budget import OTHERS, Budget, LongestWait, Slot, Team
 from vendor_assets.budget.headers import answer_time
 from vendor_assets.client.credentials import Credentials, Identity, Login, Signed
 from vendor_assets.client.network import Network
@@ -118,6 +118,7 @@ class _Fetch:
     ended: Callable[[], bool]
     usage: Usage
     identity: Identity
+    team: Team = OTHERS
     signed: Signed = field(init=False)
     secrets: list[str] = field(default_factory=list, repr=False)
 
@@ -215,6 +216,7 @@ class VendorClient:
         ended: Callable[[], bool] | None = None,
         usage: Usage | None = None,
         max_attempts: int | None = None,
+        team: Team = OTHERS,
     ) -> Fetched:
         """Send a request within the budget, and retry what may pass.
 
@@ -227,6 +229,7 @@ class VendorClient:
             ended: Whether the response is no longer wanted: nothing more is sent then.
             usage: A new one; it grows by what the fetch costs, also if the fetch raises.
             max_attempts: Fewer than the client's; with 1, an unreadable answer is not retried either.
+            team: Who shares the budget's pace by weight.
 
         Raises:
             VendorError: The subclass says why.
@@ -236,7 +239,7 @@ class VendorClient:
         """
         usage = usage or Usage()
         identity = self._credentials.current()
-        fetch = _Fetch(request, work_class, ended or (lambda: False), usage, identity)
+        fetch = _Fetch(request, work_class, ended or (lambda: False), usage, identity, team)
         started = self._clock()
         most = min(max_attempts or self._max_attempts, self._max_attempts)
         failures = unreadable = 0
@@ -384,6 +387,7 @@ class VendorClient:
                         deadline_seconds=LONGEST_WAIT_SECONDS,
                         stopped=stopped,
                         counts=counts,
+                        team=fetch.team,
                     )
                 )
             except StoppedError:

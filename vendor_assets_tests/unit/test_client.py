@@ -80,6 +80,7 @@ class Ledger:
         deadline_seconds: float | None = None,
         stopped: Callable[[], bool] | None = None,
         counts: Mapping[str, float] | None = None,
+        **_: object,
     ) -> Iterator[Ledger]:
         """Give a slot."""
         self.counts.append(dict(counts or {}))
