@@ -14,6 +14,7 @@ from vendor_assets.budget import Limit, rate_for, seconds_for
 from vendor_assets.client.credentials import Login
 from vendor_assets.client.network import Network
 from vendor_assets.harvest.filters import Filters
+from vendor_assets.harvest.weights import Weights
 from vendor_assets.secret import Secret
 from vendor_assets.storage.source import EMBEDDED, Source
 from vendor_assets.vendors.base import Vendor
@@ -43,6 +44,7 @@ class Account:
         store_url: A folder's absolute path, or ``s3://bucket/prefix``.
         database: Address of the database of the budget, the leases and the backlog.
         settling_seconds: How long after its end a day's data may still change.
+        weights: The parts of teams in the pace, where several have work.
         name: The account's name in Dagster, where several are harvested by one deployment; empty for the only one.
         key_prefix: Prefix of its assets' keys in Dagster; None for its name.
         vendor_account: The account at the vendor, where several are harvested at one address; empty: it has no name.
@@ -69,6 +71,7 @@ class Account:
     resolution_seconds: int
     settling_seconds: int
     filters: Filters
+    weights: Weights = field(default_factory=Weights)
     name: str = ""
     key_prefix: tuple[str, ...] | None = None
     vendor_account: str = ""

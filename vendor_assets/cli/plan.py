@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -18,8 +19,8 @@ from vendor_assets.presentable import presentable
 
 if TYPE_CHECKING:
     from vendor_assets.account import Account
-    from vendor_assets.budget import BudgetState
-    from vendor_assets.harvest.costs import DayPlan
+    from vendor_assets.budget import BudgetState, Team
+    from vendor_assets.harvest.costs import Costs, DayPlan
 
 
 def add(commands: Any) -> None:
@@ -45,6 +46,7 @@ def _plan(options: argparse.Namespace) -> int:
     seconds = account.seconds_for(total, per_call)
     at_work = _at_work(project)
     warning = None if options.troop else quota_warning(plans[-1], rate, account.resolution_seconds)
+    teams = _teams(costs, plans, account, seconds)
     if options.json:
         document = {
             "days": [_as_json(plan) for plan in plans],
@@ -55,6 +57,7 @@ def _plan(options: argparse.Namespace) -> int:
             "saved_by_filters": sum(plan.saved for plan in plans),
             "filters": account.filters.texts,
             "seconds": seconds,
+            "teams": [dict(zip(("name", "weight", "calls", "seconds"), team, strict=True)) for team in teams],
             "done_at": _end(seconds, at_work),
             "calls_at_work": at_work,
             "quota_warning": warning,
@@ -64,12 +67,30 @@ def _plan(options: argparse.Namespace) -> int:
     _print_days(plans, account.name)
     _print_costs(plans, account, seconds, at_work)
     _print_counts(plans[-1], state)
+    _print_teams(teams)
     if account.filters:
         saved, left_out = sum(plan.saved for plan in plans), max(plan.left_out for plan in plans)
         print(f"filters save {saved:,} calls and leave {left_out} troops out: {account.filters}")
     if warning:
         print(f"warning: {warning}")
     return COMPLETE
+
+
+def _teams(
+    costs: Costs, plans: Sequence[DayPlan], account: Account, seconds: float | None
+) -> list[tuple[str, float, int, float | None]]:
+    """Name, weight and calls to come of each team, and when they are made if all begin now; none without weights."""
+    from vendor_assets.budget import OTHERS
+    from vendor_assets.harvest.weights import seconds_by_team
+
+    calls: Counter[Team] = Counter()
+    for plan in plans if account.weights else ():
+        teams = costs.teams(plan.day, account.weights)
+        for key, number in plan.to_come.items():
+            calls[teams.get(key, OTHERS)] += number
+    ends = seconds_by_team(calls, seconds) if seconds is not None else {}
+    order = [*account.weights.teams, OTHERS]
+    return [(*team, calls[team], ends.get(team)) for team in sorted(calls, key=order.index) if calls[team]]
 
 
 def _counts(plans: Sequence[DayPlan]) -> dict[str, float]:
@@ -159,6 +180,14 @@ def _print_counts(plan: DayPlan, state: BudgetState | None) -> None:
         print(f"a call counts {amount_text(each, unit)} on average{learnt}, a day {of_day}")
     for name, used in (state.used if state else {}).items():
         print(f"used of {name}: {used}")
+
+
+def _print_teams(teams: Sequence[tuple[str, float, int, float | None]]) -> None:
+    for name, weight, calls, seconds in teams:
+        when = "" if seconds is None else f", done in {duration_text(seconds)} where all begin now"
+        print(
+            f"{f'team {name}' if name else 'other troops'}: weight {weight:g}, {calls:,} calls to come{when}"
+        )
 
 
 def _print_costs(plans: Sequence[DayPlan], account: Account, seconds: float | None, at_work: int) -> None:

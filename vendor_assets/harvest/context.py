@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from vendor_assets.budget import OTHERS, Team
 from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.fetching import Counts, Fetcher, Pending, Work
 from vendor_assets.harvest.filters import Filters
@@ -50,10 +51,17 @@ class HarvestContext:
         pending: Pending,
         options: HarvestOptions,
         counts: Counts | None = None,
+        team: Team = OTHERS,
     ) -> Work:
         """What the fetcher shall do for one partition; ``counts`` grows by what it costs."""
         work = Work(
-            asset, troop_id, lander, pending, work_class=options.work_class, counts=counts or Counts()
+            asset,
+            troop_id,
+            lander,
+            pending,
+            work_class=options.work_class,
+            counts=counts or Counts(),
+            team=team,
         )
         self.watch(work)
         return work

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol
 from zoneinfo import ZoneInfo
 
-from vendor_assets.budget import unit_of
+from vendor_assets.budget import Team, unit_of
 from vendor_assets.days import Window, day_window
 from vendor_assets.errors import (
     ObjectNotFoundError,
@@ -34,6 +34,7 @@ from vendor_assets.harvest.landing import SPLIT_PAGE, read_index
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.planning import in_batches
 from vendor_assets.harvest.plans import load_plan
+from vendor_assets.harvest.weights import Weights
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.concurrent import map_concurrently
@@ -392,6 +393,11 @@ class Costs:
         return round(lists * finish.answers / (finish.answers - finish.later_pages))
 
     # What the store says
+
+    def teams(self, day: date, weights: Weights) -> dict[str, Team]:
+        """The teams of a day's troops, by their partition keys; empty without weights."""
+        roster = self._roster(day) if weights else None
+        return weights.by_key(roster.troops) if roster else {}
 
     def _roster(self, day: date) -> Roster | None:
         for nearest in self._known_days("troops", day):

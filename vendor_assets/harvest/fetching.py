@@ -1,7 +1,8 @@
 """Fetching: the shared worker threads that send what the open harvests have planned.
 
 All open harvests of a run share one pool of threads, as many as calls may be in flight. A free thread takes its
-next request from the open harvest that has the fewest left, so that small troops finish early.
+next request from the team that has the fewest threads for its weight, there from the open harvest that has the fewest
+left, so that small troops finish early.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
+from vendor_assets.budget import OTHERS, Team
 from vendor_assets.client import Fetched, Usage
 from vendor_assets.errors import (
     BudgetDeadlineError,
@@ -97,6 +99,7 @@ class Client(Protocol):
         ended: Callable[[], bool] | None = ...,
         usage: Usage | None = ...,
         max_attempts: int | None = ...,
+        team: Team = ...,
     ) -> Fetched:
         """Send one request within the budget, with retries, unless ``ended``; raises a VendorError.
 
@@ -169,6 +172,7 @@ class Work:
     pending: Pending
     work_class: WorkClass = SCHEDULED
     counts: Counts = field(default_factory=Counts)
+    team: Team = OTHERS
     dead: list[DeadLetter] = field(default_factory=list)
     parts: int = 0
     waiting: list[tuple[float, int, Item]] = field(default_factory=list)
@@ -244,6 +248,7 @@ class Fetcher:
         self._stopping = stopping
         self._condition = threading.Condition()
         self._open: list[Work] = []
+        self._busy: Counter[Team] = Counter()
         self._workers: list[threading.Thread] = []
         self._closed = False
         self._down = 0
@@ -343,11 +348,15 @@ class Fetcher:
                 first = min(waiting, key=lambda work: work.waiting[0][:2], default=None)
                 if first is not None and first.waiting[0][0] <= now:
                     first.running += 1
+                    self._busy[first.team] += 1
                     return first, heapq.heappop(first.waiting)[2]
                 ready = [work for work in self._open if work.pending]
                 if ready:
-                    work = min(ready, key=lambda candidate: len(candidate.pending))
+                    work = min(
+                        ready, key=lambda each: (self._busy[each.team] / each.team.weight, len(each.pending))
+                    )
                     work.running += 1
+                    self._busy[work.team] += 1
                     return work, work.pending.pop()
                 if self._closed:
                     return None
@@ -372,6 +381,7 @@ class Fetcher:
                 failure.__cause__ = error
             with self._condition:
                 work.running -= 1
+                self._busy[work.team] -= 1
                 work.done += 1
                 work.leaves_done += len(item[0].leaves)
                 if failure is not None:
@@ -417,6 +427,7 @@ class Fetcher:
                 fetched = self._client.fetch(
                     request,
                     work_class=work.work_class,
+                    team=work.team,
                     check=partial(verdict, self._vendor, work.asset, planned, request),
                     ended=lambda: work.failure is not None or self._stopping(),
                     usage=usage,
@@ -549,7 +560,9 @@ class Fetcher:
         """Ask the cheapest of all requests; raises a VendorError."""
         usage = Usage()
         try:
-            self._client.fetch(self._vendor.probe(), work_class=work.work_class, usage=usage, **options)
+            self._client.fetch(
+                self._vendor.probe(), work_class=work.work_class, team=work.team, usage=usage, **options
+            )
         finally:
             self._count(work, usage)
 

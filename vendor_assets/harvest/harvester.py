@@ -7,16 +7,17 @@ import queue
 import threading
 import time
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import lru_cache, partial
 from typing import ClassVar, Final
 from zoneinfo import ZoneInfo
 
+from vendor_assets.budget import OTHERS, Team
 from vendor_assets.days import day_window
 from vendor_assets.errors import (
     UPSTREAM,
@@ -37,10 +38,11 @@ from vendor_assets.harvest.partition import PartitionHarvest
 from vendor_assets.harvest.retention import Removal, Retention
 from vendor_assets.harvest.tabulate import newest_answers, tabulate_roster
 from vendor_assets.harvest.traces import Traces
+from vendor_assets.harvest.weights import Weights
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
-from vendor_assets.storage.roster import COLUMNS, Roster, troops_of
+from vendor_assets.storage.roster import COLUMNS, Roster, Troop, troops_of
 from vendor_assets.storage.troop_keys import TroopKeys
 from vendor_assets.vendors.base import Asset, PlannedRequest, Vendor
 
@@ -89,6 +91,7 @@ class Harvester:
         stop: threading.Event | None = None,
         flush_seconds: float = 2.0,
         filters: Filters | None = None,
+        weights: Weights | None = None,
         calls_planned: int | None = None,
     ) -> None:
         self.store = store
@@ -97,6 +100,7 @@ class Harvester:
         self._liveness = liveness
         self._zone = zone
         self._open_partitions = open_partitions
+        self._weights = weights or Weights()
         self._now = now
         self._fetcher = Fetcher(client, vendor, threads=threads, stopping=self.stop.is_set)
         self._progress_lock = threading.Lock()
@@ -170,13 +174,13 @@ class Harvester:
     ) -> Iterator[Outcome]:
         """Harvest warriors, data groups and performance data of partitions; yields each outcome as it is known.
 
-        Up to eight partitions are open at once; their requests share the threads, those of the partition
-        with the fewest left first. Each partition goes down the chain by itself. Closing the iterator stops
-        the work: what has been answered is landed.
+        Up to eight partitions are open at once, or one of each team where these are more; their requests share the
+        threads by the teams' weights, in each those of the partition with the fewest left first. Each partition goes
+        down the chain by itself. Closing the iterator stops the work: what has been answered is landed.
 
         Args:
             assets: Which of the chain; others are taken as they are in the store.
-            partitions: (day, troop's partition key), in the order in which they shall be opened.
+            partitions: (day, troop's partition key), in the order in which those of one team shall be opened.
         """
         chosen = [asset for asset in CHAIN if asset in assets]
         with self._progress_lock:
@@ -191,7 +195,13 @@ class Harvester:
             with reading:
                 return rosters(day)
 
-        def descend(day: date, troop_key: str) -> None:
+        waiting = _InTurn(partitions, self._teams_of(partitions, roster_of))
+
+        def descend_next() -> None:
+            with waiting.next() as (day, troop_key, team):
+                descend(day, troop_key, team)
+
+        def descend(day: date, troop_key: str, team: Team) -> None:
             failed: Outcome | None = None
             roster = partial(roster_of, day)
             try:
@@ -209,7 +219,7 @@ class Harvester:
                             self._begun[asset] += 1
                             self._partitions_done += 1
                     else:
-                        outcome = self._partition(asset, day, troop_key, options, roster)
+                        outcome = self._partition(asset, day, troop_key, options, roster, team)
                         if outcome.state in ("failed", "held", "stopped"):
                             failed = outcome
                     outcomes.put(outcome)
@@ -218,11 +228,12 @@ class Harvester:
                 raise
 
         expected = len(chosen) * len(partitions)
-        pool = ThreadPoolExecutor(max_workers=self._open_partitions, thread_name_prefix="partition")
+        places = max(self._open_partitions, waiting.teams)
+        pool = ThreadPoolExecutor(max_workers=places, thread_name_prefix="partition")
         try:
-            for number, (day, troop_key) in enumerate(partitions):
+            for number in range(len(partitions)):
                 try:
-                    pool.submit(descend, day, troop_key)
+                    pool.submit(descend_next)
                 except RuntimeError as error:
                     # What is submitted waits for a thread that there is; without one it would wait for ever.
                     if not number:
@@ -278,23 +289,28 @@ class Harvester:
             previous=layout.table_key("troops", day),
             troop_keys=TroopKeys(self.store).assign,
         ) as found:
-            troop_ids = [
-                troop.id
+            sighted = [
+                troop
                 for batch in found.batches()
                 for troop in troops_of(batch.select(COLUMNS).to_pylist())
                 if self._context.filters.takes_troop(troop)
             ]
         works = [
             self._context.work(
-                "warriors", troop_id, lander, _first_page(self.vendor.warriors(troop_id, window)), options
+                "warriors",
+                troop.id,
+                lander,
+                _first_page(self.vendor.warriors(troop.id, window)),
+                options,
+                team=self._weights.team_of(troop),
             )
-            for troop_id in troop_ids
+            for troop in sighted
         ]
         with ThreadPoolExecutor(max_workers=self._open_partitions) as pool:
             list(pool.map(self._fetcher.run, works))
         for work in works:
             _raise_first(work)
-        return {"troops": len(troop_ids), "calls": sum(work.counts.calls for work in (troops, *works))}
+        return {"troops": len(sighted), "calls": sum(work.counts.calls for work in (troops, *works))}
 
     def remove_landed(self, days: int, options: HarvestOptions) -> Removal:
         """Remove what landed more than some days ago, of partitions that are complete; see ``retention.py``.
@@ -320,6 +336,7 @@ class Harvester:
         troop_key: str | None,
         options: HarvestOptions,
         roster: Callable[[], Roster],
+        team: Team = OTHERS,
     ) -> Outcome:
         started, requests = time.monotonic(), self.store.requests_of_thread()
         with self._progress_lock:
@@ -355,6 +372,7 @@ class Harvester:
                 roster,
                 table_etag=table.etag if table else None,
                 untouched=untouched,
+                team=team,
             )
             outcome = harvest.run()
         except Exception as error:
@@ -382,6 +400,21 @@ class Harvester:
             store_requests=self.store.requests_of_thread() - requests,
         )
 
+    def _teams_of(
+        self, partitions: Sequence[tuple[date, str]], roster_of: Callable[[date], Roster]
+    ) -> list[Team]:
+        """The team of each partition's troop; one that is on no roster is known by its key."""
+        if not self._weights:
+            return [OTHERS] * len(partitions)
+        known: dict[date, dict[str, Team]] = {}
+        for day in {day for day, _ in partitions}:
+            with suppress(VendorAssetsError):
+                known[day] = self._weights.by_key(roster_of(day).troops)
+        return [
+            known.get(day, {}).get(key) or self._weights.team_of(Troop(key, key, None))
+            for day, key in partitions
+        ]
+
     def _watch(self, work: Work) -> None:
         with self._progress_lock:
             self._works.append((work, len(work.pending), work.pending.leaves))
@@ -393,6 +426,36 @@ class Harvester:
                 keys = [info.key for info in self.store.list(layout.sightings_prefix(day))]
                 self._sightings[day] = read_index(self.store, keys)
             return self._sightings[day]
+
+
+class _InTurn:
+    """Partitions that wait to be opened; the next one is of the team that has the fewest open for its weight.
+
+    Attributes:
+        teams: How many teams there are.
+    """
+
+    def __init__(self, partitions: Sequence[tuple[date, str]], teams: Sequence[Team]) -> None:
+        self._waiting: dict[Team, deque[tuple[date, str]]] = {}
+        for partition, team in zip(partitions, teams, strict=True):
+            self._waiting.setdefault(team, deque()).append(partition)
+        self._open: Counter[Team] = Counter()
+        self._lock = threading.Lock()
+        self.teams = len(self._waiting)
+
+    @contextmanager
+    def next(self) -> Iterator[tuple[date, str, Team]]:
+        """The next one, open in this block."""
+        with self._lock:
+            left = [team for team, partitions in self._waiting.items() if partitions]
+            team = min(left, key=lambda team: self._open[team] / team.weight)
+            day, key = self._waiting[team].popleft()
+            self._open[team] += 1
+        try:
+            yield day, key, team
+        finally:
+            with self._lock:
+                self._open[team] -= 1
 
 
 def _share_freed_memory() -> None:

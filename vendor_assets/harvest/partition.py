@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
+from vendor_assets.budget import OTHERS, Team
 from vendor_assets.days import Window
 from vendor_assets.errors import HarvestError
 from vendor_assets.harvest.context import HarvestContext
@@ -49,6 +50,7 @@ class PartitionHarvest:
         roster: Reads the day's troops; :meth:`run` calls it only where the asset lies below them.
         table_etag: Of its table as it was before it was taken; None where there was none.
         untouched: Nobody has worked on it before: there is no harvest, table, dead letter or quarantine to look for.
+        team: Of the troop.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class PartitionHarvest:
         *,
         table_etag: str | None,
         untouched: bool,
+        team: Team = OTHERS,
     ) -> None:
         self.context = context
         self.store = context.store
@@ -72,6 +75,7 @@ class PartitionHarvest:
         self.window = window
         self.ownership = ownership
         self.options = options
+        self.team = team
         self.newest_id = ""
         self.harvests: dict[str, HarvestFolder] = {}
         self.upstream = Upstream(self.store, self.day, self.troop_key, context.filters, roster)
@@ -240,7 +244,9 @@ class PartitionHarvest:
         if upstream:
             self._land_again(lander, plan.troop_id, upstream, todo(answered_upstream=True))
         pending = Pending(_items(todo(), resume_points(counting, answered)), count, leaves)
-        work = self.context.work(self.asset, plan.troop_id, lander, pending, self.options, self.base.counts)
+        work = self.context.work(
+            self.asset, plan.troop_id, lander, pending, self.options, self.base.counts, self.team
+        )
         self.context.fetcher.run(work)
         if work.failure is not None:
             raise work.failure

@@ -101,6 +101,10 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
     warriors: str | None = Field(default=None, description="Patterns of warriors; ! leaves out")
     data_groups: str | None = Field(default=None, description="Patterns of data groups")
     values: str | None = Field(default=None, description="Patterns of values")
+    weights: str | dict[str, float] | None = Field(
+        default=None,
+        description="Teams' parts of the pace: patterns of troops with weights, like payments=3,*=1",
+    )
     automation: bool = Field(default=True, description="Whether there are sensors and schedules")
     translation: Annotated[
         TranslationFn[str] | None,

@@ -81,6 +81,7 @@ def build_resources(
         resolution_seconds=account.resolution_seconds,
         settling_seconds=account.settling_seconds,
         filters=account.filters.texts,
+        weights=account.weights.text,
         account=account.name,
         key_prefix=prefix,
     )

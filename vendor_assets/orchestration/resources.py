@@ -31,6 +31,7 @@ from vendor_assets.client.network import Network
 from vendor_assets.days import parse_time_zone
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
+from vendor_assets.harvest.weights import Weights
 from vendor_assets.orchestration.assets.backlog import Recorder
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.about import About
@@ -270,6 +271,7 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
     resolution_seconds: int = Field(description="Wanted length of a timeslice")
     settling_seconds: int = Field(description="How long after a day's end its data may still change")
     filters: dict[str, str] = Field(default={}, description="What is harvested: setting to patterns")
+    weights: str = Field(default="", description="Patterns of troops with weights, like payments=3,*=1")
     account: str = Field(default="", description="The account's name in Dagster; empty for the only one")
     key_prefix: list[str] = Field(default=[], description="Prefix of the assets' keys")
 
@@ -325,6 +327,7 @@ class HarvesterResource(dg.ConfigurableResource[Any]):
                 resolution_seconds=self.resolution_seconds,
                 settling_seconds=self.settling_seconds,
                 filters=Filters.parse(self.filters),
+                weights=Weights.parse(self.weights),
                 threads=self.vendor_api.max_in_flight,
                 stop=stop,
                 calls_planned=calls_planned,

@@ -177,7 +177,7 @@ def _held(where: str, key: str, variable: str, environ: Mapping[str, str]) -> st
 
 
 def _text(where: str, key: str, value: Any) -> str:
-    if key == "options" and isinstance(value, Mapping):
+    if key in ("options", "weights") and isinstance(value, Mapping):
         return ",".join(f"{name}={_option(key, where, each)}" for name, each in value.items())
     if isinstance(value, list) and all(isinstance(item, (str, int)) for item in value):
         return ",".join(map(str, value))

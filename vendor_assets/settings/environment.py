@@ -21,6 +21,7 @@ from vendor_assets.days import last_complete_day, parse_time_zone
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.harvest import filters
 from vendor_assets.harvest.filters import Filters
+from vendor_assets.harvest.weights import WEIGHTS, Weights
 from vendor_assets.secret import Secret
 from vendor_assets.settings import parse
 from vendor_assets.storage.source import normal_address
@@ -44,14 +45,14 @@ NAMES: Final = (
     "VENDOR_ASSETS_DB", "VENDOR_ASSETS_DB_FILE", "VENDOR_ASSETS_START", "VENDOR_ASSETS_TIMEZONE",
     "VENDOR_ASSETS_RESOLUTION", "VENDOR_ASSETS_SETTLING", "VENDOR_ASSETS_LOOK_BACK",
     "VENDOR_ASSETS_RETENTION", "VENDOR_ASSETS_HISTORY", "VENDOR_ASSETS_ALERT_URL",
-    "VENDOR_ASSETS_ALERT_URL_FILE", *filters.SETTINGS,
+    "VENDOR_ASSETS_ALERT_URL_FILE", *filters.SETTINGS, WEIGHTS,
 )  # fmt: skip
 """Every setting, by its name in the environment."""
 FIT_THE_EMBEDDED: Final = (
     "VENDOR_RATE", "VENDOR_SHARE", "VENDOR_MAX_IN_FLIGHT", "VENDOR_ASSETS_START", "VENDOR_ASSETS_TIMEZONE",
     "VENDOR_ASSETS_RESOLUTION", "VENDOR_ASSETS_SETTLING", "VENDOR_ASSETS_LOOK_BACK",
     "VENDOR_ASSETS_RETENTION", "VENDOR_ASSETS_HISTORY", "VENDOR_ASSETS_ALERT_URL",
-    "VENDOR_ASSETS_ALERT_URL_FILE", *filters.SETTINGS,
+    "VENDOR_ASSETS_ALERT_URL_FILE", *filters.SETTINGS, WEIGHTS,
 )  # fmt: skip
 """Settings that say nothing of which vendor is meant or where its data are kept; any other one needs an address."""
 SECRETS: Final = tuple(name.removesuffix("_FILE") for name in NAMES if name.endswith("_FILE"))
@@ -182,6 +183,7 @@ def _read(
         alert=(alert := parse.alert(secrets["VENDOR_ASSETS_ALERT_URL"])),
         alert_network=_network(environ, {}, Secret("VENDOR_PROXY"), alert.read(), root),
         filters=Filters.parse(values),
+        weights=Weights.parse(values.get(WEIGHTS, "")),
         vendor_account=vendor_account,
         vendor_options=options,
     )

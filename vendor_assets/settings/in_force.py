@@ -61,7 +61,10 @@ def _of_document(name: str, file: Path) -> Iterator[tuple[str, tuple[str, str]]]
         if key in REFERENCES:
             yield REFERENCES[key], (str(value), f"{FILE}, variable {value}")
         elif key in KEYS:
-            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            items = (
+                [f"{name}={each}" for name, each in value.items()] if isinstance(value, Mapping) else value
+            )
+            text = ",".join(map(str, items)) if isinstance(items, list) else str(items)
             yield KEYS[key], (text, FILE)
 
 

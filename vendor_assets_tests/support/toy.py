@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+from vendor_assets.budget import OTHERS, Team
 from vendor_assets.client import Fetched, Usage
 from vendor_assets.days import Window
 from vendor_assets.errors import StoppedError, VendorError, VendorProtocolError
@@ -131,6 +132,7 @@ class ToyClient:
     factor: float = 1.0
     calls: Counter[str] = field(default_factory=Counter)
     classes: Counter[str] = field(default_factory=Counter)
+    teams: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -144,6 +146,7 @@ class ToyClient:
         ended: Callable[[], bool] | None = None,
         usage: Usage | None = None,
         max_attempts: int | None = None,
+        team: Team = OTHERS,
     ) -> Fetched:
         if ended is not None and ended():
             raise StoppedError("asked to stop")
@@ -154,6 +157,7 @@ class ToyClient:
         with self._lock:
             self.calls[request.key] += 1
             self.classes[work_class] += 1
+            self.teams.append(team.name)
         for path, error in self.faults.items():
             if request.path.startswith(path):
                 raise error

@@ -22,6 +22,7 @@ start = 2026-11-01
 kind = "prometheus"
 url = "http://prometheus:9090"
 troops = ["node", "!test*"]
+weights = {node = 3, "*" = 0.5}
 """
 ENVIRON = {"PROD_KEY": "s3cr3t-key-of-prod", "HTTPS_PROXY": ""}
 
@@ -37,6 +38,7 @@ def test_a_file_names_several_accounts(tmp_path: Path) -> None:
     assert (prod.share, lab.share) == (0.5, 0.8)
     assert prod.start.isoformat() == "2026-11-01"
     assert lab.filters.texts == {"VENDOR_ASSETS_TROOPS": "node,!test*"}
+    assert (prod.weights.text, lab.weights.text) == ("", "node=3,*=0.5")
     assert prod.store_url == str(tmp_path / "data" / "newrelic_prod")
     assert lab.store_url == str(tmp_path / "data" / "lab")
     assert prod.budget_name != lab.budget_name

@@ -102,6 +102,10 @@ def test_the_finest_timeslice_is_the_vendors() -> None:
         ({"VENDOR_ASSETS_SETTLING": "-1"}, "VENDOR_ASSETS_SETTLING='-1'"),
         ({"VENDOR_ASSETS_LOOK_BACK": "61"}, "VENDOR_ASSETS_LOOK_BACK='61'"),
         ({"VENDOR_ASSETS_RETENTION": "0"}, "VENDOR_ASSETS_RETENTION='0'"),
+        (
+            {"VENDOR_ASSETS_WEIGHTS": "payments=3,search"},
+            "VENDOR_ASSETS_WEIGHTS: 'search' is no weight of a team",
+        ),
         ({"VENDOR_ASSETS_TROOPS": "a,,b"}, "VENDOR_ASSETS_TROOPS='a,,b' has an empty pattern"),
         ({"VENDOR_ASSET_STORE": "x"}, "VENDOR_ASSET_STORE is not a setting"),
     ],

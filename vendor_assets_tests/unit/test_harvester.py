@@ -24,6 +24,7 @@ from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome, Progress
+from vendor_assets.harvest.weights import Weights
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_table
@@ -49,6 +50,7 @@ class Bench:
         self.alive = Alive()
         self.open: list[Harvester] = []
         self.filters = Filters()
+        self.weights = Weights()
 
     def harvester(self, threads: int = 4) -> Harvester:
         harvester = Harvester(
@@ -61,6 +63,7 @@ class Bench:
             now=lambda: self.now,
             flush_seconds=0.0,
             filters=self.filters,
+            weights=self.weights,
         )
         self.open.append(harvester)
         return harvester

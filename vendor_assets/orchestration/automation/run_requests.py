@@ -101,9 +101,10 @@ def roster_runs(
     keys = roster_keys(store, day, account.filters, only)
     if not keys:
         return [], []
-    plan = (costs or Costs(store, account)).day(day, keys)
+    costs = costs or Costs(store, account)
+    plan = costs.day(day, keys)
     return keys, _runs(
-        account, day, plan.to_come, CHAIN, run_key, work_class, "sensor", foreseen=plan.foreseen
+        account, day, costs, plan.to_come, CHAIN, run_key, work_class, "sensor", foreseen=plan.foreseen
     )
 
 
@@ -120,7 +121,7 @@ def look_back_runs(
         calls = {key: of["performance_data"] for key, of in plan.whole_by_key.items() if key in keys}
         key = f"{run_key}:{day}"
         runs += _runs(
-            account, day, calls, ["performance_data"], key, BACKFILL, LOOK_BACK, foreseen=plan.foreseen
+            account, day, costs, calls, ["performance_data"], key, BACKFILL, LOOK_BACK, foreseen=plan.foreseen
         )
     return runs
 
@@ -128,6 +129,7 @@ def look_back_runs(
 def _runs(
     account: Account,
     day: date,
+    costs: Costs,
     calls: Mapping[str, int],
     assets: Sequence[str],
     run_key: str,
@@ -136,13 +138,14 @@ def _runs(
     *,
     foreseen: bool,
 ) -> list[dg.RunRequest]:
-    """Harvest runs for troops, cut by quota.
+    """Harvest runs for troops, cut by quota and interleaved by weights.
 
     Args:
         calls: Each troop's key to its estimated calls.
         foreseen: Whether that is more than a guess: then the runs are tagged with it.
     """
     names = Names.for_account(account)
+    teams = costs.teams(day, account.weights)
     return [
         harvest_run(
             names,
@@ -157,7 +160,7 @@ def _runs(
                 calls=sum(calls[key] for key in chosen) if foreseen else None,
             ),
         )
-        for number, chosen in enumerate(cut(calls, account.permitted_rate))
+        for number, chosen in enumerate(cut(calls, account.permitted_rate, teams))
     ]
 
 

@@ -175,7 +175,8 @@ class Launcher:
             return
         chosen = self._choose(day, troops)
         self._partitions.add_troops(self._instance, chosen)
-        plan = Costs(self.store, self._account).day(day, troops)
+        costs = Costs(self.store, self._account)
+        plan = costs.day(day, troops)
         if not rebuild:
             expected = plan.whole - plan.done["troops"] if replace else plan.total
             asked = self.summary.calls_made - before
@@ -185,7 +186,7 @@ class Launcher:
         calls = plan.to_come
         if replace:
             calls = {key: sum(of_troop.values()) for key, of_troop in plan.whole_by_key.items()}
-        runs = cut(calls, self._account.permitted_rate)
+        runs = cut(calls, self._account.permitted_rate, costs.teams(day, self._account.weights))
         for number, keys in enumerate(runs, 1):
             part = f" ({number} of {len(runs)})" if len(runs) > 1 else ""
             partitions = [str(day_troop_key(day, key)) for key in keys]

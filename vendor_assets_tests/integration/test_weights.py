@@ -1,0 +1,66 @@
+"""Teams that harvest at the same time, in one process and in two: the vendor's log shows each with its part."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from vendor_assets_tests.support.command import Command
+from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
+
+DAY = datetime.now(UTC).date() - timedelta(days=1)
+
+
+def competing(vendor: RunningSimulator, troops: list[str]) -> Counter[str]:
+    """Calls of each troop while both still had some to come, from a moment after the second one began."""
+    arrivals = [
+        (at, match[1])
+        for at, target, _ in vendor.log(arrivals=True)["arrivals"]
+        if (match := re.match(r"/v2/applications/(\d+)/", target))
+    ]
+    times = {troop: [at for at, of in arrivals if of == troop] for troop in troops}
+    begin = max(min(found) for found in times.values()) + 1.0
+    end = min(max(found) for found in times.values())
+    return Counter(of for at, of in arrivals if begin <= at < end)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_vendor_sees_each_team_with_its_part(tmp_path: Path, processes: int) -> None:
+    """Three calls of the one for each of the other, which has more to do; ``why`` names them, and there is no 429."""
+    with simulator(
+        troops=3, warriors=24, data_groups=12, churn=False, limit="20/s", burst=20, limit_kind="bucket"
+    ) as vendor:
+        world = vendor.world
+        sizes = {troop.id: len(world.warriors_on(troop.id, DAY)) for troop in world.troops_on(DAY)}
+        small, middle, large = sorted(sizes, key=sizes.__getitem__)
+        settings = {
+            "VENDOR_URL": vendor.url,
+            "VENDOR_API_KEY": KEY,
+            "VENDOR_SHARE": "1",
+            "VENDOR_RATE": "20/s",
+            "VENDOR_ASSETS_RESOLUTION": "60",
+            "VENDOR_ASSETS_WEIGHTS": f"{middle}=3,*=1",
+        }
+        command = Command(tmp_path, settings)
+        harvest = ("harvest", "--day", DAY.isoformat(), "--no-report", "--troop")
+        # The roster, which all go by.
+        assert command.run(*harvest, small).code == 0
+        planned = command.run("plan", "--json", "--day", DAY.isoformat()).json["teams"]
+        assert [(each["name"], each["weight"]) for each in planned] == [(middle, 3), ("*", 1)]
+        vendor.reset()
+        troops = [(large,), (middle,)] if processes == 2 else [(large, "--troop", middle)]
+        running = [command.start(*harvest, *each) for each in troops]
+        told: list[str] = []
+        while len(told) < 2:
+            assert all(each.poll() is None for each in running)
+            told = command.run("why", "--json").json["now"]["teams"]
+        assert re.match(r"team \* \(weight 1, .*\): its part of the pace is 25%", told[0])
+        assert re.match(rf"team {middle} \(weight 3, .*\): its part of the pace is 75%", told[1])
+        assert [each.wait() for each in running] == [0] * processes
+        found = competing(vendor, [large, middle])
+        assert found[middle] / found.total() == pytest.approx(0.75, abs=0.07)
+        assert vendor.log()["violations"] == 0
