@@ -46,7 +46,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 complete, 3 partial, 2 wrong use, 1 anything else."""
+    """Run the command and return its exit code: 0 complete, 3 partial, 2 wrong use, 1 anything else.
+
+    Raises:
+        KeyboardInterrupt: It was stopped, by Ctrl-C or SIGTERM.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["simulator"]:
         embedded.run_simulator(arguments[1:])
@@ -63,9 +67,6 @@ def _run(arguments: Sequence[str]) -> int:
     except VendorAssetsError as error:
         print(f"vendor-assets: {error}", file=sys.stderr)
         return _code_of(error)
-    except KeyboardInterrupt:
-        print("vendor-assets: stopped; the next run goes on where this one ended", file=sys.stderr)
-        return FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

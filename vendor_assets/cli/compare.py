@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vendor_assets.cli.harvest import harvest_days
-from vendor_assets.cli.progress import terminable
 from vendor_assets.cli.project import (
     COMPLETE,
     PARTIAL,
@@ -65,10 +64,10 @@ def _compare(options: argparse.Namespace) -> int:
     out = sys.stderr if options.json else sys.stdout
     complete = True
     stores = []
-    with embedded_vendor(project.account) as reachable, terminable() as stopped:
+    with embedded_vendor(project.account) as reachable:
         for account in (project.account, other):
             apart = _apart(project, replace(account, vendor_url=reachable.vendor_url))
-            summary = harvest_days(apart, [day], options.troop, report=False, out=out, stopped=stopped)
+            summary = harvest_days(apart, [day], options.troop, report=False, out=out)
             for problem in summary.problems:
                 print(f"  {problem}", file=out)
             complete &= summary.complete

@@ -10,8 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -79,9 +80,9 @@ def _demo(options: argparse.Namespace) -> int:
     days = days_between(newest - timedelta(days=options.days - 1), newest, account.zone)
     started = time.monotonic()
     print("starting the embedded vendor: 1,000 calls a minute allowed, then 429", flush=True)
-    with simulator_process(SIMULATOR_API_KEY) as url, terminable() as stopped:
+    with simulator_process(SIMULATOR_API_KEY) as url:
         reachable = replace(project, account=replace(account, vendor_url=url))
-        summary = harvest_days(reachable, days, [], out=sys.stdout, stopped=stopped)
+        summary = harvest_days(reachable, days, [], out=sys.stdout)
         with local_opener(url).open(f"{url}/_control/log", timeout=10) as answer:
             log = json.load(answer)
     code = print_summary(summary)
@@ -135,29 +136,27 @@ def _alone(root: Path) -> Iterator[None]:
 
 def _serve(root: Path, account: Account, port: int, vendor_port: int | None) -> int:
     """Run Dagster, and the embedded vendor if it has a port, until one of them ends or Ctrl-C."""
-    processes: list[subprocess.Popen[Any]] = []
-
-    def start(command: list[str]) -> None:
-        processes.append(subprocess.Popen([sys.executable, *command], cwd=root, env=dict(os.environ)))
-
-    with terminable():
+    started: list[_Started] = []
+    with terminable() as stopped:
         try:
             if vendor_port is not None:
                 simulator = [*EMBEDDED_VENDOR, "--port", str(vendor_port)]
-                start([*simulator, "--parent-pid", str(os.getpid()), "--api-key", account.api_key])
+                simulator += ["--parent-pid", str(os.getpid()), "--api-key", account.api_key]
+                started.append(_Started(simulator, root, stopped))
             # A project's workspace.yaml may have further code locations.
             where = [] if (root / "workspace.yaml").is_file() else ["-m", "vendor_assets.definitions"]
             serve = ["-m", "dagster", "dev", *where, "-h", "127.0.0.1", "-p", str(port)]
             # Its successor, dg dev, requires a project with dg's own layout.
-            start(["-W", "ignore:Function `dev_command` is superseded", *serve, "--log-level", "warning"])
+            serve = ["-W", "ignore:Function `dev_command` is superseded", *serve, "--log-level", "warning"]
+            started.append(_Started(serve, root, stopped))
             print(f"the UI opens on http://127.0.0.1:{port}; Ctrl-C ends it and the vendor", flush=True)
-            while all(process.poll() is None for process in processes):
+            while all(each.process.poll() is None for each in started):
                 time.sleep(0.5)
             return FAILED
         except KeyboardInterrupt:
             return COMPLETE
         finally:
-            _end(processes)
+            _end(started)
 
 
 def _check_port(port: int, todo: str) -> None:
@@ -172,16 +171,51 @@ def _check_port(port: int, todo: str) -> None:
             raise ConfigurationError(f"port {port} cannot be used ({error.strerror}); {todo}") from error
 
 
-def _end(processes: Sequence[subprocess.Popen[Any]]) -> None:
-    for process in reversed(processes):
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-    for process in processes:
+class _Started:
+    """A program that was started; what it says on its standard error is shown, but not how it takes being ended.
+
+    Args:
+        command: Python's arguments.
+        root: Its working directory.
+        stopped: Whether we are ending it.
+    """
+
+    def __init__(self, command: Sequence[str], root: Path, stopped: Callable[[], bool]) -> None:
+        # Ctrl-C goes to a whole process group; this one is told once, by us, and after us.
+        self.process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=root,
+            env=dict(os.environ),
+            stderr=subprocess.PIPE,
+            process_group=0,
+        )
+        self._stopped = stopped
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stderr or ():
+            if not self._stopped():
+                # As it comes, with its colours.
+                os.write(2, line)
+
+    def wait(self) -> None:
+        """Wait for its end; end it the hard way after half a minute."""
         try:
-            process.wait(30)
+            self.process.wait(30)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self.process.kill()
+            self.process.wait()
+        # What it started may outlive it and hold the pipe.
+        self._reader.join(1)
+
+
+def _end(started: Sequence[_Started]) -> None:
+    for each in reversed(started):
+        if each.process.poll() is None:
+            each.process.send_signal(signal.SIGINT)
+    for each in started:
+        each.wait()
 
 
 def run_simulator(arguments: list[str]) -> NoReturn:

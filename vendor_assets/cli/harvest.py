@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import date
 from typing import Any
@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
         "harvest",
         help="harvest a day or a range, through Dagster, in this process",
         epilog="Exit codes: 0 all is complete; 3 some of it is not, or records are in quarantine; 2 wrong use, "
-        "a setting too; 1 nothing is complete, or anything else.",
+        "a setting too; 130 Ctrl-C; 1 nothing is complete, or anything else.",
     )
     add_days(harvest)
     harvest.add_argument("--no-report", action="store_true", help="leave out the day's statistics and report")
@@ -56,12 +56,12 @@ def add(commands: Any) -> None:
 def _harvest(options: argparse.Namespace) -> int:
     project = open_project(options.account)
     days = choose_days(options, project.account)
-    with embedded_vendor(project.account) as reachable, terminable() as stopped:
+    with embedded_vendor(project.account) as reachable:
         summary = harvest_days(
             replace(project, account=reachable), days, options.troop,
             replaced=options.replace, rebuild=options.rebuild, work_class=options.work_class,
             accept_empty=options.accept_empty_roster,
-            report=not options.no_report, out=sys.stderr if options.json else sys.stdout, stopped=stopped,
+            report=not options.no_report, out=sys.stderr if options.json else sys.stdout,
         )  # fmt: skip
     return print_summary(summary, as_json=options.json)
 
@@ -77,9 +77,12 @@ def harvest_days(
     work_class: WorkClass = SCHEDULED,
     report: bool = True,
     out: Any,
-    stopped: Callable[[], bool],
 ) -> Any:
-    """Bring days up to date and return a summary."""
+    """Bring days up to date and return a summary.
+
+    Raises:
+        KeyboardInterrupt: It was stopped; what was in flight has landed.
+    """
     from vendor_assets.harvest.harvester import Harvester
     from vendor_assets.orchestration.runs.launching import Launcher, open_instance
 
@@ -89,7 +92,12 @@ def harvest_days(
         print(f"filters {account.filters}", file=out)
     out.flush()
     started = time.monotonic()
-    with open_instance(project.root, project.environ) as instance, ProgressLine(out) as progress:
+    with (
+        # Not before all is imported: inside of an import an interrupt may get lost.
+        terminable() as stopped,
+        open_instance(project.root, project.environ) as instance,
+        ProgressLine(out) as progress,
+    ):
         launcher = Launcher(account, instance, progress.say, stopped)
         launcher.fail_lapsed_runs()
         for day in days:

@@ -98,7 +98,7 @@ class ProgressLine:
 
 @contextmanager
 def terminable() -> Iterator[Callable[[], bool]]:
-    """Let SIGTERM stop the work like Ctrl-C; yields a function that tells whether either came.
+    """Let SIGTERM and a closed terminal stop the work like Ctrl-C; yields a function that tells whether one came.
 
     Dagster turns an interrupt into a failed run and continues, so the caller has to ask.
     """
@@ -109,7 +109,10 @@ def terminable() -> Iterator[Callable[[], bool]]:
         came = True
         raise KeyboardInterrupt
 
-    before = {name: signal.signal(name, stop) for name in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield lambda: came
     finally:

@@ -218,7 +218,10 @@ def simulator_process(api_key: str) -> Iterator[str]:
             sys.executable, *EMBEDDED_VENDOR, "--port", "0", "--port-file", str(port_file),
             "--parent-pid", str(os.getpid()), "--api-key", api_key,
         ]  # fmt: skip
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        # Ctrl-C goes to a whole process group; the vendor is to answer until nothing is in flight.
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, process_group=0
+        )
         try:
             deadline = time.monotonic() + 20
             while not port_file.exists() or not port_file.read_text().strip():

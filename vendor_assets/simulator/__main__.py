@@ -2,6 +2,10 @@
 
 import sys
 
-from vendor_assets.simulator.command import main
+try:
+    from vendor_assets.simulator.command import main
 
-sys.exit(main())
+    sys.exit(main())
+except KeyboardInterrupt:
+    # Before it listens.
+    sys.exit(0)

@@ -494,7 +494,11 @@ def _processes(vendor: Vendor) -> Iterator[str]:
     others = []
     for seed in ("1", "2"):
         environ = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path}  # noqa: TID251  handed on
-        others.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ))
+        # Ctrl-C goes to a whole process group; who checks says it once.
+        other = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, process_group=0
+        )
+        others.append(other)
     for other in others:
         out, _ = other.communicate(told)
         if other.returncode:

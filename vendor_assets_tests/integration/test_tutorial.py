@@ -87,7 +87,7 @@ class Reader:
 
     def command(self, *arguments: str) -> str:
         """Run the command; returns what it printed."""
-        return self._fork("vendor_assets.cli", "main", *arguments)
+        return self._fork("vendor_assets.__main__", "main", *arguments)
 
     def harvest(self, day: str) -> dict[str, Any]:
         """What comes of a click on a day of ``troops``: the sensors follow, down to the report."""

@@ -108,7 +108,7 @@ class Running:
         folder: Path,
         environ: Mapping[str, str],
         arguments: Sequence[str],
-        entry_point: tuple[str, str] = ("vendor_assets.cli", "main"),
+        entry_point: tuple[str, str] = ("vendor_assets.__main__", "main"),
     ) -> None:
         self.args = list(arguments)
         with tempfile.NamedTemporaryFile(prefix="out-", delete=False) as out:

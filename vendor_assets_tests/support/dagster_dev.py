@@ -283,6 +283,16 @@ def project(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"} | dict(environ)
 
 
+def of_session(leader: int) -> list[int]:
+    """The processes of a session, whatever their process groups."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with suppress(ValueError, ProcessLookupError):
+            if os.getsid(int(process.name)) == leader:
+                found.append(int(process.name))
+    return found
+
+
 @contextmanager
 def dagster_dev(folder: Path, environ: Mapping[str, str], *command: str) -> Iterator[DagsterDev]:
     """Run ``vendor-assets dev``, or another command, in a project folder while the block lasts.
@@ -298,7 +308,7 @@ def dagster_dev(folder: Path, environ: Mapping[str, str], *command: str) -> Iter
     port, log = free_port(), folder / "dev.log"
     arguments = [sys.executable, "-m", *(command or ("vendor_assets", "dev")), "--port", str(port)]
     with log.open("w") as sink:
-        # A session of its own is a process group of its own: all it starts can be ended, and nothing else.
+        # In a session of its own all that it starts can be ended, and nothing else.
         process = subprocess.Popen(
             arguments, cwd=folder, env=environ, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -318,6 +328,7 @@ def dagster_dev(folder: Path, environ: Mapping[str, str], *command: str) -> Iter
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             process.wait(60)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        for pid in of_session(process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait()
