@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
+from vendor_assets.analytics.sources import SOURCES
 from vendor_assets.analytics.warehouse import Partition, Warehouse, aggregating, repeated, scan
 from vendor_assets.days import Window
 from vendor_assets.errors import StorageError
@@ -54,6 +55,7 @@ def daily_performance(
     window: Window,
     troop_names: Mapping[str, str | None],
     troops_missing: int,
+    sources: str = "",
     batch_rows: int = _BATCH_ROWS,
 ) -> Published:
     """Compute the day's statistics from its performance data and write them as one object.
@@ -69,6 +71,7 @@ def daily_performance(
     Args:
         troop_names: Display names by troop id; troops without one get null.
         troops_missing: How many troops of the day have no data; written into each row.
+        sources: What it is made of, kept in the object; see :mod:`vendor_assets.analytics.sources`.
         batch_rows: Rows that one aggregation takes in; about 50 bytes of memory each.
 
     Raises:
@@ -87,6 +90,7 @@ def daily_performance(
         "state": state_of(timeslices, lacking=partial),
         "window_start": window.start.isoformat(),
         "window_end": window.end.isoformat(),
+        SOURCES: sources,
     }
     ids = {layout.encode_segment(troop_id): troop_id for troop_id in troop_names}
     ids |= TroopKeys(store).ids()

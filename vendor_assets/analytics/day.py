@@ -12,6 +12,7 @@ import pandas as pd
 
 from vendor_assets.analytics import metrics
 from vendor_assets.analytics.metrics import Stretch
+from vendor_assets.analytics.sources import WEEKS
 from vendor_assets.analytics.warehouse import Warehouse
 from vendor_assets.days import day_window, parse_day, parse_time_zone
 from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
@@ -21,7 +22,6 @@ from vendor_assets.storage.marker import Marker
 from vendor_assets.storage.source import EMBEDDED
 from vendor_assets.storage.troop_keys import TroopKeys
 
-WEEKS: Final = 4
 """Past weeks with which the day is compared."""
 SERIES: Final = ("troop_id", "data_group", "value_name")
 """Columns that identify a series over all warriors of a troop."""

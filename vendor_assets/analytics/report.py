@@ -67,7 +67,9 @@ class Report:
     summary: Mapping[str, str | int | float]
 
 
-def render_report(store: ObjectStore, day: date, timezone: str = "UTC", *, show_code: bool = False) -> Report:
+def render_report(
+    store: ObjectStore, day: date, timezone: str = "UTC", *, show_code: bool = False, sources: str = ""
+) -> Report:
     """Execute the report notebook for a day and convert it to HTML.
 
     The kernel is always this interpreter; see :func:`kernel_environment` for what it inherits.
@@ -75,6 +77,7 @@ def render_report(store: ObjectStore, day: date, timezone: str = "UTC", *, show_
     Args:
         store: The store of the day's tables, which the kernel opens by its URL.
         timezone: Time zone of days, an IANA name.
+        sources: What it is made of, kept in the page; see :mod:`vendor_assets.analytics.sources`.
 
     Raises:
         ObjectNotFoundError: The day's ``daily_performance`` does not exist.
@@ -88,7 +91,7 @@ def render_report(store: ObjectStore, day: date, timezone: str = "UTC", *, show_
         message = f"daily_performance of {day} is not in {store.url}; materialize it first"
         raise ObjectNotFoundError(message)
     executed = _execute({"day": day.isoformat(), "store": store.url, "timezone": timezone})
-    html = _html(executed, title=f"Performance of {day.isoformat()}", show_code=show_code)
+    html = _html(executed, title=f"Performance of {day.isoformat()}", show_code=show_code, sources=sources)
     return _report(executed, nbformat.writes(executed).encode(), html.encode())
 
 
@@ -208,7 +211,7 @@ def _kernel_manager(folder: Path, store: str) -> type[Any]:
     return OwnInterpreter
 
 
-def _html(executed: NotebookNode, *, title: str, show_code: bool) -> str:
+def _html(executed: NotebookNode, *, title: str, show_code: bool, sources: str) -> str:
     from nbconvert import HTMLExporter  # noqa: PLC0415
     from traitlets.config import Config  # noqa: PLC0415
 
@@ -226,7 +229,9 @@ def _html(executed: NotebookNode, *, title: str, show_code: bool) -> str:
         exclude_output_prompt=True,
     )
     body, _ = exporter.from_notebook_node(executed)
-    return template("report.html").render(title=title, body=body, version=vendor_assets.__version__)
+    return template("report.html").render(
+        title=title, body=body, version=vendor_assets.__version__, sources=sources
+    )
 
 
 def _output(executed: NotebookNode, tag: str, kind: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -97,6 +98,23 @@ def test_a_second_harvest_costs_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+def test_what_has_not_changed_is_not_published_again(tmp_path: Path) -> None:
+    """A second harvest leaves the report as it is and names it; an instance that does not know it has it made again."""
+    page = tmp_path / "data" / "reports" / f"day={DAY}" / "performance_report.html"
+    with simulator(world="small", troops=1, warriors=2, churn=False) as vendor:
+        running = command(tmp_path, vendor)
+        first = running.run("harvest", "--json").json
+        made = page.stat()
+        again = running.run("harvest", "--json")
+        assert (page.stat().st_mtime_ns, page.stat().st_ino) == (made.st_mtime_ns, made.st_ino)
+        assert "nothing has changed" in again.err
+        assert again.json["complete"]
+        assert again.json["reports"] == first["reports"] == [str(page)]
+        shutil.rmtree(tmp_path / ".dagster")
+        assert running.run("harvest", "--json").json["reports"] == [str(page)]
+        assert page.stat().st_mtime_ns > made.st_mtime_ns
+
+
 def test_the_plan_is_what_happens(tmp_path: Path) -> None:
     """A day like the one before costs what the plan says; what has landed costs nothing."""
     with simulator(world="small", churn=False) as vendor:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from vendor_assets.account import Account
+from vendor_assets.analytics import sources
 from vendor_assets.days import day_window
 from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
 from vendor_assets.harvest.filters import Filters
@@ -66,15 +67,16 @@ def publish_day(
         dagster.Failure: The day has no roster, its tables have duplicate rows, or the store fails.
     """
     states = troop_states(store, day, account.filters)
+    # Before anything is read: what changes meanwhile is then another source.
+    made_of = sources.of_statistics(store, day, _settings(account, states))
     try:
         unique = grain_unique(store, day, sorted(states))
         yield unique
         if not unique.passed:
             # Sums and counts would be wrong without anybody noticing.
             raise ToldFailure(f"{day} is not published: {unique.description}", allow_retries=False)
-        yield _published(
-            store, day, account, states, compared(instance, Names.for_account(account), day, sorted(states))
-        )
+        cost = compared(instance, Names.for_account(account), day, sorted(states))
+        yield _published(store, day, account, states, cost, made_of)
     except VendorAssetsError as error:
         raise failure_from(error) from error
 
@@ -85,6 +87,7 @@ def _published(
     account: Account,
     states: Mapping[str, str],
     cost: Mapping[str, Any],
+    made_of: str,
 ) -> dg.MaterializeResult[Any]:
     # Imported here because every run imports this module, and DuckDB is slow to import.
     from vendor_assets.analytics.daily import daily_performance
@@ -92,7 +95,12 @@ def _published(
     missing, _ = _not_complete(states)
     names = {troop.id: troop.name for troop in Roster.read(store, day).troops}
     published = daily_performance(
-        store, day, window=day_window(day, account.zone), troop_names=names, troops_missing=len(missing)
+        store,
+        day,
+        window=day_window(day, account.zone),
+        troop_names=names,
+        troops_missing=len(missing),
+        sources=made_of,
     )
     return dg.MaterializeResult(
         metadata=metadata_of_day(
@@ -239,12 +247,37 @@ def publish_report(store: ObjectStore, day: date, zone: ZoneInfo) -> dg.Material
     from vendor_assets.analytics.report import render_report
 
     try:
-        report = render_report(store, day, timezone=zone.key)
+        made_of = sources.of_report(store, day, {"zone": zone.key})
+        report = render_report(store, day, timezone=zone.key, sources=made_of)
     except VendorAssetsError as error:
         raise failure_from(error) from error
     store.put(layout.report_key(day, "ipynb"), report.notebook)
     store.put(layout.report_key(day, "html"), report.html)
     return dg.MaterializeResult(metadata=metadata_of_report(store, day, report))
+
+
+def is_published(store: ObjectStore, day: date, account: Account) -> bool:
+    """Whether a day's statistics and report are what they would be if they were made now.
+
+    Raises:
+        StorageError: The store cannot be read.
+    """
+    statistics = sources.kept_by_statistics(store, day)
+    if not statistics:
+        return False
+    try:
+        states = troop_states(store, day, account.filters)
+    except ToldFailure:
+        return False
+    now = sources.of_statistics(store, day, _settings(account, states))
+    return statistics == now and sources.kept_by_report(store, day) == sources.of_report(
+        store, day, {"zone": account.zone.key}
+    )
+
+
+def _settings(account: Account, states: Mapping[str, str]) -> dict[str, object]:
+    """What a day's statistics depend on beside tables."""
+    return {"zone": account.zone.key, "filters": str(account.filters), "troops": dict(states)}
 
 
 def metadata_of_report(store: ObjectStore, day: date, report: "Report") -> dict[str, Any]:

@@ -20,6 +20,7 @@ from vendor_assets.orchestration.runs.about import (
     DAY_TAG,
     HARVEST_JOB,
     PUBLISH_JOB,
+    PUBLISHED,
     TITLE_TAG,
     TRIGGER_TAG,
     title_of,
@@ -179,6 +180,16 @@ def day_is_decided(
     statuses = instance.get_status_by_partition(key, keys, partitions.day_troop) or {}
     decided = (AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED)
     return all(statuses.get(each) in decided for each in keys)
+
+
+def published_assets_are_shown(instance: dg.DagsterInstance, account: Account, day: str) -> bool:
+    """Whether Dagster knows a day's statistics and report as materialized; a new instance knows nothing."""
+    names, partitions = Names.for_account(account), Partitions.of(account)
+    statuses = [
+        (instance.get_status_by_partition(names.key(asset), [day], partitions.day) or {}).get(day)
+        for asset in PUBLISHED
+    ]
+    return all(status == AssetPartitionStatus.MATERIALIZED for status in statuses)
 
 
 def downstream_of(asset: str) -> tuple[str, ...]:

@@ -17,7 +17,12 @@ from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
 from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut
-from vendor_assets.orchestration.automation.run_requests import class_tags, day_is_decided
+from vendor_assets.orchestration.assets.publishing import is_published
+from vendor_assets.orchestration.automation.run_requests import (
+    class_tags,
+    day_is_decided,
+    published_assets_are_shown,
+)
 from vendor_assets.orchestration.dagster_private import (
     belong_to,
     capture_nothing,
@@ -47,6 +52,7 @@ from vendor_assets.orchestration.runs.about import (
     title_of,
 )
 from vendor_assets.orchestration.runs.summary import Summary
+from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.roster import Roster
 from vendor_assets.work_class import SCHEDULED, WorkClass
@@ -197,7 +203,7 @@ class Launcher:
             self._run(HARVEST_JOB, f"{day} {len(keys)} troops{part}", tags | planned, run_config=config)
         whole = self._choose(day, [])
         if report and day_is_decided(self._instance, self._account, day.isoformat(), whole):
-            self._run(PUBLISH_JOB, f"{day} statistics and report", tags, partition_key=day.isoformat())
+            self._publish(day, tags)
 
     def redrive(self, partitions: Sequence[tuple[str, date, str | None]], *, rebuild: bool = False) -> None:
         """Redrive dead letters in one run for all partitions, then publish their days again.
@@ -222,8 +228,17 @@ class Launcher:
         for day in sorted({day for _, day, _ in partitions}):
             whole = self._choose(day, [])
             if day_is_decided(self._instance, self._account, day.isoformat(), whole):
-                publish = tags | {DAY_TAG: day.isoformat()}
-                self._run(PUBLISH_JOB, f"{day} statistics and report", publish, partition_key=day.isoformat())
+                self._publish(day, tags | {DAY_TAG: day.isoformat()})
+
+    def _publish(self, day: date, tags: Mapping[str, str]) -> None:
+        """Make a day's statistics and report, unless they are there, shown, and made of what is there now."""
+        title = f"{day} statistics and report"
+        shown = published_assets_are_shown(self._instance, self._account, day.isoformat())
+        if shown and is_published(self.store, day, self._account):
+            self.summary.reports.append(self.store.uri(layout.report_key(day, "html")))
+            self._say(f"{title}: as they were, nothing has changed")
+        else:
+            self._run(PUBLISH_JOB, title, tags, partition_key=day.isoformat())
 
     def _choose(self, day: date, troops: Sequence[str]) -> list[str]:
         try:
