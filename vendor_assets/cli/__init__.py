@@ -18,6 +18,7 @@ from typing import Final, NoReturn
 from vendor_assets import __version__
 from vendor_assets.cli import (
     compare,
+    completion,
     configuration,
     embedded,
     harvest,
@@ -59,7 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    options = _parser().parse_args(_joined(arguments))
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:
+        completion.complete(parser)
+    options = parser.parse_args(_joined(arguments))
     options.environ = dict(os.environ)  # before the project's file completes it
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
@@ -141,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         store,
         vendor,
         embedded,
+        completion,
     ):
         module.add(commands)
     for command in commands.choices.values():

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from vendor_assets.harvest.filters import Filters
 
 _FILTERS: Final = ("troops", "warriors", "data_groups", "values")
-_KNOWN: Final = ("share", "rate", *_FILTERS)
+SUPPOSED: Final = ("share", "rate", *_FILTERS)
+"""What may be supposed to be otherwise."""
 
 
 def add(commands: Any) -> None:
@@ -106,9 +107,9 @@ def _supposed(texts: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in texts:
         name, separator, value = text.partition("=")
-        if not separator or name not in _KNOWN:
+        if not separator or name not in SUPPOSED:
             raise ConfigurationError(
-                f"--what-if {text[:60]!r} is not understood; accepted are {', '.join(_KNOWN)} with =VALUE"
+                f"--what-if {text[:60]!r} is not understood; accepted are {', '.join(SUPPOSED)} with =VALUE"
             )
         found[name] = value
     return found

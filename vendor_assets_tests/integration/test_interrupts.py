@@ -34,6 +34,7 @@ ARGUMENTS: Final = {
     "dead-letters": ["list"],
     "init": ["folder"],
     "config": [],
+    "completion": ["bash"],
     "store": ["move", "--from", "new_relic/1"],
     "vendor": ["check", "new_relic"],
     "demo": [],
