@@ -41,7 +41,7 @@ from vendor_assets.harvest.traces import Traces
 from vendor_assets.harvest.weights import Weights
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.objects import ObjectInfo, ObjectStore
 from vendor_assets.storage.roster import COLUMNS, Roster, Troop, troops_of
 from vendor_assets.storage.troop_keys import TroopKeys
 from vendor_assets.vendors.base import Asset, PlannedRequest, Vendor
@@ -344,6 +344,12 @@ class Harvester:
         base = Outcome(asset, day, troop_key, "failed", table_key=layout.table_key(asset, day, troop_key))
         ownership: Ownership | None = None
         untouched = False
+        table: ObjectInfo | None = None
+
+        def look() -> None:
+            nonlocal untouched, table
+            untouched, table = False, self.store.head(base.table_key)
+
         try:
             if self.stop.is_set():
                 raise StoppedError("the run was stopped before this partition began")
@@ -355,14 +361,15 @@ class Harvester:
                 raise ConfigurationError(message)
             prefix = layout.harvest_prefix(asset, day, troop_key)
             untouched = troop_key is not None and not self._traces.of(asset, day, troop_key)
-            # Looked at before it is taken: a table that somebody writes later is another one, and is not replaced.
-            table = None if untouched else self.store.head(base.table_key)
             ownership = acquire(
-                self.store, prefix, options.run_id, self._liveness, stop=self.stop.is_set, untouched=untouched
+                self.store,
+                prefix,
+                options.run_id,
+                self._liveness,
+                stop=self.stop.is_set,
+                untouched=untouched,
+                look=look,
             )
-            if untouched and ownership.epoch > 1:
-                untouched, table = False, self.store.head(base.table_key)
-                ownership.confirm()
             harvest = PartitionHarvest(
                 self._context,
                 base,

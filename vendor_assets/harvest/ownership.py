@@ -119,6 +119,7 @@ def acquire(
     *,
     stop: Callable[[], bool] | None = None,
     untouched: bool = False,
+    look: Callable[[], None] = lambda: None,
 ) -> Ownership:
     """Take a partition with the next epoch.
 
@@ -127,6 +128,8 @@ def acquire(
 
     Args:
         untouched: Nobody seems to have had it so far: it is taken without a look at its holder.
+        look: Called where somebody had it, just before it is taken: what it sees is what earlier holders left, also one
+            that finished while its lease was watched.
 
     Raises:
         PartitionHeldError: Its holder is alive; the message names it.
@@ -145,6 +148,8 @@ def acquire(
                 "wait for it or stop it, then try again"
             )
             raise PartitionHeldError(message)
+        if not untouched:
+            look()
         epoch = record["epoch"] + 1
         taken = _encode({"epoch": epoch, "holder": holder, "released": False})
         try:

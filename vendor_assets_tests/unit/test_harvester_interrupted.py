@@ -15,6 +15,7 @@ from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.harvests import list_harvests, load_finish, newest_finished
 from vendor_assets.harvest.landing import read_index
 from vendor_assets.harvest.outcome import Outcome
+from vendor_assets.harvest.ownership import Liveness, acquire
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.objects import ObjectStore
@@ -41,20 +42,24 @@ class Scene:
             self.client.faults.clear()
         self.client.calls.clear()
 
-    def harvest(self, run: str, store: ObjectStore, *assets: str) -> Outcome:
+    def harvest(
+        self, run: str, store: ObjectStore, *assets: str, liveness: Liveness | None = None
+    ) -> Outcome:
         harvester = Harvester(
             store=store,
             vendor=ToyVendor(),
             client=self.client,
-            liveness=Alive(),
+            liveness=liveness or Alive(),
             zone=ZoneInfo("UTC"),
             threads=1,
             now=noon,
             flush_seconds=0.0,
         )
         try:
-            if "warriors" in assets:
-                list(harvester.troops([DAY], click(run)))
+            if "warriors" in assets or "troops" in assets:
+                troops = list(harvester.troops([DAY], click(run)))
+            if "troops" in assets:
+                return troops[-1]
             return list(harvester.chain(assets, [(DAY, "1")], click(run)))[-1]  # type: ignore[arg-type]
         finally:
             harvester.close()
@@ -137,3 +142,26 @@ def test_another_run_comes_in_at_each_request(scenes: Callable[[str], Scene], be
         if sent[False] < enter_at:
             break
     assert set(ends) == {"held", "complete"}
+
+
+@pytest.mark.parametrize("asset", ["troops", "performance_data"])
+def test_the_holder_finishes_while_its_lease_is_watched(scenes: Callable[[str], Scene], asset: str) -> None:
+    """Whoever comes then replaces nothing by less: what has vanished stays on the roster, the complete table stays."""
+    scene = scenes("first")
+    for prefix in (f"raw_data/{asset}/", f"processed/{asset}/"):
+        for info in scene.store.list(prefix):
+            scene.store.delete(info.key)
+    troop = None if asset == "troops" else "1"
+    acquire(scene.store, layout.harvest_prefix(asset, DAY, troop), "killed", Alive())
+
+    class Watching:
+        def watch(self, holder: str, stop: Callable[[], bool] | None = None) -> bool:
+            assert scene.harvest("other", scene.store, asset).state == "complete"
+            scene.client.hierarchy = {"1": HIERARCHY["1"]}
+            scene.client.faults["/data/b"] = VendorRejectedError("no", status=400)
+            return False
+
+    outcome = scene.harvest("late", scene.store, asset, liveness=Watching())
+    assert outcome.state == ("complete" if asset == "troops" else "partial")
+    rows = read_table(scene.store, layout.table_key(asset, DAY, troop)).num_rows
+    assert rows == (len(HIERARCHY) if asset == "troops" else 4 * 24)
