@@ -27,6 +27,10 @@ class Window:
         return (self.end - self.start).total_seconds()
 
 
+_FIRST: Final = date(1970, 1, 1)
+_LAST: Final = date(9000, 1, 1)
+"""Days with edges in UTC in every time zone, and with a day after them."""
+
 DAYS_AGO: Final = re.compile(r"-(\d{1,5})d")
 """A day as so many days before today, like ``-1d``."""
 
@@ -45,7 +49,10 @@ def parse_day(text: str, newest: date | None = None) -> date:
     try:
         if newest is not None and (ago := DAYS_AGO.fullmatch(text)):
             return newest + timedelta(days=1 - int(ago[1]))
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
+        if not _FIRST <= day <= _LAST:
+            raise ValueError("no vendor has data of such a day")
+        return day
     except (ValueError, OverflowError) as error:
         others = "" if newest is None else ", yesterday or -7d"
         message = f"day {text!r} is not a date; give it as YYYY-MM-DD, like 2026-11-20{others}"

@@ -12,8 +12,10 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from typing import Final, NoReturn
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NoReturn
 
 from vendor_assets import __version__
 from vendor_assets.cli import (
@@ -40,10 +42,22 @@ EVERY_ACCOUNT: Final = (*watch.COMMANDS, plan.COMMAND, why.COMMAND, letters.COMM
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line, and that takes no empty text for an option that is not given."""
+
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        """Add an argument; a text of nothing, as an unset variable gives it, is refused unless its type says else."""
+        if options.get("action", "append") == "append" and options.get("type", Path) is Path:
+            options["type"] = partial(_given, options.get("type", str))
+        return super().add_argument(*names, **options)
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG_USE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _given(of: Callable[[str], Any], text: str) -> Any:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; give a value, or leave it out")
+    return of(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,7 +20,7 @@ from vendor_assets.cli.project import (
     open_project,
 )
 from vendor_assets.cli.terminal import print_table
-from vendor_assets.errors import ConfigurationError
+from vendor_assets.errors import ConfigurationError, HarvestError, ObjectNotFoundError
 
 if TYPE_CHECKING:
     from vendor_assets.account import Account
@@ -43,7 +43,10 @@ def add(commands: Any) -> None:
         "--with", dest="kind", required=True, metavar="KIND", help="the other dialect, like new_relic"
     )
     compare.add_argument(
-        "--with-account", metavar="ACCOUNT", help="its VENDOR_ACCOUNT (default: that of the settings)"
+        "--with-account",
+        type=str,
+        metavar="ACCOUNT",
+        help="its VENDOR_ACCOUNT (default: that of the settings)",
     )
     compare.add_argument(
         "--with-rate", metavar="RATE", help="its VENDOR_RATE, like 500/min (default: what is documented)"
@@ -72,7 +75,12 @@ def _compare(options: argparse.Namespace) -> int:
                 print(f"  {problem}", file=out)
             complete &= summary.complete
             stores.append(apart.store())
-    found = list(compare(stores[0], stores[1], day))
+    try:
+        found = list(compare(stores[0], stores[1], day))
+    except ObjectNotFoundError as error:
+        if complete:
+            raise
+        raise HarvestError(f"nothing to compare, {day} is not complete: {error}") from error
     kinds = (project.account.vendor.kind, other.vendor.kind)
     if options.json:
         document = {"day": day.isoformat(), "kinds": kinds, "complete": complete, "equal": _equal(found)}

@@ -6,6 +6,7 @@ import argparse
 import ast
 import inspect
 import json
+import os
 import re
 import sys
 import time
@@ -73,6 +74,13 @@ def _record(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"{str(options.folder)!r} has cases, or is no folder; give a new one")
     account = open_project(options.account).account
     day = choose_day(options, account)
+    try:
+        # Before any call is paid for.
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{str(options.folder)!r} cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigurationError(f"{str(options.folder)!r} cannot be written; give another folder")
     with embedded_vendor(account) as reachable:
         vendor_api = build_resources(reachable)[Names.for_account(account).resource("vendor_api")]
         with vendor_api.client() as client:
@@ -85,7 +93,6 @@ def _record(options: argparse.Namespace) -> int:
         if isinstance(found, str):
             recording.problems.append(f"{name}: {found}")
             continue
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.json").write_text(_text(found))
         kept.add(case["asset"])
         print(f"{name}.json: {len(found['rows'])} rows of {len(found['pages'])} pages")

@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
     )
     check.add_argument("vendor", metavar="KIND or MODULE:CLASS", help="like new_relic, or my_vendor:Acme")
     check.add_argument("--vendor-account", default="1", help="its VENDOR_ACCOUNT (default 1)")
-    check.add_argument("--options", default="", help="its VENDOR_OPTIONS")
+    check.add_argument("--options", type=str, default="", help="its VENDOR_OPTIONS")
     check.add_argument(
         "--cases", type=Path, metavar="FOLDER", help="answers as JSON files, with what they mean"
     )

@@ -68,3 +68,39 @@ def test_calls_to_this_machine_take_no_proxy(url: str, direct: bool, monkeypatch
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     proxies = [each for each in local_opener(url).handlers if isinstance(each, urllib.request.ProxyHandler)]
     assert (not any(each.proxies for each in proxies)) is direct  # type: ignore[attr-defined]  typeshed lacks it
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("harvest", "--day", ""),
+        ("harvest", "--troop", " "),
+        ("plan", "--day", "9999-12-31"),
+        ("plan", "--from", "0001-01-01", "--to", ""),
+        ("why", "--day", "9999-12-31"),
+        ("dead-letters", "discard", "--troop", "", "--why", "x"),
+        ("dead-letters", "redrive", "--day", ""),
+        ("init", ""),
+        ("vendor", "record", ""),
+        ("vendor", "record", "/dev/null/x"),
+        ("vendor", "record", "/proc/x"),
+    ],
+    ids=" ".join,
+)
+def test_a_text_of_nothing_and_a_day_that_cannot_be(
+    arguments: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """An unset variable of a script does not choose everything: it is refused in one line, before anything is done."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VENDOR_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("VENDOR_API_KEY", "key")
+    try:
+        code: object = main(arguments)
+    except SystemExit as ended:
+        code = ended.code
+    told = capfd.readouterr()
+    assert code == 2, told
+    assert told.err.count("\n") == 1, told
