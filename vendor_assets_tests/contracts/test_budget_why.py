@@ -94,6 +94,24 @@ def test_a_hold_after_a_throttle_is_named_with_its_end(account: Account) -> None
     holds(account, budget, told)
 
 
+def test_a_rate_that_was_cut_is_named(account: Account) -> None:
+    """Once the hold after a throttle is over, what was learnt from it spaces calls, more widely than the limit."""
+    budget = account.member()
+    for _ in range(3):
+        account.call(budget)
+    account.call(budget, status=429)
+    account.clock.advance(1.05)
+    account.call(budget)
+    told = explain(budget.snapshot(), work(), calls=1000)
+    assert told.binds == "learnt"
+    assert told.text.startswith("cut from 19.6 calls/s 1 s ago")
+    assert told.wait_seconds is not None
+    assert told.wait_seconds > 1.05 / 19.6
+    assert "what the vendor bears may change" in told.assumes
+    said = account.clock.now + told.wait_seconds
+    assert account.call(budget) == pytest.approx(said, abs=0.002)
+
+
 def test_of_an_outage_nobody_knows_the_end(account: Account) -> None:
     """It binds whatever else does; when the work is done is not said."""
     budget = account.member()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,23 @@ def test_of_an_outage_nobody_knows_the_end(tmp_path: Path) -> None:
             assert told["binds"] == "outage"
             assert told["done_seconds"] is None
             assert "nobody knows when the vendor is back" in told["sentence"]
+
+
+def test_a_filter_is_tried_on_the_plan(tmp_path: Path, vendor: RunningSimulator) -> None:
+    """The calls of a day under a filter that is only supposed are those that the vendor then sees under it."""
+    command = command_of(tmp_path, vendor, VENDOR_RATE="500/s")
+    assert command.run("harvest", "--day", DAY, "--no-report").code == 0
+    before = (date.fromisoformat(DAY) - timedelta(days=1)).isoformat()
+    troop = vendor.world.troops_on(date.fromisoformat(before), "UTC")[0].name
+    asked = ["--day", before, "--json", "--what-if", f"troops={troop}", "--what-if", "rate=1/s"]
+    began = vendor.calls()
+    told = command.run("why", *asked).json
+    assert vendor.calls() == began
+    assert 0 < told["what_if"]["calls"] < told["now"]["calls"]
+    assert told["what_if"]["done_seconds"][0] >= told["what_if"]["calls"] - 1
+    filtered = command_of(tmp_path, vendor, VENDOR_RATE="500/s", VENDOR_ASSETS_TROOPS=troop)
+    assert filtered.run("harvest", "--day", before, "--no-report").code == 0
+    assert vendor.calls() - began == told["what_if"]["calls"]
 
 
 def test_wrong_use_is_one_line(tmp_path: Path, vendor: RunningSimulator) -> None:

@@ -11,16 +11,19 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from vendor_assets.budget import Backlog, Sample, pace_at, totals
+from vendor_assets.budget import Backlog, Explanation, LongestWait, Sample, pace_at, totals
 from vendor_assets.days import duration_text
+from vendor_assets.errors import BudgetUnavailableError, VendorAssetsError
 from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.orchestration.assets import backlog
 from vendor_assets.orchestration.assets.backlog import Recorder
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions
 from vendor_assets.orchestration.runs.about import CALLS_TAG
 from vendor_assets.orchestration.syncing import sync
+from vendor_assets.work_class import SCHEDULED
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator
 from vendor_assets_tests.support.truth import key_of
@@ -145,6 +148,9 @@ def test_the_backlog_is_observed_while_there_is_work(deployment: Deployment, sam
     assert found["seconds_to_drain"] == pytest.approx(1000 / 7, rel=0.01)
     assert found["oldest_day"] == DAY.isoformat()
     assert found["rate"] > 0
+    # At 400 calls a second, and at the seven of late.
+    assert found["why"].startswith("the budget keeps no call back; 1,000 calls to come, done in 3 s (")
+    assert " at the earliest and in 2 min (" in found["why"]
     assert found["plot"].startswith("![backlog of the last 24 hours](data:image/png;base64,iVBOR")
     assert len(found["plot"]) < 60_000
     again, cursor = deployment.sensor("backlog_sensor", cursor)
@@ -157,6 +163,58 @@ def test_the_backlog_is_observed_while_there_is_work(deployment: Deployment, sam
     assert values(last)["runs_queued"] == 0
     idle, _ = deployment.sensor("backlog_sensor", cursor)
     assert isinstance(idle, dg.SkipReason)
+
+
+class Hours:
+    """A clock of the test's own in place of the module ``time``."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_call_that_waits_for_a_minute_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line of the run's log, again only for another reason, and a minute later at the earliest."""
+    clock, said = Hours(), list[str]()
+    monkeypatch.setattr(backlog, "time", clock)
+    told: list[Explanation | VendorAssetsError] = []
+    waited = 59.0
+
+    def explain(source: str, wait: LongestWait) -> Explanation:
+        assert (source, wait.endpoint) == ("run", "data")
+        if isinstance(told[0], VendorAssetsError):
+            raise told[0]
+        return told[0]
+
+    recorder = Recorder(
+        lambda: pytest.fail("no progress is asked for"),
+        Backlog(f"sqlite:///{tmp_path}/budget.db"),
+        source="run",
+        say=said.append,
+        budget=lambda: pytest.fail("no state is asked for"),
+        waits=lambda: LongestWait(waited, "data", SCHEDULED),
+        explain=explain,
+    )
+
+    def look(after: float, reason: Explanation | VendorAssetsError) -> int:
+        told[:] = [reason]
+        clock.now += after
+        recorder._say_why()
+        return len(said)
+
+    hour = Explanation("window", "10/h", "10/h is used up", 1800.0, 0.0)
+    assert look(10, hour) == 0
+    waited = 60.0
+    assert look(10, BudgetUnavailableError("away")) == 0
+    assert look(10, hour) == 1
+    assert said[0].startswith("a call has waited for 60 s: 10/h is used up; the next call goes in 30 min")
+    assert look(90, hour) == 1
+    held = Explanation("hold", "", "nobody sends", 30.0, 0.0)
+    assert look(10, held) == 2
+    assert look(10, hour) == 2
+    assert look(50, hour) == 3
 
 
 # -- dead letters -----------------------------------------------------------------------------------
