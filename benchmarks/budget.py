@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fragile_vendor import fragile_vendor
-from vendor_assets.budget import Budget, Limit
+from vendor_assets.budget import OTHERS, Budget, Limit, Team
 from vendor_assets.errors import BudgetError
 from vendor_assets_tests.support.postgres import PostgresServer, running_postgres
 from vendor_assets_tests.support.simulator import RunningSimulator, simulator
@@ -171,7 +171,9 @@ def _limiter(
             values["database"], "bench", limits=limits, share=1.0, max_in_flight=values.get("in_flight", 64)
         )
         work_class = values.get("work_class", "scheduled")
-        return lambda: budget.slot(work_class=work_class), budget.close, budget.state
+        weights = values.get("weights")
+        team = Team(f"team {values['name']}", weights[values["name"]]) if weights else OTHERS
+        return lambda: budget.slot(work_class=work_class, team=team), budget.close, budget.state
     if kind.startswith("pyrate"):
         block = _pyrate(values, limits[0])
         return block, lambda: None, lambda: block().__enter__()
@@ -994,6 +996,38 @@ def fairness(bench: Bench) -> list[Row]:
                 "alone they take s": round(own, 2),
                 "429": len(verdict.refused),
                 "used": round(verdict.used(Limit.parse(limit).rate), 4),
+            }
+        )
+    return rows
+
+
+@case
+def weights(bench: Bench) -> list[Row]:
+    """Two processes of 16 threads, weights 3 and 1 or none; a sliding window, at 2,000 a second acquires only."""
+    rows: list[Row] = []
+    for rate, kind, of in itertools.product((20, 200, 2000), bench.kinds(), (None, [3, 1])):
+        with contextlib.ExitStack() as stack:
+            url = stack.enter_context(bench.database(kind))
+            values: dict[str, Any] = {"limit": f"{rate}/s", "database": url, "threads": 16, "weights": of}
+            seconds = (20 if rate < 2000 else 8) * bench.scale
+            if rate == 2000:
+                found = run(seconds, 2, **values)
+                verdict = judge_acquires(found)
+            else:
+                judging = stack.enter_context(vendor(limit=f"{rate}/s", limit_kind="sliding"))
+                found = run(seconds, 2, port=judging.port, **values)
+                verdict = judge(judging)
+        first, second = (verdict.workers[str(n)] for n in range(2))
+        rows.append(
+            {
+                "limit": f"{rate}/s",
+                "database": kind,
+                "weights": "3 and 1" if of else "none",
+                "part of the first": round(first / (first + second), 3),
+                "used": round(verdict.used(rate), 4),
+                "429": len(verdict.refused),
+                "worst second": verdict.worst(1.0),
+                "CPU µs a call": round(sum(each["cpu"] for each in found) / len(verdict.admitted) * 1e6),
             }
         )
     return rows

@@ -134,7 +134,6 @@ class InFlightShares:
             for name, other in self.members.items()
             if now - other.renewed_at <= TTL_SECONDS and name != holder
         }
-        self.teams = {name: other for name, other in self.teams.items() if name in self.members}
         cap = min([member.cap, *(other.cap for other in self.members.values())])
         taken = sum(other.granted for other in self.members.values())
         member.renewed_at = now

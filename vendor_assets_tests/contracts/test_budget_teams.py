@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import threading
 from collections import Counter
@@ -13,7 +14,7 @@ import pytest
 
 from vendor_assets.budget import Budget, RunWork, Team, Work, explain
 from vendor_assets.budget.dispatch import _Waiter
-from vendor_assets.budget.in_flight import TTL_SECONDS
+from vendor_assets.budget.in_flight import PART, TTL_SECONDS
 from vendor_assets.budget.reservations import Ask
 from vendor_assets_tests.contracts.test_budget import Account, account, database_url
 from vendor_assets_tests.support.postgres import postgres_server
@@ -123,6 +124,11 @@ def parts(sent: list[tuple[float, Team]]) -> Mapping[str, float]:
     return {name: number / len(sent) for name, number in of.items()}
 
 
+def kept(process: Process) -> set[str]:
+    """The processes whose teams are in the database."""
+    return set(json.loads(process.dispatch._database.read("acme", PART).body).get("teams", {}))
+
+
 def evenly(sent: list[tuple[float, Team]]) -> None:
     """No slot was lost and none came too soon."""
     gaps = [b - a for (a, _), (b, _) in itertools.pairwise(sent)]
@@ -172,14 +178,20 @@ def test_nobody_starves_beside_a_thousand(account: Account) -> None:
 
 
 def test_whoever_is_killed_leaves_its_part_to_the_others(account: Account) -> None:
-    """Its few slots pass unused; after five seconds without a renewal it does not count."""
+    """Its few slots pass unused; after five seconds without a renewal it does not count, and nothing of it is kept."""
     a, b = Process(account, A, B), Process(account, C)
     run(account, [a, b], 60)
+    assert kept(a) == {a.budget.holder, b.budget.holder}
     left = run(account, [b], 160)
     assert left[0][0] <= left[-1][0] - TTL_SECONDS
     b.dispatch.renew()
     assert b.dispatch._portions == {}
+    assert kept(b) == {b.budget.holder}
     evenly(left[80:])
+    b.end(C)
+    b.dispatch._in_flight.reserved = 0
+    b.dispatch._leave()
+    assert kept(b) == set()
 
 
 def test_classes_stand_above_weights(account: Account) -> None:
@@ -195,7 +207,7 @@ def test_without_weights_processes_take_turns(account: Account) -> None:
     run(account, [one, two], 10)
     assert one.dispatch._portions == {}
     assert not one.dispatch._teams
-    assert "teams" not in one.dispatch._database.read("acme", "places").body
+    assert kept(one) == set()
 
 
 def test_calls_in_flight_go_by_weight(account: Account) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -12,12 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vendor_assets.account import Account
 from vendor_assets.budget import OTHERS, Team
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.harvest.fetching import Fetcher, Pending, Work
 from vendor_assets.harvest.harvester import _InTurn
 from vendor_assets.harvest.sizing import cut
 from vendor_assets.harvest.weights import Weights, seconds_by_team
+from vendor_assets.orchestration.automation.run_requests import roster_runs
+from vendor_assets.settings import read
 from vendor_assets.storage.roster import Roster, Troop
 from vendor_assets_tests.support.toy import ToyVendor
 from vendor_assets_tests.unit.test_harvester import DAY, Bench, click
@@ -156,8 +161,49 @@ def test_calls_are_made_in_the_name_of_the_troops_team(tmp_path: Path) -> None:
     for (_, troop), outcome in outcomes.items():
         made[{"1": "troop 1", "2": "2"}.get(troop, "")] += outcome.counts.calls
     assert Counter(bench.client.teams) == made
+    assert bench.open[-1]._fetcher._busy.total() == 0
+    bench.client.teams.clear()
+    bench.harvester().sight(click("r3"))
+    assert Counter(bench.client.teams) == {"": 2, "troop 1": 1, "2": 1}
     for harvester in bench.open:
         harvester.close()
+
+
+def test_each_team_has_an_open_partition(tmp_path: Path) -> None:
+    """Also where there are more teams than partitions would be open otherwise."""
+    bench = Bench(tmp_path / "store")
+    bench.weights = Weights.parse("1=1,2=1000")
+    bench.troops(click("r1"))
+    all_open = threading.Barrier(3, timeout=20)
+    bench.client.before = lambda request: all_open.wait() and None
+    harvester = bench.harvester()
+    harvester._open_partitions = 1
+    found = list(harvester.chain(["warriors"], [(DAY, troop) for troop in "123"], click("r2")))
+    assert [outcome.state for outcome in found].count("failed") == 0
+    harvester.close()
+
+
+def test_a_days_runs_each_have_of_every_team_what_is_due(tmp_path: Path) -> None:
+    """The runs that a sensor requests: a light team's troops are not behind all runs of a heavy one."""
+    bench = Bench(tmp_path / "store")
+    bench.client.hierarchy = {f"{n}": {f"w{n}": ["cpu"]} for n in range(1, 10)}
+    bench.troops(click("r1"))
+    environ = {
+        "VENDOR_URL": "http://127.0.0.1:9",
+        "VENDOR_API_KEY": "k",
+        "VENDOR_RATE": "8/h",
+        "VENDOR_SHARE": "1",
+    }
+    plain = read(environ, root=tmp_path)
+    account = replace(plain, vendor=bench.vendor, weights=Weights.parse("troop [1-6]=3,*=1"))
+
+    def order(account: Account) -> str:
+        _, runs = roster_runs(bench.store, account, DAY, run_key="k", work_class="scheduled")
+        configs = [next(iter(run.run_config["ops"].values()))["config"] for run in runs]
+        return "".join(key[-1] for config in configs for key in config["partitions"])
+
+    assert order(replace(account, weights=Weights())) == "123456789"
+    assert order(account) == "172348569"
 
 
 def test_when_each_team_is_done() -> None:
