@@ -288,7 +288,12 @@ class Costs:
     def _take_the_median(found: Mapping[str, _Cost]) -> None:
         """Troops of which nothing is known are taken to be as the others are."""
         for asset in CHAIN:
-            known = [troop.calls[asset] + troop.done[asset] for troop in found.values() if troop.known]
+            # Of one that was cut off the warriors may be known alone.
+            known = [
+                troop.calls[asset] + troop.done[asset]
+                for troop in found.values()
+                if troop.known and troop.calls[asset] >= 0
+            ]
             default = UNKNOWN_CALLS if asset == "performance_data" else 1
             typical = int(median(known)) if known else default
             for troop in found.values():

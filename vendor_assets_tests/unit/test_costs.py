@@ -116,6 +116,16 @@ def test_what_has_landed_is_not_counted_again(bench: Bench) -> None:
     assert plan(bench).total == 0
 
 
+def test_where_only_warriors_are_known_the_rest_is_a_guess(bench: Bench) -> None:
+    """After a harvest that was cut off before the first data no estimate is below nothing."""
+    harvester = bench.harvester()
+    list(harvester.troops([DAY], click("r1")))
+    list(harvester.chain(["warriors"], [(DAY, troop) for troop in "12"], click("r2")))
+    found = plan(bench)
+    assert found.calls["performance_data"] == 3 * UNKNOWN_CALLS
+    assert all(min(calls.values()) >= 0 for calls in found.whole_by_key.values())
+
+
 def test_a_new_troop_costs_what_the_others_do(bench: Bench) -> None:
     """A troop of which no list is known yet is taken to cost the median of those that are known."""
     harvested(bench, DAY, "r1")
