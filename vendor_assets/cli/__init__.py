@@ -88,6 +88,11 @@ def _run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        if not error.filename:
+            raise
+        print(f"vendor-assets: {error.filename} cannot be used: {error.strerror}", file=sys.stderr)
+        return FAILED
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:

@@ -59,8 +59,6 @@ def add(commands: Any) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from vendor_assets.analytics.comparison import compare
-
     project = open_project(options.account)
     other = _other(project.account, options)
     day = choose_day(options, project.account)
@@ -75,6 +73,9 @@ def _compare(options: argparse.Namespace) -> int:
                 print(f"  {problem}", file=out)
             complete &= summary.complete
             stores.append(apart.store())
+    # Not before: DuckDB complains at the end of objects that a run keeps from being collected.
+    from vendor_assets.analytics.comparison import compare
+
     try:
         found = list(compare(stores[0], stores[1], day))
     except ObjectNotFoundError as error:

@@ -115,13 +115,17 @@ def _dev(options: argparse.Namespace) -> int:
     vendor_port = urlsplit(account.vendor_url).port or 0
     if starts_vendor:
         _check_port(vendor_port, "give the embedded vendor another one with --vendor-port")
-    with _alone(root):
-        return _serve(root, account, options.port, vendor_port if starts_vendor else None)
+    with _alone(root) as lock:
+        return _serve(root, account, options.port, vendor_port if starts_vendor else None, lock)
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Be the only one that starts a daemon for this folder's instance: two would launch every run twice."""
+def _alone(root: Path) -> Iterator[int]:
+    """Be the only one that starts a daemon for this folder's instance: two would launch every run twice.
+
+    Yields:
+        A file descriptor that keeps it so as long as a process has it, for a daemon that outlives us.
+    """
     home = Path(os.environ.get("DAGSTER_HOME") or root / ".dagster")
     home.mkdir(parents=True, exist_ok=True)
     with (home / "dev.lock").open("w") as lock:
@@ -131,10 +135,10 @@ def _alone(root: Path) -> Iterator[None]:
             raise ConfigurationError(
                 f"another vendor-assets dev works with {home}; end it, or start this one in another folder"
             ) from error
-        yield
+        yield lock.fileno()
 
 
-def _serve(root: Path, account: Account, port: int, vendor_port: int | None) -> int:
+def _serve(root: Path, account: Account, port: int, vendor_port: int | None, lock: int) -> int:
     """Run Dagster, and the embedded vendor if it has a port, until one of them ends or Ctrl-C."""
     started: list[_Started] = []
     with terminable() as stopped:
@@ -148,7 +152,7 @@ def _serve(root: Path, account: Account, port: int, vendor_port: int | None) -> 
             serve = ["-m", "dagster", "dev", *where, "-h", "127.0.0.1", "-p", str(port)]
             # Its successor, dg dev, requires a project with dg's own layout.
             serve = ["-W", "ignore:Function `dev_command` is superseded", *serve, "--log-level", "warning"]
-            started.append(_Started(serve, root, stopped))
+            started.append(_Started(serve, root, stopped, keeps=(lock,)))
             print(f"the UI opens on http://127.0.0.1:{port}; Ctrl-C ends it and the vendor", flush=True)
             while all(each.process.poll() is None for each in started):
                 time.sleep(0.5)
@@ -178,9 +182,12 @@ class _Started:
         command: Python's arguments.
         root: Its working directory.
         stopped: Whether we are ending it.
+        keeps: File descriptors that it gets.
     """
 
-    def __init__(self, command: Sequence[str], root: Path, stopped: Callable[[], bool]) -> None:
+    def __init__(
+        self, command: Sequence[str], root: Path, stopped: Callable[[], bool], keeps: Sequence[int] = ()
+    ) -> None:
         # Ctrl-C goes to a whole process group; this one is told once, by us, and after us.
         self.process = subprocess.Popen(
             [sys.executable, *command],
@@ -188,6 +195,7 @@ class _Started:
             env=dict(os.environ),
             stderr=subprocess.PIPE,
             process_group=0,
+            pass_fds=keeps,
         )
         self._stopped = stopped
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +24,8 @@ from vendor_assets.errors import BudgetError, ConfigurationError, VendorAssetsEr
 from vendor_assets.states import COUNTED
 
 if TYPE_CHECKING:
+    import dagster as dg
+
     from vendor_assets.harvest.status import DayStatus
     from vendor_assets.orchestration.doctor import Finding
 
@@ -209,10 +211,12 @@ def _doctor(options: argparse.Namespace) -> int:
 
     project = open_project(options.account)
     findings: list[Finding] = []
-    with (
-        embedded_vendor(project.account) as reachable,
-        open_instance(project.root, project.environ) as instance,
-    ):
+    with embedded_vendor(project.account) as reachable, ExitStack() as stack:
+        instance: dg.DagsterInstance | ConfigurationError
+        try:
+            instance = stack.enter_context(open_instance(project.root, project.environ))
+        except ConfigurationError as error:
+            instance = error
         resources = build_resources(reachable)
         names = Names.for_account(reachable)
         # Outside of a run, resources with secrets from environment variables must be resolved explicitly.

@@ -49,9 +49,16 @@ class Finding:
 
 
 def examine(
-    account: Account, vendor_api: VendorApiResource, store: StoreResource, instance: dg.DagsterInstance
+    account: Account,
+    vendor_api: VendorApiResource,
+    store: StoreResource,
+    instance: dg.DagsterInstance | ConfigurationError,
 ) -> Iterator[Finding]:
-    """Try every part, also after one has failed."""
+    """Try every part, also after one has failed.
+
+    Args:
+        instance: Dagster's, or why it cannot be opened.
+    """
     database = _try("database", lambda: _database(vendor_api))
     yield database
     if database.state == "failed":
@@ -68,8 +75,11 @@ def examine(
     yield _disk(account)
     if found.state != "failed":
         yield _demand(account, store)
-    yield _dagster(instance)
-    yield _partitions(account, instance)
+    if isinstance(instance, ConfigurationError):
+        yield Finding("dagster", "failed", str(instance))
+    else:
+        yield _dagster(instance)
+        yield _partitions(account, instance)
 
 
 def _is_somebody_elses(store: StoreResource) -> bool:

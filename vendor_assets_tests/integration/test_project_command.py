@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vendor_assets.cli.embedded import _alone, _Started
 from vendor_assets.days import parse_day, parse_days
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.settings import NAMES
@@ -172,6 +173,33 @@ def test_a_second_daemon_is_refused(tmp_path: Path) -> None:
         refused = Command(tmp_path, {}).run("dev", *ports)
     assert (refused.code, len(refused.err.splitlines())) == (2, 1)
     assert f"another vendor-assets dev works with {home}" in refused.err
+
+
+def test_a_daemon_that_outlives_its_command_is_one(tmp_path: Path) -> None:
+    """After kill -9 of ``dev`` the daemon that it started goes on, and another one is refused until it has ended."""
+    sleep = ["-c", "import time; time.sleep(600)"]
+    with _alone(tmp_path) as lock:
+        daemon = _Started(sleep, tmp_path, lambda: True, keeps=(lock,))
+    try:
+        with pytest.raises(ConfigurationError), _alone(tmp_path):
+            pass
+    finally:
+        daemon.process.kill()
+        daemon.wait()
+        if daemon.process.stderr:
+            daemon.process.stderr.close()
+    with _alone(tmp_path):
+        pass
+
+
+def test_the_doctor_where_dagster_cannot_be_opened(tmp_path: Path) -> None:
+    """That is one finding, and every other part is tried."""
+    (tmp_path / ".dagster").touch()
+    with simulator(world="small", churn=False) as vendor:
+        found = Command(tmp_path, {"VENDOR_URL": vendor.url, "VENDOR_API_KEY": KEY}).run("doctor", "--json")
+    states = {each["part"]: each["state"] for each in found.json}  # type: ignore[call-overload,index]
+    assert found.code == 1
+    assert (states["dagster"], states["vendor"], states["store"]) == ("failed", "well", "well")
 
 
 def test_the_doctor_as_json(tmp_path: Path) -> None:

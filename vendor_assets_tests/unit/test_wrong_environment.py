@@ -104,3 +104,25 @@ def test_a_text_of_nothing_and_a_day_that_cannot_be(
     told = capfd.readouterr()
     assert code == 2, told
     assert told.err.count("\n") == 1, told
+
+
+@pytest.mark.parametrize(
+    "arguments", [("compare", "--with", "datadog"), ("dev", "--port", "1")], ids=" ".join
+)
+def test_a_folder_that_cannot_be_made(
+    arguments: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """What the file system refuses is one line that names the file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VENDOR_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("VENDOR_API_KEY", "key")
+    monkeypatch.setattr("vendor_assets.cli.embedded._check_port", lambda port, todo: None)
+    for name in (".vendor_assets", ".dagster"):
+        (tmp_path / name).touch()
+    assert main(arguments) == 1
+    told = capfd.readouterr()
+    assert told.err.count("\n") == 1, told
+    assert str(tmp_path) in told.err
