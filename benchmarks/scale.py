@@ -1,12 +1,16 @@
 """What very many small troops cost.
 
-    python -m benchmarks.scale [troops]
+    python -m benchmarks.scale [troops] [plan] [sync]
 
 ``troops``: ``vendor-assets harvest`` of a day on a real S3 server (SeaweedFS), against the embedded vendor over HTTP,
 without a limit. From three such runs, of few and of many troops and of few and of many calls, follows what one
 partition (a troop's day of one asset) costs and what a call does: CPU time is that of the whole process, Dagster's
 events and a budget on SQLite included, and requests are those that the S3 server counted. Wanted: at most ten requests
 and 100 ms of CPU a partition on top of its calls.
+
+``plan`` and ``sync``: the commands, for a store in a folder that holds 30 days of 500 troops as harvests leave them,
+written directly (``fabricated.py``); ``plan`` is asked for a year that ends with them, ``sync`` fills a new instance on
+SQLite. Wanted: 10 s of CPU; 5 minutes and 1 GB.
 """
 
 from __future__ import annotations
@@ -18,13 +22,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import fabricated
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.s3 import RunningS3, running_s3, without_aws_environment
 from vendor_assets_tests.support.simulator import KEY, simulator
 
@@ -110,7 +117,45 @@ def command(folder: str, settings: dict[str, str], *arguments: str) -> dict[str,
     }
 
 
-PARTS: dict[str, Callable[[], Iterable[Row]]] = {"troops": troops}
+def plan() -> Iterable[Row]:
+    """What it takes to plan a year of 500 troops."""
+    with _fabricated() as (folder, settings, last):
+        took = command(folder, settings, "plan", "--day", f"{last - timedelta(days=364)}..{last}")
+    yield from _taken(took, cpu_seconds="10", mb="")
+
+
+def sync() -> Iterable[Row]:
+    """What it takes to tell an instance of 30 days of 500 troops."""
+    with _fabricated() as (folder, settings, _):
+        took = command(folder, settings, "sync")
+    yield from _taken(took, seconds="300", cpu_seconds="", mb="1000")
+
+
+def _taken(took: dict[str, Any], **wanted: str) -> Iterable[Row]:
+    for name, at_most in wanted.items():
+        yield name.replace("_", " "), f"{took[name]:.1f}", at_most
+
+
+@contextmanager
+def _fabricated() -> Iterator[tuple[str, dict[str, str], date]]:
+    """A folder with a store of 30 days of 500 troops, settings for it, and the last of its days."""
+    last = datetime.now(UTC).date() - timedelta(days=1)
+    days = fabricated.days_until(last, 30)
+    with tempfile.TemporaryDirectory() as folder:
+        store = FolderStore(Path(folder) / "data")
+        for day in days:
+            fabricated.write_roster(store, day, 500)
+        fabricated.write_troop_days(store, days, 500)
+        settings = {
+            "VENDOR_URL": "http://127.0.0.1:9",
+            "VENDOR_API_KEY": KEY,
+            "VENDOR_ASSETS_STORE": store.url,
+            "VENDOR_ASSETS_START": (last - timedelta(days=364)).isoformat(),
+        }
+        yield folder, settings, last
+
+
+PARTS: dict[str, Callable[[], Iterable[Row]]] = {"troops": troops, "plan": plan, "sync": sync}
 
 
 def main(parts: list[str]) -> int:

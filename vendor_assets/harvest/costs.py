@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from itertools import groupby
+from itertools import chain, groupby
 from statistics import median
 from threading import RLock
 from types import MappingProxyType
@@ -49,6 +49,7 @@ DAY_SECONDS: Final = 86_400
 UNKNOWN_CALLS: Final = 60
 """What a troop is taken to cost while nothing is known of any troop."""
 _NO_FILTERS: Final = Filters()
+_LEFT_OUT: Final = frozenset({"troops_left_out", "warriors_left_out"})
 _READERS: Final = 16
 """Troops whose shape is read at once: of a store far away each object takes a moment."""
 
@@ -164,6 +165,9 @@ class Costs:
         self._counted: dict[tuple[str, date, Filters, tuple[tuple[int, int], ...]], int] = {}
         self._built: Counter[str] = Counter()
         self._units: dict[str, dict[str, float]] = {}
+        self._shaped: set[tuple[Asset, str]] = set()
+        self._nearness: dict[tuple[str, date], list[date]] = {}
+        self._signatures: dict[Window, tuple[tuple[int, int], ...]] = {}
 
     def day(self, day: date, only: Sequence[str] = ()) -> DayPlan:
         """What one day will cost.
@@ -180,8 +184,12 @@ class Costs:
         chosen = taken if only or not roster else roster.troops
         self._used: set[date] = set()
         window = day_window(day, self._zone)
-        troops = map_concurrently(lambda each: self._troop(each, day, window), taken, at_once=_READERS)
-        found = {each.key: troop for each, troop in zip(taken, troops, strict=True)}
+        # Some at a time: most of a year's days need nothing read, and handing troops over one by one takes longer.
+        several = list(in_batches(taken, max(1, len(taken) // _READERS)))
+        counted = map_concurrently(
+            lambda some: [self._troop(each, day, window) for each in some], several, at_once=_READERS
+        )
+        found = dict(zip((each.key for each in taken), chain.from_iterable(counted), strict=True))
         self._take_the_median(found)
         answered = self._answered("troops", day, None)
         calls = {"troops": 0 if answered else self._pages("troops", roster_from, None)}
@@ -252,14 +260,31 @@ class Costs:
         key = troop.key
         cost = _Cost()
         for asset in CHAIN:
+            # Of others too a shape is read once, for what its calls count.
+            is_shaped = asset == "warriors" or (asset, key) in self._shaped
+            if is_shaped and self._is_finished(asset, day, key):
+                cost.done[asset], cost.calls[asset] = self._answered(asset, day, key), 0
+                if asset != "warriors":
+                    cost.known = True
+                    self._used.add(day)
+                continue
             whole = self._whole(asset, troop, day, window, self._filters)
             cost.known |= whole is not None and asset != "warriors"
-            cost.done[asset] = answered = self._answered(asset, day, key)
-            cost.calls[asset] = self._left(asset, troop, day, window, whole, answered)
+            if self._harvests(asset, day, key):
+                cost.done[asset] = answered = self._answered(asset, day, key)
+                cost.calls[asset] = self._left(asset, troop, day, window, whole, answered)
+            else:
+                cost.done[asset], cost.calls[asset] = 0, -1 if whole is None else whole
             if self._filters and whole is not None:
                 without = self._whole(asset, troop, day, window, _NO_FILTERS)
                 cost.saved += max(0, (without or 0) - whole)
         return cost
+
+    def _is_finished(self, asset: Asset, day: date, key: str) -> bool:
+        """Whether nothing is to come of a partition, for certain: neither was a filter in force then nor is one now."""
+        harvests = () if self._filters else self._harvests(asset, day, key)
+        finish = self._finish(asset, day, key) if harvests and harvests[-1].finish_etag else None
+        return finish is not None and not {"filters", *_LEFT_OUT} & finish.details.keys()
 
     def _left(
         self,
@@ -330,6 +355,7 @@ class Costs:
         if known not in self._counted:
             count = self._lists if asset == "data_groups" else self._data
             self._counted[known] = count(troop, source, window, filters)
+            self._shaped.add((asset, key))
         return self._counted[known]
 
     def _lists(self, troop: Troop, source: date, window: Window, filters: Filters) -> int:
@@ -379,16 +405,20 @@ class Costs:
 
     def _signature(self, window: Window) -> tuple[tuple[int, int], ...]:
         """How the vendor cuts this day: two days that are cut alike cost alike."""
+        if window in self._signatures:
+            return self._signatures[window]
         probe = self._vendor.performance_data(
             "0", "0", [DataGroup("x", ("x",))], window, self._resolution_seconds
         )
         start = int(window.start.timestamp())
-        return tuple(
+        cuts = tuple(
             (int(leaf.window.start.timestamp()) - start, int(leaf.window.end.timestamp()) - start)
             for planned in probe
             for leaf in planned.leaves
             if leaf.window
         )
+        self._signatures[window] = cuts
+        return cuts
 
     def _pages(self, asset: Asset, source: date | None, key: str | None, *, lists: int = 1) -> int:
         """Calls that some lists take, by the pages in which they came on another day."""
@@ -414,13 +444,17 @@ class Costs:
             return self._rosters[nearest]
         return None
 
-    def _known_days(self, table: str, day: date) -> Iterator[date]:
+    def _known_days(self, table: str, day: date) -> list[date]:
         """Days that have a table, the nearest first; of two the earlier."""
         with self._listing:
             if table not in self._days:
                 days = map(layout.day_of_folder, self._names(layout.table_prefix(table)))
                 self._days[table] = [day for day in days if day is not None]
-        yield from sorted(self._days[table], key=lambda other: (abs((other - day).days), other > day))
+            if (table, day) not in self._nearness:
+                self._nearness[table, day] = sorted(
+                    self._days[table], key=lambda other: (abs((other - day).days), other > day)
+                )
+            return self._nearness[table, day]
 
     def _nearest(self, table: Asset, key: str, day: date) -> date | None:
         """The nearest day with a troop's list: one of which no filter left anything out, if there is one."""
@@ -429,7 +463,7 @@ class Costs:
             if f"troop={key}" in self._names(layout.table_prefix(table, other)):
                 nearest = nearest or other
                 finish = self._finish(table, other, key)
-                if finish is None or not {"troops_left_out", "warriors_left_out"} & finish.details.keys():
+                if finish is None or _LEFT_OUT.isdisjoint(finish.details):
                     return other
         return nearest
 
@@ -442,9 +476,10 @@ class Costs:
         return self._finishes[asset, day, key]
 
     def _names(self, prefix: str) -> set[str]:
-        with self._listing:
-            if prefix not in self._folders:
-                self._folders[prefix] = {name for name in self._store.folders(prefix) if "=" in name}
+        if prefix not in self._folders:
+            with self._listing:
+                if prefix not in self._folders:
+                    self._folders[prefix] = {name for name in self._store.folders(prefix) if "=" in name}
         return self._folders[prefix]
 
     def _read(self, table: str, source: date, key: str, *columns: str) -> list[dict[str, Any]]:
@@ -455,9 +490,10 @@ class Costs:
     def _harvests(self, asset: Asset, day: date, key: str | None) -> list[HarvestFolder]:
         if key is None:
             return list_harvests(self._store, asset, day, None)
-        with self._listing:
-            if (asset, day) not in self._landed:
-                self._landed[asset, day] = list_harvests_of_day(self._store, asset, day)
+        if (asset, day) not in self._landed:
+            with self._listing:
+                if (asset, day) not in self._landed:
+                    self._landed[asset, day] = list_harvests_of_day(self._store, asset, day)
         return self._landed[asset, day].get(key, [])
 
     def _answered(self, asset: Asset, day: date, key: str | None) -> int:

@@ -3,8 +3,8 @@
 import json
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -122,34 +122,75 @@ def read_migrations_once() -> None:
     ScriptDirectory.from_config = staticmethod(from_config)  # type: ignore[method-assign]
 
 
+class _KeptConnections:
+    """One connection for each file of a storage of events in SQLite, and transactions that last for several events."""
+
+    def __init__(self, storage: SqliteEventLogStorage) -> None:
+        self._storage = storage
+        self._lock = storage._db_lock  # noqa: SLF001
+        self._connections: dict[str, Connection] = {}
+        self._at_once = False
+
+    @contextmanager
+    def connect(self, shard: str) -> Iterator[Connection]:
+        with self._lock:
+            connection = self._connections.get(shard)
+            if connection is None:
+                engine = sa.create_engine(
+                    self._storage.conn_string_for_shard(shard),
+                    poolclass=StaticPool,
+                    connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+                )
+                if shard not in self._storage._initialized_dbs:  # noqa: SLF001
+                    self._storage._initdb(engine)  # noqa: SLF001
+                    self._storage._initialized_dbs.add(shard)  # noqa: SLF001
+                connection = self._connections[shard] = engine.connect()
+            if self._at_once:
+                if not connection.in_transaction():
+                    connection.begin()
+                yield connection
+            else:
+                with connection.begin():
+                    yield connection
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        self._at_once = True
+        try:
+            yield
+        except BaseException:
+            self._end(Connection.rollback)
+            raise
+        self._end(Connection.commit)
+
+    def _end(self, end: Callable[[Connection], None]) -> None:
+        with self._lock:
+            self._at_once = False
+            for connection in self._connections.values():
+                end(connection)
+
+
 def keep_connections(instance: dg.DagsterInstance) -> None:
     """Store all events of a run through one connection for each file; Dagster opens one for every statement.
 
     Half of what an event costs in SQLite. Only for a process of ours, which holds a few files, and not for long.
     """
     storage = _event_storage(instance)
-    if not isinstance(storage, SqliteEventLogStorage):
-        return
-    connections: dict[str, Connection] = {}
+    if isinstance(storage, SqliteEventLogStorage):
+        storage._connect = _KeptConnections(storage).connect  # type: ignore[method-assign]  # noqa: SLF001
+        # Asked with each check's evaluation.
+        storage.has_table = cache(storage.has_table)  # type: ignore[method-assign]
 
-    @contextmanager
-    def connect(shard: str) -> Iterator[Connection]:
-        with storage._db_lock:  # noqa: SLF001
-            connection = connections.get(shard)
-            if connection is None:
-                engine = sa.create_engine(
-                    storage.conn_string_for_shard(shard),
-                    poolclass=StaticPool,
-                    connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
-                )
-                if shard not in storage._initialized_dbs:  # noqa: SLF001
-                    storage._initdb(engine)  # noqa: SLF001
-                    storage._initialized_dbs.add(shard)  # noqa: SLF001
-                connection = connections[shard] = engine.connect()
-            with connection.begin():
-                yield connection
 
-    storage._connect = connect  # type: ignore[method-assign]  # noqa: SLF001
+@contextmanager
+def events_at_once(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Store the events of the block at once or, after an exception, none, where :func:`keep_connections` was called.
+
+    Other processes cannot write meanwhile: for seconds at most. On PostgreSQL each event is stored by itself.
+    """
+    kept = getattr(getattr(_event_storage(instance), "_connect", None), "__self__", None)
+    with kept.at_once() if isinstance(kept, _KeptConnections) else nullcontext():
+        yield
 
 
 def repository_of(instance: dg.DagsterInstance, root: Path) -> RemoteRepositoryOrigin:

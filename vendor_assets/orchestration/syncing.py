@@ -1,9 +1,10 @@
 """Syncing: report to a new Dagster instance what the store holds."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import Final
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ from vendor_assets.orchestration.assets.publishing import (
     troop_states,
     troops_present,
 )
-from vendor_assets.orchestration.dagster_private import materialized_partitions
+from vendor_assets.orchestration.dagster_private import events_at_once, materialized_partitions
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions
 from vendor_assets.orchestration.runs.events import Event, events_of, partition_of, report
@@ -31,7 +32,8 @@ from vendor_assets.vendors.base import Asset
 
 _READERS: Final = 16
 """Partitions that are read at once; a remote store takes a moment per object."""
-_AHEAD: Final = 256
+_AT_ONCE: Final = 256
+"""Partitions whose events are stored at once: on SQLite a second's work, in which nobody else writes."""
 SAY_SECONDS: Final = 10.0
 """Time between lines of progress."""
 
@@ -67,12 +69,16 @@ def sync(
         troops = {troop_key for _, troop_key in partitions if troop_key is not None}
         done.troops += len(of_troops.add_troops(instance, troops))
         said = time.monotonic()
-        for number, outcome in enumerate(_recorded(store, asset, partitions), 1):
-            if outcome is not None:
-                _report(store, instance, names, outcome, known, done, run_id)
+        for first in range(0, len(partitions), _AT_ONCE):
+            some = partitions[first : first + _AT_ONCE]
+            outcomes = map_concurrently(partial(_outcome, store, asset), some, at_once=_READERS)
+            with events_at_once(instance):
+                for outcome in outcomes:
+                    if outcome is not None:
+                        _report(store, instance, names, outcome, known, done, run_id)
             if time.monotonic() - said >= SAY_SECONDS:
                 said = time.monotonic()
-                say(f"{asset}: {number:,} of {len(partitions):,} partitions so far")
+                say(f"{asset}: {first + len(some):,} of {len(partitions):,} partitions so far")
         say(f"{asset}: {done.materialized - before} partitions")
     for asset_name, prefix in (
         ("daily_performance", "processed/daily_performance/"),
@@ -93,17 +99,9 @@ def sync(
     return done
 
 
-def _recorded(
-    store: ObjectStore, asset: Asset, partitions: Sequence[tuple[date, str | None]]
-) -> Iterator[Outcome | None]:
-    """Each partition's recorded outcome, in order."""
-    for first in range(0, len(partitions), _AHEAD):
-        some = partitions[first : first + _AHEAD]
-        yield from map_concurrently(lambda key: _outcome(store, asset, *key), some, at_once=_READERS)
-
-
-def _outcome(store: ObjectStore, asset: Asset, day: date, troop_key: str | None) -> Outcome | None:
+def _outcome(store: ObjectStore, asset: Asset, partition: tuple[date, str | None]) -> Outcome | None:
     """A partition's recorded outcome; failed if its record is damaged."""
+    day, troop_key = partition
     try:
         return recorded(store, asset, day, troop_key)
     except RecordError as error:

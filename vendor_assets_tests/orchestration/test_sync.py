@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.orchestration.dagster_private import events_at_once
 from vendor_assets.orchestration.runs.launching import open_instance
 from vendor_assets.orchestration.syncing import sync
 from vendor_assets.settings import read
@@ -158,3 +160,19 @@ def test_whatever_is_synced_takes_no_file_for_each_partition(
     assert (again.materialized, again.known_already) == (0, 10)
     for harvester in bench.open:
         harvester.close()
+
+
+def test_events_that_are_stored_at_once_are_there_all_or_not_at_all(tmp_path: Path) -> None:
+    """Until the block ends no other process sees one of them, and after an exception nobody does."""
+    key = dg.AssetKey("troops")
+    with open_instance(tmp_path, {}) as writing, open_instance(tmp_path, {}) as reading:
+        with pytest.raises(KeyError), events_at_once(writing):
+            writing.report_runless_asset_event(dg.AssetMaterialization(key, partition="a"))
+            raise KeyError
+        with events_at_once(writing):
+            for name in "bc":
+                writing.report_runless_asset_event(dg.AssetMaterialization(key, partition=name))
+            assert not reading.get_materialized_partitions(key)
+        assert reading.get_materialized_partitions(key) == {"b", "c"}
+        writing.report_runless_asset_event(dg.AssetMaterialization(key, partition="d"))
+        assert reading.get_materialized_partitions(key) == {"b", "c", "d"}

@@ -18,6 +18,7 @@ from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import RUN_PARTITIONS, RUN_SECONDS, cut
 from vendor_assets_tests.support.toy import ToyVendor
+from vendor_assets_tests.support.watched_store import WatchedStore
 from vendor_assets_tests.unit.test_harvester import DAY, Bench, click
 
 NEXT = DAY + timedelta(days=1)
@@ -84,6 +85,22 @@ def test_a_day_costs_what_the_one_before_did(bench: Bench) -> None:
     assert (done.total, done.whole) == (0, first)
     assert list(found.to_come) == ["1", "2", "3"]
     assert found.by_troop == {"troop 1": 6, "troop 2": 3, "troop 3": 1}
+
+
+def test_of_finished_days_only_their_markers_are_read(bench: Bench) -> None:
+    """Once a troop's shape is known, a day that is in costs no reading of its tables and plans, and tells the same."""
+    harvested(bench, DAY, "r1")
+    harvested(bench, NEXT, "r2")
+    read: list[str] = []
+    store = WatchedStore(bench.folder, lambda name, key, done: read.append(f"{name} {key}"))
+    costs = Costs(store, Wanted())
+    assert costs.day(DAY) == plan(bench, DAY)
+    read.clear()
+    assert costs.day(NEXT) == plan(bench, NEXT)
+    opened = {
+        each.rpartition("/")[2] for each in read if each.startswith(("get", "open")) and "/troop=" in each
+    }
+    assert opened == {"finish"}
 
 
 def test_in_a_hurry_the_rest_is_taken_to_be_alike(bench: Bench) -> None:

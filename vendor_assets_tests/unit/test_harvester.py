@@ -43,6 +43,7 @@ class Bench:
     """One store and one vendor; each ``harvester()`` is a new run's."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.store = with_plain_keys(FolderStore(folder))
         self.now = noon()
         self.client = ToyClient({troop: dict(held) for troop, held in HIERARCHY.items()}, lambda: self.now)
