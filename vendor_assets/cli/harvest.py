@@ -111,6 +111,8 @@ def harvest_days(
                 report=report,
             )
         summary = launcher.summary
+        if len(launcher.left_out) == len(days):  # a pattern that nothing ever matches
+            summary.problems += launcher.left_out
     summary.seconds = round(time.monotonic() - started, 3)
     needed = account.seconds_for(summary.calls_made)
     if needed:

@@ -163,6 +163,8 @@ def _known(plan: DayPlan, account: str) -> str:
         named = f" --account {account}" if account else ""
         return f"nothing: harvest one day first, like vendor-assets harvest --day {plan.day}{named}"
     source = plan.shape_from
+    if plan.left_out and not plan.troops:
+        return f"the roster of {plan.roster_from}, all of it left out by the filters"
     if source is None:
         return f"the roster of {plan.roster_from}; no troop was harvested yet: a guess"
     apart = (plan.day - source).days

@@ -192,6 +192,9 @@ def _demand(account: Account, store: StoreResource) -> Finding:
     costs = Costs(store.open(), account)
     plan = costs.day(last_complete_day(datetime.now(UTC), account.zone))
     filters = f"; filters: {account.filters}" if account.filters else ""
+    if plan.left_out and not plan.troops:
+        text = f"{account.filters} leaves all {plan.left_out} troops out, nothing is harvested; check the patterns"
+        return Finding("demand", "warning", text)
     if plan.shape_from is None:
         return Finding("demand", "well", f"not known before the first harvest{filters}")
     warning = quota_warning(plan, account.rate_for(plan.per_call), account.resolution_seconds)

@@ -81,3 +81,16 @@ def test_nothing_that_is_left_out_is_asked_for(tmp_path: Path) -> None:
         refused = filtered.run("harvest", "--troop", TROOP, "--day", DAY.isoformat())
         assert (refused.code, refused.err.count("\n")) == (2, 1)
         assert f"troop '{TROOP}' is left out by VENDOR_ASSETS_TROOPS=!{TROOP}" in refused.err
+
+
+def test_a_pattern_that_nothing_matches(tmp_path: Path) -> None:
+    """A day of which the filters leave all out is not taken for one that is complete."""
+    with simulator(world="small", churn=False) as vendor:
+        settings = {"VENDOR_URL": vendor.url, "VENDOR_API_KEY": KEY, "VENDOR_RATE": "500/s"}
+        mistyped = Command(tmp_path, settings | {"VENDOR_ASSETS_TROOPS": "nothing-*"})
+        found = mistyped.run("harvest", "--no-report", "--day", DAY.isoformat())
+        assert found.code == 3, found.out + found.err
+        assert "VENDOR_ASSETS_TROOPS=nothing-* leaves all " in found.out
+        assert "all of it left out" in mistyped.run("plan", "--day", DAY.isoformat()).out
+        parts = {each["part"]: each for each in mistyped.run("doctor", "--json").json}  # type: ignore[call-overload,index]
+        assert parts["demand"]["state"] == "warning"

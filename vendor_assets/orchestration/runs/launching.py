@@ -102,6 +102,7 @@ class Launcher:
     Attributes:
         store: The account's store.
         summary: The result of the runs so far.
+        left_out: A line per day of which the filters leave all troops out.
 
     Args:
         say: Called with one line after each run.
@@ -123,6 +124,7 @@ class Launcher:
         self.store: ObjectStore = resources[self._names.resource("store")].open()
         self._instance = instance
         self._say = say
+        self.left_out: list[str] = []
         self._stopped = stopped
         self._partitions = Partitions.of(account)
         self.summary = Summary()
@@ -183,6 +185,10 @@ class Launcher:
         self._partitions.add_troops(self._instance, chosen)
         costs = Costs(self.store, self._account)
         plan = costs.day(day, troops)
+        if plan.left_out and not plan.troops:
+            said = f"{day}: {self._account.filters} leaves all {plan.left_out} troops out"
+            self._say(said)
+            self.left_out.append(said)
         if not rebuild:
             expected = plan.whole - plan.done["troops"] if replace else plan.total
             asked = self.summary.calls_made - before
