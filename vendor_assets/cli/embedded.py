@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -176,7 +176,7 @@ def _check_port(port: int, todo: str) -> None:
 
 
 class _Started:
-    """A program that was started; what it says on its standard error is shown, but not how it takes being ended.
+    """A program that was started; what it says is shown, but not how it takes being ended.
 
     Args:
         command: Python's arguments.
@@ -188,12 +188,13 @@ class _Started:
     def __init__(
         self, command: Sequence[str], root: Path, stopped: Callable[[], bool], keeps: Sequence[int] = ()
     ) -> None:
-        # Ctrl-C goes to a whole process group; this one is told once, by us, and after us.
+        # Ctrl-C goes to a whole process group; this one's is told once, by us, and after us.
         self.process = subprocess.Popen(
             [sys.executable, *command],
             cwd=root,
             env=dict(os.environ),
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             process_group=0,
             pass_fds=keeps,
         )
@@ -202,10 +203,10 @@ class _Started:
         self._reader.start()
 
     def _read(self) -> None:
-        for line in self.process.stderr or ():
+        for line in self.process.stdout or ():
             if not self._stopped():
                 # As it comes, with its colours.
-                os.write(2, line)
+                os.write(1, line)
 
     def wait(self) -> None:
         """Wait for its end; end it the hard way after half a minute."""
@@ -220,8 +221,9 @@ class _Started:
 
 def _end(started: Sequence[_Started]) -> None:
     for each in reversed(started):
-        if each.process.poll() is None:
-            each.process.send_signal(signal.SIGINT)
+        # Runs that it launched, too: they land what is in flight.
+        with suppress(ProcessLookupError):
+            os.killpg(each.process.pid, signal.SIGINT)
     for each in started:
         each.wait()
 

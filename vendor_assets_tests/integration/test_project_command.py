@@ -186,8 +186,8 @@ def test_a_daemon_that_outlives_its_command_is_one(tmp_path: Path) -> None:
     finally:
         daemon.process.kill()
         daemon.wait()
-        if daemon.process.stderr:
-            daemon.process.stderr.close()
+        if daemon.process.stdout:
+            daemon.process.stdout.close()
     with _alone(tmp_path):
         pass
 

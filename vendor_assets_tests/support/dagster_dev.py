@@ -284,12 +284,14 @@ def project(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_session(leader: int) -> list[int]:
-    """The processes of a session, whatever their process groups."""
+    """The living processes of a session, whatever their process groups."""
     found = []
-    for process in Path("/proc").iterdir():
-        with suppress(ValueError, ProcessLookupError):
-            if os.getsid(int(process.name)) == leader:
-                found.append(int(process.name))
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            # After the name, which may hold anything: state, parent, process group, session.
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state != "Z":
+                found.append(int(stat.parent.name))
     return found
 
 
