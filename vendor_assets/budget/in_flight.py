@@ -110,7 +110,9 @@ class InFlightShares:
             return Parts({}, {})
         found = {}
         for holder, member in self.live().items():
-            of, waiting = self.teams.get(holder, Teams("", (Waiting(OTHERS, member.waiting, 0.0),)))
+            # Those that have a slot ahead wait as well.
+            others = Waiting(OTHERS, member.wanted - member.in_flight, 0.0)
+            of, waiting = self.teams.get(holder, Teams("", (others,)))
             if account is None or of in ("", account):
                 found[holder] = waiting
         return Parts.of(found)

@@ -101,7 +101,7 @@ class Parts(NamedTuple):
     @classmethod
     def of(cls, waiting: Mapping[str, Iterable[Waiting]]) -> Self:
         """By the teams of each process."""
-        asking = {name: [each.team for each in found if each.calls] for name, found in waiting.items()}
+        asking = {name: [each.team for each in found if each.calls > 0] for name, found in waiting.items()}
         processes = Counter(team.name for teams in asking.values() for team in teams)
         portions = {
             name: sum(team.weight / processes[team.name] for team in teams)

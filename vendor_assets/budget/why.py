@@ -410,8 +410,8 @@ class _View:
         found: dict[str, Waiting] = {}
         for holder, member in self._members.items():
             others = Waiting(OTHERS, member.waiting, 0.0)
-            told = self._teams.get(holder, Teams(self._terms.account, (others,)))
-            for each in told.waiting if told.account == self._terms.account else ():
+            of, waiting = self._teams.get(holder, Teams(self._terms.account, (others,)))
+            for each in waiting if of == self._terms.account else ():
                 before = found.get(each.team.name, Waiting(each.team, 0, 0.0))
                 team = Team(each.team.name, max(each.team.weight, before.team.weight))
                 found[team.name] = Waiting(team, each.calls + before.calls, each.rate + before.rate)
@@ -419,7 +419,9 @@ class _View:
         if not found.keys() - {OTHERS.name}:
             return ()
         weights = sum(each.team.weight for each in found.values())
-        rates = sum(each.rate for each in found.values())
+        # A process in which nobody has a weight does not tell how fast it is.
+        told = all(holder in self._teams for holder, member in self._members.items() if member.waiting)
+        rates = sum(each.rate for each in found.values()) if told else 0.0
         lent = not all(each.calls for each in found.values())
         return tuple(
             _of_team(each, each.team.weight / weights, each.rate / rates if rates else None, lent=lent)

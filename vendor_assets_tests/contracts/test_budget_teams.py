@@ -237,3 +237,12 @@ def test_why_names_teams_with_what_they_lend_and_borrow(account: Account) -> Non
         lent[0],
     )
     assert "so it borrows" in lent[1]
+
+
+def test_why_does_not_say_how_fast_others_are_where_they_do_not_tell(account: Account) -> None:
+    """A process in which no caller has a weight has a part all the same."""
+    a, others = Process(account, A), Process(account, Team())
+    run(account, [a, others], 60)
+    first, second = explain(a.budget.snapshot(), Work()).teams
+    assert first == "team a (weight 3, 12 calls wait): its part of the pace is 75%"
+    assert re.fullmatch(r"other troops \(weight 1, \d+ calls wait\): its part of the pace is 25%", second)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from vendor_assets.budget import Budget
+from vendor_assets.budget.pace import Pace
+from vendor_assets.settings import read
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
 
@@ -16,7 +20,7 @@ DAY = datetime.now(UTC).date() - timedelta(days=1)
 
 
 def competing(vendor: RunningSimulator, troops: list[str]) -> Counter[str]:
-    """Calls of each troop while both still had some to come, from a moment after the second one began."""
+    """Calls of each troop while both still had some to come, from a second after the later one began."""
     arrivals = [
         (at, match[1])
         for at, target, _ in vendor.log(arrivals=True)["arrivals"]
@@ -30,7 +34,10 @@ def competing(vendor: RunningSimulator, troops: list[str]) -> Counter[str]:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_vendor_sees_each_team_with_its_part(tmp_path: Path, processes: int) -> None:
-    """Three calls of the one for each of the other, which has more to do; ``why`` names them, and there is no 429."""
+    """Three calls of the one for each of the other, which has more to do; ``why`` names them, and there is no 429.
+
+    A hold keeps all calls back until both wait. On a busy machine the part may be off; without weights it is a half.
+    """
     with simulator(
         troops=3, warriors=24, data_groups=12, churn=False, limit="20/s", burst=20, limit_kind="bucket"
     ) as vendor:
@@ -53,14 +60,27 @@ def test_the_vendor_sees_each_team_with_its_part(tmp_path: Path, processes: int)
         assert [(each["name"], each["weight"]) for each in planned] == [(middle, 3), ("*", 1)]
         vendor.reset()
         troops = [(large,), (middle,)] if processes == 2 else [(large, "--troop", middle)]
-        running = [command.start(*harvest, *each) for each in troops]
-        told: list[str] = []
-        while len(told) < 2:
-            assert all(each.poll() is None for each in running)
-            told = command.run("why", "--json").json["now"]["teams"]
+        account = read(settings, root=tmp_path)
+        with closing(
+            Budget(account.database_url, account.budget_name, limits=account.limits, share=account.share)
+        ) as budget:
+            budget._document.change(lambda pace, now: pace.hold(now + 3600, "a test", now))
+            running = [command.start(*harvest, *each) for each in troops]
+            told: list[str] = []
+            while len(told) < 2:
+                assert all(each.poll() is None for each in running)
+                told = command.run("why", "--json").json["now"]["teams"]
+            assert vendor.calls() == 0
+            budget._document.change(_lift)
         assert re.match(r"team \* \(weight 1, .*\): its part of the pace is 25%", told[0])
         assert re.match(rf"team {middle} \(weight 3, .*\): its part of the pace is 75%", told[1])
         assert [each.wait() for each in running] == [0] * processes
         found = competing(vendor, [large, middle])
-        assert found[middle] / found.total() == pytest.approx(0.75, abs=0.07)
+        assert found.total() > 20
+        assert found[middle] >= 2 * found[large]
         assert vendor.log()["violations"] == 0
+
+
+def _lift(pace: Pace, now: float) -> None:
+    pace.hold_until = now
+    pace.void_all(now)
