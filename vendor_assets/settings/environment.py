@@ -17,7 +17,7 @@ from vendor_assets.account import Account
 from vendor_assets.budget import Limit, check_database
 from vendor_assets.client.credentials import Credentials, Login
 from vendor_assets.client.network import Network, Proxy, certificates_named_by, check_url, proxy_named_by
-from vendor_assets.days import last_complete_day, parse_time_zone
+from vendor_assets.days import Window, last_complete_day, parse_time_zone
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.harvest import filters
 from vendor_assets.harvest.filters import Filters
@@ -25,7 +25,7 @@ from vendor_assets.harvest.weights import WEIGHTS, Weights
 from vendor_assets.secret import Secret
 from vendor_assets.settings import parse
 from vendor_assets.storage.source import normal_address
-from vendor_assets.vendors.base import Vendor
+from vendor_assets.vendors.base import DataGroup, Vendor
 
 SIMULATOR_PORT: Final = 8731
 SIMULATOR_URL: Final = f"http://127.0.0.1:{SIMULATOR_PORT}"
@@ -349,12 +349,37 @@ def _limits(text: str, vendor: Vendor) -> tuple[Limit, ...] | Literal["auto"]:
         return "auto"
     texts = text.split(",") if text else list(vendor.documented_limits)
     try:
-        return Limit.parse_all(texts)
+        limits = Limit.parse_all(texts)
+        if all(limit.endpoints for limit in limits):
+            # Of some endpoints alone: for the others holds what is documented.
+            texts += [told for told in vendor.documented_limits if not Limit.parse(told).endpoints]
+            limits = Limit.parse_all(texts)
+        named = any(limit.endpoints for limit in limits)
+        called = _endpoints(vendor) if text and named else set()
+        for limit in limits if called else ():
+            if limit.endpoints and called.isdisjoint(limit.endpoints):
+                there = ", ".join(sorted(called - {""})) or "none"
+                raise ConfigurationError(
+                    f"no call goes to {'+'.join(limit.endpoints)[:60]!r}; endpoints are: {there}"
+                )
     except ConfigurationError as error:
         message = (
             f"VENDOR_RATE={text!r}: {error}; several with commas hold at once, auto finds what is permitted"
         )
         raise ConfigurationError(message) from error
+    return limits
+
+
+def _endpoints(vendor: Vendor) -> set[str]:
+    """The endpoints that a harvest calls, in the dialect's words; none where the dialect does not build an example."""
+    day = Window(datetime(2026, 11, 20, tzinfo=UTC), datetime(2026, 11, 21, tzinfo=UTC))
+    groups = [DataGroup("x", ("x",))]
+    with suppress(Exception):
+        planned = [vendor.troops(day), vendor.warriors("0", day), vendor.data_groups("0", "0", day)]
+        planned += vendor.performance_data("0", "0", groups, day, 3600)
+        told = [limit for text in vendor.documented_limits for limit in Limit.parse(text).endpoints]
+        return {*told, vendor.probe().endpoint, *(each.request.endpoint for each in planned)}
+    return set()
 
 
 def _database(address: Secret, store: str, root: Path) -> Secret:

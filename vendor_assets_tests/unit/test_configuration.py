@@ -41,6 +41,18 @@ def test_several_limits_hold_at_once() -> None:
     assert [(limit.name, limit.amount) for limit in limits] == [("20/s", 20), ("1000/min", 1000)]
 
 
+def test_a_limit_of_some_endpoints_leaves_the_documented_one() -> None:
+    """The other endpoints are no less limited than before, and an endpoint that no call goes to is refused."""
+    limits = read({"VENDOR_RATE": "100/min for hosts"}, root=ROOT, now=NOW).limits
+    assert list(map(str, limits)) == ["100/min for hosts", "1000/min"]
+    limits = read({"VENDOR_RATE": "100/min for hosts+data,20/s"}, root=ROOT, now=NOW).limits
+    assert list(map(str, limits)) == ["100/min for data+hosts", "20/s"]
+    with pytest.raises(
+        ConfigurationError, match="no call goes to 'hostz'; endpoints are: applications, data, "
+    ):
+        read({"VENDOR_RATE": "20/s,100/min for hostz"}, root=ROOT, now=NOW)
+
+
 def test_a_vendor_without_a_documented_limit_is_found_out() -> None:
     """Prometheus declares no limit: auto."""
     account = read({"VENDOR_KIND": "prometheus", "VENDOR_URL": "http://p:9090"}, root=ROOT, now=NOW)
