@@ -94,21 +94,20 @@ def _compare(options: argparse.Namespace) -> int:
 def _other(account: Account, options: argparse.Namespace) -> Account:
     """The account as the other dialect calls it: the same address and credentials, limits of its own."""
     from vendor_assets import vendors
-    from vendor_assets.budget import Limit
+    from vendor_assets.settings.environment import limits_of
 
     if options.kind == account.vendor.kind:
         raise ConfigurationError(f"--with={options.kind!r} is the configured dialect; give another one")
     name = account.vendor_account if options.with_account is None else options.with_account
     vendor = vendors.make(options.kind, name)
     vendor.check_resolution(account.resolution_seconds)
-    texts = options.with_rate.split(",") if options.with_rate else vendor.documented_limits
     most = vendor.most_in_flight or account.max_in_flight
     return replace(
         account,
         vendor=vendor,
         vendor_account=name,
         vendor_options={},
-        limits=Limit.parse_all(texts) or "auto",
+        limits=limits_of(options.with_rate or "", vendor, "--with-rate"),
         max_in_flight=min(account.max_in_flight, most),
     )
 

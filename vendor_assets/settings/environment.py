@@ -168,7 +168,7 @@ def _read(
         login=login,
         network=Network() if embedded else _network(environ, values, secrets["VENDOR_PROXY"], url, root),
         embedded=embedded,
-        limits=_limits(values.get("VENDOR_RATE", ""), vendor),
+        limits=limits_of(values.get("VENDOR_RATE", ""), vendor),
         share=(share := parse.number(values, "VENDOR_SHARE", 0.8, lowest=0.0, highest=1.0, above=True)),
         max_in_flight=_max_in_flight(values, vendor, share),
         store_url=store,
@@ -344,7 +344,15 @@ def _max_in_flight(values: Mapping[str, str], vendor: Vendor, share: float) -> i
     return found
 
 
-def _limits(text: str, vendor: Vendor) -> tuple[Limit, ...] | Literal["auto"]:
+def limits_of(text: str, vendor: Vendor, name: str = "VENDOR_RATE") -> tuple[Limit, ...] | Literal["auto"]:
+    """The limits that a text says, with the documented one of what it says nothing of.
+
+    Args:
+        name: Of the setting, for errors.
+
+    Raises:
+        ConfigurationError: It is no list of limits, or one is for endpoints that no call goes to.
+    """
     if text.lower() == "auto" or (not text and not vendor.documented_limits):
         return "auto"
     texts = text.split(",") if text else list(vendor.documented_limits)
@@ -363,9 +371,7 @@ def _limits(text: str, vendor: Vendor) -> tuple[Limit, ...] | Literal["auto"]:
                     f"no call goes to {'+'.join(limit.endpoints)[:60]!r}; endpoints are: {there}"
                 )
     except ConfigurationError as error:
-        message = (
-            f"VENDOR_RATE={text!r}: {error}; several with commas hold at once, auto finds what is permitted"
-        )
+        message = f"{name}={text!r}: {error}; several with commas hold at once, auto finds what is permitted"
         raise ConfigurationError(message) from error
     return limits
 
