@@ -7,9 +7,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster import AssetPartitionStatus
+from dagster._core.events import AssetMaterializationPlannedData
 
+from vendor_assets.orchestration.automation.run_requests import day_is_decided
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
+from vendor_assets.orchestration.partitions import Partitions, day_troop_key
 from vendor_assets.orchestration.runs.about import (
     HARVEST_JOB,
     PUBLISH_JOB,
@@ -96,3 +100,29 @@ def test_a_job_without_partitions_is_well_again_once_it_succeeds(deployment: Dep
 
     assert "over after" not in succeed(RETENTION_JOB)
     assert "over after" in succeed(SIGHTINGS_JOB)
+
+
+@pytest.mark.parametrize("materialized", [False, True])
+@pytest.mark.parametrize("status", ["FAILURE", "CANCELED", "SUCCESS", "STARTED"])
+def test_a_day_is_decided_as_the_status_of_its_partitions_says(
+    deployment: Deployment, status: str, materialized: bool
+) -> None:
+    """With an attempt of each end, after a materialization or without: as Dagster's own, slow status."""
+    instance, account = deployment.instance, deployment.account
+    partitions, asset = Partitions.of(account), dg.AssetKey("performance_data")
+    key = str(day_troop_key(yesterday(), "1"))
+    instance.add_dynamic_partitions("troop", ["1"])
+    if materialized:
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=key))
+    run = dg.DagsterRun(HARVEST_JOB)
+    instance.add_run(run._replace(status=dg.DagsterRunStatus(status)))
+    planned = dg.DagsterEvent(
+        dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
+        HARVEST_JOB,
+        event_specific_data=AssetMaterializationPlannedData(asset, partition=key),
+    )
+    instance.report_dagster_event(planned, run.run_id)
+    shown = instance.get_status_by_partition(asset, [key], partitions.day_troop)
+    assert shown is not None
+    wanted = shown[key] in (AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED)
+    assert day_is_decided(instance, account, DAY, ["1"]) == wanted

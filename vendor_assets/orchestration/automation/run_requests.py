@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from functools import cache
 
 import dagster as dg
 from dagster import AssetPartitionStatus
@@ -12,6 +13,7 @@ from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut
 from vendor_assets.orchestration.automation.turn import Turn
+from vendor_assets.orchestration.dagster_private import latest_storage_ids, runs_of_attempts
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key, split_key
@@ -176,10 +178,18 @@ def day_is_decided(
         return False
     if not keys:
         return True
-    key = Names.for_account(account).key("performance_data")
-    statuses = instance.get_status_by_partition(key, keys, partitions.day_troop) or {}
-    decided = (AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED)
-    return all(statuses.get(each) in decided for each in keys)
+    asset = Names.for_account(account).key("performance_data")
+    materialized = latest_storage_ids(instance, asset, keys)
+    attempts = runs_of_attempts(instance, asset, materialized, keys)
+    get_run = cache(instance.get_run_by_id)
+
+    def is_decided(key: str) -> bool:
+        run = get_run(attempts[key]) if key in attempts else None
+        if run is not None and not run.is_finished:
+            return False
+        return key in materialized or (run is not None and run.status == dg.DagsterRunStatus.FAILURE)
+
+    return all(map(is_decided, keys))
 
 
 def published_assets_are_shown(instance: dg.DagsterInstance, account: Account, day: str) -> bool:
