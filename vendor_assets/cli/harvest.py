@@ -113,6 +113,8 @@ def harvest_days(
         summary = launcher.summary
         if len(launcher.left_out) == len(days):  # a pattern that nothing ever matches
             summary.problems += launcher.left_out
+        elif summary.all_left_out:
+            summary.problems.append(f"{account.filters} leaves all data out; check the patterns")
     summary.seconds = round(time.monotonic() - started, 3)
     needed = account.seconds_for(summary.calls_made)
     if needed:

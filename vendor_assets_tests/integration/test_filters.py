@@ -92,5 +92,10 @@ def test_a_pattern_that_nothing_matches(tmp_path: Path) -> None:
         assert found.code == 3, found.out + found.err
         assert "VENDOR_ASSETS_TROOPS=nothing-* leaves all " in found.out
         assert "all of it left out" in mistyped.run("plan", "--day", DAY.isoformat()).out
+        for name in ("VENDOR_ASSETS_WARRIORS", "VENDOR_ASSETS_DATA_GROUPS"):
+            typed = Command(tmp_path / name, settings | {name: "nothing-*"})
+            found = typed.run("harvest", "--day", DAY.isoformat(), "--no-report")
+            assert found.code == 3, found.out + found.err
+            assert f"{name}=nothing-* leaves all data out" in found.out
         parts = {each["part"]: each for each in mistyped.run("doctor", "--json").json}  # type: ignore[call-overload,index]
         assert parts["demand"]["state"] == "warning"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 
@@ -22,6 +22,8 @@ from vendor_assets.orchestration.metadata import (
     THROTTLED,
 )
 from vendor_assets.orchestration.runs.failures import reason_of_steps
+
+_LEFT_OUT: Final = ("warriors_left_out", "data_groups_left_out", "values_left_out")
 
 
 @dataclass
@@ -59,6 +61,12 @@ class Summary:
     def __post_init__(self) -> None:
         # Not a field: commands print all fields.
         self.key_refused = False
+        self._harvested = self._emptied = 0
+
+    @property
+    def all_left_out(self) -> bool:
+        """Whether filters left out all data of every troop: most likely a pattern is mistyped."""
+        return 0 < self._harvested == self._emptied
 
     @property
     def complete(self) -> bool:
@@ -75,6 +83,10 @@ class Summary:
                 rows = made.metadata.get(ROW_COUNT)
                 if made.asset_key.path[-1] == "troops" and rows is not None and rows.value == 0:
                     self.hints.append(f"{made.partition}: the vendor lists no troops; {NO_TROOPS}")
+                if made.asset_key.path[-1] == "performance_data":
+                    self._harvested += 1
+                    empty = rows is not None and rows.value == 0
+                    self._emptied += empty and any(name in made.metadata for name in _LEFT_OUT)
                 aside = made.metadata.get(QUARANTINED_RECORDS)
                 if aside is not None and aside.value:
                     where = f"{made.asset_key.to_user_string()} {made.partition}"
