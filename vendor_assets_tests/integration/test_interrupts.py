@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -90,6 +91,13 @@ def silent() -> Iterator[socket.socket]:
         yield server
 
 
+def hang_up(server: socket.socket) -> None:
+    """Accept connections and close them, until the server is shut down."""
+    with suppress(OSError):
+        while True:
+            server.accept()[0].close()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["harvest"], ["doctor"], ["vendor", "record", "cases"], ["backfill", "--url"], ["status", "--url"]],
@@ -102,10 +110,11 @@ def test_while_it_waits(tmp_path: Path, silent: socket.socket, arguments: list[s
     with silent.accept()[0]:
         running.send_signal(signal.SIGINT)
     # Whoever asks again is told the same.
-    threading.Thread(
-        target=lambda: [each[0].close() for each in iter(silent.accept, None)], daemon=True
-    ).start()
+    hanging_up = threading.Thread(target=hang_up, args=[silent])
+    hanging_up.start()
     _, err = running.communicate(60)
+    silent.shutdown(socket.SHUT_RDWR)
+    hanging_up.join()
     assert (running.returncode, err) == (130, LINE)
 
 
