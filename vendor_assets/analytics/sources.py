@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from typing import Final
 
 import vendor_assets
-from vendor_assets.errors import ObjectNotFoundError, RecordError
+from vendor_assets.errors import ObjectNotFoundError, StorageError, StorageUnavailableError
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_metadata
@@ -48,10 +48,16 @@ def of_report(store: ObjectStore, day: date, settings: Mapping[str, object]) -> 
 
 
 def kept_by_statistics(store: ObjectStore, day: date) -> str | None:
-    """The sources of a day's ``daily_performance`` when it was made; None where there is none that tells."""
+    """The sources of a day's ``daily_performance`` when it was made; None where there is none that tells.
+
+    Raises:
+        StorageUnavailableError: The store cannot be read; a table that is damaged tells nothing.
+    """
     try:
         return read_metadata(store, layout.table_key("daily_performance", day))[0].get(SOURCES)
-    except (ObjectNotFoundError, RecordError):
+    except StorageUnavailableError:
+        raise
+    except StorageError:
         return None
 
 

@@ -64,9 +64,10 @@ def test_settings_and_the_release_are_sources(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("page", [None, b"", b"<html>\xff of an earlier release"])
 def test_a_report_that_does_not_tell_its_sources_has_none(page: bytes | None, tmp_path: Path) -> None:
-    """It is made again."""
+    """It is made again, and so are statistics that are damaged."""
     store = FolderStore(tmp_path)
     if page is not None:
         store.put(layout.report_key(DAY, "html"), page)
+        store.put(layout.table_key("daily_performance", DAY), page)
     assert sources.kept_by_report(store, DAY) is None
     assert sources.kept_by_statistics(store, DAY) is None
