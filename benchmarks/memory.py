@@ -13,15 +13,14 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from benchmarks.process import command
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_metadata
@@ -79,27 +78,15 @@ def _rows(store: FolderStore, day: Any) -> int:
 
 
 def _run(folder: str, settings: Mapping[str, str], *arguments: str) -> dict[str, Any]:
-    """Run the command in a process of its own and ask the kernel what it took."""
-    started = time.monotonic()
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1]), **settings}
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "vendor_assets", *arguments],
-            cwd=folder,
-            env=environment,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            said.seek(0)
-            print(said.read().decode(), file=sys.stderr)
+    """Run the command; what it says is shown where it does not end well."""
+    took = command(folder, settings, *arguments)
+    if took.code:
+        print(took.said, file=sys.stderr)
     return {
-        "code": process.returncode,
-        "mb": round(usage.ru_maxrss * 1024 / 1e6),
-        "seconds": round(time.monotonic() - started, 1),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "code": took.code,
+        "mb": round(took.mb),
+        "seconds": round(took.seconds, 1),
+        "cpu_seconds": round(took.cpu_seconds, 1),
     }
 
 

@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
-import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -27,6 +24,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from benchmarks.process import run
 from vendor_assets.budget import Budget, Limit
 from vendor_assets.client import VendorClient
 from vendor_assets.days import day_window, parse_time_zone
@@ -134,18 +132,6 @@ def _ids(parsed: Parsed) -> list[Any]:
     return list(parsed.columns["troop_id"])
 
 
-def measure(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[float, float]:
-    """Wall and CPU seconds of a process, which is to end well."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    done = subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-    wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        raise RuntimeError(f"exit {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return wall, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-
-
 def main(warriors: int) -> int:
     """Measure, print and keep the figures; 0 if what is wanted was reached."""
     day = datetime.now(UTC).date() - timedelta(days=2)
@@ -155,13 +141,9 @@ def main(warriors: int) -> int:
         tempfile.TemporaryDirectory() as folder,
         simulator(troops=TROOPS, warriors=warriors, data_groups=1, latency=0.005, churn=False) as vendor,
     ):
-        kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
-        kept |= {
+        settings = {
             "HOME": folder,
-            "PYTHONPATH": str(Path(__file__).parents[1]),
             "DAGSTER_DISABLE_TELEMETRY": "yes",
-        }
-        ours = kept | {
             "VENDOR_URL": vendor.url,
             "VENDOR_API_KEY": KEY,
             "VENDOR_RATE": RATE,
@@ -179,9 +161,9 @@ def main(warriors: int) -> int:
             arguments = ["-m", "benchmarks.plain", "--script", vendor.url, day.isoformat(), str(place)]
             if who == "ours":
                 arguments = ["-m", "vendor_assets", "harvest", "--day", day.isoformat(), "--no-report"]
-            wall, cpu = measure(arguments, ours)
+            took = run(arguments, folder, settings).well()
             calls = vendor.calls()
-            figures.append((who, wall, cpu, calls - counted))
+            figures.append((who, took.seconds, took.cpu_seconds, calls - counted))
             counted = calls
         places = (f"{folder}/script-0", f"{folder}/ours")
         rows = [duckdb.sql(_ROWS.format(place=place)).fetchall() for place in places]

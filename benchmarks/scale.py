@@ -18,10 +18,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -31,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import fabricated
+from benchmarks.process import Took, command
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.s3 import RunningS3, running_s3, without_aws_environment
 from vendor_assets_tests.support.simulator import KEY, simulator
@@ -83,57 +82,33 @@ def _harvest(s3: RunningS3, count: int, warriors: int) -> dict[str, Any]:
             **s3.environment,
         }
         before = s3.requests()
-        took = command(folder, settings, "harvest", "--day", day.isoformat(), "--no-report", "--json")
+        took = command(folder, settings, "harvest", "--day", day.isoformat(), "--no-report", "--json").well()
         return {
             "partitions": 3 * count,
             "calls": vendor.calls(),
             "requests": (s3.requests() - before).total(),
-            "cpu_ms": 1000 * took["cpu_seconds"],
-            **took,
+            "cpu_ms": 1000 * took.cpu_seconds,
+            "seconds": took.seconds,
         }
-
-
-def command(folder: str, settings: dict[str, str], *arguments: str) -> dict[str, Any]:
-    """Run ``vendor-assets`` in a process of its own and ask the kernel what it took."""
-    started = time.monotonic()
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1]), **settings}
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "vendor_assets", *arguments],
-            cwd=folder,
-            env=environment,
-            stdout=said,
-            stderr=subprocess.STDOUT,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            said.seek(0)
-            sys.exit(said.read().decode())
-    return {
-        "seconds": time.monotonic() - started,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "mb": usage.ru_maxrss * 1024 / 1e6,
-    }
 
 
 def plan() -> Iterable[Row]:
     """What it takes to plan a year of 500 troops."""
     with _fabricated() as (folder, settings, last):
-        took = command(folder, settings, "plan", "--day", f"{last - timedelta(days=364)}..{last}")
+        took = command(folder, settings, "plan", "--day", f"{last - timedelta(days=364)}..{last}").well()
     yield from _taken(took, cpu_seconds="10", mb="")
 
 
 def sync() -> Iterable[Row]:
     """What it takes to tell an instance of 30 days of 500 troops."""
     with _fabricated() as (folder, settings, _):
-        took = command(folder, settings, "sync")
+        took = command(folder, settings, "sync").well()
     yield from _taken(took, seconds="300", cpu_seconds="", mb="1000")
 
 
-def _taken(took: dict[str, Any], **wanted: str) -> Iterable[Row]:
+def _taken(took: Took, **wanted: str) -> Iterable[Row]:
     for name, at_most in wanted.items():
-        yield name.replace("_", " "), f"{took[name]:.1f}", at_most
+        yield name.replace("_", " "), f"{getattr(took, name):.1f}", at_most
 
 
 @contextmanager

@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 
+from benchmarks.process import Took, run
 from vendor_assets_tests.support.simulator import KEY, simulator
 
 ROUNDS = 5
@@ -48,35 +45,18 @@ with dg.DagsterInstance.local_temp(sys.argv[1]) as instance:
 """
 
 
-def run(arguments: Sequence[str], environment: Mapping[str, str], folder: str) -> tuple[float, float]:
-    """Wall and CPU seconds of a process in a folder, with its children; it is to end well."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    wall = time.monotonic() - began
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(arguments)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return wall, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-
-
 def main(rounds: int) -> int:
     """Measure, print and keep the figures; 0 if all that is wanted was reached."""
     newest = datetime.now(UTC).date() - timedelta(days=1)
-    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    found: dict[str, list[Took]] = defaultdict(list)
     load = os.getloadavg()
     with (
         tempfile.TemporaryDirectory() as folder,
         simulator(world="small", troops=1, warriors=1, data_groups=1, churn=False) as vendor,
     ):
-        environment = {
-            name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ
-        } | {
+        settings = {
             "HOME": folder,
             "DAGSTER_DISABLE_TELEMETRY": "yes",
-            "PYTHONPATH": str(Path(__file__).parents[1]),
             "VENDOR_URL": vendor.url,
             "VENDOR_API_KEY": KEY,
             "VENDOR_ASSETS_SETTLING": "0",
@@ -98,12 +78,12 @@ def main(rounds: int) -> int:
                 (REPORT, harvest),
                 (AGAIN_WITH_REPORT, harvest),
             ):
-                figures = run(arguments, environment, folder)
+                took = run(arguments, folder, settings).well()
                 if number:
-                    found[what].append(figures)
+                    found[what].append(took)
         calls = len(vendor.log(arrivals=True)["arrivals"]) / (rounds + 1)
-    walls = {what: median(wall for wall, _ in figures) for what, figures in found.items()}
-    cpus = {what: median(cpu for _, cpu in figures) for what, figures in found.items()}
+    walls = {what: median(took.seconds for took in runs) for what, runs in found.items()}
+    cpus = {what: median(took.cpu_seconds for took in runs) for what, runs in found.items()}
     times = cpus[FOUR] / cpus[EMPTY]
     where = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     loads = ", ".join(f"{each:.1f}" for each in load)

@@ -36,6 +36,14 @@ WRONG = (
 )
 
 
+@pytest.fixture
+def unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project folder of its own, whose vendor cannot be reached."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VENDOR_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("VENDOR_API_KEY", "key")
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_wrong_environment_is_one_line(
     command: tuple[str, ...],
@@ -89,14 +97,10 @@ def test_calls_to_this_machine_take_no_proxy(url: str, direct: bool, monkeypatch
 )
 def test_a_text_of_nothing_and_a_day_that_cannot_be(
     arguments: tuple[str, ...],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    unreachable: None,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """An unset variable of a script does not choose everything: it is refused in one line, before anything is done."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VENDOR_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("VENDOR_API_KEY", "key")
     try:
         code: object = main(arguments)
     except SystemExit as ended:
@@ -111,14 +115,12 @@ def test_a_text_of_nothing_and_a_day_that_cannot_be(
 )
 def test_a_folder_that_cannot_be_made(
     arguments: tuple[str, ...],
+    unreachable: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """What the file system refuses is one line that names the file."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VENDOR_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("VENDOR_API_KEY", "key")
     monkeypatch.setattr("vendor_assets.cli.embedded._check_port", lambda port, todo: None)
     for name in (".vendor_assets", ".dagster"):
         (tmp_path / name).touch()
