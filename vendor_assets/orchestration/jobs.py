@@ -60,10 +60,11 @@ def build_jobs(account: Account) -> list[Any]:
         harvester: Harvester = names.of(context, "harvester")
         partitions = split_keys(config.partitions)
         assets = [name for name in CHAIN if name in config.assets]
-        for day, troop in partitions:
-            for asset in assets:
-                text = f"{asset} {day} {troop} is planned"
-                report_planned(context, names.key(asset), day_troop_key(day, troop), text)
+        report_planned(
+            context.instance,
+            context.run,
+            [(names.key(asset), day_troop_key(*each)) for each in partitions for asset in assets],
+        )
         outcomes = harvester.chain(assets, partitions, options_of(context.run, names, rebuild=config.rebuild))
         yield from report_outcomes(context, outcomes, account)
 

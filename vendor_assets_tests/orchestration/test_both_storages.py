@@ -10,7 +10,9 @@ import pytest
 from dagster import AssetPartitionStatus
 from dagster._core.events import AssetMaterializationPlannedData
 
+from vendor_assets.orchestration import dagster_private
 from vendor_assets.orchestration.automation.run_requests import day_is_decided
+from vendor_assets.orchestration.dagster_private import report_planned, run_events
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
@@ -126,3 +128,41 @@ def test_a_day_is_decided_as_the_status_of_its_partitions_says(
     assert shown is not None
     wanted = shown[key] in (AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED)
     assert day_is_decided(instance, account, DAY, ["1"]) == wanted
+
+
+def test_what_is_planned_at_once_is_stored_as_dagster_stores_each(
+    stored_instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More events than one statement takes: the run's log, each partition's newest run, and the asset's own."""
+    monkeypatch.setattr(dagster_private, "_AT_ONCE", 4)
+    planned = [
+        (dg.AssetKey(asset), f"{DAY}|{troop}") for troop in range(5) for asset in ("warriors", "data_groups")
+    ]
+    runs = [dg.DagsterRun(HARVEST_JOB, status=dg.DagsterRunStatus.STARTED) for _ in range(2)]
+    seen = []
+    for run in runs:
+        stored_instance.add_run(run)
+        if run is runs[0]:
+            report_planned(stored_instance, run, planned)
+        else:
+            for asset, partition in planned:
+                event = dg.DagsterEvent(
+                    dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
+                    HARVEST_JOB,
+                    message=f"{asset.to_user_string()} {partition} is planned",
+                    event_specific_data=AssetMaterializationPlannedData(asset, partition=partition),
+                )
+                stored_instance.report_dagster_event(event, run.run_id)
+        log = run_events(stored_instance, run.run_id, {dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED})
+        found: dict[str, object] = {"log": log}
+        for asset in ("warriors", "data_groups"):
+            key = dg.AssetKey(asset)
+            storage = stored_instance.event_log_storage
+            last = storage.get_latest_asset_partition_materialization_attempts_without_materializations(key)
+            found[asset] = {partition: run_id == run.run_id for partition, (run_id, _) in last.items()}
+            (record,) = stored_instance.get_asset_records([key])
+            found[f"{asset} itself"] = record.asset_entry.last_run_id == run.run_id
+        seen.append(found)
+    assert len(seen[0]["log"]) == len(planned)  # type: ignore[arg-type]
+    assert set(seen[0]["warriors"].values()) == {True}  # type: ignore[attr-defined]
+    assert seen[0] == seen[1]
