@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -114,6 +115,7 @@ def test_celerys_launcher_and_worker_agree(tmp_path: Path) -> None:
     assert (settings["worker_prefetch_multiplier"], settings["task_acks_late"]) == (1, True)
     assert settings["task_reject_on_worker_lost"] is False
     assert settings.keys() <= SETTING_KEYS
+    assert all(map(find_spec, settings["imports"]))
 
 
 def test_a_pod_of_kubernetes_has_what_a_run_needs(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 from dagster._core.events import StepMaterializationData
 
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
+from vendor_assets.orchestration.automation import turn
 from vendor_assets.orchestration.runs.about import DAY_TAG, ROSTER_JOB
 from vendor_assets_tests.support.analysis import write_roster
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
@@ -24,19 +26,22 @@ def deployment(
     stored_instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Deployment:
     """A deployment whose vendor is not asked, and whose ticks are over as soon as they have begun."""
-    monkeypatch.setattr("vendor_assets.orchestration.automation.turn.TICK_SECONDS", 0.0)
+    monkeypatch.setattr(turn, "TICK_SECONDS", 0.0)
     monkeypatch.setenv("VENDOR_API_KEY", "k")
     settings = {"VENDOR_URL": "http://127.0.0.1:9", "VENDOR_API_KEY": "k", "VENDOR_RATE": "9/s"}
     return deploy(tmp_path, stored_instance, **settings)
 
 
-def list_troops(deployment: Deployment, days: Iterable[date], *troops: str) -> None:
-    """Materialize rosters, each by a run that is over."""
+def list_troops(
+    deployment: Deployment,
+    days: Iterable[date],
+    *troops: str,
+    status: dg.DagsterRunStatus = dg.DagsterRunStatus.SUCCESS,
+) -> None:
+    """Materialize rosters, each by a run of its own."""
     for day in days:
         write_roster(deployment.store, day, [(troop, f"troop {troop}") for troop in troops])
-        run = dg.DagsterRun(
-            ROSTER_JOB, status=dg.DagsterRunStatus.SUCCESS, tags={"dagster/partition": day.isoformat()}
-        )
+        run = dg.DagsterRun(ROSTER_JOB, status=status, tags={"dagster/partition": day.isoformat()})
         deployment.instance.add_run(run)
         made = StepMaterializationData(dg.AssetMaterialization("troops", partition=day.isoformat()))
         event = dg.DagsterEvent(
@@ -61,6 +66,28 @@ def test_a_year_of_rosters_is_followed_piece_by_piece(deployment: Deployment) ->
     expected = [[TEXTS[0]], [TEXTS[1]], [TEXTS[2]], [TEXTS[3]], []]
     assert ticks(deployment, "roster_sensor", 5) == expected
     assert deployment.instance.get_dynamic_partitions("troop") == ["1", "2"]
+
+
+def test_a_roster_that_is_being_read_is_followed_in_the_same_tick(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tick stays until the run is over; one that takes longer is followed by a later tick."""
+    list_troops(deployment, DAYS[:1], "1", status=dg.DagsterRunStatus.STARTED)
+    (reading,) = deployment.instance.get_runs()
+    sleeps: list[float] = []
+
+    def end(seconds: float) -> None:
+        sleeps.append(seconds)
+        if len(sleeps) == 2:
+            event = dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, ROSTER_JOB)
+            deployment.instance.report_dagster_event(event, reading.run_id)
+
+    monkeypatch.setattr(turn, "time", SimpleNamespace(monotonic=lambda: sum(sleeps), sleep=end))
+    with monkeypatch.context() as patch:
+        patch.setattr(turn, "STAY_SECONDS", 0.0)
+        assert ticks(deployment, "roster_sensor", 1) == [[]]
+    assert ticks(deployment, "roster_sensor", 1) == [[TEXTS[0]]]
+    assert len(sleeps) == 2
 
 
 def test_days_are_published_piece_by_piece(deployment: Deployment) -> None:

@@ -50,11 +50,6 @@ class Deployment:
             result = sensor._raw_fn(context)
             after = result.cursor if isinstance(result, dg.SensorResult) else context.cursor
         if isinstance(result, dg.SensorResult):
-            for request in result.dynamic_partitions_requests or ():
-                if isinstance(request, dg.AddDynamicPartitionsRequest):
-                    self.instance.add_dynamic_partitions(
-                        request.partitions_def_name, list(request.partition_keys)
-                    )
             for event in result.asset_events:
                 self.instance.report_runless_asset_event(event)
         return result, after

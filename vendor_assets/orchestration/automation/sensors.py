@@ -29,7 +29,7 @@ from vendor_assets.orchestration.automation.run_requests import (
     roster_runs,
     split_by_day,
 )
-from vendor_assets.orchestration.automation.turn import Turn
+from vendor_assets.orchestration.automation.turn import Turn, stay_while
 from vendor_assets.orchestration.dagster_private import latest_storage_ids
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
@@ -41,13 +41,16 @@ from vendor_assets.orchestration.runs.about import (
     ROSTER_JOB,
     About,
     active_days,
+    runs_of,
 )
 from vendor_assets.presentable import presentable
 from vendor_assets.work_class import SCHEDULED, WorkClass
 
 BATCH: Final = 500
 """Materializations that one tick looks at."""
-INTERVAL_SECONDS: Final = 5
+INTERVAL_SECONDS: Final = 1
+"""Shorter than the five seconds after which Dagster looks at all sensors again: as long as these, it would find every
+second time that a few milliseconds are missing, and tick after ten."""
 FIRST_REDRIVE: Final = timedelta(minutes=10)
 LAST_REDRIVE: Final = 3
 """Automatic redrives of a transient dead letter: after 10, 40 and 160 minutes."""
@@ -96,6 +99,11 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         next(job for job in jobs if job.name == names.thing(name)) for name in (HARVEST_JOB, ROSTER_JOB)
     )
 
+    reading = dg.RunsFilter(
+        job_name=names.thing(ROSTER_JOB),
+        statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED],
+    )
+
     @dg.sensor(
         name=names.thing("roster_sensor"),
         job_name=names.thing(HARVEST_JOB),
@@ -106,6 +114,7 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
     )
     def roster_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         store: StoreResource = names.of(context, "store")
+        stay_while(lambda: runs_of(context.instance, reading, limit=1))
         turn = Turn()
         made, cursor = _new_partitions(context.instance, names, "troops", int(context.cursor or 0))
         if not made:
@@ -140,9 +149,9 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
             requests += runs
         if reached < latest[-1].storage_id:
             cursor = reached
-        new = sorted(troops - partitions.troops(context.instance))
-        added = [partitions.troop.build_add_request(new)] if new else []
-        return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=added, cursor=str(cursor))
+        # Not by a request: Dagster asks for each partition of one whether it is there, seconds for hundreds.
+        partitions.add_troops(context.instance, troops)
+        return dg.SensorResult(run_requests=requests, cursor=str(cursor))
 
     @dg.sensor(
         name=names.thing("downstream_sensor"),

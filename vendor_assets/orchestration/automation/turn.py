@@ -1,13 +1,23 @@
 """How long a tick may take: Dagster ends one after a minute, and then nothing of it counts, not even its cursor."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 TICK_SECONDS: Final = 20.0
 """Work of a tick that is begun after this time is left to the next one; a third of what Dagster permits."""
+STAY_SECONDS: Final = 4.0
+"""Dagster looks at all sensors every five seconds; a tick that is over by then misses none of these looks."""
+_LOOK_SECONDS: Final = 0.25
 
 T = TypeVar("T")
+
+
+def stay_while(going_on: Callable[[], object]) -> None:
+    """Stay in a tick while something goes on, so that what follows begins at its end and not seconds later."""
+    ends = time.monotonic() + STAY_SECONDS
+    while going_on() and time.monotonic() < ends:
+        time.sleep(_LOOK_SECONDS)
 
 
 class Turn:
