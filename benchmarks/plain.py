@@ -28,7 +28,7 @@ from benchmarks.process import run
 from vendor_assets.budget import Budget, Limit
 from vendor_assets.client import VendorClient
 from vendor_assets.days import day_window, parse_time_zone
-from vendor_assets.harvest.tabulate import _to_batch
+from vendor_assets.harvest.tabulate import to_batch
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import write_table
@@ -106,11 +106,11 @@ class Script:
             for parsed in pages
             for name, values in zip(parsed.columns["data_group"], parsed.columns["value_names"], strict=True)
         ]
-        return [_to_batch(TABLES["data_groups"], troop, parsed, now) for parsed in pages], groups
+        return [to_batch(TABLES["data_groups"], troop, [parsed], [now]) for parsed in pages], groups
 
     def _rows(self, asset: Asset, troop: str, planned: PlannedRequest) -> Iterator[pa.RecordBatch]:
         for parsed in self._pages(asset, planned):
-            yield _to_batch(TABLES[asset], troop, parsed, datetime.now(UTC))
+            yield to_batch(TABLES[asset], troop, [parsed], [datetime.now(UTC)])
 
     def _pages(self, asset: Asset, planned: PlannedRequest) -> Iterator[Parsed]:
         request = planned.request

@@ -40,7 +40,7 @@ from vendor_assets.budget import Budget, Limit
 from vendor_assets.client import VendorClient
 from vendor_assets.days import day_window, parse_time_zone
 from vendor_assets.harvest.landing import Landed, Lander, read_bodies
-from vendor_assets.harvest.tabulate import _inside, _to_batch
+from vendor_assets.harvest.tabulate import _inside, to_batch
 from vendor_assets.harvest.verdict import verdict
 from vendor_assets.simulator.dialect import Dialect
 from vendor_assets.simulator.world import World
@@ -125,7 +125,8 @@ def harvest(answers: list[Answer], stages: Stages) -> int:
                 with stages.of("parse"):
                     parsed = _VENDOR.parse("performance_data", planned, response)
                 with stages.of("to Arrow"):
-                    batch = _inside(_to_batch(PERFORMANCE_DATA, _TROOP, parsed, _NOW), _DAY)
+                    batch = to_batch(PERFORMANCE_DATA, _TROOP, [parsed], [_NOW])
+                    batch = batch.filter(pa.array(_inside(batch, _DAY)))
                 with stages.of("sort"):
                     rows.add(batch, order)
             with stages.of("sort"):

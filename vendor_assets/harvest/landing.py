@@ -354,18 +354,20 @@ def read_bodies(
             # Chunks from before requests had bodies lack the column of these.
             columns = [name for name in _BODY_COLUMNS if name in file.schema_arrow.names]
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False):
-                for offset in range(batch.num_rows):
+                # Bodies one by one: all at once would be in memory twice.
+                others = batch.drop_columns(["body"]).to_pylist()
+                bodies = batch.column("body")
+                for offset, record in enumerate(others):
                     if first + offset in rows:
-                        record = {name: batch.column(name)[offset].as_py() for name in batch.schema.names}
-                        yield rows[first + offset], *_decoded(record)
+                        yield rows[first + offset], *_decoded(record, bodies[offset].as_py())
                 first += batch.num_rows
 
 
-def _decoded(record: Mapping[str, Any]) -> tuple[PlannedRequest, Response]:
+def _decoded(record: Mapping[str, Any], body: bytes) -> tuple[PlannedRequest, Response]:
     planned = decode_planned(record["planned"], record["planned_leaves"])
     asked = _asked(record, planned.request.endpoint) if record["page"] > 1 else None
     headers = json.loads(record["headers"])
-    return planned, Response(record["status"], headers, record["body"], record["fetched_at"], asked)
+    return planned, Response(record["status"], headers, body, record["fetched_at"], asked)
 
 
 def read_splits(store: ObjectStore, index: Iterable[LandedIndex]) -> dict[bytes, tuple[PlannedRequest, ...]]:

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
-from typing import IO, Any, Final, TypeVar
+from typing import IO, Any, Final
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from vendor_assets.days import Window
 from vendor_assets.errors import (
@@ -38,18 +37,28 @@ from vendor_assets.vendors.base import (
     Asset,
     Parsed,
     PlannedRequest,
+    Response,
     Vendor,
     field_names,
 )
+from vendor_assets.vendors.columns import Array, joined
 from vendor_assets.vendors.frozen import decode_request
 
 logger = get_logger(__name__)
 
-_Converted = TypeVar("_Converted")
-
 _NAMES_KEPT: Final = 1000
 """New fields that are remembered by name; a vendor that invents more of them is only counted among these."""
 _QUARANTINE_IN_MEMORY: Final = 1 << 20
+
+_ROWS_AT_ONCE: Final = 8192
+_BYTES_AT_ONCE: Final = 1 << 20
+_ANSWERS_AT_ONCE: Final = 256
+"""Small answers are made a batch together until they are so many."""
+_MISFITS: Final = (
+    *(VendorProtocolError, OverflowError),
+    *(pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError),
+)
+"""What says that an answer does not fit a table."""
 
 QUARANTINE_BYTES: Final = 16 << 20
 """Size of a partition's quarantine beyond which records are only counted."""
@@ -113,6 +122,19 @@ class Tabulated:
     not_found: set[str] = field(default_factory=set)
     duplicates: int = 0
     outside: int = 0
+
+    def note(self, parsed: Parsed, planned: PlannedRequest) -> None:
+        """Note what an answer says beside its rows."""
+        if len(self.new_fields) < _NAMES_KEPT:
+            self.new_fields.update(field_names(parsed.new_fields))
+        self.not_found.update(parsed.not_found)
+        for rejected in parsed.rejected[:REJECTED_KEPT]:
+            self.quarantine.add(rejected.reason, rejected.record, planned)
+        self.quarantine.count += len(parsed.rejected[REJECTED_KEPT:]) + parsed.more_rejected
+
+    def put_aside(self, error: Exception, planned: PlannedRequest, response: Response) -> None:
+        """Put a whole answer into the quarantine."""
+        self.quarantine.add(str(error), response.body[:2000].decode("utf-8", "replace"), planned)
 
     def sample(self, rows: int = 5) -> list[dict[str, Any]]:
         """The first rows."""
@@ -180,19 +202,29 @@ def tabulate(
         stopping: Whether the run is to stop (StoppedError); asked before each answer.
     """
     spec = TABLES[asset]
-    position = {id(entry): at for at, entry in enumerate(answers)}
-
     found = Tabulated()
     with closing(found.quarantine), NewestRows(spec) as rows:
-        for entry, batch in _parsed(
-            found, asset, store, vendor, answers, stopping, partial(_to_batch, spec, troop_id)
-        ):
-            inside = _inside(batch, window) if asset == "performance_data" else batch
-            found.outside += batch.num_rows - inside.num_rows
-            rows.add(inside, position[id(entry)])
+        for some in _gathered(_parsed(found, asset, store, vendor, answers, stopping)):
+            for batch, places in _converted(found, spec, troop_id, some):
+                if asset == "performance_data":
+                    inside = _inside(batch, window)
+                    found.outside += len(inside) - int(inside.sum())
+                    rows.add(batch.filter(pa.array(inside)), places[inside])
+                else:
+                    rows.add(batch, places)
         rows.sort()
         found.rows, found.duplicates, found.batches = rows.rows, rows.duplicates, rows.batches
         yield found
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer that could be read, and its place among all, oldest first."""
+
+    place: int
+    planned: PlannedRequest
+    response: Response
+    parsed: Parsed
 
 
 def _parsed(
@@ -202,9 +234,9 @@ def _parsed(
     vendor: Vendor,
     answers: Sequence[LandedIndex],
     stopping: Callable[[], bool],
-    convert: Callable[[Parsed, datetime], _Converted],
-) -> Iterator[tuple[LandedIndex, _Converted]]:
-    """What each answer says, converted; notes what is new, and puts aside what does not fit."""
+) -> Iterator[_Answer]:
+    """What each answer says; puts aside those that cannot be read."""
+    place = {id(entry): at for at, entry in enumerate(answers)}
     for entry, planned, response in read_bodies(store, answers):
         if stopping():
             raise StoppedError("the run was stopped; the next one makes the table of what has landed")
@@ -215,36 +247,86 @@ def _parsed(
             if parsed.failures:
                 # It was found whole when it came: the vendor's file reads it otherwise now.
                 raise VendorProtocolError(f"the answer is not whole: {parsed.failures[0].reason}")
-            converted = convert(parsed, response.fetched_at)
-        except (VendorProtocolError, pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-            found.quarantine.add(str(error), response.body[:2000].decode("utf-8", "replace"), planned)
-            continue
-        if len(found.new_fields) < _NAMES_KEPT:
-            found.new_fields.update(field_names(parsed.new_fields))
-        found.not_found.update(parsed.not_found)
-        for rejected in parsed.rejected[:REJECTED_KEPT]:
-            found.quarantine.add(rejected.reason, rejected.record, planned)
-        found.quarantine.count += len(parsed.rejected[REJECTED_KEPT:]) + parsed.more_rejected
-        yield entry, converted
+        except _MISFITS as error:
+            found.put_aside(error, planned, response)
+        else:
+            yield _Answer(place[id(entry)], planned, response, parsed)
 
 
-def _to_batch(spec: Table, troop_id: str, parsed: Parsed, observed_at: datetime) -> pa.RecordBatch:
-    """The rows of an answer in the table's schema; texts may be dictionaries."""
-    length = len(next(iter(parsed.columns.values()), []))
+def _gathered(answers: Iterable[_Answer]) -> Iterator[list[_Answer]]:
+    """Small answers together: to make a batch of each would cost more than to read it."""
+    some: list[_Answer] = []
+    rows = size = 0
+    for answer in answers:
+        some.append(answer)
+        rows += answer.parsed.rows
+        size += len(answer.response.body)
+        if rows >= _ROWS_AT_ONCE or size >= _BYTES_AT_ONCE or len(some) >= _ANSWERS_AT_ONCE:
+            yield some
+            some, rows, size = [], 0, 0
+    if some:
+        yield some
+
+
+def _converted(
+    found: Tabulated, spec: Table, troop_id: str, answers: Sequence[_Answer]
+) -> Iterator[tuple[pa.RecordBatch, Array]]:
+    """The rows of some answers, and the place of each row's answer; notes what else the answers say.
+
+    Where they do not fit the table, each is tried by itself, and put aside if it is the one.
+    """
+    try:
+        batch = to_batch(
+            spec,
+            troop_id,
+            [answer.parsed for answer in answers],
+            [answer.response.fetched_at for answer in answers],
+        )
+    except _MISFITS as error:
+        if len(answers) == 1:
+            found.put_aside(error, answers[0].planned, answers[0].response)
+        else:
+            for answer in answers:
+                yield from _converted(found, spec, troop_id, [answer])
+        return
+    for answer in answers:
+        found.note(answer.parsed, answer.planned)
+    counts = [answer.parsed.rows for answer in answers]
+    yield batch, np.repeat(np.array([answer.place for answer in answers], np.int64), counts)
+
+
+def to_batch(
+    spec: Table, troop_id: str, parsed: Sequence[Parsed], observed_at: Sequence[datetime]
+) -> pa.RecordBatch:
+    """The rows of some answers in a table's schema, one answer after the other; texts may be dictionaries.
+
+    Args:
+        observed_at: When each was fetched.
+
+    Raises:
+        VendorProtocolError: Rows do not fit the table; or what pyarrow raises.
+    """
+    counts = [each.rows for each in parsed]
+    columns = joined([each.columns for each in parsed])
     arrays = []
     for column in spec.schema:
         if column.name == "troop_id":
-            places = pa.repeat(pa.scalar(0, pa.int32()), length)
+            places = pa.repeat(pa.scalar(0, pa.int32()), sum(counts))
             arrays.append(pa.DictionaryArray.from_arrays(places, pa.array([troop_id], column.type)))
         elif column.name == "observed_at":
-            arrays.append(pa.repeat(pa.scalar(observed_at, column.type), length))
+            of_answer = np.repeat(np.arange(len(counts)), counts)
+            arrays.append(pa.array(observed_at, column.type).take(pa.array(of_answer)))
         else:
-            values = parsed.columns.get(column.name, [])
+            values = columns.get(column.name, [])
             if not isinstance(values, pa.Array):
                 values = pa.array(values, column.type)
             is_coded = (
                 values.type == CODED and column.type == pa.string() and not values.dictionary.null_count
             )
+            if len(values) != sum(counts):
+                raise VendorProtocolError(
+                    f"{column.name} has {len(values)} values, where there are {sum(counts)} rows"
+                )
             arrays.append(values if is_coded else values.cast(column.type))
             if arrays[-1].null_count and not column.nullable:
                 raise VendorProtocolError(f"{column.name} is null, which it may not be")
@@ -252,12 +334,12 @@ def _to_batch(spec: Table, troop_id: str, parsed: Parsed, observed_at: datetime)
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 
-def _inside(batch: pa.RecordBatch, window: Window) -> pa.RecordBatch:
-    """The rows whose timeslice starts within a window."""
-    start, end = (pa.scalar(edge, pa.timestamp("us", "UTC")) for edge in (window.start, window.end))
-    starts = batch.column("timeslice_start")
-    inside = pc.and_(pc.greater_equal(starts, start), pc.less(starts, end))
-    return batch if pc.all(inside).as_py() else batch.filter(inside)
+def _inside(batch: pa.RecordBatch, window: Window) -> Array:
+    """Which rows' timeslices start within a window."""
+    first, last = (int(edge.timestamp()) * 1_000_000 for edge in (window.start, window.end))
+    starts: Array = batch.column("timeslice_start").cast(pa.int64()).to_numpy()
+    inside: Array = (starts >= first) & (starts < last)
+    return inside
 
 
 @contextmanager
@@ -299,11 +381,11 @@ def tabulate_roster(
 
     found = Tabulated()
     with closing(found.quarantine):
-        for _, (parsed, fetched_at) in _parsed(
-            found, asset, store, vendor, answers, stopping, lambda *each: each
-        ):
+        for answer in _parsed(found, asset, store, vendor, answers, stopping):
+            found.note(answer.parsed, answer.planned)
+            fetched_at = answer.response.fetched_at
             later = vendor.rosters == "current" and fetched_at >= window.end
-            columns = parsed.lists()
+            columns = answer.parsed.lists()
             for values in zip(*columns.values(), strict=True):
                 row = dict(zip(columns, values, strict=True))
                 _observe(seen, row[id_column], row, fetched_at, later)

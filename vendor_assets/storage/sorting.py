@@ -76,12 +76,13 @@ class NewestRows:
         self._sorted = self._spec.schema.empty_table()
         self._kept.close()
 
-    def add(self, rows: pa.RecordBatch, order: int) -> None:
+    def add(self, rows: pa.RecordBatch, order: int | np.ndarray[Any, Any]) -> None:
         """Take some rows in the table's schema; texts may be dictionaries, which are less work.
 
-        Of rows with the same key the one with the highest ``order`` is kept, and of these the last.
+        Of rows with the same key the one with the highest ``order``, which is of all or of each, is kept, and of these
+        the last.
         """
-        orders = pa.array(np.arange(rows.num_rows, dtype=np.int64) + (order << 32))
+        orders = pa.array((np.asarray(order, np.int64) << 32) + np.arange(rows.num_rows, dtype=np.int64))
         columns = [
             column.cast(pa.string()).dictionary_encode() if kind == CODED != column.type else column
             for column, kind in zip(rows.columns, self._coded.types, strict=False)

@@ -24,6 +24,7 @@ import msgspec
 from vendor_assets.days import Window
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
 from vendor_assets.presentable import presentable
+from vendor_assets.vendors.columns import rows_of
 
 if TYPE_CHECKING:
     from requests.auth import AuthBase  # noqa: TID251  the type alone; importing it takes 0.2 s
@@ -250,7 +251,7 @@ class Parsed:
             is not kept. None where it is there.
     """
 
-    columns: dict[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
     next: Request | None = None
     not_found: tuple[str, ...] = ()
     rejected: list[Rejected] = field(default_factory=list)
@@ -267,6 +268,11 @@ class Parsed:
             self.rejected.append(reject(reason, record))
             count -= 1
         self.more_rejected += count
+
+    @property
+    def rows(self) -> int:
+        """How many rows it says."""
+        return rows_of(self.columns)
 
     def lists(self) -> dict[str, list[Any]]:
         """The columns as lists."""

@@ -51,7 +51,7 @@ from vendor_assets.vendors.base import (
     iso,
     read_object,
 )
-from vendor_assets.vendors.columns import Run, columns
+from vendor_assets.vendors.columns import Run, RunColumns
 
 if TYPE_CHECKING:
     from requests.auth import AuthBase  # noqa: TID251  the type alone; importing it takes 0.2 s
@@ -508,7 +508,7 @@ def _points(content: Mapping[str, Any], planned: PlannedRequest, *, alone: bool)
         edges = np.array(list(compress(starts, good)), np.int64).reshape(-1, 1) + (0, step)
         runs.append(Run(leaf.warrior_id, leaf.data_group, (name,), edges * 1_000_000))
         numbers += map(float, compress(values, good))
-    parsed.columns = columns(runs, np.array(numbers, np.float64))
+    parsed.columns = RunColumns(runs, np.array(numbers, np.float64))
     if alone:
         for leaf, _ in left.values():
             failed.setdefault(leaf.key, ("failed", "a statistic that was asked for has no result"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+
+from vendor_assets.errors import VendorProtocolError
 
 Array = np.ndarray[Any, Any]
 
@@ -32,28 +35,90 @@ class Run:
         return len(self.value_names) * len(self.edges)
 
 
-def columns(runs: Sequence[Run], values: Array, weights: Array | None = None) -> dict[str, pa.Array]:
-    """The columns of performance data; texts are dictionaries, and NaN stands for null.
+class RunColumns(Mapping[str, pa.Array]):
+    """The columns of performance data, made once one is looked at; texts are dictionaries, and NaN stands for null.
 
     Args:
-        values: Of all runs, in the order of timeslices, and of their values in each.
+        numbers: The values of all runs, in the order of timeslices, and of their values in each.
         weights: Likewise; None where nothing has one.
     """
-    rows = np.array([run.rows for run in runs], np.int64)
-    edges = [_each(run.edges, len(run.value_names)) for run in runs]
-    both = np.concatenate(edges) if edges else np.empty((0, 2), np.int64)
-    value = pa.array(values, pa.float64(), from_pandas=True)
-    return {
-        "warrior_id": _texts([run.warrior_id for run in runs], rows),
-        "data_group": _texts([run.data_group for run in runs], rows),
-        "value_name": _names(runs, rows),
-        "timeslice_start": pa.array(both[:, 0]),
-        "timeslice_end": pa.array(both[:, 1]),
-        "value": value,
-        "weight": pa.nulls(len(value), pa.float64())
-        if weights is None
-        else pa.array(weights, from_pandas=True),
-    }
+
+    def __init__(self, runs: Sequence[Run], numbers: Array, weights: Array | None = None) -> None:
+        self.runs = runs
+        self.numbers = numbers
+        self.weights = weights
+
+    @classmethod
+    def joined(cls, several: Sequence[Self]) -> Self:
+        """The rows of several, one after the other."""
+        weights = None
+        if any(each.weights is not None for each in several):
+            weights = np.concatenate(
+                [np.full(each.rows, np.nan) if each.weights is None else each.weights for each in several]
+            )
+        runs = [run for each in several for run in each.runs]
+        return cls(runs, np.concatenate([each.numbers for each in several]), weights)
+
+    @property
+    def rows(self) -> int:
+        """Of how many rows these are the columns."""
+        return len(self.numbers)
+
+    def __getitem__(self, name: str) -> pa.Array:
+        return self._columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    @cached_property
+    def _columns(self) -> dict[str, pa.Array]:
+        runs = self.runs
+        rows = np.array([run.rows for run in runs], np.int64)
+        edges = [_each(run.edges, len(run.value_names)) for run in runs]
+        both = np.concatenate(edges) if edges else np.empty((0, 2), np.int64)
+        value = pa.array(self.numbers, pa.float64(), from_pandas=True)
+        return {
+            "warrior_id": _texts([run.warrior_id for run in runs], rows),
+            "data_group": _texts([run.data_group for run in runs], rows),
+            "value_name": _names(runs, rows),
+            "timeslice_start": pa.array(both[:, 0]),
+            "timeslice_end": pa.array(both[:, 1]),
+            "value": value,
+            "weight": pa.nulls(len(value), pa.float64())
+            if self.weights is None
+            else pa.array(self.weights, from_pandas=True),
+        }
+
+
+def joined(several: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The rows of several answers, one after the other: for small ones far less work than to convert each.
+
+    Raises:
+        VendorProtocolError: The columns of one are not of one length, or differ in kind from those of another.
+    """
+    if len(several) == 1:
+        return several[0]
+    runs = [each for each in several if isinstance(each, RunColumns)]
+    if len(runs) == len(several):
+        return RunColumns.joined(runs)
+    columns: dict[str, list[Any]] = {}
+    for each in several:
+        rows = rows_of(each)
+        if rows and columns and each.keys() != columns.keys():
+            raise VendorProtocolError("its columns are others than those of other answers")
+        for name, values in each.items() if rows else ():
+            if not isinstance(values, list) or len(values) != rows:
+                raise VendorProtocolError(f"its column {name} is not a list of {rows} values")
+            columns.setdefault(name, []).extend(values)
+    return columns
+
+
+def rows_of(columns: Mapping[str, Any]) -> int:
+    """How many rows an answer's columns are."""
+    return columns.rows if isinstance(columns, RunColumns) else len(next(iter(columns.values()), ()))
 
 
 def _each(edges: Array, times: int) -> Array:

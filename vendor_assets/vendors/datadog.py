@@ -48,7 +48,7 @@ from vendor_assets.vendors.base import (
     iso,
     read_object,
 )
-from vendor_assets.vendors.columns import Run, columns
+from vendor_assets.vendors.columns import Run, RunColumns
 
 MOST_POINTS: Final = 1_500
 """Points of one series; an interval that makes more is replaced. Source: dashboards/functions/rollup."""
@@ -654,7 +654,7 @@ class _Points:
                 there = ~np.isnan(of_series)
                 numbers.append(of_series[there])
                 runs.append(Run(host, unit.group, (value_name,), edges[there]))
-        parsed.columns = columns(runs, np.concatenate(numbers))
+        parsed.columns = RunColumns(runs, np.concatenate(numbers))
         return parsed
 
     def _numbers(

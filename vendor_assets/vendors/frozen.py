@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final
+
+import msgspec
 
 from vendor_assets.days import Window
 from vendor_assets.errors import RecordError
 from vendor_assets.vendors.base import Leaf, PlannedRequest, Request
+
+_Pairs = tuple[tuple[str, str], ...]
+_DECODERS: Final = (
+    msgspec.json.Decoder(tuple[str, _Pairs, str]),
+    msgspec.json.Decoder(tuple[str, _Pairs, str, str, str, _Pairs]),
+)
+_LEAVES: Final = msgspec.json.Decoder(list[tuple[str, str, str, tuple[float, float] | None]])
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 def encode_request(request: Request) -> str:
@@ -15,7 +28,7 @@ def encode_request(request: Request) -> str:
     parts: list[object] = [request.path, request.params, request.endpoint]
     if request.has_more:
         parts += [request.method, request.body, request.headers]
-    return json.dumps(parts, separators=(",", ":"))
+    return _ENCODER.encode(parts)
 
 
 def decode_request(text: str) -> Request:
@@ -24,7 +37,11 @@ def decode_request(text: str) -> Request:
     Raises:
         RecordError: It is damaged.
     """
+    for decoder in _DECODERS:
+        with suppress(msgspec.MsgspecError, UnicodeEncodeError):
+            return Request(*decoder.decode(text))
     try:
+        # Also texts that are no Unicode, which msgspec does not read.
         path, params, endpoint, *more = json.loads(text)
         method, body, headers = more or ("GET", "", [])
         pairs = [part for pair in (*params, *headers) for part in pair]
@@ -51,7 +68,7 @@ def encode_leaves(planned: PlannedRequest) -> str:
         ]
         for leaf in planned.leaves
     ]
-    return json.dumps(leaves, separators=(",", ":"))
+    return _ENCODER.encode(leaves)
 
 
 def decode_planned(request: str, leaves: str) -> PlannedRequest:
@@ -65,15 +82,21 @@ def decode_planned(request: str, leaves: str) -> PlannedRequest:
 
 def _decode_leaves(text: str) -> tuple[Leaf, ...]:
     try:
+        try:
+            leaves = _LEAVES.decode(text)
+        except (msgspec.MsgspecError, UnicodeEncodeError):
+            leaves = json.loads(text)
         return tuple(
-            Leaf(
-                key,
-                warrior,
-                group,
-                Window(*(datetime.fromtimestamp(edges[at], UTC) for at in (0, 1))) if edges else None,
-            )
-            for key, warrior, group, edges in json.loads(text)
+            [
+                Leaf(key, warrior, group, _window(*edges[:2]) if edges else None)
+                for key, warrior, group, edges in leaves
+            ]
         )
     except (ValueError, TypeError, LookupError, RecursionError, OverflowError, OSError) as error:
         message = f"leaves that were kept cannot be read ({text[:80]!r}); delete the object that holds them"
         raise RecordError(message) from error
+
+
+@lru_cache(maxsize=1024)
+def _window(start: float, end: float) -> Window:
+    return Window(datetime.fromtimestamp(start, UTC), datetime.fromtimestamp(end, UTC))

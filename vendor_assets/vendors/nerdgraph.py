@@ -45,7 +45,7 @@ from vendor_assets.vendors.base import (
     json_body,
     read_object,
 )
-from vendor_assets.vendors.columns import Run, columns
+from vendor_assets.vendors.columns import Run, RunColumns
 from vendor_assets.vendors.nrql import (
     MINUTE,
     MOST_FACETS,
@@ -573,12 +573,12 @@ class _Plain:
         misfits = (rows.misfit() for rows in found)
         return cls(_Values(document.values), found, next(filter(None, misfits), ""))
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> RunColumns:
         """The columns of its rows."""
         read = [each for rows in self.rows for each in rows.read(self.values)]
         numbers = np.concatenate([np.empty(0), *(each for _, each, _ in read)])
         weights = np.concatenate([np.empty(0), *(each for _, _, each in read)])
-        return columns([run for run, _, _ in read], numbers, weights)
+        return RunColumns([run for run, _, _ in read], numbers, weights)
 
 
 def _judged(asked: Iterable[tuple[str, str]]) -> set[str]:

@@ -46,7 +46,7 @@ from vendor_assets.vendors.base import (
     read_object,
     within_bounds,
 )
-from vendor_assets.vendors.columns import Run, columns
+from vendor_assets.vendors.columns import Run, RunColumns
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600
@@ -565,12 +565,12 @@ class _Regular:
         self.pieces.extend(pieces)
         return True
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> RunColumns:
         """The columns of its rows."""
         numbers = chain.from_iterable(map(dict.values, map(attrgetter("values"), self.pieces)))
         # NaN, which no answer holds here, stands for null.
         values = np.fromiter(numbers, np.float64, sum(run.rows for run in self.runs))
-        return columns(self.runs, values, self._weights(values))
+        return RunColumns(self.runs, values, self._weights(values))
 
     def _weights(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         weights = np.full(len(values), np.nan)

@@ -41,7 +41,7 @@ from vendor_assets.vendors.base import (
     read_object,
     within_bounds,
 )
-from vendor_assets.vendors.columns import Run, columns
+from vendor_assets.vendors.columns import Run, RunColumns
 
 MAX_POINTS: Final = 11_000
 """Points of one series in one answer; a query for more is refused with 400. Source: ``query_range`` in web/api/v1."""
@@ -302,7 +302,7 @@ class Prometheus(Vendor):
         if asset == "performance_data" and (plain := _Plain.read(planned, response)):
             numbers = plain.numbers()
             if numbers is not None:
-                return Parsed(columns(plain.runs(), numbers))
+                return Parsed(RunColumns(plain.runs(), numbers))
         content = read_object(response)
         if content.get("status") != "success":
             status, kind, text = (presentable(content.get(name)) for name in ("status", "errorType", "error"))

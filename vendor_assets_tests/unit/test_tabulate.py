@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from vendor_assets.errors import VendorProtocolError
-from vendor_assets.harvest.tabulate import _to_batch
+from vendor_assets.harvest.tabulate import Tabulated, _Answer, _converted, to_batch
 from vendor_assets.tables import PERFORMANCE_DATA
-from vendor_assets.vendors.base import Parsed
+from vendor_assets.vendors.base import Parsed, PlannedRequest, Request, Response
+from vendor_assets.vendors.columns import Run, RunColumns
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
@@ -35,7 +38,7 @@ def test_texts_come_as_lists_or_dictionaries(text: pa.DataType, place: pa.DataTy
     """Of whatever width, also with a text twice: the rows are the same."""
     coded = pa.DictionaryArray.from_arrays(pa.array([1, 0, 2], place), pa.array(["b", "a", "b"], text))
     found, plain = (
-        _to_batch(PERFORMANCE_DATA, "t", Parsed(_columns(each)), NOW) for each in (coded, ["a", "b", "b"])
+        to_batch(PERFORMANCE_DATA, "t", [Parsed(_columns(each))], [NOW]) for each in (coded, ["a", "b", "b"])
     )
     schema = PERFORMANCE_DATA.schema
     assert pa.Table.from_batches([found]).cast(schema).equals(pa.Table.from_batches([plain]).cast(schema))
@@ -48,4 +51,61 @@ def test_a_null_text_is_refused_wherever_it_is(null: str) -> None:
     places = pa.array([0, 1 if null == "in the dictionary" else None], pa.int32())
     columns = _columns(pa.DictionaryArray.from_arrays(places, texts))
     with pytest.raises(VendorProtocolError, match="warrior_id is null"):
-        _to_batch(PERFORMANCE_DATA, "t", Parsed(columns), NOW)
+        to_batch(PERFORMANCE_DATA, "t", [Parsed(columns)], [NOW])
+
+
+def _run(group: str, values: list[float], weights: list[float] | None = None) -> Parsed:
+    edges = np.array([[at, at + 60_000_000] for at in range(0, 60_000_000 * len(values), 60_000_000)])
+    edges = edges.reshape(-1, 2).astype(np.int64)
+    run = Run("w", group, ("v",), edges)
+    return Parsed(RunColumns([run], np.array(values), None if weights is None else np.array(weights)))
+
+
+@pytest.mark.parametrize(
+    "parsed",
+    [
+        [_run("a", [1.0, 2.0]), _run("b", []), _run("c", [3.0], [7.0])],
+        [Parsed(_columns(["a", "b"])), Parsed({}), Parsed(_columns(["c"]))],
+    ],
+    ids=["runs", "lists"],
+)
+def test_answers_together_have_the_rows_of_each(parsed: list[Parsed]) -> None:
+    """One after the other, each with its own time, also where one has no weights, or no rows."""
+    times = [NOW + timedelta(seconds=at) for at in range(len(parsed))]
+    schema = PERFORMANCE_DATA.schema
+    together = to_batch(PERFORMANCE_DATA, "t", parsed, times)
+    each = [
+        to_batch(PERFORMANCE_DATA, "t", [one], [at])
+        for one, at in zip(parsed, times, strict=True)
+        if one.rows
+    ]
+    wanted = pa.concat_tables([pa.Table.from_batches([one]).cast(schema) for one in each])
+    assert pa.Table.from_batches([together]).cast(schema).to_pylist() == wanted.to_pylist()
+    assert [one.rows for one in parsed] == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        _columns(["x"]) | {"value": ["no number"]},
+        _columns(["x"]) | {"value": [1.0, 2.0]},
+        _columns(["x"]) | {"timeslice_start": pa.array([1.5])},
+        _columns(["x"]) | {"warrior_id": [None]},
+        {"warrior_id": ["x"]},
+    ],
+    ids=["type", "length", "unit", "null", "column"],
+)
+def test_an_answer_that_does_not_fit_is_put_aside_alone(odd: dict[str, Any]) -> None:
+    """The answers around it keep their rows and places, of whatever kind they are."""
+    planned = PlannedRequest(Request("/list"), ())
+    parsed = [Parsed(_columns(["a", "b"])), Parsed(odd, new_fields=("odd",)), _run("g", [1.0])]
+    answers = [
+        _Answer(place, planned, Response(200, {}, b"body %d" % place, NOW), each)
+        for place, each in zip((3, 5, 9), parsed, strict=True)
+    ]
+    found = Tabulated()
+    with closing(found.quarantine):
+        rows = list(_converted(found, PERFORMANCE_DATA, "t", answers))
+    assert [batch.num_rows for batch, _ in rows] == [2, 1]
+    assert [place for _, places in rows for place in places] == [3, 3, 9]
+    assert (found.quarantine.count, found.new_fields) == (1, set())
