@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from datetime import date
 from typing import Any
 
-from vendor_assets.cli.progress import ProgressLine, terminable
+from vendor_assets.cli.progress import ProgressLine, stoppable
 from vendor_assets.cli.project import (
     COMPLETE,
     FAILED,
@@ -94,7 +94,7 @@ def harvest_days(
     started = time.monotonic()
     with (
         # Not before all is imported: inside of an import an interrupt may get lost.
-        terminable() as stopped,
+        stoppable() as stopped,
         open_instance(project.root, project.environ) as instance,
         ProgressLine(out) as progress,
     ):

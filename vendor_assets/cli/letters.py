@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from vendor_assets.cli.harvest import print_summary
-from vendor_assets.cli.progress import ProgressLine, terminable
+from vendor_assets.cli.progress import ProgressLine, stoppable
 from vendor_assets.cli.project import COMPLETE, Project, embedded_vendor, open_project
 from vendor_assets.days import last_complete_day, parse_days
 from vendor_assets.errors import LONGEST_MESSAGE, ConfigurationError, ObjectNotFoundError
@@ -181,7 +181,7 @@ def _redrive(project: Project, partitions: Sequence[DeadPartition], options: arg
         return COMPLETE
     with (
         embedded_vendor(project.account) as reachable,
-        terminable() as stopped,
+        stoppable() as stopped,
         open_instance(project.root, project.environ) as instance,
         ProgressLine(out) as progress,
     ):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -19,6 +21,11 @@ LINE_SECONDS: Final = 30.0
 """Time between lines when the output is not a terminal."""
 RATE_SECONDS: Final = 15.0
 """The displayed rate is an average over this time."""
+LANDING_SECONDS: Final = 2.0
+"""So long a second Ctrl-C waits for the store to take what has been answered."""
+_SAME_SECONDS: Final = 0.3
+"""Two interrupts within this time are one Ctrl-C, that a wrapper like ``uv run`` has passed on as well."""
+_WAITING: Final = b"stopping: waits for the calls in flight, for at most 30 s; Ctrl-C again ends at once\n"
 
 
 class ProgressLine:
@@ -77,8 +84,7 @@ class ProgressLine:
 
     def _update(self) -> str | None:
         """Advance the bar; returns its text, None before anything is planned."""
-        module = sys.modules.get("vendor_assets.harvest.harvester")
-        live = list(module.Harvester.live) if module else []
+        live = _live_harvesters()
         if not live:
             return None
         state = live[-1].progress
@@ -118,3 +124,75 @@ def terminable() -> Iterator[Callable[[], bool]]:
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Like :func:`terminable`, for a harvest: the first Ctrl-C says what the end waits for, a second one ends at once.
+
+    What has been answered lands in either case.
+    """
+    end_at_once = signal.getsignal(signal.SIGINT)
+    with terminable() as stopped, _Interrupts(end_at_once):
+        yield stopped
+
+
+class _Interrupts:
+    """Listens for signals in a thread of its own.
+
+    It reads them from Python's wakeup descriptor: Dagster replaces their handlers while it works, and a handler has to
+    wait for the main thread.
+    """
+
+    def __init__(self, end_at_once: Any) -> None:
+        self._end_at_once = end_at_once
+        self._first: float | None = None
+        self._stopping: list[Any] = []
+        self._reading, self._writing = socket.socketpair()
+        self._writing.setblocking(False)
+        self._thread = threading.Thread(target=self._listen, name="interrupts", daemon=True)
+        self._before = -1
+
+    def __enter__(self) -> None:
+        self._before = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        # One more, within the time of one Ctrl-C, may have thrown the main thread out of waiting.
+        handler = signal.signal(signal.SIGINT, lambda *_: None)
+        while any(harvester.waits_for_answers for harvester in self._stopping):
+            time.sleep(0.05)
+        self._land()
+        signal.set_wakeup_fd(self._before)
+        self._writing.close()
+        self._thread.join()
+        self._reading.close()
+        signal.signal(signal.SIGINT, handler)
+
+    def _listen(self) -> None:
+        while numbers := self._reading.recv(64):
+            for number in numbers:
+                if number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    self._heard(number)
+
+    def _heard(self, number: int) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._stopping = now, _live_harvesters()
+            if any(harvester.waits_for_answers for harvester in self._stopping):
+                os.write(2, _WAITING)
+        elif number == signal.SIGINT and now - self._first > _SAME_SECONDS and callable(self._end_at_once):
+            landing = threading.Thread(target=self._land, daemon=True)
+            landing.start()
+            landing.join(LANDING_SECONDS)
+            self._end_at_once(number, None)
+
+    def _land(self) -> None:
+        for harvester in self._stopping:
+            harvester.land()
+
+
+def _live_harvesters() -> list[Any]:
+    """The harvesters of this process, without an import of what may not have been needed."""
+    module = sys.modules.get("vendor_assets.harvest.harvester")
+    return list(module.Harvester.live) if module else []

@@ -317,6 +317,11 @@ class Fetcher:
         except VendorAssetsError as error:
             work.failure = work.failure or error
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a thread has taken something that it has not finished."""
+        return self._busy.total() > 0
+
     def close(self) -> None:
         """End the threads once they are idle."""
         with self._condition:

@@ -138,6 +138,19 @@ class Harvester:
             Harvester.busy_stretches += self._fetcher.busy_stretches
 
     @property
+    def waits_for_answers(self) -> bool:
+        """Whether calls are in flight, or wait for their slots."""
+        return self._fetcher.is_busy
+
+    def land(self) -> None:
+        """Land at once what has been answered; where the store refuses it, the next run asks again."""
+        with self._progress_lock:
+            landers = {work.lander for work, _, _ in self._works}
+        for lander in landers:
+            with suppress(VendorAssetsError):
+                lander.flush(final=True)
+
+    @property
     def progress(self) -> Progress:
         """How far the work of this process is."""
         planned, done, leaves_waiting = Counter[str](), Counter[str](), Counter[str]()

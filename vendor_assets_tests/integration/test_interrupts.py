@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -20,8 +20,10 @@ import pytest
 from vendor_assets.__main__ import main
 from vendor_assets_tests.support.command import ROOT, Running
 from vendor_assets_tests.support.dagster_dev import free_port, of_session
+from vendor_assets_tests.support.simulator import simulator
 
 LINE: Final = "vendor-assets: stopped; the next run goes on where this one ended\n"
+WAITING: Final = "stopping: waits for the calls in flight, for at most 30 s; Ctrl-C again ends at once\n"
 ENVIRON: Final = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "PYTHONPATH": str(ROOT)}
 ARGUMENTS: Final = {
     "harvest": [],
@@ -84,6 +86,14 @@ def test_while_it_works(tmp_path: Path, name: str) -> None:
     assert (running.returncode, err) == (130, LINE)
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Ask until it is true."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        time.sleep(0.05)
+
+
 @pytest.fixture
 def silent() -> Iterator[socket.socket]:
     """Whoever is asked and does not answer."""
@@ -110,13 +120,31 @@ def test_while_it_waits(tmp_path: Path, silent: socket.socket, arguments: list[s
     running = command(tmp_path, {"VENDOR_URL": url, "VENDOR_API_KEY": "k"}, *arguments, *asked)
     with silent.accept()[0]:
         running.send_signal(signal.SIGINT)
+        wait_until(lambda: arguments != ["harvest"] or running.said()[1] == WAITING)
     # Whoever asks again is told the same.
     hanging_up = threading.Thread(target=hang_up, args=[silent])
     hanging_up.start()
     _, err = running.communicate(60)
     silent.shutdown(socket.SHUT_RDWR)
     hanging_up.join()
-    assert (running.returncode, err) == (130, LINE)
+    assert (running.returncode, err) == (130, (WAITING if arguments == ["harvest"] else "") + LINE)
+
+
+def test_a_second_one_ends_at_once_what_waits_for_a_vendor_that_hangs(tmp_path: Path) -> None:
+    """What had been answered has landed: the next run asks for the call that hung, and for nothing else again."""
+    with simulator(world="small", churn=False, fault=["hang:match=metrics/data;skip=2;count=1"]) as vendor:
+        environ = {"VENDOR_URL": vendor.url, "VENDOR_API_KEY": vendor.key, "VENDOR_RATE": "1000/s"}
+        running = command(tmp_path, environ, "harvest", "--no-report")
+        wait_until(lambda: vendor.log()["in_flight"] == 1 and vendor.calls("data") == 5)
+        running.send_signal(signal.SIGINT)
+        wait_until(lambda: WAITING in running.said()[1])
+        while running.returncode is None:
+            running.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        assert (running.returncode, running.said()[1]) == (130, WAITING + LINE)
+        assert command(tmp_path, environ, "harvest", "--no-report").wait(120) == 0
+        assert vendor.log()["by_endpoint"]["data"] == {"200": 6, "abandoned": 1}
+        assert vendor.log()["repeated"]["total"] == 0
 
 
 @pytest.mark.parametrize(

@@ -155,15 +155,16 @@ class Running:
         """
         self._process.join(timeout)
         if self.returncode is None:
-            raise subprocess.TimeoutExpired(self.args, timeout or 0.0, *self._said())
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0, *self.said())
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait for its end, and read what it wrote."""
         self.wait(timeout)
-        return self._said()
+        return self.said()
 
-    def _said(self) -> tuple[str, str]:
+    def said(self) -> tuple[str, str]:
+        """What it has written so far, on its output and for errors."""
         return self._out.read_text(), self._err.read_text()
 
     def __del__(self) -> None:
