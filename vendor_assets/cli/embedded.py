@@ -208,13 +208,21 @@ class _Started:
                 # As it comes, with its colours.
                 os.write(1, line)
 
-    def wait(self) -> None:
-        """Wait for its end; end it the hard way after half a minute."""
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+    def tell(self, number: int) -> None:
+        """Send a signal to it and to all that it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def wait(self, seconds: float = 30.0) -> None:
+        """Wait for its end; end it and all that it has started the hard way after a while."""
+        for harder in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                self.process.wait(seconds)
+                break
+            except subprocess.TimeoutExpired:
+                # An interrupt that comes within an import may get lost, and what it started after that heard nothing.
+                self.tell(harder)
+        self.process.wait()
         # What it started may outlive it and hold the pipe.
         self._reader.join(1)
 
@@ -222,8 +230,7 @@ class _Started:
 def _end(started: Sequence[_Started]) -> None:
     for each in reversed(started):
         # Runs that it launched, too: they land what is in flight.
-        with suppress(ProcessLookupError):
-            os.killpg(each.process.pid, signal.SIGINT)
+        each.tell(signal.SIGINT)
     for each in started:
         each.wait()
 

@@ -18,6 +18,7 @@ from typing import Final
 import pytest
 
 from vendor_assets.__main__ import main
+from vendor_assets.cli.embedded import _Started
 from vendor_assets_tests.support.command import ROOT, Running
 from vendor_assets_tests.support.dagster_dev import free_port, of_session
 from vendor_assets_tests.support.simulator import simulator
@@ -197,3 +198,21 @@ def test_dev_ends_with_all_that_it_started(tmp_path: Path) -> None:
     while left := of_session(process.pid):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
+
+
+def test_what_does_not_hear_an_interrupt_is_ended_with_all_that_it_started() -> None:
+    """One that comes within an import may get lost: a server and a daemon that came after it stayed."""
+    reading, writing = os.pipe()
+    deaf = "import os, signal, subprocess, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    child = f"{deaf}os.write({writing}, b'r'); signal.pause()"
+    parent = f"{deaf}subprocess.Popen([sys.executable, '-c', {child!r}], close_fds=False).wait()"
+    started = _Started(["-c", parent], ROOT, lambda: True, keeps=(writing,))
+    os.close(writing)
+    assert os.read(reading, 1) == b"r"
+    started.tell(signal.SIGINT)
+    started.wait(0.1)
+    # Nobody holds it any more.
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+    assert started.process.stdout
+    started.process.stdout.close()
