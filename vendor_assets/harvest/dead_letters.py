@@ -75,7 +75,10 @@ class DeadPartition:
 
 
 class DeadLetters:
-    """The dead letters in a store: one object per partition."""
+    """The dead letters in a store: one object per partition, which stays once it is empty.
+
+    A deletion could not be conditional everywhere, and would take along what somebody writes at that moment.
+    """
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -97,9 +100,7 @@ class DeadLetters:
         *,
         confirm: Callable[[], None] = lambda: None,
     ) -> None:
-        """Change the dead letters of one partition; with none and nothing discarded the object goes away.
-
-        What somebody else wrote meanwhile, a discard for instance, is not lost.
+        """Change the dead letters of one partition; what somebody else writes meanwhile, like a discard, is not lost.
 
         Args:
             after: Rewrites what is there; called again where somebody else was faster.
@@ -108,10 +109,10 @@ class DeadLetters:
         key = layout.dead_letters_key(partition.asset, partition.day, partition.troop_key)
         while True:
             current, etag = self._read(key)
-            changed = after(current or replace(partition, letters=(), discarded=()))
+            before = current or replace(partition, letters=(), discarded=())
+            changed = after(before)
             confirm()
-            if not changed.letters and not changed.discarded:
-                self._store.delete(key)
+            if changed == before:
                 return
             try:
                 with self._store.writer(key, if_absent=etag is None, if_match=etag) as sink:

@@ -1,4 +1,4 @@
-"""Failures: how the newest harvest of a partition ended, where it did not succeed; gone with the next success.
+"""Failures: how the newest harvest of a partition ended, where it did not succeed; empty after the next success.
 
 What was published before stays, and dead letters are kept apart; this is for what leaves no other mark: a refused
 key, a vendor that is down, a store that is full, a stop, an upstream table that is partial.
@@ -7,11 +7,19 @@ key, a vendor that is down, a store that is full, a stop, an upstream table that
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 
-from vendor_assets.errors import ObjectNotFoundError, RecordError, StorageError
+from vendor_assets.errors import (
+    ObjectConflictError,
+    ObjectNotFoundError,
+    PartitionHeldError,
+    RecordError,
+    StorageError,
+)
 from vendor_assets.harvest.outcome import Outcome
+from vendor_assets.harvest.ownership import Ownership
 from vendor_assets.logs import get_logger
 from vendor_assets.storage import layout
 from vendor_assets.storage.concurrent import map_concurrently
@@ -32,23 +40,45 @@ class Failure:
     at: datetime
 
 
-def note(store: ObjectStore, outcome: Outcome, now: datetime) -> None:
+def note(ownership: Ownership, outcome: Outcome, now: datetime) -> None:
     """Keep how a partition's harvest ended; a success forgets the failure before it.
 
-    A store that cannot keep it has failed the harvest already, most likely: it is logged, and nothing else.
+    Whoever has taken the partition since tells how it ends: then nothing is kept. A store that cannot keep it has
+    failed the harvest already, most likely: it is logged, and nothing else.
     """
-    key = layout.failure_key(outcome.asset, outcome.day, outcome.troop_key)
+    if outcome.state == "held":
+        return
     try:
-        if outcome.succeeded:
-            store.delete(key)
-        elif outcome.state != "held":  # whoever holds it tells how it ends
-            failure = Failure(
-                outcome.asset, outcome.day, outcome.troop_key, outcome.state, outcome.message[:2000], now
-            )
-            document = asdict(failure) | {"day": outcome.day.isoformat(), "at": now.isoformat()}
-            store.put(key, json.dumps(document).encode())
+        _keep(ownership, outcome, now)
+    except PartitionHeldError:
+        pass
     except StorageError as error:
         logger.warning("How %s of %s ended cannot be kept: %s", outcome.asset, outcome.day, error)
+
+
+def _keep(ownership: Ownership, outcome: Outcome, now: datetime) -> None:
+    store, key = ownership.store, layout.failure_key(outcome.asset, outcome.day, outcome.troop_key)
+    failure = Failure(
+        outcome.asset, outcome.day, outcome.troop_key, outcome.state, outcome.message[:2000], now
+    )
+    document = asdict(failure) | {"day": outcome.day.isoformat(), "at": now.isoformat()}
+    data = b"" if outcome.succeeded else json.dumps(document).encode()
+    while True:
+        before = store.head(key)
+        if not data and (before is None or not before.size):
+            return
+        # A later holder writes another version, and this one is refused.
+        ownership.confirm()
+        try:
+            etag = store.put(key, data, if_absent=before is None, if_match=before.etag if before else None)
+        except ObjectConflictError:
+            continue
+        break
+    try:
+        ownership.confirm()
+    except PartitionHeldError:
+        with suppress(ObjectConflictError):
+            store.put(key, b"", if_match=etag)
 
 
 def failures_of(store: ObjectStore, asset: str, day: date) -> list[Failure]:
@@ -63,11 +93,14 @@ def failures_of(store: ObjectStore, asset: str, day: date) -> list[Failure]:
 
 def _read(store: ObjectStore, key: str) -> Failure | None:
     try:
-        document = json.loads(store.get(key))
+        data = store.get(key)
+        if not data:
+            return None
+        document = json.loads(data)
         times = {"day": date.fromisoformat(document["day"]), "at": datetime.fromisoformat(document["at"])}
         return Failure(**document | times)
     except ObjectNotFoundError:
-        return None  # it succeeded meanwhile
+        return None
     except (ValueError, KeyError, TypeError) as error:
         message = f"failure {store.uri(key)} cannot be read ({error!r}); delete the object"
         raise RecordError(message) from error

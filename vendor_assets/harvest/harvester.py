@@ -405,7 +405,7 @@ class Harvester:
             raise
         if ownership is not None:
             if not (untouched and outcome.succeeded):  # there is no failure to forget
-                failures.note(self.store, outcome, self._now())
+                failures.note(ownership, outcome, self._now())
             try:
                 ownership.release()
             except VendorAssetsError as error:

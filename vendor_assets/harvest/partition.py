@@ -149,6 +149,9 @@ class PartitionHarvest:
 
     def _resume(self, unfinished: HarvestFolder) -> Outcome:
         plan = load_plan(self.store, unfinished.folder)
+        if any(base in self.harvests and self.harvests[base].removed for base in plan.bases):
+            # As in _reconcile; the removal was late, it began before this harvest.
+            return self._fetch_new("replace", self.planner.plan())
         if plan.filters == self.context.filters.texts:
             try:
                 return self._fetch("resume", unfinished, plan)

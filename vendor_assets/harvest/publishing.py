@@ -106,9 +106,8 @@ class Publisher:
             dead, rows = tally.dead, found.rows
             self.ownership.confirm_now_and_then()
             if found.quarantine.count or not self.untouched:
-                found.quarantine.publish(
-                    self._store, layout.quarantine_key(self._asset, self._day, self._troop_key)
-                )
+                key = layout.quarantine_key(self._asset, self._day, self._troop_key)
+                found.quarantine.publish(self._store, key, self.ownership.confirm)
             nothing_fits = bool(found.quarantine.count) and not rows
             partial = bool(dead) or plan.upstream_partial or nothing_fits
             sample = found.sample()

@@ -17,7 +17,7 @@ from vendor_assets.errors import ObjectNotFoundError, PartitionHeldError, Record
 from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.harvests import HarvestFolder, list_harvests, load_finish
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.harvest.ownership import Liveness, acquire
+from vendor_assets.harvest.ownership import Liveness, Ownership, acquire
 from vendor_assets.logs import get_logger
 from vendor_assets.states import SUCCEEDED
 from vendor_assets.storage import layout
@@ -140,8 +140,10 @@ class Retention:
             # Somebody may have had it in between.
             reason = self._why_kept(asset, day, troop_key)
             if not reason:
-                self._remove(list_harvests(self.store, asset, day, troop_key))
+                self._remove(list_harvests(self.store, asset, day, troop_key), ownership)
             return reason
+        except PartitionHeldError:
+            return "being harvested"
         finally:
             ownership.release()
 
@@ -170,11 +172,12 @@ class Retention:
             return "without their table"
         return ""
 
-    def _remove(self, harvests: list[HarvestFolder]) -> None:
+    def _remove(self, harvests: list[HarvestFolder], ownership: Ownership) -> None:
+        if not any(harvest.chunks for harvest in harvests):
+            return
         before = self._removal.objects
-        for harvest in harvests:
-            if not harvest.chunks:
-                continue
+        # The newest says it, too, where all that it is about lies in older ones.
+        for harvest in reversed(harvests):
             sizes = [info.size for key in harvest.chunks if (info := self.store.head(key)) is not None]
             record: dict[str, Any] = {
                 "removed_at": self.now.isoformat(),
@@ -183,8 +186,10 @@ class Retention:
                 "bytes": sum(sizes),
             }
             # First the record: after a kill in between nobody takes what is left for all there was.
+            ownership.confirm()
             self.store.put(layout.removed_key(harvest.folder), json.dumps(record).encode())
             for key in harvest.chunks:
+                ownership.confirm_now_and_then()
                 self.store.delete(key)
             self._removal.objects += len(sizes)
             self._removal.bytes += sum(sizes)

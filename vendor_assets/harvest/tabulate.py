@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from vendor_assets.days import Window
 from vendor_assets.errors import (
+    ObjectConflictError,
     ObjectNotFoundError,
     StoppedError,
     StorageError,
@@ -86,17 +87,29 @@ class Quarantine:
         line = {"reason": reason, "record": record, "request": request}
         self._lines.write(json.dumps(line).encode() + b"\n")
 
-    def publish(self, store: ObjectStore, key: str) -> None:
-        """Make it an object; without a record there is none afterwards."""
-        if not self.count:
-            store.delete(key)
-            return
+    def publish(self, store: ObjectStore, key: str, confirm: Callable[[], None]) -> None:
+        """Make it an object; without a record there is none afterwards, or an empty one.
+
+        Args:
+            confirm: Called before writing; raises where another run has taken over.
+        """
         if self.count > self._kept:
             self._write(f"{self.count - self._kept} more records were put aside and are only counted", "", "")
             self._kept = self.count
-        self._lines.seek(0)
-        with store.writer(key) as sink:
-            shutil.copyfileobj(self._lines, sink, 1 << 20)
+        while True:
+            before = store.head(key)
+            if not self.count and (before is None or not before.size):
+                return
+            confirm()
+            self._lines.seek(0)
+            try:
+                with store.writer(
+                    key, if_absent=before is None, if_match=before.etag if before else None
+                ) as sink:
+                    shutil.copyfileobj(self._lines, sink, 1 << 20)
+            except ObjectConflictError:
+                continue
+            return
 
     def close(self) -> None:
         """Forget the records."""

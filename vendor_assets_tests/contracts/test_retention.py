@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -9,10 +10,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from vendor_assets.errors import VendorRejectedError
+from vendor_assets.errors import StoppedError, VendorRejectedError
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome, recorded
-from vendor_assets.harvest.retention import Removal
+from vendor_assets.harvest.ownership import acquire
+from vendor_assets.harvest.retention import Removal, Retention
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
@@ -200,6 +202,43 @@ def test_what_removed_answers_cannot_give_is_asked_again(bench: Bench, lost: str
     added = [] if lost == "table" else [row for row in bench.rows("1") if row["warrior_id"] == "c"]
     assert len(added) == (0 if lost == "table" else 24)
     assert [row for row in bench.rows("1") if row not in added] == before
+
+
+def test_a_removal_that_was_superseded_ends(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was stopped for so long that another run has the partition: what that one builds upon stays."""
+    bench.harvest("r1")
+    chunks = bench.chunks("raw_data/performance_data/")
+    checked = Retention._why_kept
+
+    def check_and_sleep(retention: Retention, asset: Any, day: date, troop: str | None) -> str:
+        reason = checked(retention, asset, day, troop)
+        key = layout.holder_key(layout.harvest_prefix(asset, day, troop))
+        if asset == "performance_data" and not json.loads(bench.store.get(key))["released"]:
+            acquire(bench.store, layout.harvest_prefix(asset, day, troop), "another", Alive())
+        return reason
+
+    monkeypatch.setattr(Retention, "_why_kept", check_and_sleep)
+    assert bench.remove().kept == {"being harvested": 2}
+    assert bench.chunks("raw_data/performance_data/") == chunks
+
+
+def test_what_was_removed_under_an_unfinished_harvest_is_asked_again(bench: Bench) -> None:
+    """A harvest of new leaves alone makes no table without those whose answers are gone."""
+    bench.harvest("r1")
+    before = bench.rows("1")
+    bench.client.hierarchy["1"]["c"] = ["jvm"]
+    for info in list(bench.store.list(layout.harvest_prefix("warriors", DAY, "1"))):
+        bench.store.delete(info.key)
+    bench.client.faults["/data/c"] = StoppedError("stopped")
+    stopped = bench.harvest("r2", "1", finished="reconcile")["performance_data", "1"]
+    assert stopped.state == "stopped"
+    bench.client.faults.clear()
+    for key in bench.chunks("raw_data/performance_data/day=2026-11-20/troop=1/"):
+        bench.store.put(layout.removed_key(key.rpartition("chunk-")[0]), b"{}")
+        bench.store.delete(key)
+    outcome = bench.harvest("r3", "1", finished="reconcile")["performance_data", "1"]
+    assert (outcome.mode, outcome.state) == ("replace", "complete")
+    assert [row for row in bench.rows("1") if row["warrior_id"] != "c"] == before
 
 
 def test_a_removal_that_was_killed_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from vendor_assets.days import day_window
-from vendor_assets.errors import VendorRejectedError
+from vendor_assets.errors import PartitionHeldError, VendorRejectedError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.harvests import list_harvests
+from vendor_assets.harvest.tabulate import Quarantine
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.objects import ObjectWriter
@@ -101,6 +104,38 @@ def test_dead_letters_are_changed_only_as_they_were_read(tmp_path: Path) -> None
         letters.change(partition, after)
     found = [letter.request for letter in letters.load("performance_data", DAY, "1").letters]
     assert sorted(found) == ["first", "fourth", "second", "third"]
+
+    # Also where all known ones go: a deletion would take along what was added.
+    meanwhile = ["fifth"]
+
+    def forget(current: DeadPartition) -> DeadPartition:
+        return replace(
+            current, letters=tuple(letter for letter in current.letters if letter.request not in found)
+        )
+
+    def add_one() -> None:
+        if meanwhile:
+            letters.change(partition, add(meanwhile.pop()))
+
+    letters.change(partition, forget, confirm=add_one)
+    assert [each.request for each in letters.load("performance_data", DAY, "1").letters] == ["fifth"]
+    letters.change(partition, lambda current: replace(current, letters=()))
+    assert not letters.load("performance_data", DAY, "1").letters
+
+
+def test_a_late_run_leaves_the_quarantine_of_its_successor(tmp_path: Path) -> None:
+    """Whoever has none, and has been superseded after it looked, removes nothing."""
+    store = FolderStore(tmp_path)
+    store.put("quarantine/x", b"older")
+
+    def superseded() -> None:
+        store.put("quarantine/x", b"its successor's")
+        confirm.side_effect = PartitionHeldError("superseded")
+
+    confirm = Mock(side_effect=superseded)
+    with closing(Quarantine()) as quarantine, pytest.raises(PartitionHeldError):
+        quarantine.publish(store, "quarantine/x", confirm)
+    assert store.get("quarantine/x") == b"its successor's"
 
 
 class Overtaken(FolderStore):

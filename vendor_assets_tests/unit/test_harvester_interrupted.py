@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,14 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from vendor_assets.errors import StorageUnavailableError, VendorRejectedError
+from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.failures import failures_of
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.harvests import list_harvests, load_finish, newest_finished
 from vendor_assets.harvest.landing import read_index
 from vendor_assets.harvest.outcome import Outcome
 from vendor_assets.harvest.ownership import Liveness, acquire
+from vendor_assets.states import SUCCEEDED
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.objects import ObjectStore
@@ -29,6 +32,8 @@ DATA = layout.table_key("performance_data", DAY, "1")
 
 class Scene:
     """One troop of which all but the performance data is harvested; those are what is interrupted."""
+
+    holder = layout.holder_key(layout.harvest_prefix("performance_data", DAY, "1"))
 
     def __init__(self, folder: Path, begun_as: str) -> None:
         self.folder = folder
@@ -78,7 +83,7 @@ class Scene:
         assert head is not None
         assert (finish.state, finish.rows, finish.table_etag) == ("complete", 4 * 24, head.etag)
         assert not failures_of(self.store, "performance_data", DAY)
-        assert not list(self.store.list("dead_letters/"))
+        assert not DeadLetters(self.store).load("performance_data", DAY, "1").letters
 
     def landed(self) -> int:
         """How many answers of unfinished work have landed."""
@@ -142,6 +147,45 @@ def test_another_run_comes_in_at_each_request(scenes: Callable[[str], Scene], be
         if sent[False] < enter_at:
             break
     assert set(ends) == {"held", "complete"}
+
+
+@pytest.mark.parametrize("first_fails", [False, True])
+def test_whoever_had_it_last_tells_how_it_ended(scenes: Callable[[str], Scene], first_fails: bool) -> None:
+    """One run is partial and one complete, whenever the other comes in: what the later one says stays."""
+    last = Counter[tuple[str, str]]()
+    for enter_at in range(1, 1000):
+        scene, sent, ended = scenes("first"), Counter[bool](), dict[str, Outcome]()
+        no = {"/data/b": VendorRejectedError("no", status=400)}
+
+        def watch(
+            name: str,
+            key: str,
+            after: bool,
+            scene: Scene = scene,
+            sent: Counter[bool] = sent,
+            enter_at: int = enter_at,
+            no: dict[str, Exception] = no,
+            ended: dict[str, Outcome] = ended,
+        ) -> None:
+            sent[after] += 1
+            if sent[False] == enter_at and not after:
+                scene.client.faults = {} if first_fails else dict(no)
+                ended["other"] = scene.harvest("other", scene.store, "performance_data")
+                scene.client.faults = dict(no) if first_fails else {}
+
+        scene.client.faults = dict(no) if first_fails else {}
+        ended["first"] = scene.interrupted("first", watch)
+        holder = json.loads(scene.store.get(scene.holder))["holder"]
+        last[holder, ended[holder].state] += 1
+        shown = failures_of(scene.store, "performance_data", DAY)
+        assert [failure.state for failure in shown] == [
+            state for state in [ended[holder].state] if state not in SUCCEEDED
+        ], (enter_at, holder)
+        if sent[False] < enter_at:
+            break
+    partial = "first" if first_fails else "other"
+    wanted = {(who, "partial" if who == partial else "complete") for who in ("first", "other")}
+    assert wanted <= set(last)
 
 
 @pytest.mark.parametrize("asset", ["troops", "performance_data"])
