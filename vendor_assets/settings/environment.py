@@ -365,10 +365,11 @@ def limits_of(text: str, vendor: Vendor, name: str = "VENDOR_RATE") -> tuple[Lim
         named = any(limit.endpoints for limit in limits)
         called = _endpoints(vendor) if text and named else set()
         for limit in limits if called else ():
-            if limit.endpoints and called.isdisjoint(limit.endpoints):
+            unknown = [name for name in limit.endpoints if name not in called]
+            if unknown:
                 there = ", ".join(sorted(called - {""})) or "none"
                 raise ConfigurationError(
-                    f"no call goes to {'+'.join(limit.endpoints)[:60]!r}; endpoints are: {there}"
+                    f"no call goes to {'+'.join(unknown)[:60]!r}; endpoints are: {there}"
                 )
     except ConfigurationError as error:
         message = f"{name}={text!r}: {error}; several with commas hold at once, auto finds what is permitted"

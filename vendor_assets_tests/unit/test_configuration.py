@@ -51,6 +51,10 @@ def test_a_limit_of_some_endpoints_leaves_the_documented_one() -> None:
         ConfigurationError, match="no call goes to 'hostz'; endpoints are: applications, data, "
     ):
         read({"VENDOR_RATE": "20/s,100/min for hostz"}, root=ROOT, now=NOW)
+    with pytest.raises(
+        ConfigurationError, match="no call goes to 'tagz'; endpoints are: applications, data, "
+    ):
+        read({"VENDOR_RATE": "100/min for hosts+tagz"}, root=ROOT, now=NOW)
 
 
 def test_a_vendor_without_a_documented_limit_is_found_out() -> None:
