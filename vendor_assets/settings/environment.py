@@ -224,7 +224,9 @@ def _without(message: str, secrets: Iterable[Secret]) -> str:
     for secret in secrets:
         with suppress(ConfigurationError):
             text = secret.read()
-            for form in {text, repr(text)[1:-1]} if len(text) >= _HIDDEN_FROM else ():
+            # The beginning of an address is in the advice; hiding it there made the advice unreadable.
+            hidden = len(text) >= _HIDDEN_FROM and text not in _DATABASES
+            for form in {text, repr(text)[1:-1]} if hidden else ():
                 message = message.replace(form, "***")
     return message
 
@@ -405,7 +407,9 @@ def _database(address: Secret, store: str, root: Path) -> Secret:
         # As it is given, so that Dagster can refer to the setting.
         return address
     try:
-        if scheme == "sqlite" and rest.startswith("/") and rest.strip("/"):
+        # SQLite would take options for a part of the name, and a budget in memory would hold for one process alone.
+        named = rest.startswith("/") and rest.strip("/") not in ("", ":memory:") and "?" not in rest
+        if scheme == "sqlite" and named:
             path = (root / rest.removeprefix("/")).resolve()
             if not path.is_dir():
                 return Secret(address.name, f"sqlite:///{path}")

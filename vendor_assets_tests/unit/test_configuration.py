@@ -57,6 +57,18 @@ def test_a_limit_of_some_endpoints_leaves_the_documented_one() -> None:
         read({"VENDOR_RATE": "100/min for hosts+tagz"}, root=ROOT, now=NOW)
 
 
+@pytest.mark.parametrize(
+    "text", ["sqlite:", "sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///b.db?mode=ro", "b.db"]
+)
+def test_an_address_that_is_nearly_a_databases_is_refused_with_advice(text: str) -> None:
+    """What is accepted is told in full: what was given may be a part of it."""
+    with pytest.raises(ConfigurationError) as refused:
+        read({"VENDOR_ASSETS_DB": text}, root=ROOT, now=NOW)
+    assert str(refused.value) == (
+        "VENDOR_ASSETS_DB is not accepted; give sqlite:///path or postgresql://user:password@host/database"
+    )
+
+
 def test_a_vendor_without_a_documented_limit_is_found_out() -> None:
     """Prometheus declares no limit: auto."""
     account = read({"VENDOR_KIND": "prometheus", "VENDOR_URL": "http://p:9090"}, root=ROOT, now=NOW)
