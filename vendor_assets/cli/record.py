@@ -71,7 +71,8 @@ def _record(options: argparse.Namespace) -> int:
 
     folder: Path = options.folder.absolute()
     if any(folder.glob("*.json")) or (folder.exists() and not folder.is_dir()):
-        raise ConfigurationError(f"{str(options.folder)!r} has cases, or is no folder; give a new one")
+        message = f"{str(options.folder)!r} has cases, or is no folder; give a new one, or delete these"
+        raise ConfigurationError(message)
     account = open_project(options.account).account
     day = choose_day(options, account)
     try:
@@ -87,15 +88,20 @@ def _record(options: argparse.Namespace) -> int:
             recording = _Recording(client, account, day)
             recording.ask_all(options.troop)
     disguise = _disguise(recording, account, day)
-    kept: set[str] = set()
+    cases: dict[str, Case] = {}
     for name, case in recording.cases.items():
         found = _kept(account.vendor, case, disguise)
         if isinstance(found, str):
             recording.problems.append(f"{name}: {found}")
-            continue
-        (folder / f"{name}.json").write_text(_text(found))
-        kept.add(case["asset"])
+        else:
+            cases[name] = found
+    # What is cut off leaves no case: a few of them would look like all, and keep the next recording away.
+    for name, found in cases.items():
+        (folder / f"{name}.json.part").write_text(_text(found))
+    for name, found in cases.items():
+        (folder / f"{name}.json.part").replace(folder / f"{name}.json")
         print(f"{name}.json: {len(found['rows'])} rows of {len(found['pages'])} pages")
+    kept = {case["asset"] for case in cases.values()}
     for problem in recording.problems:
         print(f"not recorded: {presentable(problem)}", file=sys.stderr)
     print(
@@ -288,7 +294,7 @@ def _modules(vendor: Vendor) -> set[str]:
 
 def _kept(vendor: Vendor, case: Case, disguise: Disguise) -> Case | str:
     """The case as it is written, short where that is read in the same way; or why it cannot be."""
-    from vendor_assets.vendors.cases import check_case, read_pages
+    from vendor_assets.vendors.cases import check_case, plain, read_pages
 
     whole = read_pages(vendor, case)
     problem = ""
@@ -300,7 +306,7 @@ def _kept(vendor: Vendor, case: Case, disguise: Disguise) -> Case | str:
             continue
         hidden: Case = json.loads(json.dumps(_hidden(short, disguise)))
         told = read_pages(vendor, hidden)
-        hidden["rows"] = [{name: _plain(name, value) for name, value in row.items()} for row in told.rows]
+        hidden["rows"] = [{name: plain(name, value) for name, value in row.items()} for row in told.rows]
         problem = _problem(told)
         if (len(told.rows), told.aside) != (len(real.rows), real.aside):
             problem = (
@@ -356,10 +362,3 @@ def _text(case: Case) -> str:
             text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
         lines.append(f" {json.dumps(name)}: {text}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def _plain(name: str, value: object) -> object:
-    """A value of a row as JSON has it; a time as text."""
-    if isinstance(value, int) and name.startswith("timeslice_"):
-        return datetime.fromtimestamp(value / 1e6, UTC).isoformat()
-    return value.isoformat() if isinstance(value, datetime) else value

@@ -381,10 +381,10 @@ def _compared(rows: list[dict[str, object]], expected: list[dict[str, object]]) 
 
 
 def _text(row: Mapping[str, object]) -> str:
-    return json.dumps({name: _plain(name, value) for name, value in row.items()}, sort_keys=True)
+    return json.dumps({name: plain(name, value) for name, value in row.items()}, sort_keys=True)
 
 
-def _plain(name: str, value: object) -> object:
+def plain(name: str, value: object) -> object:
     """A value in the one form in which both sides are compared: times in UTC, numbers as floats."""
     if name.startswith("timeslice_"):
         if isinstance(value, int):

@@ -276,3 +276,26 @@ def test_a_folder_with_cases_is_left_alone(tmp_path: Path, capsys: pytest.Captur
     assert main(["vendor", "record", str(tmp_path)]) == 2
     assert "give a new one" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["own.json"]
+
+
+def test_what_is_cut_off_keeps_no_recording_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between any two of its files: there is no case, and the next recording has them all."""
+    monkeypatch.chdir(tmp_path)
+    written: list[Any] = []
+
+    def cut_off(case: Any) -> str:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(case)
+        return "{}"
+
+    with simulator(world="small", churn=False) as vendor:
+        for name, text in {"VENDOR_URL": vendor.url, "VENDOR_API_KEY": vendor.key}.items():
+            monkeypatch.setenv(name, text)
+        with monkeypatch.context() as patched:
+            patched.setattr("vendor_assets.cli.record._text", cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                main(["vendor", "record", "cases"])
+        assert not list(tmp_path.glob("cases/*.json"))
+        assert main(["vendor", "record", "cases"]) == 0
+    assert {path.name for path in tmp_path.glob("cases/*")} == {f"{asset}.json" for asset in ASSETS}
