@@ -219,12 +219,12 @@ def tabulate(
     with closing(found.quarantine), NewestRows(spec) as rows:
         for some in _gathered(_parsed(found, asset, store, vendor, answers, stopping)):
             for batch, places in _converted(found, spec, troop_id, some):
-                if asset == "performance_data":
-                    inside = _inside(batch, window)
+                inside = _inside(batch, window) if asset == "performance_data" else None
+                if inside is None or inside.all():
+                    rows.add(batch, places)
+                else:
                     found.outside += len(inside) - int(inside.sum())
                     rows.add(batch.filter(pa.array(inside)), places[inside])
-                else:
-                    rows.add(batch, places)
         rows.sort()
         found.rows, found.duplicates, found.batches = rows.rows, rows.duplicates, rows.batches
         yield found
