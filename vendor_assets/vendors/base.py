@@ -105,7 +105,7 @@ class Request:
     @property
     def target(self) -> str:
         """Path and query as they are sent."""
-        query = _query(self.params)
+        query = query_text(self.params)
         return f"{self.path}?{query}" if query else self.path
 
     @property
@@ -114,7 +114,7 @@ class Request:
 
         A body and headers are in it as a digest.
         """
-        query = _query(sorted(self.params))
+        query = query_text(sorted(self.params))
         key = f"{self.path}?{query}" if query else self.path
         if not self.has_more:
             return key
@@ -132,7 +132,7 @@ def _quoted(text: str) -> str:
     return quote_plus(text)
 
 
-def _query(params: Iterable[tuple[str, str]]) -> str:
+def query_text(params: Iterable[tuple[str, str]]) -> str:
     """What :func:`~urllib.parse.urlencode` makes of parameters, most of which come again with each request."""
     return "&".join(
         [

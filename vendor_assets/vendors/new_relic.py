@@ -16,7 +16,7 @@ from itertools import chain, groupby
 from math import ceil, inf, isfinite
 from operator import attrgetter
 from typing import Any, ClassVar, Final, Self
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 import numpy as np
@@ -43,6 +43,7 @@ from vendor_assets.vendors.base import (
     iso,
     json_body,
     path_segment,
+    query_text,
     read_object,
     within_bounds,
 )
@@ -228,7 +229,7 @@ class NewRelic(Vendor):
                 ("to", window.end.isoformat()),
                 ("period", str(cut.period_seconds)),
             )
-            fixed = len(path) + 1 + len(urlencode(times))
+            fixed = len(path) + 1 + len(query_text(times))
             most = max(1, MAX_TIMESLICES // max(1, int(window.seconds) // cut.period_seconds))
             for batch in _batches(groups, MAX_URL_CHARACTERS - fixed, most):
                 names = tuple(("names[]", group.name) for group in batch)
@@ -352,7 +353,7 @@ def _batches(groups: Sequence[DataGroup], room: int, most: int) -> Iterator[list
     def cost(group: DataGroup) -> int:
         new = set(group.value_names) - values
         return sum(
-            len(urlencode([pair])) + 1
+            len(query_text([pair])) + 1
             for pair in [("names[]", group.name), *(("values[]", name) for name in new)]
         )
 
@@ -453,6 +454,10 @@ def _groups(records: list[Any], warrior_id: str) -> Parsed:
     return parsed
 
 
+_Texts = tuple[tuple[str, str], ...]
+"""Starts and ends of timeslices as an answer has them."""
+
+
 class _Asked:
     """What a request for data asks for; times are microseconds since the epoch."""
 
@@ -461,39 +466,45 @@ class _Asked:
         self.groups = {leaf.data_group for leaf in planned.leaves}
         self.value_names = {text for name, text in planned.request.params if name == "values[]"}
         single = dict(planned.request.params)
-        self._first, self._last = (
-            int(datetime.fromisoformat(single[name]).timestamp()) * 1_000_000 for name in ("from", "to")
-        )
-        self._period = int(single["period"]) * 1_000_000
-        self._known: dict[tuple[tuple[str, str], ...], tuple[np.ndarray[Any, Any] | None, str]] = {}
+        first, last = (int(datetime.fromisoformat(single[name]).timestamp()) for name in ("from", "to"))
+        self._range = (first * 1_000_000, last * 1_000_000, int(single["period"]) * 1_000_000)
 
-    def edges(self, texts: tuple[tuple[str, str], ...]) -> tuple[np.ndarray[Any, Any] | None, str]:
-        """Starts and ends of timeslices and their misfit; None where one is odd. Metrics of an answer share them."""
-        if texts not in self._known:
-            short = (len(first) + len(last) < _TIME_CHARACTERS for first, last in texts)
-            edges = [_read_times(*each) for each in texts] if all(short) else [""]
-            sound = [each for each in edges if isinstance(each, tuple)]
-            array = np.array(sound, np.int64).reshape(-1, 2) if len(sound) == len(edges) else None
-            self._known[texts] = array, self.misfit(set(sound))
-        return self._known[texts]
+    def edges(self, texts: _Texts) -> tuple[np.ndarray[Any, Any] | None, str]:
+        """Starts and ends of timeslices and their misfit; None where one is odd."""
+        return _edges(*self._range, texts)
 
     def misfit(self, edges: set[tuple[int, int]]) -> str:
         """In which way timeslices are not those of the range that was asked for; they may be longer, or missing."""
-        first, last, period = self._first, self._last, self._period
-        inside = not edges
-        until = 0
-        for start, end in sorted(edges):
-            length = end - start
-            on_grid = not ((start - first) % period and start % length and (start - first) % length)
-            # A neighbour at the edge does no harm.
-            if not on_grid or start < until or start > last or end < first:
-                return (
-                    f"there is a timeslice from {iso(start)} to {iso(end)}, where {iso(first)} to {iso(last)} was "
-                    f"asked for every {period // 1_000_000} s"
-                )
-            until = end
-            inside = inside or (end > first and start < last)
-        return "" if inside else "no timeslice is in the range that was asked for"
+        return _misfit_in(*self._range, edges)
+
+
+@lru_cache(maxsize=16)
+def _edges(first: int, last: int, period: int, texts: _Texts) -> tuple[np.ndarray[Any, Any] | None, str]:
+    """Of timeslices as texts; those of most answers of a day are the same."""
+    short = (len(start) + len(end) < _TIME_CHARACTERS for start, end in texts)
+    edges = [_read_times(*each) for each in texts] if all(short) else [""]
+    sound = [each for each in edges if isinstance(each, tuple)]
+    array = np.array(sound, np.int64).reshape(-1, 2) if len(sound) == len(edges) else None
+    if array is not None:
+        array.flags.writeable = False
+    return array, _misfit_in(first, last, period, set(sound))
+
+
+def _misfit_in(first: int, last: int, period: int, edges: set[tuple[int, int]]) -> str:
+    inside = not edges
+    until = 0
+    for start, end in sorted(edges):
+        length = end - start
+        on_grid = not ((start - first) % period and start % length and (start - first) % length)
+        # A neighbour at the edge does no harm.
+        if not on_grid or start < until or start > last or end < first:
+            return (
+                f"there is a timeslice from {iso(start)} to {iso(end)}, where {iso(first)} to {iso(last)} was "
+                f"asked for every {period // 1_000_000} s"
+            )
+        until = end
+        inside = inside or (end > first and start < last)
+    return "" if inside else "no timeslice is in the range that was asked for"
 
 
 class _Piece(msgspec.Struct, gc=False, forbid_unknown_fields=True):
