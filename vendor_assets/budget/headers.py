@@ -51,6 +51,7 @@ LONGEST_PERIOD_SECONDS: Final = 366 * 86_400.0
 
 _LONGEST_TEXT: Final = 1000
 _LONGEST_TIME: Final = 100
+_CALL_LIMIT: Final = "-api-call-limit"
 _MOST_POLICIES: Final = 20
 _PLAUSIBLE_SECONDS: Final = 366 * 86_400.0
 
@@ -159,6 +160,9 @@ def parse_quotas(headers: Mapping[str, str], now: datetime) -> tuple[Quota, ...]
     Returns:
         Quotas whose remaining calls and reset are stated, or can be bounded from above.
     """
+    headers = _of_limits(headers)
+    if not headers:
+        return ()
     found = [_quota_of(fields, now) for fields in _fields(headers).values()]
     found += _draft_quotas(headers)
     found.append(_bucket(headers))
@@ -167,6 +171,9 @@ def parse_quotas(headers: Mapping[str, str], now: datetime) -> tuple[Quota, ...]
 
 def parse_policies(headers: Mapping[str, str]) -> tuple[Policy, ...]:
     """The limits on calls for which an answer states amount and period."""
+    headers = _of_limits(headers)
+    if not headers:
+        return ()
     found = {
         Policy(limit, period, str(fields.get("name", "")), bool(fields.get("bucket")))
         for fields in _fields(headers).values()
@@ -188,6 +195,15 @@ def header(headers: Mapping[str, str], name: str) -> str | None:
     """A header's text, by its case-insensitive name."""
     wanted = name.lower()
     return next((text for found, text in headers.items() if found.lower() == wanted), None)
+
+
+def _of_limits(headers: Mapping[str, str]) -> dict[str, str]:
+    """Those that may tell of a limit: of most answers none."""
+    return {
+        name: text
+        for name, text in headers.items()
+        if "ratelimit" in _words(name[:_LONGEST_TIME]) or name.lower().endswith(_CALL_LIMIT)
+    }
 
 
 # -- headers of the older forms: one value each ----------------------------------------------------
@@ -285,7 +301,7 @@ def _period_seconds(fields: Mapping[str, str]) -> float | None:
 
 
 def _bucket(headers: Mapping[str, str]) -> Quota | None:
-    text = next((text for name, text in headers.items() if name.lower().endswith("-api-call-limit")), "")
+    text = next((text for name, text in headers.items() if name.lower().endswith(_CALL_LIMIT)), "")
     used, _, size = text[:_LONGEST_TIME].partition("/")
     spent, limit = _number(used), _positive(_number(size))
     full = spent is not None and limit is not None and spent >= limit
