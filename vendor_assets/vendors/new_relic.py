@@ -5,6 +5,7 @@ The embedded simulator speaks the same dialect.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -304,7 +305,9 @@ class NewRelic(Vendor):
             parsed = regular.parsed
             parsed.columns = regular.columns()
         else:
-            parsed = _read(asset, planned, read_object(response))
+            content = read_object(response)
+            parsed = _read(asset, planned, content)
+            parsed.incomplete = parsed.incomplete or _complaint(content) or _stray(asset, planned, content)
         parsed.next = _next_page(planned.request, response.headers.get("link", ""))
         return parsed
 
@@ -327,6 +330,25 @@ def _read(asset: Asset, planned: PlannedRequest, content: Mapping[str, Any]) -> 
             return _groups(_records(content, "metrics"), planned.leaves[0].warrior_id)
         case "performance_data":
             return _Timeslices(planned).read(content)
+
+
+def _complaint(content: Mapping[str, Any]) -> str:
+    """The error in an answer with status 200, also beside data; empty where there is none."""
+    said = content.get("error") or content.get("errors")
+    return f"it says {json.dumps(said)[:200]}" if said else ""
+
+
+def _stray(asset: Asset, planned: PlannedRequest, content: Mapping[str, Any]) -> str:
+    """A host of another application than the one that was asked for, as a cache may give it; empty where none is."""
+    if asset != "warriors":
+        return ""
+    for host in _records(content, "application_hosts"):
+        links = host.get("links") if isinstance(host, dict) else None
+        owner = links.get("application") if isinstance(links, dict) else None
+        owner = str(owner) if isinstance(owner, int) and not isinstance(owner, bool) else owner
+        if is_name(owner) and f"{_application(owner)}/hosts.json" != planned.request.path:
+            return f"it has a host of application {owner[:40]}"
+    return ""
 
 
 def _application(troop_id: str) -> str:
@@ -614,6 +636,8 @@ class _EdgesOfMetrics(msgspec.Struct):
 
 class _EdgesOfAnswer(msgspec.Struct):
     metric_data: _EdgesOfMetrics
+    error: Any = None
+    errors: Any = None
 
 
 _EDGES: Final = msgspec.json.Decoder(_EdgesOfAnswer)
@@ -624,12 +648,14 @@ def _misfit(planned: PlannedRequest, response: Response) -> str | None:
     body = json_body(response)
     try:
         body.decode()  # also the values
-        metrics = _EDGES.decode(body).metric_data.metrics
+        answer = _EDGES.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if answer.error or answer.errors:
         return None
     asked = _Asked(planned)
     found = ""
-    for metric in metrics:
+    for metric in answer.metric_data.metrics:
         edges, misfit = asked.edges(tuple([(piece.first, piece.last) for piece in metric.timeslices]))
         if edges is None or metric.name not in asked.groups:
             return None

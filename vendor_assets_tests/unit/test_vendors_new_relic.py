@@ -766,3 +766,33 @@ def test_one_metric_of_very_many_values_takes_several_requests() -> None:
     assert {leaf for part in planned for leaf in part.leaves} == set(planned[0].leaves)
     asked = Counter(text for part in planned for key, text in part.request.params if key == "values[]")
     assert asked == {name: len(planned) if name == "call_count" else 1 for name in values}
+
+
+@pytest.mark.parametrize("said", [{"error": {"title": "Internal error"}}, {"errors": ["Internal error"]}])
+@pytest.mark.parametrize(
+    ("asset", "content"),
+    [
+        ("troops", {"applications": []}),
+        ("warriors", {"application_hosts": []}),
+        ("data_groups", {"metrics": []}),
+        ("performance_data", _data()),
+    ],
+)
+def test_an_error_beside_data_is_not_the_whole_answer(
+    asset: Asset, content: dict[str, Any], said: dict[str, Any]
+) -> None:
+    """An account without troops, or a day without rows, is not what a vendor in trouble tells of."""
+    for whole in (content, content | {"error": None, "errors": []}):
+        assert VENDOR.judge(asset, _planned(asset), _response(whole)).incomplete == ""
+    assert "Internal error" in VENDOR.judge(asset, _planned(asset), _response(content | said)).incomplete
+
+
+@pytest.mark.parametrize(
+    ("application", "ours"),
+    [(7, True), ("7", True), (None, True), (True, True), ("\ud800", True), (2, False), ("2", False)],
+)
+def test_hosts_of_another_application_are_not_the_answer(application: object, ours: bool) -> None:
+    """A cache in between that mixes answers up gives nobody's warriors to another troop."""
+    host = {"id": 11, "host": "h", "links": {"application": application}}
+    content = {"application_hosts": [host]}
+    assert (_parse("warriors", content).incomplete == "") == ours
