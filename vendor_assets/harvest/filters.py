@@ -118,9 +118,13 @@ class Filters:
         taken = [troop for troop in roster.troops if self.takes_troop(troop)]
         if not only or not roster.troops:
             return taken
+        named: dict[str | None, list[Troop]] = {}
+        for troop in roster.troops:
+            for name in troop.names:
+                named.setdefault(name, []).append(troop)
         chosen: dict[str, Troop] = {}
         for wanted in only:
-            hits = [troop for troop in roster.troops if wanted in troop.names]
+            hits = named.get(wanted)
             if not hits:
                 known = sorted({name for troop in roster.troops for name in (str(troop.name), troop.id)})
                 near = get_close_matches(wanted, known, 3) or known[:5]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from vendor_assets.harvest.filters import (
     values_known,
     with_values,
 )
+from vendor_assets.storage.roster import Roster, Troop
 from vendor_assets.vendors.base import DataGroup, Leaf, PlannedRequest, Request
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
@@ -43,6 +45,19 @@ NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 def test_patterns_match_ids_or_names(text: str, names: list[str | None], taken: bool) -> None:
     """A name is taken that matches an including pattern, if there are any, and no excluding one; case counts."""
     assert Filter.parse("VENDOR_ASSETS_TROOPS", text).takes(*names) is taken
+
+
+def test_troops_are_chosen_by_any_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order in which they are named, and each troop is looked at once however many are."""
+    twice = (Troop("7", "x.7", "x"), Troop("8", "x.8", "x"))
+    roster = Roster(date(2026, 11, 20), (*twice, *(Troop(str(n), f"key-{n}", None) for n in range(100, 200))))
+    looked: list[str] = []
+    names = Troop.names.fget
+    monkeypatch.setattr(Troop, "names", property(lambda troop: looked.append(troop.id) or names(troop)))
+    wanted = [f"key-{n}" for n in reversed(range(100, 200))]
+    chosen = Filters().choose(roster, [*wanted, "x", "7"])
+    assert [troop.id for troop in chosen] == [*(key.removeprefix("key-") for key in wanted), "7", "8"]
+    assert sorted(looked) == sorted(troop.id for troop in roster.troops)
 
 
 @pytest.mark.parametrize("text", [",", "a,,b", "!", "a,! "])
