@@ -139,6 +139,9 @@ class Costs:
     Args:
         hurry: Asked before each troop; once it says yes, those to come are taken to be as the others are.
         learnt: What calls really counted of late, as a part of what they were taken to count, by unit.
+
+    Attributes:
+        cut_short: Whether there was no time for all troops of the day that was estimated last.
     """
 
     def __init__(
@@ -154,7 +157,8 @@ class Costs:
         self._zone = wanted.zone
         self._resolution_seconds = wanted.resolution_seconds
         self._filters = wanted.filters
-        self._hurry = hurry
+        self.hurry = hurry
+        self.cut_short = False
         self._learnt = learnt
         self._listing = RLock()
         self._days: dict[str, list[date]] = {}
@@ -168,6 +172,11 @@ class Costs:
         self._shaped: set[tuple[Asset, str]] = set()
         self._nearness: dict[tuple[str, date], list[date]] = {}
         self._signatures: dict[Window, tuple[tuple[int, int], ...]] = {}
+
+    @property
+    def shapes(self) -> int:
+        """How many lists have been read: a measure of what it knows by now."""
+        return len(self._counted)
 
     def day(self, day: date, only: Sequence[str] = ()) -> DayPlan:
         """What one day will cost.
@@ -183,6 +192,7 @@ class Costs:
         taken = self._filters.choose(roster, only) if roster else []
         chosen = taken if only or not roster else roster.troops
         self._used: set[date] = set()
+        self.cut_short = False
         window = day_window(day, self._zone)
         # Some at a time: most of a year's days need nothing read, and handing troops over one by one takes longer.
         several = list(in_batches(taken, max(1, len(taken) // _READERS)))
@@ -246,7 +256,8 @@ class Costs:
 
     def _troop(self, troop: Troop, day: date, window: Window) -> _Cost:
         unknown = _Cost(calls=dict.fromkeys(CHAIN, -1), done=dict.fromkeys(CHAIN, 0))
-        if self._hurry():
+        if self.hurry():
+            self.cut_short = True
             return unknown
         try:
             return self._known_troop(troop, day, window)
@@ -333,7 +344,7 @@ class Costs:
         saved = 0
         for troop in chosen:
             if troop.key not in found:
-                assets = () if self._hurry() else CHAIN[1:]
+                assets = () if self.hurry() else CHAIN[1:]
                 counts = [self._whole(asset, troop, day, window, _NO_FILTERS) for asset in assets]
                 saved += 1 + sum(count or 0 for count in counts) if any(counts) else typical
         return saved

@@ -291,6 +291,11 @@ def tag_run(instance: dg.DagsterInstance, run_id: str, tags: Mapping[str, str]) 
     instance.add_run_tags(run_id, tags)
 
 
+def count_runs(instance: dg.DagsterInstance, filters: dg.RunsFilter) -> int:
+    """How many runs match; the public API reads them."""
+    return instance.get_runs_count(filters)
+
+
 def run_events(
     instance: dg.DagsterInstance, run_id: str, types: set[dg.DagsterEventType]
 ) -> list[dg.DagsterEvent]:

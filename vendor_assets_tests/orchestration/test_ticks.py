@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._core.events import StepMaterializationData
 
+from benchmarks import fabricated
+from vendor_assets.harvest import costs
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.orchestration.automation import turn
-from vendor_assets.orchestration.runs.about import DAY_TAG, ROSTER_JOB
+from vendor_assets.orchestration.automation.run_requests import roster_runs
+from vendor_assets.orchestration.dagster_private import repository_of
+from vendor_assets.orchestration.runs.about import DAY_TAG, HARVEST_JOB, ROSTER_JOB
+from vendor_assets.storage.folder import FolderStore
+from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.work_class import BACKFILL, SCHEDULED, WorkClass, queue_tags
 from vendor_assets_tests.support.analysis import write_roster
 from vendor_assets_tests.support.deployment import Deployment, deploy, yesterday
 
@@ -37,17 +46,29 @@ def list_troops(
     days: Iterable[date],
     *troops: str,
     status: dg.DagsterRunStatus = dg.DagsterRunStatus.SUCCESS,
+    work_class: WorkClass = SCHEDULED,
 ) -> None:
     """Materialize rosters, each by a run of its own."""
     for day in days:
         write_roster(deployment.store, day, [(troop, f"troop {troop}") for troop in troops])
-        run = dg.DagsterRun(ROSTER_JOB, status=status, tags={"dagster/partition": day.isoformat()})
-        deployment.instance.add_run(run)
-        made = StepMaterializationData(dg.AssetMaterialization("troops", partition=day.isoformat()))
-        event = dg.DagsterEvent(
-            dg.DagsterEventType.ASSET_MATERIALIZATION.value, ROSTER_JOB, event_specific_data=made
-        )
-        deployment.instance.report_dagster_event(event, run.run_id)
+        show_roster(deployment, day, status, work_class)
+
+
+def show_roster(
+    deployment: Deployment,
+    day: date,
+    status: dg.DagsterRunStatus = dg.DagsterRunStatus.SUCCESS,
+    work_class: WorkClass = SCHEDULED,
+) -> None:
+    """Materialize a roster that is in the store."""
+    tags = {"dagster/partition": day.isoformat(), **queue_tags(work_class)}
+    run = dg.DagsterRun(ROSTER_JOB, status=status, tags=tags)
+    deployment.instance.add_run(run)
+    made = StepMaterializationData(dg.AssetMaterialization("troops", partition=day.isoformat()))
+    event = dg.DagsterEvent(
+        dg.DagsterEventType.ASSET_MATERIALIZATION.value, ROSTER_JOB, event_specific_data=made
+    )
+    deployment.instance.report_dagster_event(event, run.run_id)
 
 
 def ticks(deployment: Deployment, sensor: str, count: int, cursor: str | None = None) -> list[list[str]]:
@@ -82,12 +103,84 @@ def test_a_roster_that_is_being_read_is_followed_in_the_same_tick(
             event = dg.DagsterEvent(dg.DagsterEventType.RUN_SUCCESS.value, ROSTER_JOB)
             deployment.instance.report_dagster_event(event, reading.run_id)
 
-    monkeypatch.setattr(turn, "time", SimpleNamespace(monotonic=lambda: sum(sleeps), sleep=end))
+    monkeypatch.setattr(
+        turn, "time", SimpleNamespace(monotonic=lambda: sum(sleeps), process_time=lambda: 0.0, sleep=end)
+    )
     with monkeypatch.context() as patch:
         patch.setattr(turn, "STAY_SECONDS", 0.0)
         assert ticks(deployment, "roster_sensor", 1) == [[]]
     assert ticks(deployment, "roster_sensor", 1) == [[TEXTS[0]]]
     assert len(sleeps) == 2
+
+
+def test_scheduled_days_are_followed_before_a_backfill(deployment: Deployment) -> None:
+    """A day that was listed last does not wait behind the others; a cursor of an earlier release goes on."""
+    list_troops(deployment, DAYS[:3], "1", work_class=BACKFILL)
+    list_troops(deployment, DAYS[3:], "1")
+    expected = [[TEXTS[3]], [TEXTS[0]], [TEXTS[1]], [TEXTS[2]], []]
+    assert ticks(deployment, "roster_sensor", 5, cursor="0") == expected
+    _, cursor = deployment.sensor("roster_sensor")
+    assert ticks(deployment, "roster_sensor", 1, str(json.loads(str(cursor))["after"])) == [[]]
+
+
+def test_a_backfill_waits_while_the_queue_is_full(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its days stay in the cursor until runs have left the queue; scheduled days do not wait."""
+    monkeypatch.setattr("vendor_assets.orchestration.automation.sensors.MOST_QUEUED", 1)
+    instance = deployment.instance
+    origin = repository_of(instance, Path(instance.root_directory)).get_job_origin(HARVEST_JOB)
+    run = dg.DagsterRun(HARVEST_JOB, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=origin)
+    instance.add_run(run)
+    list_troops(deployment, DAYS[:2], "1", work_class=BACKFILL)
+    list_troops(deployment, DAYS[2:3], "1")
+
+    def requested(cursor: str | None) -> tuple[list[str], str | None]:
+        result, after = deployment.sensor("roster_sensor", cursor)
+        assert isinstance(result, dg.SensorResult)
+        return [each.tags[DAY_TAG] for each in result.run_requests or ()], after
+
+    days, cursor = requested(None)
+    assert days == [TEXTS[2]]
+    days, cursor = requested(cursor)
+    assert days == []
+    instance.report_run_canceled(run)
+    assert [(requested(cursor))[0], ticks(deployment, "roster_sensor", 3, cursor)] == [
+        [TEXTS[0]],
+        [[TEXTS[0]], [TEXTS[1]], []],
+    ]
+
+
+def test_a_day_of_many_troops_takes_several_ticks(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each tick reads some troops' lists, none is read twice, and the runs are those of one long tick."""
+    store, troops = deployment.store, 60
+    assert isinstance(store, FolderStore)
+    fabricated.write_roster(store, DAYS[1], troops)
+    fabricated.write_troop_days(store, DAYS[:1], troops)
+    _, whole = roster_runs(store, deployment.account, DAYS[1], run_key="", work_class=SCHEDULED)
+    show_roster(deployment, DAYS[1])
+    read: list[str] = []
+    read_table = costs.read_table
+
+    def watched(store: ObjectStore, key: str, **rest: Any) -> Any:
+        read.append(key)
+        return read_table(store, key, **rest)
+
+    monkeypatch.setattr(costs, "read_table", watched)
+    cursor, counts = None, []
+    found: Sequence[dg.RunRequest] = ()
+    while not found and len(counts) < troops:
+        before = len(read)
+        result, cursor = deployment.sensor("roster_sensor", cursor)
+        assert isinstance(result, dg.SensorResult)
+        found = result.run_requests or ()
+        counts.append(len(read) - before)
+    assert len(counts) > 2
+    assert sorted(read) == sorted(set(read))
+    assert [run.run_config for run in found] == [run.run_config for run in whole]
+    assert ticks(deployment, "roster_sensor", 1, cursor) == [[]]
 
 
 def test_days_are_published_piece_by_piece(deployment: Deployment) -> None:

@@ -15,10 +15,10 @@ import dagster as dg
 
 from vendor_assets.account import Account
 from vendor_assets.errors import ObjectNotFoundError
-from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.automation import rescue
+from vendor_assets.orchestration.automation.rosters import Estimates, Waiting
 from vendor_assets.orchestration.automation.run_requests import (
     day_is_decided,
     downstream_of,
@@ -30,7 +30,7 @@ from vendor_assets.orchestration.automation.run_requests import (
     split_by_day,
 )
 from vendor_assets.orchestration.automation.turn import Turn, stay_while
-from vendor_assets.orchestration.dagster_private import latest_storage_ids
+from vendor_assets.orchestration.dagster_private import count_runs, latest_storage_ids
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
@@ -44,13 +44,15 @@ from vendor_assets.orchestration.runs.about import (
     runs_of,
 )
 from vendor_assets.presentable import presentable
-from vendor_assets.work_class import SCHEDULED, WorkClass
+from vendor_assets.work_class import BACKFILL, SCHEDULED, WorkClass
 
 BATCH: Final = 500
 """Materializations that one tick looks at."""
 INTERVAL_SECONDS: Final = 1
 """Shorter than the five seconds after which Dagster looks at all sensors again: as long as these, it would find every
 second time that a few milliseconds are missing, and tick after ten."""
+MOST_QUEUED: Final = 500
+"""Queued harvest runs beyond which further days of a backfill wait: Dagster reads its whole queue all the time."""
 FIRST_REDRIVE: Final = timedelta(minutes=10)
 LAST_REDRIVE: Final = 3
 """Automatic redrives of a transient dead letter: after 10, 40 and 160 minutes."""
@@ -103,6 +105,7 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         job_name=names.thing(ROSTER_JOB),
         statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED],
     )
+    estimates = Estimates(account)
 
     @dg.sensor(
         name=names.thing("roster_sensor"),
@@ -114,44 +117,54 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
     )
     def roster_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         store: StoreResource = names.of(context, "store")
-        stay_while(lambda: runs_of(context.instance, reading, limit=1))
+        waiting = Waiting.load(context.cursor)
+        if not waiting.days:
+            stay_while(lambda: runs_of(context.instance, reading, limit=1))
         turn = Turn()
-        made, cursor = _new_partitions(context.instance, names, "troops", int(context.cursor or 0))
-        if not made:
-            context.update_cursor(str(cursor))
+        made, waiting.after = _new_partitions(context.instance, names, "troops", waiting.after)
+        for each in made:
+            waiting.days[each.partition] = (each.storage_id, each.about.work_class, each.about.run.run_id)
+        if not waiting.days:
+            estimates.forget()
+            context.update_cursor(waiting.dump())
             return dg.SkipReason("no new roster")
-        newest = {each.partition: each.storage_id for each in made}
-        latest = [each for each in made if newest[each.partition] == each.storage_id]
         opened = store.open()
-        costs = Costs(opened, account, turn.over)
+        costs = estimates.resume(opened, turn)
         troops: set[str] = set()
         requests: list[dg.RunRequest] = []
-        for each in turn.pieces(latest):
-            # What is left for the next tick comes after this one.
-            reached, day = each.storage_id, each.partition
+        queued = _queued_runs(context.instance, names)
+        for day, storage_id, work_class, run_id in turn.pieces(waiting.in_order()):
+            if work_class == BACKFILL and queued + len(requests) >= MOST_QUEUED:
+                break
+            run = context.instance.get_run_by_id(run_id)
+            if run is None:
+                # Its run was deleted, and with it which troops it was for.
+                del waiting.days[day]
+                continue
             try:
                 keys, runs = roster_runs(
                     opened,
                     account,
                     date.fromisoformat(day),
-                    run_key=f"troops:{day}:{each.storage_id}",
-                    work_class=each.about.work_class,
-                    only=each.about.troops,
+                    run_key=f"troops:{day}:{storage_id}",
+                    work_class=work_class,
+                    only=About(run, names).troops,
                     costs=costs,
                 )
             except ObjectNotFoundError as error:
                 context.log.warning(f"the roster of {day} was materialized but is not in the store: {error}")
-                continue
             except ValueError as error:
                 context.log.warning(f"nothing follows the roster of {day}: {presentable(error)}")
-                continue
-            troops.update(keys)
-            requests += runs
-        if reached < latest[-1].storage_id:
-            cursor = reached
+            else:
+                if costs.cut_short:
+                    # The next tick has the time for the others.
+                    break
+                troops.update(keys)
+                requests += runs
+            del waiting.days[day]
         # Not by a request: Dagster asks for each partition of one whether it is there, seconds for hundreds.
         partitions.add_troops(context.instance, troops)
-        return dg.SensorResult(run_requests=requests, cursor=str(cursor))
+        return dg.SensorResult(run_requests=requests, cursor=waiting.dump())
 
     @dg.sensor(
         name=names.thing("downstream_sensor"),
@@ -284,6 +297,12 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         redrive_sensor,
         lapsed_runs_sensor,
     ]
+
+
+def _queued_runs(instance: dg.DagsterInstance, names: Names) -> int:
+    """Runs of the harvest job that are queued."""
+    wanted = dg.RunsFilter(job_name=names.thing(HARVEST_JOB), statuses=[dg.DagsterRunStatus.QUEUED])
+    return count_runs(instance, wanted)
 
 
 def _redrives(names: Names, partitions: Iterable[DeadPartition], now: datetime) -> list[dg.RunRequest]:
