@@ -1,6 +1,6 @@
 """What very many small troops cost.
 
-    python -m benchmarks.scale [troops] [plan] [sync]
+    python -m benchmarks.scale [troops] [plan] [sync] [sensors] [--troops N] [--days N] [--results FOLDER]
 
 ``troops``: ``vendor-assets harvest`` of a day on a real S3 server (SeaweedFS), against the embedded vendor over HTTP,
 without a limit. From three such runs, of few and of many troops and of few and of many calls, follows what one
@@ -10,25 +10,30 @@ and 100 ms of CPU a partition on top of its calls.
 
 ``plan`` and ``sync``: the commands, for a store in a folder that holds 30 days of 500 troops as harvests leave them,
 written directly (``fabricated.py``); ``plan`` is asked for a year that ends with them, ``sync`` fills a new instance on
-SQLite. Wanted: 10 s of CPU; 5 minutes and 1 GB.
+SQLite and one on PostgreSQL. Wanted: 10 s of CPU; 5 minutes and 1 GB.
+
+``sensors``: a tick of each sensor, and the loading of the code location, beside a history of ``--troops`` and
+``--days`` (``sensors.py``), on SQLite and on PostgreSQL. Wanted: 2 s of CPU and 10 s of wall; 1.5 times the
+load of 50 troops.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import fabricated
+from benchmarks import fabricated, sensors
 from benchmarks.process import Took, command
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.s3 import RunningS3, running_s3, without_aws_environment
@@ -101,9 +106,13 @@ def plan() -> Iterable[Row]:
 
 def sync() -> Iterable[Row]:
     """What it takes to tell an instance of 30 days of 500 troops."""
-    with _fabricated() as (folder, settings, _):
-        took = command(folder, settings, "sync").well()
-    yield from _taken(took, seconds="300", cpu_seconds="", mb="1000")
+    for storage in sensors.STORAGES:
+        with _fabricated() as (folder, settings, _), ExitStack() as stack:
+            if storage == "postgresql":
+                sensors.write_instance(Path(folder), stack.enter_context(sensors.dagster_url()))
+            took = command(folder, settings, "sync").well()
+        for what, *rest in _taken(took, seconds="300", cpu_seconds="", mb="1000"):
+            yield f"{storage}: {what}", *rest
 
 
 def _taken(took: Took, **wanted: str) -> Iterable[Row]:
@@ -130,17 +139,30 @@ def _fabricated() -> Iterator[tuple[str, dict[str, str], date]]:
         yield folder, settings, last
 
 
-PARTS: dict[str, Callable[[], Iterable[Row]]] = {"troops": troops, "plan": plan, "sync": sync}
+PARTS: dict[str, Callable[[argparse.Namespace], Iterable[Row]]] = {
+    "troops": lambda _: troops(),
+    "plan": lambda _: plan(),
+    "sync": lambda _: sync(),
+    "sensors": lambda sizes: sensors.measure(sizes.troops, sizes.days),
+}
 
 
-def main(parts: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Measure, print, and keep the figures of each part."""
-    RESULTS.mkdir(exist_ok=True)
-    for part in parts:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale")
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], default=[])
+    parser.add_argument("--troops", type=int, default=5000)
+    parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    options.results.mkdir(exist_ok=True)
+    for part in options.parts or PARTS:
         about = (
             f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, "
             f"Python {platform.python_version()}; `python -m benchmarks.scale {part}`"
         )
+        if part == "sensors":
+            about += f" ({options.troops} troops, {options.days} days; seconds of CPU / of wall)"
         lines = [
             f"# Scale: {part}",
             "",
@@ -149,12 +171,14 @@ def main(parts: list[str]) -> int:
             "| figure | measured | wanted at most |",
             "|---|---:|---:|",
         ]
-        lines += [f"| {what} | {measured} | {wanted} |" for what, measured, wanted in PARTS[part]()]
+        for what, measured, wanted in PARTS[part](options):
+            lines.append(f"| {what} | {measured} | {wanted} |")
+            print(lines[-1], file=sys.stderr, flush=True)
         lines.append("")
         print("\n".join(lines))
-        (RESULTS / f"scale_{part}.md").write_text("\n".join(lines))
+        (options.results / f"scale_{part}.md").write_text("\n".join(lines))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:] or list(PARTS)))
+    sys.exit(main(sys.argv[1:]))
