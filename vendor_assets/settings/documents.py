@@ -17,11 +17,14 @@ from typing import Any, Final
 
 from vendor_assets.account import Account
 from vendor_assets.errors import ConfigurationError
+from vendor_assets.logs import get_logger
 from vendor_assets.settings import parse
 from vendor_assets.settings.environment import NAMES, SECRETS, read, store_url
 
 FILE: Final = "vendor_assets.toml"
 """In the project's folder; a table ``[accounts.name]`` for each account."""
+
+logger = get_logger(__name__)
 
 _NAME: Final = re.compile("[a-z][a-z0-9_]{0,39}")
 _SHOWN: Final = 60
@@ -107,7 +110,7 @@ def _store_of(name: str) -> str:
 
 
 def check_apart(accounts: list[Account]) -> None:
-    """Refuse two accounts that would keep their data in one store.
+    """Refuse two accounts that would keep their data in one store; tell of two that look like one to the vendor.
 
     Raises:
         ConfigurationError: They would.
@@ -118,6 +121,25 @@ def check_apart(accounts: list[Account]) -> None:
         if other != account.name:
             raise ConfigurationError(
                 f"accounts {other!r} and {account.name!r} have the store {account.store_url}; give each its own"
+            )
+    budgets: dict[tuple[str, ...], Account] = {}
+    for account in accounts:
+        login = account.login
+        keys = (account.api_key, login.user, login.token.read(), login.headers.read())
+        asked_as = (account.vendor_url, account.vendor.kind, *keys)
+        first = budgets.setdefault(asked_as, account)
+        apart = first.database_url != account.database_url
+        # Where a key is a user's, it may reach several accounts, each with a rate of its own.
+        apart = apart or (
+            account.vendor.most_in_flight_of == "account" and first.budget_name != account.budget_name
+        )
+        if apart:
+            logger.warning(
+                "accounts %r and %r ask %s with one key and have a budget each, which is twice the rate; if they are "
+                "one account there, give both the same account and the same db_env",
+                first.name,
+                account.name,
+                account.vendor_url,
             )
 
 

@@ -154,3 +154,35 @@ def test_a_variable_of_ours_may_hold_an_accounts_key(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(text.format("VENDOR_API_KEY", "VENDOR_APIKEY_Y"))
     environ = {"VENDOR_API_KEY": "k", "VENDOR_APIKEY_Y": "l"}
     assert [each.api_key for each in read_accounts(environ, root=tmp_path)] == ["k", "l"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "other_settings", "told"),
+    [
+        ("new_relic", {}, {}, True),
+        ("new_relic", {}, {"api_key_env": "OTHER"}, False),
+        ("new_relic", {"db_env": "DB"}, {"db_env": "DB"}, True),
+        ("new_relic", {"db_env": "DB", "account": "1"}, {"db_env": "DB", "account": "1"}, False),
+        ("nerdgraph", {"account": "1"}, {"account": "2"}, True),
+        ("nerdgraph", {"db_env": "DB", "account": "1"}, {"db_env": "DB", "account": "2"}, False),
+    ],
+)
+def test_one_key_with_two_budgets_is_told(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    settings: dict[str, str],
+    other_settings: dict[str, str],
+    told: bool,
+) -> None:
+    """Two budgets of one account are twice its rate; a user's key may reach several, which share calls at once."""
+    common = {"kind": kind, "url": "https://x", "api_key_env": "K"}
+    tables = {"a": common | settings, "b": common | other_settings}
+    (tmp_path / FILE).write_text(
+        "\n".join(
+            f"[accounts.{name}]\n" + "\n".join(f'{key} = "{text}"' for key, text in table.items())
+            for name, table in tables.items()
+        )
+    )
+    read_accounts({"K": "k" * 20, "OTHER": "o" * 20, "DB": "sqlite:///shared.db"}, root=tmp_path)
+    assert ("accounts 'a' and 'b' ask https://x with one key" in caplog.text) == told
