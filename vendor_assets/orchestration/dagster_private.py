@@ -173,15 +173,19 @@ class _KeptConnections:
 
 
 def keep_connections(instance: dg.DagsterInstance) -> None:
-    """Store all events of a run through one connection for each file; Dagster opens one for every statement.
+    """Store all events through one connection for each file or database; Dagster opens one for every statement.
 
-    Half of what an event costs in SQLite. Only for a process of ours, which holds a few files, and not for long.
+    Half of what an event costs in SQLite, four fifths in PostgreSQL. Only for a process of ours, which holds a few
+    files, and not for long.
     """
     storage = _event_storage(instance)
     if isinstance(storage, SqliteEventLogStorage):
         storage._connect = _KeptConnections(storage).connect  # type: ignore[method-assign]  # noqa: SLF001
         # Asked with each check's evaluation.
         storage.has_table = cache(storage.has_table)  # type: ignore[method-assign]
+    elif hasattr(storage, "postgres_url") and getattr(storage, "_token_provider", None) is None:
+        url = storage._engine.url  # noqa: SLF001
+        storage._engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)  # noqa: SLF001
 
 
 @contextmanager

@@ -6,13 +6,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+import psycopg2
 import pytest
 from dagster import AssetPartitionStatus
 from dagster._core.events import AssetMaterializationPlannedData
 
 from vendor_assets.orchestration import dagster_private
 from vendor_assets.orchestration.automation.run_requests import day_is_decided
-from vendor_assets.orchestration.dagster_private import report_planned, run_events
+from vendor_assets.orchestration.dagster_private import (
+    keep_connections,
+    materialized_partitions,
+    report_planned,
+    run_events,
+)
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
@@ -83,6 +89,23 @@ def test_every_sensor_and_schedule_is_evaluated(deployment: Deployment) -> None:
             repository_def=repository,
         ) as context:
             schedule.evaluate_tick(context)
+
+
+def test_kept_connections_are_few(
+    stored_instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command stores many events through few connections of PostgreSQL's, and they are all there."""
+    opened: list[None] = []
+    connect = psycopg2.connect
+    monkeypatch.setattr(psycopg2, "connect", lambda *a, **k: opened.append(None) or connect(*a, **k))
+    keep_connections(stored_instance)
+    before = len(opened)
+    for number in range(20):
+        event = dg.AssetMaterialization("a", partition=str(number))
+        stored_instance.report_runless_asset_event(event)
+    assert len(opened) - before < 20
+    made = materialized_partitions(stored_instance, dg.AssetKey("a"))
+    assert made == set(map(str, range(20)))
 
 
 def test_a_job_without_partitions_is_well_again_once_it_succeeds(deployment: Deployment) -> None:
