@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.events import StepMaterializationData
+from dagster._daemon.sensor import MIN_INTERVAL_LOOP_TIME
 
 from benchmarks import fabricated
 from vendor_assets.harvest import costs
@@ -79,6 +80,13 @@ def ticks(deployment: Deployment, sensor: str, count: int, cursor: str | None = 
         runs = result.run_requests if isinstance(result, dg.SensorResult) else []
         requested.append([run.tags[DAY_TAG] for run in runs or []])
     return requested
+
+
+def test_what_is_waited_for_is_looked_at_each_time_that_dagster_looks(deployment: Deployment) -> None:
+    """An interval as long as the daemon's would leave out every second look."""
+    for name in ("roster", "downstream", "publish", "report", "lapsed_runs"):
+        sensor = deployment.definitions.resolve_sensor_def(f"{name}_sensor")
+        assert (sensor.minimum_interval_seconds or 0) <= MIN_INTERVAL_LOOP_TIME - 2, name
 
 
 def test_a_year_of_rosters_is_followed_piece_by_piece(deployment: Deployment) -> None:

@@ -270,7 +270,7 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
     @dg.sensor(
         name=names.thing("lapsed_runs_sensor"),
         required_resource_keys=names.resources("vendor_api"),
-        minimum_interval_seconds=15,
+        minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         job_name=names.thing(HARVEST_JOB),
         description="Fail started runs whose process is gone (its lease has lapsed); Dagster retries them, and is "
