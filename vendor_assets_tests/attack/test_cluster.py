@@ -19,6 +19,7 @@ from vendor_assets_tests.support.s3 import RunningS3
 from vendor_assets_tests.support.secrets import SECRET
 from vendor_assets_tests.support.simulator import RunningSimulator
 from vendor_assets_tests.support.truth import harvested_rows, true_rows
+from vendor_assets_tests.support.wrong_clock import ahead
 
 RATE = 40
 WORLD = {"warriors": 90, "data_groups": 1, "limit": f"{RATE}/s"}
@@ -32,10 +33,19 @@ def cluster(
     postgres_server: PostgresServer,
     s3_server: RunningS3,
     clean_aws_environment: None,
+    request: pytest.FixtureRequest,
 ) -> Iterator[tuple[Cluster, str]]:
-    """Two workers under one daemon, with rosters that are there already; and the bucket."""
+    """Two workers under one daemon, with rosters that are there already; and the bucket.
+
+    The parameter is how many seconds the second worker's clock is ahead.
+    """
     settings = {"VENDOR_API_KEY": SECRET, "VENDOR_RATE": f"{RATE}/s", "VENDOR_SHARE": "1"}
-    with celery_cluster(tmp_path / "project", settings, vendor, postgres_server, s3_server) as (made, bucket):
+    seconds = getattr(request, "param", 0)
+    of_two = ahead(tmp_path, seconds) if seconds else {}
+    with celery_cluster(tmp_path / "project", settings, vendor, postgres_server, s3_server, of_two) as (
+        made,
+        bucket,
+    ):
         smallest = vendor.world.troops_on(DAYS[-1], "UTC")[-1]
         ranged = ["--from", DAYS[0].isoformat(), "--to", DAYS[-1].isoformat()]
         command = Command(made.folder, made.environ)
@@ -87,3 +97,34 @@ def test_a_machine_and_the_brokers_memory_are_lost(
          twice=twice, bound=bound, rows=f"{count} of {count}")  # fmt: skip
     assert log["violations"] == 0
     assert twice <= bound
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("vendor", [WORLD], indirect=True)
+@pytest.mark.parametrize("cluster", [3600, -3600], indirect=True)
+def test_a_machine_whose_clock_is_wrong(
+    cluster: tuple[Cluster, str], s3_server: RunningS3, note: Note, request: pytest.FixtureRequest
+) -> None:
+    """S3 refuses it: its run says why before any call, and is retried where the clock is right."""
+    it, bucket = cluster
+    day = DAYS[0]
+    asked, before = it.asked(day), it.vendor.log()["repeated_leaves"]["total"]
+    it.workers["one"].kill()
+    wrong = it.launch(day)
+    assert it.wait(wrong, "SUCCESS", "FAILURE") == "FAILURE"
+    assert it.asked(day) == asked
+    said = " ".join(it.dev.errors(wrong))
+    side = "ahead of" if request.node.callspec.params["cluster"] > 0 else "behind"
+    assert f"this machine's clock is 60 min {side} the server's: set it by NTP" in said
+    it.workers["two"].kill()
+    it.workers["one"].start()
+    (retry,) = it.dev.wait(
+        "the run is retried", lambda: it.dev.runs(dagster__parent_run_id=wrong), seconds=PATIENCE_SECONDS
+    )
+    assert it.wait(str(retry["id"]), "SUCCESS", "FAILURE") == "SUCCESS"
+    rows = harvested_rows(S3Store(s3_server.client(), bucket, "lake"), day)
+    assert rows == true_rows(it.vendor.world, day)
+    twice = it.vendor.log()["repeated_leaves"]["total"] - before
+    note("a worker's clock an hour off", "its run failed saying so, and was retried on the other", twice=twice,
+         bound=0, rows=f"{len(rows)} of {len(rows)}")  # fmt: skip
+    assert twice == 0

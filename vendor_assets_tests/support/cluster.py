@@ -7,16 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
 from pathlib import Path
+from types import MappingProxyType
 
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.about import DAY_TAG, FOLLOW_TAG, HARVEST_JOB, TRIGGER_TAG
-from vendor_assets_tests.support.dagster_dev import DagsterDev, dagster_dev, project
+from vendor_assets_tests.support.dagster_dev import DagsterDev, dagster_dev, of_session, project
 from vendor_assets_tests.support.postgres import PostgresServer
 from vendor_assets_tests.support.redis import RedisServer, redis_server
 from vendor_assets_tests.support.s3 import RunningS3
@@ -27,32 +28,35 @@ DEPLOY = Path(__file__).parents[2] / "deploy" / "cluster"
 PATIENCE_SECONDS = 280
 
 
-class Worker:
-    """A machine that executes runs: a worker of Celery's, with a folder of its own for temporary files."""
+class Service:
+    """A process of the deployment that can be killed with all that it started, and started again.
 
-    def __init__(self, name: str, folder: Path, environ: Mapping[str, str]) -> None:
-        scratch = folder / f"scratch-{name}"
-        scratch.mkdir()
+    Args:
+        name: Of its log.
+        command: A program beside this Python, and its arguments.
+        ready_text: What it logs once it does its work.
+        environ: Its environment.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, command: Sequence[str], ready_text: bytes, environ: Mapping[str, str]
+    ) -> None:
+        self.log = folder / f"{name}.log"
         programs = Path(sys.executable).parent
-        start = [str(programs / "dagster-celery"), "worker", "start"]
-        start += [
-            "-A",
-            "dagster_celery.app",
-            "-n",
-            name,
-            "-y",
-            str(folder / "worker.yaml"),
-            "--",
-            "--concurrency",
-            "1",
-        ]
-        self.log = folder / f"worker-{name}.log"
+        self._command = [str(programs / command[0]), *command[1:]]
+        self._folder, self._ready_text = folder, ready_text
+        self._environ = {**environ, "PATH": f"{programs}{os.pathsep}{environ['PATH']}"}
+        self.start()
+
+    def start(self) -> None:
+        """Start it, for the first time or again."""
         with self.log.open("ab") as log:
+            self._before = log.tell()
             # A session of its own is a process group of its own: what the machine runs ends with it.
             self._process = subprocess.Popen(
-                start,
-                cwd=folder,
-                env={**environ, "TMPDIR": str(scratch), "PATH": f"{programs}{os.pathsep}{environ['PATH']}"},
+                self._command,
+                cwd=self._folder,
+                env=self._environ,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -60,25 +64,55 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Whether it takes runs."""
-        return b" ready." in self.log.read_bytes()
+        """Whether it does its work since it was last started."""
+        return self._ready_text in self.log.read_bytes()[self._before :]
+
+    @property
+    def children(self) -> list[int]:
+        """The processes that it has started."""
+        return [pid for pid in of_session(self._process.pid) if pid != self._process.pid]
 
     def kill(self) -> None:
         """Cut its power."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        for pid in of_session(self._process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._process.wait()
 
 
+def _worker(name: str, folder: Path, environ: Mapping[str, str]) -> Service:
+    """A machine that executes runs: a worker of Celery's, with a folder of its own for temporary files."""
+    scratch = folder / f"scratch-{name}"
+    scratch.mkdir()
+    start = ["dagster-celery", "worker", "start", "-A", "dagster_celery.app", "-n", name]
+    start += ["-y", str(folder / "worker.yaml"), "--", "--concurrency", "1"]
+    return Service(f"worker-{name}", folder, start, b" ready.", {**environ, "TMPDIR": str(scratch)})
+
+
 class Cluster:
-    """The deployment: the vendor, the broker, the workers by name, and Dagster's services."""
+    """The deployment: the vendor, the broker, the workers by name, the daemon, and the webserver as ``dev``."""
 
     def __init__(
-        self, folder: Path, environ: Mapping[str, str], vendor: RunningSimulator, broker: RedisServer
+        self,
+        folder: Path,
+        environ: Mapping[str, str],
+        vendor: RunningSimulator,
+        broker: RedisServer,
+        of_two: Mapping[str, str],
     ) -> None:
         self.folder, self.environ, self.vendor, self.broker = folder, environ, vendor, broker
-        self.workers = {name: Worker(name, folder, environ) for name in ("one", "two")}
+        self.workers = {
+            "one": _worker("one", folder, environ),
+            "two": _worker("two", folder, {**environ, **of_two}),
+        }
+        daemon = ["dagster-daemon", "run", "-m", "vendor_assets.definitions"]
+        self.daemon = Service("daemon", folder, daemon, b"SensorDaemon", environ)
         self.dev: DagsterDev
+
+    @property
+    def services(self) -> list[Service]:
+        """All that it consists of beside the webserver."""
+        return [self.daemon, *self.workers.values()]
 
     def launch(self, day: date) -> str:
         """Harvest all troops of a day in one run."""
@@ -122,12 +156,14 @@ def celery_cluster(
     vendor: RunningSimulator,
     postgres: PostgresServer,
     s3: RunningS3,
+    of_two: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[tuple[Cluster, str]]:
     """Two workers under one daemon while the block lasts, and their bucket, in which the store is ``lake``.
 
     Args:
         folder: Where the project is made.
         settings: Those that it needs beside its address, store and database.
+        of_two: What the environment of the second worker has besides.
     """
     bucket = s3.make_bucket()
     with ExitStack() as stack:
@@ -150,12 +186,13 @@ def celery_cluster(
         )
         for name in ("dagster.yaml", "worker.yaml"):
             shutil.copy(DEPLOY / name, folder / name)
-        made = Cluster(folder, environ, vendor, broker)
+        made = Cluster(folder, environ, vendor, broker, of_two)
         try:
-            made.dev = stack.enter_context(dagster_dev(folder, environ))
-            for worker in made.workers.values():
-                made.dev.wait("the worker is ready", lambda worker=worker: worker.ready)
+            webserver = ["dagster_webserver", "-m", "vendor_assets.definitions", "--host", "127.0.0.1"]
+            made.dev = stack.enter_context(dagster_dev(folder, environ, *webserver))
+            for service in made.services:
+                made.dev.wait("the service is ready", lambda service=service: service.ready)
             yield made, bucket
         finally:
-            for worker in made.workers.values():
-                worker.kill()
+            for service in made.services:
+                service.kill()

@@ -81,6 +81,11 @@ query Messages($id: ID!) { logsForRun(runId: $id, limit: 1000) { ... on EventCon
   events { ... on MessageEvent { message } }
 } } }
 """
+_ERRORS = """
+query Errors($id: ID!) { logsForRun(runId: $id, limit: 1000) { ... on EventConnection {
+  events { ... on ErrorEvent { error { message errorChain { error { message } } } } }
+} } }
+"""
 _TERMINATE = """
 mutation Terminate($id: String!) { terminateRun(runId: $id) { __typename } }
 """
@@ -189,6 +194,13 @@ class DagsterDev:
         """What a run's log says."""
         events = self.graphql(_MESSAGES, id=run_id)["logsForRun"].get("events", [])
         return [event["message"] for event in events if event.get("message")]
+
+    def errors(self, run_id: str) -> list[str]:
+        """The exceptions that a run's log tells, with those that caused them."""
+        events = self.graphql(_ERRORS, id=run_id)["logsForRun"].get("events", [])
+        told = [event["error"] for event in events if event.get("error")]
+        chained = [link["error"] for error in told for link in error["errorChain"]]
+        return [error["message"] for error in [*told, *chained]]
 
     def worker(self, run_id: str) -> int | None:
         """The process that executes a run; None while there is none."""
