@@ -48,7 +48,7 @@ SELECT count(*), bit_xor(hash(troop_id, warrior_id, data_group, value_name, time
 FROM '{place}/data/processed/performance_data/*/*/*.parquet'
 """
 
-Rows = list[pa.RecordBatch]
+Page = tuple[Parsed, datetime]
 
 
 class Script:
@@ -73,7 +73,7 @@ class Script:
         with ThreadPoolExecutor(32) as pool:
             troops = [
                 each
-                for parsed in self._pages("troops", self._vendor.troops(self._window))
+                for parsed, _ in self._pages("troops", self._vendor.troops(self._window))
                 for each in _ids(parsed)
             ]
             for troop in troops:
@@ -84,48 +84,49 @@ class Script:
     def _troop(self, pool: ThreadPoolExecutor, troop: str) -> None:
         warriors = [
             each
-            for parsed in self._pages("warriors", self._vendor.warriors(troop, self._window))
+            for parsed, _ in self._pages("warriors", self._vendor.warriors(troop, self._window))
             for each in parsed.columns["warrior_id"]
         ]
         listed = list(pool.map(lambda warrior: self._groups(troop, warrior), warriors))
-        self._write("data_groups", troop, [batch for batches, _ in listed for batch in batches])
+        self._write("data_groups", troop, [page for pages, _ in listed for page in pages])
         planned = self._vendor.performance_data_of(
             troop,
             {warrior: groups for warrior, (_, groups) in zip(warriors, listed, strict=True)},
             self._window,
             RESOLUTION,
         )
-        answers = pool.map(lambda each: list(self._rows("performance_data", troop, each)), planned)
-        self._write("performance_data", troop, [batch for batches in answers for batch in batches])
+        answers = pool.map(lambda each: list(self._pages("performance_data", each)), planned)
+        self._write("performance_data", troop, [page for pages in answers for page in pages])
 
-    def _groups(self, troop: str, warrior: str) -> tuple[Rows, list[DataGroup]]:
-        planned, now = self._vendor.data_groups(troop, warrior, self._window), datetime.now(UTC)
+    def _groups(self, troop: str, warrior: str) -> tuple[list[Page], list[DataGroup]]:
+        planned = self._vendor.data_groups(troop, warrior, self._window)
         pages = list(self._pages("data_groups", planned))
         groups = [
             DataGroup(name, tuple(values))
-            for parsed in pages
+            for parsed, _ in pages
             for name, values in zip(parsed.columns["data_group"], parsed.columns["value_names"], strict=True)
         ]
-        return [to_batch(TABLES["data_groups"], troop, [parsed], [now]) for parsed in pages], groups
+        return pages, groups
 
-    def _rows(self, asset: Asset, troop: str, planned: PlannedRequest) -> Iterator[pa.RecordBatch]:
-        for parsed in self._pages(asset, planned):
-            yield to_batch(TABLES[asset], troop, [parsed], [datetime.now(UTC)])
-
-    def _pages(self, asset: Asset, planned: PlannedRequest) -> Iterator[Parsed]:
+    def _pages(self, asset: Asset, planned: PlannedRequest) -> Iterator[Page]:
         request = planned.request
         while True:
             response = self._client.fetch(request).response
             parsed = self._vendor.parse(asset, planned, response)
-            yield parsed
+            yield parsed, response.fetched_at
             if parsed.next is None:
                 return
             request = parsed.next
 
-    def _write(self, asset: Asset, troop: str, batches: Sequence[pa.RecordBatch]) -> None:
+    def _write(self, asset: Asset, troop: str, pages: Sequence[Page]) -> None:
         spec = TABLES[asset]
-        table = pa.concat_tables(pa.Table.from_batches([batch]).cast(spec.schema) for batch in batches)
-        write_table(self._store, layout.table_key(asset, self._day, troop), table, spec)
+        batch = to_batch(spec, troop, [parsed for parsed, _ in pages], [at for _, at in pages])
+        write_table(
+            self._store,
+            layout.table_key(asset, self._day, troop),
+            pa.Table.from_batches([batch]).cast(spec.schema),
+            spec,
+        )
 
 
 def _ids(parsed: Parsed) -> list[Any]:
