@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final, NamedTuple
 
 import dagster as dg
@@ -53,6 +53,8 @@ INTERVAL_SECONDS: Final = 1
 second time that a few milliseconds are missing, and tick after ten."""
 MOST_QUEUED: Final = 500
 """Queued harvest runs beyond which further days of a backfill wait: Dagster reads its whole queue all the time."""
+QUICK_ROSTER: Final = timedelta(seconds=30)
+"""A tick stays for a roster whose run is younger."""
 FIRST_REDRIVE: Final = timedelta(minutes=10)
 LAST_REDRIVE: Final = 3
 """Automatic redrives of a transient dead letter: after 10, 40 and 160 minutes."""
@@ -93,6 +95,16 @@ def _new_partitions(
     return found, after
 
 
+def _is_reading(instance: dg.DagsterInstance, roster_job: str, now: datetime) -> bool:
+    """Whether a roster is being read that will soon be there; for one that waits for a quota no sensor waits."""
+    reading = dg.RunsFilter(
+        job_name=roster_job,
+        statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED],
+        created_after=now - QUICK_ROSTER,
+    )
+    return bool(runs_of(instance, reading, limit=1))
+
+
 def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
     """The sensors that request runs; they are on from the start."""
     names = Names.for_account(account)
@@ -101,10 +113,6 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         next(job for job in jobs if job.name == names.thing(name)) for name in (HARVEST_JOB, ROSTER_JOB)
     )
 
-    reading = dg.RunsFilter(
-        job_name=names.thing(ROSTER_JOB),
-        statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED],
-    )
     estimates = Estimates(account)
 
     @dg.sensor(
@@ -119,7 +127,7 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         store: StoreResource = names.of(context, "store")
         waiting = Waiting.load(context.cursor)
         if not waiting.days:
-            stay_while(lambda: runs_of(context.instance, reading, limit=1))
+            stay_while(partial(_is_reading, context.instance, names.thing(ROSTER_JOB), datetime.now(UTC)))
         turn = Turn()
         made, waiting.after = _new_partitions(context.instance, names, "troops", waiting.after)
         for each in made:
