@@ -48,6 +48,7 @@ class Account:
         name: The account's name in Dagster, where several are harvested by one deployment; empty for the only one.
         key_prefix: Prefix of its assets' keys in Dagster; None for its name.
         vendor_account: The account at the vendor, where several are harvested at one address; empty: it has no name.
+        budget_account: Under which account's name calls are counted; None for ``vendor_account``.
         vendor_options: The vendor's own settings.
         look_back_days: How many days before the newest one the schedule ``look_back`` fetches again; 0 is none.
         retention_days: After how many days the schedule ``landing_retention`` removes the answers of complete
@@ -75,6 +76,7 @@ class Account:
     name: str = ""
     key_prefix: tuple[str, ...] | None = None
     vendor_account: str = ""
+    budget_account: str | None = None
     vendor_options: Mapping[str, str] = field(default_factory=dict)
     look_back_days: int = 0
     retention_days: int | None = None
@@ -105,7 +107,8 @@ class Account:
 
         Two keys at one address share a budget where the accounts have no names: sharing too much harms nobody.
         """
-        return str(Source(self.vendor.kind, self.vendor_url, self.vendor_account))
+        name = self.vendor_account if self.budget_account is None else self.budget_account
+        return str(Source(self.vendor.kind, self.vendor_url, name))
 
     @property
     def in_flight_of(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -65,8 +65,31 @@ def read_accounts(environ: Mapping[str, str], *, root: Path) -> tuple[Account, .
         raise ConfigurationError(
             f"{FILE} names the accounts, and {given[0]} is set; unset it, or remove the file to harvest one account"
         )
+    silent = {name for name, table in tables.items() if not {"account", "db_env", "db_file"} & table.keys()}
+    accounts = _sharing(accounts, silent)
     check_apart(accounts)
     return tuple(accounts)
+
+
+def _sharing(accounts: list[Account], silent: Collection[str]) -> list[Account]:
+    """Accounts that ask with the same key, one budget for all of which nobody said that they are apart."""
+    first: dict[tuple[str, ...], Account] = {}
+    found = []
+    for account in accounts:
+        shared = first.setdefault(_asked_as(account), account)
+        if shared is not account and account.name in silent:
+            account = replace(  # noqa: PLW2901
+                account, database=shared.database, budget_account=shared.vendor_account
+            )
+        found.append(account)
+    return found
+
+
+def _asked_as(account: Account) -> tuple[str, ...]:
+    """What the vendor sees of an account."""
+    login = account.login
+    keys = (account.api_key, login.user, login.token.read(), login.headers.read())
+    return (account.vendor_url, account.vendor.kind, *keys)
 
 
 def store_urls(environ: Mapping[str, str], *, root: Path) -> dict[str, str]:
@@ -124,10 +147,7 @@ def check_apart(accounts: list[Account]) -> None:
             )
     budgets: dict[tuple[str, ...], Account] = {}
     for account in accounts:
-        login = account.login
-        keys = (account.api_key, login.user, login.token.read(), login.headers.read())
-        asked_as = (account.vendor_url, account.vendor.kind, *keys)
-        first = budgets.setdefault(asked_as, account)
+        first = budgets.setdefault(_asked_as(account), account)
         apart = first.database_url != account.database_url
         # Where a key is a user's, it may reach several accounts, each with a rate of its own.
         apart = apart or (

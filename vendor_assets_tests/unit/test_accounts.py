@@ -159,7 +159,9 @@ def test_a_variable_of_ours_may_hold_an_accounts_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "settings", "other_settings", "told"),
     [
-        ("new_relic", {}, {}, True),
+        ("new_relic", {}, {}, False),
+        ("new_relic", {"db_env": "DB"}, {}, False),
+        ("new_relic", {}, {"account": "2"}, True),
         ("new_relic", {}, {"api_key_env": "OTHER"}, False),
         ("new_relic", {"db_env": "DB"}, {"db_env": "DB"}, True),
         ("new_relic", {"db_env": "DB", "account": "1"}, {"db_env": "DB", "account": "1"}, False),
@@ -175,7 +177,10 @@ def test_one_key_with_two_budgets_is_told(
     other_settings: dict[str, str],
     told: bool,
 ) -> None:
-    """Two budgets of one account are twice its rate; a user's key may reach several, which share calls at once."""
+    """Two budgets of one account are twice its rate: accounts of which nothing else is said share one.
+
+    A user's key may reach several accounts, which share calls at once.
+    """
     common = {"kind": kind, "url": "https://x", "api_key_env": "K"}
     tables = {"a": common | settings, "b": common | other_settings}
     (tmp_path / FILE).write_text(
@@ -184,5 +189,10 @@ def test_one_key_with_two_budgets_is_told(
             for name, table in tables.items()
         )
     )
-    read_accounts({"K": "k" * 20, "OTHER": "o" * 20, "DB": "sqlite:///shared.db"}, root=tmp_path)
+    environ = {"K": "k" * 20, "OTHER": "o" * 20, "DB": "sqlite:///shared.db"}
+    first, second = read_accounts(environ, root=tmp_path)
+    if not other_settings:
+        assert (second.budget_name, second.database_url) == (first.budget_name, first.database_url)
+        assert second.store_url != first.store_url
+        assert second.source != first.source
     assert ("accounts 'a' and 'b' ask https://x with one key" in caplog.text) == told
