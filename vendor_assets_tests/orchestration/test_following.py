@@ -28,7 +28,7 @@ from vendor_assets.orchestration.partitions import TROOP, day_troop_key
 from vendor_assets.orchestration.runs.about import CALLS_TAG, DAY_TAG, TITLE_TAG, TRIGGER_TAG
 from vendor_assets.orchestration.runs.events import LOOK_BACK
 from vendor_assets.settings import read
-from vendor_assets.work_class import CLASS_TAG, PRIORITY_TAG
+from vendor_assets.work_class import CLASS_TAG, PRIORITY_TAG, WorkClass, queue_tags
 from vendor_assets_tests.support.toy import ToyVendor
 from vendor_assets_tests.unit.test_harvester import DAY, Bench, click
 
@@ -138,6 +138,15 @@ def test_a_publication_names_its_day() -> None:
         "2026-11-20",
         "backfill",
     )
+
+
+@pytest.mark.parametrize("work_class", ["scheduled", "backfill"])
+def test_a_publication_goes_before_the_harvests_of_its_class(work_class: WorkClass) -> None:
+    """Behind hundreds of queued harvests a day that is complete would wait for hours; scheduled work stays first."""
+    run = publish_run(Names(), "2026-11-20", run_key="p", work_class=work_class)
+    priority = int(run.tags[PRIORITY_TAG])
+    assert priority > int(queue_tags(work_class)[PRIORITY_TAG])
+    assert work_class == "scheduled" or priority < int(queue_tags("scheduled")[PRIORITY_TAG])
 
 
 def test_keys_are_told_apart_by_day() -> None:
