@@ -77,11 +77,8 @@ def _sharing(accounts: list[Account], silent: Collection[str]) -> list[Account]:
     found = []
     for account in accounts:
         shared = first.setdefault(_asked_as(account), account)
-        if shared is not account and account.name in silent:
-            account = replace(  # noqa: PLW2901
-                account, database=shared.database, budget_account=shared.vendor_account
-            )
-        found.append(account)
+        sharing = replace(account, database=shared.database, budget_account=shared.vendor_account)
+        found.append(sharing if account.name in silent else account)
     return found
 
 
