@@ -55,6 +55,9 @@ logger = get_logger(__name__)
 MAX_PAGES = 10_000
 """Pages of one list after which it is taken for endless."""
 
+MAX_READINGS = 4
+"""How often a roster of several pages is read at most, until a reading brings nothing new."""
+
 EXCERPTS_KEPT = 1_000
 """Dead letters of one run and partition that keep the beginning of their answer."""
 
@@ -73,6 +76,8 @@ large or too slow."""
 
 _CHAIN_REFUSED = frozenset((400, 404, 409, 410, 422))
 """Statuses by which vendors say that a cursor or a submitted query has expired."""
+
+_ROSTERS = frozenset(("troops", "warriors"))
 
 _FLUSH_SECONDS = 0.5
 
@@ -225,6 +230,44 @@ class _Sizes:
         if answered:
             left.discard(part.request.key)
         return size if answered and size > 1 and not left else 0
+
+
+class _Readings:
+    """A roster that comes in several pages, read until a reading brings nothing new.
+
+    Where an entity goes while such a list is paged, the first one of the next page moves onto the page that was just
+    read, and is on none that is to come. A second reading has it. Its pages follow those of the first, so that the
+    roster is the union of all.
+    """
+
+    def __init__(self, first: Request, now: Request) -> None:
+        self._first = first
+        self._known: set[object] = set()
+        self._new = 0
+        self._several = now != first and self._is_page(now)
+        self._read = 1
+
+    def _is_page(self, request: Request) -> bool:
+        """Whether a request is for a page of the same list; another path is another question."""
+        return (request.method, request.path) == (self._first.method, self._first.path)
+
+    def after(self, asset: Asset, parsed: Parsed) -> Request | None:
+        """What to ask for after a page: the next one, the first one of another reading, or nothing."""
+        entities = _entities(asset, parsed)
+        self._new += len(entities - self._known)
+        self._known |= entities
+        if parsed.next is not None:
+            # Without anybody on it, it perhaps tells where the answer to a query will be.
+            self._several |= bool(entities) and self._is_page(parsed.next)
+            return parsed.next
+        if not self._several or not self._new:
+            return None
+        if self._read == MAX_READINGS:
+            what = "%s changed in each of %d readings; who came and went meanwhile may be missing"
+            logger.warning(what, self._first.path, self._read)
+            return None
+        self._new, self._read = 0, self._read + 1
+        return self._first
 
 
 class Fetcher:
@@ -421,6 +464,7 @@ class Fetcher:
         None where an answer is not there yet: it is an item of its own then, for later.
         """
         seen: set[int | None] = set()
+        readings = _Readings(planned.request, request)
         before = self._answers.total()
 
         def failed(error: VendorError) -> list[_Failed]:
@@ -445,6 +489,7 @@ class Fetcher:
                 if page > 1 and self._begins_anew(work, planned, final):
                     page, request = 1, planned.request
                     seen.clear()
+                    readings = _Readings(planned.request, request)
                     continue
                 return failed(_as_failure(final))
             finally:
@@ -458,21 +503,26 @@ class Fetcher:
                 return failed(late) if late else None
             # A list of one page cannot be endless.
             content = _content(work.asset, request, parsed) if parsed.next or page > 1 else None
-            if content in seen or page > MAX_PAGES:
+            if content in seen or len(seen) >= MAX_PAGES:
                 what = f"page {page} of {planned.request.key} repeats an earlier page; the list never ends"
                 endless = VendorProtocolError(what, status=fetched.response.status, attempts=usage.attempts)
                 return failed(endless)
             seen.add(content)
             if parsed.failures:
                 return self._land_in_part(work, planned, fetched, started)
+            following = parsed.next
+            if work.asset in _ROSTERS and self._vendor.pages_move:
+                following = readings.after(work.asset, parsed)
             at = (work.asset, work.troop_id, planned, page, request)
-            work.lander.add(Landed(*at, parsed.next, fetched.response, usage.attempts))
-            if parsed.next is None:
+            work.lander.add(Landed(*at, following, fetched.response, usage.attempts))
+            if following is None:
                 return []
+            if parsed.next is None:
+                seen.clear()
             if not any(map(len, parsed.columns.values())):
                 # Perhaps a query was submitted: a kill must not lose where its answer will be.
                 work.lander.flush()
-            page, request = page + 1, parsed.next
+            page, request = page + 1, following
 
     def _land_in_part(
         self, work: Work, planned: PlannedRequest, fetched: Fetched, started: datetime
@@ -753,11 +803,20 @@ def _may_be_size(error: VendorError) -> bool:
     return isinstance(error, VendorTooLargeError) or error.status in _MAY_BE_SIZE
 
 
+def _keys(asset: Asset, parsed: Parsed) -> tuple[object, ...]:
+    """The keys of the rows of a page."""
+    columns = parsed.lists()
+    return tuple(zip(*(columns[name] for name in TABLES[asset].key if name in columns), strict=True))
+
+
 def _content(asset: Asset, request: Request, parsed: Parsed) -> int:
     """What a page is about: two pages of a list with the same entities are the same page twice."""
-    columns = parsed.lists()
-    keys = [columns[name] for name in TABLES[asset].key if name in columns]
-    return hash((request.endpoint, tuple(zip(*keys, strict=True)), parsed.about, str(parsed.rejected)))
+    return hash((request.endpoint, _keys(asset, parsed), parsed.about, str(parsed.rejected)))
+
+
+def _entities(asset: Asset, parsed: Parsed) -> set[object]:
+    """Who is on a page: its rows, and what else tells it from others."""
+    return {*_keys(asset, parsed), *parsed.about}
 
 
 def _not_gone(request: Request, error: VendorNotFoundError) -> VendorUnavailableError:

@@ -327,6 +327,9 @@ class Vendor(ABC):
     """For how many warriors at a time :meth:`data_groups_of` and :meth:`performance_data_of` are asked."""
     one_list: ClassVar[bool] = False
     """Whether the list of a troop's warriors names their data groups too, by the same request: it is asked once."""
+    pages_move: ClassVar[bool] = True
+    """Whether pages of one path are cut anew at each call, by a number or an offset, so that who goes meanwhile moves
+    others onto a page that has been read. Such a roster is read until nobody new comes, twice as a rule."""
     options: ClassVar[Mapping[str, str]] = {}
     """Its own settings, as ``VENDOR_OPTIONS`` gives them: name to what is accepted, in a few words."""
 

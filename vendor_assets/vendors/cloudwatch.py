@@ -122,6 +122,8 @@ class Cloudwatch(Vendor):
     needs_application_key: ClassVar[bool] = True
     warriors_at_once: ClassVar[int] = 5_000
     one_list: ClassVar[bool] = True
+    # What goes from a list has had no data for two weeks.
+    pages_move: ClassVar[bool] = False
     page_headers: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[Mapping[str, str]] = {
         "statistics": f"up to {MOST_STATISTICS} of {' '.join(STATISTICS)}, or like p99 and tm95, with blanks between",

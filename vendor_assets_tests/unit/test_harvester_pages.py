@@ -280,3 +280,97 @@ def test_what_waits_already_is_answered_though_the_rest_would_wait_for_too_long(
     assert outcome.state == "failed"
     assert "would wait 27 h" in outcome.message
     assert [key.partition("?")[0] for key in client.calls if key.startswith("/data")] == ["/data/a"]
+
+
+class Shifting(ToyClient):
+    """Pages of two troops each, by number, cut from the list as it is when a page is asked for.
+
+    Attributes:
+        present: Who is on the list.
+        going: Who goes just after so many calls.
+        coming: Whether somebody comes with each call.
+    """
+
+    present: list[str]
+    going: dict[int, str]
+    coming = False
+
+    def _answer(self, request: Request) -> dict[str, Any]:
+        number = sum(self.calls.values())
+        if self.coming:
+            self.present.insert(0, f"c{number}")
+        first = 2 * (int(dict(request.params).get("page", "1")) - 1)
+        rows = [{"troop_id": name, "name": name} for name in self.present[first : first + 2]]
+        more = first + 2 < len(self.present)
+        self.present = [name for name in self.present if name != self.going.get(number)]
+        return {"rows": rows, "page": first // 2 + 2 if more else None}
+
+
+class Numbered(ToyVendor):
+    """Pages by number."""
+
+    def parse(self, asset: str, planned: PlannedRequest, response: Response) -> Parsed:
+        parsed = super().parse(asset, planned, response)
+        parsed.columns = dict(parsed.columns) | {"attributes": [None] * parsed.rows}
+        if page := json.loads(response.body)["page"]:
+            parsed.next = Request("/troops", (("page", str(page)),))
+        return parsed
+
+
+class Snapshot(Numbered):
+    """Its pages are those of the list as it was when it was first asked for."""
+
+    pages_move = False
+
+
+def shifting(
+    tmp_path: Path, going: dict[int, str], vendor: ToyVendor, kill: int = 0, *, coming: bool = False
+) -> tuple[list[str], Shifting]:
+    """Whom the roster has, and the client; the run is killed before the call of a number, and another goes on."""
+    store = with_plain_keys(FolderStore(tmp_path / "store"))
+    client = Shifting({}, noon)
+    client.present, client.going, client.coming = ["a", "b", "c", "d", "e"], going, coming
+
+    def kill_at(request: Request) -> None:
+        if sum(client.calls.values()) == kill - 1:
+            raise StoppedError("killed")
+
+    client.before = kill_at
+    outcomes = []
+    for run in ("r1", "r2") if kill else ("r1",):
+        running = harvester(store, client, vendor, noon)
+        outcomes.append(next(iter(running.troops([DAY], HarvestOptions(run, run)))).state)
+        running.close()
+        client.before = lambda request: None
+    assert outcomes == (["stopped"] if kill else []) + ["complete"]
+    return names(store), client
+
+
+@pytest.mark.parametrize(
+    ("going", "vendor", "kill", "calls"),
+    [
+        pytest.param({1: "a"}, Numbered(), 0, 6, id="one goes"),
+        pytest.param({1: "a", 2: "d"}, Numbered(), 0, 6, id="two go"),
+        pytest.param({}, Numbered(), 0, 6, id="nobody goes"),
+        pytest.param({}, Snapshot(), 0, 3, id="pages do not move"),
+        pytest.param({1: "a"}, Numbered(), 2, 6, id="killed in the first reading"),
+        pytest.param({1: "a"}, Numbered(), 4, 8, id="killed in the second reading"),
+    ],
+)
+def test_who_moves_onto_a_page_that_was_read_is_found(
+    tmp_path: Path, going: dict[int, str], vendor: ToyVendor, kill: int, calls: int
+) -> None:
+    """Where a troop goes between two pages, the next one moves onto the page before: another reading has it."""
+    found, client = shifting(tmp_path, going, vendor, kill)
+    assert found == ["a", "b", "c", "d", "e"]
+    assert sum(client.calls.values()) == calls
+
+
+def test_a_roster_that_never_keeps_still_is_taken_and_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is read four times; all who were seen are on it."""
+    found, client = shifting(tmp_path, {}, Numbered(), coming=True)
+    assert set(found) > {*"abcde", "c1", "c20"}
+    assert client.calls["/troops"] == fetching.MAX_READINGS
+    assert "changed in each of 4 readings" in caplog.text
