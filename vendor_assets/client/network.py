@@ -169,7 +169,9 @@ def check_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
-        if ":" not in host:
+        if ":" in host:
+            ipaddress.IPv6Address(host.partition("%")[0])
+        else:
             host.encode("idna")
     except ValueError as error:  # UnicodeError among them
         raise ConfigurationError(refused) from error

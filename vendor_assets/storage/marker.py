@@ -155,7 +155,7 @@ class Claim:
         marker = Marker.read(self._store)
         if marker is None:
             self._compare_with_data()
-        elif marker.source != self._source:
+        elif marker.source.normal() != self._source.normal():
             raise ConfigurationError(self._mismatch(str(marker.source)))
         return marker
 

@@ -238,6 +238,14 @@ def test_the_number_of_an_account_means_nerdgraph(given: dict[str, str], kind: s
         ("http://host:8080", "http://host:8080"),
         ("https://host:80", "https://host:80"),
         ("http://[::1]:9090/", "http://[::1]:9090"),
+        ("http://[0:0:0::0001]/", "http://[::1]"),
+        ("http://[fe80::0001%eth0]", "http://[fe80::1%eth0]"),
+        ("https://api.example.com.", "https://api.example.com"),
+        ("https://API.example.com.:443/v2", "https://api.example.com/v2"),
+        ("https://bücher.example", "https://xn--bcher-kva.example"),
+        ("https://BÜCHER.example.", "https://xn--bcher-kva.example"),
+        ("http://127.1:8080", "http://127.0.0.1:8080"),
+        ("http://0x7f000001", "http://127.0.0.1"),
     ],
 )
 def test_an_address_has_one_spelling(written: str, meant: str) -> None:

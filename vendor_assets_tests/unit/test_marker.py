@@ -82,6 +82,14 @@ def test_somebody_elses_store_is_refused(tmp_path: Path, other: Source) -> None:
     opened(tmp_path)[1].compare()
 
 
+def test_another_spelling_of_an_older_release_is_the_same_address(tmp_path: Path) -> None:
+    """A store that was marked with a dot at the host's end is still this vendor's, and so on."""
+    opened(tmp_path, Source(OURS.kind, "https://API.example.com.:443/", OURS.account))[1].settle()
+    opened(tmp_path, Source(OURS.kind, "https://api.example.com", OURS.account))[1].settle()
+    with pytest.raises(ConfigurationError, match="holds the data of"):
+        opened(tmp_path, Source(OURS.kind, "http://api.example.com", OURS.account))[1].settle()
+
+
 def test_two_first_writers_agree(tmp_path: Path) -> None:
     """Of many that write first at the same time, those of one source go on and the others are refused."""
     sources = [OURS, OTHERS[1]] * 4
