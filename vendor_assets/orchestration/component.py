@@ -15,7 +15,7 @@ from vendor_assets.account import Account
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.orchestration.definitions import build_definitions
 from vendor_assets.orchestration.names import Names
-from vendor_assets.settings import account_of
+from vendor_assets.settings import account_of, beside
 
 
 class AccountScaffolder(dg.Scaffolder[Any]):
@@ -115,12 +115,14 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
     )
 
     _positions: Any = PrivateAttr(default=None)
+    _folder: str = PrivateAttr(default="")
 
     @classmethod
     def load(cls, attributes: Any, context: dg.ComponentLoadContext) -> Self:
         """Resolve the YAML, and keep the position of each attribute for messages."""
         component = super().load(attributes, context)
         component._positions = context.resolution_context.source_position_tree  # noqa: SLF001 its own class
+        component._folder = context.path.name  # noqa: SLF001
         return component
 
     def resolve_account(self, name: str, root: Path) -> Account:
@@ -141,6 +143,21 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
         except ConfigurationError as error:
             message = str(error)
         raise ConfigurationError(message.replace(_PLACE, self._place(message, root), 1))
+
+    def _account_beside_others(self, context: dg.ComponentLoadContext) -> Account:
+        """The account, with a budget in common with those of the project's YAML that ask with its key."""
+        root = context.project_root
+        mine = self.resolve_account(context.path.name, root)
+        found = {mine.name: (mine, self)}
+        # A component that was made in Python may be in no project.
+        for other in context.component_tree.get_all_components(VendorAccount) if self._folder else ():
+            if other._folder and other is not self:  # noqa: SLF001 its own class
+                account = other.resolve_account(other._folder, root)  # noqa: SLF001
+                found.setdefault(account.name, (account, other))
+        by_name = [found[name] for name in sorted(found)]
+        documents = {account.name: component._attributes for account, component in by_name}  # noqa: SLF001
+        accounts = beside([account for account, _ in by_name], documents)
+        return next(account for account in accounts if account.name == mine.name)
 
     def _place(self, message: str, root: Path) -> str:
         """File and line of the attribute that a message is about."""
@@ -174,7 +191,7 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
             ConfigurationError: A value is wrong, or a translation changes what the account's sensors and jobs go by.
         """
         root = context.project_root
-        account = self.resolve_account(context.path.name, root)
+        account = self._account_beside_others(context)
         names = Names.for_account(account)
         probe = self.asset_spec(dg.AssetSpec(names.key("troops")))
         account = replace(account, key_prefix=tuple(probe.key.path[:-1]))

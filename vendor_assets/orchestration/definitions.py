@@ -53,6 +53,7 @@ def build_resources(
         kind=account.vendor.kind,
         url=account.vendor_url,
         account=account.vendor_account,
+        budget_account=account.budget_account,
         options=dict(account.vendor_options),
         api_key=_reference(account.key, SIMULATOR_API_KEY),
         application_key=_reference(account.login.application_key),

@@ -107,6 +107,9 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
     )
     url: str = Field(description="The vendor's address")
     account: str = Field(default="", description="The account's name, where several are harvested there")
+    budget_account: str | None = Field(
+        default=None, description="Under which account's name calls are counted; by default its own"
+    )
     options: dict[str, str] = Field(default={}, description="The vendor's own settings")
     api_key: str = Field(default="", description="The key; give it as an environment variable")
     application_key: str = Field(
@@ -155,10 +158,16 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
         """
         return vendors.make(self.kind, self.account, self.options)
 
+    @property
+    def budget_name(self) -> str:
+        """Name of the vendor account in the budget."""
+        account = self.account if self.budget_account is None else self.budget_account
+        return str(Source(self.kind, self.url, account))
+
     def budget(self) -> Budget:
         """The budget of this vendor account."""
         limits: tuple[Limit, ...] | Literal["auto"] = Limit.parse_all(self.rates) or "auto"
-        name = str(Source(self.kind, self.url, self.account))
+        name = self.budget_name
         key = self._secret("VENDOR_API_KEY", self.api_key)
         return Budget(
             self.database(),

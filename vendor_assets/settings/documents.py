@@ -65,13 +65,26 @@ def read_accounts(environ: Mapping[str, str], *, root: Path) -> tuple[Account, .
         raise ConfigurationError(
             f"{FILE} names the accounts, and {given[0]} is set; unset it, or remove the file to harvest one account"
         )
-    silent = {name for name, table in tables.items() if not {"account", "db_env", "db_file"} & table.keys()}
-    accounts = _sharing(accounts, silent)
-    check_apart(accounts)
-    return tuple(accounts)
+    return tuple(beside(accounts, tables))
 
 
-def _sharing(accounts: list[Account], silent: Collection[str]) -> list[Account]:
+def beside(accounts: Collection[Account], documents: Mapping[str, Collection[str]]) -> list[Account]:
+    """The accounts of a project beside each other: one budget for those that ask with one key and are not told apart.
+
+    Args:
+        documents: By each account's name, at least the keys that its document has.
+
+    Raises:
+        ConfigurationError: Two would keep their data in one store.
+    """
+    apart = {"account", "db_env", "db_file"}
+    silent = {name for name, document in documents.items() if apart.isdisjoint(document)}
+    found = _sharing(accounts, silent)
+    check_apart(found)
+    return found
+
+
+def _sharing(accounts: Collection[Account], silent: Collection[str]) -> list[Account]:
     """Accounts that ask with the same key, one budget for all of which nobody said that they are apart."""
     first: dict[tuple[str, ...], Account] = {}
     found = []

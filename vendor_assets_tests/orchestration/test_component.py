@@ -88,6 +88,23 @@ def test_two_folders_of_yaml_are_two_accounts(project: Path) -> None:
     assert "s3cr3t" not in repr(defs.resources)
 
 
+@pytest.mark.parametrize(("told", "shared"), [("", True), ("account: of_its_own", False)])
+@pytest.mark.filterwarnings("ignore:Parameter `execution_type`")
+def test_components_that_ask_with_one_key_share_a_budget(
+    project: Path, told: str, shared: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A budget for each would be twice the rate; where one says that it is another account, a warning tells of it."""
+    folder = project / "my_project" / "defs" / "other"
+    folder.mkdir()
+    (folder / "defs.yaml").write_text(f"{PROD}  {told}\n")
+    defs = dg.load_from_defs_folder(path_within_project=project / "my_project")
+    one, other = ((defs.resources or {})[f"{name}__vendor_api"] for name in ("newrelic_prod", "other"))
+    assert (one.database() == other.database()) == shared
+    assert (one.budget_name == other.budget_name) == shared
+    assert one.account != other.account
+    assert ("with one key" in caplog.text) != shared
+
+
 def test_the_package_offers_its_component() -> None:
     """Dagster's tools find it by the entry point, under the name that YAML uses."""
     (found,) = entry_points(group="dagster_dg_cli.registry_modules", name="vendor_assets")
