@@ -1,21 +1,25 @@
 """One HTTP/1.1 connection: a request is sent, its response is read, and nothing is left over.
 
-h11 parses. This module adds one deadline over everything, bounds on all that a server can send, and the decision
-whether the connection may be used again.
+Plain heads are read as they stand, and h11 parses the rest. This module adds one deadline over everything, bounds on
+all that a server can send, and the decision whether the connection may be used again.
 """
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
+import struct
+import sys
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 import h11
 
+from vendor_assets.client.heads import Asking, PlainHead
 from vendor_assets.client.network import Proxy
 from vendor_assets.client.unpacking import Unpacker
 from vendor_assets.errors import (
@@ -57,7 +61,13 @@ class Connection:
         self.via = via
         # A client that nobody closes leaves no open socket behind.
         weakref.finalize(self, sock.close)
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+        # Where the kernel limits the time of a call, Python neither polls the socket nor sets its mode for each.
+        self._timed_by_kernel = (
+            not isinstance(sock, ssl.SSLSocket) and sys.maxsize > 2**32 and sys.platform != "win32"
+        )
+        if self._timed_by_kernel:
+            sock.settimeout(None)
+        self._asking: Asking | None = None
         self.reusable = False
         self.polluted = False
         self.asked = 0
@@ -72,9 +82,13 @@ class Connection:
 
     def silent(self) -> bool:
         """Whether the server has neither sent anything since the last response nor closed the connection."""
-        self._sock.setblocking(False)
+        flags = 0
+        if self._timed_by_kernel:
+            flags = socket.MSG_DONTWAIT
+        else:
+            self._sock.setblocking(False)
         try:
-            unasked = data = self._sock.recv(_READ_BYTES)
+            unasked = data = self._sock.recv(_READ_BYTES, flags)
         except (BlockingIOError, ssl.SSLWantReadError):
             return True
         except OSError:
@@ -82,7 +96,7 @@ class Connection:
         # A server that closes may say why (408); one that does not has answered what was not asked.
         try:
             while data:
-                data = self._sock.recv(_READ_BYTES)
+                data = self._sock.recv(_READ_BYTES, flags)
         except OSError:
             self.polluted = bool(unasked)
         return False
@@ -100,7 +114,7 @@ class Connection:
         """Send a request and read its response; of an error's body at most :data:`EXCERPT_BYTES`.
 
         Args:
-            content: The request's body; ``headers`` have its length.
+            content: The request's body; its length is added to the headers.
             until: Monotonic; the deadline of the last byte.
             max_body_bytes: Largest body that is read, before and after decoding.
 
@@ -111,29 +125,39 @@ class Connection:
         self.reusable = self.heard = False
         self.status, self.headers = None, {}
         try:
-            request = self._http.send(h11.Request(method=method, target=target, headers=list(headers)))
-            request += self._http.send(h11.Data(content)) + self._http.send(h11.EndOfMessage())
+            asking = self._asking
+            if asking is None or (asking.method, asking.headers) != (method, headers):
+                self._asking = asking = Asking.of(method, headers)
+            request = asking.request(target, content)
         except (h11.LocalProtocolError, UnicodeError):
             # Its text may hold the key.
             raise VendorProtocolError("the request has characters that HTTP cannot carry") from None
-        self._sock.settimeout(_left(until))
-        self._sock.sendall(request)
+        self._send(request, until)
         self.asked += 1
-        try:
-            head = self._head(until)
-        except h11.RemoteProtocolError as error:
-            raise VendorUnavailableError(f"no answer in HTTP ({error})") from error
-        self.headers = _headers_of(head)
-        self.status = status = head.status_code
+        first = self._receive(until)
+        if (plain := PlainHead.read(first)) is not None:
+            self.status, self.headers = plain.status, plain.headers
+            pieces = self._plain_content(plain, asking, first, until)
+        else:
+            http = asking.reader(MAX_HEAD_BYTES)
+            try:
+                http.receive_data(first)
+                head = self._head(http, until)
+            except h11.RemoteProtocolError as error:
+                raise VendorUnavailableError(f"no answer in HTTP ({error})") from error
+            self.status, self.headers = head.status_code, _headers_of(head)
+            pieces = self._parsed_content(http, head, until)
+        status = self.status
         success = 200 <= status < 300
         try:
-            body = self._body(until, max_body_bytes if success else EXCERPT_BYTES)
+            body = self._body(pieces, until, max_body_bytes if success else EXCERPT_BYTES)
         except _TooLargeError as error:
             if success:
                 message = f"the body is larger than {max_body_bytes} bytes"
                 raise VendorTooLargeError(message, status=status) from error
             body = error.beginning
         except (VendorError, ConnectionError, h11.RemoteProtocolError) as error:
+            self.reusable = False
             if isinstance(error, VendorError):
                 error.status = status
             if success and isinstance(error, h11.RemoteProtocolError):
@@ -143,14 +167,57 @@ class Connection:
                 raise
             # For an error the status is what matters.
             body = b""
-        else:
-            self._end(head)
         return Response(status, self.headers, body, datetime.now(UTC))
 
-    def _head(self, deadline: float) -> h11.Response:
+    def _send(self, data: bytes, deadline: float) -> None:
+        left = memoryview(data)
+        while left:
+            self._limit_time(socket.SO_SNDTIMEO, deadline)
+            try:
+                left = left[self._sock.send(left) :]
+            except BlockingIOError as error:
+                raise TimeoutError("the attempt's time is over") from error
+
+    def _receive(self, deadline: float) -> bytes:
+        """What comes next; nothing where the server has ended within a body."""
+        self._limit_time(socket.SO_RCVTIMEO, deadline)
+        try:
+            data = self._sock.recv(_READ_BYTES)
+        except BlockingIOError as error:
+            raise TimeoutError("the attempt's time is over") from error
+        if not data and self.status is None:
+            raise VendorUnavailableError("the connection was closed before the answer was complete")
+        self.heard = self.heard or bool(data)
+        return data
+
+    def _limit_time(self, option: int, deadline: float) -> None:
+        """Limit the time of the next call of one kind."""
+        left = _left(deadline)
+        if self._timed_by_kernel:
+            seconds, micros = divmod(math.ceil(left * 1e6), 1_000_000)
+            self._sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, micros))
+        else:
+            self._sock.settimeout(left)
+
+    def _plain_content(
+        self, head: PlainHead, asking: Asking, data: bytes, deadline: float
+    ) -> Iterator[bytes]:
+        """The body behind a plain head, as it comes."""
+        data, left = data[head.size :], head.length
+        while len(data) < left:
+            yield data
+            left -= len(data)
+            data = self._receive(deadline)
+            if not data:
+                raise h11.RemoteProtocolError("the connection was closed within the body")
+        yield data[:left]
+        self.polluted = len(data) > left
+        self.reusable = asking.keeps and not self.polluted
+
+    def _head(self, http: h11.Connection, deadline: float) -> h11.Response:
         """The head of the final response; interim ones are skipped (RFC 9110, 15.2)."""
         for _ in range(MAX_INTERIM_ANSWERS + 1):
-            event = self._event(deadline)
+            event = self._event(http, deadline)
             if isinstance(event, h11.Response):
                 return event
             if not isinstance(event, h11.InformationalResponse):
@@ -158,13 +225,24 @@ class Connection:
             _check_head(event)
         raise VendorUnavailableError(f"more than {MAX_INTERIM_ANSWERS} interim answers, and no final one")
 
-    def _body(self, deadline: float, most: int) -> bytes:
+    def _parsed_content(self, http: h11.Connection, head: h11.Response, deadline: float) -> Iterator[bytes]:
+        """The body that h11 reads, as it comes."""
+        while isinstance(event := self._event(http, deadline), h11.Data):
+            yield bytes(event.data)
+        # The connection may be used again only if nothing is left over.
+        left, closed = http.trailing_data
+        self.polluted = bool(left)
+        ambiguous = "content-length" in self.headers and "transfer-encoding" in self.headers
+        keeps = head.http_version == b"1.1" and http.our_state is http.their_state is h11.DONE
+        self.reusable = keeps and not (left or closed or ambiguous)
+
+    def _body(self, pieces: Iterator[bytes], deadline: float, most: int) -> bytes:
         unpacker = Unpacker(self.headers.get("content-encoding", ""), most)
         body = bytearray()
         packed = 0
-        while isinstance(event := self._event(deadline), h11.Data):
-            packed += len(event.data)
-            for piece in unpacker.feed(bytes(event.data)):
+        for data in pieces:
+            packed += len(data)
+            for piece in unpacker.feed(data):
                 _left(deadline)
                 body += piece
                 if len(body) > most:
@@ -175,26 +253,11 @@ class Connection:
             unpacker.finish()
         return bytes(body)
 
-    def _event(self, deadline: float) -> object:
+    def _event(self, http: h11.Connection, deadline: float) -> object:
         """h11's next event; end of message and of connection included."""
-        while (event := self._http.next_event()) is h11.NEED_DATA:
-            self._sock.settimeout(_left(deadline))
-            data = self._sock.recv(_READ_BYTES)
-            if not data and self.status is None:
-                raise VendorUnavailableError("the connection was closed before the answer was complete")
-            self.heard = self.heard or bool(data)
-            self._http.receive_data(data)
+        while (event := http.next_event()) is h11.NEED_DATA:
+            http.receive_data(self._receive(deadline))
         return event
-
-    def _end(self, head: h11.Response) -> None:
-        """Decide whether the connection may be used again: only if nothing is left over."""
-        left, closed = self._http.trailing_data
-        self.polluted = bool(left)
-        ambiguous = "content-length" in self.headers and "transfer-encoding" in self.headers
-        keeps = head.http_version == b"1.1" and self._http.our_state is self._http.their_state is h11.DONE
-        if keeps and not (left or closed or ambiguous):
-            self._http.start_next_cycle()
-            self.reusable = True
 
 
 def tunnel(sock: socket.socket, proxy: Proxy, host: str, until: float) -> None:

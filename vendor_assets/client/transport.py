@@ -9,7 +9,9 @@ import socket
 import ssl
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -136,8 +138,6 @@ class Transport:
         replaced = {name.lower() for name in more}
         headers = {name: text for name, text in self._headers.items() if name.lower() not in replaced}
         headers |= more
-        if content or method != "GET":
-            headers["Content-Length"] = str(len(content))
         if not self._trusted:
             headers["Connection"] = "close"
         via = connection.via
@@ -171,30 +171,30 @@ class Transport:
     def _kept(self) -> Connection | None:
         """An open connection that has rested and is silent; None where a new one is to be opened, already counted."""
         while True:
-            now = time.monotonic()
+            stale = []
+            found: tuple[Connection, float] | None = None
             with self._lock:
-                stale = [entry for entry in self._idle if now - entry[1] > KEEP_SECONDS or not self._trusted]
-                self._idle = self._idle[len(stale) :]
-                rested = [entry for entry in self._idle if now - entry[1] >= REST_SECONDS]
-                # The newest of them: the others may age and be closed.
-                found = rested[-1] if rested else None
-                wait = 0.0
-                if found is not None:
-                    self._idle.remove(found)
+                now = time.monotonic()
+                while self._idle and (now - self._idle[0][1] > KEEP_SECONDS or not self._trusted):
+                    stale.append(self._idle.pop(0)[0])
+                rested = bisect_right(self._idle, now - REST_SECONDS, key=itemgetter(1))
+                if rested:
+                    # The newest of them: the others may age and be closed.
+                    found = self._idle.pop(rested - 1)
                 elif self._idle and self._open - len(stale) >= self._most:
-                    wait = max(0.001, REST_SECONDS - (now - self._idle[0][1]))
+                    found = self._idle.pop(0)
                 else:
                     self._open += 1
-            for connection, _ in stale:
+            for connection in stale:
                 self._drop(connection)
-            if found is not None:
-                if found[0].silent():
-                    return found[0]
-                self._drop(found[0])
-            elif wait:
-                time.sleep(wait)
-            else:
+            if found is None:
                 return None
+            connection, since = found
+            if (left := since + REST_SECONDS - now) > 0:
+                time.sleep(left)
+            if self._trusted and connection.silent():
+                return connection
+            self._drop(connection)
 
     def _keep(self, connection: Connection) -> None:
         """Put a connection back, or close it."""

@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vendor_assets.client import connection as connection_module
 from vendor_assets.client.connection import Connection
+from vendor_assets.client.heads import PlainHead
 from vendor_assets.client.unpacking import STEP_BYTES, Unpacker
 from vendor_assets.client.wording import LONGEST, words_of
 from vendor_assets.errors import VendorError, VendorProtocolError, VendorUnavailableError
@@ -213,6 +215,129 @@ def test_whatever_comes_ends_in_an_answer_or_an_error_of_ours(heads: list[bytes]
         answer = ask(b"".join(heads) + body)
         assert 200 <= answer.status <= 999
         assert len(answer.body) <= MOST
+
+
+_FIRSTS = [
+    "200 OK", "200 ", "200", "204 No Content", "304 Not Modified", "404 Not Found", "103 Hints", "600 X", "200 \xe9"
+]  # fmt: skip
+_SIZES = [
+    "Content-Length: 3", "content-length:3", "Content-Length: 03", "Content-Length: 3 ", "Content-Length: 3, 3",
+    "Content-Length: 9", "Content-Length: 0", "Content-Length: \xd9\xa3", "Content-Length:", "A: b",
+]  # fmt: skip
+_FIELDS = [
+    "Content-Length: 3", "Connection: close", "Connection: Keep-Alive", "Connection: Upgrade",
+    "Transfer-Encoding: chunked", "Content-Encoding: gzip", "A: b", "A:", "A:  b\t", "A : b", " folded", "\tfolded",
+    "A: b\rC: d", "A: b\nC: d", "A: \x7f", "A: \xff", "Date: Sun, 29 Nov 2026 10:00:00 GMT",
+]  # fmt: skip
+_BODIES = ["", "a", "abc", "abcd", "abcHTTP/1.1 200 OK\r\n\r\n"]
+
+
+def _outcome(said: bytes) -> tuple[object, ...]:
+    """All that tells of an exchange: the answer or the error, and whether the connection is used again."""
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours)
+    theirs.sendall(said)
+    theirs.shutdown(socket.SHUT_WR)
+    try:
+        until = time.monotonic() + 60
+        answer = connection.ask("/x", [("Host", "h")], until=until, max_body_bytes=MOST)
+        found: tuple[object, ...] = (answer.status, answer.headers, answer.body, connection.reusable)
+    except VendorError as error:
+        found = (type(error), error.status)
+    finally:
+        connection.close()
+        theirs.close()
+    return *found, connection.headers, connection.polluted
+
+
+def test_a_plain_head_says_what_any_head_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read without h11 is what h11 reads: the answer, its headers, its end, and what is left over."""
+    heads = [head(_SIZES[0], status=first) for first in _FIRSTS]
+    heads += [head(size, *fields) for size in _SIZES for fields in ([], *([field] for field in _FIELDS))]
+    exchanges = [said + body.encode() for said in heads for body in _BODIES]
+    quick = [_outcome(said) for said in exchanges]
+    monkeypatch.setattr(connection_module.PlainHead, "read", lambda data: None)
+    for said, outcome in zip(exchanges, quick, strict=True):
+        assert outcome == _outcome(said), said
+
+
+def test_what_most_servers_write_is_plain() -> None:
+    """The usual head needs no parser, and is told apart from one that has not come whole."""
+    usual = head(
+        "Content-Type: application/json", "Date: Sun, 29 Nov 2026 10:00:00 GMT", "Content-Length: 12"
+    )
+    found = PlainHead.read(usual + b"{}")
+    assert found is not None
+    assert (found.status, found.size, found.length) == (200, len(usual), 12)
+    assert list(found.headers) == ["content-type", "date", "content-length"]
+    assert not any(PlainHead.read(usual[:end]) for end in range(len(usual)))
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_an_answer_may_come_in_pieces(size: int) -> None:
+    """Wherever a plain answer is cut on its way, it is whole in the end, and the connection is used again."""
+    said = head("Content-Length: 300") + b"x" * 300
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours)
+
+    def speak() -> None:
+        for at in range(0, len(said), size):
+            theirs.sendall(said[at : at + size])
+
+    speaker = threading.Thread(target=speak)
+    speaker.start()
+    try:
+        until = time.monotonic() + 60
+        answer = connection.ask("/x", [("Host", "h")], until=until, max_body_bytes=MOST)
+        assert answer.body == b"x" * 300
+        assert connection.reusable
+        assert connection.silent()
+    finally:
+        speaker.join()
+        connection.close()
+        theirs.close()
+
+
+def test_a_server_that_says_nothing_is_waited_for_until_the_deadline() -> None:
+    """Before the head and within a body, the time of the whole attempt is what counts."""
+    for said in (b"", head("Content-Length: 5"), head("Content-Length: 5") + b"abc"):
+        ours, theirs = socket.socketpair()
+        connection = Connection(ours)
+        theirs.sendall(said)
+        with pytest.raises(TimeoutError):
+            connection.ask("/x", [("Host", "h")], until=time.monotonic() + 0.05, max_body_bytes=MOST)
+        assert not connection.reusable
+        connection.close()
+        theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "fields"),
+    [
+        ("/a b", [("Host", "h")]),
+        ("/a\r\nX: y", [("Host", "h")]),
+        ("/é", [("Host", "h")]),
+        ("", [("Host", "h")]),
+        ("/x", [("Host", "h"), ("X-Api-Key", "a\r\nb")]),
+        ("/x", [("Host", "h"), ("A b", "c")]),
+        ("/x", []),
+    ],
+)
+def test_a_request_that_http_cannot_carry_is_not_sent(target: str, fields: list[tuple[str, str]]) -> None:
+    """Nothing of it reaches the server, on a new connection or a kept one, and the error does not show it."""
+    for before in (False, True):
+        ours, theirs = socket.socketpair()
+        connection = Connection(ours)
+        until = time.monotonic() + 60
+        if before:
+            theirs.sendall(head("Content-Length: 0"))
+            connection.ask("/first", [("Host", "h")], until=until, max_body_bytes=MOST)
+            theirs.recv(1000)
+        with pytest.raises(VendorProtocolError, match="characters that HTTP cannot carry"):
+            connection.ask(target, fields, until=until, max_body_bytes=MOST)
+        connection.close()
+        assert theirs.recv(1000) == b""
+        theirs.close()
 
 
 @pytest.mark.parametrize(
