@@ -99,7 +99,7 @@ class Filters:
 
     def __bool__(self) -> bool:
         """Whether anything is left out."""
-        return bool(self.texts)
+        return any((self.troops, self.warriors, self.data_groups, self.values))
 
     def __str__(self) -> str:
         """The filters as a person would set them."""

@@ -62,15 +62,25 @@ class FolderStore(ObjectStore):
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         prefix = checked_prefix(prefix)
-        for entry in self._entries(prefix):
+        yield from self._below(str(self._root / prefix), prefix)
+
+    def _below(self, folder: str, prefix: str) -> Iterator[ObjectInfo]:
+        for entry in self._entries(folder):
+            key = prefix + entry.name
             if entry.is_dir():
-                yield from self.list(prefix + entry.name)
+                yield from self._below(entry.path, key + "/")
                 continue
-            with self._translated(Path(entry.path)), suppress(FileNotFoundError):
-                yield _info(prefix + entry.name, entry.stat())
+            try:
+                status = entry.stat()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StorageUnavailableError(self._reason(entry.path, error)) from error
+            yield _info(key, status)
 
     def folders(self, prefix: str) -> Names:
-        return sorted(entry.name for entry in self._entries(checked_prefix(prefix)) if entry.is_dir())
+        folder = str(self._root / checked_prefix(prefix))
+        return sorted(entry.name for entry in self._entries(folder) if entry.is_dir())
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -117,11 +127,10 @@ class FolderStore(ObjectStore):
     def _path(self, key: str) -> Path:
         return self._root / checked_key(key)
 
-    def _entries(self, prefix: str) -> Iterable[os.DirEntry[str]]:
+    def _entries(self, folder: str) -> Iterable[os.DirEntry[str]]:
         """What lies in a folder, in the order of keys; a folder that is not there is empty."""
-        path = self._root / prefix
         try:
-            with self._reading(path), os.scandir(path) as found:
+            with self._reading(folder), os.scandir(folder) as found:
                 visible = [entry for entry in found if is_key(entry.name) and not _is_loop(entry)]
         except ObjectNotFoundError:
             return []
@@ -171,7 +180,7 @@ class FolderStore(ObjectStore):
         return etag
 
     @contextmanager
-    def _reading(self, path: Path) -> Iterator[None]:
+    def _reading(self, path: Path | str) -> Iterator[None]:
         try:
             with self._translated(path):
                 yield
@@ -181,13 +190,13 @@ class FolderStore(ObjectStore):
             raise
 
     @contextmanager
-    def _translated(self, path: Path) -> Iterator[None]:
+    def _translated(self, path: Path | str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise StorageUnavailableError(self._reason(path, error)) from error
 
-    def _reason(self, path: Path, error: OSError) -> str:
+    def _reason(self, path: Path | str, error: OSError) -> str:
         match error.errno:
             case errno.ENOSPC | errno.EDQUOT:
                 return f"the disk of {self._root} is full ({error.strerror}); free some space, then run again"
