@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import chain, groupby
 from statistics import median
@@ -163,7 +163,7 @@ class Costs:
         self._listing = RLock()
         self._days: dict[str, list[date]] = {}
         self._folders: dict[str, set[str]] = {}
-        self._landed: dict[tuple[Asset, date], dict[str, list[HarvestFolder]]] = {}
+        self._landed: dict[tuple[Asset, date], dict[str | None, list[HarvestFolder]]] = {}
         self._rosters: dict[date, Roster] = {}
         self._finishes: dict[tuple[Asset, date, str | None], Finish | None] = {}
         self._counted: dict[tuple[str, date, Filters, tuple[tuple[int, int], ...]], int] = {}
@@ -172,6 +172,7 @@ class Costs:
         self._shaped: set[tuple[Asset, str]] = set()
         self._nearness: dict[tuple[str, date], list[date]] = {}
         self._signatures: dict[Window, tuple[tuple[int, int], ...]] = {}
+        self._plans: dict[Hashable, DayPlan] = {}
 
     @property
     def shapes(self) -> int:
@@ -187,13 +188,32 @@ class Costs:
         Raises:
             ConfigurationError: A troop is not on the roster, or left out.
         """
+        self.cut_short = False
+        window = day_window(day, self._zone)
+        follows_from = None if self._has_harvests(day) else (tuple(only), *self._models(day, window))
+        plan = self._plans.get(follows_from) if follows_from else None
+        if plan is None:
+            plan = self._estimate(day, window, only)
+            if follows_from and not self.cut_short:
+                self._plans[follows_from] = plan
+        return replace(plan, day=day)
+
+    def _has_harvests(self, day: date) -> bool:
+        """Whether there is a harvest of any of a day's partitions."""
+        return any(any(self._harvests_of_day(asset, day).values()) for asset in ("troops", *CHAIN))
+
+    def _models(self, day: date, window: Window) -> tuple[Hashable, ...]:
+        """All that the estimate of a day without harvests follows from: most of a year's days have it in common."""
+        roster = self._roster(day)
+        nearest = (tuple(self._known_days(table, day)) for table in ("warriors", "data_groups"))
+        return (roster and roster.day, *nearest, self._signature(window))
+
+    def _estimate(self, day: date, window: Window, only: Sequence[str]) -> DayPlan:
         roster = self._roster(day)
         roster_from = roster.day if roster else None
         taken = self._filters.choose(roster, only) if roster else []
         chosen = taken if only or not roster else roster.troops
         self._used: set[date] = set()
-        self.cut_short = False
-        window = day_window(day, self._zone)
         # Some at a time: most of a year's days need nothing read, and handing troops over one by one takes longer.
         several = list(in_batches(taken, max(1, len(taken) // _READERS)))
         counted = map_concurrently(
@@ -499,13 +519,20 @@ class Costs:
         return rows
 
     def _harvests(self, asset: Asset, day: date, key: str | None) -> list[HarvestFolder]:
-        if key is None:
-            return list_harvests(self._store, asset, day, None)
+        return self._harvests_of_day(asset, day).get(key, [])
+
+    def _harvests_of_day(self, asset: Asset, day: date) -> Mapping[str | None, list[HarvestFolder]]:
+        """A day's harvests by partition key, which is None for those of the day as such."""
         if (asset, day) not in self._landed:
             with self._listing:
                 if (asset, day) not in self._landed:
-                    self._landed[asset, day] = list_harvests_of_day(self._store, asset, day)
-        return self._landed[asset, day].get(key, [])
+                    found: dict[str | None, list[HarvestFolder]] = {}
+                    if asset == "troops":
+                        found[None] = list_harvests(self._store, asset, day, None)
+                    else:
+                        found.update(list_harvests_of_day(self._store, asset, day))
+                    self._landed[asset, day] = found
+        return self._landed[asset, day]
 
     def _answered(self, asset: Asset, day: date, key: str | None) -> int:
         """Calls of a partition that have been answered and landed."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
+from string import ascii_lowercase
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vendor_assets.days import Window
 from vendor_assets.errors import ConfigurationError, VendorUnauthorizedError
 from vendor_assets.harvest.costs import UNKNOWN_CALLS, Costs, DayPlan, quota_warning
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import RUN_PARTITIONS, RUN_SECONDS, cut
+from vendor_assets.vendors.base import DataGroup, PlannedRequest
 from vendor_assets_tests.support.toy import ToyVendor
 from vendor_assets_tests.support.watched_store import WatchedStore
 from vendor_assets_tests.unit.test_harvester import DAY, Bench, click
@@ -101,6 +104,48 @@ def test_of_finished_days_only_their_markers_are_read(bench: Bench) -> None:
         each.rpartition("/")[2] for each in read if each.startswith(("get", "open")) and "/troop=" in each
     }
     assert opened == {"finish"}
+
+
+class ByTheDay(ToyVendor):
+    """Gives 24 hours at most: the 25 hours of an autumn's day take two requests."""
+
+    def performance_data(
+        self,
+        troop_id: str,
+        warrior_id: str,
+        groups: Sequence[DataGroup],
+        day: Window,
+        resolution_seconds: int,
+    ) -> list[PlannedRequest]:
+        middle = min(day.end, day.start + timedelta(hours=24))
+        windows = [Window(day.start, middle), Window(middle, day.end)]
+        return [
+            planned
+            for window in windows[: 1 + (middle < day.end)]
+            for planned in super(ByTheDay, self).performance_data(
+                troop_id, warrior_id, groups, window, resolution_seconds
+            )
+        ]
+
+
+def test_days_that_cost_alike_are_estimated_once(bench: Bench) -> None:
+    """Of days without harvests those that are as long and have the same models share an estimate, and only those."""
+    # On this day clocks are put back.
+    first = date(2026, 10, 25)
+    second, third = first + timedelta(days=3), first + timedelta(days=10)
+    harvested(bench, first - timedelta(days=1), "r1")
+    list(bench.harvester().troops([second], click("r2")))
+    bench.client.hierarchy["1"]["new"] = ["cpu", "http", "sql"]
+    harvested(bench, third, "r3")
+    wanted = Wanted(vendor=ByTheDay(), zone=ZoneInfo("Europe/Berlin"))
+    days = [first + timedelta(days=apart) for apart in range(-4, 14)]
+    costs = Costs(bench.store, wanted)
+    for only in ((), ("1",)):
+        found = [costs.day(day, only) for day in days]
+        assert found == [Costs(bench.store, wanted).day(day, only) for day in days]
+        letters = dict(zip(dict.fromkeys(id(plan.to_come) for plan in found), ascii_lowercase, strict=False))
+        # Harvested are b, e and h; e has no lists. The long day is c.
+        assert "".join(letters[id(plan.to_come)] for plan in found) == "aaabcadedffggghggg"
 
 
 def test_in_a_hurry_the_rest_is_taken_to_be_alike(bench: Bench) -> None:
