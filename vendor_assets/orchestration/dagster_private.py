@@ -3,8 +3,8 @@
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,12 @@ import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from dagster._core.errors import DagsterUserCodeProcessError
-from dagster._core.events import AssetMaterializationPlannedData
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    AssetObservationData,
+    StepMaterializationData,
+)
+from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 from dagster._core.launcher import (
     CheckRunHealthResult,
     LaunchRunContext,
@@ -24,6 +29,7 @@ from dagster._core.launcher import (
     WorkerStatus,
 )
 from dagster._core.remote_origin import RemoteRepositoryOrigin
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
     SqlEventLogStorageMetadata,
@@ -63,7 +69,10 @@ _TRIED: Final = (
 )
 _AT_ONCE: Final = 500
 """Events that one query asks for by their ids."""
+_EVALUATION_JOB: Final = "none"
+"""Job name of a check's evaluation outside of its run."""
 _MODULE: Final = "vendor_assets.definitions"
+_Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 IMPLICIT_JOB: Final = "__ASSET_JOB"
 """Job name of runs that materialize assets without a defined job."""
 
@@ -125,13 +134,12 @@ def read_migrations_once() -> None:
 
 
 class _KeptConnections:
-    """One connection for each file of a storage of events in SQLite, and transactions that last for several events."""
+    """One connection for each file of a storage of events in SQLite."""
 
     def __init__(self, storage: SqliteEventLogStorage) -> None:
         self._storage = storage
         self._lock = storage._db_lock  # noqa: SLF001
         self._connections: dict[str, Connection] = {}
-        self._at_once = False
 
     @contextmanager
     def connect(self, shard: str) -> Iterator[Connection]:
@@ -147,29 +155,8 @@ class _KeptConnections:
                     self._storage._initdb(engine)  # noqa: SLF001
                     self._storage._initialized_dbs.add(shard)  # noqa: SLF001
                 connection = self._connections[shard] = engine.connect()
-            if self._at_once:
-                if not connection.in_transaction():
-                    connection.begin()
+            with connection.begin():
                 yield connection
-            else:
-                with connection.begin():
-                    yield connection
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        self._at_once = True
-        try:
-            yield
-        except BaseException:
-            self._end(Connection.rollback)
-            raise
-        self._end(Connection.commit)
-
-    def _end(self, end: Callable[[Connection], None]) -> None:
-        with self._lock:
-            self._at_once = False
-            for connection in self._connections.values():
-                end(connection)
 
 
 def keep_connections(instance: dg.DagsterInstance) -> None:
@@ -181,22 +168,13 @@ def keep_connections(instance: dg.DagsterInstance) -> None:
     storage = _event_storage(instance)
     if isinstance(storage, SqliteEventLogStorage):
         storage._connect = _KeptConnections(storage).connect  # type: ignore[method-assign]  # noqa: SLF001
-        # Asked with each check's evaluation.
-        storage.has_table = cache(storage.has_table)  # type: ignore[method-assign]
     elif hasattr(storage, "postgres_url") and getattr(storage, "_token_provider", None) is None:
         url = storage._engine.url  # noqa: SLF001
         storage._engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)  # noqa: SLF001
-
-
-@contextmanager
-def events_at_once(instance: dg.DagsterInstance) -> Iterator[None]:
-    """Store the events of the block at once or, after an exception, none, where :func:`keep_connections` was called.
-
-    Other processes cannot write meanwhile: for seconds at most. On PostgreSQL each event is stored by itself.
-    """
-    kept = getattr(getattr(_event_storage(instance), "_connect", None), "__self__", None)
-    with kept.at_once() if isinstance(kept, _KeptConnections) else nullcontext():
-        yield
+    else:
+        return
+    # Asked with each check's evaluation.
+    storage.has_table = cache(storage.has_table)
 
 
 def repository_of(instance: dg.DagsterInstance, root: Path) -> RemoteRepositoryOrigin:
@@ -238,51 +216,118 @@ def report_planned(
 
     All at once: Dagster stores each by itself, which takes seconds for a run of hundreds.
     """
-    entries = []
-    for asset, partition in planned:
-        event = dg.DagsterEvent(
+    events = [
+        dg.DagsterEvent(
             event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
             job_name=run.job_name,
             message=f"{asset.to_user_string()} {partition} is planned",
             event_specific_data=AssetMaterializationPlannedData(asset, partition=partition),
         )
-        entry = dg.EventLogEntry(
-            error_info=None,
-            level=logging.INFO,
-            user_message="",
-            run_id=run.run_id,
-            timestamp=datetime.now(UTC).timestamp(),
-            job_name=run.job_name,
-            dagster_event=event,
-        )
-        entries.append(entry)
+        for asset, partition in planned
+    ]
+    entries = [_entry(event, run.run_id) for event in events]
     storage = _event_storage(instance)
-    newest = {entry.get_dagster_event().asset_key: entry for entry in entries}
-    for first in range(0, len(entries), _AT_ONCE):
-        insert = storage.prepare_insert_event_batch(entries[first : first + _AT_ONCE])
-        if isinstance(storage, SqliteEventLogStorage):
-            # There a run has a file of its own beside that of all runs.
-            with storage.run_connection(run.run_id) as connection:
-                connection.execute(insert)
-        with storage.index_transaction() as connection:
-            connection.execute(insert)
-            if first == 0:
-                for entry in newest.values():
-                    # Of the event it looks at the run and the time alone; the id is that of materializations.
-                    storage._store_asset_event(connection, entry, 0)  # noqa: SLF001
+    if isinstance(storage, SqliteEventLogStorage):
+        # There a run has a file of its own beside that of all runs.
+        with storage.run_connection(run.run_id) as connection:
+            connection.execute(sa.insert(SqlEventLogStorageTable), _rows(storage, entries))
+    _store(storage, entries)
 
 
-def report_check(
-    instance: dg.DagsterInstance, check: dg.AssetCheckEvaluation, *, job_name: str, run_id: str
+def report_at_once(
+    instance: dg.DagsterInstance,
+    events: Iterable[_Event],
+    *,
+    run_id: str,
 ) -> None:
+    """Report events of no run, all of them or, after an exception or a kill, none.
+
+    Dagster stores each by itself, with some statements. With SQLite they are in the file of all runs alone.
+
+    Args:
+        run_id: Of evaluations: one under which there are none yet of their checks and partitions.
+    """
+    entries = [
+        _entry(_told(event), run_id if isinstance(event, dg.AssetCheckEvaluation) else RUNLESS_RUN_ID)
+        for event in events
+    ]
+    _store(_event_storage(instance), entries)
+
+
+def report_check(instance: dg.DagsterInstance, check: dg.AssetCheckEvaluation, *, run_id: str) -> None:
     """Report a check's evaluation under a run id; ``report_runless_asset_event`` refuses a partition's second one."""
-    event = dg.DagsterEvent(
-        dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
-        job_name,
-        message=check.description or "",
-        event_specific_data=check,
+    instance.report_dagster_event(_told(check), run_id)
+
+
+def _told(event: _Event) -> dg.DagsterEvent:
+    if isinstance(event, dg.AssetCheckEvaluation):
+        return dg.DagsterEvent(
+            dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
+            _EVALUATION_JOB,
+            message=event.description or "",
+            event_specific_data=event,
+        )
+    if isinstance(event, dg.AssetMaterialization):
+        return dg.DagsterEvent(
+            _MATERIALIZED, RUNLESS_JOB_NAME, event_specific_data=StepMaterializationData(event)
+        )
+    return dg.DagsterEvent(_OBSERVED, RUNLESS_JOB_NAME, event_specific_data=AssetObservationData(event))
+
+
+def _entry(event: dg.DagsterEvent, run_id: str) -> dg.EventLogEntry:
+    return dg.EventLogEntry(
+        error_info=None,
+        level=logging.INFO,
+        user_message="",
+        run_id=run_id,
+        timestamp=datetime.now(UTC).timestamp(),
+        job_name=event.job_name,
+        dagster_event=event,
     )
-    instance.report_dagster_event(event, run_id)
+
+
+def _rows(storage: Any, entries: Sequence[dg.EventLogEntry]) -> list[dict[str, Any]]:
+    return [storage._event_to_row(entry) for entry in entries]  # noqa: SLF001
+
+
+def _store(storage: Any, entries: Sequence[dg.EventLogEntry]) -> None:
+    """Store events among those of all runs, in one transaction, with what Dagster keeps of them in other tables."""
+    if not entries:
+        return
+    rows = _rows(storage, entries)
+    number = SqlEventLogStorageTable.c.id
+    insert = sa.insert(SqlEventLogStorageTable).returning(number, sort_by_parameter_order=True)
+    with storage.index_transaction() as connection:
+        numbers = connection.scalars(insert, rows).all()
+        newest = {}
+        evaluations = []
+        for entry, row, storage_id in zip(entries, rows, numbers, strict=True):
+            event = entry.get_dagster_event()
+            if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+                evaluations.append(_execution(event.asset_check_evaluation_data, row, storage_id))
+            else:
+                newest[event.asset_key, event.event_type] = entry, storage_id
+        for entry, storage_id in newest.values():
+            storage._store_asset_event(connection, entry, storage_id)  # noqa: SLF001
+        if evaluations:
+            connection.execute(sa.insert(AssetCheckExecutionsTable), evaluations)
+
+
+def _execution(check: dg.AssetCheckEvaluation, row: Mapping[str, Any], storage_id: int) -> dict[str, Any]:
+    """An evaluation in the table of checks, whose event is a row of the log."""
+    status = AssetCheckExecutionRecordStatus
+    target = check.target_materialization_data
+    return {
+        "asset_key": check.asset_key.to_string(),
+        "check_name": check.check_name,
+        "partition": check.partition,
+        "run_id": row["run_id"],
+        "execution_status": (status.SUCCEEDED if check.passed else status.FAILED).value,
+        "evaluation_event": row["event"],
+        "evaluation_event_timestamp": row["timestamp"],
+        "evaluation_event_storage_id": storage_id,
+        "materialization_event_storage_id": target.storage_id if target else None,
+    }
 
 
 def fail_run(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str) -> None:

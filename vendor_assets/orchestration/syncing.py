@@ -1,7 +1,7 @@
 """Syncing: report to a new Dagster instance what the store holds."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -20,10 +20,10 @@ from vendor_assets.orchestration.assets.publishing import (
     troop_states,
     troops_present,
 )
-from vendor_assets.orchestration.dagster_private import events_at_once, materialized_partitions
+from vendor_assets.orchestration.dagster_private import materialized_partitions, report_at_once
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions
-from vendor_assets.orchestration.runs.events import Event, events_of, partition_of, report
+from vendor_assets.orchestration.runs.events import Event, events_of, partition_of
 from vendor_assets.storage import layout
 from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore
@@ -33,7 +33,7 @@ from vendor_assets.vendors.base import Asset
 _READERS: Final = 16
 """Partitions that are read at once; a remote store takes a moment per object."""
 _AT_ONCE: Final = 256
-"""Partitions whose events are stored at once: on SQLite a second's work, in which nobody else writes."""
+"""Partitions whose events are stored at once; on SQLite nobody else writes meanwhile."""
 SAY_SECONDS: Final = 10.0
 """Time between lines of progress."""
 
@@ -71,11 +71,11 @@ def sync(
         said = time.monotonic()
         for first in range(0, len(partitions), _AT_ONCE):
             some = partitions[first : first + _AT_ONCE]
-            outcomes = map_concurrently(partial(_outcome, store, asset), some, at_once=_READERS)
-            with events_at_once(instance):
-                for outcome in outcomes:
-                    if outcome is not None:
-                        _report(store, instance, names, outcome, known, done, run_id)
+            events: list[Event] = []
+            for outcome in map_concurrently(partial(_outcome, store, asset), some, at_once=_READERS):
+                if outcome is not None:
+                    events += _events(store, names, outcome, known, done)
+            report_at_once(instance, events, run_id=run_id)
             if time.monotonic() - said >= SAY_SECONDS:
                 said = time.monotonic()
                 say(f"{asset}: {first + len(some):,} of {len(partitions):,} partitions so far")
@@ -92,8 +92,7 @@ def sync(
             if events and day.isoformat() in known:
                 done.known_already += 1
                 continue
-            for event in events:
-                report(instance, event, run_id=run_id)
+            report_at_once(instance, events, run_id=run_id)
             done.materialized += bool(events)
         say(f"{asset_name}: {done.materialized - before} partitions")
     return done
@@ -149,21 +148,15 @@ def _report_events(store: ObjectStore, names: Names, day: date) -> list[Event]:
     ]
 
 
-def _report(
-    store: ObjectStore,
-    instance: dg.DagsterInstance,
-    names: Names,
-    outcome: Outcome,
-    known: set[str],
-    done: Synced,
-    run_id: str,
-) -> None:
+def _events(
+    store: ObjectStore, names: Names, outcome: Outcome, known: set[str], done: Synced
+) -> Iterator[Event]:
+    """The events of an outcome, which is counted; none if the instance knows its materialization."""
     if outcome.succeeded and partition_of(outcome) in known:
         done.known_already += 1
         return
     told = failed_requests(store, outcome)
-    for event in events_of(outcome, names, uri=store.uri(outcome.table_key), account=None, extra=told):
-        report(instance, event, run_id=run_id)
+    yield from events_of(outcome, names, uri=store.uri(outcome.table_key), account=None, extra=told)
     if outcome.succeeded:
         done.materialized += 1
     else:

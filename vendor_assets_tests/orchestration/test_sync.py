@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 
+from vendor_assets.account import Account
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets.orchestration.dagster_private import events_at_once
+from vendor_assets.orchestration.dagster_private import latest_storage_ids, report_at_once
+from vendor_assets.orchestration.runs.events import Event, report
 from vendor_assets.orchestration.runs.launching import open_instance
 from vendor_assets.orchestration.syncing import sync
 from vendor_assets.settings import read
+from vendor_assets.storage.folder import FolderStore
+from vendor_assets.storage.objects import ObjectStore
 from vendor_assets_tests.orchestration.test_chain import DAY, follow_roster
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.deployment import Deployment
@@ -136,43 +147,143 @@ def test_a_partial_partition_is_not_shown_green(deployment: Deployment, vendor: 
         assert sync(deployment.store, new, lambda line: None, deployment.account).not_complete == 1
 
 
-def test_whatever_is_synced_takes_no_file_for_each_partition(
-    stored_instance: dg.DagsterInstance, tmp_path: Path
-) -> None:
-    """Each partition has its evaluations, on either storage; on SQLite, where a run id is a file, in few files."""
+@pytest.fixture
+def harvested(tmp_path: Path) -> Iterator[ObjectStore]:
+    """A store with the roster of one day and the chain of its three troops."""
     bench = Bench(tmp_path / "store")
     bench.troops(click("r1"))
     bench.chain(click("r2"))
-    account = replace(read({}, root=tmp_path), vendor=ToyVendor())
-    stored_instance.get_runs_count()
-    before = len(list(tmp_path.rglob("*.db")))
-    synced = sync(bench.store, stored_instance, lambda _: None, account)
-    assert synced.materialized == 1 + 3 * 3
-    assert len(list(tmp_path.rglob("*.db"))) - before <= 3
-    for asset in CHAIN:
-        history = stored_instance.event_log_storage.get_asset_check_execution_history(
-            dg.AssetCheckKey(dg.AssetKey(asset), "complete"), limit=100
-        )
-        told = [record.event.dagster_event for record in history if record.event]
-        partitions = [event.event_specific_data.partition for event in told if event]  # type: ignore[union-attr]
-        assert sorted(map(str, partitions)) == [f"{TOY_DAY}|{troop}" for troop in "123"]
-    again = sync(bench.store, stored_instance, lambda _: None, account)
-    assert (again.materialized, again.known_already) == (0, 10)
+    yield bench.store
     for harvester in bench.open:
         harvester.close()
 
 
-def test_events_that_are_stored_at_once_are_there_all_or_not_at_all(tmp_path: Path) -> None:
-    """Until the block ends no other process sees one of them, and after an exception nobody does."""
-    key = dg.AssetKey("troops")
-    with open_instance(tmp_path, {}) as writing, open_instance(tmp_path, {}) as reading:
-        with pytest.raises(KeyError), events_at_once(writing):
-            writing.report_runless_asset_event(dg.AssetMaterialization(key, partition="a"))
-            raise KeyError
-        with events_at_once(writing):
-            for name in "bc":
-                writing.report_runless_asset_event(dg.AssetMaterialization(key, partition=name))
-            assert not reading.get_materialized_partitions(key)
-        assert reading.get_materialized_partitions(key) == {"b", "c"}
-        writing.report_runless_asset_event(dg.AssetMaterialization(key, partition="d"))
-        assert reading.get_materialized_partitions(key) == {"b", "c", "d"}
+def account_of(root: Path) -> Account:
+    """An account of the toy vendor."""
+    return replace(read({}, root=root), vendor=ToyVendor())
+
+
+def evaluated(instance: dg.DagsterInstance, asset: str) -> list[str]:
+    """The partitions of the evaluations of an asset's first check, sorted."""
+    history = instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(dg.AssetKey(asset), "complete"), limit=100
+    )
+    told = [record.event.dagster_event for record in history if record.event]
+    return sorted(str(event.event_specific_data.partition) for event in told if event)  # type: ignore[union-attr]
+
+
+def test_whatever_is_synced_takes_no_file_for_each_partition(
+    harvested: ObjectStore, stored_instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """Each partition has its evaluations, on either storage; on SQLite, where a run id is a file, in few files."""
+    account = account_of(tmp_path)
+    stored_instance.get_runs_count()
+    before = len(list(tmp_path.rglob("*.db")))
+    synced = sync(harvested, stored_instance, lambda _: None, account)
+    assert synced.materialized == 1 + 3 * 3
+    assert len(list(tmp_path.rglob("*.db"))) - before <= 3
+    for asset in CHAIN:
+        assert evaluated(stored_instance, asset) == [f"{TOY_DAY}|{troop}" for troop in "123"]
+    again = sync(harvested, stored_instance, lambda _: None, account)
+    assert (again.materialized, again.known_already) == (0, 10)
+
+
+def sync_until_killed(home: Path, store: Path) -> None:
+    """Sync in a process that is killed when the events of warriors are written, and their checks are not yet."""
+
+    @sa.event.listens_for(sa.Engine, "before_cursor_execute")
+    def kill(connection: Any, cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        if "INTO asset_check_executions" in statement and "warriors" in str(values):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with open_instance(home, {}) as instance:
+        sync(FolderStore(store), instance, lambda _: None, account_of(home))
+
+
+def test_a_sync_that_was_killed_is_made_up_for(
+    harvested: ObjectStore, stored_instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """What was stored has all of its checks, on either storage, and the next sync tells the rest, nothing twice."""
+    stored_instance.get_runs_count()
+    killed = get_context("spawn").Process(target=sync_until_killed, args=(tmp_path / "home", harvested.url))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    assert stored_instance.get_materialized_partitions(dg.AssetKey("troops")) == {str(TOY_DAY)}
+    assert not stored_instance.get_materialized_partitions(dg.AssetKey("warriors"))
+    assert evaluated(stored_instance, "troops") == [str(TOY_DAY)]
+    assert evaluated(stored_instance, "warriors") == []
+    synced = sync(harvested, stored_instance, lambda _: None, account_of(tmp_path))
+    assert (synced.materialized, synced.known_already) == (9, 1)
+    for asset in CHAIN:
+        records = stored_instance.fetch_materializations(dg.AssetKey(asset), limit=100).records
+        troops = [f"{TOY_DAY}|{troop}" for troop in "123"]
+        assert sorted(str(record.partition_key) for record in records) == troops
+        assert evaluated(stored_instance, asset) == troops
+
+
+def test_events_reported_at_once_are_as_those_reported_one_by_one(
+    stored_instance: dg.DagsterInstance,
+) -> None:
+    """Whatever Dagster is asked then, it tells the same, on either storage."""
+
+    def events(asset: str) -> list[Event]:
+        key = dg.AssetKey([asset, "x"])
+        return [
+            dg.AssetMaterialization(key, partition="1", metadata={"rows": 1}, description="first"),
+            dg.AssetCheckEvaluation(
+                asset_key=key, check_name="c", passed=True, partition="1", description="good"
+            ),
+            dg.AssetMaterialization(key, partition="2", metadata={"rows": 2}),
+            dg.AssetCheckEvaluation(
+                asset_key=key,
+                check_name="c",
+                passed=False,
+                partition="2",
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"why": "x"},
+            ),
+            dg.AssetObservation(key, partition="3", description="seen"),
+        ]
+
+    def told(asset: str) -> list[Any]:
+        key = dg.AssetKey([asset, "x"])
+        (record,) = stored_instance.get_asset_records([key])
+        newest = record.asset_entry.last_materialization_record
+        assert newest
+        ids = latest_storage_ids(stored_instance, key, "123")
+        assert newest.storage_id == ids["2"] > ids["1"]
+        checks = stored_instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(key, "c"), limit=9
+        )
+        records = [
+            *stored_instance.fetch_materializations(key, limit=9).records,
+            *stored_instance.fetch_observations(key, limit=9).records,
+        ]
+        return [
+            newest.event_log_entry.asset_materialization,
+            *((each.partition, each.run_id, each.status, each.event) for each in checks),
+            *((each.partition_key, each.event_log_entry) for each in records),
+        ]
+
+    for event in events("a"):
+        report(stored_instance, event, run_id="r")
+    report_at_once(stored_instance, events("b"), run_id="r")
+    alike = re.compile(r"timestamp=[0-9.]+|datetime\(.*?\)")
+    assert alike.sub("", str(told("b")).replace("'b'", "'a'")) == alike.sub("", str(told("a")))
+
+
+def test_events_reported_at_once_are_there_all_or_not_at_all(stored_instance: dg.DagsterInstance) -> None:
+    """If one of them cannot be stored, none is, on either storage."""
+    key = dg.AssetKey("a")
+    made = dg.AssetMaterialization(key, partition="1")
+    check = dg.AssetCheckEvaluation(asset_key=key, check_name="complete", passed=True, partition="1")
+    with pytest.raises(sa.exc.IntegrityError):
+        report_at_once(stored_instance, [made, check, check], run_id="r")
+    assert not stored_instance.get_materialized_partitions(key)
+    assert not stored_instance.fetch_materializations(key, limit=1).records
+    report_at_once(stored_instance, [made, check], run_id="r")
+    assert (stored_instance.get_materialized_partitions(key), evaluated(stored_instance, "a")) == (
+        {"1"},
+        ["1"],
+    )

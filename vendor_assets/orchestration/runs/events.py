@@ -51,8 +51,6 @@ LONGEST_WHY: Final = 1000
 """Characters of the reason why a partition did not become complete."""
 MOST_FAILED: Final = 500
 """Partitions in the table of a run's failure."""
-RUNLESS_JOB: Final = "none"
-"""Job name in events without a run."""
 
 Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
 
@@ -303,7 +301,7 @@ def report(instance: dg.DagsterInstance, event: Event, *, run_id: str = "") -> N
         instance.report_runless_asset_event(event)
         return
     # Dagster keeps one evaluation per check, partition and run, and refuses a second one without a run.
-    report_check(instance, event, job_name=RUNLESS_JOB, run_id=run_id or str(uuid4()))
+    report_check(instance, event, run_id=run_id or str(uuid4()))
 
 
 def may_pass(outcomes: Sequence[Outcome]) -> bool:
