@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from vendor_assets.errors import StorageUnavailableError
 from vendor_assets.storage import sorting
 from vendor_assets.storage.sorting import NewestRows
-from vendor_assets.tables import DATA_GROUPS, PERFORMANCE_DATA
+from vendor_assets.tables import DATA_GROUPS, PERFORMANCE_DATA, WARRIORS
 
 MIDNIGHT = datetime(2026, 11, 20, tzinfo=UTC)
 Row = tuple[str, int]
@@ -203,3 +204,94 @@ def test_runs_are_merged_whatever_is_read_of_them_at_once(
         patch.setattr(sorting, "_MERGED_ROWS", merged)
         found, _ = sort(arrivals)
     assert found == at_once
+
+
+def _written(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.arrow"))
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["each once", "each again later"])
+def test_rows_of_large_answers_are_written_again_only_where_a_newer_answer_has_them(
+    times: int, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the order of arrival: an answer is a stretch of the key's order, and most have theirs for themselves."""
+    monkeypatch.setattr(sorting, "ROWS_IN_MEMORY", 16)
+    monkeypatch.setattr(sorting, "_PIECE_ROWS", 4)
+    answers = [[(f"w{number:02d}", hour) for hour in range(5)] for number in range(40)]
+    arrivals = [*np.random.default_rng(1).permutation(40), *([7] * (times - 1))]
+    with NewestRows(PERFORMANCE_DATA) as rows:
+        for order, number in enumerate(arrivals):
+            rows.add(arrow(answers[number], float(order)), order)
+        rows._store()  # what is left, as sort() does at its beginning
+        before = _written(temporary)
+        rows.sort()
+        grown = _written(temporary) - before
+        found = [row["value"] for batch in rows.batches() for row in batch.to_pylist()]
+    newest = {number: float(order) for order, number in enumerate(arrivals)}
+    assert found == [newest[number] for number in range(40) for _ in range(5)]
+    assert rows.duplicates == 5 * (times - 1)
+    assert grown < before / 10 if times > 1 else not grown
+
+
+def test_a_piece_has_few_texts_of_other_rows(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where texts differ from row to row, the file grows with the rows and not with their square."""
+    monkeypatch.setattr(sorting, "_PIECE_ROWS", 16)
+    size = {}
+    for rows_in_memory in (64, 4096):
+        monkeypatch.setattr(sorting, "ROWS_IN_MEMORY", rows_in_memory)
+        with NewestRows(PERFORMANCE_DATA) as rows:
+            for order in range(8192):
+                rows.add(arrow([(f"w{order:05d}", 0)], 0.0), 0)
+            rows.sort()
+            size[rows_in_memory] = _written(temporary)
+    assert size[4096] < 1.1 * size[64]
+
+
+@pytest.mark.parametrize("in_memory", [3, 65_536], ids=["on disk", "in memory"])
+def test_some_columns_are_those_of_all(
+    in_memory: int, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order in which they are asked for, and of the same rows."""
+    monkeypatch.setattr(sorting, "ROWS_IN_MEMORY", in_memory)
+    names = ["value", "warrior_id"]
+    with NewestRows(PERFORMANCE_DATA) as rows:
+        for order in range(5):
+            rows.add(arrow([(f"w{order}", hour) for hour in range(3)], float(order)), order)
+        rows.sort()
+        every = pa.Table.from_batches(rows.batches())
+        assert pa.Table.from_batches(rows.batches(names)).equals(every.select(names))
+
+
+@pytest.mark.parametrize("in_memory", [4, 65_536], ids=["on disk", "in memory"])
+def test_nulls_stay_nulls(in_memory: int, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of numbers and of texts, beside others of the same column and where there is nothing else."""
+    monkeypatch.setattr(sorting, "ROWS_IN_MEMORY", in_memory)
+    texts = [None, "n", None, "", None, None, "n"]
+    columns = {
+        "troop_id": "t",
+        "attributes": None,
+        "first_observed_at": MIDNIGHT,
+        "last_observed_at": MIDNIGHT,
+    }
+    given = [
+        {"warrior_id": f"w{number}", "name": text, "observed_later": False, **columns}
+        for number, text in enumerate(texts)
+    ]
+    with NewestRows(WARRIORS) as rows:
+        for order, row in enumerate(reversed(given)):
+            rows.add(pa.RecordBatch.from_pylist([row], schema=WARRIORS.schema), order)
+        rows.sort()
+        found = pa.Table.from_batches(rows.batches())
+    assert found.equals(pa.Table.from_pylist(given, WARRIORS.schema))
+
+
+def test_one_answer_may_be_larger_than_the_memory(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single answer of many pieces, in the worst order, beside one without a row and one within its stretch."""
+    monkeypatch.setattr(sorting, "ROWS_IN_MEMORY", 10)
+    monkeypatch.setattr(sorting, "_PIECE_ROWS", 3)
+    giant = [(f"w{number:03d}", 0) for number in range(100)]
+    found, rows = sort([(0, giant[::-1]), (1, []), (2, [("w050", 0), ("w0505", 0)])])
+    expected = [(*key, 0.0) for key in giant]
+    expected[50:51] = [("w050", 0, 2.0), ("w0505", 0, 2.0)]
+    assert found == expected
+    assert rows.duplicates == 1
