@@ -109,3 +109,17 @@ def test_an_answer_that_does_not_fit_is_put_aside_alone(odd: dict[str, Any]) -> 
     assert [batch.num_rows for batch, _ in rows] == [2, 1]
     assert [place for _, places in rows for place in places] == [3, 3, 9]
     assert (found.quarantine.count, found.new_fields) == (1, set())
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 100])
+def test_data_groups_are_counted_over_batches(most: int) -> None:
+    """One that goes on in the next batch counts once, and one name of two warriors twice."""
+    pairs = [("a", "x")] * 3 + [("a", "y")] + [("b", "y")] * 2 + [("c", "x")]
+    texts = [pa.array(texts) for texts in zip(*pairs, strict=True)]
+    table = pa.table(texts, ["warrior_id", "data_group"])
+    found = Tabulated(batches=lambda columns: iter(table.select(columns).to_batches(most)))
+    with closing(found.quarantine):
+        assert found.data_groups() == len(set(pairs))
+    nothing = Tabulated()
+    with closing(nothing.quarantine):
+        assert nothing.data_groups() == 0
