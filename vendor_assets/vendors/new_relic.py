@@ -589,10 +589,10 @@ class _Regular:
             return False
         self.parsed.incomplete = self.parsed.incomplete or misfit
         at = 0
-        for names, run in groupby([tuple(piece.values) for piece in pieces]):
+        for names, count in _counted([tuple(piece.values) for piece in pieces]):
             if not asked.value_names.issuperset(names):
                 return False
-            until = at + sum(1 for _ in run)
+            until = at + count
             self.runs.append(Run(asked.warrior_id, metric.name, names, edges[at:until]))
             at = until
         self.pieces.extend(pieces)
@@ -617,6 +617,15 @@ class _Regular:
                 mine[:, _averages(names)] = np.where(calls >= 0, calls, np.nan)
             at += run.rows
         return weights
+
+
+def _counted(names: list[tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Names of values that are the same in timeslices which follow each other, and of how many; mostly of all."""
+    if names and names.count(names[0]) == len(names):
+        yield names[0], len(names)
+    else:
+        for each, run in groupby(names):
+            yield each, sum(1 for _ in run)
 
 
 class _Edges(msgspec.Struct, gc=False):
