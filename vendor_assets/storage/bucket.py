@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from botocore.exceptions import (
     AwsChunkedWrapperError,
@@ -22,13 +22,18 @@ from botocore.exceptions import (
     ResponseStreamingError,
 )
 from botocore.parsers import ResponseParserError
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ProtocolError
+from urllib3.exceptions import TimeoutError as LateError
 
 from vendor_assets.days import duration_text
 from vendor_assets.errors import ObjectNotFoundError, StorageError, StorageUnavailableError
 from vendor_assets.storage.objects import checked_key, checked_prefix, conflict, one_line
 
+T = TypeVar("T")
+
 _READ_ATTEMPTS: Final = 3
+_BROKEN_OFF: Final = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError, ProtocolError)
+"""An object's bytes broke off: boto3 repeats requests, but not reading what they bring."""
 _WHEN_REQUIRED: Final = (
     "AWS_REQUEST_CHECKSUM_CALCULATION=when_required and AWS_RESPONSE_CHECKSUM_VALIDATION=when_required"
 )
@@ -57,6 +62,17 @@ _SKEW_SECONDS: Final = 300.0
 _CREDENTIAL_CODES: Final = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired"})
 
 
+def _read(ask: Callable[[], T], broken_off: tuple[type[Exception], ...] = (ProtocolError,)) -> T:
+    """Ask for something, and again where the answer breaks off; what was asked may have been done.
+
+    Where that is any other than an object's bytes, boto3 lets through what urllib3 raises.
+    """
+    for _ in range(_READ_ATTEMPTS - 1):
+        with suppress(*broken_off):
+            return ask()
+    return ask()
+
+
 class OutOfRangeError(StorageError):
     """The object does not have the range; an empty object has none."""
 
@@ -79,7 +95,9 @@ class Bucket:
         """Send one request for an object."""
         place = self.prefix + checked_key(key)
         with self.translated(key):
-            answer = getattr(self._client, operation)(Bucket=self._name, Key=place, **arguments)
+            answer = _read(
+                lambda: getattr(self._client, operation)(Bucket=self._name, Key=place, **arguments)
+            )
         missing = [
             name for name in _HELD.get(operation, ()) if not answer.get(name) and answer.get(name) != 0
         ]
@@ -95,11 +113,7 @@ class Bucket:
             return response, response["Body"].read()
 
         with self.translated(key):
-            # boto3 repeats requests, but not reading a body that breaks off.
-            for _ in range(_READ_ATTEMPTS - 1):
-                with suppress(IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
-                    return once()
-            return once()
+            return _read(once, _BROKEN_OFF)
 
     def head(self, key: str) -> Any:
         """The response to HEAD; None if the object does not exist."""
@@ -115,9 +129,16 @@ class Bucket:
     def pages(self, prefix: str, **arguments: str) -> Iterator[Any]:
         """The pages of a listing."""
         place = self.prefix + checked_prefix(prefix)
-        paginator = self._client.get_paginator("list_objects_v2")
+        asked = {"Bucket": self._name, "Prefix": place, **arguments}
         with self.translated(prefix):
-            yield from paginator.paginate(Bucket=self._name, Prefix=place, **arguments)
+            while True:
+                page = _read(lambda: self._client.list_objects_v2(**asked))
+                yield page
+                if not page.get("IsTruncated"):
+                    return
+                if page["NextContinuationToken"] == asked.get("ContinuationToken"):
+                    raise ValueError("a list that never ends")
+                asked["ContinuationToken"] = page["NextContinuationToken"]
 
     @contextmanager
     def translated(self, key: str) -> Iterator[None]:
@@ -125,7 +146,7 @@ class Bucket:
             yield
         except ClientError as error:
             raise self._answered(key, error) from error
-        except BotoCoreError as error:
+        except (BotoCoreError, ProtocolError, LateError) as error:
             raise StorageUnavailableError(self._unanswered(error)) from error
         except (ResponseParserError, HTTPError, LookupError, ValueError, TypeError, AttributeError) as error:
             # boto3's parsers raise all kinds of errors for answers that are not S3's.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import os
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -18,7 +20,7 @@ from botocore.config import Config
 from botocore.parsers import ResponseParserError
 from botocore.response import StreamingBody
 from botocore.stub import ANY, Stubber
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ProtocolError
 
 from vendor_assets.errors import (
     ObjectConflictError,
@@ -219,6 +221,56 @@ def test_a_body_that_always_breaks_off_is_an_error(client: Any, stub: Stubber) -
         stub.add_response("get_object", _answer(b"wh", 5), {"Bucket": "bucket", "Key": "key"})
     with pytest.raises(StorageUnavailableError, match="does not answer"):
         S3Store(client, "bucket").get("key")
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_any_answer_that_breaks_off_is_asked_for_again(
+    client: Any, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """boto3 reads listings and what a write brings without a second attempt; nobody's address is wrong then."""
+    page = {"Key": "prefix/a", "Size": 1, "ETag": '"e"', "LastModified": datetime.now(UTC)}
+    answers = {
+        "ListObjectsV2": {"Contents": [page], "IsTruncated": False},
+        "PutObject": {"ETag": '"e"'},
+        "HeadObject": {"ETag": '"e"', "ContentLength": 1, "LastModified": datetime.now(UTC)},
+        "DeleteObject": {},
+    }
+    asked: Counter[str] = Counter()
+
+    def answer(operation: str, _: Any) -> Any:
+        asked[operation] += 1
+        if asked[operation] <= times:
+            raise ProtocolError("Connection broken: ConnectionResetError(104)")
+        return answers[operation]
+
+    monkeypatch.setattr(client, "_make_api_call", answer)
+    store = S3Store(client, "bucket", "prefix")
+    for ask in (
+        lambda: list(store.list("")),
+        lambda: store.put("a", b"1"),
+        lambda: store.head("a"),
+        lambda: store.delete("a"),
+    ):
+        with (
+            nullcontext()
+            if times == 2
+            else pytest.raises(StorageUnavailableError, match=r"does not answer \(")
+        ):
+            ask()
+    assert set(asked.values()) == {3}
+
+
+def test_a_list_of_several_pages_is_whole(client: Any, stub: Stubber) -> None:
+    """Each page names the next; a server that names the same page again is no S3."""
+    item = {"Size": 1, "ETag": '"e"', "LastModified": datetime.now(UTC)}
+    for token, following in ((None, "1"), ("1", "2"), ("2", None), (None, "1"), ("1", "1")):
+        more = {"NextContinuationToken": following} if following else {}
+        found = {"Contents": [item | {"Key": f"k{token}"}], "IsTruncated": following is not None, **more}
+        asked = {"Bucket": "bucket", "Prefix": "", **({"ContinuationToken": token} if token else {})}
+        stub.add_response("list_objects_v2", found, asked)
+    assert [info.key for info in S3Store(client, "bucket").list("")] == ["k1", "k2", "kNone"]
+    with pytest.raises(StorageUnavailableError, match="never ends"):
+        list(S3Store(client, "bucket").list(""))
 
 
 def test_a_replaced_object_is_not_read_further(client: Any, stub: Stubber) -> None:
