@@ -49,6 +49,17 @@ _HOPELESS: Final = (
     "no password supplied",
 )
 
+_CONNECTION: Final = {
+    "connect_timeout": 5,
+    "application_name": "vendor_assets budget",
+    # A machine that is gone says nothing; the kernel alone would wait for a quarter of an hour, or two hours.
+    "tcp_user_timeout": 20_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+}
+"""As libpq takes it; what the address says itself goes before."""
+
 _SERVER_CLOCK: Final = "extract(epoch from clock_timestamp() - timestamptz '2026-01-01 00:00:00+00')::float8"
 """Seconds since a late zero: small numbers keep their microseconds."""
 _SERVER_ZERO: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
@@ -291,7 +302,7 @@ class Database:
         options = (
             {"timeout": _BUSY_SECONDS, "check_same_thread": False}
             if self.is_sqlite
-            else {"connect_timeout": 5, "application_name": "vendor_assets budget"}
+            else {name: value for name, value in _CONNECTION.items() if name not in self._url.query}
         )
         engine = sa.create_engine(
             self._url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=options

@@ -27,11 +27,13 @@ class View:
 
     Attributes:
         at: When it was read, on this machine's monotonic clock.
+        version: The document's.
     """
 
     pace: Pace
     body: str
     at: float
+    version: int
 
 
 class PaceDocument:
@@ -58,6 +60,7 @@ class PaceDocument:
         self._view: View | None = None
         # The last one there was: a document that is lost is made from it.
         self._last_view: View | None = None
+        self._kept_at = 0.0
         self._tally = Tally()
         self._told_at = 0.0
         self.interval_seconds = 0.0
@@ -84,10 +87,10 @@ class PaceDocument:
             self._view = None
             return None
         pace = Pace.load(snapshot.body, snapshot.now, self._clock.wall(), self._database.boot)
-        if self._last_view is not None and pace.id != self._last_view.pace.id:
+        if self._is_lost(pace, snapshot):
             self._view = None
             return None
-        return self._keep(View(pace, snapshot.body, before))
+        return self._keep(View(pace, snapshot.body, before, snapshot.version))
 
     # -- what came of calls ------------------------------------------------------------------------
 
@@ -143,7 +146,7 @@ class PaceDocument:
             return body, (snapshot, pace, body, known != (pace.falls.number, pace.falls.fell_at))
 
         snapshot, pace, body, fell = self._database.change(self._terms.account, _PART, whole)
-        self._keep(View(pace, body, snapshot.read_at))
+        self._keep(View(pace, body, snapshot.read_at, (snapshot.version or 0) + 1))
         self.interval_seconds = 1.0 / pace.present_rate(self._terms.rules, snapshot.now)
         self._changed(pace, snapshot.now, fell)
         return snapshot
@@ -176,7 +179,7 @@ class PaceDocument:
         else:
             pace = Pace.load(snapshot.body, snapshot.now, wall, boot)
         last = self._last_view
-        if last is not None and last.pace.id != pace.id:
+        if last is not None and self._is_lost(pace, snapshot):
             log.warning(
                 "the state of the budget of %s was lost; going on with what this process knows",
                 self._terms.account,
@@ -184,9 +187,20 @@ class PaceDocument:
             pace.inherit(Pace.load(last.body, snapshot.now, wall, boot), snapshot.now)
         return pace
 
+    def _is_lost(self, pace: Pace, snapshot: Snapshot) -> bool:
+        """Whether this is not the document that was known, or an earlier state of it, as from a backup."""
+        with self._lock:
+            last = self._last_view
+            if last is None:
+                return False
+            # What was read before the last change was known may just be older.
+            earlier = (snapshot.version or 0) < last.version and snapshot.read_at >= self._kept_at
+        return earlier or pace.id != last.pace.id
+
     def _keep(self, view: View) -> View:
         """Remember a view, unless a newer one is known."""
         with self._lock:
             if self._view is None or self._view.at <= view.at:
                 self._view = self._last_view = view
+                self._kept_at = self._clock.monotonic()
         return view

@@ -29,7 +29,8 @@ class LeaseState:
 
     Attributes:
         renewed_at: On the database's clock, in seconds.
-        lapsed: Whether its age exceeds its time to live: the holder is dead or stopped.
+        lapsed: Whether its age exceeds its time to live: the holder is dead or stopped. So it is where it was renewed
+            in the future, as the database's clock was set back since; who lives renews it by the new time.
     """
 
     holder: str
@@ -159,7 +160,7 @@ class Leases:
             info=json.loads(row.info),
             renewed_at=row.renewed_at,
             age_seconds=max(0.0, age),
-            lapsed=age > row.ttl_seconds,
+            lapsed=abs(age) > row.ttl_seconds,
             renewals=row.renewals,
         )
 

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from vendor_assets.budget import Backlog, Budget, Leases, Limit, Sample
 from vendor_assets.budget.breaker import PROBE_SECONDS
 from vendor_assets.budget.clock import Clock
-from vendor_assets.budget.database import Database
+from vendor_assets.budget.database import Database, documents
 from vendor_assets.budget.in_flight import TTL_SECONDS, InFlightShares
 from vendor_assets.budget.reservations import Ask
 from vendor_assets.errors import (
@@ -872,6 +873,18 @@ def test_watching_can_be_stopped(database_url: str) -> None:
     assert clock.now - start < 1.0
 
 
+def test_a_lease_from_the_future_lapses(database_url: str) -> None:
+    """Where the database's clock is set back, the dead are not alive until it has caught up; who lives renews."""
+    clock = FakeClock()
+    leases = Leases(database_url, clock=clock)
+    for holder in ("dead", "alive"):
+        leases.renew(holder, {})
+    clock.now -= 900.0
+    leases.renew("alive", {})
+    assert {lease.holder: lease.lapsed for lease in leases.all()} == {"alive": False, "dead": True}
+    assert not leases.watch("dead")
+
+
 def test_the_backlog_is_kept_in_order(database_url: str) -> None:
     """Samples are read from a moment on, oldest first, and forgotten when too old."""
     backlog = Backlog(database_url)
@@ -938,6 +951,38 @@ def test_a_deleted_file_does_not_split_the_limit(tmp_path: Path) -> None:
     sent = [account.call(budget) for _ in range(3) for budget in (old, new)]
     assert all(b - a > 0.99 * STEP for a, b in itertools.pairwise(sent))
     account.stack.close()
+
+
+def test_a_server_that_is_gone_without_a_word_is_not_waited_for(postgres_server: PostgresServer) -> None:
+    """Its machine lost its power: the kernel alone would wait for minutes or hours; an address may say otherwise."""
+    with postgres_server.database() as url:
+        for address, expected in ((url, "20000"), (f"{url}?tcp_user_timeout=7000", "7000")):
+            database = Database(address)
+            driver = database.run(lambda connection: connection.connection.dbapi_connection)
+            assert driver is not None
+            assert driver.get_dsn_parameters()["tcp_user_timeout"] == expected  # type: ignore[attr-defined]
+            assert driver.get_dsn_parameters()["keepalives_idle"] == "10"  # type: ignore[attr-defined]
+            database.close()
+
+
+def test_a_database_from_a_backup_forgets_no_call(account: Account) -> None:
+    """What an hour's quota had counted since then is known to whoever called, and to the others by that."""
+    limits = [Limit.parse("10/h")]
+    one, other = account.member(limits=limits), account.member(limits=limits)
+    sent = [account.call(one) for _ in range(3)]
+    database = Database(account.url, account.clock)
+    backup = database.read("acme", "pace")
+    account.clock.sleep(60.0)
+    sent += [account.call(one) for _ in range(5)]
+    held_until = account.clock.now + 90.0
+    account.call(one, status=429, headers={"Retry-After": "90"})
+    restored = sa.update(documents).where(documents.c.part == "pace")
+    row = {"version": backup.version, "body": backup.body}
+    database.run(lambda connection: connection.execute(restored.values(row)))
+    sent += [account.call(one), *(account.call(other) for _ in range(2))]
+    assert sent[8] >= held_until
+    assert all(sent[at + 9] - sent[at] >= 3600.0 for at in range(2))
+    database.close()
 
 
 def test_a_new_file_made_by_a_newcomer_is_joined(tmp_path: Path) -> None:
