@@ -331,8 +331,14 @@ def _execution(check: dg.AssetCheckEvaluation, row: Mapping[str, Any], storage_i
 
 
 def fail_run(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str) -> None:
-    """Mark a run whose process is gone as failed; Dagster's own monitoring does so only for some launchers."""
-    instance.report_run_failed(run, message)
+    """Mark a run whose process is gone as failed; Dagster's own monitoring does so only for some launchers.
+
+    One that was asked to end has ended: it is canceled, and not retried.
+    """
+    if run.status == dg.DagsterRunStatus.CANCELING:
+        instance.report_run_canceled(run, message)
+    else:
+        instance.report_run_failed(run, message)
 
 
 def tag_run(instance: dg.DagsterInstance, run_id: str, tags: Mapping[str, str]) -> None:

@@ -213,6 +213,27 @@ def test_a_step_that_failed_is_not_retried(daemon: Daemon, instance: dg.DagsterI
     assert daemon.children(run) == []
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE),
+        (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED),
+    ],
+)
+def test_a_run_whose_process_is_gone_is_over(
+    instance: dg.DagsterInstance, before: dg.DagsterRunStatus, after: dg.DagsterRunStatus
+) -> None:
+    """Also where a person had asked it to end, which nobody hears any more: no sensor goes on beyond it otherwise."""
+    config = harvest_config(Names(), [f"{DAY}|1"], ["warriors"])
+    run = instance.add_run(dg.DagsterRun(HARVEST_JOB, run_config=config, status=before))
+    memory = rescue.Memory()
+    assert rescue.fail_lapsed(memory, instance, Names(), [], 0.0) == 0
+    assert rescue.fail_lapsed(memory, instance, Names(), [], rescue.START_SECONDS) == 1
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    assert found.status == after
+
+
 def test_the_memory_of_a_tick_survives_its_cursor() -> None:
     """Also the cursor of an earlier release."""
     memory = rescue.Memory({"a": 1.5}, {"b": 2.0})

@@ -33,7 +33,7 @@ class Memory:
     """What the sensor remembers between ticks: run ids, and when each was first seen as a Unix timestamp.
 
     Attributes:
-        lapsed: Started runs without a live lease.
+        lapsed: Started and canceling runs without a live lease.
         unretried: Failed runs that Dagster will retry and has not.
     """
 
@@ -55,10 +55,12 @@ class Memory:
 def fail_lapsed(
     memory: Memory, instance: dg.DagsterInstance, names: Names, leases: Sequence[LeaseState], now: float
 ) -> int:
-    """Fail started runs whose process is gone; returns how many."""
+    """Fail started runs whose process is gone, or cancel those that were to end; returns how many."""
     live = {lease.holder: not lease.lapsed for lease in leases}
     before, memory.lapsed, failed = memory.lapsed, {}, 0
-    for run in runs_of(instance, dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+    # No sensor goes beyond what a run made that is not over.
+    statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    for run in runs_of(instance, dg.RunsFilter(statuses=statuses)):
         if live.get(run.run_id) or not About(run, names).ours:
             continue
         since = memory.lapsed[run.run_id] = before.get(run.run_id, now)
