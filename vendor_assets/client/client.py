@@ -96,11 +96,16 @@ class Usage:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A response with status 200, what ``check`` made of it, and what it cost."""
+    """A response with status 200, what ``check`` made of it, and what it cost.
+
+    Attributes:
+        answered_at: By the vendor's clock; None where the response has no date.
+    """
 
     response: Response
     value: Any
     usage: Usage
+    answered_at: datetime | None = None
 
 
 @dataclass
@@ -111,6 +116,7 @@ class _Fetch:
         identity: What identifies us in the slot that it has.
         signed: What was sent last.
         secrets: What the vendor's auth added to its attempts.
+        answered_at: When the vendor answered last, by its own clock.
     """
 
     request: Request
@@ -121,6 +127,7 @@ class _Fetch:
     team: Team = OTHERS
     signed: Signed = field(init=False)
     secrets: list[str] = field(default_factory=list, repr=False)
+    answered_at: datetime | None = None
 
 
 class VendorClient:
@@ -255,7 +262,7 @@ class VendorClient:
                     name: text for name, text in response.headers.items() if name in self._vendor.page_headers
                 }
                 response = replace(response, headers=kept)
-                return Fetched(response, check(response) if check else None, usage)
+                return Fetched(response, check(response) if check else None, usage, fetch.answered_at)
             except VendorError as error:
                 if error.crossed and not crossed:
                     # The server closed an idle connection at that moment, which is no failure.
@@ -409,9 +416,11 @@ class VendorClient:
         )
         response = replace(received, body=self._redaction(fetch).body(received.body))
         fetch.usage.bytes += len(response.body)
+        fetch.answered_at = None
         if "date" in response.headers:
             now = fetch.usage.last_at or self._now()
-            self.vendor_ahead_seconds = (answer_time(response.headers, now) - now).total_seconds()
+            fetch.answered_at = answer_time(response.headers, now)
+            self.vendor_ahead_seconds = (fetch.answered_at - now).total_seconds()
         if response.status != 403:
             with self._lock:
                 self._forbidden_in_a_row = 0

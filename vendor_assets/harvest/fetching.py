@@ -14,7 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from vendor_assets.budget import OTHERS, Team
 from vendor_assets.client import Fetched, Usage
 from vendor_assets.errors import (
     BudgetDeadlineError,
+    ConfigurationError,
     HarvestError,
     StoppedError,
     VendorAssetsError,
@@ -76,6 +77,9 @@ large or too slow."""
 
 _CHAIN_REFUSED = frozenset((400, 404, 409, 410, 422))
 """Statuses by which vendors say that a cursor or a submitted query has expired."""
+
+CLOCK_TOLERANCE = timedelta(minutes=1)
+"""Clocks differ, and HTTP dates are whole seconds; what comes so late is provisional anyway."""
 
 _ROSTERS = frozenset(("troops", "warriors"))
 
@@ -162,6 +166,7 @@ class Work:
 
     Attributes:
         pending: What is still to be sent.
+        over_at: When the day is over of which everything is wanted; None where it may go on.
         dead: What failed for good.
         parts: Parts of split requests that were asked.
         waiting: What is asked again later, with the time (monotonic), the earliest first.
@@ -175,6 +180,7 @@ class Work:
     troop_id: str
     lander: Lander
     pending: Pending
+    over_at: datetime | None = None
     work_class: WorkClass = SCHEDULED
     counts: Counts = field(default_factory=Counts)
     team: Team = OTHERS
@@ -494,6 +500,7 @@ class Fetcher:
                 return failed(_as_failure(final))
             finally:
                 self._count(work, usage)
+            _check_clock(work, fetched.answered_at)
             self._down = 0
             with self._condition:
                 self._answers[work.asset] += 1
@@ -780,6 +787,18 @@ class Fetcher:
             work.counts.throttled += usage.throttled
             work.counts.paced_seconds += usage.waited_seconds
             work.counts.bytes += usage.bytes
+
+
+def _check_clock(work: Work, answered_at: datetime | None) -> None:
+    """Refuse an answer that the vendor gave, by its own clock, before the day was over: it cannot hold all of it."""
+    if work.over_at is None or answered_at is None or answered_at >= work.over_at - CLOCK_TOLERANCE:
+        return
+    ours = datetime.now(UTC)
+    raise ConfigurationError(
+        f"by the vendor's clock it is {answered_at:%Y-%m-%d %H:%M} UTC, and the day is not over before "
+        f"{work.over_at:%Y-%m-%d %H:%M}; this machine's clock says {ours:%Y-%m-%d %H:%M}: set the one that is wrong, "
+        "or see that nothing in between gives old answers; then harvest it again"
+    )
 
 
 def _no_thread(error: Exception) -> VendorAssetsError:

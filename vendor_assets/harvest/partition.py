@@ -248,7 +248,14 @@ class PartitionHarvest:
             self._land_again(lander, plan.troop_id, upstream, todo(answered_upstream=True))
         pending = Pending(_items(todo(), resume_points(counting, answered)), count, leaves)
         work = self.context.work(
-            self.asset, plan.troop_id, lander, pending, self.options, self.base.counts, self.team
+            self.asset,
+            plan.troop_id,
+            lander,
+            pending,
+            self.options,
+            self.base.counts,
+            self.team,
+            self.window.end,
         )
         self.context.fetcher.run(work)
         if work.failure is not None:

@@ -121,6 +121,7 @@ class ToyClient:
         judge: Gives the error to raise for a request, if any.
         page_size: Troops on a page.
         factor: All values come out multiplied.
+        answered_at: What its answers say of the time, if anything.
     """
 
     hierarchy: Hierarchy
@@ -130,6 +131,7 @@ class ToyClient:
     judge: Callable[[Request], VendorError | None] = lambda request: None
     page_size: int = 100
     factor: float = 1.0
+    answered_at: datetime | None = None
     calls: Counter[str] = field(default_factory=Counter)
     classes: Counter[str] = field(default_factory=Counter)
     teams: list[str] = field(default_factory=list)
@@ -166,7 +168,7 @@ class ToyClient:
         body = json.dumps(self._answer(request)).encode()
         response = Response(200, {}, body, self.now())
         usage.bytes += len(body)
-        return Fetched(response, check(response) if check else None, usage)
+        return Fetched(response, check(response) if check else None, usage, self.answered_at)
 
     def _answer(self, request: Request) -> dict[str, Any]:
         kind, _, rest = request.path.lstrip("/").partition("/")

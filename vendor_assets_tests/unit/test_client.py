@@ -195,6 +195,14 @@ class Bench:
         return raised.value
 
 
+def test_an_answer_says_when_the_vendor_gave_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its date is the vendor's clock; one without a date says nothing, whatever the answer before it said."""
+    told = _answer(429, date="Fri, 20 Nov 2026 11:00:00 GMT")
+    bench = Bench(monkeypatch, told, _answer(date="Fri, 20 Nov 2026 12:00:00 GMT"), told, _answer())
+    assert bench.fetch().answered_at == datetime(2026, 11, 20, 12, tzinfo=UTC)
+    assert bench.fetch().answered_at is None
+
+
 def test_an_answer_comes_with_what_it_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts, throttles, waits, time and bytes; headers only those that the vendor reads."""
     bench = Bench(

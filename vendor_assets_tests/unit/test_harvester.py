@@ -278,6 +278,22 @@ def test_a_day_that_is_not_over_is_refused(bench: Bench) -> None:
     assert bench.calls() == 0
 
 
+def test_a_day_that_is_not_over_by_the_vendors_clock_is_refused(bench: Bench) -> None:
+    """Whose clock is hours ahead would take half a day for all of it: it is told after one call, nothing is kept."""
+    bench.client.answered_at = noon(DAY.isoformat())
+    outcome = bench.troops(click("r1"))
+    assert (outcome.state, bench.calls()) == ("failed", 1)
+    assert f"by the vendor's clock it is {DAY} 12:00 UTC" in outcome.message
+    bench.client.answered_at = noon(DAY.isoformat()) + timedelta(hours=12)
+    assert bench.troops(click("r2")).state == "complete"
+    bench.chain(click("r3"), assets=CHAIN[:2])
+    bench.client.answered_at -= timedelta(minutes=2)
+    outcomes = bench.chain(click("r4", finished="reconcile"), "1", "2")
+    assert outcomes["performance_data", "1"].state == outcomes["performance_data", "2"].state == "failed"
+    bench.client.answered_at += timedelta(minutes=3)
+    assert bench.chain(click("r5"), "1")["performance_data", "1"].state == "complete"
+
+
 def test_a_troop_that_was_not_on_the_roster_gives_no_rows(bench: Bench) -> None:
     """Asked for by hand, it is empty, says so, and costs nothing."""
     bench.troops(click("r1"))
