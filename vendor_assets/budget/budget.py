@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from vendor_assets.budget.askers import note_account
 from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database
 from vendor_assets.budget.dispatch import Dispatch, LongestWait
@@ -232,6 +233,17 @@ class Budget:
         self._document = PaceDocument(self._database, self._terms, self._clock, announcer.changed)
         self._dispatch = Dispatch(self._terms, self._document, self._database, self.holder, self._clock)
         self._listener = Listener()
+
+    def others_of(self, asker: str) -> list[str]:
+        """The other accounts for which the same asker has called within a day, each with a budget of its own.
+
+        Args:
+            asker: Names what the vendor sees of whoever calls; no secret, as it is kept in the database.
+
+        Raises:
+            BudgetUnavailableError: The database cannot be reached.
+        """
+        return note_account(self._database, self._clock, asker, self._terms.account)
 
     def slot(
         self,

@@ -1,8 +1,10 @@
 """Resources: the object store, the rate-limited vendor API, and the harvester built on both."""
 
+import hashlib
+import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -29,9 +31,11 @@ from vendor_assets.client import VendorClient
 from vendor_assets.client.credentials import Login
 from vendor_assets.client.network import Network
 from vendor_assets.days import parse_time_zone
+from vendor_assets.errors import BudgetUnavailableError
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.weights import Weights
+from vendor_assets.logs import get_logger
 from vendor_assets.orchestration.assets.backlog import Recorder
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.about import About
@@ -40,6 +44,8 @@ from vendor_assets.storage.marker import Claim, open_marked_store
 from vendor_assets.storage.objects import ObjectStore, open_store
 from vendor_assets.storage.source import Source
 from vendor_assets.vendors import Vendor
+
+logger = get_logger(__name__)
 
 
 class StoreResource(dg.ConfigurableResource[Any]):
@@ -219,10 +225,32 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
         """The leases of live runs."""
         return Leases(self.database())
 
+    def _tell_of_others(self, budget: Budget) -> None:
+        """Tell of accounts elsewhere, as in another project, that ask as this one does within another budget."""
+        if self.vendor().most_in_flight_of == "user":
+            # A user's key may reach several accounts, each with a rate of its own.
+            return
+        keys = {
+            "VENDOR_API_KEY": self.api_key, "VENDOR_APPLICATION_KEY": self.application_key,
+            "VENDOR_TOKEN": self.token, "VENDOR_HEADERS": self.headers,
+        }  # fmt: skip
+        seen = [str(Source(self.kind, self.url)), self.user]
+        seen += [self._secret(name, text).read() for name, text in keys.items()]
+        digest = hashlib.blake2b(json.dumps(seen).encode(), digest_size=16, person=b"asker").hexdigest()
+        with suppress(BudgetUnavailableError):
+            if others := budget.others_of(f"asker {digest}"):
+                logger.warning(
+                    "%s is asked with one key as %s, with a budget each, which is more than the rate; if they are one "
+                    "account there, give all the same account (VENDOR_ACCOUNT)",
+                    self.url,
+                    " and ".join([*others, self.budget_name]),
+                )
+
     @contextmanager
     def client(self, stop: threading.Event | None = None, *, max_attempts: int = 5) -> Iterator[VendorClient]:
         """A client that is closed at the end of the block."""
         budget = self.budget()
+        self._tell_of_others(budget)
         client = VendorClient(
             base_url=self.url,
             api_key=self._secret("VENDOR_API_KEY", self.api_key),

@@ -154,3 +154,29 @@ def test_two_accounts_of_one_name_are_refused(
     one = account("prod", vendors[0], tmp_path)
     with pytest.raises(dg.DagsterInvariantViolationError, match="prod"):
         dg.Definitions.merge(build_definitions(one), build_definitions(one))
+
+
+def test_two_projects_that_ask_with_one_key_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where they share the database, a budget for each of one account is noticed by the second one's first run."""
+
+    def client(name: str, key: str = "k" * 20) -> str:
+        caplog.clear()
+        environ = {
+            "VENDOR_URL": "http://127.0.0.1:9", "VENDOR_API_KEY": key, "VENDOR_ACCOUNT": name, "VENDOR_RATE": "9/s",
+            "VENDOR_ASSETS_DB": f"sqlite:///{tmp_path}/budget.db",
+        }  # fmt: skip
+        resource = build_resources(read(environ, root=tmp_path / name))["vendor_api"]
+        plain = resource.model_copy(update={"api_key": key})
+        with plain.client():
+            return caplog.text
+
+    assert not client("one")
+    assert not client("one")
+    assert not client("other", "o" * 20)
+    told = client("two")
+    assert "http://127.0.0.1:9 is asked with one key as" in told
+    assert "#one and new_relic@http://127.0.0.1:9#two" in told
+    assert "k" * 20 not in told
+    assert (b"k" * 20) not in (tmp_path / "budget.db").read_bytes()
