@@ -65,7 +65,7 @@ class Harvester:
         open_partitions: Partitions worked on at once.
         now: The time, an aware datetime.
         stop: Set it to end early; what has been answered is landed.
-        calls_planned: Calls that its work was planned to take; progress goes by it.
+        calls_planned: Calls that its work was planned to take, if that is known yet; progress goes by it.
     """
 
     live: ClassVar[weakref.WeakSet[Harvester]] = weakref.WeakSet()
@@ -108,7 +108,7 @@ class Harvester:
         self._asked: Counter[str] = Counter()
         self._begun: Counter[str] = Counter()
         self._partitions_done = 0
-        self._calls_planned = calls_planned
+        self.calls_planned = calls_planned
         self._sightings: dict[date, list[LandedIndex]] = {}
         self._sightings_lock = threading.Lock()
         self._traces = Traces(store)
@@ -171,7 +171,7 @@ class Harvester:
             asked=asked,
             begun=begun,
             leaves_waiting=leaves_waiting,
-            calls_planned=self._calls_planned,
+            calls_planned=self.calls_planned,
             calls_made=sum(work.counts.calls for work, _, _ in works),
         )
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, time, timedelta
+from typing import Any
+
 import dagster as dg
 import pytest
 from dagster import AssetPartitionStatus
 
+from vendor_assets.harvest import sizing
+from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
 from vendor_assets.storage import layout
 from vendor_assets.storage.parquet import read_table
 from vendor_assets_tests.support.deployment import Deployment, yesterday
 from vendor_assets_tests.support.simulator import RunningSimulator
-from vendor_assets_tests.support.truth import key_of
+from vendor_assets_tests.support.truth import harvested_rows, key_of, true_rows
 
 DAY = yesterday()
 
@@ -46,6 +51,65 @@ def test_one_click_on_troops_brings_the_whole_day(deployment: Deployment, vendor
     assert deployment.run(request).success
     assert read_table(deployment.store, layout.table_key("daily_performance", DAY)).num_rows > 0
     assert deployment.store.head(layout.report_key(DAY, "html")) is not None
+    assert vendor.log()["repeated_leaves"]["total"] == 0
+
+
+def scheduled(deployment: Deployment) -> dg.RunRequest:
+    """What the schedule requests for the day."""
+    schedule = deployment.definitions.resolve_schedule_def("daily_harvest")
+    at = datetime.combine(DAY + timedelta(days=1), time(6), UTC)
+    with dg.build_schedule_context(scheduled_execution_time=at) as context:
+        request = schedule(context)
+    assert isinstance(request, dg.RunRequest)
+    assert request.partition_key == DAY.isoformat()
+    return dg.RunRequest(
+        job_name=schedule.job_name, partition_key=request.partition_key, tags=dict(request.tags)
+    )
+
+
+def test_a_scheduled_day_takes_one_run(deployment: Deployment, vendor: RunningSimulator) -> None:
+    """The run that lists the troops goes on with their harvest; again, it asks only for the list."""
+    request = scheduled(deployment)
+    assert deployment.run(request).success
+    for asset in CHAIN:
+        assert set(statuses(deployment, asset).values()) == {AssetPartitionStatus.MATERIALIZED}
+    assert follow_roster(deployment) == []
+    downstream, _ = deployment.sensor("downstream_sensor")
+    assert isinstance(downstream, dg.SensorResult)
+    assert not downstream.run_requests
+    published, _ = deployment.sensor("publish_sensor")
+    assert isinstance(published, dg.SensorResult)
+    assert len(published.run_requests or ()) == 1
+    assert harvested_rows(deployment.store, DAY) == true_rows(vendor.world, DAY)
+    before = vendor.log()["requests"]
+    assert deployment.run(request).success
+    assert vendor.log()["requests"] == before + 1
+
+
+def test_what_one_run_does_not_take_is_requested_while_it_goes_on(
+    deployment: Deployment, vendor: RunningSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others have runs of their own as soon as the roster is there, and nobody does another's work."""
+    monkeypatch.setattr(sizing, "RUN_PARTITIONS", 2)
+    requests: list[dg.RunRequest] = []
+    chain = Harvester.chain
+
+    def watched(harvester: Harvester, *args: Any) -> Any:
+        monkeypatch.setattr(Harvester, "chain", chain)
+        result, _ = deployment.sensor("roster_sensor")
+        assert isinstance(result, dg.SensorResult)
+        requests.extend(result.run_requests or ())
+        return chain(harvester, *args)
+
+    monkeypatch.setattr(Harvester, "chain", watched)
+    assert deployment.run(scheduled(deployment)).success
+    troops = {key_of(troop) for troop in vendor.world.troops_on(DAY, "UTC")}
+    first = {troop for troop, state in statuses(deployment, "performance_data").items() if state is not None}
+    assert len(first) == 2
+    assert len(requests) == -(-(len(troops) - 2) // 2)
+    assert all(deployment.run(request).success for request in requests)
+    assert set(statuses(deployment, "performance_data").values()) == {AssetPartitionStatus.MATERIALIZED}
+    assert harvested_rows(deployment.store, DAY) == true_rows(vendor.world, DAY)
     assert vendor.log()["repeated_leaves"]["total"] == 0
 
 

@@ -20,7 +20,7 @@ from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPart
 from vendor_assets.orchestration.automation import sensors, turn
 from vendor_assets.orchestration.automation.run_requests import roster_runs
 from vendor_assets.orchestration.dagster_private import repository_of
-from vendor_assets.orchestration.runs.about import DAY_TAG, HARVEST_JOB, ROSTER_JOB
+from vendor_assets.orchestration.runs.about import DAY_TAG, GOES_ON_TAG, HARVEST_JOB, ROSTER_JOB, TAKEN_TAG
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.work_class import BACKFILL, SCHEDULED, WorkClass, queue_tags
@@ -60,10 +60,12 @@ def show_roster(
     day: date,
     status: dg.DagsterRunStatus = dg.DagsterRunStatus.SUCCESS,
     work_class: WorkClass = SCHEDULED,
+    retry_of: str | None = None,
+    **more: str,
 ) -> None:
     """Materialize a roster that is in the store."""
-    tags = {"dagster/partition": day.isoformat(), **queue_tags(work_class)}
-    run = dg.DagsterRun(ROSTER_JOB, status=status, tags=tags)
+    tags = {"dagster/partition": day.isoformat(), **queue_tags(work_class), **more}
+    run = dg.DagsterRun(ROSTER_JOB, status=status, tags=tags, root_run_id=retry_of, parent_run_id=retry_of)
     deployment.instance.add_run(run)
     made = StepMaterializationData(dg.AssetMaterialization("troops", partition=day.isoformat()))
     event = dg.DagsterEvent(
@@ -95,6 +97,24 @@ def test_a_year_of_rosters_is_followed_piece_by_piece(deployment: Deployment) ->
     expected = [[TEXTS[0]], [TEXTS[1]], [TEXTS[2]], [TEXTS[3]], []]
     assert ticks(deployment, "roster_sensor", 5) == expected
     assert deployment.instance.get_dynamic_partitions("troop") == ["1", "2"]
+
+
+def test_the_retry_of_a_run_that_goes_on_requests_nothing_twice(deployment: Deployment) -> None:
+    """What it has not taken was requested with its first attempt, under the same keys."""
+    write_roster(deployment.store, DAYS[0], [(troop, f"troop {troop}") for troop in "123"])
+    goes_on = {GOES_ON_TAG: "true", TAKEN_TAG: '["2"]'}
+    show_roster(deployment, DAYS[0], dg.DagsterRunStatus.STARTED, **goes_on)
+    first, cursor = deployment.sensor("roster_sensor")
+    (attempt,) = deployment.instance.get_runs()
+    show_roster(deployment, DAYS[0], dg.DagsterRunStatus.STARTED, retry_of=attempt.run_id, **goes_on)
+    second, _ = deployment.sensor("roster_sensor", cursor)
+    for result in (first, second):
+        assert isinstance(result, dg.SensorResult)
+        (request,) = result.run_requests or ()
+        config = request.run_config["ops"]["harvest_partitions"]["config"]
+        assert config["partitions"] == [f"{DAYS[0]}|1", f"{DAYS[0]}|3"]
+        assert request.run_key == f"troops:{DAYS[0]}:{attempt.run_id}:0"
+    assert deployment.instance.get_dynamic_partitions("troop") == ["1", "2", "3"]
 
 
 def test_a_roster_that_is_being_read_is_followed_in_the_same_tick(

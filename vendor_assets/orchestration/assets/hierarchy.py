@@ -18,12 +18,14 @@ from vendor_assets.orchestration.assets.dead_letters import (
     failed_requests,
 )
 from vendor_assets.orchestration.assets.estimates import metadata_of_plan, plan_of, quota_check, within_quota
+from vendor_assets.orchestration.assets.going_on import going_on
 from vendor_assets.orchestration.assets.pictures import picture_of
 from vendor_assets.orchestration.assets.publishing import day_checks, publish_day, publish_report
 from vendor_assets.orchestration.dagster_private import hide_omissions, tag_run
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_and_troops, split_key, split_keys
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
+from vendor_assets.orchestration.runs.about import About
 from vendor_assets.orchestration.runs.events import (
     COMPLETE,
     LISTED,
@@ -49,7 +51,8 @@ Source: the vendor's list of all troops, read after the day is over and joined w
 gone by then are on the roster too. An empty partition means an account without troops.
 
 **Automatic**: every day, once the schedule `daily_harvest` is turned on.
-**Cost**: about one call per 200 troops; `roster_sensor` then harvests all troops of that day."""
+**Cost**: about one call per 200 troops; then all troops of that day are harvested (`roster_sensor`; a scheduled run
+itself goes on with the first of them)."""
 
 PARTITION_TEXT: Final = """
 
@@ -114,8 +117,12 @@ def report_outcomes(
     context: dg.OpExecutionContext | dg.AssetExecutionContext,
     outcomes: Iterator[Outcome],
     account: Account,
+    costs: Costs | None = None,
 ) -> Iterator[Event]:
     """Report each outcome as soon as it is known.
+
+    Args:
+        costs: Estimates of the account's store, if there are some already.
 
     Raises:
         dagster.Failure: At the end, if partitions did not succeed; it names them.
@@ -127,7 +134,7 @@ def report_outcomes(
     seen: list[Outcome] = []
     opened = store.open()
     budget = BudgetView(vendor_api.state)
-    costs = Costs(opened, account)
+    costs = costs or Costs(opened, account)
     for outcome in outcomes:
         seen.append(outcome)
         say = context.log.info if outcome.succeeded else context.log.error
@@ -205,8 +212,13 @@ def build_assets(account: Account) -> list[dg.AssetsDefinition]:
     def troops(context: dg.AssetExecutionContext, config: HarvestConfig) -> Any:
         harvester: Harvester = names.of(context, "harvester")
         days = [split_key(key)[0] for key in context.partition_keys]
-        outcomes = harvester.troops(days, options_of(context.run, names, rebuild=config.rebuild))
-        yield from report_outcomes(context, outcomes, account)
+        options = options_of(context.run, names, rebuild=config.rebuild)
+        store: StoreResource = names.of(context, "store")
+        costs = Costs(store.open(), account)
+        outcomes = harvester.troops(days, options)
+        if About(context.run, names).goes_on:
+            outcomes = going_on(context, outcomes, account, costs)
+        yield from report_outcomes(context, outcomes, account, costs)
 
     texts = {
         "warriors": WARRIORS_TEXT,

@@ -93,19 +93,22 @@ def roster_runs(
     run_key: str,
     work_class: WorkClass,
     only: Sequence[str] = (),
+    taken: Sequence[str] = (),
     costs: Costs | None = None,
 ) -> tuple[list[str], list[dg.RunRequest]]:
     """The troops of a day's roster, and runs that harvest the chain of each.
 
     Args:
         only: Ids, partition keys or names of troops; empty means all.
+        taken: Partition keys of troops that need no further run.
         costs: Estimates of the same store; several days that share one take a fraction of the time.
     """
     keys = roster_keys(store, day, account.filters, only)
-    if not keys:
-        return [], []
+    left = [key for key in keys if key not in set(taken)]
+    if not left:
+        return keys, []
     costs = costs or Costs(store, account)
-    plan = costs.day(day, keys)
+    plan = costs.day(day, left)
     return keys, _runs(
         account, day, costs, plan.to_come, CHAIN, run_key, work_class, "sensor", foreseen=plan.foreseen
     )

@@ -14,6 +14,7 @@ from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.resources import StoreResource
 from vendor_assets.orchestration.runs.about import (
     DAY_TAG,
+    GOES_ON_TAG,
     HARVEST_JOB,
     RETENTION_JOB,
     ROSTER_JOB,
@@ -41,14 +42,14 @@ def build_schedules(account: Account) -> list[dg.ScheduleDefinition]:
         cron_schedule=cron,
         execution_timezone=account.zone.key,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="After each day, once its data have settled: list its troops; the sensors harvest the rest.",
+        description="After each day, once its data have settled: list its troops and harvest them, in further runs "
+        "where they are many.",
     )
     def daily_harvest(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         at = context.scheduled_execution_time - timedelta(minutes=minutes - minutes % (24 * 60))
         day = last_complete_day(at, account.zone).isoformat()
-        return dg.RunRequest(
-            run_key=f"daily:{day}", partition_key=day, tags=class_tags(names, SCHEDULED) | {DAY_TAG: day}
-        )
+        tags = class_tags(names, SCHEDULED) | {DAY_TAG: day, GOES_ON_TAG: "true"}
+        return dg.RunRequest(run_key=f"daily:{day}", partition_key=day, tags=tags)
 
     sightings = dg.ScheduleDefinition(
         name=names.thing("roster_sightings"),

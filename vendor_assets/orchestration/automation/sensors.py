@@ -53,6 +53,8 @@ INTERVAL_SECONDS: Final = 1
 second time that a few milliseconds are missing, and tick after ten."""
 MOST_QUEUED: Final = 500
 """Queued harvest runs beyond which further days of a backfill wait: Dagster reads its whole queue all the time."""
+MOST_READING: Final = 10
+"""Rosters that are read at once, of which a tick looks whether they are there."""
 QUICK_ROSTER: Final = timedelta(seconds=30)
 """A tick stays for a roster whose run is younger."""
 FIRST_REDRIVE: Final = timedelta(minutes=10)
@@ -72,11 +74,14 @@ class _NewPartition(NamedTuple):
 
 
 def _new_partitions(
-    instance: dg.DagsterInstance, names: Names, asset: str, after: int
+    instance: dg.DagsterInstance, names: Names, asset: str, after: int, *, early: bool = False
 ) -> tuple[list[_NewPartition], int]:
     """Materializations after a cursor whose runs are over, oldest first, and the new cursor.
 
     Those of runs whose launcher brings the downstream partitions up to date are left out.
+
+    Args:
+        early: Also those of runs that go on with troops that they have taken.
     """
     result = instance.fetch_materializations(
         dg.AssetRecordsFilter(names.key(asset), after_storage_id=after or None), limit=BATCH, ascending=True
@@ -85,24 +90,23 @@ def _new_partitions(
     found: list[_NewPartition] = []
     for record in result.records:
         run = get_run(record.run_id)
-        if run is not None and run.status in ACTIVE:
+        about = About(run, names) if run is not None else None
+        if about is not None and about.run.status in ACTIVE and (not early or about.taken is None):
             break
         after = record.storage_id
-        if run is not None and record.partition_key:
-            about = About(run, names)
-            if not about.driven_by_launcher:
-                found.append(_NewPartition(record.partition_key, after, about))
+        if about is not None and record.partition_key and not about.driven_by_launcher:
+            found.append(_NewPartition(record.partition_key, after, about))
     return found, after
 
 
-def _is_reading(instance: dg.DagsterInstance, roster_job: str, now: datetime) -> bool:
+def _is_reading(instance: dg.DagsterInstance, names: Names, now: datetime) -> bool:
     """Whether a roster is being read that will soon be there; for one that waits for a quota no sensor waits."""
     reading = dg.RunsFilter(
-        job_name=roster_job,
+        job_name=names.thing(ROSTER_JOB),
         statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED],
         created_after=now - QUICK_ROSTER,
     )
-    return bool(runs_of(instance, reading, limit=1))
+    return any(About(run, names).taken is None for run in runs_of(instance, reading, limit=MOST_READING))
 
 
 def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
@@ -127,9 +131,9 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         store: StoreResource = names.of(context, "store")
         waiting = Waiting.load(context.cursor)
         if not waiting.days:
-            stay_while(partial(_is_reading, context.instance, names.thing(ROSTER_JOB), datetime.now(UTC)))
+            stay_while(partial(_is_reading, context.instance, names, datetime.now(UTC)))
         turn = Turn()
-        made, waiting.after = _new_partitions(context.instance, names, "troops", waiting.after)
+        made, waiting.after = _new_partitions(context.instance, names, "troops", waiting.after, early=True)
         for each in made:
             waiting.days[each.partition] = (each.storage_id, each.about.work_class, each.about.run.run_id)
         if not waiting.days:
@@ -149,14 +153,18 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
                 # Its run was deleted, and with it which troops it was for.
                 del waiting.days[day]
                 continue
+            about = About(run, names)
+            # Of one that goes on and is retried the others were requested with its first attempt.
+            once = storage_id if about.taken is None else run.root_run_id or run_id
             try:
                 keys, runs = roster_runs(
                     opened,
                     account,
                     date.fromisoformat(day),
-                    run_key=f"troops:{day}:{storage_id}",
+                    run_key=f"troops:{day}:{once}",
                     work_class=work_class,
-                    only=About(run, names).troops,
+                    only=about.troops,
+                    taken=about.taken or (),
                     costs=costs,
                 )
             except ObjectNotFoundError as error:

@@ -41,6 +41,10 @@ TITLE_TAG: Final = "troops"
 """What a run of many partitions is about, for the list of runs, which has room for some forty characters."""
 TROOPS_TAG: Final = "vendor_assets/troops"
 """JSON list of troops (ids, keys or names) to harvest after a roster; absent means all."""
+GOES_ON_TAG: Final = ".dagster/vendor_assets.goes_on"
+"""``true`` on runs of a roster that go on with the harvest of its troops, as many as one run takes."""
+TAKEN_TAG: Final = ".dagster/vendor_assets.taken"
+"""JSON list of partition keys: the troops that such a run has taken, and its retries take again."""
 WILL_RETRY_TAG: Final = "dagster/will_retry"
 """Dagster's own: ``true`` on failed runs that it retries."""
 RETRY_ASKED_TAG: Final = "vendor_assets/retry_asked"
@@ -97,6 +101,8 @@ class About:
             named |= set(ASSETS)
         else:
             named |= set(ASSETS_OF_JOB.get(self._job, ()))
+        if self.goes_on:
+            named |= set(CHAIN)
         return tuple(name for name in ASSETS if name in named)
 
     @cached_property
@@ -156,6 +162,17 @@ class About:
     def driven_by_launcher(self) -> bool:
         """Whether its launcher brings the downstream partitions up to date."""
         return self.run.tags.get(FOLLOW_TAG) == "self"
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it goes on from a day's roster to the harvest of its troops."""
+        return self.run.tags.get(GOES_ON_TAG) == "true"
+
+    @property
+    def taken(self) -> list[str] | None:
+        """Keys of the troops that it has taken from its roster; None if it has not come so far, or does not go on."""
+        told = self.run.tags.get(TAKEN_TAG)
+        return None if told is None else [str(key) for key in json.loads(told)]
 
     @property
     def calls(self) -> int | None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import gc
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,11 +43,13 @@ from vendor_assets.orchestration.runs.about import (
     CALLS_TAG,
     DAY_TAG,
     FOLLOW_TAG,
+    GOES_ON_TAG,
     HARVEST_JOB,
     PUBLISH_JOB,
     ROSTER_JOB,
     TITLE_TAG,
     TRIGGER_TAG,
+    TROOPS_TAG,
     About,
     runs_of,
     title_of,
@@ -174,12 +177,16 @@ class Launcher:
             ConfigurationError: A troop is not on the day's roster.
         """
         self.summary.days.append(day.isoformat())
-        before = self.summary.calls_made
         tags = class_tags(self._names, work_class) | {FOLLOW_TAG: "self", DAY_TAG: day.isoformat()}
         if not replace:
             tags[TRIGGER_TAG] = "command"
         accepts = {ACCEPT_EMPTY_TAG: "true"} if accept_empty else {}
-        if not self._run(ROSTER_JOB, f"{day} troops", tags | accepts, partition_key=day.isoformat()):
+        goes_on = {} if rebuild else {GOES_ON_TAG: "true", TROOPS_TAG: json.dumps(list(troops))}
+        first = self._run(
+            ROSTER_JOB, f"{day} roster", tags | accepts | goes_on, partition_key=day.isoformat()
+        )
+        # Of one that took troops the roster is there, whatever became of them.
+        if first is None or not (first.run.is_success or first.taken):
             return
         chosen = self._choose(day, troops)
         self._partitions.add_troops(self._instance, chosen)
@@ -189,22 +196,23 @@ class Launcher:
             said = f"{day}: {self._account.filters} leaves all {plan.left_out} troops out"
             self._say(said)
             self.left_out.append(said)
-        if not rebuild:
-            expected = plan.whole - plan.done["troops"] if replace else plan.total
-            asked = self.summary.calls_made - before
-            self._planned.append(None if not plan.foreseen and plan.total else asked + expected)
-            told = [count for count in self._planned if count is not None]
-            self.summary.calls_planned = sum(told) if len(told) == len(self._planned) else None
         calls = plan.to_come
         if replace:
             calls = {key: sum(of_troop.values()) for key, of_troop in plan.whole_by_key.items()}
+        calls = {key: number for key, number in calls.items() if key not in (first.taken or ())}
+        if not rebuild:
+            told = None if first.calls is None or (calls and not plan.foreseen) else first.calls
+            self._planned.append(None if told is None else told + sum(calls.values()))
+            known = [count for count in self._planned if count is not None]
+            self.summary.calls_planned = sum(known) if len(known) == len(self._planned) else None
         runs = cut(calls, self._account.permitted_rate, costs.teams(day, self._account.weights))
         for number, keys in enumerate(runs, 1):
             part = f" ({number} of {len(runs)})" if len(runs) > 1 else ""
             partitions = [str(day_troop_key(day, key)) for key in keys]
             config = harvest_config(self._names, partitions, list(CHAIN), rebuild=rebuild)
-            known = plan.foreseen and not rebuild
-            planned = {CALLS_TAG: str(sum(calls[key] for key in keys))} if known else {}
+            planned = (
+                {CALLS_TAG: str(sum(calls[key] for key in keys))} if plan.foreseen and not rebuild else {}
+            )
             planned[TITLE_TAG] = title_of(partitions)
             self._run(HARVEST_JOB, f"{day} {len(keys)} troops{part}", tags | planned, run_config=config)
         whole = self._choose(day, [])
@@ -221,7 +229,7 @@ class Launcher:
         tags = class_tags(self._names, SCHEDULED) | {FOLLOW_TAG: "self", TRIGGER_TAG: "command"}
         for day in sorted({day for asset, day, _ in partitions if asset == "troops"}):
             self._run(
-                ROSTER_JOB, f"{day} troops", tags | {DAY_TAG: day.isoformat()}, partition_key=day.isoformat()
+                ROSTER_JOB, f"{day} roster", tags | {DAY_TAG: day.isoformat()}, partition_key=day.isoformat()
             )
         keys = sorted({str(day_troop_key(day, troop)) for _, day, troop in partitions if troop is not None})
         if keys:
@@ -261,10 +269,11 @@ class Launcher:
         *,
         partition_key: str | None = None,
         run_config: Mapping[str, Any] | None = None,
-    ) -> bool:
+    ) -> About | None:
+        """Run a job, and tell how it went; returns what its run was about, None if it was not started."""
         if self.summary.key_refused:
             self.summary.problems.append(f"{title}: not started: the vendor refused the key")
-            return False
+            return None
         job = self._definitions.resolve_job_def(self._names.thing(job_name))
         result = job.execute_in_process(
             instance=self._instance,
@@ -276,9 +285,12 @@ class Launcher:
         )
         if self._stopped() or _interrupted(result):
             raise KeyboardInterrupt
+        about = About(self._instance.get_run_by_id(result.run_id) or result.dagster_run, self._names)
+        if about.taken:
+            title += f" and {len(about.taken)} troops"
         calls, whole = self.summary.add_run(title, result)
         self._say(f"{title}: {'done' if whole else 'NOT COMPLETE'}, {calls} calls (run {result.run_id[:8]})")
-        return bool(result.success)
+        return about
 
 
 def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
