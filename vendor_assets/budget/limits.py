@@ -15,6 +15,9 @@ JITTER_SECONDS: Final = 0.020
 """How much later than planned a call may reach the vendor. A pace of P / (P + this) of the limit keeps even
 a strict sliding window of the period P within its number, however the delays fall."""
 
+BUCKET_MARGIN: Final = 0.002
+"""Part of the rate that is left where a bucket takes what comes late; it fills again, and no clock drifts as much."""
+
 COUNTED_FROM_SECONDS: Final = 3600.0
 """Limits over this period or a longer one are counted per window instead of paced."""
 
@@ -154,6 +157,8 @@ class Limit:
         even = self.period_seconds / (share * self.amount)
         if self.counted:
             return even / COUNTED_PACE
+        if self.late_seconds >= 2 * JITTER_SECONDS:
+            return even * (1 + min(BUCKET_MARGIN, JITTER_SECONDS / self.period_seconds))
         # A part of a window is free again when all of it has passed: at this pace none is waited for.
         longer = JITTER_SECONDS + (self.part_seconds if self.weighed else 0.0)
         return even * (self.period_seconds + longer) / self.period_seconds
