@@ -150,7 +150,7 @@ def test_one_troop_of_many(tmp_path: Path) -> None:
             ["harvest"],
             {"VENDOR_ASSETS_STORE": "/proc/version/data"},
             1,
-            "troops: the budget's database sqlite:////proc/version/data/budget.db cannot be used",
+            "roster: the budget's database sqlite:////proc/version/data/budget.db cannot be used",
         ),
         (["harvest"], {"VENDOR_ASSETS_STORE": "/proc/nowhere"}, 1, "/proc/nowhere"),
         (["harvest", "--day", "2999-01-01"], {}, 2, "2999-01-01"),
