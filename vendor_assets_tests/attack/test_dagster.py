@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,16 @@ import pytest
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
-from vendor_assets.orchestration.runs.about import DAY_TAG, FOLLOW_TAG, HARVEST_JOB, TRIGGER_TAG
+from vendor_assets.orchestration.runs.about import (
+    DAY_TAG,
+    FOLLOW_TAG,
+    GOES_ON_TAG,
+    HARVEST_JOB,
+    ROSTER_JOB,
+    TAKEN_TAG,
+    TRIGGER_TAG,
+)
+from vendor_assets.orchestration.runs.launching import open_instance
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.s3 import S3Store
 from vendor_assets_tests.attack.conftest import Note
@@ -201,6 +210,33 @@ def test_a_killed_run_worker_is_retried(
         )
         assert twice <= bound
         it.assert_discreet()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("vendor", [WORLD], indirect=True)
+def test_a_killed_run_that_goes_on_takes_the_same_troops_again(
+    tmp_path: Path, vendor: RunningSimulator, environ: dict[str, str], note: Note
+) -> None:
+    """A scheduled day's run is killed twice between its calls for data; its retries bring the day, and no other run."""
+    with deployed(tmp_path, environ, vendor) as it:
+        (day, *_) = DAYS
+        before = it.twice()
+        tags = {"dagster/partition": day.isoformat(), DAY_TAG: day.isoformat(), GOES_ON_TAG: "true"}
+        attempts = [it.dev.launch(ROSTER_JOB, {}, tags)]
+        for leaves in (30, 90):
+            it.kill(attempts[-1], day, it.under_way(attempts[-1], day, leaves))
+            assert it.over(attempts[-1]) == "FAILURE"
+            attempts.append(it.retry_of(attempts[-1]))
+        assert it.over(attempts[-1]) == "SUCCESS"
+        rows = it.assert_whole(day)
+        assert not [run for run in it.dev.runs() if run["jobName"] == HARVEST_JOB]
+        # Dagster's UI and API show no tag of this kind.
+        with chdir(it.folder), open_instance(it.folder, it.environ) as instance:
+            found = [instance.get_run_by_id(each) for each in attempts]
+        assert len({run.tags[TAKEN_TAG] for run in found if run is not None}) == 1
+        twice, bound = it.twice() - before, sum(it.killed.values())
+        note("kill -9 of a scheduled day's run", "twice, each time retried", twice=twice, bound=bound, rows=rows)
+        assert twice <= bound
 
 
 @pytest.mark.long
