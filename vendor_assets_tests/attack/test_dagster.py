@@ -235,7 +235,13 @@ def test_a_killed_run_that_goes_on_takes_the_same_troops_again(
             found = [instance.get_run_by_id(each) for each in attempts]
         assert len({run.tags[TAKEN_TAG] for run in found if run is not None}) == 1
         twice, bound = it.twice() - before, sum(it.killed.values())
-        note("kill -9 of a scheduled day's run", "twice, each time retried", twice=twice, bound=bound, rows=rows)
+        note(
+            "kill -9 of a scheduled day's run",
+            "twice, each time retried",
+            twice=twice,
+            bound=bound,
+            rows=rows,
+        )
         assert twice <= bound
 
 
