@@ -113,6 +113,23 @@ def test_what_one_run_does_not_take_is_requested_while_it_goes_on(
     assert vendor.log()["repeated_leaves"]["total"] == 0
 
 
+def test_a_scheduled_run_that_fails_fails_no_roster(deployment: Deployment, vendor: RunningSimulator) -> None:
+    """One troop is red, the list of all and the other troops are green, and the day is published without it."""
+    bad = min(vendor.world.troops_on(DAY, "UTC"), key=lambda troop: troop.id)
+    vendor.faults([{"kind": "status", "status": 400, "match": f"/applications/{bad.id}/hosts/.*data.json"}])
+    assert not deployment.run(scheduled(deployment)).success
+    day = Partitions.of(deployment.account).day
+    rosters = deployment.instance.get_status_by_partition(dg.AssetKey("troops"), [DAY.isoformat()], day)
+    assert rosters == {DAY.isoformat(): AssetPartitionStatus.MATERIALIZED}
+    found = statuses(deployment, "performance_data")
+    assert found.pop(key_of(bad)) == AssetPartitionStatus.FAILED
+    assert set(found.values()) == {AssetPartitionStatus.MATERIALIZED}
+    assert follow_roster(deployment) == []
+    published, _ = deployment.sensor("publish_sensor")
+    assert isinstance(published, dg.SensorResult)
+    assert [request.partition_key for request in published.run_requests or ()] == [DAY.isoformat()]
+
+
 def test_a_failed_run_says_what_failed_and_nothing_of_dagster(
     deployment: Deployment, vendor: RunningSimulator
 ) -> None:
