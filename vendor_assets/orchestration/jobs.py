@@ -124,7 +124,7 @@ def build_jobs(account: Account) -> list[Any]:
     roster = dg.define_asset_job(
         names.thing(ROSTER_JOB),
         dg.AssetSelection.assets(*map(names.key, ASSETS_OF_JOB[ROSTER_JOB])),
-        description="List the troops of a day that is over.",
+        description="List the troops of a day that is over; a run of the schedule goes on with their harvest.",
         tags=names.tags,
     )
     publish = dg.define_asset_job(
