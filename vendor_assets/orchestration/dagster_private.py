@@ -225,6 +225,8 @@ def report_planned(
         )
         for asset, partition in planned
     ]
+    if not events:
+        return
     entries = [_entry(event, run.run_id) for event in events]
     storage = _event_storage(instance)
     if isinstance(storage, SqliteEventLogStorage):
