@@ -25,7 +25,7 @@ from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome, Progress
 from vendor_assets.harvest.weights import Weights
-from vendor_assets.storage import layout
+from vendor_assets.storage import layout, sorting
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.vendors.base import Parsed, PlannedRequest, Request, Response, reject
@@ -630,3 +630,21 @@ def test_a_listed_data_group_without_a_row_is_told(bench: Bench) -> None:
     vendor.silent = ""
     again = bench.chain(click("r3", rebuild=True), "1", assets=("performance_data",))
     assert "data_groups_without_rows" not in again["performance_data", "1"].details
+
+
+def test_a_table_is_the_same_however_its_rows_were_sorted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In memory, or in files and merged: the same rows in the same order, and nothing has changed."""
+    bench.troops(click("r1"))
+    bench.chain(click("r2"), "1")
+    key = layout.table_key("performance_data", DAY, "1")
+    in_memory = read_table(bench.store, key)
+    monkeypatch.setattr(sorting, "ROWS_IN_MEMORY", 1)
+    monkeypatch.setattr(sorting, "_PIECE_ROWS", 2)
+    outcome = bench.chain(click("r3", rebuild=True), "1", assets=("performance_data",))[
+        "performance_data", "1"
+    ]
+    assert len(in_memory)
+    assert read_table(bench.store, key).equals(in_memory, check_metadata=True)
+    assert [outcome.details[name] for name in ("rows_added", "rows_altered", "rows_removed")] == [0, 0, 0]
