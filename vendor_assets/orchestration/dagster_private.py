@@ -43,6 +43,7 @@ from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarge
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster._utils.error import SerializableErrorInfo  # type: ignore[attr-defined]
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 # What a run launcher is made of.
@@ -55,6 +56,9 @@ __all__ = (
     "RunLauncher",
     "WorkerStatus",
 )
+
+HISTORY_ERRORS: Final = (SQLAlchemyError,)
+"""What Dagster lets through where its own storage fails."""
 
 _ENDS: Final = (
     dg.DagsterEventType.RUN_SUCCESS.value,

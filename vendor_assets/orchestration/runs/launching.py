@@ -14,7 +14,7 @@ import dagster as dg
 
 from vendor_assets.account import Account
 from vendor_assets.budget import Leases
-from vendor_assets.errors import ConfigurationError, ObjectNotFoundError
+from vendor_assets.errors import ConfigurationError, ObjectNotFoundError, VendorAssetsError
 from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import cut
@@ -25,6 +25,7 @@ from vendor_assets.orchestration.automation.run_requests import (
     published_assets_are_shown,
 )
 from vendor_assets.orchestration.dagster_private import (
+    HISTORY_ERRORS,
     belong_to,
     capture_nothing,
     create_tables,
@@ -71,6 +72,7 @@ def open_instance(root: Path, environ: Mapping[str, str]) -> Iterator[dg.Dagster
 
     Raises:
         ConfigurationError: The instance cannot be opened.
+        VendorAssetsError: Its storage failed within the block.
     """
     home = root / ".dagster"
     read_migrations_once()
@@ -96,7 +98,14 @@ def open_instance(root: Path, environ: Mapping[str, str]) -> Iterator[dg.Dagster
         capture_nothing(instance)
         keep_connections(instance)
         belong_to(instance, repository_of(instance, root))
-        yield instance
+        try:
+            yield instance
+        except HISTORY_ERRORS as error:
+            said = str(error).partition("\n")[0][:200]
+            raise VendorAssetsError(
+                f"Dagster's history at {environ.get('DAGSTER_HOME') or root} cannot be used: {said}; see that it can "
+                "be written and has room, then run again: what was answered is kept"
+            ) from error
 
 
 class Launcher:
