@@ -36,7 +36,7 @@ from vendor_assets.budget.state import Announcer, BudgetState, ceiling_reason
 from vendor_assets.budget.teams import OTHERS, Team
 from vendor_assets.budget.terms import Terms
 from vendor_assets.budget.why import Snapshot
-from vendor_assets.errors import BudgetUnavailableError
+from vendor_assets.errors import BudgetError
 from vendor_assets.logs import get_logger
 from vendor_assets.work_class import BACKFILL, SCHEDULED, WorkClass
 
@@ -114,8 +114,8 @@ class Slot:
                 self._tell_throttle(status, headers)
             else:
                 self._tell_outcome(status, headers, seconds, error, corrected)
-        except BudgetUnavailableError as unavailable:
-            # The answer is worth more than the note; nobody sends while the database is away.
+        except BudgetError as unavailable:
+            # The answer is worth more than the note; nobody sends while the database is away or not understood.
             log.warning("what came of a call could not be told: %s", unavailable)
         if corrected:
             self._budget._dispatch.correct(corrections)

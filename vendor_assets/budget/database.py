@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from vendor_assets.budget.clock import Clock
-from vendor_assets.errors import BudgetUnavailableError, ConfigurationError
+from vendor_assets.errors import BudgetError, BudgetUnavailableError, ConfigurationError
 from vendor_assets.logs import get_logger
 
 if TYPE_CHECKING:
@@ -95,6 +95,23 @@ backlog = sa.Table(
         for name in ("troops", "warriors", "data_groups", "dead", "calls", "calls_done")
     ),
 )
+
+
+@contextlib.contextmanager
+def understanding(account: str) -> Iterator[None]:
+    """For reading a document of an account, which a newer release may have written.
+
+    Raises:
+        BudgetError: It cannot be read.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BudgetError(
+            f"the budget of {account} cannot be read by this release of vendor_assets ({_short(error)}); a newer one "
+            "has written it: update this one, or, after a downgrade, delete the account's rows from the table "
+            "vendor_assets_budget"
+        ) from error
 
 
 class Snapshot(NamedTuple):

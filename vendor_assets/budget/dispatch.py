@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, TypeVar
 from vendor_assets.budget import in_flight
 from vendor_assets.budget.block import BLOCK_SECONDS, Block, Reserved
 from vendor_assets.budget.clock import Clock
-from vendor_assets.budget.database import Database, Snapshot
+from vendor_assets.budget.database import Database, Snapshot, understanding
 from vendor_assets.budget.document import PaceDocument
 from vendor_assets.budget.in_flight import InFlight, InFlightShares, Member, Teams
 from vendor_assets.budget.limits import PARTS
@@ -24,7 +24,7 @@ from vendor_assets.budget.reservations import Ask, Correction, Grant, Later, Too
 from vendor_assets.budget.teams import OTHERS, Parts, Team, Turns, Waiting, slots_ahead, unequal
 from vendor_assets.budget.terms import LATEST_SECONDS, Terms
 from vendor_assets.days import duration_text
-from vendor_assets.errors import BudgetDeadlineError, BudgetError, BudgetUnavailableError, StoppedError
+from vendor_assets.errors import BudgetDeadlineError, BudgetError, StoppedError
 from vendor_assets.logs import get_logger
 from vendor_assets.work_class import BACKFILL, SCHEDULED, WorkClass
 
@@ -144,7 +144,8 @@ class Dispatch:
         """How the calls in flight are shared out."""
         owner = self._terms.in_flight_of or self._terms.account
         found = self._database.read(owner, in_flight.PART, patience_seconds=patience_seconds)
-        return InFlightShares.load(found.body, found.now, self._database.boot)
+        with understanding(owner):
+            return InFlightShares.load(found.body, found.now, self._database.boot)
 
     def acquire(
         self,
@@ -231,7 +232,7 @@ class Dispatch:
         if heartbeat is not None and heartbeat is not threading.current_thread():
             heartbeat.join(5.0)
         if self._in_flight.granted:
-            with contextlib.suppress(BudgetUnavailableError):
+            with contextlib.suppress(BudgetError):
                 self._leave()
 
     # -- waiting for a slot ------------------------------------------------------------------------
@@ -505,12 +506,14 @@ class Dispatch:
             self._change_shares(lambda shares, _: shares.leave(self._holder))
 
     def _change_shares(self, step: Callable[[InFlightShares, float], T]) -> T:
+        owner = self._terms.in_flight_of or self._terms.account
+
         def whole(snapshot: Snapshot) -> tuple[str, T]:
-            shares = InFlightShares.load(snapshot.body, snapshot.now, self._database.boot)
+            with understanding(owner):
+                shares = InFlightShares.load(snapshot.body, snapshot.now, self._database.boot)
             result = step(shares, snapshot.now)
             return shares.dump(), result
 
-        owner = self._terms.in_flight_of or self._terms.account
         return self._database.change(owner, in_flight.PART, whole)
 
     # -- from the slot to the call ---------------------------------------------------------------------
@@ -674,6 +677,6 @@ def _renew_regularly(reference: weakref.WeakMethod[Callable[[], bool]], stops: t
         try:
             if not renew():
                 return
-        except BudgetUnavailableError as error:
+        except BudgetError as error:
             log.warning("%s", error)
         del renew

@@ -9,11 +9,11 @@ from typing import Final
 
 from vendor_assets.budget.adaptation import Tally
 from vendor_assets.budget.clock import Clock
-from vendor_assets.budget.database import Database, Snapshot
+from vendor_assets.budget.database import Database, Snapshot, understanding
 from vendor_assets.budget.pace import Pace
 from vendor_assets.budget.reservations import Correction, Grant
 from vendor_assets.budget.terms import Terms
-from vendor_assets.errors import BudgetUnavailableError
+from vendor_assets.errors import BudgetError
 from vendor_assets.logs import get_logger
 
 log = get_logger(__name__)
@@ -86,7 +86,8 @@ class PaceDocument:
         if snapshot.version is None:
             self._view = None
             return None
-        pace = Pace.load(snapshot.body, snapshot.now, self._clock.wall(), self._database.boot)
+        with understanding(self._terms.account):
+            pace = Pace.load(snapshot.body, snapshot.now, self._clock.wall(), self._database.boot)
         if self._is_lost(pace, snapshot):
             self._view = None
             return None
@@ -160,7 +161,7 @@ class PaceDocument:
 
         try:
             return self.change(whole)
-        except BudgetUnavailableError:
+        except BudgetError:
             with self._lock:
                 tally.join(self._tally)
                 self._tally = tally
@@ -177,7 +178,8 @@ class PaceDocument:
         if snapshot.version is None:
             pace = Pace.new(snapshot.now, wall, boot)
         else:
-            pace = Pace.load(snapshot.body, snapshot.now, wall, boot)
+            with understanding(self._terms.account):
+                pace = Pace.load(snapshot.body, snapshot.now, wall, boot)
         last = self._last_view
         if last is not None and self._is_lost(pace, snapshot):
             log.warning(

@@ -62,6 +62,8 @@ HEADERS: Final = "headers"
 LEARNT: Final = "learnt"
 """What may keep a call back: see :class:`Bound`."""
 
+_FORMAT: Final = 1
+"""Of the document; one more where an earlier release must not change what this one writes."""
 _ADAPTED: Final = "~adapted"
 _LEFT: Final = "~left "
 _LOOK_AGAIN_SECONDS: Final = 60.0
@@ -137,8 +139,14 @@ class Pace:
 
     @classmethod
     def load(cls, body: str, now: float, wall: float, boot: str) -> Pace:
-        """Read a document, and bring it to the present clock where that started anew or went back."""
+        """Read a document, and bring it to the present clock where that started anew or went back.
+
+        Raises:
+            ValueError: A newer release has written it; or a TypeError or LookupError.
+        """
         found = json.loads(body)
+        if found.get("format", _FORMAT) > _FORMAT:
+            raise ValueError(f"its format is {found['format']}, known is {_FORMAT}")
         part, slowed_at, since, cause, reason = found.get("drag", (0.0, None, None, "", ""))
         pace = cls(
             id=found["id"],
@@ -177,6 +185,7 @@ class Pace:
         slots.forget_passed(now)
         return json.dumps(
             {
+                "format": _FORMAT,
                 "id": self.id,
                 "at": max(self.at, now),
                 "wall": wall,

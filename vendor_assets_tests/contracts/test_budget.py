@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import random
 import signal
@@ -951,6 +952,34 @@ def test_a_deleted_file_does_not_split_the_limit(tmp_path: Path) -> None:
     sent = [account.call(budget) for _ in range(3) for budget in (old, new)]
     assert all(b - a > 0.99 * STEP for a, b in itertools.pairwise(sent))
     account.stack.close()
+
+
+@pytest.mark.parametrize(
+    ("part", "newer"),
+    [
+        ("pace", {"format": 99}),
+        ("pace", {"tracks": {"x": [1, 2, 3, "x", True, [], 1, 2, 3, 4, 5, 6]}}),
+        ("places", {"members": {"x": {"a_field": 1}}}),
+    ],
+)
+def test_what_a_newer_release_wrote_is_told_in_one_line(
+    account: Account, part: str, newer: dict[str, Any]
+) -> None:
+    """An older process beside it sends nothing more, loses no answer, says what to do, and changes nothing."""
+    old = account.member()
+    account.call(old)
+    database = Database(account.url, account.clock)
+    text = json.dumps(json.loads(database.read("acme", part).body) | newer)
+    written = sa.update(documents).where(documents.c.part == part).values(body=text)
+    with old.slot() as taken:
+        database.run(lambda connection: connection.execute(written))
+        account.clock.advance(1.0)
+        taken.observe(status=200, headers={}, seconds=1.0, error=False)
+    account.clock.advance(60.0)
+    with pytest.raises(BudgetError, match="the budget of acme cannot be read by this release"):
+        account.call(old)
+    assert database.read("acme", part).body == text
+    database.close()
 
 
 def test_a_server_that_is_gone_without_a_word_is_not_waited_for(postgres_server: PostgresServer) -> None:
