@@ -91,15 +91,19 @@ class Coverage:
 
 def answered_requests(answers: Iterable[LandedIndex]) -> set[bytes]:
     """Ids of the requests of which all pages are among some answers, oldest first."""
-    pages: dict[bytes, dict[int, LandedIndex]] = {}
+    first: dict[bytes, LandedIndex] = {}
+    later: dict[tuple[bytes, int], LandedIndex] = {}
     for entry in answers:
-        pages.setdefault(entry.request, {})[entry.page] = entry
+        if entry.page == 1:
+            first[entry.request] = entry
+        else:
+            later[entry.request, entry.page] = entry
     answered: set[bytes] = set()
-    for request, of_request in pages.items():
-        last = 0
-        while last + 1 in of_request and (last == 0 or of_request[last].next is not None):
-            last += 1
-        if last and of_request[last].next is None:
+    for request, page in first.items():
+        last: LandedIndex | None = page
+        while last is not None and last.next is not None:
+            last = later.get((request, last.page + 1))
+        if last is not None:
             answered.add(request)
     return answered
 
