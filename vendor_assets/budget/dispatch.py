@@ -110,6 +110,7 @@ class Dispatch:
         self._lag = 0.0
         self._late_seconds = terms.late_seconds(1)
         self._spaced_at: dict[str, float] = {}
+        self._spacings: dict[str, dict[str, float]] = {}
         self._in_flight = InFlight()
         self._sent_to: Counter[str] = Counter()
         self._renewal = threading.Lock()
@@ -160,6 +161,11 @@ class Dispatch:
             The slot, and the seconds waited for it.
         """
         started = self._clock.monotonic()
+        if not (stopped is not None and stopped()):
+            with self._mutex:
+                spare = self._take_spare(ask, team, started)
+            if spare is not None:
+                return spare, 0.0
         waiter = _Waiter(ask, started, threading.Condition(self._mutex), deadline_seconds, stopped, team)
         with self._mutex:
             self._waiters.add(waiter)
@@ -236,6 +242,29 @@ class Dispatch:
                 self._leave()
 
     # -- waiting for a slot ------------------------------------------------------------------------
+
+    def _take_spare(self, ask: Ask, team: Team, now: float) -> Grant | None:
+        """A slot of the block that may be used at once, where nobody waits; called with the mutex.
+
+        Whatever may have to be waited for or looked up is left to the way of all others.
+        """
+        if self._closed or self._teams or team != OTHERS or self._queues[0] or self._queues[1]:
+            return None
+        spare, view = self._block.first(self._earliest(now)), self._document.view
+        if spare is None or view is None or spare.local_at > now or spare.ask != self._told_apart(ask):
+            return None
+        if now - view.at > _fresh_seconds(spare.grant) or not view.pace.valid(spare.grant):
+            return None
+        if not self._in_flight.room(now) or self._spaced_until(ask) > now:
+            return None
+        self._in_flight.reserve()
+        if not self._start(max(spare.local_at, self._spaced_until(ask), now - _JITTER_SECONDS), ask):
+            self._in_flight.give_up()
+            return None
+        self._block.pop()
+        self._block.count_served()
+        self._sent_to[ask.endpoint] += 1
+        return spare.grant
 
     def _acquire(self, waiter: _Waiter, ask: Ask) -> Grant:
         while True:
@@ -361,6 +390,8 @@ class Dispatch:
 
     def _notify_leader(self) -> None:
         """Wake somebody who can speak to the database, where there is something to say."""
+        if not (self._queues[0] or self._queues[1]):
+            return
         now = self._clock.monotonic()
         self._hand_out(now)
         if self._leading:
@@ -409,8 +440,7 @@ class Dispatch:
 
     def _hand_out(self, now: float) -> None:
         """Serve callers, in order, from the block that was reserved."""
-        earliest = now - 0.8 * min(self._late_seconds, LATEST_SECONDS)
-        while (spare := self._block.first(earliest)) is not None:
+        while (spare := self._block.first(self._earliest(now))) is not None:
             waiter = next(self._ready(now), None)
             if waiter is None or not self._in_flight.room(now):
                 return
@@ -419,11 +449,15 @@ class Dispatch:
             self._block.pop()
             self._answer(waiter, spare.grant, spare.local_at)
 
+    def _earliest(self, now: float) -> float:
+        """A spare slot that is older than this is missed."""
+        return now - 0.8 * min(self._late_seconds, LATEST_SECONDS)
+
     def _told_apart(self, ask: Ask) -> Ask:
         """Endpoints that the vendor does not tell apart share one name."""
         view = self._document.view
-        narrow = ask.endpoint in self._terms.endpoints
-        narrow |= view is not None and ask.endpoint in view.pace.quotas.narrow_endpoints()
+        narrow = not ask.endpoint or ask.endpoint in self._terms.endpoints
+        narrow = narrow or (view is not None and ask.endpoint in view.pace.quotas.narrow_endpoints())
         return ask if narrow else ask._replace(endpoint="")
 
     def _answer(self, waiter: _Waiter, answer: Grant | Later | TooLate, local_at: float) -> None:
@@ -547,7 +581,7 @@ class Dispatch:
         """Whether the slot is still good, found out just before it; returns when it is time to send."""
         with self._mutex:
             self._raise_if_over(waiter, waiter.started)
-        fresh = FRESH_SECONDS if grant.backfill_epoch is None else BACKFILL_FRESH_SECONDS
+        fresh = _fresh_seconds(grant)
         last = waiter.local_at + self._late_seconds
         while (now := self._clock.monotonic()) <= last:
             if self._in_flight.lapsed(now):
@@ -575,9 +609,17 @@ class Dispatch:
     def _spaced_until(self, ask: Ask) -> float:
         """Until when this process's last calls keep a call from being sent."""
         return max(
-            (self._spaced_at.get(name, -math.inf) for name in self._terms.spacing_seconds(ask)),
+            (self._spaced_at.get(name, -math.inf) for name in self._spacing(ask)),
             default=-math.inf,
         )
+
+    def _spacing(self, ask: Ask) -> dict[str, float]:
+        """As the terms say; what calls that count nothing of their own share is found out once."""
+        if ask.counts:
+            return self._terms.spacing_seconds(ask)
+        if ask.endpoint not in self._spacings:
+            self._spacings[ask.endpoint] = self._terms.spacing_seconds(ask)
+        return self._spacings[ask.endpoint]
 
     def _send(self, at: float, ask: Ask) -> bool:
         """Take the time up to the next call that the limits permit; False where another thread has it.
@@ -585,13 +627,22 @@ class Dispatch:
         From here on the call counts as sent.
         """
         with self._mutex:
-            if at < self._spaced_until(ask) or not self._in_flight.may_send:
-                return False
-            for name, seconds in self._terms.spacing_seconds(ask).items():
-                self._spaced_at[name] = at + seconds
-            self._in_flight.send()
-            self._document.count_sent()
-            return True
+            return self._start(at, ask)
+
+    def _start(self, at: float, ask: Ask) -> bool:
+        """As :meth:`_send`; called with the mutex."""
+        if at < self._spaced_until(ask) or not self._in_flight.may_send:
+            return False
+        for name, seconds in self._spacing(ask).items():
+            self._spaced_at[name] = at + seconds
+        self._in_flight.send()
+        self._document.count_sent()
+        return True
+
+
+def _fresh_seconds(grant: Grant) -> float:
+    """How old a look at the epochs may be when a call is sent."""
+    return FRESH_SECONDS if grant.backfill_epoch is None else BACKFILL_FRESH_SECONDS
 
 
 def _team_of(waiter: _Waiter) -> Team:

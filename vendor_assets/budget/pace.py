@@ -175,9 +175,13 @@ class Pace:
             learnt={unit: (booked, counted) for unit, (booked, counted) in found.get("learnt", {}).items()},
         )
         pace.slowdown.held_until = pace.held_until(pace.at)
-        if pace.boot != boot or now < pace.at - 1.0:
+        if not pace.is_of_clock(now, boot):
             pace._rebase(now, wall, boot)
         return pace
+
+    def is_of_clock(self, now: float, boot: str) -> bool:
+        """Whether its times are the present clock's, which has neither started anew nor gone back."""
+        return self.boot == boot and now >= self.at - 1.0
 
     def dump(self, now: float, wall: float) -> str:
         """The document's body."""

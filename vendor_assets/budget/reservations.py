@@ -168,6 +168,8 @@ class Reservations:
 
     def void(self, after: float, *, backfill_only: bool) -> bool:
         """Void the slots after a moment; whether there were any."""
+        if backfill_only and not any(run.backfill for run in self.runs):
+            return False
         kept: list[Run] = []
         dropped = False
         for run in self.runs:

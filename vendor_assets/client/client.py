@@ -6,11 +6,12 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache, partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from urllib.parse import quote, unquote_plus, urljoin, urlsplit
 
@@ -128,6 +129,22 @@ class _Fetch:
     signed: Signed = field(init=False)
     secrets: list[str] = field(default_factory=list, repr=False)
     answered_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A slot that has been waited for; the end of a with statement gives it back."""
+
+    slot: Slot
+    manager: AbstractContextManager[Slot]
+
+    def __enter__(self) -> Slot:
+        return self.slot
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.manager.__exit__(kind, error, trace)
 
 
 class VendorClient:
@@ -261,7 +278,7 @@ class VendorClient:
                 kept = {
                     name: text for name, text in response.headers.items() if name in self._vendor.page_headers
                 }
-                response = replace(response, headers=kept)
+                response = Response(response.status, kept, body, response.fetched_at)
                 return Fetched(response, check(response) if check else None, usage, fetch.answered_at)
             except VendorError as error:
                 if error.crossed and not crossed:
@@ -336,10 +353,7 @@ class VendorClient:
                     return self._send(url, fetch.request, slot, fetch)
                 self._resolve(slot, fetch)
 
-    @contextmanager
-    def _slot(
-        self, request: Request, fetch: _Fetch, unwanted: Callable[[], bool] = lambda: False
-    ) -> Iterator[Slot]:
+    def _slot(self, request: Request, fetch: _Fetch, unwanted: Callable[[], bool] = lambda: False) -> _Place:
         """Wait for a slot until it is of no use, and have a token for it where one is needed.
 
         The token comes first: it needs a slot too, and there may be a single one. What expires while the call waits is
@@ -354,22 +368,22 @@ class VendorClient:
         def useless() -> bool:
             return unwanted() or fetch.identity.lacks_token
 
+        counts = self._vendor.counts(request)
         asked = 0
         while asked <= TOKENS_MOST:
             asked += self._renew(fetch)
-            with self._place(
-                request.endpoint, fetch.work_class, fetch, useless, self._vendor.counts(request)
-            ) as slot:
-                if slot is not None and not fetch.identity.lacks_token:
-                    yield slot
-                    return
-            if slot is None and not fetch.identity.lacks_token:
-                raise StoppedError("nobody wants this call any more")
+            place = self._place(request.endpoint, fetch.work_class, fetch, useless, counts)
+            if not fetch.identity.lacks_token:
+                if place is None:
+                    raise StoppedError("nobody wants this call any more")
+                return place
+            if place is not None:
+                with place:
+                    pass
         error = VendorUnavailableError(f"{asked} tokens in a row expired before the call had its slot")
         error.calls = 0
         raise error
 
-    @contextmanager
     def _place(
         self,
         endpoint: str,
@@ -377,31 +391,29 @@ class VendorClient:
         fetch: _Fetch,
         unwanted: Callable[[], bool] = lambda: False,
         counts: Mapping[str, float] | None = None,
-    ) -> Iterator[Slot | None]:
+    ) -> _Place | None:
         """Wait for a slot; None once it is unwanted."""
 
         def stopped() -> bool:
             return self._stop.is_set() or self._refused is not None or fetch.ended() or unwanted()
 
         started = self._clock()
-        with ExitStack() as stack:
-            slot: Slot | None = None
-            try:
-                slot = stack.enter_context(
-                    self._budget.slot(
-                        endpoint=endpoint,
-                        work_class=work_class,
-                        deadline_seconds=LONGEST_WAIT_SECONDS,
-                        stopped=stopped,
-                        counts=counts,
-                        team=fetch.team,
-                    )
-                )
-            except StoppedError:
-                self._check_ended(fetch)
-            waited_seconds = self._clock() - started if slot is None else slot.waited_seconds
-            fetch.usage.waited_seconds += waited_seconds
-            yield slot
+        manager = self._budget.slot(
+            endpoint=endpoint,
+            work_class=work_class,
+            deadline_seconds=LONGEST_WAIT_SECONDS,
+            stopped=stopped,
+            counts=counts,
+            team=fetch.team,
+        )
+        try:
+            slot = manager.__enter__()
+        except StoppedError:
+            self._check_ended(fetch)
+            fetch.usage.waited_seconds += self._clock() - started
+            return None
+        fetch.usage.waited_seconds += slot.waited_seconds
+        return _Place(slot, manager)
 
     def _send(self, url: str, request: Request, slot: Slot, fetch: _Fetch) -> Response:
         """Send within a slot, with what identifies us; the answer comes without secrets."""
@@ -410,18 +422,20 @@ class VendorClient:
             request.method, url, dict(request.headers), content, host=self._transport.host
         )
         fetch.signed = signed
-        fetch.secrets += (text for text in signed.added if text not in fetch.secrets)
+        if signed.added:
+            fetch.secrets += (text for text in signed.added if text not in fetch.secrets)
         received = self._exchange(
             self._transport, request.method, signed.url, signed.headers, content, slot, fetch, request
         )
-        response = replace(received, body=self._redaction(fetch).body(received.body))
+        body = self._redaction(fetch).body(received.body)
+        response = received if body is received.body else replace(received, body=body)
         fetch.usage.bytes += len(response.body)
         fetch.answered_at = None
         if "date" in response.headers:
             now = fetch.usage.last_at or self._now()
             fetch.answered_at = answer_time(response.headers, now)
             self.vendor_ahead_seconds = (fetch.answered_at - now).total_seconds()
-        if response.status != 403:
+        if response.status != 403 and self._forbidden_in_a_row:
             with self._lock:
                 self._forbidden_in_a_row = 0
         if response.status in self._vendor.accepted:
@@ -453,7 +467,8 @@ class VendorClient:
         try:
             response = transport.send(url, sent, method=method, content=content)
             headers, status = self._redaction(fetch).headers(response.headers), response.status
-            response = replace(response, headers=headers)
+            if headers is not response.headers:
+                response = replace(response, headers=headers)
             return response
         except VendorError as error:
             # A response that we refuse to read (too large, wrongly encoded) has a status and headers as well.
@@ -536,9 +551,10 @@ class VendorClient:
         sent = {name: text for name, text in headers.items() if name != "Content-Length"}
         if "Authorization" in sent:
             fetch.secrets.append(sent["Authorization"])
-        with self._place(TOKEN, SCHEDULED, fetch) as slot:
-            if slot is None:
-                raise StoppedError("nobody wants this token any more")
+        place = self._place(TOKEN, SCHEDULED, fetch)
+        if place is None:
+            raise StoppedError("nobody wants this token any more")
+        with place as slot:
             self._check_ended(fetch)
             try:
                 response = self._exchange(self._transport_to(url), "POST", url, sent, content, slot, fetch)

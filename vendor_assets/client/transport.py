@@ -70,6 +70,8 @@ class Transport:
             "Accept": "application/json",
             "Accept-Encoding": "gzip, deflate",
         }
+        self._names = {name.lower() for name in self._headers}
+        self._root = f"{parts.scheme}://{parts.netloc}/"
         self._seconds = attempt_timeout_seconds
         self._connect_seconds = min(connect_timeout_seconds, attempt_timeout_seconds)
         self._max_body_bytes = max_body_bytes
@@ -133,11 +135,16 @@ class Transport:
         content: bytes,
         deadline: float,
     ) -> Response:
-        parts = urlsplit(url)
-        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        if url.startswith(self._root) and "#" not in url:
+            target = url[len(self._root) - 1 :]
+        else:
+            parts = urlsplit(url)
+            target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         replaced = {name.lower() for name in more}
-        headers = {name: text for name, text in self._headers.items() if name.lower() not in replaced}
-        headers |= more
+        headers = {**self._headers, **more}
+        if not self._names.isdisjoint(replaced):
+            headers = {name: text for name, text in self._headers.items() if name.lower() not in replaced}
+            headers |= more
         if not self._trusted:
             headers["Connection"] = "close"
         via = connection.via

@@ -143,21 +143,21 @@ class Pending:
 
     def __init__(self, items: Iterator[Item], count: int, leaves: int) -> None:
         self.leaves = leaves
+        self.left = count
         self._items = items
-        self._left = count
 
     def __len__(self) -> int:
         """How many are left."""
-        return self._left
+        return self.left
 
     def pop(self) -> Item:
         """The next one."""
-        self._left -= 1
+        self.left -= 1
         return next(self._items)
 
     def clear(self) -> None:
         """Forget what is left."""
-        self._left = 0
+        self.left = 0
 
 
 @dataclass
@@ -397,24 +397,26 @@ class Fetcher:
     def _take(self) -> tuple[Work, Item] | None:
         with self._condition:
             while True:
-                now = time.monotonic()
                 waiting = [work for work in self._open if work.waiting]
                 first = min(waiting, key=lambda work: work.waiting[0][:2], default=None)
-                if first is not None and first.waiting[0][0] <= now:
+                wait = None if first is None else first.waiting[0][0] - time.monotonic()
+                if first is not None and wait is not None and wait <= 0:
                     first.running += 1
                     self._busy[first.team] += 1
                     return first, heapq.heappop(first.waiting)[2]
-                ready = [work for work in self._open if work.pending]
+                ready = [
+                    (self._busy[work.team] / work.team.weight, work.pending.left, number, work)
+                    for number, work in enumerate(self._open)
+                    if work.pending.left
+                ]
                 if ready:
-                    work = min(
-                        ready, key=lambda each: (self._busy[each.team] / each.team.weight, len(each.pending))
-                    )
+                    work = min(ready)[3]
                     work.running += 1
                     self._busy[work.team] += 1
                     return work, work.pending.pop()
                 if self._closed:
                     return None
-                self._condition.wait(first.waiting[0][0] - now if first is not None else None)
+                self._condition.wait(wait)
 
     def _work(self) -> None:
         while (taken := self._take()) is not None:

@@ -114,6 +114,13 @@ class Request:
 
         A body and headers are in it as a digest.
         """
+        # Asked for many times over while a request is planned, sent, landed and counted.
+        known = self.__dict__.get("_key")
+        if known is None:
+            known = self.__dict__["_key"] = self._as_key()
+        return str(known)
+
+    def _as_key(self) -> str:
         query = query_text(sorted(self.params))
         key = f"{self.path}?{query}" if query else self.path
         if not self.has_more:

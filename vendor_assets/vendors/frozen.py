@@ -20,7 +20,8 @@ _DECODERS: Final = (
     msgspec.json.Decoder(tuple[str, _Pairs, str, str, str, _Pairs]),
 )
 _LEAVES: Final = msgspec.json.Decoder(list[tuple[str, str, str, tuple[float, float] | None]])
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+_ENCODER: Final = msgspec.json.Encoder()
+_ENCODER_OF_ALL: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 def encode_request(request: Request) -> str:
@@ -28,7 +29,15 @@ def encode_request(request: Request) -> str:
     parts: list[object] = [request.path, request.params, request.endpoint]
     if request.has_more:
         parts += [request.method, request.body, request.headers]
-    return _ENCODER.encode(parts)
+    return encode(parts)
+
+
+def encode(document: object) -> str:
+    """A document of plain values as JSON text; also texts that are no Unicode."""
+    try:
+        return _ENCODER.encode(document).decode()
+    except UnicodeEncodeError:
+        return _ENCODER_OF_ALL.encode(document)
 
 
 def decode_request(text: str) -> Request:
@@ -60,15 +69,10 @@ def _pairs(pairs: list[list[str]]) -> tuple[tuple[str, str], ...]:
 def encode_leaves(planned: PlannedRequest) -> str:
     """The leaves of a planned request as JSON text."""
     leaves = [
-        [
-            leaf.key,
-            leaf.warrior_id,
-            leaf.data_group,
-            [leaf.window.start.timestamp(), leaf.window.end.timestamp()] if leaf.window else None,
-        ]
+        (leaf.key, leaf.warrior_id, leaf.data_group, _edges(leaf.window) if leaf.window else None)
         for leaf in planned.leaves
     ]
-    return _ENCODER.encode(leaves)
+    return encode(leaves)
 
 
 def decode_planned(request: str, leaves: str) -> PlannedRequest:
@@ -95,6 +99,11 @@ def _decode_leaves(text: str) -> tuple[Leaf, ...]:
     except (ValueError, TypeError, LookupError, RecursionError, OverflowError, OSError) as error:
         message = f"leaves that were kept cannot be read ({text[:80]!r}); delete the object that holds them"
         raise RecordError(message) from error
+
+
+@lru_cache(maxsize=1024)
+def _edges(window: Window) -> tuple[float, float]:
+    return window.start.timestamp(), window.end.timestamp()
 
 
 @lru_cache(maxsize=1024)

@@ -363,6 +363,58 @@ def test_who_gives_up_waits_no_longer_and_takes_nothing_from_others(account: Acc
     assert budget.state().in_flight == 0
 
 
+def in_stock(account: Account, budget: Budget, **slot: Any) -> list[float]:
+    """Call twice as slowly as the limit of 2,000 a second permits, so that slots are due before they are asked for."""
+    sent = []
+    for _ in range(200):
+        sent.append(account.call(budget, **slot))
+        account.clock.advance(0.001)
+    return sent
+
+
+def test_slots_in_stock_keep_their_distance(account: Account) -> None:
+    """What was reserved and not used in time is never used to catch up."""
+    budget = account.member(limits=[Limit.parse("2000/s")])
+    in_stock(account, budget)
+    account.clock.advance(0.03)
+    sent = [account.call(budget) for _ in range(100)]
+    step = Limit.parse("2000/s").interval_seconds(1.0)
+    # A call that is a millisecond late does not push the next one.
+    assert all(after - before > 10 * step - 0.002 for before, after in zip(sent, sent[10:], strict=False))
+
+
+def test_slots_in_stock_are_void_after_a_hold(account: Account) -> None:
+    """A process with reserved slots hears of another's 429 before it uses one."""
+    one, two = (account.member(limits=[Limit.parse("2000/s")]) for _ in range(2))
+    account.call(two)
+    for _ in range(3):
+        in_stock(account, one)
+        account.call(two, status=429, headers={"Retry-After": "5"})
+        held_at = account.clock.now
+        account.clock.advance(0.025)
+        assert account.call(one) >= held_at + 5.0 - 0.1
+
+
+def test_slots_in_stock_are_for_their_class_and_who_wants_them(account: Account) -> None:
+    """A backfill's call does not take a scheduled one's slot, and one that nobody wants any more takes none."""
+    budget = account.member(limits=[Limit.parse("2000/s")])
+    for _ in range(10):
+        in_stock(account, budget)
+        with budget.slot(work_class="backfill") as slot:
+            assert slot._grant.backfill_epoch is not None
+        with pytest.raises(StoppedError):
+            budget.slot(stopped=lambda: True).__enter__()
+
+
+def test_slots_in_stock_do_not_raise_the_cap(account: Account) -> None:
+    """However many slots are in stock, no more calls are in flight at once than may be."""
+    budget = account.member(limits=[Limit.parse("2000/s")], max_in_flight=2)
+    in_stock(account, budget)
+    asked = itertools.count()
+    with budget.slot(), budget.slot(), pytest.raises(StoppedError):
+        budget.slot(stopped=lambda: next(asked) > 3).__enter__()
+
+
 def test_accounts_do_not_share(account: Account) -> None:
     """Another account in the same database has its own pace."""
     other = Budget(account.url, "other", limits=[Limit.parse("20/s")], share=1.0, clock=account.clock)
