@@ -29,7 +29,8 @@ ROWS_IN_MEMORY: Final = 131_072
 _BYTES_IN_MEMORY: Final = 16 << 20
 _BATCHES_IN_MEMORY: Final = 2048
 _BATCH_ROWS: Final = 65_536
-_PIECE_ROWS: Final = 4096
+_PIECE_ROWS: Final = 2048
+"""With twice as many, 50 million shuffled rows take 772 MB in place of 460, and large answers 0.04 µs a row less."""
 _MERGED_ROWS: Final = 65_536
 """Rows that are merged at once; where there are very many runs, half a piece of each."""
 _FEW: Final = 8
