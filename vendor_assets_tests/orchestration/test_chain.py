@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import dagster as dg
@@ -10,11 +11,14 @@ import pytest
 from dagster import AssetPartitionStatus
 
 from vendor_assets.harvest import sizing
+from vendor_assets.harvest.costs import Costs, DayPlan
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
+from vendor_assets.orchestration.runs.launching import Launcher
 from vendor_assets.storage import layout
 from vendor_assets.storage.parquet import read_table
+from vendor_assets.work_class import SCHEDULED
 from vendor_assets_tests.support.deployment import Deployment, yesterday
 from vendor_assets_tests.support.simulator import RunningSimulator
 from vendor_assets_tests.support.truth import harvested_rows, key_of, true_rows
@@ -111,6 +115,27 @@ def test_what_one_run_does_not_take_is_requested_while_it_goes_on(
     assert set(statuses(deployment, "performance_data").values()) == {AssetPartitionStatus.MATERIALIZED}
     assert harvested_rows(deployment.store, DAY) == true_rows(vendor.world, DAY)
     assert vendor.log()["repeated_leaves"]["total"] == 0
+
+
+@pytest.mark.parametrize("partitions", [2, sizing.RUN_PARTITIONS])
+def test_the_command_estimates_nothing_of_a_day_that_one_run_took(
+    deployment: Deployment, vendor: RunningSimulator, monkeypatch: pytest.MonkeyPatch, partitions: int
+) -> None:
+    """Once the data are there an estimate reads some objects of each troop: only where further runs are to be cut."""
+    monkeypatch.setattr(sizing, "RUN_PARTITIONS", partitions)
+    late: list[date] = []
+    estimate = Costs.day
+
+    def watched(costs: Costs, day: date, only: Sequence[str] = ()) -> DayPlan:
+        if deployment.store.folders(layout.table_prefix("performance_data")):
+            late.append(day)
+        return estimate(costs, day, only)
+
+    monkeypatch.setattr(Costs, "day", watched)
+    launcher = Launcher(deployment.account, deployment.instance, lambda _: None, lambda: False)
+    launcher.harvest_day(DAY, troops=(), replace=False, work_class=SCHEDULED, report=False)
+    assert late == ([DAY] if partitions == 2 else [])
+    assert harvested_rows(deployment.store, DAY) == true_rows(vendor.world, DAY)
 
 
 def test_a_scheduled_run_that_fails_fails_no_roster(deployment: Deployment, vendor: RunningSimulator) -> None:

@@ -199,18 +199,21 @@ class Launcher:
             return
         chosen = self._choose(day, troops)
         self._partitions.add_troops(self._instance, chosen)
+        taken = set(first.taken or ())
         costs = Costs(self.store, self._account)
-        plan = costs.day(day, troops)
-        if plan.left_out and not plan.troops:
-            said = f"{day}: {self._account.filters} leaves all {plan.left_out} troops out"
-            self._say(said)
-            self.left_out.append(said)
-        calls = plan.to_come
-        if replace:
-            calls = {key: sum(of_troop.values()) for key, of_troop in plan.whole_by_key.items()}
-        calls = {key: number for key, number in calls.items() if key not in (first.taken or ())}
+        calls, foreseen = dict[str, int](), True
+        # Where all are taken nothing is left to estimate, which would read some objects of each.
+        if not chosen or not taken.issuperset(chosen):
+            plan = costs.day(day, troops)
+            if plan.left_out and not plan.troops:
+                said = f"{day}: {self._account.filters} leaves all {plan.left_out} troops out"
+                self._say(said)
+                self.left_out.append(said)
+            whole = {key: sum(of_troop.values()) for key, of_troop in plan.whole_by_key.items()}
+            left = whole if replace else plan.to_come
+            calls, foreseen = {key: left[key] for key in left if key not in taken}, plan.foreseen
         if not rebuild:
-            told = None if first.calls is None or (calls and not plan.foreseen) else first.calls
+            told = None if first.calls is None or (calls and not foreseen) else first.calls
             self._planned.append(None if told is None else told + sum(calls.values()))
             known = [count for count in self._planned if count is not None]
             self.summary.calls_planned = sum(known) if len(known) == len(self._planned) else None
@@ -219,13 +222,11 @@ class Launcher:
             part = f" ({number} of {len(runs)})" if len(runs) > 1 else ""
             partitions = [str(day_troop_key(day, key)) for key in keys]
             config = harvest_config(self._names, partitions, list(CHAIN), rebuild=rebuild)
-            planned = (
-                {CALLS_TAG: str(sum(calls[key] for key in keys))} if plan.foreseen and not rebuild else {}
-            )
+            planned = {CALLS_TAG: str(sum(calls[key] for key in keys))} if foreseen and not rebuild else {}
             planned[TITLE_TAG] = title_of(partitions)
             self._run(HARVEST_JOB, f"{day} {len(keys)} troops{part}", tags | planned, run_config=config)
-        whole = self._choose(day, [])
-        if report and day_is_decided(self._instance, self._account, day.isoformat(), whole):
+        every = self._choose(day, [])
+        if report and day_is_decided(self._instance, self._account, day.isoformat(), every):
             self._publish(day, tags)
 
     def redrive(self, partitions: Sequence[tuple[str, date, str | None]], *, rebuild: bool = False) -> None:
