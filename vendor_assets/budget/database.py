@@ -49,6 +49,14 @@ _HOPELESS: Final = (
     "no password supplied",
 )
 
+_ADVICE: Final = {
+    "permission denied": "give its user the right to make and change tables there",
+    "read-only transaction": "see that it is no copy for reading and that its user may write",
+    "is locked": "see which program keeps it locked",
+    "is full": "make room for it",
+}
+"""What to do, by what a database says."""
+
 _CONNECTION: Final = {
     "connect_timeout": 5,
     "application_name": "vendor_assets budget",
@@ -348,8 +356,10 @@ class Database:
 
     def _explain(self, error: Exception) -> str:
         where = _place(self._url)
-        todo = "see that its folder exists and can be written" if self.is_sqlite else "see that it runs"
-        return f"the budget's database {where} cannot be used ({self._said(error)}); {todo}, or set VENDOR_ASSETS_DB"
+        said = self._said(error)
+        usual = "see that its folder exists and can be written" if self.is_sqlite else "see that it runs"
+        todo = next((advice for words, advice in _ADVICE.items() if words in said), usual)
+        return f"the budget's database {where} cannot be used ({said}); {todo}, or set VENDOR_ASSETS_DB"
 
     def _said(self, error: Exception) -> str:
         """What an error says, without what of the address is a secret."""

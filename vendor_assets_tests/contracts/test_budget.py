@@ -1034,6 +1034,36 @@ def test_what_a_newer_release_wrote_is_told_in_one_line(
     database.close()
 
 
+@pytest.mark.parametrize(
+    ("setting", "advice"),
+    [
+        ("default_transaction_read_only = on", "no copy for reading"),
+        ("search_path = pg_catalog", "give its user the right to make and change tables"),
+    ],
+)
+def test_a_server_that_takes_no_writes_says_what_to_do(
+    postgres_server: PostgresServer, setting: str, advice: str
+) -> None:
+    """It does run, so that is not what to look at."""
+    with postgres_server.database() as url:
+        engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg2:"), poolclass=sa.NullPool)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"ALTER DATABASE {url.rpartition('/')[2]} SET {setting}")
+        with pytest.raises(BudgetUnavailableError, match=advice):
+            Leases(url, ttl_seconds=0.1).renew("run", {})
+
+
+def test_a_locked_file_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program, as one that makes a backup, has it."""
+    monkeypatch.setattr("vendor_assets.budget.database._BUSY_SECONDS", 0.01)
+    url = f"sqlite:///{tmp_path}/budget.db"
+    Leases(url).renew("run", {})
+    with contextlib.closing(sqlite3.connect(tmp_path / "budget.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(BudgetUnavailableError, match="see which program keeps it locked"):
+            Leases(url, ttl_seconds=0.1).renew("run", {})
+
+
 def test_a_server_that_is_gone_without_a_word_is_not_waited_for(postgres_server: PostgresServer) -> None:
     """Its machine lost its power: the kernel alone would wait for minutes or hours; an address may say otherwise."""
     with postgres_server.database() as url:
