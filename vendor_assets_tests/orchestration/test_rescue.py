@@ -234,6 +234,16 @@ def test_a_run_whose_process_is_gone_is_over(
     assert found.status == after
 
 
+def test_a_clock_that_is_set_back_keeps_no_dead_run(instance: dg.DagsterInstance) -> None:
+    """Seen dead an hour from now, a run is failed at the next look, and not in an hour."""
+    config = harvest_config(Names(), [f"{DAY}|1"], ["warriors"])
+    run = instance.add_run(dg.DagsterRun(HARVEST_JOB, run_config=config, status=dg.DagsterRunStatus.STARTED))
+    lapsed = [LeaseState(run.run_id, {}, 0.0, 60.0, lapsed=True, renewals=1)]
+    memory = rescue.Memory()
+    assert rescue.fail_lapsed(memory, instance, Names(), lapsed, 7200.0) == 0
+    assert rescue.fail_lapsed(memory, instance, Names(), lapsed, 3600.0) == 1
+
+
 def test_the_memory_of_a_tick_survives_its_cursor() -> None:
     """Also the cursor of an earlier release."""
     memory = rescue.Memory({"a": 1.5}, {"b": 2.0})

@@ -63,7 +63,8 @@ def fail_lapsed(
     for run in runs_of(instance, dg.RunsFilter(statuses=statuses)):
         if live.get(run.run_id) or not About(run, names).ours:
             continue
-        since = memory.lapsed[run.run_id] = before.get(run.run_id, now)
+        # The clock may have been set back since.
+        since = memory.lapsed[run.run_id] = min(now, before.get(run.run_id, now))
         # Never at the first sight: after an outage of the database all leases are stale for a moment.
         patience = 0.0 if run.run_id in live else START_SECONDS
         if run.run_id in before and now - since >= patience:
@@ -87,7 +88,7 @@ def retry_lost(
     for run in runs_awaiting_retry(instance, names):
         if run.run_id in alive:
             continue
-        since = before.get(run.run_id, now)
+        since = min(now, before.get(run.run_id, now))
         told = RETRY_ASKED_TAG in run.tags
         if now - since < (GIVE_UP_SECONDS if told else RETRY_SECONDS):
             memory.unretried[run.run_id] = since
