@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from vendor_assets.budget.pace import QUICK_SECONDS
-from vendor_assets.budget.reservations import Ask, Grant
+from vendor_assets.budget.reservations import Ask, Grant, Row
 
 BLOCK_SECONDS: Final = 0.25
 """A block holds at most so much of the process's fair part of the pace."""
@@ -23,11 +24,20 @@ _LARGEST_SIZE: Final = 1000
 
 
 class Reserved(NamedTuple):
-    """A slot that nobody has asked for yet."""
+    """Slots in a row that nobody has asked for yet; the first is at ``local_at`` on this machine's monotonic clock."""
 
     ask: Ask
-    grant: Grant
+    row: Row
     local_at: float
+
+    @property
+    def grant(self) -> Grant:
+        """The first slot."""
+        return self.row.first
+
+    def after(self, number: int) -> Reserved:
+        """Those behind the first few."""
+        return Reserved(self.ask, self.row.after(number), self.local_at + number * self.row.step)
 
 
 class Block:
@@ -35,7 +45,8 @@ class Block:
 
     Where the database, not the pace, is what callers wait for, or the pace is so quick that a transaction for each call
     would be dear, a process reserves in blocks of up to a quarter of a second's worth. They double while that is so,
-    and shrink when slots are missed or the pace is what counts again.
+    and shrink when slots are missed or the pace is what counts again. A process that is alone, and reserves a whole row
+    as cheaply as one slot, takes nothing from anybody by slots that it misses.
     """
 
     def __init__(self) -> None:
@@ -43,6 +54,8 @@ class Block:
         self._size = 0
         self._largest = 0
         self._missed = 0
+        self._in_rows = False
+        self._mixed = False
         self._paused_until = 0.0
         self._pause_seconds = _SHORTEST_PAUSE_SECONDS
         self._slack_seconds = 0.0
@@ -59,19 +72,31 @@ class Block:
         self._slack_seconds = seconds
 
     def keep(self, reserved: Reserved) -> None:
-        """Append a slot."""
+        """Append slots."""
         self._slots.append(reserved)
+        self._in_rows = reserved.row.size > 1
+
+    def note_mixed(self) -> None:
+        """A call of another kind waits behind slots that it cannot have: what is missed matters from now on."""
+        self._mixed = True
 
     def first(self, earliest: float) -> Reserved | None:
         """The next slot that is not missed; those before a moment are dropped."""
-        while self._slots and self._slots[0].local_at < earliest:
-            self._slots.popleft()
-            self._missed += 1
+        while self._slots and (row := self._slots[0]).local_at < earliest:
+            late = earliest - row.local_at
+            missed = min(row.row.size, math.ceil(late / row.row.step)) if row.row.step else 1
+            self._missed += missed
+            self._use(missed)
         return self._slots[0] if self._slots else None
 
     def pop(self) -> None:
         """The first slot is used."""
-        self._slots.popleft()
+        self._use(1)
+
+    def _use(self, number: int) -> None:
+        row = self._slots.popleft()
+        if row.row.size > number:
+            self._slots.appendleft(row.after(number))
 
     def drop(self, valid: Callable[[Grant], bool]) -> None:
         """Drop slots that are void."""
@@ -93,7 +118,8 @@ class Block:
         unknown = interval_seconds <= 0
         if not callers or slow or unknown or now < self._paused_until:
             return 0
-        if self._missed > 0.1 * self._size:
+        harmless = part == 1.0 and self._in_rows and not self._mixed
+        if self._missed > 0.1 * self._size and not harmless:
             self._largest //= 2
             if not self._largest:
                 self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)

@@ -16,11 +16,11 @@ from vendor_assets.budget import in_flight
 from vendor_assets.budget.block import BLOCK_SECONDS, Block, Reserved
 from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database, Snapshot, understanding
-from vendor_assets.budget.document import PaceDocument
+from vendor_assets.budget.document import PaceDocument, View
 from vendor_assets.budget.in_flight import InFlight, InFlightShares, Member, Teams
 from vendor_assets.budget.limits import PARTS
 from vendor_assets.budget.pace import BACKFILL_FRESH_SECONDS, FRESH_SECONDS, GUARD_SECONDS, Pace
-from vendor_assets.budget.reservations import Ask, Correction, Grant, Later, TooLate
+from vendor_assets.budget.reservations import Ask, Correction, Grant, Later, Row, TooLate
 from vendor_assets.budget.teams import OTHERS, Parts, Team, Turns, Waiting, slots_ahead, unequal
 from vendor_assets.budget.terms import LATEST_SECONDS, Terms
 from vendor_assets.days import duration_text
@@ -114,6 +114,7 @@ class Dispatch:
         self._in_flight = InFlight()
         self._sent_to: Counter[str] = Counter()
         self._renewal = threading.Lock()
+        self._looking = threading.Lock()
         self._block = Block()
         self._heartbeat = _Heartbeat()
         self._turns = Turns()
@@ -410,15 +411,16 @@ class Dispatch:
             self._heartbeat.start(self.renew)
         asks = [self._told_apart(_with_patience(waiter, now)) for waiter in batch]
         spare = Ask(asks[0].endpoint, asks[0].backfill, counts=asks[0].counts) if asks else Ask()
+        more = 0
         if not self._terms.counted:
-            interval = self._document.interval_seconds
-            asks += [spare] * self._block.next_size(len(batch), interval, self._part, now)
+            more = self._block.next_size(len(batch), self._document.interval_seconds, self._part, now)
+        rows: list[Reserved] = []
         self._mutex.release()
         answers: list[tuple[Grant | Later | TooLate, float]] = []
         failure: BudgetError | None = None
         try:
             if batch:
-                answers = self._reserve(asks)
+                answers, rows = self._reserve(asks, spare, more)
             else:
                 self._renew()
         except BudgetError as error:
@@ -431,11 +433,10 @@ class Dispatch:
                 waiter.error = failure
                 waiter.condition.notify()
             return
-        for waiter, (answer, local_at) in zip(batch, answers, strict=False):
+        for waiter, (answer, local_at) in zip(batch, answers, strict=True):
             self._answer(waiter, answer, local_at)
-        for answer, local_at in answers[len(batch) :]:
-            if isinstance(answer, Grant):
-                self._block.keep(Reserved(spare, answer, local_at))
+        for row in rows:
+            self._block.keep(row)
         self._notify_leader()
 
     def _hand_out(self, now: float) -> None:
@@ -444,7 +445,10 @@ class Dispatch:
             waiter = next(self._ready(now), None)
             if waiter is None or not self._in_flight.room(now):
                 return
-            if self._told_apart(waiter.ask) != spare.ask or spare.local_at > waiter.deadline:
+            if self._told_apart(waiter.ask) != spare.ask:
+                self._block.note_mixed()
+                return
+            if spare.local_at > waiter.deadline:
                 return
             self._block.pop()
             self._answer(waiter, spare.grant, spare.local_at)
@@ -483,23 +487,33 @@ class Dispatch:
 
     # -- the database; the mutex is free -------------------------------------------------------------
 
-    def _reserve(self, asks: Sequence[Ask]) -> list[tuple[Grant | Later | TooLate, float]]:
-        """Ask for slots; each answer comes with its moment on this machine's monotonic clock."""
+    def _reserve(
+        self, asks: Sequence[Ask], spare: Ask, more: int
+    ) -> tuple[list[tuple[Grant | Later | TooLate, float]], list[Reserved]]:
+        """Ask for slots, and for as many more like the first for callers that are about to come.
+
+        Each answer comes with its moment on this machine's monotonic clock.
+        """
         answers: list[Grant | Later | TooLate] = []
-
-        def step(pace: Pace, now: float) -> None:
-            answers.clear()
-            answers.extend(pace.reserve(self._terms.rules, ask, now) for ask in asks)
-
+        rows: list[Row] = []
         lead = 2 * self._lag - self._late_seconds
         asks = [ask._replace(lead_seconds=lead) for ask in asks]
+        like_first = spare._replace(lead_seconds=lead)
+
+        def step(pace: Pace, now: float) -> None:
+            answers[:] = (pace.reserve(self._terms.rules, ask, now) for ask in asks)
+            rows[:] = pace.reserve_rows(self._terms.rules, like_first, now, more)
+
         snapshot = self._document.tell_and_change(step)
         first = answers[0]
         slack = first.at - snapshot.now - max(0.0, lead) if isinstance(first, Grant) else BLOCK_SECONDS
         self._block.note_slack(slack)
         self._lag += (min(self._clock.monotonic() - snapshot.read_at, _LARGEST_LAG_SECONDS) - self._lag) / 8
         offset = snapshot.read_at - snapshot.now
-        return [(answer, 0.0 if isinstance(answer, TooLate) else answer.at + offset) for answer in answers]
+        return (
+            [(answer, 0.0 if isinstance(answer, TooLate) else answer.at + offset) for answer in answers],
+            [Reserved(spare, row, row.first.at + offset) for row in rows],
+        )
 
     def _renew(self, *, sent_only: bool = False) -> None:
         """Renew this process's share of the calls in flight; it may keep what it uses, or only what it has sent."""
@@ -589,9 +603,7 @@ class Dispatch:
                 self._renew(sent_only=True)
             if not self._in_flight.may_send:
                 return False
-            view = self._document.view
-            if view is None or max(now, waiter.local_at) - view.at > fresh:
-                view = self._document.look()
+            view = self._look(max(now, waiter.local_at) - fresh)
             if view is None or not view.pace.valid(grant):
                 return False
             at = max(waiter.local_at, self._spaced_until(waiter.ask))
@@ -605,6 +617,16 @@ class Dispatch:
             if fresh_still and self._send(max(at, now - _JITTER_SECONDS), waiter.ask):
                 return True
         return False
+
+    def _look(self, since: float) -> View | None:
+        """What is known of the pace since a moment; who waits while another thread looks has seen it too."""
+        view = self._document.view
+        if view is None or view.at < since:
+            with self._looking:
+                view = self._document.view
+                if view is None or view.at < since:
+                    view = self._document.look()
+        return view
 
     def _spaced_until(self, ask: Ask) -> float:
         """Until when this process's last calls keep a call from being sent."""

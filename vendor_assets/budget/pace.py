@@ -28,6 +28,7 @@ from vendor_assets.budget.reservations import (
     Grant,
     Later,
     Reservations,
+    Row,
     Run,
     TooLate,
 )
@@ -293,6 +294,30 @@ class Pace:
             self.quotas[trial] = self.quotas[trial].tried(at)
         epoch, backfill_epoch = self.reservations.epoch, self.reservations.backfill_epoch
         return Grant(at, epoch, backfill_epoch if ask.backfill else None, self.breaker.open, trial)
+
+    def reserve_rows(self, rules: Sequence[Rule], ask: Ask, now: float, count: int) -> list[Row]:
+        """Give as many calls of one kind their moments, as :meth:`reserve` would one by one; fewer where these wait."""
+        track = self._sole(rules, ask, now) if count > 1 else None
+        rows: list[Row] = []
+        while count > 0 and isinstance(first := self.reserve(rules, ask, now), Grant):
+            row = Row(first, 0.0, 1) if track is None else Row(first, track.interval, count)
+            if track is not None:
+                # Each of the others is due when the one before it makes way, which is later than all else.
+                track.arrival += (count - 1) * track.interval
+                self.reservations.add_behind(track.interval, count - 1)
+            rows.append(row)
+            count -= row.size
+        return rows
+
+    def _sole(self, rules: Sequence[Rule], ask: Ask, now: float) -> Track | None:
+        """The limit of a call where nothing else keeps it back than that one's pace."""
+        if self.breaker.open or self.quotas or ask.returns:
+            return None
+        concerned = self._concerned(rules, ask, now, without="")
+        rule, track = concerned[0] if len(concerned) == 1 else (None, None)
+        if rule is None or track is None or track.windowed(rule):
+            return None
+        return track if track.wide and track.interval and track.unit == REQUESTS else None
 
     def bounds(self, rules: Sequence[Rule], ask: Ask, now: float) -> list[Bound]:
         """All that keeps a call back; :meth:`reserve` waits for the latest of them.

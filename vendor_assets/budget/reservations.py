@@ -79,6 +79,19 @@ class Correction(NamedTuple):
         return self.counted - self.booked
 
 
+class Row(NamedTuple):
+    """Evenly spaced slots: the first of them, the seconds from one to the next, and how many they are."""
+
+    first: Grant
+    step: float
+    size: int
+
+    def after(self, number: int) -> Row:
+        """Those behind the first few."""
+        at = self.first.at + number * self.step
+        return Row(self.first._replace(at=at), self.step, self.size - number)
+
+
 class Later(NamedTuple):
     """Nothing was reserved: ask again at this moment."""
 
@@ -165,6 +178,12 @@ class Reservations:
                 run.count += 1
                 return
         self.runs.append(Run(at, step, 1, backfill, counts))
+
+    def add_behind(self, step: float, count: int) -> None:
+        """Append more slots like the last one, evenly spaced."""
+        if count:
+            last = self.runs[-1]
+            self.runs.append(Run(last.last + step, step, count, last.backfill, last.counts))
 
     def void(self, after: float, *, backfill_only: bool) -> bool:
         """Void the slots after a moment; whether there were any."""

@@ -33,7 +33,10 @@ KEEP_SECONDS: Final = 4.0
 crosses that is lost."""
 
 _FEWEST_CONNECTIONS: Final = 8
-"""This many are opened before one that has not rested is waited for."""
+_RESTING_CONNECTIONS: Final = 3
+_MOST_RESTING: Final = 32
+"""Before one that has not rested is waited for, so many are opened; for each that is in use some more may rest, so that
+few calls in flight to a quick vendor do not wait for their connections."""
 
 
 class Transport:
@@ -75,7 +78,8 @@ class Transport:
         self._seconds = attempt_timeout_seconds
         self._connect_seconds = min(connect_timeout_seconds, attempt_timeout_seconds)
         self._max_body_bytes = max_body_bytes
-        self._most = max(pool_size, _FEWEST_CONNECTIONS)
+        resting = min((1 + _RESTING_CONNECTIONS) * pool_size, _MOST_RESTING)
+        self._most = max(pool_size, _FEWEST_CONNECTIONS, resting)
         self._lock = threading.Lock()
         self._idle: list[tuple[Connection, float]] = []
         self._open = 0

@@ -596,7 +596,7 @@ def test_the_share_of_a_killed_process_falls_to_the_others(account: Account) -> 
 def test_scheduled_work_goes_before_backfills(account: Account) -> None:
     """Slots that a backfill reserved far ahead go to scheduled work that comes later."""
     backfill, scheduled = account.member(), account.member()
-    backfill._dispatch._reserve([Ask(backfill=True)] * 60)
+    backfill._dispatch._reserve([Ask(backfill=True)] * 30, Ask(backfill=True), 30)
     start = account.clock.now
     assert scheduled.state().ahead_seconds > 50 * STEP
     assert account.call(scheduled) - start < 2 * STEP

@@ -151,6 +151,18 @@ def _chunked(text: str) -> bytes:
     )
 
 
+def test_few_calls_at_once_do_not_wait_for_their_connections_to_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one call at a time is sent to a quick vendor, more connections are opened than are in use."""
+    monkeypatch.setattr(transport_module, "REST_SECONDS", 3600.0)
+    monkeypatch.setattr(transport_module, "KEEP_SECONDS", 7200.0)
+    with (
+        raw_server(lambda target, _: (answer(target), True)) as server,
+        sending(server.url, pool_size=4) as ask,
+    ):
+        assert [ask(f"/{number}") for number in range(16)] == [f"/{number}".encode() for number in range(16)]
+        assert len(server.connections) == 16
+
+
 LEFT_OVER: dict[str, Callable[[str], bytes]] = {
     "a second answer": lambda target: answer(target) + answer(target),
     "a body that is longer than said": lambda target: answer(target) + b"x",
@@ -211,7 +223,10 @@ def test_a_connection_rests_before_it_is_asked_again(monkeypatch: pytest.MonkeyP
     """What a server sends late has time to show: one that has just answered is not asked while others can be opened."""
     monkeypatch.setattr(transport_module, "REST_SECONDS", 0.2)
     monkeypatch.setattr(transport_module, "KEEP_SECONDS", 3600.0)
-    with raw_server(lambda target, _: (answer(target), True)) as server, sending(server.url) as ask:
+    with (
+        raw_server(lambda target, _: (answer(target), True)) as server,
+        sending(server.url, pool_size=1) as ask,
+    ):
         for number in range(20):
             ask(f"/{number}")
         # Once as many are open as may be, the oldest is waited for.

@@ -24,7 +24,7 @@ from vendor_assets.budget.pace import (
     Pace,
 )
 from vendor_assets.budget.quotas import Statement
-from vendor_assets.budget.reservations import Ask, Correction, Grant, Later, TooLate
+from vendor_assets.budget.reservations import Ask, Correction, Grant, Later, Row, TooLate
 from vendor_assets.budget.tracks import Rule
 
 NOTICE_SECONDS = FRESH_SECONDS + GUARD_SECONDS
@@ -34,6 +34,88 @@ NOTICE_SECONDS = FRESH_SECONDS + GUARD_SECONDS
 def limit(rate: float, *, name: str = "account", burst: int = 1, endpoints: tuple[str, ...] = ()) -> Rule:
     """A paced limit with this rate, jitter allowed for."""
     return Rule(Limit(round(rate * 10), 10.0, name, burst), 1.0, endpoints)
+
+
+def _moments(rows: list[Row]) -> list[Grant]:
+    return [row.after(number).first for row in rows for number in range(row.size)]
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from([0.5, 20.0, 700.0, 5000.0]),
+    st.integers(1, 60),
+    st.sampled_from([1, 5]),
+    st.booleans(),
+    st.sampled_from([-0.05, 0.0, 0.02]),
+    st.sampled_from(["alone", "held", "two limits", "a narrow limit", "told", "learnt", "down", "counted"]),
+    st.lists(st.tuples(st.floats(0, 0.1), st.integers(1, 9), st.booleans()), max_size=3),
+)
+def test_slots_in_a_row_are_those_that_calls_would_get_one_by_one(
+    rate: float,
+    count: int,
+    burst: int,
+    backfill: bool,
+    lead: float,
+    case: str,
+    before: list[tuple[float, int, bool]],
+) -> None:
+    """Whatever else holds, and whatever was reserved before; and what follows gets what it would have got."""
+    rules = [limit(rate, burst=burst)]
+    if case == "two limits":
+        rules.append(limit(rate / 3, name="other"))
+    if case == "a narrow limit":
+        rules.append(limit(rate / 3, name="narrow", endpoints=("hosts",)))
+    if case == "counted":
+        rules = [Rule(Limit(10_000, 3600.0, "hourly"), 1.0)]
+    now, paces = 100.0, []
+    for _ in range(2):
+        pace, now = Pace.new(100.0, 100.0, "b"), 100.0
+        pace.id, pace.reservations.epoch = "a", 1
+        for passed, number, of_backfill in before:
+            now += passed
+            for _ in range(number):
+                pace.reserve(rules, Ask("hosts", of_backfill), now)
+        if case == "held":
+            pace.hold(now + 1.0, "test", now)
+        if case == "told":
+            told = (Quota(remaining=50, reset_seconds=10, limit=100, period_seconds=60),)
+            pace.hear(rules, 1.0, Statement("hosts", now, 0, told, ()), now)
+        if case == "learnt":
+            pace.tuning.rate, pace.tuning.mode = rate / 2, "plateau"
+        if case == "down":
+            pace.breaker.opened_at = now
+        paces.append(pace)
+    ask = Ask("hosts", backfill, lead_seconds=lead)
+    at_once = paces[0].reserve_rows(rules, ask, now, count)
+    answers = [paces[1].reserve(rules, ask, now) for _ in range(count)]
+    one_by_one = [answer for answer in answers if isinstance(answer, Grant)]
+    assert [grant.at for grant in _moments(at_once)] == pytest.approx(
+        [grant.at for grant in one_by_one], abs=1e-6
+    )
+    assert [grant[1:] for grant in _moments(at_once)] == [grant[1:] for grant in one_by_one]
+    one, other = (pace.reserve(rules, Ask("hosts"), now + 0.3) for pace in paces)
+    assert isinstance(one, Grant | Later)
+    assert isinstance(other, Grant | Later)
+    assert isinstance(one, Grant) == isinstance(other, Grant)
+    assert one.at == pytest.approx(other.at, abs=1e-6)
+
+
+def test_a_row_is_reserved_where_one_pace_is_all_that_counts() -> None:
+    """A thousand slots are one entry of the document; several limits make them one by one."""
+    pace = Pace.new(100.0, 100.0, "b")
+    (row,) = pace.reserve_rows([limit(5000.0)], Ask(), 100.0, 1000)
+    assert row.size == 1000
+    assert len(pace.reservations.runs) == 2
+    assert len(pace.reserve_rows([limit(5000.0), limit(10.0, name="other")], Ask(), 101.0, 5)) == 5
+
+
+def test_a_hold_voids_the_rest_of_a_row() -> None:
+    """What of a row lies behind the moment is void, like any slot."""
+    pace = Pace.new(100.0, 100.0, "b")
+    (row,) = pace.reserve_rows([limit(100.0)], Ask(), 100.0, 100)
+    pace.hold(105.0, "test", 100.2)
+    assert not any(pace.valid(row.after(number).first) for number in range(row.size))
+    assert pace.reservations.next_at(0.0) <= 100.2 + NOTICE_SECONDS
 
 
 @dataclass
