@@ -568,7 +568,7 @@ def test_a_redirect_to_another_host_sends_no_key_there() -> None:
 def test_many_threads_share_one_client(fresh: RunningSimulator, caplog: pytest.LogCaptureFixture) -> None:
     """Threads do not disturb each other, connections are kept, and no log line holds the key."""
     caplog.set_level(logging.DEBUG)
-    client, ledger = _client(fresh.url)
+    client, ledger = _client(fresh.url, max_in_flight=2)
     failures: list[BaseException] = []
     usages: list[Usage] = []
 
