@@ -39,7 +39,7 @@ def test_the_vendor_sees_each_team_with_its_part(tmp_path: Path, processes: int)
     A hold keeps all calls back until both wait. On a busy machine the part may be off; without weights it is a half.
     """
     with simulator(
-        troops=3, warriors=24, data_groups=12, churn=False, limit="20/s", burst=20, limit_kind="bucket"
+        troops=3, warriors=30, data_groups=12, churn=False, limit="10/s", burst=10, limit_kind="bucket"
     ) as vendor:
         world = vendor.world
         sizes = {troop.id: len(world.warriors_on(troop.id, DAY)) for troop in world.troops_on(DAY)}
@@ -48,7 +48,7 @@ def test_the_vendor_sees_each_team_with_its_part(tmp_path: Path, processes: int)
             "VENDOR_URL": vendor.url,
             "VENDOR_API_KEY": KEY,
             "VENDOR_SHARE": "1",
-            "VENDOR_RATE": "20/s",
+            "VENDOR_RATE": "10/s",
             "VENDOR_ASSETS_RESOLUTION": "60",
             "VENDOR_ASSETS_WEIGHTS": f"{middle}=3,*=1",
         }
