@@ -104,7 +104,8 @@ def roster_runs(
         costs: Estimates of the same store; several days that share one take a fraction of the time.
     """
     keys = roster_keys(store, day, account.filters, only)
-    left = [key for key in keys if key not in set(taken)]
+    others = set(taken)
+    left = [key for key in keys if key not in others]
     if not left:
         return keys, []
     costs = costs or Costs(store, account)
