@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 from dagster import AssetPartitionStatus
 
+from vendor_assets.errors import StorageUnavailableError
 from vendor_assets.harvest import sizing
 from vendor_assets.harvest.costs import Costs, DayPlan
 from vendor_assets.harvest.harvester import Harvester
@@ -153,6 +154,21 @@ def test_a_scheduled_run_that_fails_fails_no_roster(deployment: Deployment, vend
     published, _ = deployment.sensor("publish_sensor")
     assert isinstance(published, dg.SensorResult)
     assert [request.partition_key for request in published.run_requests or ()] == [DAY.isoformat()]
+
+
+def test_a_scheduled_roster_counts_where_its_troops_cannot_be_taken(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store fails just then: the run ends with the roster, and the sensor requests all troops."""
+
+    def fail(*_: object) -> Any:
+        raise StorageUnavailableError("the store is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Costs, "day", fail)
+        assert deployment.run(scheduled(deployment)).success
+    assert [run.success for run in follow_roster(deployment)] == [True]
+    assert set(statuses(deployment, "performance_data").values()) == {AssetPartitionStatus.MATERIALIZED}
 
 
 def test_a_failed_run_says_what_failed_and_nothing_of_dagster(

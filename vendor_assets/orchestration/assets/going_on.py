@@ -13,7 +13,7 @@ from datetime import date
 import dagster as dg
 
 from vendor_assets.account import Account
-from vendor_assets.errors import ConfigurationError
+from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome
@@ -42,7 +42,12 @@ def going_on(
         # As in the runs that a sensor requests: what is complete by now stays as it is.
         options = replace(options, finished="reconcile", permanent_too=False)
     for outcome in rosters:
-        taken = _take(context, outcome, options, account, costs) if outcome.succeeded else []
+        try:
+            taken = _take(context, outcome, options, account, costs) if outcome.succeeded else []
+        except VendorAssetsError as error:
+            # The roster counts all the same; the sensor or the launcher goes on with it, or says what is wrong.
+            context.log.warning(f"the run ends with the roster: {error}")
+            taken = []
         yield outcome
         if taken:
             yield from harvester.chain(CHAIN, [(outcome.day, key) for key in taken], options)
@@ -60,12 +65,7 @@ def _take(
     about = About(context.run, names)
     harvester: Harvester = names.of(context, "harvester")
     store: StoreResource = names.of(context, "store")
-    try:
-        chosen = account.filters.choose(Roster.read(store.open(), roster.day), about.troops)
-    except ConfigurationError as error:
-        # Whoever named the troops is told so by the launcher.
-        context.log.warning(f"the run ends with the roster: {error}")
-        return []
+    chosen = account.filters.choose(Roster.read(store.open(), roster.day), about.troops)
     Partitions.of(account).add_troops(context.instance, [troop.key for troop in chosen])
     taken, tags = about.taken, dict[str, str]()
     if taken is None:
