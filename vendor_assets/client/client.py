@@ -61,7 +61,7 @@ TOKENS_MOST: Final = 3
 """So many tokens may expire while a call waits for its slot."""
 
 STREAK: Final = 8
-"""After this many 403s in a row the key is checked again."""
+"""After this many 403s in a row the key is checked again, and so many 401s in a row are certain."""
 
 _TRANSIENT: Final = frozenset((408, 425))
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
@@ -217,6 +217,8 @@ class VendorClient:
         self._doubt: VendorUnauthorizedError | None = None
         self._doubt_lock = threading.Lock()
         self._forbidden = self._forbidden_in_a_row = 0
+        self._accepted: Identity | None = None
+        self._refused_since = 0
 
     def __repr__(self) -> str:
         return f"VendorClient({self._base_url!r}, {self._vendor.kind})"
@@ -246,7 +248,8 @@ class VendorClient:
 
         Connection failures, timeouts, broken bodies, 408, 425, 5xx and throttling are retried after a random part of a
         doubling wait; an unreadable answer is retried once, but not one of which the vendor says that it is too large;
-        anything else is final. A refusal of the key is final for this client: no thread sends anything more.
+        anything else is final. A refusal of the key is final for this client: no thread sends anything more. One of
+        a key that was accepted before is none, if the vendor's cheapest request is answered: it is retried too.
 
         Args:
             check: Reads the response, outside of the budget's slot; a VendorProtocolError means that it is unreadable.
@@ -275,6 +278,7 @@ class VendorClient:
                 body = response.body
                 if response.status not in self._vendor.accepted:
                     raise self._error_of(response, fetch)
+                self._accepted, self._refused_since = fetch.signed.by, 0
                 kept = {
                     name: text for name, text in response.headers.items() if name in self._vendor.page_headers
                 }
@@ -435,7 +439,7 @@ class VendorClient:
             now = fetch.usage.last_at or self._now()
             fetch.answered_at = answer_time(response.headers, now)
             self.vendor_ahead_seconds = (fetch.answered_at - now).total_seconds()
-        if response.status != 403 and self._forbidden_in_a_row:
+        if response.status not in (401, 403) and self._forbidden_in_a_row:
             with self._lock:
                 self._forbidden_in_a_row = 0
         if response.status in self._vendor.accepted:
@@ -648,6 +652,12 @@ class VendorClient:
                     raise
         return self._refused is not None
 
+    def _was_accepted(self, fetch: _Fetch) -> bool:
+        """Whether what is refused now was accepted before, and not refused ever since."""
+        with self._lock:
+            self._refused_since += 1
+            return self._accepted is fetch.signed.by and self._refused_since < STREAK
+
     def _resolve(self, slot: Slot, fetch: _Fetch) -> None:
         """Check whether the key is accepted, unless another thread has."""
         with self._doubt_lock:
@@ -686,10 +696,18 @@ class VendorClient:
         elif (certain := self._refuses_key(response)) or status in (401, 403):
             refused, advice = _refusal(words, self._credentials.advice)
             error = self._worded(VendorUnauthorizedError, refused, status, words, fetch, advice)
-            error.key_refused = self._key_refused(error, fetch, certain=certain)
+            error.key_refused = self._key_refused(
+                error, fetch, certain=certain and not self._was_accepted(fetch)
+            )
             if error.key_refused:
                 return error
             kind, what = VendorUnauthorizedError, "the vendor forbids this"
+            if certain:
+                # One of its servers does not know the key yet, or it says so of a single entity.
+                kind, what = (
+                    VendorUnavailableError,
+                    "the vendor refuses the key here, and accepts it otherwise",
+                )
         elif status in (404, 410):
             kind, what = VendorNotFoundError, "the vendor does not know this"
         elif 200 <= status < 300:

@@ -120,7 +120,9 @@ class Ledger:
 
 
 class Script:
-    """A transport that answers what it was told, in order."""
+    """A transport that answers what it was told, in order; afterwards by ``otherwise``."""
+
+    otherwise: Callable[[str], Response]
 
     def __init__(self, *answers: Response | Exception) -> None:
         self.answers = list(answers)
@@ -135,7 +137,7 @@ class Script:
         self.urls.append(url)
         self.sent.append((method, content))
         self.headers.append(headers)
-        answer = self.answers.pop(0)
+        answer = self.answers.pop(0) if self.answers else self.otherwise(url)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -517,6 +519,44 @@ def test_the_first_refusal_of_the_key_is_the_last_call(monkeypatch: pytest.Monke
             "GET /v2/applications.json: the vendor refuses the key (status 401): "
         )
     assert len(bench.script.urls) == len(bench.ledger.observed) == bench.usage.calls == 1
+
+
+def test_a_blip_of_a_refusal_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that was accepted, and is where the cheapest request asks, is not refused by one 401: it is asked again."""
+    bench = Bench(monkeypatch, _answer(), _answer(401), _answer(), _answer())
+    bench.fetch()
+    usage = Usage()
+    assert bench.client.fetch(ENTITY, usage=usage).response.status == 200
+    probe = f"https://vendor.example/prefix{NewRelic().probe().key}"
+    assert bench.script.urls[2] == probe
+    assert (usage.attempts, usage.calls, len(bench.script.urls)) == (2, 3, 4)
+
+
+def test_a_401_of_one_entity_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one entity is refused for good with 401, it may pass later, and whatever else is asked is answered."""
+    bench = Bench(monkeypatch)
+    bench.script.otherwise = lambda url: _answer(401 if url.endswith(ENTITY.path) else 200)
+    for _ in range(10):
+        bench.fetch()
+        with pytest.raises(VendorUnavailableError, match="accepts it otherwise") as raised:
+            bench.client.fetch(ENTITY)
+        assert (raised.value.retryable, raised.value.status, raised.value.attempts) == (True, 401, 5)
+    probes = len(bench.script.urls) - 10 * 6
+    assert probes <= 7, "at the first, second, fourth … of 50 refusals, and once for eight in a row"
+
+
+def test_a_withdrawn_key_is_noticed_though_the_probe_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After eight 401s in a row nothing more is sent, whatever the cheapest request is answered with."""
+    bench = Bench(monkeypatch, _answer())
+    bench.fetch()
+    probe = NewRelic().probe().key
+    bench.script.otherwise = lambda url: _answer(200 if url.endswith(probe) else 401)
+    for _ in range(2):
+        with pytest.raises((VendorUnavailableError, VendorUnauthorizedError)) as raised:
+            bench.client.fetch(ENTITY)
+    assert isinstance(raised.value, VendorUnauthorizedError)
+    assert raised.value.key_refused
+    assert sum(ENTITY.path in url for url in bench.script.urls) == client_module.STREAK
 
 
 def test_a_refusal_ends_the_wait_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
