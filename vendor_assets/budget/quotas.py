@@ -46,6 +46,8 @@ _LOST_IN_A_ROW: Final = 10
 """After so many answers against what was told, one refusal is chance."""
 _QUICK_RATE: Final = 0.1
 _REFRESH_SECONDS: Final = 60.0
+_REPLACED_SECONDS: Final = 120.0
+"""A limit that was not told for so long, while another one was in its place, is no longer the vendor's."""
 _CALM_SECONDS: Final = 10.0
 _CONFIRMED_SECONDS: Final = 15.0
 _FIRST_DARED: Final = 2.0
@@ -376,6 +378,7 @@ class Quotas(dict[str, KnownQuota]):
             new = self.get(key, _NEW).hear_policy(policy, share, statement.endpoint, now)
             if new is not None:
                 found[key] = new
+            found |= self._replaced_by(key, policy, statement.endpoint, now)
         for quota in statement.quotas:
             key = quota_key(quota.name, quota.limit)
             old = found.get(key, self.get(key, _NEW))
@@ -388,6 +391,19 @@ class Quotas(dict[str, KnownQuota]):
             if new is not None:
                 found[key] = new
         return found
+
+    def _replaced_by(self, key: str, policy: Policy, endpoint: str, now: float) -> dict[str, KnownQuota]:
+        """Limits of the same name and period that the endpoint's answers tell no more, but this one: changed ones."""
+        told = self.get(key, _NEW)
+        if not 0 < now - told.at < _REFRESH_SECONDS:
+            return {}
+        return {
+            other: replace(quota, limit=0.0, period=0.0, share=1.0)
+            for other, quota in self.items()
+            if other != key and other.rpartition("|")[0] == key.rpartition("|")[0]
+            if quota.limit and quota.period == policy.period_seconds and endpoint in quota.endpoints
+            if now - quota.at > _REPLACED_SECONDS
+        }
 
     def keep_newest(self) -> None:
         """Forget the oldest where there are too many."""

@@ -414,3 +414,37 @@ def test_an_hours_bucket_is_used_up_well_before_its_end() -> None:
     assert story.refused() == 0
     assert story.rate(0.0, 180.0) * 180 >= 50
     assert story.rate(0.0, 1200.0) * 1200 >= 95
+
+
+def told(pace: Pace, at: float, calls: float, endpoint: str = "data", period: float = 1.0) -> None:
+    """An answer states a limit."""
+    statement = Statement(endpoint, at, 0, policies=(Policy(calls, period),))
+    pace.hear([], 1.0, statement, at)
+
+
+def test_a_limit_that_the_vendor_raised_is_used() -> None:
+    """A limit that was told, and that answers have replaced by another for minutes, holds nobody any more."""
+    pace = Pace.new(0.0, 0.0, "b")
+    told(pace, 0.0, 8.0)
+    for at in range(1, 200):
+        told(pace, float(at), 20.0)
+    assert [rule.limit.amount for rule in pace.quotas.rules(200.0)] == [20]
+
+
+def test_limits_that_are_told_in_turn_all_hold() -> None:
+    """Of limits of another endpoint, of another period, or that come back, none is given up for one told more often."""
+    pace = Pace.new(0.0, 0.0, "b")
+    told(pace, 0.0, 8.0, endpoint="lists")
+    told(pace, 0.0, 300.0, period=60.0)
+    for at in range(1, 300):
+        told(pace, float(at), 5.0 if at % 30 == 0 else 20.0)
+    assert sorted(rule.limit.amount for rule in pace.quotas.rules(300.0)) == [5, 8, 20, 300]
+
+
+def test_a_pause_gives_no_limit_up() -> None:
+    """Hours without a call are no sign that a limit holds no more."""
+    pace = Pace.new(0.0, 0.0, "b")
+    told(pace, 0.0, 8.0)
+    told(pace, 1.0, 20.0)
+    told(pace, 7200.0, 20.0)
+    assert [rule.limit.amount for rule in pace.quotas.rules(7200.0)] == [8, 20]
