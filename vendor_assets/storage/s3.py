@@ -153,13 +153,19 @@ class S3Store(ObjectStore):
         return self._bucket.uri(key)
 
     def _try_out(self) -> None:
-        """Try multipart uploads too."""
+        """Try multipart uploads too, and whether a listing has what was just written."""
         super()._try_out()
-        key = f"probe-{uuid.uuid4().hex}"
+        folder = f"probe-{uuid.uuid4().hex}/"
+        key = f"{folder}probe"
         self.put(key, b"1")
         sink = _S3Writer(self._bucket, key, if_absent=True, if_match=None)
         sink.write(b"2")
         try:
+            if [info.key for info in self.list(folder)] != [key]:
+                raise StorageUnavailableError(
+                    f"{self.url} does not list what was just written, so that calls would be made twice; use a store "
+                    "whose listings are up to date"
+                )
             with suppress(ObjectConflictError):
                 sink.publish(in_parts=True)
                 raise StorageUnavailableError(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import boto3
 import dagster as dg
 import pytest
 
 from vendor_assets.cli import main
+from vendor_assets.errors import StorageUnavailableError
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.about import PUBLISH_JOB, RETENTION_JOB, ROSTER_JOB, SIGHTINGS_JOB
@@ -153,6 +155,21 @@ def test_a_store_that_ignores_conditions_gets_nothing(
         assert "ignores If-None-Match, so two writers could mix" in refused()
         assert server.objects == before
     assert asked.log()["requests"] == calls
+
+
+def test_a_store_whose_listings_lag_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has landed is found by listing: a store that does not list it at once is refused before its first object."""
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    with ignorant_s3() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        server.keeps_conditions, server.lists = True, False
+        with pytest.raises(StorageUnavailableError, match="does not list what was just written"):
+            open_marked_store("s3://bucket/lake", SOMEBODY)[0].put("a", b"1")
+        assert server.objects == {}
+        server.lists = True
+        open_marked_store("s3://bucket/lake", SOMEBODY)[0].put("a", b"1")
+        assert len(server.objects) == 2
 
 
 def test_a_store_is_moved_by_its_command(

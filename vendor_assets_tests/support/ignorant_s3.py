@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -18,6 +19,7 @@ class IgnorantS3(ThreadingHTTPServer):
     Attributes:
         objects: By bucket and key.
         keeps_conditions: Whether it knows them after all, as the server that was there before.
+        lists: Whether a listing has what was just written; else nothing.
     """
 
     daemon_threads = True
@@ -26,6 +28,7 @@ class IgnorantS3(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.objects: dict[str, bytes] = {}
         self.keeps_conditions = False
+        self.lists = True
         self.endpoint = f"http://127.0.0.1:{self.server_address[1]}"
 
     @property
@@ -64,12 +67,23 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         key = unquote(parts.path)
-        if "list-type" in parse_qs(parts.query):
-            self._answer(200, b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
+        asked = parse_qs(parts.query)
+        if "list-type" in asked:
+            found = self._listed(key.rstrip("/") + "/", asked.get("prefix", [""])[0])
+            text = f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>"
+            self._answer(200, text.encode())
         elif key not in self.server.objects:
             self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
         else:
             self._answer(200, self.server.objects[key], **self._held(key))
+
+    def _listed(self, bucket: str, prefix: str) -> str:
+        found = [key for key in self.server.objects if self.server.lists and key.startswith(bucket + prefix)]
+        return "".join(
+            f"<Contents><Key>{key.removeprefix(bucket)}</Key><Size>{len(self.server.objects[key])}</Size>"
+            f"<ETag>{escape(self._held(key)['ETag'])}</ETag><LastModified>2026-11-20T00:00:00Z</LastModified></Contents>"
+            for key in found
+        )
 
     def do_HEAD(self) -> None:
         self.do_GET()
