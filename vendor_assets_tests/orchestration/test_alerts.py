@@ -27,7 +27,7 @@ from vendor_assets.errors import ConfigurationError, MessageError, Reason, Vendo
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.automation import alerts
-from vendor_assets.orchestration.automation.freshness import Freshness, freshness, scheduled_since
+from vendor_assets.orchestration.automation.freshness import GRACE, Freshness, freshness, scheduled_since
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.about import TRIGGER_TAG
@@ -369,6 +369,38 @@ def test_a_day_that_does_not_come_fails_the_check(deployment: Deployment, schedu
     assert found(2)["troops"].passed
     assert not found(7)["daily_performance"].passed
     assert found(7)["daily_performance"].days_behind == 1
+
+
+def test_a_day_that_nobody_asked_for_is_caught_up(
+    deployment: Deployment, scheduled: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """After a pause Dagster makes the newest tick alone: it asks for the days between too, and they are told of."""
+    begun = [datetime.now(UTC) - timedelta(days=30)]
+    name = "vendor_assets.orchestration.automation.schedules.scheduled_since"
+    monkeypatch.setattr(name, lambda instance, names: begun[-1])
+    schedule = deployment.definitions.resolve_schedule_def("daily_harvest")
+    over = datetime.combine(DAY + timedelta(days=1), datetime.min.time(), UTC)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+
+        def requested() -> list[tuple[str, str]]:
+            with dg.build_schedule_context(instance, scheduled_execution_time=over) as context:
+                return [
+                    (str(each.partition_key), each.tags.get("vendor_assets/class", "scheduled"))
+                    for each in schedule(context)
+                ]
+
+        for back in (4, 0):
+            day = str(DAY - timedelta(days=back))
+            instance.report_runless_asset_event(dg.AssetMaterialization("troops", partition=day))
+        found = {item.asset: item for item in freshness(instance, deployment.account, over + GRACE["troops"])}
+        assert not found["troops"].passed
+        missed = [str(DAY - timedelta(days=back)) for back in (3, 2, 1)]
+        assert f"missed: {', '.join(missed)}" in found["troops"].text
+        newest = (str(DAY), "scheduled")
+        assert requested() == [newest, *((day, "backfill") for day in reversed(missed))]
+        # What lies before the schedule was turned on is nobody's.
+        begun.append(over)
+        assert requested() == [newest]
 
 
 def test_the_check_is_evaluated_when_it_changed(deployment: Deployment, scheduled: None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
@@ -63,7 +64,11 @@ def scheduled(deployment: Deployment) -> dg.RunRequest:
     """What the schedule requests for the day."""
     schedule = deployment.definitions.resolve_schedule_def("daily_harvest")
     at = datetime.combine(DAY + timedelta(days=1), time(6), UTC)
-    with dg.build_schedule_context(scheduled_execution_time=at) as context:
+    with (
+        TemporaryDirectory() as folder,
+        dg.DagsterInstance.local_temp(folder) as instance,
+        dg.build_schedule_context(instance, scheduled_execution_time=at) as context,
+    ):
         request = schedule(context)
     assert isinstance(request, dg.RunRequest)
     assert request.partition_key == DAY.isoformat()

@@ -99,7 +99,10 @@ def test_the_day_is_harvested_once_it_has_settled(
     schedule = defs.resolve_schedule_def("daily_harvest")
     assert schedule.cron_schedule == cron
     moment = datetime.fromisoformat(at).replace(tzinfo=zone)
-    with dg.build_schedule_context(scheduled_execution_time=moment) as context:
+    with (
+        dg.DagsterInstance.local_temp(str(tmp_path)) as instance,
+        dg.build_schedule_context(instance, scheduled_execution_time=moment) as context,
+    ):
         request = schedule(context)
     assert isinstance(request, dg.RunRequest)
     assert request.partition_key == day

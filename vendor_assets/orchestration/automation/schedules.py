@@ -3,13 +3,15 @@
 They are off until somebody turns them on, because they spend the vendor's quota or remove data.
 """
 
-from datetime import timedelta
+from datetime import date, timedelta
 
 import dagster as dg
 
 from vendor_assets.account import Account
 from vendor_assets.days import day_exists, last_complete_day
+from vendor_assets.orchestration.automation.freshness import missed_days, scheduled_since
 from vendor_assets.orchestration.automation.run_requests import class_tags, look_back_runs
+from vendor_assets.orchestration.dagster_private import materialized_partitions
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.resources import StoreResource
 from vendor_assets.orchestration.runs.about import (
@@ -19,9 +21,10 @@ from vendor_assets.orchestration.runs.about import (
     RETENTION_JOB,
     ROSTER_JOB,
     SIGHTINGS_JOB,
+    active_days,
 )
 from vendor_assets.orchestration.runs.events import LOOK_BACK
-from vendor_assets.work_class import SCHEDULED
+from vendor_assets.work_class import BACKFILL, SCHEDULED, WorkClass
 
 LOOK_BACK_HOURS = 6
 """Hours between the newest day's harvest and the look back at earlier days."""
@@ -43,13 +46,25 @@ def build_schedules(account: Account) -> list[dg.ScheduleDefinition]:
         execution_timezone=account.zone.key,
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="After each day, once its data have settled: list its troops and harvest them, in further runs "
-        "where they are many.",
+        "where they are many. Days that were missed since it was turned on, as nothing ran, follow as backfills.",
     )
-    def daily_harvest(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    def daily_harvest(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | list[dg.RunRequest]:
         at = context.scheduled_execution_time - timedelta(minutes=minutes - minutes % (24 * 60))
-        day = last_complete_day(at, account.zone).isoformat()
-        tags = class_tags(names, SCHEDULED) | {DAY_TAG: day, GOES_ON_TAG: "true"}
-        return dg.RunRequest(run_key=f"daily:{day}", partition_key=day, tags=tags)
+        newest = last_complete_day(at, account.zone)
+
+        def request(day: str, work_class: WorkClass) -> dg.RunRequest:
+            tags = class_tags(names, work_class) | {DAY_TAG: day, GOES_ON_TAG: "true"}
+            return dg.RunRequest(run_key=f"daily:{day}", partition_key=day, tags=tags)
+
+        since = scheduled_since(context.instance, names)
+        if since is None:
+            return request(newest.isoformat(), SCHEDULED)
+        there = materialized_partitions(context.instance, names.key("troops"))
+        missed = missed_days(account, since, newest, set(map(date.fromisoformat, there)))
+        # Those whose roster failed are among them.
+        busy = active_days(context.instance, names) if missed else set()
+        late = [request(str(day), BACKFILL) for day in reversed(missed) if str(day) not in busy]
+        return [request(newest.isoformat(), SCHEDULED), *late]
 
     sightings = dg.ScheduleDefinition(
         name=names.thing("roster_sightings"),
