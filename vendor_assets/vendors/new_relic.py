@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
@@ -301,14 +301,26 @@ class NewRelic(Vendor):
             VendorProtocolError: No JSON, or without the part that holds the records; or a next page that cannot be
                 asked for.
         """
+        lacking = ""
         if asset == "performance_data" and (regular := _Regular.read(planned, response)):
-            parsed = regular.parsed
+            parsed, lacking = regular.parsed, regular.lacking
             parsed.columns = regular.columns()
         else:
             content = read_object(response)
             parsed = _read(asset, planned, content)
             parsed.incomplete = parsed.incomplete or _complaint(content) or _stray(asset, planned, content)
+            data = content.get("metric_data")
+            if asset == "performance_data" and isinstance(data, dict):
+                metrics = data.get("metrics") or ()
+                lacking = _lacking(
+                    planned,
+                    data.get("metrics_found"),
+                    [m.get("name") for m in metrics if isinstance(m, dict)],
+                )
         parsed.next = _next_page(planned.request, response.headers.get("link", ""))
+        if parsed.next is None and response.asked is None:
+            # One page of several has a part of what was found.
+            parsed.incomplete = parsed.incomplete or lacking
         return parsed
 
     def judge(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
@@ -349,6 +361,14 @@ def _stray(asset: Asset, planned: PlannedRequest, content: Mapping[str, Any]) ->
         if is_name(owner) and f"{_application(owner)}/hosts.json" != planned.request.path:
             return f"it has a host of application {owner[:40]}"
     return ""
+
+
+def _lacking(planned: PlannedRequest, found: object, there: Iterable[object]) -> str:
+    """A metric that an answer says it has found, and does not have; empty where there is none."""
+    names = {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
+    names.difference_update(name for name in there if isinstance(name, str))
+    lost = names and sorted(names.intersection(leaf.data_group for leaf in planned.leaves))
+    return f"it has found {lost[0][:100]!r}, and has nothing of it" if lost else ""
 
 
 def _application(troop_id: str) -> str:
@@ -567,6 +587,7 @@ class _Regular:
     parsed: Parsed
     runs: list[Run]
     pieces: list[_Piece]
+    lacking: str
 
     @classmethod
     def read(cls, planned: PlannedRequest, response: Response) -> Self | None:
@@ -578,7 +599,10 @@ class _Regular:
             return None
         asked = _Asked(planned)
         missing = data.metrics_not_found or ()
-        found = cls(Parsed(not_found=tuple(name for name in missing if name in asked.groups)), [], [])
+        lacking = _lacking(planned, data.metrics_found, [metric.name for metric in data.metrics])
+        found = cls(
+            Parsed(not_found=tuple(name for name in missing if name in asked.groups)), [], [], lacking
+        )
         return found if all(found._add(asked, metric) for metric in data.metrics) else None
 
     def _add(self, asked: _Asked, metric: _Metric) -> bool:
@@ -640,6 +664,7 @@ class _EdgesOfMetric(msgspec.Struct):
 
 class _EdgesOfMetrics(msgspec.Struct):
     metrics: list[_EdgesOfMetric]
+    metrics_found: list[str] | None = None
     metrics_not_found: list[str] | None = None
 
 
@@ -669,7 +694,8 @@ def _misfit(planned: PlannedRequest, response: Response) -> str | None:
         if edges is None or metric.name not in asked.groups:
             return None
         found = found or misfit
-    return found
+    metrics = answer.metric_data.metrics
+    return found or _lacking(planned, answer.metric_data.metrics_found, [metric.name for metric in metrics])
 
 
 class _Timeslices:

@@ -337,6 +337,8 @@ def _flag(content: Mapping[str, Any]) -> str:
     for warning in warnings if isinstance(warnings, list) else [warnings]:
         if not (isinstance(warning, str) and warning.startswith(_HARMLESS)):
             return f"it warns: {presentable(warning)}"
+    if error := content.get("error"):
+        return f"it says {presentable(error)}"
     return "it says isPartial" if content.get("isPartial") not in (None, False) else ""
 
 
@@ -624,6 +626,21 @@ class _Asked:
         self.before = 0 if params["query"].endswith("}") else self.step
         self.warrior_id = planned.leaves[0].warrior_id
         self.groups = {leaf.data_group for leaf in planned.leaves}
+        self._query = params["query"]
+        self._known: dict[tuple[str | None, str | None], str] = {}
+
+    def stray(self, labels: Mapping[str, str]) -> str:
+        """The job or instance of a series of another one than was asked for, as a cache in between may give it."""
+        whose = labels.get("job"), labels.get("instance")
+        if whose not in self._known:
+            strangers = (
+                f"it has a series of {name} {text[:100]}"
+                for name, text in zip(("job", "instance"), whose, strict=True)
+                if text is not None and f'{name}="' in self._query
+                if _matchers({name: text}, "") not in self._query
+            )
+            self._known[whose] = next(strangers, "")
+        return self._known[whose]
 
     def misfit(self, times: Iterable[int]) -> str:
         """In which way times are not those that were asked for."""
@@ -700,6 +717,7 @@ class _Plain:
                 or not is_name(metric)
                 or "" in each.metric
                 or group_of(metric) not in asked.groups
+                or asked.stray(each.metric)
             ):
                 return None
             found.edges.append(edges)
@@ -758,7 +776,7 @@ def _series(parsed: Parsed, data: object, planned: PlannedRequest) -> None:
         times, numbers = _points(parsed, labels, points)
         if not times:
             continue
-        parsed.incomplete = parsed.incomplete or asked.misfit(times)
+        parsed.incomplete = parsed.incomplete or asked.stray(labels) or asked.misfit(times)
         groups += [group] * len(times)
         names += [_value_name(labels)] * len(times)
         starts += [time - asked.before for time in times]
