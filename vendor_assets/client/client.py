@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
-from urllib.parse import quote, unquote_plus, urljoin, urlsplit
+from urllib.parse import quote, unquote, unquote_plus, urljoin, urlsplit
 
 from vendor_assets.budget import OTHERS, Budget, LongestWait, Slot, Team
 from vendor_assets.budget.headers import answer_time
@@ -315,6 +315,10 @@ class VendorClient:
                 response = self._call(url, fetch)
             location = response.headers.get("location")
             if response.status not in _REDIRECTS or not location:
+                if response.status in (404, 410) and not _leads_to(url, fetch.request):
+                    # That is no word on what was asked for, which may be there.
+                    message = f"the vendor redirected to an address that is not there (status {response.status})"
+                    raise VendorUnavailableError(message, status=response.status)
                 return response
             if fetch.request.method != "GET" and response.status not in _REDIRECTS_OF_ALL:
                 # It would become a GET, which asks something else.
@@ -750,6 +754,11 @@ class VendorClient:
 
 def _shown(request: Request) -> str:
     return f"{request.method} {request.path[:200]}"
+
+
+def _leads_to(url: str, request: Request) -> bool:
+    """Whether an address, perhaps after redirects, is that of a request: below a prefix, or with a slash at its end."""
+    return unquote(urlsplit(url).path).rstrip("/").endswith(unquote(request.path).rstrip("/"))
 
 
 def _origin(url: str) -> tuple[str, str, int]:

@@ -827,6 +827,27 @@ def test_a_redirect_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch, locati
     assert len(bench.script.urls) == 1
 
 
+@pytest.mark.parametrize(
+    ("location", "kind"),
+    [
+        ("/maintenance", VendorUnavailableError),
+        ("/prefix/v2/applications.json", VendorUnavailableError),
+        (f"/eu{ENTITY.path}", VendorNotFoundError),
+        (f"/prefix{ENTITY.path}/?a=1", VendorNotFoundError),
+    ],
+)
+def test_a_redirect_to_nowhere_says_nothing_of_the_entity(
+    monkeypatch: pytest.MonkeyPatch, location: str, kind: type[VendorError]
+) -> None:
+    """A 404 is the word on what was asked for only at its own address; else it is asked again."""
+    answers = [_answer(302, location=location), _answer(404)] * (5 if kind is VendorUnavailableError else 1)
+    bench = Bench(monkeypatch, *answers)
+    with pytest.raises(kind) as raised:
+        bench.client.fetch(ENTITY)
+    assert type(raised.value) is kind
+    assert bench.script.answers == []
+
+
 def test_redirects_in_a_circle_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three redirects are followed, a fourth is final."""
     bench = Bench(monkeypatch, *[_answer(301, Location="/again")] * 9)
