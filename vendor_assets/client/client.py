@@ -317,7 +317,9 @@ class VendorClient:
             if response.status not in _REDIRECTS or not location:
                 if response.status in (404, 410) and not _leads_to(url, fetch.request):
                     # That is no word on what was asked for, which may be there.
-                    message = f"the vendor redirected to an address that is not there (status {response.status})"
+                    message = (
+                        f"the vendor redirected to an address that is not there (status {response.status})"
+                    )
                     raise VendorUnavailableError(message, status=response.status)
                 return response
             if fetch.request.method != "GET" and response.status not in _REDIRECTS_OF_ALL:

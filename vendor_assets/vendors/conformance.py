@@ -70,7 +70,15 @@ _SECRET_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 """Names of headers and parameters of first requests; a cursor, which may be called so, comes with later pages only."""
-_ERROR_PAGE: Final = "<html><head><title>404 Not Found</title></head><body>nginx</body></html>"
+_ERROR_PAGES: Final = (
+    "<html><head><title>404 Not Found</title></head><body>nginx</body></html>",
+    "404 page not found",
+    '{"message":"no Route matched with those values"}',
+    '{"message":"Not Found"}',
+    '{"detail":"Not Found"}',
+    '{"timestamp":"2026-11-20T12:00:00.000+00:00","status":404,"error":"Not Found","path":"/"}',
+)
+"""What servers, gateways (Kong, Amazon's) and frameworks (FastAPI, Spring) say of an address they do not know."""
 
 
 @dataclass(frozen=True)
@@ -349,9 +357,13 @@ def _throttles(vendor: Vendor) -> Iterator[str]:
     if vendor.throttled(404, {}, b""):
         yield "status 404 is a throttle"
     for request in _requests(vendor):
-        if vendor.says_gone(request, _ERROR_PAGE):
-            yield f"a web server's error page says that {request.path[:80]!r} is gone; look for the vendor's own words"
-            return
+        for page in _ERROR_PAGES:
+            if vendor.says_gone(request, page):
+                yield (
+                    f"the error page of a server or gateway, {page[:60]!r}, says that {request.path[:80]!r} is gone; "
+                    "look for the vendor's own words"
+                )
+                return
 
 
 def _purity(vendor: Vendor) -> Iterator[str]:

@@ -108,6 +108,9 @@ _FIELDS: Final[Mapping[str, frozenset[str]]] = {
 }
 """The fields of each kind of record as documented; others are reported as new."""
 
+_ERROR: Final = re.compile(r'\s*\{\s*"error"\s*:\s*\{.*"title"', re.DOTALL)
+"""Source: ``DefaultErrorResponse`` in internal/http/errors.go of https://github.com/newrelic/newrelic-client-go."""
+
 _WEIGHT: Final = "call_count"
 _TIME_CHARACTERS: Final = 100
 """Two times together are shorter."""
@@ -291,8 +294,11 @@ class NewRelic(Vendor):
         return halves
 
     def says_gone(self, request: Request, body: str) -> bool:
-        """Below ``/v2/applications/`` each path names an application or a host; an error is a JSON object."""
-        return request.path.startswith("/v2/applications/") and body.lstrip().startswith("{")
+        """Below ``/v2/applications/`` each path names an application or a host; an error has a title.
+
+        Gateways answer in JSON too, of an address that they do not know.
+        """
+        return request.path.startswith("/v2/applications/") and _ERROR.match(body) is not None
 
     def parse(self, asset: Asset, planned: PlannedRequest, response: Response) -> Parsed:
         """Read one answer.

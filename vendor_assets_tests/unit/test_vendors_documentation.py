@@ -97,8 +97,10 @@ def test_the_guides_vendor_knows_nothing_partial_and_gone(acme: Vendor) -> None:
         "",
         True,
     )
-    assert acme.says_gone(acme.warriors("a", DAY).request, "{}")
-    assert not acme.says_gone(acme.troops(DAY).request, "{}")
+    said = '{"code": "gone"}'
+    assert acme.says_gone(acme.warriors("a", DAY).request, said)
+    assert not acme.says_gone(acme.warriors("a", DAY).request, "{}")
+    assert not acme.says_gone(acme.troops(DAY).request, said)
 
 
 def test_the_guides_ways_to_authenticate_are_accepted() -> None:

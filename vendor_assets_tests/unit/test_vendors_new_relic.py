@@ -347,6 +347,9 @@ def test_gone_is_an_entity_by_the_vendors_own_word() -> None:
     assert VENDOR.says_gone(host, '{"error":{"title":"not found"}}')
     assert not VENDOR.says_gone(host, "<html>404</html>")
     assert not VENDOR.says_gone(host, "404 page not found")
+    # A gateway that does not know the address.
+    assert not VENDOR.says_gone(host, '{"message": "no Route matched with those values"}')
+    assert not VENDOR.says_gone(host, '{"status": 404, "error": "Not Found"}')
     assert not VENDOR.says_gone(VENDOR.troops(DAY).request, '{"error":{"title":"not found"}}')
 
 
