@@ -263,9 +263,11 @@ def _fields(headers: Mapping[str, str]) -> dict[tuple[str, ...], dict[str, str]]
 
 
 def _quota_of(fields: Mapping[str, str], now: datetime) -> Quota | None:
-    remaining = _number(fields.get("remaining"))
-    if remaining is None or remaining < 0 or (fields.get("foreign") and remaining >= 1):
+    remaining, limit = _number(fields.get("remaining")), _positive(_number(fields.get("limit")))
+    if remaining is None or (remaining < 0 and limit is None) or (fields.get("foreign") and remaining >= 1):
         return None
+    # Less than nothing is left of a limit that is overdrawn; without a limit it means none.
+    remaining = max(remaining, 0.0)
     period = _period_seconds(fields)
     told = any(name in fields for name in ("reset", "reset_after"))
     reset = _reset_seconds(fields, now) if told else (period if remaining < 1 else None)
@@ -277,7 +279,7 @@ def _quota_of(fields: Mapping[str, str], now: datetime) -> Quota | None:
     return Quota(
         remaining=remaining,
         reset_seconds=min(reset, LONGEST_RESET_SECONDS),
-        limit=_positive(_number(fields.get("limit"))),
+        limit=limit,
         period_seconds=period,
         name=fields.get("name", ""),
         bucket=bool(fields.get("bucket")),

@@ -237,6 +237,7 @@ def test_every_way_of_asking_for_patience_is_read(headers: dict[str, str], secon
         ({"RateLimit-Reset": "7"}, 7.0),
         ({"RateLimit": '"a";r=5;t=3, "b";r=0;t=30'}, 30.0),
         ({"X-RateLimit-Remaining": "5", "X-RateLimit-Reset": "60"}, None),
+        ({"X-RateLimit-Limit": "9", "X-RateLimit-Remaining": "-1", "X-RateLimit-Reset": "60"}, 60.0),
         ({}, None),
     ],
 )
@@ -366,6 +367,8 @@ UNIX = int(NOW.timestamp())
         ({**three(100, 0, 60_000), "X-RateLimit-Period": "60"}, [Quota(0, 60, 100, 60)], [Policy(100, 60)]),
         ({"X-Shopify-Shop-Api-Call-Limit": "32/40"}, [], []),
         ({"X-Shopify-Shop-Api-Call-Limit": "40/40"}, [Quota(0, 1, 40, None, "bucket")], []),
+        (three(100, -3, 30), [Quota(0, 30, 100)], []),
+        (three(-1, -1, 30), [], []),
         (three("\u0661", "\u0660", "\u0662"), [], []),
         (three("nan", "inf", "1e9"), [], []),
         ({"RateLimit-Policy": '"d";q=0;w=60, "e";q=5;w=0, "f";q=-1;w=1, "g";q=1;w=999999999'}, [], []),
