@@ -29,11 +29,13 @@ from vendor_assets.errors import (
 )
 from vendor_assets.harvest.landing import GONE, SPLIT_PAGE, LandedIndex, read_bodies, request_id
 from vendor_assets.logs import get_logger
+from vendor_assets.presentable import presentable
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.storage.sorting import CODED, NewestRows
 from vendor_assets.tables import TABLES, Table
 from vendor_assets.vendors.base import (
+    COLUMNS,
     RECORD_CHARACTERS,
     REJECTED_KEPT,
     Asset,
@@ -43,7 +45,7 @@ from vendor_assets.vendors.base import (
     Vendor,
     field_names,
 )
-from vendor_assets.vendors.columns import Array, joined
+from vendor_assets.vendors.columns import Array, RunColumns, joined
 from vendor_assets.vendors.frozen import decode_request
 
 logger = get_logger(__name__)
@@ -57,7 +59,7 @@ _BYTES_AT_ONCE: Final = 1 << 20
 _ANSWERS_AT_ONCE: Final = 256
 """Small answers are made a batch together until they are so many."""
 _MISFITS: Final = (
-    *(VendorProtocolError, OverflowError),
+    *(VendorProtocolError, OverflowError, UnicodeEncodeError),
     *(pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError),
 )
 """What says that an answer does not fit a table."""
@@ -262,10 +264,35 @@ def _parsed(
             if parsed.failures:
                 # It was found whole when it came: the vendor's file reads it otherwise now.
                 raise VendorProtocolError(f"the answer is not whole: {parsed.failures[0].reason}")
+            if asset == "performance_data":
+                _keep_asked(planned, parsed)
         except _MISFITS as error:
             found.put_aside(error, planned, response)
         else:
             yield _Answer(place[id(entry)], planned, response, parsed)
+
+
+def _keep_asked(planned: PlannedRequest, parsed: Parsed) -> None:
+    """Put performance data aside that was not asked for; runs are made by dialects that look at it themselves."""
+    asked = {(leaf.warrior_id, leaf.data_group) for leaf in planned.leaves}
+    if isinstance(parsed.columns, RunColumns) or not all(map(all, asked)):
+        return
+    of = ("warrior_id", "data_group")
+    columns = [parsed.columns.get(name, ()) for name in of]
+    texts = [each.to_pylist() if isinstance(each, pa.Array) else each for each in columns]
+    strange = set(zip(*texts, strict=False)) - asked
+    if not strange:
+        return
+    kept: list[tuple[object, ...]] = []
+    for values in zip(*parsed.lists().values(), strict=True):
+        row = dict(zip(parsed.columns, values, strict=True))
+        if (row[of[0]], row[of[1]]) not in strange:
+            kept.append(values)
+            continue
+        shown = {name: presentable(value) for name, value in row.items()}
+        parsed.reject(f"{shown[of[1]]} of {shown[of[0]]} was not asked for", shown)
+    names = list(parsed.columns)
+    parsed.columns = {name: [values[at] for values in kept] for at, name in enumerate(names)}
 
 
 def _gathered(answers: Iterable[_Answer]) -> Iterator[list[_Answer]]:
@@ -332,21 +359,22 @@ def to_batch(
             of_answer = np.repeat(np.arange(len(counts)), counts)
             arrays.append(pa.array(observed_at, column.type).take(pa.array(of_answer)))
         else:
-            values = columns.get(column.name, [])
-            if not isinstance(values, pa.Array):
-                values = pa.array(values, column.type)
-            is_coded = (
-                values.type == CODED and column.type == pa.string() and not values.dictionary.null_count
-            )
-            if len(values) != sum(counts):
-                raise VendorProtocolError(
-                    f"{column.name} has {len(values)} values, where there are {sum(counts)} rows"
-                )
-            arrays.append(values if is_coded else values.cast(column.type))
-            if arrays[-1].null_count and not column.nullable:
-                raise VendorProtocolError(f"{column.name} is null, which it may not be")
+            arrays.append(_as_column(column, columns.get(column.name, []), sum(counts)))
     fields = [field.with_type(array.type) for field, array in zip(spec.schema, arrays, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _as_column(column: pa.Field, values: Any, rows: int) -> pa.Array:
+    """Values as a table's column; raises as :func:`to_batch`."""
+    if not isinstance(values, pa.Array):
+        values = pa.array(values, column.type)
+    is_coded = values.type == CODED and column.type == pa.string() and not values.dictionary.null_count
+    if len(values) != rows:
+        raise VendorProtocolError(f"{column.name} has {len(values)} values, where there are {rows} rows")
+    array = values if is_coded else values.cast(column.type)
+    if array.null_count and not column.nullable:
+        raise VendorProtocolError(f"{column.name} is null, which it may not be")
+    return array
 
 
 def _inside(batch: pa.RecordBatch, window: Window) -> Array:
@@ -397,6 +425,13 @@ def tabulate_roster(
     found = Tabulated()
     with closing(found.quarantine):
         for answer in _parsed(found, asset, store, vendor, answers, stopping):
+            try:
+                for name in COLUMNS[asset]:
+                    values = answer.parsed.columns.get(name, [])
+                    _as_column(spec.schema.field(name), values, answer.parsed.rows)
+            except _MISFITS as error:
+                found.put_aside(error, answer.planned, answer.response)
+                continue
             found.note(answer.parsed, answer.planned)
             fetched_at = answer.response.fetched_at
             later = vendor.rosters == "current" and fetched_at >= window.end

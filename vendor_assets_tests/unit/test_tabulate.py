@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from vendor_assets.days import Window
 from vendor_assets.errors import VendorProtocolError
-from vendor_assets.harvest.tabulate import Tabulated, _Answer, _converted, to_batch
+from vendor_assets.harvest import tabulate
+from vendor_assets.harvest.tabulate import Tabulated, _Answer, _converted, _keep_asked, to_batch
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets.tables import PERFORMANCE_DATA
-from vendor_assets.vendors.base import Parsed, PlannedRequest, Request, Response
+from vendor_assets.vendors.base import Leaf, Parsed, PlannedRequest, Request, Response
 from vendor_assets.vendors.columns import Run, RunColumns
+from vendor_assets_tests.support.toy import ToyVendor
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
@@ -91,9 +96,10 @@ def test_answers_together_have_the_rows_of_each(parsed: list[Parsed]) -> None:
         _columns(["x"]) | {"value": [1.0, 2.0]},
         _columns(["x"]) | {"timeslice_start": pa.array([1.5])},
         _columns(["x"]) | {"warrior_id": [None]},
+        _columns(["x"]) | {"value_name": ["\ud800"]},
         {"warrior_id": ["x"]},
     ],
-    ids=["type", "length", "unit", "null", "column"],
+    ids=["type", "length", "unit", "null", "half a character", "column"],
 )
 def test_an_answer_that_does_not_fit_is_put_aside_alone(odd: dict[str, Any]) -> None:
     """The answers around it keep their rows and places, of whatever kind they are."""
@@ -123,3 +129,44 @@ def test_data_groups_are_counted_over_batches(most: int) -> None:
     nothing = Tabulated()
     with closing(nothing.quarantine):
         assert nothing.data_groups() == 0
+
+
+@pytest.mark.parametrize("coded", [False, True])
+def test_rows_that_were_not_asked_for_are_put_aside(coded: bool) -> None:
+    """Data of another warrior or data group are none of the partition, whatever dialect lets them pass."""
+    leaves = tuple(Leaf(warrior, warrior, "g") for warrior in ("a", "b"))
+    columns = _columns(["a", "b", "c", "a"]) | {"data_group": ["g", "g", "g", "h"]}
+    if coded:
+        columns = {name: pa.array(values) for name, values in columns.items()}
+    parsed = Parsed(columns)
+    _keep_asked(PlannedRequest(Request("/data"), leaves), parsed)
+    assert (parsed.columns["warrior_id"], parsed.rows) == (["a", "b"], 2)
+    assert [each.reason for each in parsed.rejected] == [
+        "g of c was not asked for",
+        "h of a was not asked for",
+    ]
+
+
+def test_a_list_that_does_not_fit_is_put_aside_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A roster has the entities of the answers that fit; a name that no table can hold ends nothing."""
+    said = [
+        {"warrior_id": [name], "name": [text], "attributes": ["{}"]} for name, text in ("xn", "y\ud800", "zm")
+    ]
+    planned = PlannedRequest(Request("/list"), (Leaf("warriors"),))
+    answers = [
+        _Answer(place, planned, Response(200, {}, b"{}", NOW), Parsed(columns))
+        for place, columns in enumerate(said)
+    ]
+    monkeypatch.setattr(tabulate, "_parsed", lambda *_: iter(answers))
+    with tabulate.tabulate_roster(
+        "warriors",
+        store=FolderStore(str(tmp_path)),
+        vendor=ToyVendor(),
+        answers=[],
+        troop_id="t",
+        window=Window(NOW, NOW + timedelta(days=1)),
+        previous=None,
+        troop_keys=dict,
+    ) as found:
+        assert [row["warrior_id"] for batch in found.batches() for row in batch.to_pylist()] == ["x", "z"]
+        assert found.quarantine.count == 1
