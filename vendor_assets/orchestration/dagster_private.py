@@ -32,10 +32,14 @@ from dagster._core.remote_origin import RemoteRepositoryOrigin
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
+    AssetKeyTable,
     SqlEventLogStorageMetadata,
     SqlEventLogStorageTable,
 )
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
+    INDEX_SHARD_NAME,
+    SqliteEventLogStorage,
+)
 from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
@@ -70,6 +74,18 @@ _OBSERVED: Final = dg.DagsterEventType.ASSET_OBSERVATION.value
 _TRIED: Final = (
     dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
     dg.DagsterEventType.ASSET_FAILED_TO_MATERIALIZE.value,
+)
+_EVALUATED: Final = dg.DagsterEventType.ASSET_CHECK_EVALUATION.value
+_OF_EVALUATION: Final = ("asset_key", "check_name", "run_id", "partition")
+"""What tells evaluations apart."""
+_INSERT: Final = sa.insert(SqlEventLogStorageTable)
+_INSERT_EVALUATION: Final = sa.insert(AssetCheckExecutionsTable)
+_UPDATE_EVALUATION: Final = sa.update(AssetCheckExecutionsTable).where(
+    *(AssetCheckExecutionsTable.c[name] == sa.bindparam(f"of_{name}") for name in _OF_EVALUATION)
+)
+_INSERT_ASSET: Final = sa.insert(AssetKeyTable)
+_UPDATE_ASSET: Final = sa.update(AssetKeyTable).where(
+    AssetKeyTable.c.asset_key == sa.bindparam("of_asset_key")
 )
 _AT_ONCE: Final = 500
 """Events that one query asks for by their ids."""
@@ -142,6 +158,8 @@ class _KeptConnections:
 
     def __init__(self, storage: SqliteEventLogStorage) -> None:
         self._storage = storage
+        self._store_event = storage.store_event
+        self._indexed: bool | None = None
         self._lock = storage._db_lock  # noqa: SLF001
         self._connections: dict[str, Connection] = {}
 
@@ -162,6 +180,43 @@ class _KeptConnections:
             with connection.begin():
                 yield connection
 
+    def store_event(self, event: dg.EventLogEntry) -> None:
+        """Store an event; Dagster makes the text of a partition's two or three times, and each statement anew."""
+        told = event.dagster_event
+        kind = told.event_type_value if told is not None and event.run_id else None
+        if told is None or kind not in (_MATERIALIZED, _OBSERVED, _EVALUATED):
+            self._store_event(event)
+            return
+        check = told.asset_check_evaluation_data if kind == _EVALUATED else None
+        if check is not None and check.partition is None:
+            self._store_event(event)
+            return
+        storage: Any = self._storage
+        (row,) = _rows(storage, [event])
+        with self.connect(event.run_id) as connection:
+            connection.execute(_INSERT, row)
+        with self.connect(INDEX_SHARD_NAME) as connection:
+            (storage_id,) = connection.execute(_INSERT, row).inserted_primary_key or (0,)
+            if check is None:
+                storage._store_asset_event_tags(connection, [event], [storage_id])  # noqa: SLF001
+                self._note_newest(connection, event, row["asset_key"], storage_id)
+                return
+            values = _execution(check, row, storage_id)
+            where = {f"of_{name}": values[name] for name in _OF_EVALUATION}
+            if not connection.execute(_UPDATE_EVALUATION, values | where).rowcount:
+                connection.execute(_INSERT_EVALUATION, values)
+
+    def _note_newest(
+        self, connection: Connection, event: dg.EventLogEntry, key: str, storage_id: int
+    ) -> None:
+        """Keep an event with its asset, which is there as a rule; Dagster tries to insert it first."""
+        storage: Any = self._storage
+        if self._indexed is None:
+            self._indexed = storage._has_asset_key_index_cols_on_connection(connection)  # noqa: SLF001
+        values = storage._get_asset_entry_values(event, storage_id, self._indexed)  # noqa: SLF001
+        if values and not connection.execute(_UPDATE_ASSET, values | {"of_asset_key": key}).rowcount:
+            connection.execute(_INSERT_ASSET, values | {"asset_key": key})
+
 
 def keep_connections(instance: dg.DagsterInstance) -> None:
     """Store all events through one connection for each file or database; Dagster opens one for every statement.
@@ -171,7 +226,9 @@ def keep_connections(instance: dg.DagsterInstance) -> None:
     """
     storage = _event_storage(instance)
     if isinstance(storage, SqliteEventLogStorage):
-        storage._connect = _KeptConnections(storage).connect  # type: ignore[method-assign]  # noqa: SLF001
+        kept = _KeptConnections(storage)
+        storage._connect = kept.connect  # type: ignore[method-assign]  # noqa: SLF001
+        storage.store_event = kept.store_event  # type: ignore[method-assign]
     elif hasattr(storage, "postgres_url") and getattr(storage, "_token_provider", None) is None:
         url = storage._engine.url  # noqa: SLF001
         storage._engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)  # noqa: SLF001
@@ -236,7 +293,7 @@ def report_planned(
     if isinstance(storage, SqliteEventLogStorage):
         # There a run has a file of its own beside that of all runs.
         with storage.run_connection(run.run_id) as connection:
-            connection.execute(sa.insert(SqlEventLogStorageTable), _rows(storage, entries))
+            connection.execute(_INSERT, _rows(storage, entries))
     _store(storage, entries)
 
 
@@ -268,7 +325,7 @@ def report_check(instance: dg.DagsterInstance, check: dg.AssetCheckEvaluation, *
 def _told(event: _Event) -> dg.DagsterEvent:
     if isinstance(event, dg.AssetCheckEvaluation):
         return dg.DagsterEvent(
-            dg.DagsterEventType.ASSET_CHECK_EVALUATION.value,
+            _EVALUATED,
             _EVALUATION_JOB,
             message=event.description or "",
             event_specific_data=event,
@@ -309,14 +366,14 @@ def _store(storage: Any, entries: Sequence[dg.EventLogEntry]) -> None:
         evaluations = []
         for entry, row, storage_id in zip(entries, rows, numbers, strict=True):
             event = entry.get_dagster_event()
-            if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            if event.event_type_value == _EVALUATED:
                 evaluations.append(_execution(event.asset_check_evaluation_data, row, storage_id))
             else:
                 newest[event.asset_key, event.event_type] = entry, storage_id
         for entry, storage_id in newest.values():
             storage._store_asset_event(connection, entry, storage_id)  # noqa: SLF001
         if evaluations:
-            connection.execute(sa.insert(AssetCheckExecutionsTable), evaluations)
+            connection.execute(_INSERT_EVALUATION, evaluations)
 
 
 def _execution(check: dg.AssetCheckEvaluation, row: Mapping[str, Any], storage_id: int) -> dict[str, Any]:

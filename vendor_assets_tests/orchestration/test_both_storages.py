@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
 import psycopg2
 import pytest
 from dagster import AssetPartitionStatus
-from dagster._core.events import AssetMaterializationPlannedData
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    AssetObservationData,
+    StepMaterializationData,
+)
 
 from vendor_assets.orchestration import dagster_private
 from vendor_assets.orchestration.automation.run_requests import day_is_decided
@@ -106,6 +114,70 @@ def test_kept_connections_are_few(
     assert len(opened) - before < 20
     made = materialized_partitions(stored_instance, dg.AssetKey("a"))
     assert made == set(map(str, range(20)))
+
+
+def test_a_command_stores_events_as_dagster_does(tmp_path: Path) -> None:
+    """In SQLite's files each row of each table is the same, for events of every kind and for planned checks."""
+    key, run = dg.AssetKey("a"), str(uuid4())
+    kinds = dg.DagsterEventType
+
+    def checked(name: str, partition: str | None, *, passed: bool = True) -> dg.DagsterEvent:
+        told = dg.AssetCheckEvaluation(
+            asset_key=key, check_name=name, passed=passed, partition=partition, metadata={"rows": 2}
+        )
+        return dg.DagsterEvent(kinds.ASSET_CHECK_EVALUATION.value, "j", event_specific_data=told)
+
+    def made(partition: str | None) -> dg.DagsterEvent:
+        told = StepMaterializationData(
+            dg.AssetMaterialization(key, partition=partition, tags={"dagster/partition/day": DAY})
+        )
+        return dg.DagsterEvent(kinds.ASSET_MATERIALIZATION.value, "j", event_specific_data=told)
+
+    days = dg.StaticPartitionsDefinition([DAY]).subset_with_partition_keys([DAY])
+    planned = [
+        AssetCheckEvaluationPlanned(asset_key=key, check_name="planned", partitions_subset=subset)
+        for subset in (days, None)
+    ]
+    seen = AssetObservationData(dg.AssetObservation("b", partition=DAY))
+    events = [
+        dg.DagsterEvent(
+            kinds.ASSET_MATERIALIZATION_PLANNED.value,
+            "j",
+            event_specific_data=AssetMaterializationPlannedData(key, partition=DAY),
+        ),
+        *(
+            dg.DagsterEvent(kinds.ASSET_CHECK_EVALUATION_PLANNED.value, "j", event_specific_data=told)
+            for told in planned
+        ),
+        *(made(partition) for partition in (day_troop_key(yesterday(), "1"), DAY, None)),
+        dg.DagsterEvent(kinds.ASSET_OBSERVATION.value, "j", event_specific_data=seen),
+        *(checked(name, DAY, passed=name == "planned") for name in ("planned", "other")),
+        *(checked(name, None) for name in ("planned", "other")),
+        dg.DagsterEvent(kinds.RUN_SUCCESS.value, "j"),
+    ]
+    stored = []
+    for home in (tmp_path / "dagster", tmp_path / "ours"):
+        home.mkdir()
+        with dg.DagsterInstance.local_temp(str(home)) as instance:
+            if home.name == "ours":
+                keep_connections(instance)
+            instance.add_run(dg.DagsterRun("j", run_id=run, status=dg.DagsterRunStatus.STARTED))
+            for run_id, of_run in ((run, events), ("", events[3:7])):
+                for number, event in enumerate(of_run):
+                    entry = dg.EventLogEntry(None, 20, "", run_id, float(number), dagster_event=event)
+                    instance.event_log_storage.store_event(entry)
+        found = {}
+        for file in sorted(home.glob("history/runs/*.db")):
+            with closing(sqlite3.connect(file)) as connection:
+                # What says when it was written.
+                connection.execute("DROP TABLE secondary_indexes")
+                for table in ("asset_check_executions", "asset_keys"):
+                    connection.execute(f"UPDATE {table} SET create_timestamp = 0")
+                found[file.name] = sorted(connection.iterdump())
+        stored.append(found)
+    dagster, ours = stored
+    assert sum(map(len, dagster.values())) > 40
+    assert ours == dagster
 
 
 def test_a_job_without_partitions_is_well_again_once_it_succeeds(deployment: Deployment) -> None:
