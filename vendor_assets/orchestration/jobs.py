@@ -1,17 +1,18 @@
 """Jobs: a day's roster, any list of partitions in one run, sightings, retention, and a day's publication."""
 
+from datetime import date
 from typing import Any
 
 import dagster as dg
 
 from vendor_assets.account import Account
-from vendor_assets.errors import VendorAssetsError
+from vendor_assets.errors import ConfigurationError, StorageError, VendorAssetsError
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.assets.hierarchy import report_outcomes
 from vendor_assets.orchestration.dagster_private import report_planned
 from vendor_assets.orchestration.names import Names
-from vendor_assets.orchestration.partitions import day_troop_key, split_keys
+from vendor_assets.orchestration.partitions import day_troop_key, split_key
 from vendor_assets.orchestration.runs.about import (
     ASSETS_OF_JOB,
     HARVEST_JOB,
@@ -23,6 +24,9 @@ from vendor_assets.orchestration.runs.about import (
 from vendor_assets.orchestration.runs.events import FRESH, options_of
 from vendor_assets.orchestration.runs.failures import failure_from
 from vendor_assets.orchestration.runs.forgetting import forget
+from vendor_assets.presentable import presentable
+from vendor_assets.storage import layout
+from vendor_assets.vendors.base import Asset
 
 
 class HarvestPartitionsConfig(dg.Config):
@@ -47,6 +51,28 @@ def harvest_config(
     return {"ops": {names.thing("harvest_partitions"): {"config": config}}}
 
 
+def _chosen(config: HarvestPartitionsConfig) -> tuple[list[tuple[date, str]], list[Asset]]:
+    """Partitions and assets that a run is to harvest, each once.
+
+    Raises:
+        ConfigurationError: One of them cannot be.
+    """
+    if unknown := sorted(set(config.assets) - set(CHAIN)):
+        named = ", ".join(map(presentable, unknown))
+        raise ConfigurationError(f"assets has {named}; accepted are {', '.join(CHAIN)}")
+    partitions: list[tuple[date, str]] = []
+    for key in dict.fromkeys(config.partitions):
+        try:
+            day, troop = split_key(key)
+            layout.harvest_prefix(CHAIN[0], day, troop or "")
+        except (ValueError, StorageError) as error:
+            raise ConfigurationError(
+                f"partitions has {presentable(key)[:100]!r}; give days with keys of troops, like 2026-11-20|42"
+            ) from error
+        partitions.append((day, troop or ""))
+    return partitions, [name for name in CHAIN if name in config.assets]
+
+
 def build_jobs(account: Account) -> list[Any]:
     """All jobs of an account."""
     names = Names.for_account(account)
@@ -58,8 +84,10 @@ def build_jobs(account: Account) -> list[Any]:
     )
     def harvest_partitions(context: dg.OpExecutionContext, config: HarvestPartitionsConfig) -> Any:
         harvester: Harvester = names.of(context, "harvester")
-        partitions = split_keys(config.partitions)
-        assets = [name for name in CHAIN if name in config.assets]
+        try:
+            partitions, assets = _chosen(config)
+        except VendorAssetsError as error:
+            raise failure_from(error) from error
         report_planned(
             context.instance,
             context.run,

@@ -12,6 +12,7 @@ import pytest
 
 from vendor_assets.budget import Leases
 from vendor_assets.errors import Reason
+from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import Outcome
 from vendor_assets.orchestration.automation import rescue
 from vendor_assets.orchestration.automation.rescue import START_SECONDS
@@ -320,3 +321,39 @@ def test_an_order_of_an_earlier_release_is_not_taken_for_a_click() -> None:
     )
     assert options_of(run(HARVEST_JOB, **{TRIGGER_TAG: "sensor"}), Names()).finished == "reconcile"
     assert options_of(run(HARVEST_JOB), Names()).finished == "replace"
+
+
+@pytest.mark.parametrize(
+    ("partitions", "assets", "said"),
+    [
+        (["nonsense"], ["warriors"], "partitions has 'nonsense'; give days with keys of troops"),
+        (["2026-02-30|1"], ["warriors"], "partitions has '2026-02-30|1'"),
+        (["2026-11-20|../../x"], ["warriors"], "partitions has '2026-11-20|../../x'"),
+        (["2026-11-20"], ["warriors"], "partitions has '2026-11-20'"),
+        (["2026-11-20|1"], ["troops", "nope"], "assets has nope, troops; accepted are warriors"),
+    ],
+)
+def test_a_mistyped_configuration_is_one_line(
+    quiet: Deployment, partitions: list[str], assets: list[str], said: str
+) -> None:
+    """A run of the launchpad that names what cannot be fails with that, and plans nothing."""
+    config = harvest_config(Names(), partitions, assets)
+    result = quiet.run(dg.RunRequest(job_name=HARVEST_JOB, run_config=config))
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    failure = failed.step_failure_data.user_failure_data
+    assert failure is not None
+    assert str(failure.description).startswith(said)
+    assert quiet.instance.get_latest_materialization_event(dg.AssetKey("warriors")) is None
+
+
+def test_a_partition_that_is_named_twice_is_harvested_once(
+    quiet: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the run would compete with itself for it."""
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        Harvester, "chain", lambda self, assets, partitions, options: asked.append(partitions) or []
+    )
+    config = harvest_config(Names(), ["2026-11-20|1", "2026-11-20|2", "2026-11-20|1"], ["warriors"])
+    quiet.run(dg.RunRequest(job_name=HARVEST_JOB, run_config=config))
+    assert [troop for _, troop in asked[0]] == ["1", "2"]
