@@ -172,6 +172,7 @@ class Credentials:
         self._login = login
         self._vendor = vendor
         self._sources = (api_key, login.application_key, login.password, login.token, login.headers)
+        self._may_change = any(secret.path for secret in self._sources)
         self._lock = threading.Lock()
         self._made = Identity((), {}, None, Redaction(()))
         self.current()
@@ -203,6 +204,8 @@ class Credentials:
         Raises:
             ConfigurationError: A renewed secret cannot be sent.
         """
+        if self._made.texts and not self._may_change:
+            return self._made
         texts = tuple(secret.read() for secret in self._sources)
         if texts == self._made.texts:
             return self._made

@@ -53,7 +53,7 @@ class Coverage:
 
     def is_answered(self, planned: PlannedRequest) -> bool:
         """Whether a request has been answered as it is."""
-        return request_id(planned.request.key) in self.answered
+        return bool(self.answered) and request_id(planned.request.key) in self.answered
 
     def is_split(self, request_key: str) -> bool:
         """Whether others stand for a request."""
@@ -61,7 +61,8 @@ class Coverage:
 
     def standing_for(self, planned: PlannedRequest) -> Iterator[PlannedRequest]:
         """The requests that stand for a planned one: itself, or the last parts into which it was split."""
-        parts = self.splits.get(request_id(planned.request.key))
+        # Most harvests have none, and ids take time.
+        parts = self.splits.get(request_id(planned.request.key)) if self.splits else None
         if parts is None or self.is_answered(planned):
             yield planned
             return
@@ -74,7 +75,10 @@ class Coverage:
         for planned in requests:
             here = {leaf.key: LeafState(leaf, landed=True, gone=False) for leaf in planned.leaves}
             for part in self.standing_for(planned):
-                answered, gone = self.is_answered(part), request_id(part.request.key) in self._gone
+                answered, gone = (
+                    self.is_answered(part),
+                    bool(self._gone) and request_id(part.request.key) in self._gone,
+                )
                 for leaf in part.leaves:
                     state = here[leaf.key]
                     state.landed &= answered

@@ -219,7 +219,7 @@ class PartitionHarvest:
 
         def todo(*, answered_upstream: bool = False) -> Iterator[PlannedRequest]:
             for planned in chain.from_iterable(map(coverage.standing_for, plan.requests())):
-                elsewhere = request_id(planned.request.key) in upstream
+                elsewhere = bool(upstream) and request_id(planned.request.key) in upstream
                 left_alone = planned.request.key in left or (coverage.is_answered(planned) and not elsewhere)
                 if not left_alone and elsewhere == answered_upstream and any_not_in(settled, planned):
                     yield planned

@@ -30,7 +30,7 @@ _HEADER: Final = (
 
 @dataclass(frozen=True)
 class Plan:
-    """The work of one harvest; its requests stay packed and are read one by one.
+    """The work of one harvest; its requests stay packed and are read one by one, unless they are few and just planned.
 
     Attributes:
         bases: Folders of older harvests whose landed responses count here too (reconcile).
@@ -38,6 +38,7 @@ class Plan:
         filters: The filters in force: setting to patterns.
         left_out: What they left out: troops, warriors, data groups, values; to numbers.
         packed: The frozen plan as it is kept; empty until :meth:`freeze`.
+        few: All requests, where these are few enough to hold.
     """
 
     asset: str
@@ -53,6 +54,7 @@ class Plan:
     packed: bytes = b""
     request_count: int = 0
     leaf_count: int = 0
+    few: tuple[PlannedRequest, ...] | None = field(default=None, repr=False, compare=False)
 
     def freeze(self, requests: Iterable[PlannedRequest]) -> Plan:
         """This plan with its requests, first pages only; ``left_out`` may be counted while they are read.
@@ -61,10 +63,12 @@ class Plan:
         """
         request_count = leaf_count = 0
         before: frozenset[str] = frozenset()
+        few: tuple[PlannedRequest, ...] | None = ()
         sink = io.BytesIO()
         with pq.ParquetWriter(sink, _SCHEMA, compression="zstd") as writer:
             left = iter(requests)
             while some := list(islice(left, _ROWS_AT_ONCE)):
+                few = tuple(some) if not request_count else None
                 request_count += len(some)
                 for planned in some:
                     # A leaf that takes several requests is in one after the other, and counts once.
@@ -79,7 +83,9 @@ class Plan:
                 "leaves": leaf_count,
             }
             writer.add_key_value_metadata({"plan": json.dumps(header)})
-        return replace(self, packed=sink.getvalue(), request_count=request_count, leaf_count=leaf_count)
+        return replace(
+            self, packed=sink.getvalue(), request_count=request_count, leaf_count=leaf_count, few=few
+        )
 
     @classmethod
     def unpack(cls, data: bytes) -> Plan:
@@ -117,6 +123,9 @@ class Plan:
 
     def requests(self) -> Iterator[PlannedRequest]:
         """The planned requests in their order, read as they are asked for."""
+        if self.few is not None:
+            yield from self.few
+            return
         with pq.ParquetFile(pa.BufferReader(self.packed)) as file:
             for batch in file.iter_batches(_ROWS_AT_ONCE, use_threads=False):
                 for texts in zip(*(column.to_pylist() for column in batch.columns), strict=True):

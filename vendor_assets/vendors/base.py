@@ -33,7 +33,7 @@ REJECTED_KEPT: Final = 100
 """Records of one answer that are kept when they do not fit; the others are counted."""
 
 _SHORT: Final = 200
-"""Characters of a parameter whose quoted form is remembered."""
+"""Characters of a text whose quoted form is remembered."""
 
 RECORD_CHARACTERS: Final = 2000
 """The part of such a record that is kept."""
@@ -137,6 +137,16 @@ class Request:
 @lru_cache(maxsize=1024)
 def _quoted(text: str) -> str:
     return quote_plus(text)
+
+
+@lru_cache(maxsize=1024)
+def _short_escaped(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _escaped(text: str) -> str:
+    """Any text percent-encoded; ids and names come again with each request of a troop."""
+    return _short_escaped(text) if len(text) <= _SHORT else quote(text, safe="")
 
 
 def query_text(params: Iterable[tuple[str, str]]) -> str:
@@ -633,7 +643,7 @@ def as_attributes(fields: Mapping[str, object]) -> str:
 def data_leaf(warrior_id: str, data_group: str, window: Window) -> Leaf:
     """The leaf of one data group of a warrior in a window."""
     start, end = int(window.start.timestamp()), int(window.end.timestamp())
-    key = f"{quote(warrior_id, safe='')}|{quote(data_group, safe='')}|{start}-{end}"
+    key = f"{_escaped(warrior_id)}|{_escaped(data_group)}|{start}-{end}"
     return Leaf(key, warrior_id, data_group, window)
 
 
@@ -687,4 +697,4 @@ def iso(microseconds: int) -> str:
 
 def path_segment(text: str) -> str:
     """Any text as one segment of a path, percent-encoded; also ``a/b`` and ``..``."""
-    return quote(text, safe="").replace(".", "%2E") if text in (".", "..") else quote(text, safe="")
+    return _escaped(text).replace(".", "%2E") if text in (".", "..") else _escaped(text)

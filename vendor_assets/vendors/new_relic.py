@@ -400,10 +400,7 @@ def _batches(groups: Sequence[DataGroup], room: int, most: int) -> Iterator[list
 
     def cost(group: DataGroup) -> int:
         new = set(group.value_names) - values
-        return sum(
-            len(query_text([pair])) + 1
-            for pair in [("names[]", group.name), *(("values[]", name) for name in new)]
-        )
+        return len(query_text([("names[]", group.name), *(("values[]", name) for name in new)])) + 1
 
     for group in groups:
         if not group.value_names:
