@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from math import ceil, gcd, isfinite
 from typing import Any, ClassVar, Final, Self, TypeVar
 from urllib.parse import quote_plus
@@ -533,6 +533,7 @@ def _entities(asset: Asset, content: Mapping[str, Any], leaf: Leaf, asked: Reque
     attributes: list[object] = []
     about: list[str] = []
     unknown: set[str] = set()
+    fits = not wanted
     for host in hosts:
         name = host.get("name") if isinstance(host, dict) else None
         tags = _tags(host.get("tags_by_source"), key) if isinstance(host, dict) else None
@@ -542,6 +543,7 @@ def _entities(asset: Asset, content: Mapping[str, Any], leaf: Leaf, asked: Reque
             parsed.reject("tags_by_source is not lists of tags by source", host)
         else:
             about.append(name)
+            fits = fits or _is_found(host, leaf.data_group)
             unknown |= host.keys() - _LISTED
             services |= dict.fromkeys(tags)
             if wanted in tags:
@@ -554,7 +556,16 @@ def _entities(asset: Asset, content: Mapping[str, Any], leaf: Leaf, asked: Reque
     else:
         parsed.columns = {"warrior_id": names, "name": list(names), "attributes": attributes}
     _turn_page(parsed, content, asked, len(hosts))
+    if about and not fits:
+        # Of another search, as a cache in between may give it.
+        parsed.incomplete = f"it has hosts like {about[0]}, and none of {presentable(leaf.data_group)}"
     return parsed
+
+
+def _is_found(host: Mapping[str, Any], search: str) -> bool:
+    """Whether a search for a tag finds a host: one of its tags, of any source, has the text somewhere."""
+    tags = chain.from_iterable((host.get("tags_by_source") or {}).values())
+    return any(search.lower() in tag.lower() for tag in tags)
 
 
 def _turn_page(parsed: Parsed, content: Mapping[str, Any], asked: Request, count: int) -> None:
