@@ -61,7 +61,10 @@ TOKENS_MOST: Final = 3
 """So many tokens may expire while a call waits for its slot."""
 
 STREAK: Final = 8
-"""After this many 403s in a row the key is checked again, and so many 401s in a row are certain."""
+"""After this many 403s in a row the key is checked again."""
+
+CERTAIN: Final = 4
+"""Where so many requests in a row are answered with 401, each perhaps several times, it is the key."""
 
 _TRANSIENT: Final = frozenset((408, 425))
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
@@ -218,7 +221,7 @@ class VendorClient:
         self._doubt_lock = threading.Lock()
         self._forbidden = self._forbidden_in_a_row = 0
         self._accepted: Identity | None = None
-        self._refused_since = 0
+        self._refused_since: set[str] = set()
 
     def __repr__(self) -> str:
         return f"VendorClient({self._base_url!r}, {self._vendor.kind})"
@@ -278,7 +281,9 @@ class VendorClient:
                 body = response.body
                 if response.status not in self._vendor.accepted:
                     raise self._error_of(response, fetch)
-                self._accepted, self._refused_since = fetch.signed.by, 0
+                self._accepted = fetch.signed.by
+                if self._refused_since:
+                    self._refused_since = set()
                 kept = {
                     name: text for name, text in response.headers.items() if name in self._vendor.page_headers
                 }
@@ -661,8 +666,8 @@ class VendorClient:
     def _was_accepted(self, fetch: _Fetch) -> bool:
         """Whether what is refused now was accepted before, and not refused ever since."""
         with self._lock:
-            self._refused_since += 1
-            return self._accepted is fetch.signed.by and self._refused_since < STREAK
+            self._refused_since.add(fetch.request.key)
+            return self._accepted is fetch.signed.by and len(self._refused_since) < CERTAIN
 
     def _resolve(self, slot: Slot, fetch: _Fetch) -> None:
         """Check whether the key is accepted, unless another thread has."""
