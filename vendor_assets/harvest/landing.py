@@ -59,9 +59,7 @@ _CHUNK: Final = pa.schema(
 )
 _INDEX_COLUMNS: Final = ["request_key", "page", "next", "asset", "troop_id", "status", "fetched_at"]
 _ASKED_COLUMNS: Final = ["path", "params", "request"]
-_BODY_COLUMNS: Final = [
-    "page", "planned", "planned_leaves", "path", "params", "request", "status", "headers", "fetched_at", "body",
-]  # fmt: skip
+_BODY_COLUMNS: Final = ["page", "planned", "planned_leaves", "status", "headers", "fetched_at", "body"]
 _ROWS_AT_ONCE: Final = 512
 _FETCH_AGAIN: Final = "delete it to have it fetched again"
 _FIRST_DELAY_SECONDS: Final = 0.5
@@ -354,8 +352,10 @@ def read_bodies(
             pq.ParquetFile(source, pre_buffer=False) as file,
         ):
             first = 0
-            # Chunks from before requests had bodies lack the column of these.
-            columns = [name for name in _BODY_COLUMNS if name in file.schema_arrow.names]
+            # Later pages were asked otherwise than planned. Chunks from before requests had bodies lack a column.
+            several = any(entry.page > 1 for entry in rows.values())
+            wanted_columns = [*_BODY_COLUMNS, *(_ASKED_COLUMNS if several else ())]
+            columns = [name for name in wanted_columns if name in file.schema_arrow.names]
             for batch in file.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False):
                 # Bodies one by one: all at once would be in memory twice.
                 others = batch.drop_columns(["body"]).to_pylist()

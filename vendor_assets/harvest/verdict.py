@@ -59,9 +59,10 @@ def verdict(
     if parsed.incomplete:
         message = f"the vendor calls it a success, but it is not all that was asked for: {parsed.incomplete}"
         raise VendorIncompleteError(message, status=response.status)
-    failed = {key for failure in parsed.failures for key in failure.leaves}
-    if failed >= {leaf.key for leaf in planned.leaves}:
-        raise error_of(parsed.failures[0], response.status)
+    if parsed.failures:
+        failed = {key for failure in parsed.failures for key in failure.leaves}
+        if failed >= {leaf.key for leaf in planned.leaves}:
+            raise error_of(parsed.failures[0], response.status)
     return parsed
 
 

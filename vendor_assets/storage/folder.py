@@ -46,6 +46,7 @@ class FolderStore(ObjectStore):
         super().__init__()
         self._root = Path(root).expanduser().absolute()
         self._hidden = self._root / ".store"
+        self._own = [str(self._hidden / name) for name in ("writing", "locks")]
         self._prepared = False
         self.url = str(self._root)
 
@@ -137,8 +138,9 @@ class FolderStore(ObjectStore):
         return sorted(visible, key=lambda entry: entry.name + "/" if entry.is_dir() else entry.name)
 
     def _make_folders(self) -> None:
-        for name in ("writing", "locks"):
-            (self._hidden / name).mkdir(parents=True, exist_ok=True)
+        for folder in self._own:
+            if not os.path.isdir(folder):  # noqa: PTH112 - with each write, and a sixth as dear as to try to make it
+                Path(folder).mkdir(parents=True, exist_ok=True)
         if self._prepared:
             return
         for stray in (self._hidden / "writing").iterdir():

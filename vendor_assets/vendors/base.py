@@ -41,6 +41,8 @@ RECORD_CHARACTERS: Final = 2000
 FIELDS_NAMED: Final = 100
 """Unknown fields of one answer that are named."""
 
+_ATTRIBUTES: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
 _NAME_SHOWN: Final = 100
 _DEPTH_SHOWN: Final = 50
 
@@ -587,6 +589,8 @@ def is_name(value: object) -> TypeGuard[str]:
     """Whether a value can name something: text, not empty, that UTF-8 can hold (JSON allows half characters)."""
     if not isinstance(value, str) or not value:
         return False
+    if value.isascii():
+        return True
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -634,7 +638,7 @@ def field_names(names: Iterable[object]) -> tuple[str, ...]:
 def as_attributes(fields: Mapping[str, object]) -> str:
     """Fields as the text of a JSON object, keys sorted; what JSON cannot hold (NaN, infinity) becomes null."""
     try:
-        return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return _ATTRIBUTES.encode(fields)
     except ValueError:
         finite = json.loads(json.dumps(fields), parse_constant=lambda _: None)
         return json.dumps(finite, sort_keys=True, separators=(",", ":"))
