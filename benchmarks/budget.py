@@ -59,6 +59,7 @@ def work(values: dict[str, Any]) -> None:
     acquire, close, warm_up = _limiter(values, limits)
     counts: Counter[str] = Counter()
     sent: list[tuple[float, str]] = []
+    sending: list[float] = []
     stop = threading.Event()
     left = [values.get("calls", 1 << 60)]
     lock = threading.Lock()
@@ -80,9 +81,10 @@ def work(values: dict[str, Any]) -> None:
     def call(send: Callable[[], tuple[int | None, dict[str, str]]]) -> None:
         while not stop.is_set():
             with acquire() as slot:
-                at = time.monotonic()
+                at, used = time.monotonic(), time.thread_time()
                 status, headers = send()
                 seconds = time.monotonic() - at
+                sending.append(time.thread_time() - used)
                 if not values.get("deaf"):
                     slot.observe(status=status, headers=headers, seconds=seconds, error=status is None)
             sent.append((at, str(status)))
@@ -108,7 +110,14 @@ def work(values: dict[str, Any]) -> None:
     finished = time.monotonic()
     stop.set()
     cpu = time.process_time() - cpu
-    figures = {"sent": sent, "counts": counts, "cpu": cpu, "started": started, "finished": finished}
+    figures = {
+        "sent": sent,
+        "counts": counts,
+        "started": started,
+        "finished": finished,
+        "cpu": cpu,
+        "cpu sending": sum(sending),
+    }
     print(json.dumps(figures), flush=True)
     with contextlib.suppress(BudgetError):
         close()
@@ -517,6 +526,9 @@ def _paced(bench: Bench, limit: str, kind: str, processes: int, seconds: float, 
         "worst window": verdict.worst(parsed.period_seconds),
         "Jain": round(verdict.jain, 4),
         "CPU µs a call": round(sum(figures["cpu"] for figures in found) / len(verdict.admitted) * 1e6),
+        "of it sending": round(
+            sum(figures["cpu sending"] for figures in found) / len(verdict.admitted) * 1e6
+        ),
     }
 
 

@@ -40,6 +40,10 @@ class Breaker:
     probe_at: float = 0.0
     probe_until: float = 0.0
 
+    def dump(self) -> list[float | None]:
+        """As JSON holds it: the arguments."""
+        return [self.failures, self.success_at, self.opened_at, self.probe_at, self.probe_until]
+
     @property
     def open(self) -> bool:
         """Whether the vendor is down."""

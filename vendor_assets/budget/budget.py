@@ -25,6 +25,7 @@ from vendor_assets.budget.headers import (
     is_throttle,
     parse_policies,
     parse_quotas,
+    tell_of_limits,
     wait_seconds,
 )
 from vendor_assets.budget.limits import REQUESTS, Limit, parts_of, unit_of
@@ -154,8 +155,10 @@ class Slot:
         untold_seconds = document.count_outcome(self._endpoint, seconds, alive=alive, answered=answered)
         if self._grant.probe or (untold_seconds > _TELL_SECONDS and not answered):
             document.tell()
-        quotas, policies = parse_quotas(headers, self._answer_time(headers)), parse_policies(headers)
-        told = bool(quotas or policies) and self._hear(status, quotas, policies, answered=answered)
+        told = False
+        if tell_of_limits(headers):
+            quotas, policies = parse_quotas(headers, self._answer_time(headers)), parse_policies(headers)
+            told = bool(quotas or policies) and self._hear(status, quotas, policies, answered=answered)
         if corrected and not told:
             document.tell()
 
@@ -263,7 +266,7 @@ class Budget:
             endpoint: Where the call goes: a word of the vendor's dialect.
             work_class: Scheduled work goes before backfills.
             deadline_seconds: The longest acceptable wait; None for any.
-            stopped: Whether nobody wants the slot any more; asked while waiting, every half second and at once after
+            stopped: Whether nobody wants the slot any more; asked while waiting, every second and at once after
                 :meth:`wake`.
             counts: What the call counts against limits of other units than requests: unit to number,
                 whole or not. One that is not named counts 1, and 0 is nothing.

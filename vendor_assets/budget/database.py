@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -163,16 +163,19 @@ class Database:
         self._path = Path(self._url.database or "").absolute() if self.is_sqlite else None
         self._file: tuple[int, int] | None = None
         self._connection: Connection | None = None
+        self._cursor: Any = None
         self._lock = threading.RLock()
         insert = sqlite.insert if self.is_sqlite else postgresql.insert
         self._insert = insert(documents).on_conflict_do_nothing()
         self.insert_lease = insert(leases)
         self._has_clock = not self.is_sqlite and not self.clock.simulated
         moment = [sa.text(_SERVER_CLOCK)] if self._has_clock else []
-        self._select = sa.select(documents.c.version, documents.c.body, *moment).where(
+        dialect = self._url.get_dialect()
+        self._driver = dialect.import_dbapi()
+        select = sa.select(documents.c.version, documents.c.body, *moment).where(
             documents.c.account == sa.bindparam("a"), documents.c.part == sa.bindparam("p")
         )
-        self._update = (
+        update = (
             sa.update(documents)
             .where(
                 documents.c.account == sa.bindparam("a"),
@@ -180,6 +183,11 @@ class Database:
                 documents.c.version == sa.bindparam("old"),
             )
             .values(version=sa.bindparam("new"), body=sa.bindparam("b"))
+        )
+        # Each call needs some of these, so they go to the driver as they are.
+        options = {"paramstyle": "named"} if self.is_sqlite else {}
+        self._select, self._update = (
+            str(statement.compile(dialect=dialect(**options))) for statement in (select, update)
         )
         self._suspect = False
         _open_databases.add(self)
@@ -196,7 +204,8 @@ class Database:
         """Read a document."""
 
         def statement(connection: Connection) -> Snapshot:
-            row = connection.execute(self._select, {"a": account, "p": part}).first()
+            self._cursor.execute(self._select, {"a": account, "p": part})
+            row = next(iter(self._cursor.fetchall()), None)
             read_at = self.clock.monotonic()
             if row is None:
                 return Snapshot(None, "", self.time(connection), self.clock.monotonic())
@@ -212,7 +221,8 @@ class Database:
                 values = {"account": account, "part": part, "version": 1, "body": body}
                 return connection.execute(self._insert, values).rowcount == 1
             values = {"a": account, "p": part, "old": version, "new": version + 1, "b": body}
-            return connection.execute(self._update, values).rowcount == 1
+            self._cursor.execute(self._update, values)
+            return bool(self._cursor.rowcount == 1)
 
         return self.run(statement)
 
@@ -243,7 +253,7 @@ class Database:
             try:
                 with self._lock:
                     return statement(self._open())
-            except (SQLAlchemyError, OSError) as error:
+            except (SQLAlchemyError, self._driver.Error, OSError) as error:
                 self.close()
                 self._suspect = self.is_sqlite and _says(error, _BROKEN_FILE)
                 if _hopeless(error) or self.clock.monotonic() + pause > until:
@@ -270,7 +280,7 @@ class Database:
     def close(self) -> None:
         """Close the connection; the next statement would open another."""
         with self._lock:
-            connection, self._connection = self._connection, None
+            connection, self._connection, self._cursor = self._connection, None, None
             if connection is not None:
                 with contextlib.suppress(SQLAlchemyError, OSError):
                     connection.invalidate()
@@ -279,17 +289,17 @@ class Database:
     def abandon(self) -> None:
         """After a fork the connection belongs to the parent: it is neither used nor closed."""
         connection, self._connection = self._connection, None
+        cursor, self._cursor = self._cursor, None
         self._lock = threading.RLock()
         if connection is not None:
             # Kept from being collected: collecting would close the parent's connection.
-            _abandoned.append(connection)
+            _abandoned.append((connection, cursor))
 
     def _open(self) -> Connection:
         if self._connection is not None and (self._path is None or _identity(self._path) == self._file):
             return self._connection
         if self._path is None:
-            self._connection = self._connect()
-            return self._connection
+            return self._use(self._connect())
         if self._connection is not None:
             log.warning(
                 "the budget's database %s was deleted or replaced; going on with a new one", self._path
@@ -320,6 +330,10 @@ class Database:
                 connection = self._connect()
             self._suspect = False
             self._file = _identity(self._path)
+        return self._use(connection)
+
+    def _use(self, connection: Connection) -> Connection:
+        self._cursor = connection.connection.cursor()
         self._connection = connection
         return connection
 
@@ -370,7 +384,7 @@ class Database:
         return text
 
 
-_abandoned: list[Connection] = []
+_abandoned: list[tuple[Connection, object]] = []
 
 
 class _CorruptError(Exception):

@@ -32,11 +32,18 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 AHEAD_SECONDS: Final = 0.05
-"""A process reserves at most so far ahead for callers that wait: hardly anything is lost when it is killed, and
-a newcomer waits for one call of each process."""
+"""A process reserves again once it has no more slots than fit in this time, or but one: hardly anything is lost when it
+is killed, and a newcomer waits for one call of each process ..."""
+
+TOGETHER_SECONDS: Final = 0.25
+"""... or for its part of this time, where that is more: so much scheduled work reserves at once, as each reservation is
+a transaction."""
 
 EARLY_SECONDS: Final = 0.003
-"""The epochs are looked at this long before a slot, so that the look does not make the call late."""
+"""The epochs are looked at this long before a slot, so that the look does not make the call late ..."""
+
+_QUICK_SECONDS: Final = 0.0008
+"""... unless waking up and looking took no longer than this of late."""
 
 LOOK_SECONDS: Final = 1.0
 """Who waits for longer than this looks so often whether the slot still holds."""
@@ -45,6 +52,8 @@ PROMOTION_SECONDS: Final = 10.0
 """A backfill call that has waited so long counts as scheduled."""
 
 _HEARTBEAT_SECONDS: Final = 0.5
+CALM_SECONDS: Final = 2.0
+"""Where nobody can want what this process has, it renews, and tells what became of its calls, so often."""
 _IDLE_SECONDS: Final = 5.0
 _CORRECTED_LOOK_SECONDS: Final = 0.25
 """The same where answers may free what was booked."""
@@ -109,6 +118,7 @@ class Dispatch:
         self._used_at = 0.0
         self._lag = 0.0
         self._late_seconds = terms.late_seconds(1)
+        self._delay = EARLY_SECONDS
         self._spaced_at: dict[str, float] = {}
         self._spacings: dict[str, dict[str, float]] = {}
         self._in_flight = InFlight()
@@ -206,21 +216,31 @@ class Dispatch:
             for waiter in self._waiters:
                 waiter.condition.notify()
 
-    def renew(self) -> bool:
-        """Renew this process's share of the calls in flight; False once it has been idle and left."""
+    def renew(self) -> float | None:
+        """Renew this process's share of the calls in flight, where that is due.
+
+        Returns:
+            Seconds to the next time; None once it has been idle and left.
+        """
         with self._mutex:
+            now = self._clock.monotonic()
             busy = self._in_flight.total or self._queues[0] or self._queues[1]
-            idle = not busy and (self._closed or self._clock.monotonic() - self._used_at > _IDLE_SECONDS)
+            idle = not busy and (self._closed or now - self._used_at > _IDLE_SECONDS)
             if idle:
                 self._heartbeat.detach()
+            due = bool(self._teams) or self._in_flight.due(now, CALM_SECONDS)
+            for waiter in self._waiters:
+                if waiter.stopped is not None and waiter.stopped():
+                    waiter.condition.notify()
         if idle:
             self._leave()
-            return False
-        self._renew()
-        self._document.tell()
+            return None
+        if due:
+            self._renew()
+        self._document.tell(unless_within_seconds=CALM_SECONDS)
         with self._mutex:
             self._notify_leader()
-        return True
+            return _HEARTBEAT_SECONDS if self._teams or self._in_flight.wanted else 2 * _HEARTBEAT_SECONDS
 
     def close(self) -> None:
         """Give back what this process holds; callers that wait get an error.
@@ -254,7 +274,7 @@ class Dispatch:
         spare, view = self._block.first(self._earliest(now)), self._document.view
         if spare is None or view is None or spare.local_at > now or spare.ask != self._told_apart(ask):
             return None
-        if now - view.at > _fresh_seconds(spare.grant) or not view.pace.valid(spare.grant):
+        if now - view.at > _fresh_seconds(spare.grant) or not view.epochs.valid(spare.grant):
             return None
         if not self._in_flight.room(now) or self._spaced_until(ask) > now:
             return None
@@ -346,12 +366,17 @@ class Dispatch:
 
     def _patience(self, waiter: _Waiter, now: float) -> float:
         """How long to wait before looking again; a notice comes earlier."""
-        times = [now + _STOPPED_SECONDS, waiter.deadline + 0.001]
+        times = [now + self._stopped_seconds, waiter.deadline + 0.001]
         if waiter.not_before > now:
             times.append(waiter.not_before)
         if not self._in_flight.room(now):
             times.append(max(self._in_flight.renew_at, now + 0.005))
         return max(0.0, min(times) - now)
+
+    @property
+    def _stopped_seconds(self) -> float:
+        """How often a caller that waits looks by itself whether it still wants to; the heartbeat looks for all."""
+        return _IDLE_SECONDS if self._heartbeat.runs else _STOPPED_SECONDS
 
     # -- leading: one thread speaks to the database for all; all of this holds the mutex -------------
 
@@ -373,10 +398,19 @@ class Dispatch:
         """Whose slots can be reserved now: in order, as far as the share of calls in flight and foresight go."""
         interval = self._document.interval_seconds
         ahead = max(1, int(AHEAD_SECONDS / interval)) if interval > 0 else 1_000_000
+        if self._document.view is None:
+            ahead = 1  # How far ahead more of them would lie is not known.
+        together = ahead
         if self._portions and interval > 0:
-            ahead = slots_ahead(self._portions, ahead).get(self._holder, ahead)
-        room = max(0, min(self._in_flight.room(now), ahead - self._in_flight.reserved))
-        return list(itertools.islice(self._ready(now), room)) if room else []
+            together = ahead = slots_ahead(self._portions, ahead).get(self._holder, ahead)
+        elif interval > 0 and self._queues[0]:
+            together = max(ahead, int(TOGETHER_SECONDS / interval * self._part))
+        few = ahead - self._in_flight.reserved
+        room = min(self._in_flight.room(now), few + together - ahead)
+        if few <= 0 or not room:
+            return []
+        batch = itertools.islice(self._ready(now), room)
+        return [waiter for number, waiter in enumerate(batch) if number < few or not waiter.ask.backfill]
 
     @property
     def _part(self) -> float:
@@ -386,8 +420,9 @@ class Dispatch:
 
     def _must_renew(self, now: float) -> bool:
         """Whether somebody waits for this process's share of the calls in flight."""
-        queued = self._queues[0] or self._queues[1]
-        return bool(queued and not self._in_flight.room(now) and now >= self._in_flight.renew_at)
+        short = bool(self._queues[0] or self._queues[1]) and not self._in_flight.room(now)
+        self._in_flight.short = self._in_flight.short or short
+        return short and now >= self._in_flight.renew_at
 
     def _notify_leader(self) -> None:
         """Wake somebody who can speak to the database, where there is something to say."""
@@ -461,7 +496,7 @@ class Dispatch:
         """Endpoints that the vendor does not tell apart share one name."""
         view = self._document.view
         narrow = not ask.endpoint or ask.endpoint in self._terms.endpoints
-        narrow = narrow or (view is not None and ask.endpoint in view.pace.quotas.narrow_endpoints())
+        narrow = narrow or (view is not None and ask.endpoint in view.narrow_endpoints)
         return ask if narrow else ask._replace(endpoint="")
 
     def _answer(self, waiter: _Waiter, answer: Grant | Later | TooLate, local_at: float) -> None:
@@ -522,24 +557,25 @@ class Dispatch:
                 waiting = len(self._queues[0]) + len(self._queues[1])
                 work_class: WorkClass = BACKFILL if self._queues[1] and not self._queues[0] else SCHEDULED
                 cap = self._terms.max_in_flight
-                wanted = self._in_flight.want(waiting, cap)
+                teams = self._teams.waiting(self._waiters)
+                wanted = self._in_flight.want(waiting, cap, by_weight=bool(teams))
                 sent = self._in_flight.sent
                 kept = sent if sent_only else self._in_flight.total
                 # What is not kept may be another's before this process hears of it.
                 self._in_flight.limit(kept)
-                teams = self._teams.waiting(self._waiters)
             member = Member(0.0, wanted, 0, sent, waiting, work_class, cap)
 
             told = Teams(self._terms.account, teams) if teams else None
 
-            def step(shares: InFlightShares, now: float) -> tuple[Member, int, Parts]:
+            def step(shares: InFlightShares, now: float) -> tuple[Member, InFlightShares, Parts]:
                 granted = shares.renew(self._holder, member, kept, now, told)
-                return granted, len(shares.members), shares.parts(self._terms.account)
+                return granted, shares, shares.parts(self._terms.account)
 
             before = self._clock.monotonic()
-            granted, processes, parts = self._change_shares(step)
+            granted, shares, parts = self._change_shares(step)
+            processes = len(shares.members)
             with self._mutex:
-                self._in_flight.renew(granted, processes, before)
+                self._in_flight.renew(granted, processes, before, all_used=not shares.left)
                 self._portions = parts.portions if unequal(parts.portions) else {}
                 self._turns.processes = parts.processes
                 self._late_seconds = self._terms.late_seconds(processes)
@@ -571,14 +607,19 @@ class Dispatch:
         with self._mutex:
             while not self._closed:
                 now = self._clock.monotonic()
-                left = waiter.local_at - EARLY_SECONDS - now
+                left = waiter.local_at - self._early_seconds - now
                 view = self._document.view
-                look = _CORRECTED_LOOK_SECONDS if view is not None and view.pace.learnt else LOOK_SECONDS
+                look = _CORRECTED_LOOK_SECONDS if view is not None and view.learns else LOOK_SECONDS
                 if left <= 0 or (left > look and not self._worth_waiting(grant, look)):
                     return
                 self._raise_if_over(waiter, now)
-                look = min(look, _STOPPED_SECONDS) if waiter.stopped else look
+                look = min(look, self._stopped_seconds) if waiter.stopped else look
                 self._clock.wait(waiter.condition, min(left, look))
+
+    @property
+    def _early_seconds(self) -> float:
+        """How long before its slot a caller gets up."""
+        return 0.0 if self._delay < _QUICK_SECONDS else EARLY_SECONDS
 
     def _worth_waiting(self, grant: Grant, look_seconds: float) -> bool:
         """Whether a slot that is far ahead still holds; called with the mutex, released for a look."""
@@ -589,7 +630,7 @@ class Dispatch:
                 view = self._document.look()
             finally:
                 self._mutex.acquire()
-        return view is not None and view.pace.valid(grant)
+        return view is not None and view.epochs.valid(grant)
 
     def _confirm(self, waiter: _Waiter, grant: Grant) -> bool:
         """Whether the slot is still good, found out just before it; returns when it is time to send."""
@@ -597,6 +638,7 @@ class Dispatch:
             self._raise_if_over(waiter, waiter.started)
         fresh = _fresh_seconds(grant)
         last = waiter.local_at + self._late_seconds
+        got_up_at = waiter.local_at - self._early_seconds
         while (now := self._clock.monotonic()) <= last:
             if self._in_flight.lapsed(now):
                 # This process was stopped for longer than its share lasts; others may have it.
@@ -604,10 +646,12 @@ class Dispatch:
             if not self._in_flight.may_send:
                 return False
             view = self._look(max(now, waiter.local_at) - fresh)
-            if view is None or not view.pace.valid(grant):
+            if view is None or not view.epochs.valid(grant):
                 return False
             at = max(waiter.local_at, self._spaced_until(waiter.ask))
-            left = at - self._clock.monotonic()
+            now = self._clock.monotonic()
+            self._delay = max(now - got_up_at, 0.9 * self._delay)
+            left = at - now
             if left > 0:
                 self._clock.sleep(left)
             now = self._clock.monotonic()
@@ -715,13 +759,13 @@ def _with_patience(waiter: _Waiter, now: float) -> Ask:
 
 
 class _Heartbeat:
-    """A thread that renews twice a second, until there is nothing to renew or whoever started it is gone."""
+    """A thread that renews as often as need be, until there is nothing to renew or whoever started it is gone."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._stops = threading.Event()
 
-    def start(self, renew: Callable[[], bool]) -> None:
+    def start(self, renew: Callable[[], float | None]) -> None:
         """Start the thread, unless there is one; whoever owns the method may be collected meanwhile."""
         if self._thread is None:
             self._stops = threading.Event()
@@ -730,6 +774,11 @@ class _Heartbeat:
                 target=_renew_regularly, args=(reference, self._stops), name="budget", daemon=True
             )
             self._thread.start()
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a thread."""
+        return self._thread is not None
 
     def detach(self) -> None:
         """Leave the thread, which ends by itself; the next start makes another one."""
@@ -742,13 +791,17 @@ class _Heartbeat:
         return thread
 
 
-def _renew_regularly(reference: weakref.WeakMethod[Callable[[], bool]], stops: threading.Event) -> None:
-    while not stops.wait(_HEARTBEAT_SECONDS):
+def _renew_regularly(
+    reference: weakref.WeakMethod[Callable[[], float | None]], stops: threading.Event
+) -> None:
+    seconds: float | None = _HEARTBEAT_SECONDS
+    while not stops.wait(seconds):
         renew = reference()
         if renew is None:
             return
         try:
-            if not renew():
+            seconds = renew()
+            if seconds is None:
                 return
         except BudgetError as error:
             log.warning("%s", error)

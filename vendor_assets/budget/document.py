@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import cached_property
+from typing import Any, Final
 
 from vendor_assets.budget.adaptation import Tally
 from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database, Snapshot, understanding
-from vendor_assets.budget.pace import Pace
-from vendor_assets.budget.reservations import Correction, Grant
+from vendor_assets.budget.pace import Pace, decode, encode, epochs_of, is_of_clock
+from vendor_assets.budget.reservations import Correction, Epochs, Grant
 from vendor_assets.budget.terms import Terms
 from vendor_assets.errors import BudgetError
 from vendor_assets.logs import get_logger
@@ -21,19 +22,41 @@ log = get_logger(__name__)
 _PART: Final = "pace"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class View:
-    """What this process knows of the pace.
+    """What this process knows of the pace; what few ask for is made of the document when they do.
 
     Attributes:
-        at: When it was read, on this machine's monotonic clock.
+        body: Of the document, as it was read,
+        found: and what it holds, on the present clock.
+        at: When it was last seen to be so, on this machine's monotonic clock.
         version: The document's.
     """
 
-    pace: Pace
     body: str
+    found: dict[str, Any]
     at: float
     version: int
+
+    @cached_property
+    def epochs(self) -> Epochs:
+        """What tells whether slots still hold."""
+        return epochs_of(self.found)
+
+    @cached_property
+    def pace(self) -> Pace:
+        """The pace; only to be read."""
+        return Pace.of(self.found)
+
+    @cached_property
+    def narrow_endpoints(self) -> frozenset[str]:
+        """Endpoints that the vendor tells apart, by what it states of its quotas."""
+        return frozenset(self.pace.quotas.narrow_endpoints()) if self.found.get("quotas") else frozenset()
+
+    @property
+    def learns(self) -> bool:
+        """Whether answers may free what was booked."""
+        return bool(self.found.get("learnt"))
 
 
 class PaceDocument:
@@ -72,7 +95,7 @@ class PaceDocument:
 
     def known_valid(self, grant: Grant) -> bool:
         """Whether a slot may still be used, by what is known."""
-        return self._view is not None and self._view.pace.valid(grant)
+        return self._view is not None and self._view.epochs.valid(grant)
 
     def read(self, *, patience_seconds: float) -> tuple[Pace, float]:
         """The pace as it is, and the database's clock."""
@@ -88,15 +111,25 @@ class PaceDocument:
             return None
         known, boot = self._view, self._database.boot
         same = known is not None and (known.version, known.body) == (snapshot.version, snapshot.body)
-        if known is not None and same and known.pace.is_of_clock(snapshot.now, boot):
+        if (
+            known is not None
+            and same
+            and is_of_clock(known.found["boot"], known.found["at"], snapshot.now, boot)
+        ):
             # As it was, which is cheaper to see than to read.
-            return self._keep(View(known.pace, known.body, before, known.version))
+            known.at = max(known.at, before)
+            return self._keep(known)
         with understanding(self._terms.account):
-            pace = Pace.load(snapshot.body, snapshot.now, self._clock.wall(), boot)
-        if self._is_lost(pace, snapshot):
+            found = decode(snapshot.body)
+            if not is_of_clock(found["boot"], found["at"], snapshot.now, boot):
+                wall = self._clock.wall()
+                found = Pace.load(snapshot.body, snapshot.now, wall, boot).document(snapshot.now, wall)
+            view = View(snapshot.body, found, before, snapshot.version)
+            number, _ = found["id"], view.epochs
+        if self._is_lost(number, snapshot):
             self._view = None
             return None
-        return self._keep(View(pace, snapshot.body, before, snapshot.version))
+        return self._keep(view)
 
     # -- what came of calls ------------------------------------------------------------------------
 
@@ -127,8 +160,16 @@ class PaceDocument:
 
     # -- changes -----------------------------------------------------------------------------------
 
-    def tell(self) -> None:
-        """Tell the others what came of this process's calls, where there is anything to tell."""
+    def tell(self, *, unless_within_seconds: float = 0.0) -> None:
+        """Tell the others what came of this process's calls, where there is anything to tell.
+
+        Args:
+            unless_within_seconds: Where nothing failed and it was told within this time, it waits.
+        """
+        with self._lock:
+            told_ago = self._clock.monotonic() - self._told_at
+            if not self._tally.failed and told_ago < unless_within_seconds:
+                return
         tally = self._swap_tally()
         if tally:
             self._tell(tally, lambda _pace, _now: None)
@@ -144,16 +185,17 @@ class PaceDocument:
     def change(self, step: Callable[[Pace, float], object]) -> Snapshot:
         """Change the pace and tell nothing; what this process knows of it is then fresh."""
 
-        def whole(snapshot: Snapshot) -> tuple[str, tuple[Snapshot, Pace, str, bool]]:
+        def whole(snapshot: Snapshot) -> tuple[str, tuple[Snapshot, Pace, View, bool]]:
             pace = self._load(snapshot)
             known = pace.falls.number, pace.falls.fell_at
             step(pace, snapshot.now)
             pace.at = max(pace.at, snapshot.now)
-            body = pace.dump(snapshot.now, self._clock.wall())
-            return body, (snapshot, pace, body, known != (pace.falls.number, pace.falls.fell_at))
+            found = pace.document(snapshot.now, self._clock.wall())
+            view = View(encode(found), found, snapshot.read_at, (snapshot.version or 0) + 1)
+            return view.body, (snapshot, pace, view, known != (pace.falls.number, pace.falls.fell_at))
 
-        snapshot, pace, body, fell = self._database.change(self._terms.account, _PART, whole)
-        self._keep(View(pace, body, snapshot.read_at, (snapshot.version or 0) + 1))
+        snapshot, pace, view, fell = self._database.change(self._terms.account, _PART, whole)
+        self._keep(view)
         self.interval_seconds = 1.0 / pace.present_rate(self._terms.rules, snapshot.now)
         self._changed(pace, snapshot.now, fell)
         return snapshot
@@ -187,7 +229,7 @@ class PaceDocument:
             with understanding(self._terms.account):
                 pace = Pace.load(snapshot.body, snapshot.now, wall, boot)
         last = self._last_view
-        if last is not None and self._is_lost(pace, snapshot):
+        if last is not None and self._is_lost(pace.id, snapshot):
             log.warning(
                 "the state of the budget of %s was lost; going on with what this process knows",
                 self._terms.account,
@@ -195,15 +237,15 @@ class PaceDocument:
             pace.inherit(Pace.load(last.body, snapshot.now, wall, boot), snapshot.now)
         return pace
 
-    def _is_lost(self, pace: Pace, snapshot: Snapshot) -> bool:
-        """Whether this is not the document that was known, or an earlier state of it, as from a backup."""
+    def _is_lost(self, number: str, snapshot: Snapshot) -> bool:
+        """Whether it is not the document that was known, by its number, or an earlier state of it, as from a backup."""
         with self._lock:
             last = self._last_view
             if last is None:
                 return False
             # What was read before the last change was known may just be older.
             earlier = (snapshot.version or 0) < last.version and snapshot.read_at >= self._kept_at
-        return earlier or pace.id != last.pace.id
+        return earlier or number != last.found["id"]
 
     def _keep(self, view: View) -> View:
         """Remember a view, unless a newer one is known."""

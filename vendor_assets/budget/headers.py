@@ -197,13 +197,24 @@ def header(headers: Mapping[str, str], name: str) -> str | None:
     return next((text for found, text in headers.items() if found.lower() == wanted), None)
 
 
+def tell_of_limits(headers: Mapping[str, str]) -> bool:
+    """Whether some may tell of a limit: of most answers none does."""
+    return bool(_names_of_limits(tuple(headers)))
+
+
 def _of_limits(headers: Mapping[str, str]) -> dict[str, str]:
-    """Those that may tell of a limit: of most answers none."""
-    return {
-        name: text
-        for name, text in headers.items()
+    """Those that may tell of a limit."""
+    return {name: headers[name] for name in _names_of_limits(tuple(headers))}
+
+
+@lru_cache(maxsize=256)
+def _names_of_limits(names: tuple[str, ...]) -> tuple[str, ...]:
+    # A vendor's answers have the same headers.
+    return tuple(
+        name
+        for name in names
         if "ratelimit" in _words(name[:_LONGEST_TIME]) or name.lower().endswith(_CALL_LIMIT)
-    }
+    )
 
 
 # -- headers of the older forms: one value each ----------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Final, NamedTuple
 
 from vendor_assets.budget.teams import OTHERS, Parts, Team, Waiting, slots_ahead
@@ -48,6 +48,9 @@ class Member:
     waiting: int
     work_class: WorkClass
     cap: int
+
+
+_NAMES: Final = tuple(entry.name for entry in fields(Member))
 
 
 class Teams(NamedTuple):
@@ -95,9 +98,13 @@ class InFlightShares:
 
     def dump(self) -> str:
         """The document's body."""
-        document = asdict(self)
-        if not self.teams:
-            del document["teams"]
+        members = {
+            holder: {name: getattr(member, name) for name in _NAMES}
+            for holder, member in self.members.items()
+        }
+        document = {"boot": self.boot, "at": self.at, "members": members}
+        if self.teams:
+            document["teams"] = self.teams
         return json.dumps(document, separators=(",", ":"))
 
     def parts(self, account: str | None = None) -> Parts:
@@ -146,6 +153,12 @@ class InFlightShares:
         member.granted = max(min(fair, max(0, cap - taken)), min(in_use, member.wanted))
         return member
 
+    @property
+    def left(self) -> int:
+        """What nobody was granted: a newcomer would have it at once."""
+        cap = min((member.cap for member in self.members.values()), default=0)
+        return max(0, cap - sum(member.granted for member in self.members.values()))
+
     def live(self) -> dict[str, Member]:
         """Those that renewed of late."""
         return {
@@ -170,18 +183,22 @@ class InFlight:
         reserved: Calls that have a slot and were not sent yet.
         sent: Calls that were sent and are not over.
         most: The most of both since the last renewal.
+        short: Whether a caller had to wait since then as there were no more.
         granted: How many of both it may have ...
         granted_until: ... up to then.
         renew_at: Where it could use more, it asks for them no sooner.
+        all_used: Whether a newcomer would have to wait until this process or another lets go of some.
     """
 
     reserved: int = 0
     sent: int = 0
     most: int = 0
+    short: bool = True
     granted: int = 0
     granted_until: float = 0.0
     renew_at: float = 0.0
     processes: int = 1
+    all_used: bool = False
 
     @property
     def total(self) -> int:
@@ -219,15 +236,33 @@ class InFlight:
         """Whether one more of those that have a slot may be sent; fewer may than have one where a share shrank."""
         return self.sent < self.granted
 
-    def want(self, waiting: int, cap: int) -> int:
-        """How many it could use until the next renewal, with so many callers that wait."""
-        wanted = min(cap, max(self.most, self.total + waiting))
-        self.most = self.total
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody may want what this process has, or it wants more itself."""
+        return self.all_used or self.short
+
+    def due(self, now: float, calm_seconds: float) -> bool:
+        """Whether to renew now, which is so often where nobody can want what this process has."""
+        if self.wanted:
+            return True
+        return now >= self.granted_until - TTL_SECONDS + _GUARD_SECONDS + calm_seconds - _RENEW_SECONDS
+
+    def want(self, waiting: int, cap: int, *, by_weight: bool = False) -> int:
+        """How many it could use until the next renewal, with so many callers that wait.
+
+        Args:
+            by_weight: Whether they are shared out by the weights of who waits.
+        """
+        # Where the pace is what they wait for, one more than so far shows whether it is still.
+        more = self.total + waiting if self.short or by_weight else min(self.most + 1, self.total + waiting)
+        wanted = min(cap, max(self.most, more))
+        self.most, self.short = self.total, False
         return wanted
 
-    def renew(self, member: Member, processes: int, asked_at: float) -> None:
+    def renew(self, member: Member, processes: int, asked_at: float, *, all_used: bool) -> None:
         """Take what was granted."""
         self.granted = member.granted
+        self.all_used = all_used
         self.granted_until = asked_at + TTL_SECONDS - _GUARD_SECONDS
         self.renew_at = asked_at + (_RENEW_SECONDS if member.granted < member.wanted else 0.0)
         self.processes = processes

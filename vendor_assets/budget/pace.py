@@ -8,12 +8,13 @@ compares just before it sends.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from vendor_assets.budget.adaptation import Tally, Tuning
 from vendor_assets.budget.breaker import Breaker
@@ -25,6 +26,7 @@ from vendor_assets.budget.reservations import (
     Ask,
     Correction,
     Counts,
+    Epochs,
     Grant,
     Later,
     Reservations,
@@ -63,6 +65,7 @@ HEADERS: Final = "headers"
 LEARNT: Final = "learnt"
 """What may keep a call back: see :class:`Bound`."""
 
+_ENCODER: Final = msgspec.json.Encoder()
 _FORMAT: Final = 1
 """Of the document; one more where an earlier release must not change what this one writes."""
 _ADAPTED: Final = "~adapted"
@@ -145,9 +148,14 @@ class Pace:
         Raises:
             ValueError: A newer release has written it; or a TypeError or LookupError.
         """
-        found = json.loads(body)
-        if found.get("format", _FORMAT) > _FORMAT:
-            raise ValueError(f"its format is {found['format']}, known is {_FORMAT}")
+        pace = cls.of(decode(body))
+        if not is_of_clock(pace.boot, pace.at, now, boot):
+            pace._rebase(now, wall, boot)
+        return pace
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> Pace:
+        """Build it from what a document holds; raises a TypeError or LookupError where that is something else."""
         part, slowed_at, since, cause, reason = found.get("drag", (0.0, None, None, "", ""))
         pace = cls(
             id=found["id"],
@@ -176,45 +184,37 @@ class Pace:
             learnt={unit: (booked, counted) for unit, (booked, counted) in found.get("learnt", {}).items()},
         )
         pace.slowdown.held_until = pace.held_until(pace.at)
-        if not pace.is_of_clock(now, boot):
-            pace._rebase(now, wall, boot)
         return pace
-
-    def is_of_clock(self, now: float, boot: str) -> bool:
-        """Whether its times are the present clock's, which has neither started anew nor gone back."""
-        return self.boot == boot and now >= self.at - 1.0
 
     def dump(self, now: float, wall: float) -> str:
         """The document's body."""
-        slots, slow = self.reservations, self.slowdown
+        return encode(self.document(now, wall))
+
+    def document(self, now: float, wall: float) -> dict[str, Any]:
+        """What the document holds: finite numbers, texts, lists and mappings of them."""
+        slots, slow, breaker = self.reservations, self.slowdown, self.breaker
         slots.forget_passed(now)
-        return json.dumps(
-            {
-                "format": _FORMAT,
-                "id": self.id,
-                "at": max(self.at, now),
-                "wall": wall,
-                "boot": self.boot,
-                "epoch": slots.epoch,
-                "backfill_epoch": slots.backfill_epoch,
-                "void_after": _finite(slots.void_after),
-                "hold_until": _finite(self.hold_until),
-                "hold_reason": self.hold_reason,
-                "quotas": {key: quota.dump() for key, quota in self.quotas.items()},
-                "drag": [slow.part, _finite(slow.at), slow.since, slow.cause, slow.reason],
-                "tracks": {name: track.dump() for name, track in self.tracks.items()},
-                "runs": [
-                    [run.first, run.step, run.count, run.counts, int(run.backfill)] for run in slots.runs
-                ],
-                "last": [_finite(slots.passed), slots.passed_of],
-                "tuning": self.tuning.dump(),
-                "breaker": astuple(self.breaker),
-                "falls": self.falls.dump(),
-                "learnt": self.learnt,
-            },
-            separators=(",", ":"),
-            allow_nan=False,
-        )
+        return {
+            "format": _FORMAT,
+            "id": self.id,
+            "at": max(self.at, now),
+            "wall": wall,
+            "boot": self.boot,
+            "epoch": slots.epoch,
+            "backfill_epoch": slots.backfill_epoch,
+            "void_after": _finite(slots.void_after),
+            "hold_until": _finite(self.hold_until),
+            "hold_reason": self.hold_reason,
+            "quotas": {key: quota.dump() for key, quota in self.quotas.items()},
+            "drag": [slow.part, _finite(slow.at), slow.since, slow.cause, slow.reason],
+            "tracks": {name: track.dump() for name, track in self.tracks.items()},
+            "runs": [[run.first, run.step, run.count, run.counts, int(run.backfill)] for run in slots.runs],
+            "last": [_finite(slots.passed), slots.passed_of],
+            "tuning": self.tuning.dump(),
+            "breaker": breaker.dump(),
+            "falls": self.falls.dump(),
+            "learnt": self.learnt,
+        }
 
     # -- reservations ------------------------------------------------------------------------------
 
@@ -750,6 +750,38 @@ class Pace:
             part.shift(shift)
         self.boot = boot
         self.reservations.epoch += 1
+
+
+def encode(found: dict[str, Any]) -> str:
+    """A document's body, by what it holds."""
+    return _ENCODER.encode(found).decode()
+
+
+def epochs_of(found: dict[str, Any]) -> Epochs:
+    """The epochs that a document holds."""
+    return Epochs(found["epoch"], found["backfill_epoch"], _time(found["void_after"]))
+
+
+def decode(body: str) -> dict[str, Any]:
+    """What a document's body holds.
+
+    Raises:
+        ValueError: A newer release has written it, or it is none; or a TypeError or LookupError.
+    """
+    found: dict[str, Any] = msgspec.json.decode(body)
+    if found.get("format", _FORMAT) > _FORMAT:
+        raise ValueError(f"its format is {found['format']}, known is {_FORMAT}")
+    return found
+
+
+def is_of_clock(boot: str, at: float, now: float, present: str) -> bool:
+    """Whether times are the present clock's, which has neither started anew nor gone back.
+
+    Args:
+        boot: In which run of the clock they are; ``at`` is the latest of them.
+        present: The present run.
+    """
+    return boot == present and now >= at - 1.0
 
 
 def _counts(found: list[tuple[str, float]] | float) -> Counts:

@@ -127,23 +127,18 @@ class Run:
 
 
 @dataclass(slots=True)
-class Reservations:
-    """The slots that lie ahead; times are the database's clock.
+class Epochs:
+    """What tells whether a slot still holds; times are the database's clock.
 
     Attributes:
-        epoch: Changes when all of them become void.
+        epoch: Changes when all slots that lie ahead become void.
         backfill_epoch: Changes when scheduled work takes slots of backfills.
         void_after: Backfill slots of the previous epoch are void after this moment.
-        passed: The last slot that lies behind.
-        passed_of: The last that counts of a unit, and how much, by units that calls have named.
     """
 
     epoch: int
     backfill_epoch: int = 0
     void_after: float = -math.inf
-    runs: list[Run] = field(default_factory=list)
-    passed: float = -math.inf
-    passed_of: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def valid(self, grant: Grant) -> bool:
         """Whether a slot may still be used."""
@@ -152,6 +147,20 @@ class Reservations:
         if grant.backfill_epoch is None or grant.backfill_epoch == self.backfill_epoch:
             return True
         return grant.backfill_epoch == self.backfill_epoch - 1 and grant.at <= self.void_after
+
+
+@dataclass(slots=True)
+class Reservations(Epochs):
+    """The slots that lie ahead; times are the database's clock.
+
+    Attributes:
+        passed: The last slot that lies behind.
+        passed_of: The last that counts of a unit, and how much, by units that calls have named.
+    """
+
+    runs: list[Run] = field(default_factory=list)
+    passed: float = -math.inf
+    passed_of: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def reach_past(self, moment: float) -> bool:
         """Whether a slot lies after this moment."""

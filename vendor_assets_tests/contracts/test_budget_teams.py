@@ -119,6 +119,19 @@ def run(account: Account, processes: list[Process], calls: int) -> list[tuple[fl
     return sent
 
 
+def reservations(process: Process) -> list[int]:
+    """A list that goes on: how many calls each reservation of a process is for."""
+    sizes: list[int] = []
+    lead = process.dispatch._lead
+
+    def counted(batch: list[_Waiter], now: float) -> None:
+        sizes.append(len(batch))
+        lead(batch, now)
+
+    process.dispatch._lead = counted  # type: ignore[method-assign]
+    return sizes
+
+
 def parts(sent: list[tuple[float, Team]]) -> Mapping[str, float]:
     of = Counter(team.name for _, team in sent)
     return {name: number / len(sent) for name, number in of.items()}
@@ -215,6 +228,38 @@ def test_calls_in_flight_go_by_weight(account: Account) -> None:
     a, b = Process(account, A, max_in_flight=8), Process(account, B, max_in_flight=8)
     run(account, [a, b], 40)
     assert (a.dispatch._in_flight.granted, b.dispatch._in_flight.granted) == (6, 2)
+
+
+def test_scheduled_calls_that_wait_reserve_together(account: Account) -> None:
+    """A quarter of a second's worth of the process's part of the pace; a newcomer waits no longer than for that."""
+    alone = Process(account, Team())
+    sizes = reservations(alone)
+    run(account, [alone], 40)
+    assert sizes == [1] + [4] * (len(sizes) - 1)
+    newcomer = Process(account, Team())
+    came = account.clock.now
+    newcomer.dispatch.renew()
+    newcomer.reserve()
+    assert newcomer.next_at - came <= 0.25 + 0.05 + 1e-3
+    sizes_of_both = reservations(newcomer), sizes
+    run(account, [alone, newcomer], 20)
+    for each in sizes_of_both:
+        del each[:]
+    run(account, [alone, newcomer], 40)
+    assert [set(each) for each in sizes_of_both] == [{2}, {2}]
+
+
+def test_backfills_that_wait_reserve_one_by_one(account: Account) -> None:
+    """Scheduled work takes their slots; nor do more of them go along with it."""
+    process = Process(account, work_class="backfill")
+    process.begin(Team())
+    sizes = reservations(process)
+    run(account, [process], 20)
+    assert set(sizes) == {1}
+    process.backfill = False
+    process._ask(Team())
+    run(account, [process], 20)
+    assert set(sizes) == {1}
 
 
 def test_why_names_teams_with_what_they_lend_and_borrow(account: Account) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import json
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -11,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from vendor_assets.budget.adaptation import Tally
-from vendor_assets.budget.dispatch import AHEAD_SECONDS
+from vendor_assets.budget.dispatch import AHEAD_SECONDS, CALM_SECONDS, TOGETHER_SECONDS
 from vendor_assets.budget.pace import Pace
 from vendor_assets.budget.reservations import Ask, Grant, Later
 from vendor_assets.budget.tracks import Rule
@@ -233,10 +235,15 @@ def play(
     def plan(moment: float, what: Callable[[float], None]) -> None:
         heapq.heappush(events, (moment, next(order), what))
 
-    def acquire(now: float, returns: bool = False) -> None:
+    def room(now: float) -> int:
+        """How many reserve at once, where few slots lie ahead."""
         rate = min(pace.ceiling(rules, now), pace.rate(now) or 1.0)
-        if not returns and outstanding[0] >= max(1, AHEAD_SECONDS * rate):
-            waiting.append(acquire)
+        few = max(1.0, AHEAD_SECONDS * rate)
+        return math.ceil(max(few, TOGETHER_SECONDS * rate) - outstanding[0]) if outstanding[0] < few else 0
+
+    def acquire(now: float, returns: bool = False, together: bool = False) -> None:
+        if not (returns or together or room(now)):
+            waiting.append(lambda later: acquire(later, together=True))
             return
         process = next(turns)
         tell(now, process)
@@ -249,7 +256,7 @@ def play(
 
     def send(now: float, grant: Grant, process: int) -> None:
         outstanding[0] -= 1
-        if pace.valid(grant) and waiting:
+        for _ in range(min(len(waiting), room(now)) if pace.valid(grant) else 0):
             plan(now, waiting.popleft())
         if not pace.valid(grant):
             acquire(now, returns=True)
@@ -269,10 +276,10 @@ def play(
         else:
             ok = outcome == "ok"
             tallies[process].add("", took, alive=ok, answered=ok, now=now)
-            patience = 0.25 if outcome == "failed" and not grant.probe else 0.5
+            patience = 0.25 if outcome == "failed" and not grant.probe else CALM_SECONDS
             if processes == 1 or grant.probe or now - told[process] > patience:
                 tell(now, process)
-        pace.dump(now, now)
+        json.dumps(pace.document(now, now), allow_nan=False)
         # A client backs off after a failure.
         plan(now + (0.0 if outcome == "ok" else 0.5), acquire)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import json
 import math
 from collections import Counter, deque
 from collections.abc import Callable
@@ -262,7 +263,7 @@ def play(
             else:
                 quotas = parse_quotas(headers, wall)
                 pace.throttle(rules, grant, wait_seconds(headers, wall), "429", now, ask.endpoint, quotas)
-            pace.dump(now, now)
+            json.dumps(pace.document(now, now), allow_nan=False)
             plan(now, lambda later: self.ask(later, Ask(ask.endpoint)))
 
     for process in [Process() for _ in range(processes)]:
