@@ -353,6 +353,9 @@ def _read(asset: Asset, planned: PlannedRequest, content: Mapping[str, Any]) -> 
 def _complaint(content: Mapping[str, Any]) -> str:
     """The error in an answer with status 200, also beside data; empty where there is none."""
     said = content.get("error") or content.get("errors")
+    if not said and None in content.values():
+        # Nothing where data should be, and words beside it.
+        said = content.get("message")
     return f"it says {json.dumps(said)[:200]}" if said else ""
 
 

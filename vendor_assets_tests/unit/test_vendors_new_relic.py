@@ -335,6 +335,16 @@ def test_null_is_an_empty_list(asset: Asset, content: dict[str, Any]) -> None:
     assert (parsed.rejected, parsed.incomplete) == ([], "")
 
 
+@pytest.mark.parametrize(
+    ("asset", "name"),
+    [("troops", "applications"), ("data_groups", "metrics"), ("performance_data", "metric_data")],
+)
+def test_null_beside_words_is_no_empty_list(asset: Asset, name: str) -> None:
+    """The vendor says what kept it from answering, with a status that says nothing of it."""
+    parsed = _parse(asset, {name: None, "message": "backend timed out"})
+    assert "backend timed out" in parsed.incomplete
+
+
 def test_a_metric_with_null_for_its_values_has_none() -> None:
     """A metric that has no values is on the list, as it is with an empty list of them."""
     parsed = _parse("data_groups", {"metrics": [{"name": "M", "values": None}]})
