@@ -39,7 +39,7 @@ from vendor_assets_tests.support.secrets import SECRET, files_with_secret, logs_
 from vendor_assets_tests.support.simulator import RunningSimulator
 from vendor_assets_tests.support.truth import harvested_rows, id_of, key_of, true_rows
 
-RATE = 60
+RATE = 30
 WORLD = {"warriors": 120, "data_groups": 1, "limit": f"{RATE}/s"}
 DAYS = [datetime.now(UTC).date() - timedelta(days=ago) for ago in (3, 2, 1)]
 PATIENCE_SECONDS = 280
@@ -223,7 +223,7 @@ def test_a_killed_run_that_goes_on_takes_the_same_troops_again(
         before = it.twice()
         tags = {"dagster/partition": day.isoformat(), DAY_TAG: day.isoformat(), GOES_ON_TAG: "true"}
         attempts = [it.dev.launch(ROSTER_JOB, {}, tags)]
-        for leaves in (30, 90):
+        for leaves in (15, 45):
             it.kill(attempts[-1], day, it.under_way(attempts[-1], day, leaves))
             assert it.over(attempts[-1]) == "FAILURE"
             attempts.append(it.retry_of(attempts[-1]))
