@@ -75,9 +75,9 @@ class Deployment:
     def under_way(self, run_id: str, day: date, leaves: int) -> int:
         """Wait until so many leaves of a run's day were answered; returns its process."""
         self.dev.wait("the run asks for data", lambda: self.answered(day) >= leaves, seconds=PATIENCE_SECONDS)
-        pid = self.dev.worker(run_id)
-        assert pid is not None
-        return pid
+        return self.dev.wait(
+            "the run has a process", lambda: self.dev.worker(run_id), seconds=PATIENCE_SECONDS
+        )
 
     def kill(self, run_id: str, day: date, *pids: int) -> None:
         """Kill processes of a run at once, and write down what that may cost."""
@@ -223,8 +223,8 @@ def test_a_killed_run_that_goes_on_takes_the_same_troops_again(
         before = it.twice()
         tags = {"dagster/partition": day.isoformat(), DAY_TAG: day.isoformat(), GOES_ON_TAG: "true"}
         attempts = [it.dev.launch(ROSTER_JOB, {}, tags)]
-        for leaves in (15, 45):
-            it.kill(attempts[-1], day, it.under_way(attempts[-1], day, leaves))
+        for _ in range(2):
+            it.kill(attempts[-1], day, it.under_way(attempts[-1], day, it.answered(day) + 15))
             assert it.over(attempts[-1]) == "FAILURE"
             attempts.append(it.retry_of(attempts[-1]))
         assert it.over(attempts[-1]) == "SUCCESS"
