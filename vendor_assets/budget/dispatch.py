@@ -51,12 +51,14 @@ LOOK_SECONDS: Final = 1.0
 PROMOTION_SECONDS: Final = 10.0
 """A backfill call that has waited so long counts as scheduled."""
 
-_HEARTBEAT_SECONDS: Final = 0.5
 CALM_SECONDS: Final = 2.0
 """Where nobody can want what this process has, it renews, and tells what became of its calls, so often."""
+
+_HEARTBEAT_SECONDS: Final = 0.5
+"""Where others may want it; twice as long where they cannot, to ask whether callers still want their slots."""
 _IDLE_SECONDS: Final = 5.0
 _CORRECTED_LOOK_SECONDS: Final = 0.25
-"""The same where answers may free what was booked."""
+"""Who waits looks so often where answers may free what was booked."""
 _STOPPED_SECONDS: Final = 0.5
 """A caller that waits looks so often whether it still wants to."""
 _JITTER_SECONDS: Final = 0.001

@@ -348,10 +348,6 @@ class Pace:
         ]
         return found
 
-    def valid(self, grant: Grant) -> bool:
-        """Whether a slot may still be used."""
-        return self.reservations.valid(grant)
-
     def void_all(self, now: float) -> None:
         """Void all slots that lie ahead; their holders notice before they send."""
         self._void(now + FRESH_SECONDS + GUARD_SECONDS, backfill_only=False)

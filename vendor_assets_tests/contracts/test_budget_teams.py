@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from vendor_assets.budget import Budget, RunWork, Team, Work, explain
-from vendor_assets.budget.dispatch import _Waiter
+from vendor_assets.budget.dispatch import CALM_SECONDS, _Waiter
 from vendor_assets.budget.in_flight import PART, TTL_SECONDS
 from vendor_assets.budget.reservations import Ask
 from vendor_assets_tests.contracts.test_budget import Account, account, database_url
@@ -68,7 +68,7 @@ class Process:
     def reserve(self) -> None:
         """Ask for as many slots as it may have ahead, and anew for those that others took back."""
         view = self.dispatch._document.look()
-        for waiter in [each for each in self.granted if view is None or not view.pace.valid(each.grant)]:  # type: ignore[arg-type]
+        for waiter in [each for each in self.granted if view is None or not view.epochs.valid(each.grant)]:  # type: ignore[arg-type]
             self.granted.remove(waiter)
             waiter.grant = None
             with self.dispatch._mutex:
@@ -260,6 +260,25 @@ def test_backfills_that_wait_reserve_one_by_one(account: Account) -> None:
     process._ask(Team())
     run(account, [process], 20)
     assert set(sizes) == {1}
+
+
+def test_answers_are_told_in_groups_and_failures_are_not_kept_back(account: Account) -> None:
+    """Where nothing failed, who was told two seconds ago need not know yet."""
+    budget = account.member()
+    account.call(budget)
+    document = budget._document
+
+    def told(answered: bool) -> bool:
+        document.count_outcome("", 0.1, alive=answered, answered=answered)
+        before = document.view
+        document.tell(unless_within_seconds=CALM_SECONDS)
+        return document.view is not before
+
+    assert not told(answered=True)
+    assert told(answered=False)
+    assert not told(answered=True)
+    account.clock.advance(CALM_SECONDS)
+    assert told(answered=True)
 
 
 def test_why_names_teams_with_what_they_lend_and_borrow(account: Account) -> None:

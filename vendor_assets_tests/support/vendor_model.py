@@ -256,9 +256,9 @@ def play(
 
     def send(now: float, grant: Grant, process: int) -> None:
         outstanding[0] -= 1
-        for _ in range(min(len(waiting), room(now)) if pace.valid(grant) else 0):
+        for _ in range(min(len(waiting), room(now)) if pace.reservations.valid(grant) else 0):
             plan(now, waiting.popleft())
-        if not pace.valid(grant):
+        if not pace.reservations.valid(grant):
             acquire(now, returns=True)
             return
         tallies[process].send(now)

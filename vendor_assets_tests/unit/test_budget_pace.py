@@ -114,7 +114,7 @@ def test_a_hold_voids_the_rest_of_a_row() -> None:
     pace = Pace.new(100.0, 100.0, "b")
     (row,) = pace.reserve_rows([limit(100.0)], Ask(), 100.0, 100)
     pace.hold(105.0, "test", 100.2)
-    assert not any(pace.valid(row.after(number).first) for number in range(row.size))
+    assert not any(pace.reservations.valid(row.after(number).first) for number in range(row.size))
     assert pace.reservations.next_at(0.0) <= 100.2 + NOTICE_SECONDS
 
 
@@ -171,7 +171,7 @@ class World:
             fresh = FRESH_SECONDS if grant.backfill_epoch is None else BACKFILL_FRESH_SECONDS
             seen = self.now - self.random.choice((0.0, fresh, self.random.uniform(0, fresh)))
             body = next(body for at, body in reversed(self.versions) if at <= max(seen, self.versions[0][0]))
-            if Pace.load(body, self.now, self.now, "b").valid(grant):
+            if Pace.load(body, self.now, self.now, "b").reservations.valid(grant):
                 self.sends.append((self.now, ask.endpoint))
             else:
                 self.ask(ask._replace(returns=True))
@@ -321,7 +321,7 @@ def test_scheduled_work_takes_the_slots_of_backfills() -> None:
     queued = [reserve(pace, rules, 0.0, Ask(backfill=True)) for _ in range(60)]
     mine = reserve(pace, rules, 0.1)
     assert mine.at < 0.1 + 2 * rules[0].interval_seconds
-    assert [grant.at for grant in queued if pace.valid(grant)] == pytest.approx(
+    assert [grant.at for grant in queued if pace.reservations.valid(grant)] == pytest.approx(
         [grant.at for grant in queued if grant.at < mine.at]
     )
 
@@ -332,7 +332,7 @@ def test_scheduled_work_does_not_take_slots_of_scheduled_work() -> None:
     first = [reserve(pace, rules, 0.0) for _ in range(10)]
     second = reserve(pace, rules, 0.01)
     assert second.at > first[-1].at
-    assert all(pace.valid(grant) for grant in first)
+    assert all(pace.reservations.valid(grant) for grant in first)
 
 
 def test_a_hold_voids_what_was_given() -> None:
@@ -340,7 +340,7 @@ def test_a_hold_voids_what_was_given() -> None:
     rules, pace = [limit(20.0)], Pace.new(0.0, 0.0, "b")
     given_before = [reserve(pace, rules, 0.0) for _ in range(30)]
     pace.hold(2.0, "429", 0.1)
-    assert not any(pace.valid(grant) for grant in given_before)
+    assert not any(pace.reservations.valid(grant) for grant in given_before)
     assert reserve(pace, rules, 0.2).at == pytest.approx(2.0)
 
 
@@ -420,7 +420,7 @@ def test_corrections_go_faster_and_no_window_holds_too_much(
     while events and (now := events[0][0]) < periods * period:
         _, thread, grant, count, real = heapq.heappop(events)
         if grant is not None and grant.epoch >= 0 and now <= grant.at:
-            if not pace.valid(grant):
+            if not pace.reservations.valid(grant):
                 heapq.heappush(events, (now, thread, grant._replace(epoch=-1), count, real))
                 continue
             sent.append((now, real))
@@ -498,7 +498,7 @@ def test_a_reboot_keeps_durations() -> None:
     body = pace.dump(5000.0, 1_000_000.0)
     after = Pace.load(body, 3.0, 1_000_030.0, "second")
     assert after.hold_until == pytest.approx(33.0)
-    assert not after.valid(grant)
+    assert not after.reservations.valid(grant)
     assert reserve(after, rules, 3.0).at == pytest.approx(33.0)
 
 
@@ -520,7 +520,7 @@ def test_lost_state_is_inherited() -> None:
     lost.tuning.mode, lost.tuning.rate = "plateau", 3.0
     new = Pace.new(1.0, 1.0, "b")
     new.inherit(lost, 1.0)
-    assert not new.valid(grant)
+    assert not new.reservations.valid(grant)
     assert new.hold_until == 30.0
     assert new.rate(1.0) == 3.0
     assert sum(number for _, number in new.tracks["hour"].counts) == PARTS

@@ -217,9 +217,9 @@ def play(
             self.sleep(now, ask, answer)
 
         def sleep(self, now: float, ask: Ask, grant: Grant) -> None:
-            if not pace.valid(grant) or now >= grant.at:
+            if not pace.reservations.valid(grant) or now >= grant.at:
                 self.ahead -= 1
-                if not pace.valid(grant):
+                if not pace.reservations.valid(grant):
                     self.ask(now, ask._replace(returns=True))
                 else:
                     self.send(now, ask, grant)
