@@ -44,6 +44,7 @@ from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectInfo, ObjectStore
 from vendor_assets.storage.roster import COLUMNS, Roster, Troop, troops_of
 from vendor_assets.storage.troop_keys import TroopKeys
+from vendor_assets.turns import let_others, turn
 from vendor_assets.vendors.base import Asset, PlannedRequest, Vendor
 
 logger = get_logger(__name__)
@@ -205,13 +206,13 @@ class Harvester:
         reading = threading.Lock()
 
         def roster_of(day: date) -> Roster:
-            with reading:
+            with let_others(), reading:
                 return rosters(day)
 
         waiting = _InTurn(partitions, self._teams_of(partitions, roster_of))
 
         def descend_next() -> None:
-            with waiting.next() as (day, troop_key, team):
+            with waiting.next() as (day, troop_key, team), turn():
                 descend(day, troop_key, team)
 
         def descend(day: date, troop_key: str, team: Team) -> None:
@@ -263,7 +264,8 @@ class Harvester:
                 if isinstance(item, BaseException):
                     raise item
                 expected -= 1
-                yield item
+                with turn():
+                    yield item
         except BaseException:
             self.stop.set()
             raise
@@ -441,7 +443,7 @@ class Harvester:
 
     def _day_sightings(self, day: date) -> list[LandedIndex]:
         """Everything sighted on a day; read once per run."""
-        with self._sightings_lock:
+        with let_others(), self._sightings_lock:
             if day not in self._sightings:
                 keys = [info.key for info in self.store.list(layout.sightings_prefix(day))]
                 self._sightings[day] = read_index(self.store, keys)

@@ -22,6 +22,7 @@ from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_whole
 from vendor_assets.storage.reading import understanding
 from vendor_assets.tables import INSTANT
+from vendor_assets.turns import let_others
 from vendor_assets.vendors.base import PlannedRequest, Request, Response
 from vendor_assets.vendors.frozen import decode_planned, decode_request, encode, encode_leaves, encode_request
 
@@ -241,7 +242,9 @@ class Lander:
                 self._store.put(key, chunk)
             except StorageUnavailableError as error:
                 left = until - self._monotonic()
-                if left <= 0 or self._wait(min(delay, left)):
+                with let_others():
+                    stopped = left <= 0 or self._wait(min(delay, left))
+                if stopped:
                     self._given_up = error
                     raise
                 if delay == _FIRST_DELAY_SECONDS:

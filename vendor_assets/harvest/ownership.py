@@ -18,6 +18,7 @@ from vendor_assets.errors import ObjectConflictError, ObjectNotFoundError, Parti
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.reading import json_object, understanding
+from vendor_assets.turns import let_others
 
 _CONFIRMED_SECONDS: Final = 5.0
 """How long a look at the epoch is good enough for what a later holder replaces anyway; half a lease's time-to-live."""
@@ -142,7 +143,7 @@ def acquire(
         if not untouched:
             with suppress(ObjectNotFoundError):
                 record, etag = _read(store, key)
-        if not record["released"] and record["holder"] != holder and liveness.watch(record["holder"], stop):
+        if not record["released"] and record["holder"] != holder and _lives(liveness, record["holder"], stop):
             message = (
                 f"run {record['holder']} is harvesting {store.uri(partition_prefix)} now; "
                 "wait for it or stop it, then try again"
@@ -158,6 +159,11 @@ def acquire(
             untouched = False
             continue
         return Ownership(store, key, holder, epoch, etag)
+
+
+def _lives(liveness: Liveness, holder: str, stop: Callable[[], bool] | None) -> bool:
+    with let_others():
+        return liveness.watch(holder, stop)
 
 
 def _read(store: ObjectStore, key: str) -> tuple[dict[str, Any], str]:

@@ -39,6 +39,7 @@ from vendor_assets.harvest.tabulate import newest_answers
 from vendor_assets.harvest.upstream import Upstream
 from vendor_assets.storage import layout
 from vendor_assets.storage.roster import Roster
+from vendor_assets.turns import let_others
 from vendor_assets.vendors.base import Asset, PlannedRequest, Request
 
 
@@ -257,7 +258,8 @@ class PartitionHarvest:
             self.team,
             self.window.end,
         )
-        self.context.fetcher.run(work)
+        with let_others():
+            self.context.fetcher.run(work)
         if work.failure is not None:
             raise work.failure
         index += lander.index

@@ -9,6 +9,7 @@ from typing import Final
 
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.turns import let_others
 from vendor_assets.vendors.base import Asset
 
 _LISTINGS: Final = 16
@@ -34,5 +35,5 @@ class Traces:
 
     def of(self, asset: Asset, day: date, troop_key: str) -> bool:
         """Whether a troop may have anything of an asset on a day."""
-        with self._lock:
+        with let_others(), self._lock:
             return f"troop={troop_key}" in self._troops(asset, day)

@@ -28,6 +28,7 @@ from urllib3.exceptions import TimeoutError as LateError
 from vendor_assets.days import duration_text
 from vendor_assets.errors import ObjectNotFoundError, StorageError, StorageUnavailableError
 from vendor_assets.storage.objects import checked_key, checked_prefix, conflict, one_line
+from vendor_assets.turns import let_others
 
 T = TypeVar("T")
 
@@ -94,7 +95,7 @@ class Bucket:
     def call(self, operation: str, key: str, **arguments: Any) -> Any:
         """Send one request for an object."""
         place = self.prefix + checked_key(key)
-        with self.translated(key):
+        with self.translated(key), let_others():
             answer = _read(
                 lambda: getattr(self._client, operation)(Bucket=self._name, Key=place, **arguments)
             )
@@ -112,7 +113,7 @@ class Bucket:
             response = self.call("get_object", key, **arguments)
             return response, response["Body"].read()
 
-        with self.translated(key):
+        with self.translated(key), let_others():
             return _read(once, _BROKEN_OFF)
 
     def head(self, key: str) -> Any:
@@ -132,7 +133,8 @@ class Bucket:
         asked = {"Bucket": self._name, "Prefix": place, **arguments}
         with self.translated(prefix):
             while True:
-                page = _read(lambda: self._client.list_objects_v2(**asked))
+                with let_others():
+                    page = _read(lambda: self._client.list_objects_v2(**asked))
                 yield page
                 if not page.get("IsTruncated"):
                     return

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from vendor_assets.turns import let_others
+
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -16,5 +18,5 @@ def map_concurrently(
     """The function's results for all items, in their order, from at most ``at_once`` threads."""
     if len(items) <= 1:
         return [function(item) for item in items]
-    with ThreadPoolExecutor(min(at_once, len(items)), thread_name_prefix="store") as pool:
+    with let_others(), ThreadPoolExecutor(min(at_once, len(items)), thread_name_prefix="store") as pool:
         return list(pool.map(function, items))

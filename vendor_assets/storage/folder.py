@@ -27,6 +27,7 @@ from vendor_assets.storage.objects import (
     is_key,
     one_line,
 )
+from vendor_assets.turns import let_others
 
 logger = get_logger(__name__)
 
@@ -106,7 +107,8 @@ class FolderStore(ObjectStore):
             yield sink
             with self._translated(target):
                 file.flush()
-                os.fsync(file.fileno())
+                with let_others():
+                    os.fsync(file.fileno())
                 file.close()
                 sink.etag = self._publish(key, temporary, target, if_absent=if_absent, if_match=if_match)
         except BaseException:
@@ -266,6 +268,7 @@ def _make_folder(path: Path) -> None:
 def _synchronise(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with let_others():
+            os.fsync(handle)
     finally:
         os.close(handle)

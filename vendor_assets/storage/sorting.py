@@ -24,6 +24,7 @@ from vendor_assets.errors import StorageUnavailableError
 from vendor_assets.storage.order import places
 from vendor_assets.tables import Table
 from vendor_assets.temporary import temporary_folder
+from vendor_assets.turns import let_others
 
 ROWS_IN_MEMORY: Final = 131_072
 _BYTES_IN_MEMORY: Final = 16 << 20
@@ -137,7 +138,8 @@ class NewestRows:
     def _store(self) -> None:
         """Move what waits into the file, as a run."""
         if self._file is None:
-            self._kept.enter_context(_one_large)
+            with let_others():
+                self._kept.enter_context(_one_large)
             folder = self._kept.enter_context(temporary_folder())
             self._file = self._kept.enter_context(_PieceFile(folder / "pieces.arrow", self._spec.key))
         self._runs += 1

@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 from datetime import date
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from vendor_assets import turns
 from vendor_assets.errors import HarvestError
 from vendor_assets.harvest.fetching import Fetcher
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome
+from vendor_assets.harvest.publishing import Publisher
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon, with_plain_keys
 
@@ -91,3 +94,24 @@ def test_a_thread_that_ends_ends_the_harvest(tmp_path: Path, monkeypatch: pytest
     outcomes = _harvest(tmp_path)
     assert {outcome.state for outcome in outcomes} == {"failed"}
     assert "no thread can fetch" in outcomes[0].message
+
+
+def test_partitions_compute_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are open at once would pass Python's lock on at each small file, which costs more than the files."""
+    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 60.0)
+    publish, computing, most, lock = Publisher.publish, 0, 0, threading.Lock()
+
+    def counted(publisher: Publisher, *args: Any) -> Outcome:
+        nonlocal computing, most
+        with lock:
+            computing += 1
+            most = max(most, computing)
+        # Long enough for the other one to come, if it may.
+        threading.Event().wait(0.1)
+        with lock:
+            computing -= 1
+        return publish(publisher, *args)
+
+    monkeypatch.setattr(Publisher, "publish", counted)
+    assert {outcome.state for outcome in _harvest(tmp_path)} == {"complete"}
+    assert most == 1
