@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import threading
 import time
@@ -255,7 +254,7 @@ class Lander:
 
 
 def _encode_chunk(rows: list[tuple[object, ...]]) -> bytes:
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     columns = [
         pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _CHUNK, strict=True)
     ]
@@ -269,7 +268,8 @@ def _encode_chunk(rows: list[tuple[object, ...]]) -> bytes:
         use_dictionary=False,
         row_group_size=_ROWS_AT_ONCE,
     )
-    return sink.getvalue()
+    chunk: bytes = sink.getvalue().to_pybytes()
+    return chunk
 
 
 def request_id(key: str) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -64,7 +63,7 @@ class Plan:
         request_count = leaf_count = 0
         before: frozenset[str] = frozenset()
         few: tuple[PlannedRequest, ...] | None = ()
-        sink = io.BytesIO()
+        sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, _SCHEMA, compression="zstd") as writer:
             left = iter(requests)
             while some := list(islice(left, _ROWS_AT_ONCE)):
@@ -83,9 +82,8 @@ class Plan:
                 "leaves": leaf_count,
             }
             writer.add_key_value_metadata({"plan": json.dumps(header)})
-        return replace(
-            self, packed=sink.getvalue(), request_count=request_count, leaf_count=leaf_count, few=few
-        )
+        packed = sink.getvalue().to_pybytes()
+        return replace(self, packed=packed, request_count=request_count, leaf_count=leaf_count, few=few)
 
     @classmethod
     def unpack(cls, data: bytes) -> Plan:

@@ -3,8 +3,9 @@
 import json
 import logging
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -79,6 +80,7 @@ _EVALUATED: Final = dg.DagsterEventType.ASSET_CHECK_EVALUATION.value
 _OF_EVALUATION: Final = ("asset_key", "check_name", "run_id", "partition")
 """What tells evaluations apart."""
 _INSERT: Final = sa.insert(SqlEventLogStorageTable)
+_INSERT_NUMBERED: Final = _INSERT.returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
 _INSERT_EVALUATION: Final = sa.insert(AssetCheckExecutionsTable)
 _UPDATE_EVALUATION: Final = sa.update(AssetCheckExecutionsTable).where(
     *(AssetCheckExecutionsTable.c[name] == sa.bindparam(f"of_{name}") for name in _OF_EVALUATION)
@@ -162,6 +164,8 @@ class _KeptConnections:
         self._indexed: bool | None = None
         self._lock = storage._db_lock  # noqa: SLF001
         self._connections: dict[str, Connection] = {}
+        self._waiting: list[dg.EventLogEntry] = []
+        self._thread: int | None = None
 
     @contextmanager
     def connect(self, shard: str) -> Iterator[Connection]:
@@ -182,38 +186,73 @@ class _KeptConnections:
 
     def store_event(self, event: dg.EventLogEntry) -> None:
         """Store an event; Dagster makes the text of a partition's two or three times, and each statement anew."""
-        told = event.dagster_event
-        kind = told.event_type_value if told is not None and event.run_id else None
-        if told is None or kind not in (_MATERIALIZED, _OBSERVED, _EVALUATED):
-            self._store_event(event)
-            return
-        check = told.asset_check_evaluation_data if kind == _EVALUATED else None
-        if check is not None and check.partition is None:
-            self._store_event(event)
-            return
-        storage: Any = self._storage
-        (row,) = _rows(storage, [event])
-        with self.connect(event.run_id) as connection:
-            connection.execute(_INSERT, row)
-        with self.connect(INDEX_SHARD_NAME) as connection:
-            (storage_id,) = connection.execute(_INSERT, row).inserted_primary_key or (0,)
-            if check is None:
-                storage._store_asset_event_tags(connection, [event], [storage_id])  # noqa: SLF001
-                self._note_newest(connection, event, row["asset_key"], storage_id)
-                return
-            values = _execution(check, row, storage_id)
-            where = {f"of_{name}": values[name] for name in _OF_EVALUATION}
-            if not connection.execute(_UPDATE_EVALUATION, values | where).rowcount:
-                connection.execute(_INSERT_EVALUATION, values)
+        if threading.get_ident() != self._thread:
+            self._store(event)
+        elif _is_of_partition(event):
+            self._waiting.append(event)
+        else:
+            self._store_waiting()
+            self._store(event)
 
-    def _note_newest(
-        self, connection: Connection, event: dg.EventLogEntry, key: str, storage_id: int
-    ) -> None:
-        """Keep an event with its asset, which is there as a rule; Dagster tries to insert it first."""
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Store what this thread tells of partitions in this block at its end, or before it tells anything else."""
+        self._thread = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._thread = None
+            self._store_waiting()
+
+    def _store(self, event: dg.EventLogEntry) -> None:
+        if _is_of_partition(event):
+            self._store_partitions(event.run_id, [event])
+        else:
+            self._store_event(event)
+
+    def _store_waiting(self) -> None:
+        events, self._waiting = self._waiting, []
+        for run_id in dict.fromkeys(event.run_id for event in events):
+            self._store_partitions(run_id, [event for event in events if event.run_id == run_id])
+
+    def _store_partitions(self, run_id: str, events: Sequence[dg.EventLogEntry]) -> None:
         storage: Any = self._storage
+        rows = _rows(storage, events)
+        with self.connect(run_id) as connection:
+            connection.execute(_INSERT, rows)
+        with self.connect(INDEX_SHARD_NAME) as connection:
+            numbers = connection.scalars(_INSERT_NUMBERED, rows).all()
+            tagged, newest = [], {}
+            for event, row, storage_id in zip(events, rows, numbers, strict=True):
+                told = event.get_dagster_event()
+                if told.event_type_value == _EVALUATED:
+                    values = _execution(told.asset_check_evaluation_data, row, storage_id)
+                    where = {f"of_{name}": values[name] for name in _OF_EVALUATION}
+                    if not connection.execute(_UPDATE_EVALUATION, values | where).rowcount:
+                        connection.execute(_INSERT_EVALUATION, values)
+                else:
+                    tagged.append((event, storage_id))
+                    newest[row["asset_key"], told.event_type] = row, storage_id
+            if tagged:
+                storage._store_asset_event_tags(connection, *map(list, zip(*tagged, strict=True)))  # noqa: SLF001
+            for row, storage_id in newest.values():
+                self._note_newest(connection, row, storage_id)
+
+    def _note_newest(self, connection: Connection, row: Mapping[str, Any], storage_id: int) -> None:
+        """Keep an event with its asset, which is there as a rule; Dagster tries to insert it first.
+
+        The text is that of the event's own row, in a record; Dagster makes it again.
+        """
         if self._indexed is None:
+            storage: Any = self._storage
             self._indexed = storage._has_asset_key_index_cols_on_connection(connection)  # noqa: SLF001
-        values = storage._get_asset_entry_values(event, storage_id, self._indexed)  # noqa: SLF001
+        values: dict[str, Any] = {}
+        if row["dagster_event_type"] == _MATERIALIZED:
+            record = f'{{"__class__": "EventLogRecord", "event_log_entry": {row["event"]}, "storage_id": {storage_id}}}'
+            values |= {"last_materialization": record, "last_run_id": row["run_id"]}
+        if self._indexed:
+            values["last_materialization_timestamp"] = row["timestamp"]
+        key = row["asset_key"]
         if values and not connection.execute(_UPDATE_ASSET, values | {"of_asset_key": key}).rowcount:
             connection.execute(_INSERT_ASSET, values | {"asset_key": key})
 
@@ -229,6 +268,7 @@ def keep_connections(instance: dg.DagsterInstance) -> None:
         kept = _KeptConnections(storage)
         storage._connect = kept.connect  # type: ignore[method-assign]  # noqa: SLF001
         storage.store_event = kept.store_event  # type: ignore[method-assign]
+        vars(storage)["kept"] = kept
     elif hasattr(storage, "postgres_url") and getattr(storage, "_token_provider", None) is None:
         url = storage._engine.url  # noqa: SLF001
         storage._engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)  # noqa: SLF001
@@ -236,6 +276,17 @@ def keep_connections(instance: dg.DagsterInstance) -> None:
         return
     # Asked with each check's evaluation.
     storage.has_table = cache(storage.has_table)
+
+
+@contextmanager
+def stored_together(instance: dg.DagsterInstance) -> Iterator[None]:
+    """Store the events of partitions that are told in this block at its end, if connections are kept, in SQLite.
+
+    The events of one partition are a handful, and a transaction for each costs more than what is in it.
+    """
+    kept: _KeptConnections | None = vars(_event_storage(instance)).get("kept")
+    with kept.together() if kept is not None else nullcontext():
+        yield
 
 
 def repository_of(instance: dg.DagsterInstance, root: Path) -> RemoteRepositoryOrigin:
@@ -349,6 +400,15 @@ def _entry(event: dg.DagsterEvent, run_id: str) -> dg.EventLogEntry:
     )
 
 
+def _is_of_partition(event: dg.EventLogEntry) -> bool:
+    """Whether an event tells of a partition what is materialized, observed or evaluated, in a run."""
+    told = event.dagster_event
+    kind = told.event_type_value if told is not None and event.run_id else None
+    if told is None or kind not in (_MATERIALIZED, _OBSERVED, _EVALUATED):
+        return False
+    return kind != _EVALUATED or told.asset_check_evaluation_data.partition is not None
+
+
 def _rows(storage: Any, entries: Sequence[dg.EventLogEntry]) -> list[dict[str, Any]]:
     return [storage._event_to_row(entry) for entry in entries]  # noqa: SLF001
 
@@ -358,10 +418,8 @@ def _store(storage: Any, entries: Sequence[dg.EventLogEntry]) -> None:
     if not entries:
         return
     rows = _rows(storage, entries)
-    number = SqlEventLogStorageTable.c.id
-    insert = sa.insert(SqlEventLogStorageTable).returning(number, sort_by_parameter_order=True)
     with storage.index_transaction() as connection:
-        numbers = connection.scalars(insert, rows).all()
+        numbers = connection.scalars(_INSERT_NUMBERED, rows).all()
         newest = {}
         evaluations = []
         for entry, row, storage_id in zip(entries, rows, numbers, strict=True):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+import threading
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -18,6 +19,7 @@ from dagster._core.events import (
     AssetObservationData,
     StepMaterializationData,
 )
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 
 from vendor_assets.orchestration import dagster_private
 from vendor_assets.orchestration.automation.run_requests import day_is_decided
@@ -26,6 +28,7 @@ from vendor_assets.orchestration.dagster_private import (
     materialized_partitions,
     report_planned,
     run_events,
+    stored_together,
 )
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
@@ -116,7 +119,8 @@ def test_kept_connections_are_few(
     assert made == set(map(str, range(20)))
 
 
-def test_a_command_stores_events_as_dagster_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_a_command_stores_events_as_dagster_does(tmp_path: Path, together: bool) -> None:
     """In SQLite's files each row of each table is the same, for events of every kind and for planned checks."""
     key, run = dg.AssetKey("a"), str(uuid4())
     kinds = dg.DagsterEventType
@@ -163,9 +167,10 @@ def test_a_command_stores_events_as_dagster_does(tmp_path: Path) -> None:
                 keep_connections(instance)
             instance.add_run(dg.DagsterRun("j", run_id=run, status=dg.DagsterRunStatus.STARTED))
             for run_id, of_run in ((run, events), ("", events[3:7])):
-                for number, event in enumerate(of_run):
-                    entry = dg.EventLogEntry(None, 20, "", run_id, float(number), dagster_event=event)
-                    instance.event_log_storage.store_event(entry)
+                with stored_together(instance) if together else nullcontext():
+                    for number, event in enumerate(of_run):
+                        entry = dg.EventLogEntry(None, 20, "", run_id, float(number), dagster_event=event)
+                        instance.event_log_storage.store_event(entry)
         found = {}
         for file in sorted(home.glob("history/runs/*.db")):
             with closing(sqlite3.connect(file)) as connection:
@@ -178,6 +183,32 @@ def test_a_command_stores_events_as_dagster_does(tmp_path: Path) -> None:
     dagster, ours = stored
     assert sum(map(len, dagster.values())) > 40
     assert ours == dagster
+
+
+def test_events_of_a_partition_come_together_or_not_at_all(stored_instance: dg.DagsterInstance) -> None:
+    """Nobody sees a materialization without its checks, and an error in between loses none that was told before."""
+    instance, run = stored_instance, str(uuid4())
+    instance.add_run(dg.DagsterRun("j", run_id=run, status=dg.DagsterRunStatus.STARTED))
+    keep_connections(instance)
+
+    def tell(partition: str) -> None:
+        made = StepMaterializationData(dg.AssetMaterialization("a", partition=partition))
+        kind = dg.DagsterEventType.ASSET_MATERIALIZATION.value
+        instance.report_dagster_event(dg.DagsterEvent(kind, "j", event_specific_data=made), run)
+
+    with pytest.raises(ValueError, match="between"), stored_together(instance):
+        tell("1")
+        tell("2")
+        seen = materialized_partitions(instance, dg.AssetKey("a"))
+        # Whoever else tells something in the meantime does not wait.
+        other = threading.Thread(target=tell, args=("3",))
+        other.start()
+        other.join()
+        alone = materialized_partitions(instance, dg.AssetKey("a")) - seen
+        raise ValueError("between")
+    in_sqlite = isinstance(instance.event_log_storage, SqliteEventLogStorage)
+    assert (seen, alone) == (set() if in_sqlite else {"1", "2"}, {"3"})
+    assert materialized_partitions(instance, dg.AssetKey("a")) == {"1", "2", "3"}
 
 
 def test_a_job_without_partitions_is_well_again_once_it_succeeds(deployment: Deployment) -> None:

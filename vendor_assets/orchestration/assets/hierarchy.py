@@ -21,7 +21,7 @@ from vendor_assets.orchestration.assets.estimates import metadata_of_plan, plan_
 from vendor_assets.orchestration.assets.going_on import going_on
 from vendor_assets.orchestration.assets.pictures import picture_of
 from vendor_assets.orchestration.assets.publishing import day_checks, publish_day, publish_report
-from vendor_assets.orchestration.dagster_private import hide_omissions, tag_run
+from vendor_assets.orchestration.dagster_private import hide_omissions, stored_together, tag_run
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_and_troops, split_key, split_keys
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
@@ -146,7 +146,9 @@ def report_outcomes(
         plan = plan_of(costs, outcome.day) if outcome.asset == "troops" and outcome.succeeded else None
         if plan is not None:
             extra |= metadata_of_plan(plan, account, datetime.now(UTC))
-        yield from events_of(outcome, names, uri=opened.uri(outcome.table_key), account=account, extra=extra)
+        uri = opened.uri(outcome.table_key)
+        with stored_together(context.instance):
+            yield from events_of(outcome, names, uri=uri, account=account, extra=extra)
         if plan is not None:
             yield within_quota(plan, account)
     failure = failure_of(seen)
