@@ -28,7 +28,7 @@ class _Turn:
         self.ended = False
 
     def take(self) -> None:
-        self._held = _free.acquire(timeout=PATIENCE_SECONDS)
+        self._held = not self.ended and _free.acquire(timeout=PATIENCE_SECONDS)
 
     def give(self) -> None:
         if self._held:

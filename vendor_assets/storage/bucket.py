@@ -95,7 +95,7 @@ class Bucket:
     def call(self, operation: str, key: str, **arguments: Any) -> Any:
         """Send one request for an object."""
         place = self.prefix + checked_key(key)
-        with self.translated(key), let_others():
+        with self.translated(key):
             answer = _read(
                 lambda: getattr(self._client, operation)(Bucket=self._name, Key=place, **arguments)
             )
@@ -111,9 +111,10 @@ class Bucket:
 
         def once() -> tuple[Any, bytes]:
             response = self.call("get_object", key, **arguments)
-            return response, response["Body"].read()
+            with let_others():
+                return response, response["Body"].read()
 
-        with self.translated(key), let_others():
+        with self.translated(key):
             return _read(once, _BROKEN_OFF)
 
     def head(self, key: str) -> Any:
@@ -133,8 +134,7 @@ class Bucket:
         asked = {"Bucket": self._name, "Prefix": place, **arguments}
         with self.translated(prefix):
             while True:
-                with let_others():
-                    page = _read(lambda: self._client.list_objects_v2(**asked))
+                page = _read(lambda: self._client.list_objects_v2(**asked))
                 yield page
                 if not page.get("IsTruncated"):
                     return

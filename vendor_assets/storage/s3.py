@@ -6,7 +6,7 @@ import io
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, BinaryIO, Final, cast
 from urllib.parse import urlsplit
 
@@ -34,6 +34,7 @@ from vendor_assets.storage.objects import (
     is_key,
     one_line,
 )
+from vendor_assets.turns import let_others
 
 logger = get_logger(__name__)
 
@@ -65,6 +66,18 @@ def _default_client() -> Any:
     return boto3.client("s3", config=config)
 
 
+class _Sent(threading.local):
+    """What a thread has sent.
+
+    Attributes:
+        count: How many requests.
+        waiting: Open while an answer is waited for.
+    """
+
+    count = 0
+    waiting = ExitStack()
+
+
 class S3Store(ObjectStore):
     """Objects below a prefix of a bucket. The server must support conditional writes.
 
@@ -82,15 +95,23 @@ class S3Store(ObjectStore):
         super().__init__()
         self._bucket = Bucket(client, bucket, checked_prefix(prefix.strip("/")))
         self.url = self._bucket.url
-        self._sent = threading.local()
-        client.meta.events.register("before-send.s3", self._count)
+        self._sent = _Sent()
+        events = client.meta.events
+        events.register("before-send.s3", self._wait)
+        for answered in ("before-parse.s3", "response-received.s3"):
+            events.register(answered, self._go_on)
 
-    def _count(self, **_: Any) -> None:
-        self._sent.count = self.requests_of_thread() + 1
+    def _wait(self, **_: Any) -> None:
+        """A request is sent: it is counted, and others have their turn until there is an answer or an error."""
+        self._sent.count += 1
+        self._sent.waiting = waiting = ExitStack()
+        waiting.enter_context(let_others())
+
+    def _go_on(self, **_: Any) -> None:
+        self._sent.waiting.close()
 
     def requests_of_thread(self) -> int:
-        count: int = getattr(self._sent, "count", 0)
-        return count
+        return self._sent.count
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
         response, data = self._bucket.fetch(key)

@@ -22,6 +22,7 @@ from botocore.response import StreamingBody
 from botocore.stub import ANY, Stubber
 from urllib3.exceptions import HTTPError, ProtocolError
 
+from vendor_assets import turns
 from vendor_assets.errors import (
     ObjectConflictError,
     ObjectNotFoundError,
@@ -30,6 +31,7 @@ from vendor_assets.errors import (
 )
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.s3 import S3Store
+from vendor_assets.turns import turn
 from vendor_assets_tests.support.s3 import without_aws_environment
 
 pytestmark = pytest.mark.usefixtures("clean_aws_environment")
@@ -414,3 +416,21 @@ def test_a_checksum_that_boto3_does_not_find_is_no_question_of_the_address(
     monkeypatch.setattr(client, "_make_api_call", fail)
     with pytest.raises(StorageUnavailableError, match="AWS_RESPONSE_CHECKSUM_VALIDATION=when_required"):
         S3Store(client, "bucket").get("a")
+
+
+def test_others_compute_while_a_server_is_silent(client: Any) -> None:
+    """A thread gives its turn to others as long as a request is under way, and has it again afterwards."""
+    computing = turns._free.locked
+    store, seen = S3Store(client, "bucket"), []
+
+    def silent(**_: Any) -> None:
+        seen.append(computing())
+        raise foreign.ReadTimeoutError(endpoint_url=ENDPOINT)
+
+    client.meta.events.register("before-send.s3", silent)
+    with turn():
+        with pytest.raises(StorageUnavailableError):
+            store.get("a")
+        assert computing()
+    assert not computing()
+    assert set(seen) == {False}
