@@ -209,7 +209,7 @@ class Harvester:
             with let_others(), reading:
                 return rosters(day)
 
-        waiting = _InTurn(partitions, self._teams_of(partitions, roster_of))
+        waiting = _Waiting(partitions, self._teams_of(partitions, roster_of))
 
         def descend_next() -> None:
             with waiting.next() as (day, troop_key, team), turn():
@@ -450,7 +450,7 @@ class Harvester:
             return self._sightings[day]
 
 
-class _InTurn:
+class _Waiting:
     """Partitions that wait to be opened; the next one is of the team that has the fewest open for its weight.
 
     Attributes:

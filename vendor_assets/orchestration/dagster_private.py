@@ -15,7 +15,7 @@ import dagster as dg
 import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from dagster._core.errors import DagsterUserCodeProcessError
+from dagster._core.errors import DagsterExecutionInterruptedError, DagsterUserCodeProcessError
 from dagster._core.events import (
     AssetMaterializationPlannedData,
     AssetObservationData,
@@ -47,9 +47,15 @@ from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster._utils.error import SerializableErrorInfo  # type: ignore[attr-defined]
+from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
+
+from vendor_assets.logs import get_logger
+from vendor_assets.turns import let_others
+
+logger = get_logger(__name__)
 
 # What a run launcher is made of.
 __all__ = (
@@ -200,9 +206,16 @@ class _KeptConnections:
         self._thread = threading.get_ident()
         try:
             yield
+        except BaseException:
+            try:
+                self._store_waiting()
+            except HISTORY_ERRORS as error:
+                logger.warning("Events could not be stored: %s", error)
+            raise
+        else:
+            self._store_waiting()
         finally:
             self._thread = None
-            self._store_waiting()
 
     def _store(self, event: dg.EventLogEntry) -> None:
         if _is_of_partition(event):
@@ -211,6 +224,16 @@ class _KeptConnections:
             self._store_event(event)
 
     def _store_waiting(self) -> None:
+        if not self._waiting:
+            return
+        # A run that is asked to end does so once they are stored, in both files.
+        with capture_interrupts():
+            self._store_all()
+            interrupted = pop_captured_interrupt()
+        if interrupted:
+            raise DagsterExecutionInterruptedError
+
+    def _store_all(self) -> None:
         events, self._waiting = self._waiting, []
         for run_id in dict.fromkeys(event.run_id for event in events):
             self._store_partitions(run_id, [event for event in events if event.run_id == run_id])
@@ -285,7 +308,9 @@ def stored_together(instance: dg.DagsterInstance) -> Iterator[None]:
     The events of one partition are a handful, and a transaction for each costs more than what is in it.
     """
     kept: _KeptConnections | None = vars(_event_storage(instance)).get("kept")
-    with kept.together() if kept is not None else nullcontext():
+    # A server far away takes a moment for each.
+    alone = nullcontext() if isinstance(_event_storage(instance), SqliteEventLogStorage) else let_others()
+    with alone if kept is None else kept.together():
         yield
 
 
@@ -401,7 +426,7 @@ def _entry(event: dg.DagsterEvent, run_id: str) -> dg.EventLogEntry:
 
 
 def _is_of_partition(event: dg.EventLogEntry) -> bool:
-    """Whether an event tells of a partition what is materialized, observed or evaluated, in a run."""
+    """Whether an event of a run is a materialization, an observation, or an evaluation of a partition's check."""
     told = event.dagster_event
     kind = told.event_type_value if told is not None and event.run_id else None
     if told is None or kind not in (_MATERIALIZED, _OBSERVED, _EVALUATED):

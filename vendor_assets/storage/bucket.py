@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
@@ -78,8 +79,24 @@ class OutOfRangeError(StorageError):
     """The object does not have the range; an empty object has none."""
 
 
+class _Sent(threading.local):
+    """What a thread has sent.
+
+    Attributes:
+        count: How many requests.
+        waiting: Open while other threads have their turn, until there is an answer.
+    """
+
+    count = 0
+    waiting = ExitStack()
+
+
 class Bucket:
-    """Requests to one bucket, below a prefix."""
+    """Requests to one bucket, below a prefix.
+
+    They are built and read in the thread's turn, since boto3 computes more than the network takes; while an answer or
+    another attempt is waited for, other threads have theirs.
+    """
 
     def __init__(self, client: Any, name: str, prefix: str) -> None:
         self._client = client
@@ -88,6 +105,26 @@ class Bucket:
         self._endpoint = str(client.meta.endpoint_url)
         self.prefix = prefix
         self.url = f"s3://{name}/{prefix}".rstrip("/")
+        self._sent = _Sent()
+        events = client.meta.events
+        events.register("before-send.s3", self._wait)
+        for answered in ("before-parse.s3", "response-received.s3"):
+            events.register(answered, self._go_on)
+
+    def _wait(self, **_: Any) -> None:
+        self._sent.count += 1
+        self._sent.waiting.close()
+        self._sent.waiting = waiting = ExitStack()
+        waiting.enter_context(let_others())
+
+    def _go_on(self, response_dict: Mapping[str, Any] | None = None, **_: Any) -> None:
+        # Where there was an error, boto3 may sleep before another attempt.
+        if response_dict is not None and response_dict["status_code"] < 500:
+            self._sent.waiting.close()
+
+    def requests_of_thread(self) -> int:
+        """How many requests this thread has sent so far, each attempt counted."""
+        return self._sent.count
 
     def uri(self, key: str) -> str:
         return f"s3://{self._name}/{self.prefix}{key}"
@@ -153,6 +190,8 @@ class Bucket:
         except (ResponseParserError, HTTPError, LookupError, ValueError, TypeError, AttributeError) as error:
             # boto3's parsers raise all kinds of errors for answers that are not S3's.
             raise StorageUnavailableError(self._no_s3(one_line(error) or type(error).__name__)) from error
+        finally:
+            self._sent.waiting.close()
 
     def _no_s3(self, what: str) -> str:
         return (

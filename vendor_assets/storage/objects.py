@@ -31,6 +31,7 @@ from vendor_assets.errors import (
     StorageError,
     StorageUnavailableError,
 )
+from vendor_assets.turns import let_others
 
 # Inside the stores ``list`` is a method.
 Names = list[str]
@@ -96,7 +97,7 @@ class ObjectStore(ABC):
     @contextmanager
     def _unguarded(self) -> Iterator[Callable[[], None] | None]:
         """Let this thread alone write while the block lasts; gives what is to be done before the first write."""
-        with self._preparing:
+        with let_others(), self._preparing:
             prepare, self._before_write = self._before_write, None
             try:
                 yield prepare

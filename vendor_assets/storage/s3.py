@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, Final, cast
 from urllib.parse import urlsplit
 
@@ -34,7 +33,6 @@ from vendor_assets.storage.objects import (
     is_key,
     one_line,
 )
-from vendor_assets.turns import let_others
 
 logger = get_logger(__name__)
 
@@ -66,18 +64,6 @@ def _default_client() -> Any:
     return boto3.client("s3", config=config)
 
 
-class _Sent(threading.local):
-    """What a thread has sent.
-
-    Attributes:
-        count: How many requests.
-        waiting: Open while an answer is waited for.
-    """
-
-    count = 0
-    waiting = ExitStack()
-
-
 class S3Store(ObjectStore):
     """Objects below a prefix of a bucket. The server must support conditional writes.
 
@@ -95,23 +81,9 @@ class S3Store(ObjectStore):
         super().__init__()
         self._bucket = Bucket(client, bucket, checked_prefix(prefix.strip("/")))
         self.url = self._bucket.url
-        self._sent = _Sent()
-        events = client.meta.events
-        events.register("before-send.s3", self._wait)
-        for answered in ("before-parse.s3", "response-received.s3"):
-            events.register(answered, self._go_on)
-
-    def _wait(self, **_: Any) -> None:
-        """A request is sent: it is counted, and others have their turn until there is an answer or an error."""
-        self._sent.count += 1
-        self._sent.waiting = waiting = ExitStack()
-        waiting.enter_context(let_others())
-
-    def _go_on(self, **_: Any) -> None:
-        self._sent.waiting.close()
 
     def requests_of_thread(self) -> int:
-        return self._sent.count
+        return self._bucket.requests_of_thread()
 
     def get_with_etag(self, key: str) -> tuple[bytes, str]:
         response, data = self._bucket.fetch(key)

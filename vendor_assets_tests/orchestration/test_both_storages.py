@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import threading
 from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import dagster as dg
@@ -14,6 +16,7 @@ import psycopg2
 import pytest
 from dagster import AssetPartitionStatus
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
+from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.events import (
     AssetMaterializationPlannedData,
     AssetObservationData,
@@ -209,6 +212,28 @@ def test_events_of_a_partition_come_together_or_not_at_all(stored_instance: dg.D
     in_sqlite = isinstance(instance.event_log_storage, SqliteEventLogStorage)
     assert (seen, alone) == (set() if in_sqlite else {"1", "2"}, {"3"})
     assert materialized_partitions(instance, dg.AssetKey("a")) == {"1", "2", "3"}
+
+
+def test_who_is_asked_to_end_stores_what_was_told_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while the events of a partition are stored: all of them are there, in the run's log and the asset's."""
+    run, event = str(uuid4()), dg.DagsterEventType.ASSET_MATERIALIZATION
+    made = StepMaterializationData(dg.AssetMaterialization("a", partition="1"))
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        instance.add_run(dg.DagsterRun("j", run_id=run, status=dg.DagsterRunStatus.STARTED))
+        keep_connections(instance)
+        rows = dagster_private._rows
+
+        def interrupted(*told: Any) -> Any:
+            signal.raise_signal(signal.SIGINT)
+            return rows(*told)
+
+        monkeypatch.setattr(dagster_private, "_rows", interrupted)
+        with pytest.raises(DagsterExecutionInterruptedError), stored_together(instance):
+            instance.report_dagster_event(dg.DagsterEvent(event.value, "j", event_specific_data=made), run)
+        assert materialized_partitions(instance, dg.AssetKey("a")) == {"1"}
+        assert len(run_events(instance, run, {event})) == 1
 
 
 def test_a_job_without_partitions_is_well_again_once_it_succeeds(deployment: Deployment) -> None:

@@ -99,6 +99,7 @@ def test_a_thread_that_ends_ends_the_harvest(tmp_path: Path, monkeypatch: pytest
 def test_partitions_compute_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are open at once would pass Python's lock on at each small file, which costs more than the files."""
     monkeypatch.setattr(turns, "PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(turns, "LONG_SECONDS", 60.0)
     publish, computing, most, lock = Publisher.publish, 0, 0, threading.Lock()
 
     def counted(publisher: Publisher, *args: Any) -> Outcome:

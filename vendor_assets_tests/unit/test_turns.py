@@ -14,6 +14,7 @@ from vendor_assets.turns import let_others, turn
 @pytest.fixture(autouse=True)
 def _without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(turns, "LONG_SECONDS", 60.0)
 
 
 def _is_free() -> bool:
@@ -73,9 +74,10 @@ def test_without_a_turn_there_is_none_to_give() -> None:
     assert _is_free()
 
 
-def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has been patient goes on without a turn, and takes nobody's away."""
-    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.01)
+@pytest.mark.parametrize("limit", ["PATIENCE_SECONDS", "LONG_SECONDS"])
+def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    """Who has been patient goes on without a turn, and takes nobody's away; so does who comes beside a long one."""
+    monkeypatch.setattr(turns, limit, 0.01)
     ended = threading.Event()
 
     def compute() -> None:
@@ -88,6 +90,24 @@ def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ended.wait(60)
         assert not _is_free()
     assert _is_free()
+
+
+def test_beside_a_long_computation_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even once for each file, which would add up."""
+    monkeypatch.setattr(turns, "LONG_SECONDS", 0.0)
+    waited: list[float] = []
+
+    class Watched:
+        def acquire(self, timeout: float) -> bool:
+            waited.append(timeout)
+            return False
+
+    monkeypatch.setattr(turns, "_free", Watched())
+    with turn():
+        for _ in range(3):
+            with let_others():
+                pass
+    assert waited == [0.0] * 4
 
 
 def test_an_error_ends_a_turn() -> None:
@@ -115,4 +135,17 @@ def test_a_generator_may_be_closed_by_another_thread() -> None:
     assert _is_free()
     with let_others():
         assert _is_free()
+    assert _is_free()
+
+
+def test_a_wait_that_was_left_open_does_not_bring_an_old_turn_back() -> None:
+    """As where a library raises between the beginning of a request and its end."""
+    with turn():
+        left_open = let_others()
+        left_open.__enter__()
+    with turn():
+        left_open.__exit__(None, None, None)
+        with let_others():
+            assert _is_free()
+        assert not _is_free()
     assert _is_free()

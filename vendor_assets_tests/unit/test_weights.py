@@ -18,7 +18,7 @@ from vendor_assets.account import Account
 from vendor_assets.budget import OTHERS, Team
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.harvest.fetching import Fetcher, Pending, Work
-from vendor_assets.harvest.harvester import _InTurn
+from vendor_assets.harvest.harvester import _Waiting
 from vendor_assets.harvest.sizing import cut
 from vendor_assets.harvest.weights import Weights, seconds_by_team
 from vendor_assets.orchestration.automation.run_requests import roster_runs
@@ -139,7 +139,7 @@ def test_each_team_has_threads_for_its_weight() -> None:
 def test_each_team_has_open_partitions_for_its_weight() -> None:
     """Of eight six and two, however they are ordered; who ends one opens one of the same team's."""
     partitions = [(DAY, f"{n}") for n in range(30)]
-    waiting = _InTurn(partitions, [A] * 20 + [B] * 10)
+    waiting = _Waiting(partitions, [A] * 20 + [B] * 10)
     with ExitStack() as stack:
         opened = [stack.enter_context(waiting.next()) for _ in range(8)]
         assert Counter(team for _, _, team in opened) == {A: 6, B: 2}

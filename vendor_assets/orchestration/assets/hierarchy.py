@@ -40,6 +40,7 @@ from vendor_assets.orchestration.runs.events import (
     options_of,
 )
 from vendor_assets.presentable import presentable
+from vendor_assets.turns import let_others
 
 OWNERS: Final = ["team:performance-data"]
 MAX_PARTITIONS: Final = 200
@@ -141,7 +142,9 @@ def report_outcomes(
         said = presentable(outcome.message, LONGEST_MESSAGE)
         where = f"{outcome.asset} {outcome.day} {outcome.troop_key or ''}".rstrip()
         say(f"{where}: {outcome.state}, {outcome.rows} rows, {outcome.counts.calls} calls. {said}".rstrip())
-        extra = budget.metadata() | picture_of(opened, outcome, account.zone)
+        with let_others():
+            extra = budget.metadata()
+        extra |= picture_of(opened, outcome, account.zone)
         extra |= failed_requests(opened, outcome)
         plan = plan_of(costs, outcome.day) if outcome.asset == "troops" and outcome.succeeded else None
         if plan is not None:
