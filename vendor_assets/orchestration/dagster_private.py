@@ -305,11 +305,12 @@ def keep_connections(instance: dg.DagsterInstance) -> None:
 def stored_together(instance: dg.DagsterInstance) -> Iterator[None]:
     """Store the events of partitions that are told in this block at its end, if connections are kept, in SQLite.
 
-    The events of one partition are a handful, and a transaction for each costs more than what is in it.
+    The events of one partition are a handful, and a transaction for each costs more than what is in it. A database
+    server gets each at once, and other threads compute while it is waited for.
     """
-    kept: _KeptConnections | None = vars(_event_storage(instance)).get("kept")
-    # A server far away takes a moment for each.
-    alone = nullcontext() if isinstance(_event_storage(instance), SqliteEventLogStorage) else let_others()
+    storage = _event_storage(instance)
+    kept: _KeptConnections | None = vars(storage).get("kept")
+    alone = nullcontext() if isinstance(storage, SqliteEventLogStorage) else let_others()
     with alone if kept is None else kept.together():
         yield
 

@@ -191,6 +191,7 @@ class Bucket:
             # boto3's parsers raise all kinds of errors for answers that are not S3's.
             raise StorageUnavailableError(self._no_s3(one_line(error) or type(error).__name__)) from error
         finally:
+            # After an error boto3 may not have told of an answer.
             self._sent.waiting.close()
 
     def _no_s3(self, what: str) -> str:

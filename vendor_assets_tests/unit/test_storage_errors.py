@@ -418,16 +418,8 @@ def test_a_checksum_that_boto3_does_not_find_is_no_question_of_the_address(
         S3Store(client, "bucket").get("a")
 
 
-def test_others_compute_while_a_server_is_silent(session: boto3.session.Session) -> None:
+def test_others_compute_while_a_server_is_silent(client: Any) -> None:
     """A thread gives its turn to others as long as a request, or a pause before another attempt, is under way."""
-    client = session.client(
-        "s3",
-        endpoint_url=ENDPOINT,
-        aws_access_key_id="key",
-        aws_secret_access_key=SECRET,
-        region_name="us-east-1",
-        config=Config(retries={"mode": "legacy", "max_attempts": 1}),
-    )
     computing = turns._free.locked
     store, seen = S3Store(client, "bucket"), []
 
