@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from difflib import get_close_matches
 from typing import Any, Final
 
 from vendor_assets.errors import HarvestError, ObjectNotFoundError
@@ -70,10 +71,20 @@ class Upstream:
         return HarvestError(f"{asset} of {where} is not there ({uri}); materialize {asset} first")
 
     def troop_id(self) -> str:
-        """The vendor's id of the troop, also where it is not on the roster."""
+        """The vendor's id of the troop, also where it is not on this day's roster, but on that of any other."""
         if troop := self.troop():
             return troop.id
-        return TroopKeys(self.store).ids().get(str(self.troop_key), str(self.troop_key))
+        key, ids = str(self.troop_key), TroopKeys(self.store).ids()
+        if key not in ids:
+            named = [each for each, troop_id in ids.items() if troop_id == key]
+            near = ", ".join(map(repr, named or get_close_matches(key, ids, 3) or sorted(ids)[:3]))
+            hint = (
+                f"; the key of the troop with that id is {near}"
+                if named
+                else f"; known are {len(ids)}, like {near}"
+            )
+            raise HarvestError(f"troop {key!r} was never on a roster{hint if near else ''}")
+        return ids[key]
 
     def troop_name(self) -> str:
         """The troop's display name; empty where nobody knows it."""

@@ -10,8 +10,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 
+from vendor_assets.storage.troop_keys import readable_key
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +48,8 @@ def test_the_project_of_components_harvests(project: Path, vendor: RunningSimula
     keys = {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
     assert {"newrelic_prod/slowest", "prometheus_lab/slowest", "prometheus_lab/troops"} <= keys
     job = defs.resolve_implicit_global_asset_job_def()
-    troop = vendor.world.troops_on(datetime.fromisoformat(DAY).date(), "UTC")[0].id
+    first = vendor.world.troops_on(datetime.fromisoformat(DAY).date(), "UTC")[0]
+    troop = readable_key(first.id, first.name)
     with dg.DagsterInstance.ephemeral() as instance:
 
         def materialize(*assets: str, partition: str) -> bool:
@@ -61,7 +64,8 @@ def test_the_project_of_components_harvests(project: Path, vendor: RunningSimula
         assert materialize("daily_performance", partition=DAY)
         assert materialize("slowest", partition=DAY)
     tables = project / "data" / "newrelic_prod" / "processed"
-    assert list((tables / "slowest").rglob("*.parquet"))
+    (table,) = (tables / "slowest").rglob("*.parquet")
+    assert pq.read_table(table).num_rows
     assert vendor.log()["violations"] == 0
 
 

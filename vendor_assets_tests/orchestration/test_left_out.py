@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from vendor_assets.orchestration.partitions import day_troop_key
+from vendor_assets.storage.troop_keys import readable_key
 from vendor_assets_tests.orchestration.test_chain import DAY, follow_roster
 from vendor_assets_tests.support.deployment import Deployment, deploy
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator
@@ -17,7 +18,7 @@ TROOP = "200020000"
 def test_sensors_leave_it_alone_and_a_day_does_not_miss_it(
     tmp_path: Path, deployment: Deployment, vendor: RunningSimulator
 ) -> None:
-    """No run, no partition, no missing troop; a click on one that has a partition says what left it out."""
+    """No run, no partition, no missing troop; a click on its partition says what left it out, one on its id its key."""
     filtered = deploy(
         tmp_path,
         deployment.instance,
@@ -44,9 +45,16 @@ def test_sensors_leave_it_alone_and_a_day_does_not_miss_it(
     assert metadata["filters"] == f"VENDOR_ASSETS_TROOPS=!{TROOP}"
     assert not [target for _, target, _ in vendor.log(arrivals=True)["arrivals"] if TROOP in target]
 
-    filtered.instance.add_dynamic_partitions("troop", [TROOP])
+    key = next(
+        readable_key(TROOP, each.name) for each in vendor.world.troops_on(DAY, "UTC") if each.id == TROOP
+    )
+    filtered.instance.add_dynamic_partitions("troop", [key, TROOP])
     calls = vendor.calls()
-    assert filtered.materialize("warriors", partition=day_troop_key(DAY, TROOP)).success
+    mistaken = filtered.materialize("warriors", partition=day_troop_key(DAY, TROOP))
+    assert not mistaken.success
+    hint = f"troop '{TROOP}' was never on a roster; the key of the troop with that id is '{key}'"
+    assert hint in str(mistaken.all_events)
+    assert filtered.materialize("warriors", partition=day_troop_key(DAY, key)).success
     clicked = filtered.instance.get_latest_materialization_event(dg.AssetKey("warriors"))
     assert clicked is not None
     assert clicked.asset_materialization is not None

@@ -304,6 +304,18 @@ def test_a_troop_that_was_not_on_the_roster_gives_no_rows(bench: Bench) -> None:
     assert bench.calls() == before
 
 
+def test_a_troop_that_was_never_on_a_roster_fails(bench: Bench) -> None:
+    """Whoever mistyped it would take an empty table for the answer; it names those that come near, at no cost."""
+    bench.troops(click("r1"))
+    before = bench.calls()
+    outcomes = bench.chain(click("r2"), "42x")
+    assert {outcome.state for outcome in outcomes.values()} == {"failed"}
+    told = outcomes["warriors", "42x"]
+    assert told.message == "troop '42x' was never on a roster; known are 99, like '42'"
+    assert not told.retryable
+    assert bench.calls() == before
+
+
 def test_early_answers_are_provisional(bench: Bench) -> None:
     """Data fetched before the day had settled is asked again by the next run."""
     bench.now = datetime(2026, 11, 21, 0, 5, tzinfo=UTC)

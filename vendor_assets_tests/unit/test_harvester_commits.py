@@ -25,7 +25,7 @@ from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.objects import ObjectWriter
 from vendor_assets.storage.parquet import read_metadata, read_table
 from vendor_assets.vendors.base import Request
-from vendor_assets_tests.support.toy import ToyClient, noon
+from vendor_assets_tests.support.toy import ToyClient, noon, with_plain_keys
 from vendor_assets_tests.unit.test_harvester import DAY, Bench, click
 
 DATA = layout.table_key("performance_data", DAY, "1")
@@ -161,6 +161,7 @@ def test_no_finish_marker_without_the_epoch(tmp_path: Path) -> None:
     """A run that was superseded after it wrote its table does not mark the harvest as finished."""
     bench = Bench(tmp_path)
     bench.store = store = Overtaken(tmp_path / "store")
+    with_plain_keys(store)
     try:
         bench.troops(click("r1"))
         bench.chain(click("r2"), "1", assets=("warriors", "data_groups"))
