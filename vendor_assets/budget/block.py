@@ -11,10 +11,16 @@ from vendor_assets.budget.pace import QUICK_SECONDS
 from vendor_assets.budget.reservations import Ask, Grant, Row
 
 BLOCK_SECONDS: Final = 0.25
-"""A block holds at most so much of the process's fair part of the pace."""
+"""A block holds at most so much of the process's fair part of a quick pace."""
+
+TOGETHER_SECONDS: Final = 1.0
+"""Of a pace that is not quick, a process reserves at once at most its part of this time, where it will use all of it;
+a newcomer waits for so long, once."""
 
 _QUICK_RATE: Final = 12.0
 _QUICK_INTERVAL_SECONDS: Final = 0.01
+_STEADY: Final = 0.8
+"""Of the pace, what callers have used of late where they use it all."""
 _MEASURED_SECONDS: Final = 0.1
 _SHORTEST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -47,6 +53,9 @@ class Block:
     would be dear, a process reserves in blocks of up to a quarter of a second's worth. They double while that is so,
     and shrink when slots are missed or the pace is what counts again. A process that is alone, and reserves a whole row
     as cheaply as one slot, takes nothing from anybody by slots that it misses.
+
+    Also at a pace that is not quick a transaction is dear, as it finds the processor's caches cold: a process that is
+    alone, and uses all of its slots, reserves those of the next second.
     """
 
     def __init__(self) -> None:
@@ -103,21 +112,28 @@ class Block:
         if self._slots:
             self._slots = deque(reserved for reserved in self._slots if valid(reserved.grant))
 
-    def next_size(self, callers: int, interval_seconds: float, part: float, now: float) -> int:
+    def next_size(
+        self, callers: int, interval_seconds: float, part: float, now: float, *, lasting: bool = True
+    ) -> int:
         """How many slots to reserve beside those for callers that wait.
 
         Args:
             part: Of the pace, what is this process's, above 0 to 1.
+            lasting: Whether nobody may take the slots for work that goes first.
         """
         passed = now - self._counted_at
         if passed > _MEASURED_SECONDS:
             rate = self._served / passed
             self._own_rate = rate if passed > 1.0 else (self._own_rate + rate) / 2
             self._served, self._counted_at = 0, now
-        slow = self._own_rate < _QUICK_RATE or interval_seconds > _QUICK_INTERVAL_SECONDS
-        unknown = interval_seconds <= 0
-        if not callers or slow or unknown or now < self._paused_until:
+        if not callers or interval_seconds <= 0 or now < self._paused_until:
             return 0
+        if self._own_rate < _QUICK_RATE or interval_seconds > _QUICK_INTERVAL_SECONDS:
+            self._missed = 0
+            steady = (
+                lasting and part == 1.0 and not self._mixed and self._own_rate * interval_seconds > _STEADY
+            )
+            return max(0, int(TOGETHER_SECONDS / interval_seconds) - callers) if steady else 0
         harmless = part == 1.0 and self._in_rows and not self._mixed
         if self._missed > 0.1 * self._size and not harmless:
             self._largest //= 2

@@ -6,11 +6,12 @@ stops renewing, and its part falls to the others.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
+
+import msgspec
 
 from vendor_assets.budget.teams import OTHERS, Parts, Team, Waiting, slots_ahead
 from vendor_assets.work_class import BACKFILL, WorkClass
@@ -50,9 +51,6 @@ class Member:
     cap: int
 
 
-_NAMES: Final = tuple(entry.name for entry in fields(Member))
-
-
 class Teams(NamedTuple):
     """The teams of one process.
 
@@ -82,7 +80,7 @@ class InFlightShares:
         """Read a document; after a reboot nobody is there, and where the clock went back all are fresh."""
         if not body:
             return cls(boot, now)
-        found = json.loads(body)
+        found = msgspec.json.decode(body)
         if found["boot"] != boot:
             return cls(boot, now)
         members = {holder: Member(**values) for holder, values in found["members"].items()}
@@ -98,14 +96,10 @@ class InFlightShares:
 
     def dump(self) -> str:
         """The document's body."""
-        members = {
-            holder: {name: getattr(member, name) for name in _NAMES}
-            for holder, member in self.members.items()
-        }
-        document = {"boot": self.boot, "at": self.at, "members": members}
+        document = {"boot": self.boot, "at": self.at, "members": self.members}
         if self.teams:
             document["teams"] = self.teams
-        return json.dumps(document, separators=(",", ":"))
+        return msgspec.json.encode(document).decode()
 
     def parts(self, account: str | None = None) -> Parts:
         """How what there is is divided by teams; empty where none is known.

@@ -56,3 +56,24 @@ def test_who_is_alone_may_miss_what_costs_nothing() -> None:
     assert size_after_misses(part=0.5, row=1000) == 0
     assert size_after_misses(part=1.0, row=1) == 0
     assert size_after_misses(part=1.0, row=1000, mixed=True) == 0
+
+
+def slow_size(*, used: float = 1.0, part: float = 1.0, lasting: bool = True, mixed: bool = False) -> int:
+    """How many slots are reserved beside one for a caller, at ten a second of which a part is used."""
+    block, size = Block(), 0
+    for number in range(1, 5):
+        for _ in range(round(10 * used)):
+            block.count_served()
+        if mixed:
+            block.note_mixed()
+        size = block.next_size(1, 0.1, part, float(number), lasting=lasting)
+    return size
+
+
+def test_at_a_slow_pace_who_is_alone_reserves_for_a_second() -> None:
+    """As long as callers use all of it, and neither others nor other calls of its own can want it."""
+    assert slow_size() == 9
+    assert slow_size(used=0.7) == 0
+    assert slow_size(part=0.5) == 0
+    assert slow_size(lasting=False) == 0
+    assert slow_size(mixed=True) == 0
