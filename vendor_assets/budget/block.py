@@ -13,9 +13,8 @@ from vendor_assets.budget.reservations import Ask, Grant, Row
 BLOCK_SECONDS: Final = 0.25
 """A block holds at most so much of the process's fair part of a quick pace."""
 
-TOGETHER_SECONDS: Final = 1.0
-"""Of a pace that is not quick, a process reserves at once at most its part of this time, where it will use all of it;
-a newcomer waits for so long, once."""
+ALONE_SECONDS: Final = 1.0
+"""Of a pace that is not quick, a process that is alone and uses all of it reserves at once what comes in this time."""
 
 _QUICK_RATE: Final = 12.0
 _QUICK_INTERVAL_SECONDS: Final = 0.01
@@ -133,7 +132,7 @@ class Block:
             steady = (
                 lasting and part == 1.0 and not self._mixed and self._own_rate * interval_seconds > _STEADY
             )
-            return max(0, int(TOGETHER_SECONDS / interval_seconds) - callers) if steady else 0
+            return max(0, int(ALONE_SECONDS / interval_seconds) - callers) if steady else 0
         harmless = part == 1.0 and self._in_rows and not self._mixed
         if self._missed > 0.1 * self._size and not harmless:
             self._largest //= 2

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
 from vendor_assets.budget import in_flight
-from vendor_assets.budget.block import BLOCK_SECONDS, TOGETHER_SECONDS, Block, Reserved
+from vendor_assets.budget.block import BLOCK_SECONDS, Block, Reserved
 from vendor_assets.budget.clock import Clock
 from vendor_assets.budget.database import Database, Snapshot, understanding
 from vendor_assets.budget.document import PaceDocument, View
@@ -33,7 +33,11 @@ T = TypeVar("T")
 
 AHEAD_SECONDS: Final = 0.05
 """A process reserves again once it has no more slots than fit in this time, or but one: hardly anything is lost when it
-is killed, and a newcomer waits for one call of each process, or for scheduled calls that were reserved together."""
+is killed, and a newcomer waits for one call of each process ..."""
+
+TOGETHER_SECONDS: Final = 0.25
+"""... or for its part of this time, where that is more: so much scheduled work reserves at once, as each reservation is
+a transaction. Whoever asks for one page after the other waits so long for each."""
 
 EARLY_SECONDS: Final = 0.003
 """The epochs are looked at this long before a slot, so that the look does not make the call late ..."""
