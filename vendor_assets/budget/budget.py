@@ -277,7 +277,7 @@ class Budget:
             BudgetDeadlineError: On entry: the wait would be longer; nothing was taken.
             BudgetUnavailableError: On entry: the database cannot be reached.
         """
-        counted = tuple(sorted((unit_of(unit), number) for unit, number in (counts or {}).items()))
+        counted = tuple(sorted((unit_of(unit), number) for unit, number in counts.items())) if counts else ()
         return Slot(self, endpoint, work_class, deadline_seconds, stopped, counted, team)
 
     def wake(self) -> None:

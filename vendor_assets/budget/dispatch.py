@@ -115,6 +115,7 @@ class Dispatch:
         self._mutex = threading.Lock()
         self._queues: tuple[deque[_Waiter], deque[_Waiter]] = (deque(), deque())
         self._waiters: set[_Waiter] = set()
+        self._conditions: list[threading.Condition] = []
         self._leading = False
         self._closed = False
         self._used_at = 0.0
@@ -174,13 +175,13 @@ class Dispatch:
             The slot, and the seconds waited for it.
         """
         started = self._clock.monotonic()
-        if not (stopped is not None and stopped()):
-            with self._mutex:
-                spare = self._take_spare(ask, team, started)
-            if spare is not None:
-                return spare, 0.0
-        waiter = _Waiter(ask, started, threading.Condition(self._mutex), deadline_seconds, stopped, team)
+        wanted = stopped is None or not stopped()
         with self._mutex:
+            if wanted and (spare := self._take_spare(ask, team, started)) is not None:
+                return spare, 0.0
+            # Making one is dear: most callers take that of one before them.
+            condition = self._conditions.pop() if self._conditions else threading.Condition(self._mutex)
+            waiter = _Waiter(ask, started, condition, deadline_seconds, stopped, team)
             self._waiters.add(waiter)
             self._teams.note(team)
         try:
@@ -188,6 +189,7 @@ class Dispatch:
         finally:
             with self._mutex:
                 self._waiters.discard(waiter)
+                self._conditions.append(condition)
         with self._mutex:
             self._sent_to[ask.endpoint] += 1
             self._teams.count(team)
