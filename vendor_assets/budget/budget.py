@@ -105,8 +105,9 @@ class Slot:
                 not named stays as it was booked, and so does what is no finite number from 0 on.
         """
         self._observed = True
-        corrections = self._corrections(counted or {})
-        self._budget._document.count_corrections(corrections)
+        corrections = self._corrections(counted) if counted else []
+        if corrections:
+            self._budget._document.count_corrections(corrections)
         corrected = any(each.difference for each in corrections)
         if throttled is None:
             throttled = is_throttle(status, headers)

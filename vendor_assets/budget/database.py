@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -105,21 +106,28 @@ backlog = sa.Table(
 )
 
 
-@contextlib.contextmanager
-def understanding(account: str) -> Iterator[None]:
+class understanding:  # noqa: N801 - used as a function is, and made for each look at a document
     """For reading a document of an account, which a newer release may have written.
 
     Raises:
         BudgetError: It cannot be read.
     """
-    try:
-        yield
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise BudgetError(
-            f"the budget of {account} cannot be read by this release of vendor_assets ({_short(error)}); a newer one "
-            "has written it: update this one, or, after a downgrade, delete the account's rows from the table "
-            "vendor_assets_budget"
-        ) from error
+
+    def __init__(self, account: str) -> None:
+        self._account = account
+
+    def __enter__(self) -> None:
+        """Begin to read."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, ValueError | LookupError | TypeError | AttributeError):
+            raise BudgetError(
+                f"the budget of {self._account} cannot be read by this release of vendor_assets ({_short(error)}); a "
+                "newer one has written it: update this one, or, after a downgrade, delete the account's rows from the "
+                "table vendor_assets_budget"
+            ) from error
 
 
 class Snapshot(NamedTuple):

@@ -314,7 +314,7 @@ class Dispatch:
         with self._mutex:
             waited = self._clock.monotonic() - waiter.started
             backfill = ask.backfill and waited < PROMOTION_SECONDS
-            waiter.ask = ask._replace(backfill=backfill)
+            waiter.ask = ask if ask.backfill == backfill else ask._replace(backfill=backfill)
             self._check_deadline(waiter)
             queue = self._queues[backfill]
             if again:
@@ -404,14 +404,16 @@ class Dispatch:
         ahead = max(1, int(AHEAD_SECONDS / interval)) if interval > 0 else 1_000_000
         if self._document.view is None:
             ahead = 1  # How far ahead more of them would lie is not known.
-        together = ahead
         if self._portions and interval > 0:
-            together = ahead = slots_ahead(self._portions, ahead).get(self._holder, ahead)
-        elif interval > 0 and self._queues[0]:
-            together = max(ahead, int(TOGETHER_SECONDS / interval * self._part))
+            ahead = slots_ahead(self._portions, ahead).get(self._holder, ahead)
         few = ahead - self._in_flight.reserved
-        room = min(self._in_flight.room(now), few + together - ahead)
-        if few <= 0 or not room:
+        if few <= 0:
+            return []
+        more = 0
+        if not self._portions and interval > 0 and self._queues[0]:
+            more = max(0, int(TOGETHER_SECONDS / interval * self._part) - ahead)
+        room = min(self._in_flight.room(now), few + more)
+        if not room:
             return []
         batch = itertools.islice(self._ready(now), room)
         return [waiter for number, waiter in enumerate(batch) if number < few or not waiter.ask.backfill]
@@ -509,7 +511,8 @@ class Dispatch:
         if queue is None:
             # It gave up while its slot was asked for; the slot is lost.
             return
-        waiter.ask = waiter.ask._replace(returns=False, returned_at=math.inf)
+        if waiter.ask.returns:
+            waiter.ask = waiter.ask._replace(returns=False, returned_at=math.inf)
         if isinstance(answer, Grant):
             waiter.grant, waiter.local_at = answer, local_at
             if self._teams:
@@ -679,10 +682,10 @@ class Dispatch:
 
     def _spaced_until(self, ask: Ask) -> float:
         """Until when this process's last calls keep a call from being sent."""
-        return max(
-            (self._spaced_at.get(name, -math.inf) for name in self._spacing(ask)),
-            default=-math.inf,
-        )
+        until = -math.inf
+        for name in self._spacing(ask):
+            until = max(until, self._spaced_at.get(name, -math.inf))
+        return until
 
     def _spacing(self, ask: Ask) -> dict[str, float]:
         """As the terms say; what calls that count nothing of their own share is found out once."""
