@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leave out what is too long for ``make test``; hangs are given up later, as an attack waits a good deal."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(1500))
+            item.add_marker(pytest.mark.timeout(3600))
             item.add_marker(pytest.mark.attack)
     if not config.getoption("--long", default=False):
         left = [item for item in items if item.get_closest_marker("long")]
