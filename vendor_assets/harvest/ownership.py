@@ -70,13 +70,17 @@ class Ownership:
         """Make sure that nobody has taken over.
 
         Raises:
-            PartitionHeldError: Somebody has; nothing may be committed any more.
+            PartitionHeldError: Somebody has, or the record is gone; nothing may be committed any more.
         """
         asked_at = self.monotonic()
         try:
             record, etag = _read(self.store, self.key)
-        except ObjectNotFoundError:
-            record, etag = {"epoch": -1, "holder": "nobody"}, ""
+        except ObjectNotFoundError as error:
+            message = (
+                f"{self.store.uri(self.key)} was deleted while run {self.holder} was at work, and maybe answers too "
+                "(a rule of the bucket that expires objects?); nothing was committed, run again"
+            )
+            raise PartitionHeldError(message) from error
         if record["epoch"] != self.epoch or record["holder"] != self.holder:
             message = (
                 f"run {self.holder} was superseded by {record['holder']} (epoch {record['epoch']}, ours "

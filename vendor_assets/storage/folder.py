@@ -32,6 +32,8 @@ from vendor_assets.turns import let_others
 logger = get_logger(__name__)
 
 _STRAY_SECONDS: Final = 86_400.0
+_COARSE_SECONDS: Final = 4
+"""File systems that keep times by the second, or by two as FAT does, have a later one within so many seconds."""
 
 
 class FolderStore(ObjectStore):
@@ -176,10 +178,8 @@ class FolderStore(ObjectStore):
                 if_match is not None and (not present or _etag(present) != if_match)
             ):
                 raise conflict(str(target), if_absent=if_absent)
-            written_at = max(time.time_ns(), present.st_mtime_ns + 1 if present else 0)
-            os.utime(temporary, ns=(written_at, written_at))
+            etag = _etag(_dated(temporary, present))
             temporary.replace(target)
-            etag = _etag(target.stat())
         _synchronise(target.parent)
         return etag
 
@@ -246,6 +246,18 @@ class _FolderWriter(ObjectWriter):
         length = memoryview(data).nbytes
         self.size += length
         return length
+
+
+def _dated(file: Path, present: os.stat_result | None) -> os.stat_result:
+    """Give a file the time of now, or a later one than its predecessor's."""
+    written_at = max(time.time_ns(), present.st_mtime_ns + 1 if present else 0)
+    for _ in range(_COARSE_SECONDS):
+        os.utime(file, ns=(written_at, written_at))
+        kept = file.stat()
+        if present is None or kept.st_mtime_ns > present.st_mtime_ns:
+            break
+        written_at += 1_000_000_000
+    return kept
 
 
 def _etag(status: os.stat_result) -> str:

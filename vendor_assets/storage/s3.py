@@ -41,6 +41,8 @@ _PART_BYTES: Final = 8 << 20
 _TAIL_BYTES: Final = 256 << 10
 """Size of an object's end that is fetched when it is opened: a Parquet footer, or a small object whole."""
 _READ_BYTES: Final = 1 << 20
+_CONNECTIONS: Final = 72
+"""Eight partitions are open at once, and each may read with eight threads."""
 
 
 def open_bucket(url: str, client_factory: Callable[[], Any] | None = None) -> S3Store:
@@ -54,14 +56,18 @@ def open_bucket(url: str, client_factory: Callable[[], Any] | None = None) -> S3
         ) from error
 
 
-def _default_client() -> Any:
-    config = Config(
+def client_config(*, max_attempts: int = 4) -> Config:
+    """How boto3 talks to a store: patience, attempts, and a connection kept for each thread that may read at once."""
+    return Config(
         connect_timeout=5,
         read_timeout=60,
-        max_pool_connections=32,
-        retries={"mode": "standard", "max_attempts": 4},
+        max_pool_connections=_CONNECTIONS,
+        retries={"mode": "standard", "max_attempts": max_attempts},
     )
-    return boto3.client("s3", config=config)
+
+
+def _default_client() -> Any:
+    return boto3.client("s3", config=client_config())
 
 
 class S3Store(ObjectStore):

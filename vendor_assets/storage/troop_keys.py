@@ -69,16 +69,17 @@ class TroopKeys:
         while True:
             keys, etag = self._load()
             new = [troop_id for troop_id in names if troop_id not in keys]
-            taken = set(keys.values())
+            # Without regard to case, like the file systems of Windows and macOS.
+            taken = {key.lower() for key in keys.values()}
             for troop_id in new:
                 key = readable_key(troop_id, names[troop_id])
                 number = 2
-                while key in taken:
-                    # An id of an older release may look like a new key.
+                while key.lower() in taken:
+                    # An id that differs by case alone, or one of an older release that looks like a new key.
                     key = readable_key(troop_id, f"troop {number}")
                     number += 1
                 keys[troop_id] = key
-                taken.add(key)
+                taken.add(key.lower())
             if new:
                 document = {"format": 1, "keys": dict(sorted(keys.items()))}
                 data = json.dumps(document, indent=0).encode()

@@ -11,6 +11,7 @@ import dagster as dg
 import pandas as pd
 import pyarrow as pa
 import pytest
+from botocore import UNSIGNED
 from dagster_aws.s3 import S3Resource
 
 import vendor_assets
@@ -285,3 +286,21 @@ def test_a_range_of_days(store: StoreResource) -> None:
         {"day": SECOND, "value_name": "v0"},
         {"day": SECOND, "value_name": "v1"},
     ]
+
+
+def test_the_client_of_a_store_keeps_enough_connections(clean_aws_environment: None) -> None:
+    """A client by Dagster's resource has its settings, and keeps a connection for each thread of a run."""
+    resource = S3Resource(
+        region_name="eu-central-1",
+        endpoint_url="http://127.0.0.1:1",
+        max_attempts=7,
+        use_unsigned_session=True,
+        verify=False,
+    )
+    store = S3StoreResource(url="s3://a-bucket/lake", s3=resource).open()
+    client, its_own = store._bucket._client, resource.get_client()  # type: ignore[attr-defined]
+    for name in ("endpoint_url", "region_name"):
+        assert getattr(client.meta, name) == getattr(its_own.meta, name)
+    assert client.meta.config.retries == its_own.meta.config.retries
+    assert client.meta.config.signature_version is UNSIGNED
+    assert client.meta.config.max_pool_connections >= 64

@@ -19,13 +19,14 @@ from vendor_assets.days import day_window
 from vendor_assets.errors import PartitionHeldError, VendorRejectedError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
 from vendor_assets.harvest.harvests import list_harvests
+from vendor_assets.harvest.ownership import acquire
 from vendor_assets.harvest.tabulate import Quarantine
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.objects import ObjectWriter
 from vendor_assets.storage.parquet import read_metadata, read_table
 from vendor_assets.vendors.base import Request
-from vendor_assets_tests.support.toy import ToyClient, noon, with_plain_keys
+from vendor_assets_tests.support.toy import Alive, ToyClient, noon, with_plain_keys
 from vendor_assets_tests.unit.test_harvester import DAY, Bench, click
 
 DATA = layout.table_key("performance_data", DAY, "1")
@@ -174,6 +175,16 @@ def test_no_finish_marker_without_the_epoch(tmp_path: Path) -> None:
     finally:
         for harvester in bench.open:
             harvester.close()
+
+
+def test_a_record_that_is_deleted_is_no_other_run(tmp_path: Path) -> None:
+    """Where a bucket's rule expires a holder's record, its run commits nothing, and does not speak of another."""
+    store = FolderStore(tmp_path)
+    ownership = acquire(store, layout.harvest_prefix("warriors", DAY, "1"), "r1", Alive())
+    store.delete(ownership.key)
+    with pytest.raises(PartitionHeldError, match="was deleted while run r1 was at work") as told:
+        ownership.confirm()
+    assert "other run" not in str(told.value)
 
 
 class EdgeClient(ToyClient):

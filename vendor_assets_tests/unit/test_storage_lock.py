@@ -84,3 +84,20 @@ def test_a_second_writer_waits_for_the_first(
     else:
         assert sorted(came) == ["first", "second refused"]
         assert first_store.get("raw/object") == b"first"
+
+
+def test_times_by_two_seconds_tell_versions_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file system rounds times, as FAT does, a version of the same size and moment has an etag of its own."""
+
+    def coarse(path: Any, *, ns: tuple[int, int]) -> None:
+        rounded = ns[1] // 2_000_000_000 * 2_000_000_000
+        os_utime(path, ns=(rounded, rounded))
+
+    monkeypatch.setattr(folder.os, "utime", coarse)
+    store = FolderStore(tmp_path)
+    first = store.put("raw/object", b"1")
+    second = store.put("raw/object", b"2", if_match=first)
+    with pytest.raises(ObjectConflictError):
+        store.put("raw/object", b"3", if_match=first)
+    assert store.put("raw/object", b"4", if_match=second) != second
+    assert store.get("raw/object") == b"4"

@@ -76,6 +76,16 @@ def test_a_key_stays_when_the_name_changes(tmp_path: Path) -> None:
     }
 
 
+def test_ids_that_differ_by_case_alone_have_folders_of_their_own(tmp_path: Path) -> None:
+    """Also where a file system does not tell case apart, and in whichever order they come."""
+    keys = TroopKeys(FolderStore(tmp_path)).assign(
+        {"Checkout": None, "checkout": None, "CHECKOUT": "checkout"}
+    )
+    assert keys["Checkout"] == "Checkout"
+    keys |= TroopKeys(FolderStore(tmp_path)).assign({"checkOut": "checkOut"})
+    assert len({key.lower() for key in keys.values()}) == 4
+
+
 def test_two_at_once_agree(tmp_path: Path) -> None:
     """Whoever comes second takes over what the first one has written meanwhile."""
 
