@@ -69,7 +69,7 @@ def _harvests_below(store: ObjectStore, prefix: str) -> list[HarvestFolder]:
     folders: dict[str, dict[str, str]] = {}
     for info in store.list(prefix):
         folder, _, part = info.key.rpartition("/")
-        if folder.rpartition("/")[2].startswith("h-"):
+        if layout.is_harvest(folder.rpartition("/")[2]):
             folders.setdefault(folder + "/", {})[part] = info.etag
     return [
         HarvestFolder(

@@ -129,6 +129,19 @@ class FolderStore(ObjectStore):
     def uri(self, key: str) -> str:
         return str(self._root / key)
 
+    def _try_out(self) -> None:
+        """Try, too, whether names stay as they are written."""
+        super()._try_out()
+        key = f"probe-{uuid.uuid4().hex}-Aa"
+        self.put(key, b"1")
+        try:
+            if key not in os.listdir(self._root):  # noqa: PTH208 - names alone
+                raise StorageUnavailableError(
+                    f"{self.url} is on a file system that changes the case of names; use another one"
+                )
+        finally:
+            self.delete(key)
+
     def _path(self, key: str) -> Path:
         return self._root / checked_key(key)
 

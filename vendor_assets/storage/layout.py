@@ -46,6 +46,7 @@ _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _SEGMENT: Final = re.compile(
     r"~|(?:[A-Za-z0-9_-]|~[0-9A-F]{2})(?:[A-Za-z0-9_.-]|~[0-9A-F]{2})*(?:~~[0-9a-f]{32})?"
 )
+_HARVEST_FOLDER: Final = re.compile(f"h-[{_CROCKFORD}]{{26}}")
 _DAY_FOLDER: Final = re.compile(r"day=\d{4}-\d{2}-\d{2}")
 _LETTERS_KEY: Final = re.compile(
     r"dead_letters/(?P<asset>[a-z_]+)/(?P<day>day=[^/]+)/(?:troop=(?P<troop>[^/]+)/)?dead_letters\.json"
@@ -140,6 +141,11 @@ def harvest_prefix(asset: str, day: date, troop: str | None = None) -> str:
 def harvest_folder(asset: str, day: date, troop: str | None, harvest_id: str) -> str:
     """Folder of one harvest, with a trailing slash."""
     return f"{harvest_prefix(asset, day, troop)}h-{harvest_id}/"
+
+
+def is_harvest(folder: str) -> bool:
+    """Whether a folder of a partition, named without what is above it, is a harvest's; others are foreign."""
+    return _HARVEST_FOLDER.fullmatch(folder) is not None
 
 
 def plan_key(folder: str) -> str:

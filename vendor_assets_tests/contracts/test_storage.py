@@ -517,6 +517,16 @@ def test_a_file_in_the_way_is_one_clear_line(tmp_path: Path) -> None:
         FolderStore(tmp_path / "store").check()
 
 
+def test_a_file_system_that_changes_names_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where names come back in lower case, what has landed would not be found, and be asked for again."""
+    listed = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: [name.lower() for name in listed(path)])
+    with pytest.raises(StorageUnavailableError, match="changes the case of names"):
+        FolderStore(tmp_path / "store").check()
+
+
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one mebibyte."""

@@ -21,6 +21,7 @@ from vendor_assets.errors import RecordError, StorageError, VendorAssetsError, V
 from vendor_assets.harvest.costs import Costs
 from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.filters import Filters
+from vendor_assets.harvest.harvests import list_harvests
 from vendor_assets.harvest.outcome import CHAIN, recorded
 from vendor_assets.harvest.retention import Retention
 from vendor_assets.harvest.status import status_of_day
@@ -249,6 +250,16 @@ def test_foreign_things_are_not_listed(harvested: Path, tmp_path: Path, where: s
     read_all(store)
     with pytest.raises(StorageError, match="loop"):
         store.get(f"{where}/loop".lstrip("/"))
+
+
+def test_a_foreign_folder_is_no_harvest(harvested: Path, tmp_path: Path) -> None:
+    """A copy that somebody made by hand is not the newest harvest, and keeps no next one from being begun."""
+    store = damaged(harvested, tmp_path, keys_of(harvested, "holder")[0], b"{}")
+    before = [harvest.folder for harvest in list_harvests(store, "performance_data", DAY, "1")]
+    newest = Path(store.url) / before[-1]
+    for name in ("h-x", f"{newest.name} copy"):
+        shutil.copytree(newest, newest.parent / name)
+    assert [harvest.folder for harvest in list_harvests(store, "performance_data", DAY, "1")] == before
 
 
 def test_a_damaged_object_names_itself_and_what_to_do(harvested: Path, tmp_path: Path) -> None:
