@@ -106,6 +106,11 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
         description="Teams' parts of the pace: patterns of troops with weights, like payments=3,*=1",
     )
     automation: bool = Field(default=True, description="Whether there are sensors and schedules")
+    in_process: bool = Field(
+        default=True,
+        description="Whether all runs of the code location have their steps in one process; "
+        "false where the project has its own executor",
+    )
     translation: Annotated[
         TranslationFn[str] | None,
         TranslationFnResolver[str](lambda asset: {"asset": asset}),
@@ -174,7 +179,7 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
 
     @property
     def _attributes(self) -> list[str]:
-        given: dict[str, Any] = self.model_dump(exclude={"automation", "translation"}, exclude_none=True)
+        given: dict[str, Any] = self.model_dump(exclude=set(_NO_ACCOUNT), exclude_none=True)
         return list(given)
 
     def asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -208,13 +213,14 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
                     )
             return new
 
-        built = build_definitions(account, automation=self.automation)
+        built = build_definitions(account, automation=self.automation, in_process=self.in_process)
         return built.map_resolved_asset_specs(func=translated)
 
 
 _FIXED = ("key", "deps", "partitions_def")
 _PLACE = "defs.yaml"
-_NO_SETTINGS = frozenset({"name", "automation", "translation"})
+_NO_ACCOUNT = frozenset({"automation", "in_process", "translation"})
+_NO_SETTINGS = _NO_ACCOUNT | {"name"}
 _KEYS = frozenset(VendorAccount.model_fields) - _NO_SETTINGS
 _SCAFFOLD = """\
 type: {type}

@@ -127,6 +127,7 @@ def build_definitions(
     s3: dict[str, Any] | None = None,
     resources: Mapping[str, Any] | None = None,
     automation: bool = True,
+    in_process: bool = True,
 ) -> dg.Definitions:
     """The definitions of an account, to be merged with those of other accounts and projects.
 
@@ -135,6 +136,9 @@ def build_definitions(
         s3: Arguments for Dagster's ``S3Resource``; None uses the standard AWS variables.
         resources: Replacements by role; see :func:`build_resources`.
         automation: Whether to include sensors and schedules.
+        in_process: Whether all runs of the code location have their steps in one process, which costs a third of the
+            CPU time and leaves nothing behind that calls on after a kill; False where the project names its own
+            executor. Our own jobs have in any case.
     """
     assets = dg.with_source_code_references(build_assets(account))
     jobs = build_jobs(account)
@@ -146,7 +150,7 @@ def build_definitions(
         sensors=sensors if automation else [],
         schedules=build_schedules(account) if automation else [],
         resources=build_resources(account, s3=s3, own=resources),
-        executor=dg.in_process_executor,
+        executor=dg.in_process_executor if in_process else None,
     )
 
 

@@ -99,6 +99,7 @@ def build_jobs(account: Account) -> list[Any]:
     @dg.job(
         name=names.thing(HARVEST_JOB),
         tags=names.tags,
+        executor_def=dg.in_process_executor,
         description="Harvest any list of day × troop partitions in one run, small ones first.",
     )
     def harvest() -> None:
@@ -117,6 +118,7 @@ def build_jobs(account: Account) -> list[Any]:
     @dg.job(
         name=names.thing(SIGHTINGS_JOB),
         tags=names.tags,
+        executor_def=dg.in_process_executor,
         description="List troops and warriors now, so that the running day's roster has those gone by midnight.",
     )
     def sightings() -> None:
@@ -140,6 +142,7 @@ def build_jobs(account: Account) -> list[Any]:
     @dg.job(
         name=names.thing(RETENTION_JOB),
         tags=names.tags,
+        executor_def=dg.in_process_executor,
         description="Remove answers that landed more than VENDOR_ASSETS_RETENTION days ago, of partitions that are "
         "complete, and forget the logs of runs that ended more than VENDOR_ASSETS_HISTORY days ago; tables, plans, "
         "runs and materializations stay.",
@@ -154,11 +157,13 @@ def build_jobs(account: Account) -> list[Any]:
         dg.AssetSelection.assets(*map(names.key, ASSETS_OF_JOB[ROSTER_JOB])),
         description="List the troops of a day that is over; a run of the schedule goes on with their harvest.",
         tags=names.tags,
+        executor_def=dg.in_process_executor,
     )
     publish = dg.define_asset_job(
         names.thing(PUBLISH_JOB),
         dg.AssetSelection.assets(*map(names.key, ASSETS_OF_JOB[PUBLISH_JOB])) - fresh,
         description="Compute a day's statistics and its report from what has been harvested.",
         tags=names.tags,
+        executor_def=dg.in_process_executor,
     )
     return [roster, harvest, sightings, retention, publish]

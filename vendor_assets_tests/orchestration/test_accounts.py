@@ -12,11 +12,12 @@ import pytest
 
 from vendor_assets.account import Account
 from vendor_assets.orchestration.automation import alerts
+from vendor_assets.orchestration.component import VendorAccount
 from vendor_assets.orchestration.definitions import build_definitions, build_resources
 from vendor_assets.orchestration.names import ACCOUNT_TAG, Names
 from vendor_assets.orchestration.partitions import Partitions
 from vendor_assets.orchestration.runs.about import About, active_days
-from vendor_assets.settings import read
+from vendor_assets.settings import account_of, read
 from vendor_assets_tests.support.deployment import Deployment
 from vendor_assets_tests.support.simulator import KEY, RunningSimulator, simulator
 from vendor_assets_tests.support.truth import harvested_rows, key_of, true_rows
@@ -145,6 +146,20 @@ def test_accounts_merge_with_a_project_of_ones_own(
     resources = merged.resources or {}
     assert resources["prod__store"] is store
     assert resources["prod__harvester"].store is store
+
+
+def test_a_project_keeps_its_own_executor(tmp_path: Path) -> None:
+    """A code location has one; our own jobs have their steps in one process whichever it is."""
+    one = account_of("prod", {"kind": "prometheus", "url": "http://x"}, {}, root=tmp_path)
+    mine = dg.Definitions(executor=dg.multiprocess_executor)
+    merged = dg.Definitions.merge(mine, build_definitions(one, in_process=False))
+    repository = merged.get_repository_def()
+    ours = {job.name: job.executor_def.name for job in repository.get_all_jobs()}
+    assert ours.pop("__ASSET_JOB") == "multiprocess"
+    assert set(ours.values()) == {"in_process"}
+    assert build_definitions(one).executor is dg.in_process_executor
+    component = VendorAccount(name="lab", kind="prometheus", url="http://x", in_process=False)
+    assert dg.build_defs_for_component(component).executor is None
 
 
 def test_two_accounts_of_one_name_are_refused(

@@ -116,7 +116,10 @@ def test_the_package_offers_its_component() -> None:
 
 def test_every_setting_is_an_attribute() -> None:
     """A setting of the environment is missing in no component."""
-    assert set(VendorAccount.model_fields) - {"name", "automation", "translation"} == {*KEYS, *REFERENCES}
+    assert set(VendorAccount.model_fields) - {"name", "automation", "in_process", "translation"} == {
+        *KEYS,
+        *REFERENCES,
+    }
 
 
 def test_a_subclass_may_change_what_is_built(project: Path) -> None:
