@@ -125,6 +125,13 @@ def hide_omissions(log: logging.Logger) -> None:
     log.addFilter(lambda record: "did not yield or return expected outputs" not in record.getMessage())
 
 
+def nodes_behind(context: dg.AssetExecutionContext) -> set[str]:
+    """Names of the ops of this run that wait for an asset of the present one."""
+    structure = context.job_def.graph.dependency_structure
+    behind = structure.output_to_downstream_inputs_for_node(context.op_execution_context.node_handle.name)
+    return {found.node_name for inputs in behind.values() for found in inputs}
+
+
 def instance_from(folder: str) -> dg.DagsterInstance:
     """The instance that a folder's ``dagster.yaml`` describes; the public API opens only ``DAGSTER_HOME``."""
     return dg.DagsterInstance.from_config(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +17,7 @@ from vendor_assets.harvest import sizing
 from vendor_assets.harvest.costs import Costs, DayPlan
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN
+from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
 from vendor_assets.orchestration.runs.launching import Launcher
 from vendor_assets.storage import layout
@@ -196,6 +198,65 @@ def test_a_failed_run_says_what_failed_and_nothing_of_dagster(
     assert row["partition"] == f"{DAY}|{key_of(bad)}"
     assert (row["asset"], row["state"], row["status"]) == ("performance_data", "failed", 400)
     assert row["why"] == "the vendor rejects the request: Bad Request"
+
+
+def with_others_behind(deployment: Deployment) -> Deployment:
+    """The deployment with assets and a check of somebody else's, without sensors."""
+    names, partitions = Names(""), Partitions.of(deployment.account)
+
+    @dg.asset(deps=[names.key("troops")], partitions_def=partitions.day)
+    def after_troops() -> None: ...
+
+    @dg.asset(deps=[names.key("performance_data")], partitions_def=partitions.day_troop)
+    def after_data() -> None: ...
+
+    @dg.asset_check(asset=names.key("performance_data"))
+    def their_check() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=False)
+
+    theirs = dg.Definitions(assets=[after_troops, after_data], asset_checks=[their_check])
+    return replace(deployment, definitions=dg.Definitions.merge(theirs, deployment.definitions))
+
+
+def test_what_waits_for_an_asset_in_its_run_is_not_skipped(deployment: Deployment) -> None:
+    """Others' assets and checks run behind ours, whose partitions have an event with metadata of their own each."""
+    others = with_others_behind(deployment)
+    before = DAY - timedelta(days=1)
+    run = others.materialize("troops", "after_troops", between=(before.isoformat(), DAY.isoformat()))
+    assert run.success
+    made = {
+        (event.asset_key.to_user_string(), event.partition): event.materialization.metadata
+        for event in run.get_asset_materialization_events()
+        if event.asset_key
+    }
+    assert len(run.get_asset_materialization_events()) == len(made) == 4
+    for day in (before, DAY):
+        assert ("after_troops", day.isoformat()) in made
+        assert f"day={day}" in str(made["troops", day.isoformat()]["path"].value)
+    follow_roster(others)
+    key = day_troop_key(DAY, min(deployment.instance.get_dynamic_partitions("troop")))
+    run = others.materialize("performance_data", "after_data", partition=key)
+    assert [check.check_name for check in run.get_asset_check_evaluations()].count("their_check") == 1
+    assert len(run.asset_materializations_for_node("after_data")) == 1
+
+
+def test_what_waits_for_an_asset_that_fails_does_not_run(
+    deployment: Deployment, vendor: RunningSimulator
+) -> None:
+    """The run is red, and partitions that are complete are green all the same."""
+    others = with_others_behind(deployment)
+    others.materialize("troops", partition=DAY.isoformat())
+    others.sensor("roster_sensor")
+    good, bad, *_ = sorted(key_of(troop) for troop in vendor.world.troops_on(DAY, "UTC"))
+    failing = bad.rpartition(".")[2]
+    vendor.faults([{"kind": "status", "status": 400, "match": f"/applications/{failing}/hosts/.*data.json"}])
+    run = others.materialize(
+        *CHAIN, "after_data", between=(day_troop_key(DAY, good), day_troop_key(DAY, bad))
+    )
+    assert not run.success
+    assert not run.asset_materializations_for_node("after_data")
+    found = statuses(deployment, "performance_data")
+    assert (found[good], found[bad]) == (AssetPartitionStatus.MATERIALIZED, AssetPartitionStatus.FAILED)
 
 
 def test_the_log_of_a_click_has_no_warning_of_dagster(deployment: Deployment) -> None:

@@ -21,7 +21,7 @@ from vendor_assets.orchestration.assets.estimates import metadata_of_plan, plan_
 from vendor_assets.orchestration.assets.going_on import going_on
 from vendor_assets.orchestration.assets.pictures import picture_of
 from vendor_assets.orchestration.assets.publishing import day_checks, publish_day, publish_report
-from vendor_assets.orchestration.dagster_private import hide_omissions, stored_together, tag_run
+from vendor_assets.orchestration.dagster_private import hide_omissions, nodes_behind, stored_together, tag_run
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_and_troops, split_key, split_keys
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
@@ -161,6 +161,37 @@ def report_outcomes(
         raise failure
 
 
+def _with_results(
+    context: dg.AssetExecutionContext, events: Iterator[Event], ours: Sequence[dg.AssetsDefinition]
+) -> Iterator[Event | dg.MaterializeResult[Any]]:
+    """The events, with a result of each asset in place of its materializations where others of the run wait for it.
+
+    Dagster skips whatever waits for an asset without a result, be it an asset or a check, and calls the run a success.
+    A result is of all partitions: it comes once the last of them has succeeded.
+
+    Args:
+        ours: Assets that need not wait, since sensors bring them up to date.
+    """
+    if nodes_behind(context) <= {asset.op.name for asset in ours}:
+        yield from events
+        return
+    held: dict[dg.AssetKey, list[dg.AssetMaterialization]] = {key: [] for key in context.selected_asset_keys}
+    try:
+        for event in events:
+            if not isinstance(event, dg.AssetMaterialization) or event.asset_key not in held:
+                yield event
+                continue
+            held[event.asset_key].append(event)
+            if len(held[event.asset_key]) == len(context.partition_keys):
+                for each in held.pop(event.asset_key):
+                    context.add_asset_metadata(each.metadata, event.asset_key, each.partition)
+                yield dg.MaterializeResult(asset_key=event.asset_key)
+    except Exception:
+        for materializations in held.values():
+            yield from materializations
+        raise
+
+
 def _spec(
     names: Names, name: str, text: str, partitions: dg.PartitionsDefinition[Any], deps: Sequence[dg.AssetDep]
 ) -> dg.AssetSpec:
@@ -223,7 +254,8 @@ def build_assets(account: Account) -> list[dg.AssetsDefinition]:
         outcomes = harvester.troops(days, options)
         if About(context.run, names).goes_on:
             outcomes = going_on(context, outcomes, account, costs)
-        yield from report_outcomes(context, outcomes, account, costs)
+        events = report_outcomes(context, outcomes, account, costs)
+        yield from _with_results(context, events, [daily_performance])
 
     texts = {
         "warriors": WARRIORS_TEXT,
@@ -256,7 +288,8 @@ def build_assets(account: Account) -> list[dg.AssetsDefinition]:
         chosen = [name for name in CHAIN if names.key(name) in context.selected_asset_keys]
         options = options_of(context.run, names, rebuild=config.rebuild)
         outcomes = harvester.chain(chosen, split_keys(context.partition_keys), options)
-        yield from report_outcomes(context, outcomes, account)
+        events = report_outcomes(context, outcomes, account)
+        yield from _with_results(context, events, [daily_performance])
 
     @dg.asset(
         key=names.key("daily_performance"),
