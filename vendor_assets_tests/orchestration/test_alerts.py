@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -25,9 +26,11 @@ from vendor_assets.client.network import Network
 from vendor_assets.client.webhook import post
 from vendor_assets.errors import ConfigurationError, MessageError, Reason, VendorRejectedError
 from vendor_assets.harvest.dead_letters import DeadLetter, DeadLetters, DeadPartition
+from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.automation import alerts
 from vendor_assets.orchestration.automation.freshness import GRACE, Freshness, freshness, scheduled_since
+from vendor_assets.orchestration.dagster_private import fail_run
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.about import TRIGGER_TAG
@@ -152,6 +155,31 @@ def test_a_refused_key_says_what_to_do(alerting: Alerting, vendor: RunningSimula
     assert f"warriors of {DAY}: {len(keys)} troops failed" in text
     assert "VENDOR_API_KEY" in text
     assert KEY not in text
+
+
+def test_what_a_run_completed_before_it_died_has_not_failed(
+    alerting: Alerting, vendor: RunningSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message names what the run left undone; of one that died after its last step there is none."""
+    keys = [key_of(troop) for troop in vendor.world.troops_on(DAY, "UTC")]
+    chain = Harvester.chain
+
+    def died(harvester: Harvester, assets: Any, partitions: Any, options: Any) -> Any:
+        yield from chain(harvester, assets, partitions[:1], options)
+        raise RuntimeError("gone")
+
+    alerting.tick()
+    with monkeypatch.context() as patch:
+        patch.setattr(Harvester, "chain", died)
+        assert not alerting.harvest(*keys[:2])
+    (text,) = alerting.tick()
+    assert text.startswith(f"warriors of {DAY}: 1 troop failed: ")
+    assert alerting.harvest(keys[1])
+    (over,) = alerting.tick()
+    assert over.startswith("over after ")
+    instance = alerting.deployment.instance
+    fail_run(instance, instance.get_runs(limit=1)[0], "the run's process is gone")
+    assert alerting.tick() == []
 
 
 @pytest.mark.parametrize("status", [500, 302])

@@ -258,8 +258,18 @@ def _failures(
     about = About(run, names)
     failed = {event.step_key for event in events if event.is_step_failure}
     # The asset whose step failed, if steps are named after assets.
-    concerned = [name for name in about.assets if names.step(name) in failed] or [*about.assets, run.job_name]
-    return [(concerned[0], key, reason, False) for key in about.partitions or ("",)]
+    concerned = (
+        [name for name in about.assets if names.step(name) in failed] or [*about.assets] or [run.job_name]
+    )
+    materialized = run_events(instance, run.run_id, {dg.DagsterEventType.ASSET_MATERIALIZATION})
+    made = {
+        (names.asset(event.asset_key), event.partition or "") for event in materialized if event.asset_key
+    }
+    # A run that was killed, or in which somebody else's step failed, may have completed some, or all.
+    lacking = [
+        ([name for name in concerned if (name, key) not in made], key) for key in about.partitions or ("",)
+    ]
+    return [(assets[0], key, reason, False) for assets, key in lacking if assets]
 
 
 def _why(reason: Reason) -> str:
