@@ -34,9 +34,9 @@ crosses that is lost."""
 
 _FEWEST_CONNECTIONS: Final = 8
 _RESTING_CONNECTIONS: Final = 3
-_MOST_RESTING: Final = 32
+_MOST_RESTING: Final = 64
 """Before one that has not rested is waited for, so many are opened; for each that is in use some more may rest, so that
-few calls in flight to a quick vendor do not wait for their connections."""
+calls to a quick vendor do not wait for their connections: 32 that rest for 25 ms bear a thousand calls a second."""
 
 
 class Transport:

@@ -151,16 +151,20 @@ def _chunked(text: str) -> bytes:
     )
 
 
-def test_few_calls_at_once_do_not_wait_for_their_connections_to_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one call at a time is sent to a quick vendor, more connections are opened than are in use."""
+@pytest.mark.parametrize(("calls_at_once", "opened"), [(4, 16), (32, 64)])
+def test_calls_to_a_quick_vendor_do_not_wait_for_connections_to_rest(
+    monkeypatch: pytest.MonkeyPatch, calls_at_once: int, opened: int
+) -> None:
+    """More connections are opened than are in use: four for each, and 64 at most unless more are in use."""
     monkeypatch.setattr(transport_module, "REST_SECONDS", 3600.0)
     monkeypatch.setattr(transport_module, "KEEP_SECONDS", 7200.0)
     with (
         raw_server(lambda target, _: (answer(target), True)) as server,
-        sending(server.url, pool_size=4) as ask,
+        sending(server.url, pool_size=calls_at_once) as ask,
     ):
-        assert [ask(f"/{number}") for number in range(16)] == [f"/{number}".encode() for number in range(16)]
-        assert len(server.connections) == 16
+        targets = [f"/{number}" for number in range(opened)]
+        assert [ask(target) for target in targets] == [target.encode() for target in targets]
+        assert len(server.connections) == opened
 
 
 LEFT_OVER: dict[str, Callable[[str], bytes]] = {
