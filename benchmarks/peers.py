@@ -1,7 +1,7 @@
 """Other tools beside this one, at the same job against the same vendor: wall, calls, 429s, CPU, memory, rows.
 
     python -m benchmarks.peers                     all cases; writes benchmarks/results/peers.md
-    python -m benchmarks.peers --rounds 1          the same, each contestant once; nine minutes on two quiet cores
+    python -m benchmarks.peers --rounds 1          the same, each contestant once; a quarter of an hour
     python -m benchmarks.peers --case a --case c   some; prints only
     python -m benchmarks.peers --small             small worlds and one round, to see that all of it runs; prints only
 
@@ -160,7 +160,7 @@ class Case:
 
 
 START = Case("", "", {"troops": 1, "warriors": 1, "data_groups": 1}, 3600, rounds=3)
-_PACED = {"troops": 8, "warriors": 210, "data_groups": 2}
+_PACED = {"troops": 8, "warriors": 500, "data_groups": 2}
 _NO_LIMIT = frozenset({"dlt, limiter"})
 
 CASES = (
@@ -168,7 +168,7 @@ CASES = (
         "a",
         "No limit, small calls: {calls:,} calls, half of them lists, half of them answers of 120 values; each answer"
         " takes 5 ms. What a call costs.",
-        {"troops": 15, "warriors": 740, "data_groups": 1, "latency": 0.005},
+        {"troops": 15, "warriors": 2500, "data_groups": 1, "latency": 0.005},
         3600,
         rounds=3,
         without=_NO_LIMIT,
