@@ -71,20 +71,24 @@ class Upstream:
         return HarvestError(f"{asset} of {where} is not there ({uri}); materialize {asset} first")
 
     def troop_id(self) -> str:
-        """The vendor's id of the troop, also where it is not on this day's roster, but on that of any other."""
+        """The vendor's id of the troop, which may be missing on this day's roster.
+
+        Raises:
+            HarvestError: It was never on any.
+        """
         if troop := self.troop():
             return troop.id
-        key, ids = str(self.troop_key), TroopKeys(self.store).ids()
-        if key not in ids:
-            named = [each for each, troop_id in ids.items() if troop_id == key]
-            near = ", ".join(map(repr, named or get_close_matches(key, ids, 3) or sorted(ids)[:3]))
-            hint = (
-                f"; the key of the troop with that id is {near}"
-                if named
-                else f"; known are {len(ids)}, like {near}"
-            )
-            raise HarvestError(f"troop {key!r} was never on a roster{hint if near else ''}")
-        return ids[key]
+        key, keys = str(self.troop_key), TroopKeys(self.store)
+        ids = keys.ids()
+        if key in ids:
+            return ids[key]
+        message = f"troop {key!r} was never on a roster"
+        if named := keys.known().get(key):
+            message += f"; the key of the troop with that id is {named!r}"
+        elif ids:
+            near = ", ".join(map(repr, get_close_matches(key, ids, 3) or sorted(ids)[:3]))
+            message += f"; {len(ids)} are known, like {near}"
+        raise HarvestError(message)
 
     def troop_name(self) -> str:
         """The troop's display name; empty where nobody knows it."""

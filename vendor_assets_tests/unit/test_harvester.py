@@ -311,7 +311,7 @@ def test_a_troop_that_was_never_on_a_roster_fails(bench: Bench) -> None:
     outcomes = bench.chain(click("r2"), "42x")
     assert {outcome.state for outcome in outcomes.values()} == {"failed"}
     told = outcomes["warriors", "42x"]
-    assert told.message == "troop '42x' was never on a roster; known are 99, like '42'"
+    assert told.message == "troop '42x' was never on a roster; 99 are known, like '42'"
     assert not told.retryable
     assert bench.calls() == before
 
