@@ -37,7 +37,7 @@ def _plan(options: argparse.Namespace) -> int:
     project = open_project(options.account)
     account = project.account
     days = choose_days(options, account)
-    state = _state(account)
+    state = _state(project)
     costs = Costs(project.store(), account, learnt=state.learnt if state else {})
     plans = [costs.day(day, options.troop) for day in days]
     total = sum(plan.total for plan in plans)
@@ -121,20 +121,10 @@ def _at_work(project: Project) -> int:
     return total.calls
 
 
-def _state(account: Account) -> BudgetState | None:
+def _state(project: Project) -> BudgetState | None:
     """What the budget does now; None if its database is unavailable."""
-    from vendor_assets.budget import Budget
-
     try:
-        budget = Budget(
-            account.database_url,
-            account.budget_name,
-            limits=account.limits,
-            share=account.share,
-            max_in_flight=account.max_in_flight,
-            in_flight_of=account.in_flight_of,
-        )
-        with closing(budget):
+        with closing(project.budget()) as budget:
             return budget.state()
     except BudgetError:
         return None

@@ -24,6 +24,7 @@ from vendor_assets.work_class import WORK_CLASSES, WorkClass
 
 if TYPE_CHECKING:
     from vendor_assets.account import Account
+    from vendor_assets.budget import Budget
     from vendor_assets.storage.objects import ObjectStore
 
 COMPLETE: Final = 0
@@ -61,6 +62,20 @@ class Project:
         store, claim = open_marked_store(self.account.store_url, self.account.source)
         claim.compare()
         return store
+
+    def budget(self) -> Budget:
+        """The account's budget; whoever asks for it closes it."""
+        from vendor_assets.budget import Budget
+
+        account = self.account
+        return Budget(
+            account.database_url,
+            account.budget_name,
+            limits=account.limits,
+            share=account.share,
+            max_in_flight=account.max_in_flight,
+            in_flight_of=account.in_flight_of,
+        )
 
 
 def open_project(account: str | None = None) -> Project:

@@ -110,7 +110,7 @@ def _status_as_json(standing: DayStatus) -> dict[str, Any]:
 
 def _work(project: Project) -> dict[str, Any]:
     """Running harvests, calls made today and calls waiting, from the budget's database."""
-    from vendor_assets.budget import Backlog, Budget, Leases, totals
+    from vendor_assets.budget import Backlog, Leases, totals
 
     account = project.account
     now = datetime.now(UTC)
@@ -120,15 +120,7 @@ def _work(project: Project) -> dict[str, Any]:
     try:
         with closing(Backlog(account.database_url, account.name)) as backlog:
             samples = backlog.read(today.start - timedelta(minutes=5))
-        opened = Budget(
-            account.database_url,
-            account.budget_name,
-            limits=account.limits,
-            share=account.share,
-            max_in_flight=account.max_in_flight,
-            in_flight_of=account.in_flight_of,
-        )
-        with closing(opened) as budget:
+        with closing(project.budget()) as budget:
             slowed = budget.state().slowed
         alive = [lease for lease in Leases(account.database_url).all() if not lease.lapsed]
     except BudgetError as error:
@@ -232,13 +224,12 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _budget(options: argparse.Namespace) -> int:
     from vendor_assets.budget import amount_text, database_place
-    from vendor_assets.orchestration.definitions import build_resources
-    from vendor_assets.orchestration.names import Names
 
-    account = open_project(options.account).account
-    vendor_api = build_resources(account)[Names.for_account(account).resource("vendor_api")]
-    lifted = vendor_api.lift_ceiling() if options.lift_ceiling else ""
-    state = vendor_api.state()
+    project = open_project(options.account)
+    account = project.account
+    with closing(project.budget()) as budget:
+        lifted = budget.lift_ceiling() if options.lift_ceiling else ""
+        state = budget.state()
     if options.json:
         print(json.dumps(asdict(state), indent=1))
         return COMPLETE

@@ -77,18 +77,13 @@ def _why(options: argparse.Namespace) -> int:
 
 def _look(project: Project) -> tuple[Snapshot, Work]:
     """The budget and the runs as they stand; no call is made and nothing is taken."""
-    from vendor_assets.budget import SAMPLES_SINCE, Backlog, Budget, Leases, Work
+    from vendor_assets.budget import SAMPLES_SINCE, Backlog, Leases, Work
 
     account, now = project.account, datetime.now(UTC)
-    opened = Budget(
-        account.database_url,
-        account.budget_name,
-        limits=account.limits,
-        share=account.share,
-        max_in_flight=account.max_in_flight,
-        in_flight_of=account.in_flight_of,
-    )
-    with closing(opened) as budget, closing(Backlog(account.database_url, account.name)) as backlog:
+    with (
+        closing(project.budget()) as budget,
+        closing(Backlog(account.database_url, account.name)) as backlog,
+    ):
         samples = backlog.read(now - SAMPLES_SINCE)
         return budget.snapshot(), Work.of(samples, Leases(account.database_url).all(), now)
 

@@ -129,7 +129,6 @@ class Tabulated:
         new_fields: Fields that the vendor's dialect did not have.
         not_found: Data groups that the vendor does not know any more.
         duplicates: Rows dropped because a newer answer has the same key.
-        outside: Rows dropped because their timeslice starts outside the day.
     """
 
     rows: int = 0
@@ -138,7 +137,6 @@ class Tabulated:
     new_fields: set[str] = field(default_factory=set)
     not_found: set[str] = field(default_factory=set)
     duplicates: int = 0
-    outside: int = 0
 
     def note(self, parsed: Parsed, planned: PlannedRequest) -> None:
         """Note what an answer says beside its rows."""
@@ -153,10 +151,10 @@ class Tabulated:
         """Put a whole answer into the quarantine."""
         self.quarantine.add(str(error), response.body[:2000].decode("utf-8", "replace"), planned)
 
-    def sample(self, rows: int = 5) -> list[dict[str, Any]]:
-        """The first rows."""
+    def sample(self) -> list[dict[str, Any]]:
+        """The first five rows."""
         for batch in self.batches():
-            found: list[dict[str, Any]] = batch.slice(0, rows).to_pylist()
+            found: list[dict[str, Any]] = batch.slice(0, 5).to_pylist()
             return found
         return []
 
@@ -227,7 +225,6 @@ def tabulate(
                 if inside is None or inside.all():
                     rows.add(batch, places)
                 else:
-                    found.outside += len(inside) - int(inside.sum())
                     rows.add(batch.filter(pa.array(inside)), places[inside])
         rows.sort()
         found.rows, found.duplicates, found.batches = rows.rows, rows.duplicates, rows.batches

@@ -212,15 +212,6 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
         with closing(Backlog(self.database(), account)) as backlog:
             return Work.of(backlog.read(now - SAMPLES_SINCE), self.leases().all(), now)
 
-    def lift_ceiling(self) -> str:
-        """Forget the rate at which the vendor failed; returns what was forgotten, or an empty string.
-
-        Raises:
-            BudgetUnavailableError: Its database cannot be reached.
-        """
-        with closing(self.budget()) as budget:
-            return budget.lift_ceiling()
-
     def leases(self) -> Leases:
         """The leases of live runs."""
         return Leases(self.database())

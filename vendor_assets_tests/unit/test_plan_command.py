@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vendor_assets.budget import Budget
 from vendor_assets.cli.plan import _counts, _print_costs, _print_counts, _state
+from vendor_assets.cli.project import Project
 from vendor_assets.harvest.costs import DayPlan
 from vendor_assets.settings import read
 
@@ -36,13 +36,13 @@ def test_a_plan_says_what_it_costs_and_what_is_left(
         to_come={},
         per_call={"dollars": 0.00005},
     )
-    assert account.limits != "auto"
-    budget = Budget(account.database_url, account.budget_name, limits=account.limits, share=0.8)
+    project = Project(tmp_path, environ, account)
+    budget = project.budget()
     with budget.slot(counts={"dollars": 4.2}):
         pass
     budget.close()
     _print_costs([plan, plan], account, 60.0, 0)
-    _print_counts(plan, _state(account))
+    _print_counts(plan, _state(project))
     said = capsys.readouterr().out
     assert (
         "30,000 calls to come (1.50 dollars), 12,000 answered already; at 80% of 600/min, 20 dollars/month"
