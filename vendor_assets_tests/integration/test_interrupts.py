@@ -121,7 +121,7 @@ def test_while_it_waits(tmp_path: Path, silent: socket.socket, arguments: list[s
     running = command(tmp_path, {"VENDOR_URL": url, "VENDOR_API_KEY": "k"}, *arguments, *asked)
     with silent.accept()[0]:
         running.send_signal(signal.SIGINT)
-        wait_until(lambda: arguments != ["harvest"] or running.said()[1] == WAITING)
+        wait_until(lambda: arguments != ["harvest"] or WAITING in running.said()[1])
     # Whoever asks again is told the same.
     hanging_up = threading.Thread(target=hang_up, args=[silent])
     hanging_up.start()

@@ -20,7 +20,10 @@ DAY = datetime.now(UTC).date() - timedelta(days=1)
 
 
 def competing(vendor: RunningSimulator, troops: list[str]) -> Counter[str]:
-    """Calls of each troop while both still had some to come, from a second after the later one began."""
+    """Calls of each troop from a second after the later one began, until one had a fifth of its calls to come.
+
+    A slot that was missed is taken later, so that the last calls of a troop may come long after the others.
+    """
     arrivals = [
         (at, match[1])
         for at, target, _ in vendor.log(arrivals=True)["arrivals"]
@@ -28,7 +31,7 @@ def competing(vendor: RunningSimulator, troops: list[str]) -> Counter[str]:
     ]
     times = {troop: [at for at, of in arrivals if of == troop] for troop in troops}
     begin = max(min(found) for found in times.values()) + 1.0
-    end = min(max(found) for found in times.values())
+    end = min(sorted(found)[len(found) * 4 // 5] for found in times.values())
     return Counter(of for at, of in arrivals if begin <= at < end)
 
 
