@@ -6,14 +6,15 @@ import random
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
-from urllib.parse import quote, unquote, unquote_plus, urljoin, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urljoin, urlsplit
 
 from vendor_assets.budget import OTHERS, Budget, LongestWait, Slot, Team
 from vendor_assets.budget.headers import answer_time
@@ -71,6 +72,7 @@ _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 _REDIRECTS_OF_ALL: Final = frozenset((307, 308))
 """Those that keep method and body (RFC 9110, 15.4)."""
 
+_AGE: Final = re.compile("[0-9]{1,9}")
 _TENANT: Final = re.compile(r"org(ani[sz]ation)?.?id|tenant", re.IGNORECASE)
 _REGION: Final = re.compile(r"region|data.?cent(er|re)|wrong site", re.IGNORECASE)
 _KEY: Final = re.compile(
@@ -103,7 +105,8 @@ class Fetched:
     """A response with status 200, what ``check`` made of it, and what it cost.
 
     Attributes:
-        answered_at: By the vendor's clock; None where the response has no date.
+        answered_at: When the vendor gave the response, by its clock or by what a cache says of its age; None where
+            neither is told.
     """
 
     response: Response
@@ -120,7 +123,7 @@ class _Fetch:
         identity: What identifies us in the slot that it has.
         signed: What was sent last.
         secrets: What the vendor's auth added to its attempts.
-        answered_at: When the vendor answered last, by its own clock.
+        answered_at: As in :class:`Fetched`, of the last answer.
     """
 
     request: Request
@@ -310,7 +313,7 @@ class VendorClient:
 
     def _ask(self, fetch: _Fetch) -> Response:
         """One attempt, with the redirects that stay on the host."""
-        url = self._base_url + fetch.request.target
+        url = first = self._base_url + fetch.request.target
         for _ in range(MAX_REDIRECTS + 1):
             response = self._call(url, fetch)
             for _ in range(RESENT_MOST):
@@ -320,12 +323,20 @@ class VendorClient:
                 response = self._call(url, fetch)
             location = response.headers.get("location")
             if response.status not in _REDIRECTS or not location:
-                if response.status in (404, 410) and not _leads_to(url, fetch.request):
+                elsewhere = url != first and not _leads_to(url, fetch.request)
+                if elsewhere and response.status in (404, 410):
                     # That is no word on what was asked for, which may be there.
                     message = (
                         f"the vendor redirected to an address that is not there (status {response.status})"
                     )
                     raise VendorUnavailableError(message, status=response.status)
+                if elsewhere and response.status in self._vendor.accepted:
+                    # It answers another question, or is the page of a portal.
+                    message = (
+                        f"the vendor redirected to {presentable(urlsplit(url).path, 200)}, which asks something else; "
+                        "is VENDOR_URL right, and nothing between that answers in its place?"
+                    )
+                    raise VendorProtocolError(message, status=response.status)
                 return response
             if fetch.request.method != "GET" and response.status not in _REDIRECTS_OF_ALL:
                 # It would become a GET, which asks something else.
@@ -446,10 +457,14 @@ class VendorClient:
         response = received if body is received.body else replace(received, body=body)
         fetch.usage.bytes += len(response.body)
         fetch.answered_at = None
+        now = fetch.usage.last_at or self._now()
         if "date" in response.headers:
-            now = fetch.usage.last_at or self._now()
             fetch.answered_at = answer_time(response.headers, now)
             self.vendor_ahead_seconds = (fetch.answered_at - now).total_seconds()
+        if "age" in response.headers and _AGE.fullmatch(age := response.headers["age"].strip()):
+            # Of a cache, which may have given the answer a date of its own (RFC 9111, 4.2.3).
+            given_at = now - timedelta(seconds=int(age))
+            fetch.answered_at = min(fetch.answered_at or given_at, given_at)
         if response.status not in (401, 403) and self._forbidden_in_a_row:
             with self._lock:
                 self._forbidden_in_a_row = 0
@@ -764,8 +779,13 @@ def _shown(request: Request) -> str:
 
 
 def _leads_to(url: str, request: Request) -> bool:
-    """Whether an address, perhaps after redirects, is that of a request: below a prefix, or with a slash at its end."""
-    return unquote(urlsplit(url).path).rstrip("/").endswith(unquote(request.path).rstrip("/"))
+    """Whether an address, perhaps after redirects, is that of a request: below a prefix, or with a slash at its end.
+
+    All that the request asks is in its query.
+    """
+    parts = urlsplit(url)
+    lost = Counter(request.params) - Counter(parse_qsl(parts.query, keep_blank_values=True))
+    return unquote(parts.path).rstrip("/").endswith(unquote(request.path).rstrip("/")) and not lost
 
 
 def _origin(url: str) -> tuple[str, str, int]:

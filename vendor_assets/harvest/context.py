@@ -52,7 +52,7 @@ class HarvestContext:
         options: HarvestOptions,
         counts: Counts | None = None,
         team: Team = OTHERS,
-        over_at: datetime | None = None,
+        not_before: datetime | None = None,
     ) -> Work:
         """What the fetcher shall do for one partition; ``counts`` grows by what it costs."""
         work = Work(
@@ -60,7 +60,7 @@ class HarvestContext:
             troop_id,
             lander,
             pending,
-            over_at=over_at,
+            not_before=not_before,
             work_class=options.work_class,
             counts=counts or Counts(),
             team=team,

@@ -166,7 +166,8 @@ class Work:
 
     Attributes:
         pending: What is still to be sent.
-        over_at: When the day is over of which everything is wanted; None where it may go on.
+        not_before: When what is asked for can be told at the earliest: an answer from before is none; None where that
+            does not matter.
         dead: What failed for good.
         parts: Parts of split requests that were asked.
         waiting: What is asked again later, with the time (monotonic), the earliest first.
@@ -180,7 +181,7 @@ class Work:
     troop_id: str
     lander: Lander
     pending: Pending
-    over_at: datetime | None = None
+    not_before: datetime | None = None
     work_class: WorkClass = SCHEDULED
     counts: Counts = field(default_factory=Counts)
     team: Team = OTHERS
@@ -792,13 +793,14 @@ class Fetcher:
 
 
 def _check_clock(work: Work, answered_at: datetime | None) -> None:
-    """Refuse an answer that the vendor gave, by its own clock, before the day was over: it cannot hold all of it."""
-    if work.over_at is None or answered_at is None or answered_at >= work.over_at - CLOCK_TOLERANCE:
+    """Refuse an answer from before the day was over, or for a sighting had begun: it does not tell of the day."""
+    least = work.not_before
+    if least is None or answered_at is None or answered_at >= least - CLOCK_TOLERANCE:
         return
     ours = datetime.now(UTC)
     raise ConfigurationError(
-        f"by the vendor's clock it is {answered_at:%Y-%m-%d %H:%M} UTC, and the day is not over before "
-        f"{work.over_at:%Y-%m-%d %H:%M}; this machine's clock says {ours:%Y-%m-%d %H:%M}: set the one that is wrong, "
+        f"by the vendor's clock it is {answered_at:%Y-%m-%d %H:%M} UTC, and what is asked for can be told from "
+        f"{least:%Y-%m-%d %H:%M} on; this machine's clock says {ours:%Y-%m-%d %H:%M}: set the one that is wrong, "
         "or see that nothing in between gives old answers; then harvest it again"
     )
 

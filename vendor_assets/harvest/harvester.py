@@ -291,7 +291,14 @@ class Harvester:
             max_seconds=30.0,
             wait=self.stop.wait,
         )
-        troops = self._context.work("troops", "", lander, _first_page(self.vendor.troops(window)), options)
+        troops = self._context.work(
+            "troops",
+            "",
+            lander,
+            _first_page(self.vendor.troops(window)),
+            options,
+            not_before=window.start,
+        )
         self._fetcher.run(troops)
         _raise_first(troops)
         with tabulate_roster(
@@ -318,6 +325,7 @@ class Harvester:
                 _first_page(self.vendor.warriors(troop.id, window)),
                 options,
                 team=self._weights.team_of(troop),
+                not_before=window.start,
             )
             for troop in sighted
         ]

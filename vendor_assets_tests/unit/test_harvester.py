@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from vendor_assets.errors import (
+    ConfigurationError,
     VendorNotFoundError,
     VendorRejectedError,
     VendorUnauthorizedError,
@@ -292,6 +293,17 @@ def test_a_day_that_is_not_over_by_the_vendors_clock_is_refused(bench: Bench) ->
     assert outcomes["performance_data", "1"].state == outcomes["performance_data", "2"].state == "failed"
     bench.client.answered_at += timedelta(minutes=3)
     assert bench.chain(click("r5"), "1")["performance_data", "1"].state == "complete"
+
+
+def test_an_old_answer_is_no_sighting(bench: Bench) -> None:
+    """Who was there yesterday, as a cache in between may say, was not seen today; nothing of it lands."""
+    today = DAY + timedelta(days=1)
+    bench.client.answered_at = noon(today.isoformat()) - timedelta(hours=13)
+    with pytest.raises(ConfigurationError, match=f"can be told from {today} 00:00 on"):
+        bench.harvester().sight(click("s1"))
+    assert (bench.calls(), list(bench.store.list(layout.sightings_prefix(today)))) == (1, [])
+    bench.client.answered_at += timedelta(hours=2)
+    assert bench.harvester().sight(click("s2"))["troops"] == 3
 
 
 def test_a_troop_that_was_not_on_the_roster_gives_no_rows(bench: Bench) -> None:
