@@ -25,6 +25,7 @@ import random
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -171,6 +172,37 @@ def perfect(values: dict[str, Any]) -> None:
     os._exit(0)
 
 
+def bare(values: dict[str, Any]) -> None:
+    """The least that a shared slot costs: wait, read and swap a document, wait, look at it; nothing is sent."""
+    select = "SELECT version, body FROM documents WHERE name = ?"
+    swap = "UPDATE documents SET version = ?, body = ? WHERE name = ? AND version = ?"
+    connection = sqlite3.connect(values["database"], isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous=NORMAL")
+    condition = threading.Condition()
+
+    def wait(until: float) -> None:
+        with condition:
+            condition.wait(max(0.0, until - time.monotonic()))
+
+    print("ready", flush=True)
+    sys.stdin.readline()
+    stop = threading.Thread(target=sys.stdin.readline)
+    stop.start()
+    cpu, started = time.process_time(), time.monotonic()
+    at, calls = started + values["name"] * values["spacing"], 0
+    while stop.is_alive():
+        wait(at - values["interval"] / 2)
+        swapped = 0
+        while not swapped:
+            version, body = connection.execute(select, ["pace"]).fetchone()
+            swapped = connection.execute(swap, [version + 1, body, "pace", version]).rowcount
+        wait(at)
+        connection.execute(select, ["pace"]).fetchone()
+        at, calls = at + values["interval"], calls + 1
+    print(json.dumps({"calls": calls, "cpu": time.process_time() - cpu}), flush=True)
+    os._exit(0)
+
+
 def _limiter(
     values: dict[str, Any], limits: Any
 ) -> tuple[Callable[[], Any], Callable[[], object], Callable[[], object]]:
@@ -265,7 +297,7 @@ class Caller:
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "benchmarks.budget"),
-                "_perfect" if "depth" in values else "_work",
+                "_perfect" if "depth" in values else "_bare" if "interval" in values else "_work",
                 json.dumps(values),
             ],
             stdin=subprocess.PIPE,
@@ -500,12 +532,34 @@ def pace(bench: Bench) -> list[Row]:
 
 @case
 def minute(bench: Bench) -> list[Row]:
-    """1,000 a minute, New Relic's limit, in a sliding window."""
-    return [
-        _paced(bench, "1000/min", kind, processes, 75 * bench.scale)
+    """1,000 a minute, New Relic's limit, in a sliding window, beside a transaction and a look of SQLite alone."""
+    ours: list[Row] = [
+        {"caller": "ours", **_paced(bench, "1000/min", kind, processes, 75 * bench.scale)}
         for kind in bench.kinds()
         for processes in (1, 4, 16)
     ]
+    return ours + [_bare(bench, processes, 40 * bench.scale) for processes in (1, 4, 16)]
+
+
+def _bare(bench: Bench, processes: int, seconds: float) -> Row:
+    """As many slots as with 1,000 a minute, without a budget: a document of the usual size."""
+    file = bench.folder / f"bare-{processes}.db"
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE documents (name TEXT PRIMARY KEY, version INTEGER, body TEXT)")
+        connection.execute("INSERT INTO documents VALUES ('pace', 1, ?)", ["x" * 1500])
+    spacing = 60 / 1000
+    found = run(seconds, processes, database=str(file), spacing=spacing, interval=processes * spacing)
+    calls = sum(figures["calls"] for figures in found)
+    cpu = sum(figures["cpu"] for figures in found)
+    return {
+        "caller": "SQLite alone",
+        "database": "SQLite",
+        "processes": processes,
+        "calls": calls,
+        "CPU µs a call": round(cpu / calls * 1e6),
+        "of it sending": 0,
+    }
 
 
 def _paced(bench: Bench, limit: str, kind: str, processes: int, seconds: float, **flags: object) -> Row:
@@ -534,7 +588,7 @@ def _paced(bench: Bench, limit: str, kind: str, processes: int, seconds: float, 
 
 @case
 def load(bench: Bench) -> list[Row]:
-    """20/s at share 1 on a busy machine, beside perfect buckets; the vendor is spared the load, as a real one."""
+    """20/s and 1,000/min at share 1 on a busy machine, beside perfect buckets; the vendor is spared the load."""
     rows: list[Row] = []
     seconds = 30 * bench.scale
     for busy in (0, 2, 5, 7):
@@ -542,6 +596,7 @@ def load(bench: Bench) -> list[Row]:
             ("20/s", "sliding", None),
             ("20/s burst 20", "bucket", 20),
             ("20/s", "bucket", 1),
+            ("1000/min", "sliding", None),
         ):
             for processes in (1, 4):
                 with busy_processes(busy * (os.cpu_count() or 1)):
@@ -1086,8 +1141,9 @@ def write(name: str, rows: Sequence[Row], command: str) -> None:
 
 def main() -> None:
     """Run cases and print what came out."""
-    if sys.argv[1:2] in (["_work"], ["_perfect"]):
-        (work if sys.argv[1] == "_work" else perfect)(json.loads(sys.argv[2]))
+    callers = {"_work": work, "_perfect": perfect, "_bare": bare}
+    if sys.argv[1:] and sys.argv[1] in callers:
+        callers[sys.argv[1]](json.loads(sys.argv[2]))
         return
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.budget", description="Measure the shared budget."
