@@ -11,7 +11,6 @@ leaf asked for twice; every row of the days equal to the seeded truth; no tick a
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from benchmarks.process import measured_by
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.dagster_dev import DagsterDev, dagster_dev, project
@@ -97,11 +97,10 @@ def main(wanted: int) -> int:
         wrong or twice or failed_ticks or statuses["FAILURE"] or log["violations"]
     )
     told = f"{ticks:,}, {failed_ticks}, {longest:.1f}"
-    where = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     lines = [
         f"# {wanted} days of a year's backfill",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {where}; `python -m benchmarks.backfill {wanted}`; load average {load:.1f}.",
+        f"{measured_by(f'backfill {wanted}')}; load average {load:.1f}.",
         "",
         "| what | figure | wanted |",
         "|---|---:|---:|",

@@ -13,7 +13,6 @@ truth; no leaf asked for twice.
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks.process import measured_by
 from vendor_assets.budget import Limit
 from vendor_assets.orchestration.runs.about import DAY_TAG, GOES_ON_TAG, HARVEST_JOB, ROSTER_JOB
 from vendor_assets.storage.s3 import S3Store
@@ -51,11 +51,10 @@ def main() -> int:
     load = os.getloadavg()[0]
     found = [_measure(rate, share, flags) for rate, share, flags in CASES]
     names = [f"{rate}, share {share:g}, {flags['limit_kind']}" for rate, share, flags in CASES]
-    where = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     lines = [
         "# A day on two workers",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {where}; `python -m benchmarks.cluster`; load average {load:.1f} at the start.",
+        f"{measured_by('cluster')}; load average {load:.1f} at the start.",
         "",
         f"| what | wanted | {' | '.join(names)} |",
         f"|---|---:|{'---:|' * len(CASES)}",

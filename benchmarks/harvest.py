@@ -9,13 +9,12 @@ seeded truth; no leaf asked for twice.
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from benchmarks.process import measured_by
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.simulator import KEY, simulator
@@ -58,10 +57,7 @@ def main() -> int:
     lines = [
         "# Two harvests at once under one limit",
         "",
-        (
-            f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, "
-            f"Python {platform.python_version()}; `python -m benchmarks.harvest`"
-        ),
+        measured_by("harvest"),
         "",
         "| figure, as the vendor counted it | measured | wanted |",
         "|---|---|---|",

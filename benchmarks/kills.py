@@ -15,7 +15,6 @@ last renewal; its retry has begun within a minute of that; no 429; every row equ
 from __future__ import annotations
 
 import os
-import platform
 import random
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from benchmarks.process import measured_by
 from vendor_assets.budget import Leases
 from vendor_assets.orchestration.runs.about import DAY_TAG, HARVEST_JOB, PUBLISH_JOB, ROSTER_JOB
 from vendor_assets.storage.s3 import S3Store
@@ -278,11 +278,10 @@ def main(times: int) -> int:
 
 
 def _keep(trial: Trial, circumstances: str, times: int, rows: int) -> None:
-    where = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     lines = [
         "# Kills on a cluster",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {where}; `python -m benchmarks.kills {times}`; {circumstances}.",
+        f"{measured_by(f'kills {times}')}; {circumstances}.",
         "",
         (
             f"Each day makes {trial.calls_of_a_day} calls and became green without a click, with every row as in the "

@@ -11,8 +11,6 @@ allocations of Arrow and DuckDB included. Wanted: at most 600 MB at each size, a
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -20,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmarks.process import command
+from benchmarks.process import command, measured_by
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_metadata
@@ -104,10 +102,7 @@ def main(sizes: list[int]) -> int:
         )
         for result in results
     )
-    about = (
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, "
-        f"Python {platform.python_version()}; `python -m benchmarks.memory`"
-    )
+    about = measured_by("memory")
     lines = [
         "# Memory of a harvest as its partition grows",
         "",

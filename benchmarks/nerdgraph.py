@@ -11,8 +11,6 @@ nothing refused; at least 97 % of the limit used; never more than 25 requests at
 from __future__ import annotations
 
 import multiprocessing
-import os
-import platform
 import sys
 import tempfile
 import threading
@@ -23,6 +21,7 @@ from typing import Any
 
 import duckdb
 
+from benchmarks.process import measured_by
 from vendor_assets.budget import Budget, Limit
 from vendor_assets.client import VendorClient
 from vendor_assets.errors import StoppedError
@@ -161,10 +160,7 @@ def main() -> int:
     lines = [
         "# NerdGraph beside REST v2",
         "",
-        (
-            f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, "
-            f"Python {platform.python_version()}; `python -m benchmarks.nerdgraph`"
-        ),
+        measured_by("nerdgraph"),
         "",
         f"A day of {TROOPS} applications, {WARRIORS} instances, {METRICS} metrics each, at half an hour.",
         "",

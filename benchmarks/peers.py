@@ -19,7 +19,6 @@ import hashlib
 import json
 import math
 import os
-import platform
 import re
 import shlex
 import shutil
@@ -40,6 +39,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.process import measured_by
 from vendor_assets.simulator.world import World
 from vendor_assets_tests.support.simulator import KEY, simulator, world_of
 
@@ -756,7 +756,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cases = [case for case in CASES if not flags.case or case.name in flags.case]
     rounds = 1 if flags.small else flags.rounds
     began, load = time.monotonic(), _load()
-    words = "python -m benchmarks.peers" + "".join(f" {word}" for word in sys.argv[1:] if argv is None)
+    words = "peers" + "".join(f" {word}" for word in sys.argv[1:] if argv is None)
     body: list[str] = []
     reached = True
     with tempfile.TemporaryDirectory(prefix="peers-") as folder:
@@ -788,8 +788,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if isinstance(ours, Figures):
                 reached = reached and ours.rows.right and not ours.throttled and not ours.outages
     about = (
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, "
-        f"Python {platform.python_version()}; `{words}`, {(time.monotonic() - began) / 60:.0f} minutes; "
+        f"{measured_by(words)}, {(time.monotonic() - began) / 60:.0f} minutes; "
         f"load average {load} at the start, {_load()} at the end."
     )
     versions = sorted({each for contestant in chosen for each in contestant.requirements})

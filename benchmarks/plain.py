@@ -11,7 +11,6 @@ most 30 % more wall; the same rows.
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import tempfile
 import threading
@@ -24,7 +23,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from benchmarks.process import run
+from benchmarks.process import measured_by, run
 from vendor_assets.budget import Budget, Limit
 from vendor_assets.client import VendorClient
 from vendor_assets.days import day_window, parse_time_zone
@@ -171,13 +170,11 @@ def main(warriors: int) -> int:
     script = [figure for figure in figures if figure[0] == "script"]
     wall = figures[1][1] / (sum(figure[1] for figure in script) / 2)
     cpu = figures[1][2] / (sum(figure[2] for figure in script) / 2)
-    where = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    command = f"`python -m benchmarks.plain {warriors}`"
     same = "the same" if rows[0] == rows[1] else "NOT the same"
     lines = [
         "# A plain script",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {where}; {command}; load average {load:.1f} at the start.",
+        f"{measured_by(f'plain {warriors}')}; load average {load:.1f} at the start.",
         "",
         "| who | wall, s | CPU s | calls |",
         "|---|---:|---:|---:|",

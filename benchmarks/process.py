@@ -1,14 +1,16 @@
-"""What a process of its own takes, as the kernel counts it, its children included."""
+"""What a process of its own takes, as the kernel counts it, its children included; and where that was measured."""
 
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 
@@ -55,3 +57,9 @@ def run(arguments: Sequence[str], folder: str, settings: Mapping[str, str]) -> T
 def command(folder: str, settings: Mapping[str, str], *arguments: str) -> Took:
     """Run ``vendor-assets`` so."""
     return run(["-m", "vendor_assets", *arguments], folder, settings)
+
+
+def measured_by(words: str) -> str:
+    """When and where something was measured, and by which command: what follows ``python -m benchmarks.``."""
+    where = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    return f"{datetime.now(UTC):%Y-%m-%d}, {where}; `python -m benchmarks.{words}`"

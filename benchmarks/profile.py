@@ -14,8 +14,6 @@ answers 0.3 µs to judge and 1.5 to parse.
 from __future__ import annotations
 
 import io
-import os
-import platform
 import sys
 import tempfile
 import threading
@@ -23,7 +21,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -36,6 +34,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import answers
+from benchmarks.process import measured_by
 from vendor_assets.budget import Budget, Limit
 from vendor_assets.client import VendorClient
 from vendor_assets.days import day_window, parse_time_zone
@@ -311,10 +310,7 @@ def profile(count: int) -> tuple[list[str], float]:
 
 def main(counts: list[int]) -> int:
     """Measure and print; 0 if what is wanted was reached. ``results/profile.md`` is kept by hand, before and after."""
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, "
-        f"Python {platform.python_version()}; `python -m benchmarks.profile {' '.join(map(str, counts))}`\n"
-    )
+    print(measured_by(f"profile {' '.join(map(str, counts))}"), end="\n\n")
     profile(1)  # what is imported and made on first use
     worst = 0.0
     for count in counts:

@@ -13,8 +13,6 @@ within twice the floor; at most 600 MB; the same rows each time.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import profile
-from benchmarks.process import Took, command, run
+from benchmarks.process import Took, command, measured_by, run
 from vendor_assets.vendors.base import PlannedRequest, Response
 from vendor_assets.vendors.frozen import decode_planned
 from vendor_assets_tests.support.simulator import KEY, simulator
@@ -111,10 +109,7 @@ def main(warriors: int) -> int:
     lines = [
         "# What a row of a large day costs",
         "",
-        (
-            f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, "
-            f"Python {platform.python_version()}; `python -m benchmarks.rows`"
-        ),
+        measured_by("rows"),
         "",
         (
             f"One day of one troop of {warriors} warriors, three answers each, {rows:,} rows; the start, "

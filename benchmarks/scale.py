@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import fabricated, sensors
-from benchmarks.process import Took, command
+from benchmarks.process import Took, command, measured_by
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets_tests.support.s3 import RunningS3, running_s3, without_aws_environment
 from vendor_assets_tests.support.simulator import KEY, simulator
@@ -157,10 +155,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     options.results.mkdir(exist_ok=True)
     for part in options.parts or PARTS:
-        about = (
-            f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, "
-            f"Python {platform.python_version()}; `python -m benchmarks.scale {part}`"
-        )
+        about = measured_by(f"scale {part}")
         if part == "sensors":
             about += f" ({options.troops} troops, {options.days} days; seconds of CPU / of wall)"
         lines = [

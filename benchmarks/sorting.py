@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.process import measured_by
 from vendor_assets.storage.sorting import NewestRows
 from vendor_assets.tables import PERFORMANCE_DATA
 
@@ -155,10 +155,7 @@ def main(millions: list[int]) -> int:
     lines = [
         "# Sorting a partition's rows",
         "",
-        (
-            f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, "
-            f"Python {platform.python_version()}; `python -m benchmarks.sorting`"
-        ),
+        measured_by("sorting"),
         "",
         f"Largest resident set of a process of its own; wanted: at most {LIMIT_MB} MB at each size, every row right.",
         "",

@@ -10,7 +10,6 @@ medians. Wanted: help in 0.3 s of wall; a harvest of four calls for at most 1.3 
 from __future__ import annotations
 
 import os
-import platform
 import sys
 import tempfile
 from collections import defaultdict
@@ -18,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 
-from benchmarks.process import Took, run
+from benchmarks.process import Took, measured_by, run
 from vendor_assets_tests.support.simulator import KEY, simulator
 
 ROUNDS = 5
@@ -85,13 +84,11 @@ def main(rounds: int) -> int:
     walls = {what: median(took.seconds for took in runs) for what, runs in found.items()}
     cpus = {what: median(took.cpu_seconds for took in runs) for what, runs in found.items()}
     times = cpus[FOUR] / cpus[EMPTY]
-    where = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     loads = ", ".join(f"{each:.1f}" for each in load)
-    command = f"`python -m benchmarks.start {rounds}`"
     lines = [
         "# Start",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {where}; {command}; load average {loads} at the start.",
+        f"{measured_by(f'start {rounds}')}; load average {loads} at the start.",
         "",
         f"Medians of {rounds} days; {calls:g} calls a day by the vendor's log.",
         "",
