@@ -22,7 +22,6 @@ import json
 import os
 import platform
 import random
-import shutil
 import signal
 import socket
 import sqlite3
@@ -43,7 +42,9 @@ from typing import Any
 from benchmarks.fragile_vendor import fragile_vendor
 from vendor_assets.budget import OTHERS, Budget, Limit, Team
 from vendor_assets.errors import BudgetError
+from vendor_assets_tests.support.nginx import running
 from vendor_assets_tests.support.postgres import PostgresServer, running_postgres
+from vendor_assets_tests.support.programs import free_port
 from vendor_assets_tests.support.simulator import RunningSimulator, simulator
 
 RESULTS = Path(__file__).parent / "results"
@@ -438,16 +439,11 @@ def _sorted(verdict: Verdict) -> Verdict:
 @contextmanager
 def nginx(rate: int, burst: int) -> Iterator[tuple[int, Path]]:
     """An nginx that answers 429 beyond a rate; its port and its log."""
-    program = shutil.which("nginx") or "/usr/sbin/nginx"
-    with tempfile.TemporaryDirectory(prefix="nginx-") as name, socket.socket() as probe:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="nginx-") as name:
+        folder, port = Path(name), free_port()
         folder.chmod(0o755)
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
         allow = f"zone=all burst={burst} nodelay" if burst else "zone=all"
-        (folder / "nginx.conf").write_text(
-            f"""
+        configuration = f"""
             daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1;
             events {{}}
             http {{
@@ -463,18 +459,9 @@ def nginx(rate: int, burst: int) -> Iterator[tuple[int, Path]]:
                     location / {{ limit_req {allow}; root {folder}; try_files /answer =404; }}
                 }}
             }}"""
-        )
         (folder / "answer").write_text("{}")
-        process = subprocess.Popen([program, "-c", str(folder / "nginx.conf"), "-p", str(folder)])
-        try:
-            for _ in range(200):
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.1):
-                    break
-                time.sleep(0.02)
+        with running(folder, configuration, port):
             yield port, folder / "access.log"
-        finally:
-            process.terminate()
-            process.wait(10)
 
 
 # -- cases ----------------------------------------------------------------------------------------

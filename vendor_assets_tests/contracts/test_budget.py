@@ -36,7 +36,7 @@ from vendor_assets.errors import (
     StoppedError,
 )
 from vendor_assets_tests.support.clock import FakeClock
-from vendor_assets_tests.support.postgres import PostgresServer, postgres_server, running_postgres
+from vendor_assets_tests.support.postgres import PostgresServer, postgres_server, required_postgres
 
 __all__ = ["postgres_server"]
 
@@ -1166,14 +1166,7 @@ def test_a_server_that_is_away_is_named(tmp_path: Path) -> None:
 
 def test_a_server_restart_is_survived() -> None:
     """While PostgreSQL restarts calls wait; after it they go on at the same pace, in the same state."""
-    try:
-        server = running_postgres()
-        running = server.__enter__()
-    except FileNotFoundError as error:
-        if os.environ.get("CI", "").lower() in ("1", "true"):
-            raise
-        pytest.skip(str(error))
-    try:
+    with required_postgres() as running:
         account = Account(running.url())
         budget = account.member()
         first = account.call(budget)
@@ -1181,8 +1174,6 @@ def test_a_server_restart_is_survived() -> None:
         running.start()
         assert account.call(budget) - first >= STEP - 1e-3
         account.stack.close()
-    finally:
-        server.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://host/name", "sqlite://", "sqlite:///:memory:"])

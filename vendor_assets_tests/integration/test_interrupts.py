@@ -20,7 +20,8 @@ import pytest
 from vendor_assets.__main__ import main
 from vendor_assets.cli.embedded import _Started
 from vendor_assets_tests.support.command import ROOT, Running
-from vendor_assets_tests.support.dagster_dev import free_port, of_session
+from vendor_assets_tests.support.dagster_dev import of_session
+from vendor_assets_tests.support.programs import free_port
 from vendor_assets_tests.support.simulator import simulator
 
 LINE: Final = "vendor-assets: stopped; the next run goes on where this one ended\n"

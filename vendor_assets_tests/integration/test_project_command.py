@@ -16,7 +16,7 @@ from vendor_assets.days import parse_day, parse_days
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.settings import NAMES
 from vendor_assets_tests.support.command import Command
-from vendor_assets_tests.support.dagster_dev import free_port
+from vendor_assets_tests.support.programs import free_port
 from vendor_assets_tests.support.simulator import KEY, simulator
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)

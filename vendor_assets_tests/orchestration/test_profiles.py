@@ -32,7 +32,7 @@ from dagster_k8s.job import construct_dagster_k8s_job
 
 from vendor_assets.cli.configuration import PROFILES
 from vendor_assets_tests.support.command import Command
-from vendor_assets_tests.support.dagster_dev import free_port
+from vendor_assets_tests.support.programs import free_port
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ENVIRON = {

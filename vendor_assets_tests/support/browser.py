@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Browser, Locator, Page, TimeoutError, ViewportSize, expect, sync_playwright  # noqa: A004
+
+from vendor_assets_tests.support.programs import lacks
 
 SIZE: ViewportSize = {"width": 1600, "height": 1000}
 # As root in a container, without a graphics card, and without a word to its maker's servers.
@@ -32,12 +32,9 @@ LAUNCH_PATIENCE_MS = 5 * PATIENCE_MS
 def chromium() -> str:
     """Path of the installed browser; without one the test is skipped, or fails where ``CI=true``."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found:
-        return found
-    message = "needs a browser: apt-get install chromium"
-    if os.environ.get("CI", "").lower() == "true":
-        pytest.fail(message)
-    pytest.skip(message)
+    if not found:
+        lacks("needs a browser: apt-get install chromium")
+    return found
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+
+from vendor_assets_tests.support.programs import free_port
 
 ROOT = Path(__file__).parents[2]
 STATES = {
@@ -271,14 +272,6 @@ class DagsterDev:
 
 def _between(keys: list[str], first: str, last: str) -> list[str]:
     return keys[keys.index(first) : keys.index(last) + 1]
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def project(folder: Path, environ: Mapping[str, str]) -> dict[str, str]:

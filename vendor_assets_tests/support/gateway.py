@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from vendor_assets_tests.support.nginx import free_port, running
+from vendor_assets_tests.support.nginx import running
+from vendor_assets_tests.support.programs import free_port
 
 USER, PASSWORD, TENANT = "reader", "gate-5ecr3t/pass", "team-a"
 PROXY_LOGIN = "clerk:pr0xy-5ecr3t"

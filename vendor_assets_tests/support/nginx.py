@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from vendor_assets_tests.support.programs import free_port, require
 
 _CONFIGURATION = """
 daemon off; master_process off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
@@ -63,22 +64,11 @@ def nginx(upstream: str, *, rate: int, burst: int = 0) -> Iterator[RunningNginx]
             yield RunningNginx(f"http://127.0.0.1:{port}", folder / "access.log")
 
 
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def running(folder: Path, configuration: str, port: int) -> Iterator[None]:
     """Run nginx with a configuration while the block lasts, which begins once it listens on a port."""
-    program = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
-    if program is None:
-        reason = "nginx not found: apt-get install nginx-light"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    require(program, packages="nginx-light")
     (folder / "nginx.conf").write_text(configuration)
     process = subprocess.Popen(
         [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]

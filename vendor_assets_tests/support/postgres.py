@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+
+from vendor_assets_tests.support.programs import free_port, lacks
 
 INSTALL = "PostgreSQL's server programs are not installed: apt-get install postgresql"
 _SETTINGS = ("fsync=off", "shared_buffers=16MB", "max_connections=200", "unix_socket_directories=''")
@@ -116,10 +117,7 @@ def running_postgres() -> Iterator[PostgresServer]:
             Path(temporary).chmod(0o711)
             shutil.chown(folder, user)
             prefix = ["runuser", "-u", user, "--"]
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        server = PostgresServer(folder, port, programs, prefix)
+        server = PostgresServer(folder, free_port(), programs, prefix)
         server._run("initdb", "-D", str(folder), "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync")
         server.start()
         try:
@@ -128,12 +126,17 @@ def running_postgres() -> Iterator[PostgresServer]:
             server.stop()
 
 
+@contextmanager
+def required_postgres() -> Iterator[PostgresServer]:
+    """As :func:`running_postgres`; where it is not installed the test is skipped, or fails in CI."""
+    if _programs() is None:
+        lacks(INSTALL)
+    with running_postgres() as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """A running server for the whole session; skipped where it is not installed, failed in CI."""
-    if _programs() is None:
-        if os.environ.get("CI", "").lower() in ("1", "true"):
-            pytest.fail(INSTALL)
-        pytest.skip(INSTALL)
-    with running_postgres() as server:
+    """A running server for the whole session."""
+    with required_postgres() as server:
         yield server

@@ -1,9 +1,10 @@
-"""Starts real servers of others on this machine, where they are installed."""
+"""Starts real servers of others on this machine, on free ports, where they are installed."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import time
 import urllib.error
@@ -11,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -19,10 +21,21 @@ def require(*programs: str, packages: str) -> None:
     """Skip the test where a program is not installed; in CI fail it."""
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
-        reason = f"{', '.join(missing)} not found: apt-get install {packages}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        lacks(f"{', '.join(missing)} not found: apt-get install {packages}")
+
+
+def lacks(reason: str) -> NoReturn:
+    """Skip the test, since what it needs is not installed; in CI fail it."""
+    if os.environ.get("CI", "").lower() in ("1", "true"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def read(url: str, body: bytes | None = None) -> bytes:

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import urlencode
 
-from vendor_assets_tests.support.nginx import free_port
-from vendor_assets_tests.support.programs import read, require, running
+from vendor_assets_tests.support.programs import free_port, read, require, running
 
 ODD_JOB = 'odd|job, "x"\\d {y}'
 """A job whose name needs every kind of escaping."""

@@ -14,8 +14,7 @@ from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as NotThereError
 from redis.retry import Retry
 
-from vendor_assets_tests.support.dagster_dev import free_port
-from vendor_assets_tests.support.programs import require
+from vendor_assets_tests.support.programs import free_port, require
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "cluster" / "redis.conf"
 _PASSWORD = "change-me"  # as it is shipped

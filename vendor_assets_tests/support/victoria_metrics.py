@@ -12,8 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from vendor_assets.vendors.prometheus import canonical
-from vendor_assets_tests.support.nginx import free_port
-from vendor_assets_tests.support.programs import read, require, running
+from vendor_assets_tests.support.programs import free_port, read, require, running
 
 
 @dataclass(frozen=True)
