@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -18,9 +17,8 @@ from vendor_assets.harvest.retention import Removal, Retention
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
-from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon, with_plain_keys
+from vendor_assets_tests.support.toy import DAY, Alive, ToyClient, noon, toy_harvester, with_plain_keys
 
-DAY = date(2026, 11, 20)
 DAYS = 30
 
 
@@ -35,18 +33,8 @@ class Bench:
         self.open: list[Harvester] = []
 
     def harvester(self) -> Harvester:
-        self.open.append(
-            Harvester(
-                store=self.store,
-                vendor=ToyVendor(),
-                client=self.client,
-                liveness=self.alive,
-                zone=ZoneInfo("UTC"),
-                threads=2,
-                now=lambda: self.now,
-                flush_seconds=0.0,
-            )
-        )
+        options = {"liveness": self.alive, "threads": 2, "now": lambda: self.now}
+        self.open.append(toy_harvester(self.store, self.client, **options))
         return self.open[-1]
 
     def harvest(self, run: str, *troops: str, **changes: Any) -> dict[tuple[str, str], Outcome]:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from datetime import date
+from contextlib import closing
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from vendor_assets.harvest.harvester import Harvester
-from vendor_assets.harvest.outcome import CHAIN, HarvestOptions
+from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.storage import layout
 from vendor_assets.storage.parquet import read_metadata
 from vendor_assets.storage.s3 import S3Store
 from vendor_assets_tests.support.s3 import RunningS3
-from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon, with_plain_keys
+from vendor_assets_tests.support.toy import DAY, ToyClient, click, noon, toy_harvester, with_plain_keys
 
-DAY = date(2026, 11, 20)
 CALLS = 20
 """Calls a troop: a list of warriors, four of data groups, and fifteen for performance data."""
 
@@ -52,15 +49,9 @@ def harvest(store: S3Store, troops: int) -> ToyClient:
         for troop in range(1, troops + 1)
     }
     client = ToyClient(hierarchy, noon)
-    harvester = Harvester(
-        store=store, vendor=ToyVendor(), client=client, liveness=Alive(), zone=ZoneInfo("UTC"), now=noon
-    )
-    options = HarvestOptions("run", "run")
-    try:
-        assert next(iter(harvester.troops([DAY], options))).state == "complete"
-        outcomes = list(harvester.chain(CHAIN, [(DAY, troop) for troop in hierarchy], options))
-    finally:
-        harvester.close()
+    with closing(toy_harvester(store, client, threads=32, flush_seconds=2.0)) as harvester:
+        assert next(iter(harvester.troops([DAY], click("run")))).state == "complete"
+        outcomes = list(harvester.chain(CHAIN, [(DAY, troop) for troop in hierarchy], click("run")))
     assert {outcome.state for outcome in outcomes} == {"complete"}
     assert len(outcomes) == 3 * troops
     assert client.calls.total() == 1 + troops * CALLS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -29,18 +30,15 @@ from vendor_assets.orchestration.runs.about import CALLS_TAG, DAY_TAG, TITLE_TAG
 from vendor_assets.orchestration.runs.events import LOOK_BACK
 from vendor_assets.settings import read
 from vendor_assets.work_class import CLASS_TAG, PRIORITY_TAG, WorkClass, queue_tags
-from vendor_assets_tests.support.toy import ToyVendor
-from vendor_assets_tests.unit.test_harvester import DAY, Bench, click
+from vendor_assets_tests.support.toy import DAY, Bench, ToyVendor, click
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     """A day whose roster is there."""
-    bench = Bench(tmp_path / "store")
-    bench.troops(click("r1"))
-    yield bench
-    for harvester in bench.open:
-        harvester.close()
+    with closing(Bench(tmp_path / "store")) as bench:
+        bench.troops(click("r1"))
+        yield bench
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,10 +29,9 @@ from vendor_assets_tests.orchestration.test_chain import DAY, follow_roster
 from vendor_assets_tests.support.command import Command
 from vendor_assets_tests.support.deployment import Deployment
 from vendor_assets_tests.support.simulator import RunningSimulator
-from vendor_assets_tests.support.toy import ToyVendor
+from vendor_assets_tests.support.toy import DAY as TOY_DAY
+from vendor_assets_tests.support.toy import Bench, ToyVendor, click
 from vendor_assets_tests.support.truth import key_of
-from vendor_assets_tests.unit.test_harvester import DAY as TOY_DAY
-from vendor_assets_tests.unit.test_harvester import Bench, click
 
 SHOWN = (
     "dagster/row_count",
@@ -150,12 +150,10 @@ def test_a_partial_partition_is_not_shown_green(deployment: Deployment, vendor: 
 @pytest.fixture
 def harvested(tmp_path: Path) -> Iterator[ObjectStore]:
     """A store with the roster of one day and the chain of its three troops."""
-    bench = Bench(tmp_path / "store")
-    bench.troops(click("r1"))
-    bench.chain(click("r2"))
-    yield bench.store
-    for harvester in bench.open:
-        harvester.close()
+    with closing(Bench(tmp_path / "store")) as bench:
+        bench.troops(click("r1"))
+        bench.chain(click("r2"))
+        yield bench.store
 
 
 def account_of(root: Path) -> Account:

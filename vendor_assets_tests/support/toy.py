@@ -1,25 +1,42 @@
-"""A toy vendor in memory, for tests of the harvest that need no socket."""
+"""A toy vendor in memory, and harvests of it, for tests that need no socket."""
 
 from __future__ import annotations
 
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any, ClassVar
+from zoneinfo import ZoneInfo
+
+import pytest
 
 from vendor_assets.budget import OTHERS, Team
 from vendor_assets.client import Fetched, Usage
 from vendor_assets.days import Window
 from vendor_assets.errors import StoppedError, VendorError, VendorProtocolError
+from vendor_assets.harvest.filters import Filters
+from vendor_assets.harvest.harvester import Harvester
+from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome
+from vendor_assets.harvest.weights import Weights
 from vendor_assets.storage import layout
+from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.vendors.base import DataGroup, Leaf, Parsed, PlannedRequest, Request, Response, Vendor
 
 Hierarchy = dict[str, dict[str, list[str]]]
 """Troop id -> warrior id -> names of data groups."""
+
+DAY = date(2026, 11, 20)
+HIERARCHY: Hierarchy = {
+    "1": {"a": ["cpu", "http", "sql"], "b": ["cpu"]},
+    "2": {"c": ["cpu", "http"]},
+    "3": {},
+}
 
 
 class ToyVendor(Vendor):
@@ -229,3 +246,69 @@ def with_plain_keys(store: ObjectStore) -> ObjectStore:
 def noon(day: str = "2026-11-21") -> datetime:
     """Noon UTC of a day."""
     return datetime.fromisoformat(f"{day}T12:00:00").replace(tzinfo=UTC)
+
+
+def toy_harvester(store: ObjectStore, client: ToyClient, **changes: Any) -> Harvester:
+    """A harvester that lands each answer at once; where nothing else is said at noon, with one thread."""
+    usual = {
+        "vendor": ToyVendor(), "liveness": Alive(), "zone": ZoneInfo("UTC"), "threads": 1, "now": noon,
+        "flush_seconds": 0.0,
+    }  # fmt: skip
+    return Harvester(store=store, client=client, **usual | changes)
+
+
+def click(run: str, **changes: object) -> HarvestOptions:
+    """What a run wants that a person has started."""
+    return HarvestOptions(run, run, **changes)  # type: ignore[arg-type]
+
+
+class Bench:
+    """One store and one vendor; each ``harvester()`` is a new run's, and all end with :meth:`close`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = with_plain_keys(FolderStore(folder))
+        self.now = noon()
+        self.client = ToyClient({troop: dict(held) for troop, held in HIERARCHY.items()}, lambda: self.now)
+        self.vendor = ToyVendor()
+        self.alive = Alive()
+        self.open: list[Harvester] = []
+        self.filters = Filters()
+        self.weights = Weights()
+
+    def close(self) -> None:
+        for harvester in self.open:
+            harvester.close()
+
+    def harvester(self, threads: int = 4) -> Harvester:
+        harvester = toy_harvester(
+            self.store,
+            self.client,
+            vendor=self.vendor,
+            liveness=self.alive,
+            threads=threads,
+            now=lambda: self.now,
+            filters=self.filters,
+            weights=self.weights,
+        )
+        self.open.append(harvester)
+        return harvester
+
+    def troops(self, order: HarvestOptions) -> Outcome:
+        return next(iter(self.harvester().troops([DAY], order)))
+
+    def chain(
+        self, order: HarvestOptions, *troops: str, assets: tuple[str, ...] = CHAIN
+    ) -> dict[tuple[str, str], Outcome]:
+        partitions = [(DAY, troop) for troop in troops or ("1", "2", "3")]
+        outcomes = self.harvester().chain(assets, partitions, order)  # type: ignore[arg-type]
+        return {(outcome.asset, str(outcome.troop_key)): outcome for outcome in outcomes}
+
+    def calls(self) -> int:
+        return self.client.calls.total()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with closing(Bench(tmp_path / "store")) as bench:
+        yield bench

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from pathlib import Path
 from string import ascii_lowercase
 from zoneinfo import ZoneInfo
 
@@ -20,9 +19,8 @@ from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.sizing import RUN_PARTITIONS, RUN_SECONDS, cut
 from vendor_assets.vendors.base import DataGroup, PlannedRequest
-from vendor_assets_tests.support.toy import ToyVendor
+from vendor_assets_tests.support.toy import DAY, Bench, ToyVendor, click
 from vendor_assets_tests.support.watched_store import WatchedStore
-from vendor_assets_tests.unit.test_harvester import DAY, Bench, click
 
 NEXT = DAY + timedelta(days=1)
 
@@ -38,12 +36,9 @@ class Wanted:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path / "store")
+def bench(bench: Bench) -> Bench:
     bench.now += timedelta(days=3)
-    yield bench
-    for harvester in bench.open:
-        harvester.close()
+    return bench
 
 
 def plan(bench: Bench, day: date = NEXT, *only: str, filters: Filters | None = None) -> DayPlan:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -28,8 +28,7 @@ from vendor_assets.harvest.status import status_of_day
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_groups, read_table
-from vendor_assets_tests.support.toy import ToyVendor
-from vendor_assets_tests.unit.test_harvester import DAY, Bench, click
+from vendor_assets_tests.support.toy import DAY, Bench, ToyVendor, click
 
 GARBLED = {
     "empty": b"",
@@ -56,29 +55,23 @@ def harvested(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("good") / "store"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
-        bench = Bench(folder)
-        bench.client.faults["/data/b"] = VendorRejectedError("the vendor rejects it", status=400)
-        bench.now = bench.now.replace(day=20)
-        bench.harvester().sight(click("r0"))
-        bench.now = bench.now.replace(day=21)
-        bench.troops(click("r1"))
-        bench.chain(click("r2"))
-        for harvester in bench.open:
-            harvester.close()
+        with closing(Bench(folder)) as bench:
+            bench.client.faults["/data/b"] = VendorRejectedError("the vendor rejects it", status=400)
+            bench.now = bench.now.replace(day=20)
+            bench.harvester().sight(click("r0"))
+            bench.now = bench.now.replace(day=21)
+            bench.troops(click("r1"))
+            bench.chain(click("r2"))
         yield folder
 
 
 def harvest(folder: Path, *, rebuild: bool) -> dict[str, str]:
     """State of each troop after another run."""
-    bench = Bench(folder)
-    bench.client.faults["/data/b"] = VendorRejectedError("the vendor rejects it", status=400)
     order = click("again", finished="reconcile", rebuild=rebuild)
-    try:
+    with closing(Bench(folder)) as bench:
+        bench.client.faults["/data/b"] = VendorRejectedError("the vendor rejects it", status=400)
         bench.troops(order)
         outcomes = bench.chain(order)
-    finally:
-        for harvester in bench.open:
-            harvester.close()
     for outcome in outcomes.values():
         assert "unexpectedly" not in outcome.message, outcome.message
         assert "\n" not in outcome.message

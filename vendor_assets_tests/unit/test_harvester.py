@@ -6,11 +6,8 @@ import gc
 import json
 import threading
 import tracemalloc
-from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -22,78 +19,11 @@ from vendor_assets.errors import (
     VendorUnavailableError,
 )
 from vendor_assets.harvest.dead_letters import DeadLetters
-from vendor_assets.harvest.filters import Filters
-from vendor_assets.harvest.harvester import Harvester
-from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome, Progress
-from vendor_assets.harvest.weights import Weights
+from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Progress
 from vendor_assets.storage import layout, sorting
-from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.vendors.base import Parsed, PlannedRequest, Request, Response, reject
-from vendor_assets_tests.support.toy import Alive, Hierarchy, ToyClient, ToyVendor, noon, with_plain_keys
-
-DAY = date(2026, 11, 20)
-HIERARCHY: Hierarchy = {
-    "1": {"a": ["cpu", "http", "sql"], "b": ["cpu"]},
-    "2": {"c": ["cpu", "http"]},
-    "3": {},
-}
-
-
-class Bench:
-    """One store and one vendor; each ``harvester()`` is a new run's."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.store = with_plain_keys(FolderStore(folder))
-        self.now = noon()
-        self.client = ToyClient({troop: dict(held) for troop, held in HIERARCHY.items()}, lambda: self.now)
-        self.vendor = ToyVendor()
-        self.alive = Alive()
-        self.open: list[Harvester] = []
-        self.filters = Filters()
-        self.weights = Weights()
-
-    def harvester(self, threads: int = 4) -> Harvester:
-        harvester = Harvester(
-            store=self.store,
-            vendor=self.vendor,
-            client=self.client,
-            liveness=self.alive,
-            zone=ZoneInfo("UTC"),
-            threads=threads,
-            now=lambda: self.now,
-            flush_seconds=0.0,
-            filters=self.filters,
-            weights=self.weights,
-        )
-        self.open.append(harvester)
-        return harvester
-
-    def troops(self, order: HarvestOptions) -> Outcome:
-        return next(iter(self.harvester().troops([DAY], order)))
-
-    def chain(
-        self, order: HarvestOptions, *troops: str, assets: tuple[str, ...] = CHAIN
-    ) -> dict[tuple[str, str], Outcome]:
-        partitions = [(DAY, troop) for troop in troops or ("1", "2", "3")]
-        outcomes = self.harvester().chain(assets, partitions, order)  # type: ignore[arg-type]
-        return {(outcome.asset, str(outcome.troop_key)): outcome for outcome in outcomes}
-
-    def calls(self) -> int:
-        return self.client.calls.total()
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path / "store")
-    yield bench
-    for harvester in bench.open:
-        harvester.close()
-
-
-def click(run: str, **changes: object) -> HarvestOptions:
-    return HarvestOptions(run, run, **changes)  # type: ignore[arg-type]
+from vendor_assets_tests.support.toy import DAY, HIERARCHY, Bench, ToyVendor, click, noon
 
 
 def test_a_whole_day_becomes_complete(bench: Bench) -> None:

@@ -26,18 +26,9 @@ from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.objects import ObjectWriter
 from vendor_assets.storage.parquet import read_metadata, read_table
 from vendor_assets.vendors.base import Request
-from vendor_assets_tests.support.toy import Alive, ToyClient, noon, with_plain_keys
-from vendor_assets_tests.unit.test_harvester import DAY, Bench, click
+from vendor_assets_tests.support.toy import DAY, Alive, Bench, ToyClient, click, noon
 
 DATA = layout.table_key("performance_data", DAY, "1")
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path / "store")
-    yield bench
-    for harvester in bench.open:
-        harvester.close()
 
 
 def test_a_complete_table_outlives_a_partial_replacement(bench: Bench) -> None:
@@ -158,23 +149,17 @@ class Overtaken(FolderStore):
             self.put(self.holder, json.dumps({"epoch": epoch, "holder": "other", "released": False}).encode())
 
 
-def test_no_finish_marker_without_the_epoch(tmp_path: Path) -> None:
+def test_no_finish_marker_without_the_epoch(bench: Bench) -> None:
     """A run that was superseded after it wrote its table does not mark the harvest as finished."""
-    bench = Bench(tmp_path)
-    bench.store = store = Overtaken(tmp_path / "store")
-    with_plain_keys(store)
-    try:
-        bench.troops(click("r1"))
-        bench.chain(click("r2"), "1", assets=("warriors", "data_groups"))
-        store.armed = True
-        outcome = bench.chain(click("r3"), "1", assets=("performance_data",))["performance_data", "1"]
-        assert outcome.state == "held"
-        assert not store.armed
-        harvests = list_harvests(store, "performance_data", DAY, "1")
-        assert [harvest.finish_etag for harvest in harvests] == [None]
-    finally:
-        for harvester in bench.open:
-            harvester.close()
+    bench.store = store = Overtaken(bench.folder)
+    bench.troops(click("r1"))
+    bench.chain(click("r2"), "1", assets=("warriors", "data_groups"))
+    store.armed = True
+    outcome = bench.chain(click("r3"), "1", assets=("performance_data",))["performance_data", "1"]
+    assert outcome.state == "held"
+    assert not store.armed
+    harvests = list_harvests(store, "performance_data", DAY, "1")
+    assert [harvest.finish_etag for harvest in harvests] == [None]
 
 
 def test_a_record_that_is_deleted_is_no_other_run(tmp_path: Path) -> None:

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN
-from vendor_assets_tests.unit.test_harvester import DAY, Bench, click
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path / "store")
-    yield bench
-    for harvester in bench.open:
-        harvester.close()
+from vendor_assets_tests.support.toy import DAY, Bench, click
 
 
 def filtered(**texts: str) -> Filters:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import pytest
 
 from vendor_assets.errors import StorageUnavailableError, VendorRejectedError
 from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.failures import failures_of
-from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.harvests import list_harvests, load_finish, newest_finished
 from vendor_assets.harvest.landing import read_index
 from vendor_assets.harvest.outcome import Outcome
@@ -23,9 +22,17 @@ from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.parquet import read_table
-from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon, with_plain_keys
+from vendor_assets_tests.support.toy import (
+    DAY,
+    HIERARCHY,
+    Alive,
+    ToyClient,
+    click,
+    noon,
+    toy_harvester,
+    with_plain_keys,
+)
 from vendor_assets_tests.support.watched_store import Watch, WatchedStore
-from vendor_assets_tests.unit.test_harvester import DAY, HIERARCHY, click
 
 DATA = layout.table_key("performance_data", DAY, "1")
 
@@ -50,24 +57,12 @@ class Scene:
     def harvest(
         self, run: str, store: ObjectStore, *assets: str, liveness: Liveness | None = None
     ) -> Outcome:
-        harvester = Harvester(
-            store=store,
-            vendor=ToyVendor(),
-            client=self.client,
-            liveness=liveness or Alive(),
-            zone=ZoneInfo("UTC"),
-            threads=1,
-            now=noon,
-            flush_seconds=0.0,
-        )
-        try:
+        with closing(toy_harvester(store, self.client, liveness=liveness or Alive())) as harvester:
             if "warriors" in assets or "troops" in assets:
                 troops = list(harvester.troops([DAY], click(run)))
             if "troops" in assets:
                 return troops[-1]
             return list(harvester.chain(assets, [(DAY, "1")], click(run)))[-1]  # type: ignore[arg-type]
-        finally:
-            harvester.close()
 
     def interrupted(self, run: str, watch: Watch) -> Outcome:
         return self.harvest(run, WatchedStore(self.folder, watch), "performance_data")

@@ -6,10 +6,10 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -21,15 +21,21 @@ from vendor_assets.errors import (
     VendorUnavailableError,
 )
 from vendor_assets.harvest import fetching
-from vendor_assets.harvest.harvester import Harvester
-from vendor_assets.harvest.outcome import HarvestOptions, Outcome
+from vendor_assets.harvest.outcome import CHAIN, Outcome
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.vendors.base import Parsed, PlannedRequest, Request, Response
-from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon, with_plain_keys
+from vendor_assets_tests.support.toy import (
+    DAY,
+    ToyClient,
+    ToyVendor,
+    click,
+    noon,
+    toy_harvester,
+    with_plain_keys,
+)
 
-DAY = date(2026, 11, 20)
 BROKEN = VendorUnavailableError("the vendor failed (status 500)", status=500)
 EXPIRED = VendorRejectedError("the cursor has expired", status=400)
 
@@ -63,26 +69,9 @@ class Cursors(ToyClient):
         return {"rows": rows, "next": f"/troops/{self.listing}/{page + 1}" if page < 4 else None}
 
 
-def harvester(
-    store: FolderStore,
-    client: ToyClient,
-    vendor: ToyVendor,
-    now: Callable[[], datetime],
-    threads: int = 1,
-) -> Harvester:
-    return Harvester(
-        store=store, vendor=vendor, client=client, liveness=Alive(), zone=ZoneInfo("UTC"), threads=threads, now=now,
-        flush_seconds=0.0,
-        settling_seconds=7200,
-    )  # fmt: skip
-
-
-def rosters(store: FolderStore, client: ToyClient, run: str) -> Outcome:
-    running = harvester(store, client, ToyVendor(), noon)
-    try:
-        return next(iter(running.troops([DAY], HarvestOptions(run, run))))
-    finally:
-        running.close()
+def rosters(store: FolderStore, client: ToyClient, run: str, vendor: ToyVendor | None = None) -> Outcome:
+    with closing(toy_harvester(store, client, vendor=vendor or ToyVendor())) as harvester:
+        return next(iter(harvester.troops([DAY], click(run))))
 
 
 def names(store: FolderStore) -> list[str]:
@@ -163,13 +152,10 @@ class Waiting(ToyClient):
 
 
 def chain(store: FolderStore, client: ToyClient, run: str, now: Callable[[], datetime] = noon) -> Outcome:
-    running = harvester(store, client, Paged(), now)
-    assets = ("warriors", "data_groups", "performance_data")
-    try:
-        list(running.troops([DAY], HarvestOptions(run, run)))
-        return list(running.chain(assets, [(DAY, "1")], HarvestOptions(run, run)))[-1]
-    finally:
-        running.close()
+    options = {"vendor": Paged(), "now": now, "settling_seconds": 7200}
+    with closing(toy_harvester(store, client, **options)) as harvester:
+        list(harvester.troops([DAY], click(run)))
+        return list(harvester.chain(CHAIN, [(DAY, "1")], click(run)))[-1]
 
 
 def waiting(tmp_path: Path) -> tuple[FolderStore, Waiting]:
@@ -270,13 +256,9 @@ def test_what_waits_already_is_answered_though_the_rest_would_wait_for_too_long(
     """Else a quota by the month that few calls use up would never bring the first of them."""
     store = with_plain_keys(FolderStore(tmp_path / "store"))
     client = Patient({"1": {"a": ["g"], "b": ["g"]}}, noon)
-    running = harvester(store, client, ToyVendor(), noon, threads=2)
-    try:
-        list(running.troops([DAY], HarvestOptions("r1", "r1")))
-        assets = ("warriors", "data_groups", "performance_data")
-        outcome = list(running.chain(assets, [(DAY, "1")], HarvestOptions("r1", "r1")))[-1]
-    finally:
-        running.close()
+    with closing(toy_harvester(store, client, threads=2)) as harvester:
+        list(harvester.troops([DAY], click("r1")))
+        outcome = list(harvester.chain(CHAIN, [(DAY, "1")], click("r1")))[-1]
     assert outcome.state == "failed"
     assert "would wait 27 h" in outcome.message
     assert [key.partition("?")[0] for key in client.calls if key.startswith("/data")] == ["/data/a"]
@@ -338,9 +320,7 @@ def shifting(
     client.before = kill_at
     outcomes = []
     for run in ("r1", "r2") if kill else ("r1",):
-        running = harvester(store, client, vendor, noon)
-        outcomes.append(next(iter(running.troops([DAY], HarvestOptions(run, run)))).state)
-        running.close()
+        outcomes.append(rosters(store, client, run, vendor).state)
         client.before = lambda request: None
     assert outcomes == (["stopped"] if kill else []) + ["complete"]
     return names(store), client

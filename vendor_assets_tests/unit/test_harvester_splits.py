@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, datetime
+from contextlib import closing
+from datetime import datetime
 from math import ceil, log2
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -24,15 +24,21 @@ from vendor_assets.errors import (
 )
 from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.fetching import Fetcher, Pending, Work
-from vendor_assets.harvest.harvester import Harvester
-from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome
+from vendor_assets.harvest.outcome import CHAIN, Outcome
 from vendor_assets.storage import layout
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.vendors.base import Request
-from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon, with_plain_keys
+from vendor_assets_tests.support.toy import (
+    DAY,
+    ToyClient,
+    ToyVendor,
+    click,
+    noon,
+    toy_harvester,
+    with_plain_keys,
+)
 
-DAY = date(2026, 11, 20)
 GROUPS = [f"g{number:02d}" for number in range(32)]
 BROKEN = VendorUnavailableError("the vendor failed (status 500)", status=500)
 
@@ -51,24 +57,11 @@ class Stage:
         """Bring the partition up to date by a run of its own; the outcome of its performance data."""
         self.runs += 1
         run = f"r{self.runs}"
-        harvester = Harvester(
-            store=self.store,
-            vendor=self.vendor,
-            client=self.client,
-            liveness=Alive(),
-            zone=ZoneInfo("UTC"),
-            threads=1,
-            now=noon,
-            flush_seconds=0.0,
-        )
-        try:
-            for day in [DAY] if self.runs == 1 else []:
-                assert next(iter(harvester.troops([day], HarvestOptions(run, run)))).state == "complete"
+        with closing(toy_harvester(self.store, self.client, vendor=self.vendor)) as harvester:
+            if self.runs == 1:
+                assert next(iter(harvester.troops([DAY], click(run)))).state == "complete"
             assets = CHAIN if self.runs == 1 else ("performance_data",)
-            outcomes = list(harvester.chain(assets, [(DAY, "1")], HarvestOptions(run, run, **order)))
-        finally:
-            harvester.close()
-        outcome = outcomes[-1]
+            outcome = list(harvester.chain(assets, [(DAY, "1")], click(run, **order)))[-1]
         assert outcome.planned == outcome.landed + outcome.dead + outcome.details.get("discarded_leaves", 0)
         return outcome
 

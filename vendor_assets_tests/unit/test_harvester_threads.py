@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import threading
-from datetime import date
+from contextlib import closing
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
 from vendor_assets import turns
 from vendor_assets.errors import HarvestError
 from vendor_assets.harvest.fetching import Fetcher
-from vendor_assets.harvest.harvester import Harvester
-from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome
+from vendor_assets.harvest.outcome import CHAIN, Outcome
 from vendor_assets.harvest.publishing import Publisher
 from vendor_assets.storage.folder import FolderStore
-from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon, with_plain_keys
-
-DAY = date(2026, 11, 20)
+from vendor_assets_tests.support.toy import DAY, ToyClient, click, noon, toy_harvester, with_plain_keys
 
 
 def _harvest(folder: Path) -> list[Outcome]:
-    harvester = Harvester(
-        store=with_plain_keys(FolderStore(folder)),
-        vendor=ToyVendor(),
-        client=ToyClient({"1": {"a": ["cpu"], "b": ["cpu"]}, "2": {"c": ["cpu"]}}, noon),
-        liveness=Alive(),
-        zone=ZoneInfo("UTC"),
-        threads=8,
-        now=noon,
-        flush_seconds=0.0,
-    )
-    order = HarvestOptions("r", "r")
-    try:
+    store = with_plain_keys(FolderStore(folder))
+    client = ToyClient({"1": {"a": ["cpu"], "b": ["cpu"]}, "2": {"c": ["cpu"]}}, noon)
+    with closing(toy_harvester(store, client, threads=8)) as harvester:
         return [
-            *harvester.troops([DAY], order),
-            *harvester.chain(CHAIN, [(DAY, "1"), (DAY, "2")], order),
+            *harvester.troops([DAY], click("r")),
+            *harvester.chain(CHAIN, [(DAY, "1"), (DAY, "2")], click("r")),
         ]
-    finally:
-        harvester.close()
 
 
 def _limit(monkeypatch: pytest.MonkeyPatch, prefix: str, permitted: int) -> None:

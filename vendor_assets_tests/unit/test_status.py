@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import pytest
 
 from vendor_assets.errors import VendorUnauthorizedError
 from vendor_assets.harvest.filters import Filters
-from vendor_assets.harvest.harvester import Harvester
-from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome
+from vendor_assets.harvest.outcome import CHAIN, Outcome
 from vendor_assets.harvest.status import DayStatus, status_of_day
 from vendor_assets.orchestration.assets.publishing import troop_states, troops_present
 from vendor_assets.storage.folder import FolderStore
 from vendor_assets.vendors.base import Parsed, PlannedRequest, Response, reject
-from vendor_assets_tests.support.toy import Alive, ToyClient, ToyVendor, noon, with_plain_keys
-
-DAY = date(2026, 11, 20)
+from vendor_assets_tests.support.toy import (
+    DAY,
+    ToyClient,
+    ToyVendor,
+    click,
+    noon,
+    toy_harvester,
+    with_plain_keys,
+)
 
 
 class Picky(ToyVendor):
@@ -47,42 +52,18 @@ class Stage:
 
     def harvest(self, run: str, *troops: str, **order: object) -> list[Outcome]:
         """Bring troops, or else the roster and all troops, up to date."""
-        harvester = Harvester(
-            store=self.store,
-            vendor=self.vendor,
-            client=self.client,
-            liveness=Alive(),
-            zone=ZoneInfo("UTC"),
-            threads=1,
-            now=noon,
-            flush_seconds=0.0,
-        )
-        asked = HarvestOptions(run, run, **order)  # type: ignore[arg-type]
-        try:
+        asked = click(run, **order)
+        with closing(toy_harvester(self.store, self.client, vendor=self.vendor)) as harvester:
             found = [] if troops else list(harvester.troops([DAY], asked))
             partitions = [(DAY, troop) for troop in troops or ("1", "2")]
             return found + list(harvester.chain(CHAIN, partitions, asked))
-        finally:
-            harvester.close()
 
     def roster(self, day: date, **order: object) -> Outcome:
         """Bring a day's roster up to date, by a run of its own."""
         self.runs += 1
-        harvester = Harvester(
-            store=self.store,
-            vendor=self.vendor,
-            client=self.client,
-            liveness=Alive(),
-            zone=ZoneInfo("UTC"),
-            threads=1,
-            now=lambda: noon("2026-11-22"),
-            flush_seconds=0.0,
-        )
-        run = f"roster-{self.runs}"
-        try:
-            return next(iter(harvester.troops([day], HarvestOptions(run, run, **order))))  # type: ignore[arg-type]
-        finally:
-            harvester.close()
+        later = {"vendor": self.vendor, "now": lambda: noon("2026-11-22")}
+        with closing(toy_harvester(self.store, self.client, **later)) as harvester:
+            return next(iter(harvester.troops([day], click(f"roster-{self.runs}", **order))))
 
     def status(self) -> DayStatus:
         """What the status says."""

@@ -24,8 +24,7 @@ from vendor_assets.harvest.weights import Weights, seconds_by_team
 from vendor_assets.orchestration.automation.run_requests import roster_runs
 from vendor_assets.settings import read
 from vendor_assets.storage.roster import Roster, Troop
-from vendor_assets_tests.support.toy import ToyVendor
-from vendor_assets_tests.unit.test_harvester import DAY, Bench, click
+from vendor_assets_tests.support.toy import DAY, Bench, ToyVendor, click
 
 A, B = Team("a", 3), Team("b", 1)
 
@@ -149,9 +148,8 @@ def test_each_team_has_open_partitions_for_its_weight() -> None:
     assert waiting.teams == 2
 
 
-def test_calls_are_made_in_the_name_of_the_troops_team(tmp_path: Path) -> None:
+def test_calls_are_made_in_the_name_of_the_troops_team(bench: Bench) -> None:
     """Each call below the roster, by what the troop is called on it."""
-    bench = Bench(tmp_path / "store")
     bench.weights = Weights.parse("troop 1=3,2=2")
     assert bench.troops(click("r1")).state == "complete"
     bench.client.teams.clear()
@@ -165,13 +163,10 @@ def test_calls_are_made_in_the_name_of_the_troops_team(tmp_path: Path) -> None:
     bench.client.teams.clear()
     bench.harvester().sight(click("r3"))
     assert Counter(bench.client.teams) == {"": 2, "troop 1": 1, "2": 1}
-    for harvester in bench.open:
-        harvester.close()
 
 
-def test_each_team_has_an_open_partition(tmp_path: Path) -> None:
+def test_each_team_has_an_open_partition(bench: Bench) -> None:
     """Also where there are more teams than partitions would be open otherwise."""
-    bench = Bench(tmp_path / "store")
     bench.weights = Weights.parse("1=1,2=1000")
     bench.troops(click("r1"))
     all_open = threading.Barrier(3, timeout=20)
@@ -180,12 +175,10 @@ def test_each_team_has_an_open_partition(tmp_path: Path) -> None:
     harvester._open_partitions = 1
     found = list(harvester.chain(["warriors"], [(DAY, troop) for troop in "123"], click("r2")))
     assert [outcome.state for outcome in found].count("failed") == 0
-    harvester.close()
 
 
-def test_a_days_runs_each_have_of_every_team_what_is_due(tmp_path: Path) -> None:
+def test_a_days_runs_each_have_of_every_team_what_is_due(bench: Bench, tmp_path: Path) -> None:
     """The runs that a sensor requests: a light team's troops are not behind all runs of a heavy one."""
-    bench = Bench(tmp_path / "store")
     bench.client.hierarchy = {f"{n}": {f"w{n}": ["cpu"]} for n in range(1, 10)}
     bench.troops(click("r1"))
     environ = {
@@ -229,13 +222,10 @@ def test_the_last_team_is_done_when_all_is(calls: dict[Team, int]) -> None:
         assert ends[team] <= min(total, number * weights / team.weight) + 1e-6
 
 
-def test_days_of_several_rosters_have_their_own_names(tmp_path: Path) -> None:
+def test_days_of_several_rosters_have_their_own_names(bench: Bench) -> None:
     """A troop is known by its key where a day has no roster."""
-    bench = Bench(tmp_path / "store")
     bench.weights = Weights.parse("troop 1=3,1=2")
     bench.troops(click("r1"))
     days = [(DAY, "1"), (date(2026, 11, 19), "1"), (DAY, "2")]
     found = bench.harvester()._teams_of(days, partial(Roster.read, bench.store))
     assert found == [Team("troop 1", 3), Team("1", 2), OTHERS]
-    for harvester in bench.open:
-        harvester.close()
