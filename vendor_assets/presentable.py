@@ -48,10 +48,10 @@ def visible(text: str) -> str:
     )
 
 
-def presentable_names(names: Iterable[object], most: int = 10, longest: int = 60) -> str:
+def presentable_names(names: Iterable[object], most: int = 10) -> str:
     """Names with commas between, the first ``most`` of them, and how many there are beside."""
     every = list(names)
-    shown = ", ".join(presentable(name, longest) for name in every[:most])
+    shown = ", ".join(presentable(name, 60) for name in every[:most])
     more = len(every) - most
     return f"{shown} and {more:,} more" if more > 0 else shown
 

@@ -67,9 +67,7 @@ class Report:
     summary: Mapping[str, str | int | float]
 
 
-def render_report(
-    store: ObjectStore, day: date, timezone: str = "UTC", *, show_code: bool = False, sources: str = ""
-) -> Report:
+def render_report(store: ObjectStore, day: date, timezone: str = "UTC", *, sources: str = "") -> Report:
     """Execute the report notebook for a day and convert it to HTML.
 
     The kernel is always this interpreter; see :func:`kernel_environment` for what it inherits.
@@ -91,7 +89,7 @@ def render_report(
         message = f"daily_performance of {day} is not in {store.url}; materialize it first"
         raise ObjectNotFoundError(message)
     executed = _execute({"day": day.isoformat(), "store": store.url, "timezone": timezone})
-    html = _html(executed, title=f"Performance of {day.isoformat()}", show_code=show_code, sources=sources)
+    html = _html(executed, title=f"Performance of {day.isoformat()}", sources=sources)
     return _report(executed, nbformat.writes(executed).encode(), html.encode())
 
 
@@ -211,7 +209,7 @@ def _kernel_manager(folder: Path, store: str) -> type[Any]:
     return OwnInterpreter
 
 
-def _html(executed: NotebookNode, *, title: str, show_code: bool, sources: str) -> str:
+def _html(executed: NotebookNode, *, title: str, sources: str) -> str:
     from nbconvert import HTMLExporter  # noqa: PLC0415
     from traitlets.config import Config  # noqa: PLC0415
 
@@ -224,7 +222,7 @@ def _html(executed: NotebookNode, *, title: str, show_code: bool, sources: str) 
         config=settings,
         # The other templates load scripts from the network.
         template_name="basic",
-        exclude_input=not show_code,
+        exclude_input=True,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )

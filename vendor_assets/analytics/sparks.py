@@ -16,6 +16,8 @@ from vendor_assets.presentable import presentable
 
 WIDTH: Final = 192
 HEIGHT: Final = 28
+_CELL: Final = 60
+"""Characters of a cell."""
 _PALETTE: Final = bytes.fromhex("ffffffd5e9ef1f6f8bf3d9d1")
 _PAPER, _AREA, _LINE, _GAP = range(4)
 
@@ -47,11 +49,12 @@ def line(values: Sequence[float | None], *, width: int = WIDTH, height: int = HE
     return _png(rows)
 
 
-def bar(share: float, *, width: int = WIDTH // 2, height: int = HEIGHT // 2) -> bytes:
-    """A bar for a share from 0 to 1, as a PNG."""
+def bar(share: float) -> bytes:
+    """A bar for a share from 0 to 1, as a PNG half as wide and high as a sparkline."""
+    width = WIDTH // 2
     filled = round(width * min(1.0, max(0.0, share))) if math.isfinite(share) else 0
     row = bytearray([_LINE] * filled + [_GAP] * (width - filled))
-    return _png([row] * height)
+    return _png([row] * (HEIGHT // 2))
 
 
 def image(png: bytes, text: str) -> str:
@@ -59,11 +62,12 @@ def image(png: bytes, text: str) -> str:
     return f"![{text}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
-def cell(text: str, most: int = 60) -> str:
+def cell(text: str) -> str:
     """Any text as a cell of a Markdown table: one line, shortened and escaped."""
-    flat = " ".join(text[: 10 * most].split())
+    longest = 10 * _CELL
+    flat = " ".join(text[:longest].split())
     # Cut first, because escapes are longer than what they stand for.
-    shown = presentable(flat if len(flat) <= most else f"{flat[: most - 1]}…", 10 * most)
+    shown = presentable(flat if len(flat) <= _CELL else f"{flat[: _CELL - 1]}…", longest)
     return "".join(
         character if character.isalnum() or character in " …" else f"&#{ord(character)};"
         for character in shown

@@ -13,6 +13,7 @@ from vendor_assets.client.network import Network
 from vendor_assets.errors import MessageError
 
 TIMEOUT_SECONDS: Final = 10.0
+"""For the connection, and for each part of the response."""
 WHOLE_SECONDS: Final = 30.0
 
 _sending = threading.Lock()
@@ -23,14 +24,12 @@ def post(
     document: Mapping[str, Any],
     *,
     network: Network,
-    timeout_seconds: float = TIMEOUT_SECONDS,
     whole_seconds: float = WHOLE_SECONDS,
 ) -> None:
     """Send a document; redirects are not followed, and only the head of the response is read.
 
     Args:
         url: Whoever knows it may write there, so it appears in no message.
-        timeout_seconds: For the connection, and for each part of the response.
         whole_seconds: For all of it, however slowly a server sends.
 
     Raises:
@@ -42,7 +41,7 @@ def post(
 
     def send() -> None:
         try:
-            results.put(_status(url, document, network, timeout_seconds))
+            results.put(_status(url, document, network))
         except Exception as error:  # noqa: BLE001  whatever a URL or a response causes; its text names the URL
             results.put(type(error).__name__)
         finally:
@@ -61,7 +60,7 @@ def post(
         raise MessageError(f"the alert's webhook answered {result}; {right}")
 
 
-def _status(url: str, document: Mapping[str, Any], network: Network, timeout_seconds: float) -> int:
+def _status(url: str, document: Mapping[str, Any], network: Network) -> int:
     with requests.Session() as session:
         # Neither the machine's proxy variables nor its netrc.
         session.trust_env = False
@@ -71,6 +70,6 @@ def _status(url: str, document: Mapping[str, Any], network: Network, timeout_sec
         if network.ca_bundle:
             session.verify = network.ca_bundle
         with session.post(
-            url, json=dict(document), timeout=timeout_seconds, allow_redirects=False, stream=True
+            url, json=dict(document), timeout=TIMEOUT_SECONDS, allow_redirects=False, stream=True
         ) as response:
             return int(response.status_code)

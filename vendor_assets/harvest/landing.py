@@ -29,6 +29,9 @@ logger = get_logger(__name__)
 
 LATE_SECONDS: Final = 0.5
 """How much later than due a chunk is written by the threads that add responses."""
+CHUNK_BYTES: Final = 8 << 20
+"""Size of the buffered bodies at which a chunk is written."""
+
 GONE: Final = (404, 410)
 """Statuses by which an answer says that an entity is gone."""
 
@@ -141,7 +144,6 @@ class Lander:
 
     Args:
         key: Gives the object key of the n-th chunk, n counted from 0.
-        max_bytes: Size of the buffered bodies at which a chunk is written.
         max_seconds: Age of the oldest buffered response at which a chunk is due.
         confirm: Called before each chunk; raises where another run has taken over.
         wait: Waits some seconds, less if the run is stopped; returns whether it is.
@@ -155,7 +157,6 @@ class Lander:
         store: ObjectStore,
         key: Callable[[int], str],
         *,
-        max_bytes: int = 8 << 20,
         max_seconds: float = 2.0,
         confirm: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -165,7 +166,6 @@ class Lander:
         self._chunks = 0
         self._store = store
         self._key = key
-        self._max_bytes = max_bytes
         self._max_seconds = max_seconds
         self._confirm = confirm
         self._monotonic = monotonic
@@ -188,7 +188,7 @@ class Lander:
                 self._since = self._monotonic()
             self._waiting.append(landed)
             self._bytes += len(landed.response.body)
-            due = self._bytes >= self._max_bytes or self._is_due(LATE_SECONDS)
+            due = self._bytes >= CHUNK_BYTES or self._is_due(LATE_SECONDS)
         if due:
             self.flush()
 

@@ -117,7 +117,7 @@ def test_values_lie_where_their_time_is(minutes: int, parts: int) -> None:
 def test_troops_with_the_largest_gaps_come_first() -> None:
     """The table of a day begins with what is least covered, and counts what it leaves out."""
     troops = [(f"t{number}", 2, 5, number / 100) for number in range(60)]
-    text = troops_picture(reversed(troops), most=40).md_str
+    text = troops_picture(reversed(troops)).md_str
     assert re.findall(r"^\| (t\d+) ", text, re.MULTILINE) == [f"t{number}" for number in range(40)]
     assert "20 more troops" in text
     assert "39.0%" in text

@@ -23,6 +23,7 @@ log = get_logger(__name__)
 MOST_ROWS: Final = 500_000
 """Larger tables get no picture, because reading them again takes too long."""
 MOST_LINES: Final = 8
+MOST_TROOPS: Final = 40
 _TYPICAL: Final = re.compile(r"(^|_)(average|avg|mean|median|p50)(_|$)")
 _EXTREME: Final = re.compile(r"(^|_)(min|max|minimum|maximum|stddev|sum_of_squares)(_|$)")
 _COLUMNS: Final = ("data_group", "value_name", "timeslice_start", "value", "weight")
@@ -102,18 +103,17 @@ def _along(series: Iterable[tuple[datetime, float | None]], window: Window) -> l
     return found
 
 
-def troops_picture(troops: Iterable[tuple[str, int, int, float]], most: int = 40) -> dg.MarkdownMetadataValue:
+def troops_picture(troops: Iterable[tuple[str, int, int, float]]) -> dg.MarkdownMetadataValue:
     """The troops of a published day, those with the largest gaps first.
 
     Args:
         troops: Name, warriors, series, and the mean share of the day covered by these.
-        most: Maximum number of rows.
     """
     ordered = sorted(troops, key=lambda troop: (troop[3], troop[0]))
     lines = ["| troop | warriors | series | day covered | |", "|---|---:|---:|---:|---|"]
-    for name, warriors, series, covered in ordered[:most]:
+    for name, warriors, series, covered in ordered[:MOST_TROOPS]:
         picture = sparks.image(sparks.bar(covered), "share of the day covered")
         lines.append(f"| {sparks.cell(name)} | {warriors} | {series} | {covered:.1%} | {picture} |")
-    if len(ordered) > most:
-        lines += ["", f"{len(ordered) - most} more troops, with fewer gaps."]
+    if len(ordered) > MOST_TROOPS:
+        lines += ["", f"{len(ordered) - MOST_TROOPS} more troops, with fewer gaps."]
     return dg.MetadataValue.md("\n".join(lines))
