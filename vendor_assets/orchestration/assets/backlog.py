@@ -1,6 +1,5 @@
 """The backlog: work that waits, recorded as samples by runs and observed as an asset."""
 
-import base64
 import contextlib
 import math
 import threading
@@ -13,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
+from vendor_assets.analytics import sparks
 from vendor_assets.budget import Backlog, BudgetState, Explanation, LongestWait, Sample, pace_at, totals
 from vendor_assets.days import duration_text
 from vendor_assets.errors import VendorAssetsError
@@ -293,9 +293,4 @@ def plot_of(samples: Sequence[Sample], now: datetime, zone: ZoneInfo) -> dg.Mark
         [sample.dead for sample in found],
         zone=zone,
     )
-    return picture(to_png(figure), "backlog of the last 24 hours")
-
-
-def picture(png: bytes, text: str) -> dg.MarkdownMetadataValue:
-    """A PNG as metadata."""
-    return dg.MetadataValue.md(f"![{text}](data:image/png;base64,{base64.b64encode(png).decode()})")
+    return dg.MetadataValue.md(sparks.image(to_png(figure), "backlog of the last 24 hours"))

@@ -1,6 +1,5 @@
 """Publishing a day: its statistics, its report, and the checks that say what is missing."""
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final
@@ -9,7 +8,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from vendor_assets.account import Account
-from vendor_assets.analytics import sources
+from vendor_assets.analytics import sources, sparks
 from vendor_assets.days import day_window
 from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
 from vendor_assets.harvest.filters import Filters
@@ -282,11 +281,10 @@ def _settings(account: Account, states: Mapping[str, str]) -> dict[str, object]:
 
 def metadata_of_report(store: ObjectStore, day: date, report: "Report") -> dict[str, Any]:
     """Metadata of a report: its paths, its plot, the day in numbers."""
-    plot = base64.b64encode(report.headline_png).decode()
     metadata: dict[str, Any] = {
         HTML: dg.MetadataValue.path(store.uri(layout.report_key(day, "html"))),
         "notebook": dg.MetadataValue.notebook(store.uri(layout.report_key(day, "ipynb"))),
-        "plot": dg.MetadataValue.md(f"![{day}](data:image/png;base64,{plot})"),
+        "plot": dg.MetadataValue.md(sparks.image(report.headline_png, str(day))),
     }
     summary: dict[str, Any] = presentable_values(dict(report.summary))
     return metadata | summary

@@ -39,7 +39,7 @@ from vendor_assets.orchestration.runs.about import (
     was_retried,
 )
 from vendor_assets.orchestration.runs.failures import not_complete, reason_of_steps
-from vendor_assets.presentable import presentable
+from vendor_assets.presentable import presentable, presentable_names
 
 BATCH: Final = 200
 """Failed runs that one tick reads."""
@@ -207,10 +207,9 @@ def _failed_runs(
             memory.retries.setdefault(run.run_id, (record.storage_id, now.timestamp()))
             continue
         for asset, partition, reason, letters in _failures(instance, names, run):
-            key, next_step = signature(reason), _next_step(reason, dead_letters=letters)
-            _affect(memory, key, Cause(_why(reason), now.timestamp(), next_step=next_step)).add(
-                asset, partition, record.storage_id
-            )
+            next_step = _next_step(reason, dead_letters=letters)
+            cause = Cause(_why(reason), now.timestamp(), next_step=next_step)
+            memory.open.setdefault(signature(reason), cause).add(asset, partition, record.storage_id)
 
 
 def _unretried_runs(
@@ -227,17 +226,14 @@ def _unretried_runs(
         for asset, partition, reason, _ in _failures(instance, names, run):
             why = f"{_why(reason)}; Dagster did not retry the run by itself"
             cause = Cause(why, now.timestamp(), next_step=_UNRETRIED)
-            _affect(memory, f"not retried: {signature(reason)}", cause).add(asset, partition, storage_id)
+            memory.open.setdefault(f"not retried: {signature(reason)}", cause).add(
+                asset, partition, storage_id
+            )
 
 
 def _waits(run: dg.DagsterRun) -> bool:
     """Whether Dagster will retry a failed run, has not yet, and was not asked for it a second time."""
     return run.tags.get(WILL_RETRY_TAG) == "true" and RETRY_ASKED_TAG not in run.tags and not was_retried(run)
-
-
-def _affect(memory: Memory, key: str, cause: Cause) -> Cause:
-    """The open cause with a signature, or this new one."""
-    return memory.open.setdefault(key, cause)
 
 
 def _failures(
@@ -382,12 +378,9 @@ def _paragraph(cause: Cause, names: Callable[[str, Sequence[str]], Sequence[str]
             if troop is not None:
                 by_day.setdefault(partition.partition("|")[0], []).append(troop)
         for day, keys in by_day.items():
-            troops += [
-                name for name in (presentable(name, 60) for name in names(day, keys)) if name not in troops
-            ]
+            troops += names(day, keys)
     if troops:
-        more = f" and {len(troops) - 5} more" if len(troops) > 5 else ""
-        lines.append(f"{', '.join(troops[:5])}{more}")
+        lines.append(presentable_names(dict.fromkeys(troops), 5))
     lines.append(f"next: {cause.next_step}")
     return "\n".join(lines)
 

@@ -19,6 +19,7 @@ from vendor_assets.days import day_window, days_between, last_complete_day
 from vendor_assets.orchestration.dagster_private import materialized_partitions, schedule_started
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.about import active_days
+from vendor_assets.presentable import presentable_names
 
 DAILY_SCHEDULE: Final = "daily_harvest"
 GRACE: Final = {"troops": timedelta(hours=1), "daily_performance": timedelta(hours=6)}
@@ -92,7 +93,6 @@ def freshness(instance: dg.DagsterInstance, account: Account, now: datetime) -> 
         else:
             text = f"{newest} is materialized"
         if missed:
-            more = f" and {len(missed) - _NAMED} more" if len(missed) > _NAMED else ""
-            text += f"; missed: {', '.join(missed[:_NAMED])}{more}"
+            text += f"; missed: {presentable_names(missed, _NAMED)}"
         found.append(Freshness(asset, expected, newest, (working or not late) and not missed, text))
     return found

@@ -1,6 +1,7 @@
 """Outcomes of partitions as Dagster events: only complete ones become materializations."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
@@ -118,23 +119,20 @@ def events_of(
         yield dg.AssetObservation(key, partition=partition, metadata=metadata, description=said)
     if outcome.state in ("held", "stopped"):
         return
+    evaluation = partial(dg.AssetCheckEvaluation, asset_key=key, partition=partition)
     if not outcome.harvest_id:
         # Nothing was harvested: only a permanent failure says something about the partition.
         if outcome.reason is not None and outcome.reason.kind != UPSTREAM and not outcome.retryable:
-            yield dg.AssetCheckEvaluation(
-                asset_key=key,
+            yield evaluation(
                 check_name=COMPLETE,
                 passed=False,
-                partition=partition,
                 description=said,
                 metadata={"failure_kind": outcome.reason.kind},
             )
         return
-    yield dg.AssetCheckEvaluation(
-        asset_key=key,
+    yield evaluation(
         check_name=COMPLETE,
         passed=outcome.succeeded,
-        partition=partition,
         description=said or f"{outcome.landed} of {outcome.planned} leaves landed",
         metadata={
             "planned": outcome.planned,
@@ -146,23 +144,19 @@ def events_of(
     )
     new_fields = outcome.details.get("new_fields", [])
     many = outcome.details.get("new_fields_in_all", len(new_fields))
-    yield dg.AssetCheckEvaluation(
-        asset_key=key,
+    yield evaluation(
         check_name=SCHEMA,
         passed=not outcome.quarantined and not new_fields,
         severity=dg.AssetCheckSeverity.ERROR if outcome.quarantined else dg.AssetCheckSeverity.WARN,
-        partition=partition,
         description=_schema_text(outcome.quarantined, outcome.rows, new_fields),
         metadata={"quarantined": outcome.quarantined, "new_fields": many},
     )
     if outcome.asset == "performance_data":
         silent = int(outcome.details.get("data_groups_without_rows", 0))
-        yield dg.AssetCheckEvaluation(
-            asset_key=key,
+        yield evaluation(
             check_name=LISTED,
             passed=not silent,
             severity=dg.AssetCheckSeverity.WARN,
-            partition=partition,
             description=(
                 f"{silent} of the data groups that the vendor listed have not one row on this day"
                 if silent
@@ -172,12 +166,10 @@ def events_of(
         )
     if "observed_later" in outcome.details:
         later = outcome.details["observed_later"]
-        yield dg.AssetCheckEvaluation(
-            asset_key=key,
+        yield evaluation(
             check_name=SEEN,
             passed=not later,
             severity=dg.AssetCheckSeverity.WARN,
-            partition=partition,
             description=(
                 "no list was read on the day itself: what vanished before the first list is not on the roster"
                 if later
