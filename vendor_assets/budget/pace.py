@@ -694,7 +694,6 @@ class Pace:
             name: Of the track that follows this rate.
         """
         lower = after is not None and (before is None or after < before)
-
         higher = before is not None and (after is None or after > 1.25 * before)
         if lower or (higher and self.reservations.reach_past(now + _STALE_SECONDS)):
             self.void_all(now)

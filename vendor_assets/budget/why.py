@@ -340,9 +340,8 @@ class _View:
         pace, now, name = self._pace, self._now, self.name(bound)
         if bound.kind == OUTAGE:
             since = duration_text(now - (pace.breaker.opened_at or now))
-            asks = (
-                "a call is out to ask" if pace.breaker.probe_until > now else "a call every few seconds asks"
-            )
+            out = pace.breaker.probe_until > now
+            asks = "a call is out to ask" if out else "a call every few seconds asks"
             return f"the vendor has been down for {since}; {asks} whether it is back"
         if bound.kind == HOLD:
             return f"nobody sends: {bound.name}"
@@ -359,21 +358,19 @@ class _View:
         if bound.kind == WINDOW and track is not None:
             used = Used(track.used, rule.parts / PARTS, rule.limit.unit)
             return f"the limit {name} is used up ({share}): {used}"
-        stricter = track is not None and track.interval > 1.001 * rule.interval_seconds
         text = f"the limit {name} spaces calls ({share})"
-        return text + (
-            f", more widely since another process has a smaller share or limit: {1 / bound.interval:.3g} calls/s"
-            if stricter and bound.interval
-            else ""
-        )
+        stricter = track is not None and track.interval > 1.001 * rule.interval_seconds
+        if stricter and bound.interval:
+            text += ", more widely since another process has a smaller share or limit: "
+            text += f"{1 / bound.interval:.3g} calls/s"
+        return text
 
     def _told(self, bound: Bound) -> str:
         quota = self._pace.quotas.get(bound.name)
         where = f" for {', '.join(quota.endpoints)}" if quota and quota.endpoints else ""
         left = quota.rate(self._now) if quota else None
-        return f"the vendor says that its quota{where} " + (
-            "is used up" if not left else f"leaves {left:.3g} calls/s"
-        )
+        rest = f"leaves {left:.3g} calls/s" if left else "is used up"
+        return f"the vendor says that its quota{where} {rest}"
 
     def held_by(self, bound: Bound) -> tuple[str, ...]:
         """Runs and processes that use what binds."""
@@ -440,18 +437,15 @@ class _View:
         if calls is None:
             return None, ("no run has said how many calls are still to come",)
         rate, best = pace.present_rate(self._rules, now), pace.ceiling(self._rules, now)
-        late, assumes = (
-            0.0,
-            ["no work comes in meanwhile, lists yet to be read add nothing, and few calls are made again"],
-        )
-        if math.isinf(rate) and not self._work.pace:
-            return None, ("no limit is known that would tell the pace, and no run has told its own",)
         observed = self._work.pace
-        if (
-            not supposed
-            and observed
-            and (bound.kind in (IN_FLIGHT, PACE, LEARNT, NOTHING) or math.isinf(rate))
-        ):
+        if math.isinf(rate) and not observed:
+            return None, ("no limit is known that would tell the pace, and no run has told its own",)
+        late = 0.0
+        assumes = [
+            "no work comes in meanwhile, lists yet to be read add nothing, and few calls are made again"
+        ]
+        by_pace = bound.kind in (IN_FLIGHT, PACE, LEARNT, NOTHING) or math.isinf(rate)
+        if observed and by_pace and not supposed:
             late = (calls + beside) / observed
             assumes.append(f"at the latest means at the pace of the last minutes, {observed:.3g} calls/s")
         if math.isinf(best):

@@ -41,14 +41,7 @@ from vendor_assets.harvest.landing import Landed, Lander, split_record
 from vendor_assets.harvest.verdict import error_of, verdict
 from vendor_assets.logs import get_logger
 from vendor_assets.tables import TABLES
-from vendor_assets.vendors.base import (
-    Asset,
-    Parsed,
-    PlannedRequest,
-    Request,
-    Response,
-    Vendor,
-)
+from vendor_assets.vendors.base import Asset, Parsed, PlannedRequest, Request, Response, Vendor
 from vendor_assets.work_class import SCHEDULED, WorkClass
 
 logger = get_logger(__name__)
@@ -64,7 +57,6 @@ EXCERPTS_KEPT = 1_000
 
 VENDOR_DOWN_AFTER = 20
 """Requests in a row that fail because the vendor is away, without one success, after which a run gives up."""
-
 
 PART_ATTEMPTS = 2
 """Attempts of each part of a request that was split; the whole has had all of its attempts."""
@@ -398,13 +390,14 @@ class Fetcher:
     def _take(self) -> tuple[Work, Item] | None:
         with self._condition:
             while True:
+                wait: float | None = None
                 waiting = [work for work in self._open if work.waiting]
-                first = min(waiting, key=lambda work: work.waiting[0][:2], default=None)
-                wait = None if first is None else first.waiting[0][0] - time.monotonic()
-                if first is not None and wait is not None and wait <= 0:
-                    first.running += 1
-                    self._busy[first.team] += 1
-                    return first, heapq.heappop(first.waiting)[2]
+                if waiting:
+                    work = min(waiting, key=lambda work: work.waiting[0][:2])
+                    wait = work.waiting[0][0] - time.monotonic()
+                    if wait <= 0:
+                        self._begin(work)
+                        return work, heapq.heappop(work.waiting)[2]
                 ready = [
                     (self._busy[work.team] / work.team.weight, work.pending.left, number, work)
                     for number, work in enumerate(self._open)
@@ -412,12 +405,15 @@ class Fetcher:
                 ]
                 if ready:
                     work = min(ready)[3]
-                    work.running += 1
-                    self._busy[work.team] += 1
+                    self._begin(work)
                     return work, work.pending.pop()
                 if self._closed:
                     return None
                 self._condition.wait(wait)
+
+    def _begin(self, work: Work) -> None:
+        work.running += 1
+        self._busy[work.team] += 1
 
     def _work(self) -> None:
         while (taken := self._take()) is not None:
@@ -598,7 +594,9 @@ class Fetcher:
             return unsure
         # The next page of a list is no entity that could be gone.
         if page == 1 and self._vendor.says_gone(request, error.excerpt):
-            self._land_gone(work, planned, page, request, error)
+            answer = Response(error.status or 404, {}, error.excerpt.encode(), datetime.now(UTC))
+            at = (work.asset, work.troop_id, planned, page, request)
+            work.lander.add(Landed(*at, None, answer, error.attempts))
             return None
         return _not_gone(request, error)
 
@@ -774,14 +772,6 @@ class Fetcher:
         with self._condition:
             # Where everything fails the first answers tell as much as all of them, which would fill the memory.
             work.dead.append(letter if len(work.dead) < EXCERPTS_KEPT else replace(letter, excerpt=""))
-
-    def _land_gone(
-        self, work: Work, planned: PlannedRequest, page: int, request: Request, error: VendorNotFoundError
-    ) -> None:
-        response = Response(error.status or 404, {}, error.excerpt.encode(), datetime.now(UTC))
-        work.lander.add(
-            Landed(work.asset, work.troop_id, planned, page, request, None, response, error.attempts)
-        )
 
     def _count(self, work: Work, usage: Usage) -> None:
         with self._condition:
