@@ -1,12 +1,39 @@
-"""Reading answers a value at a time: what the dialects' quick readings are compared with."""
+"""What the dialects' quick readings are compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from vendor_assets.vendors.base import COLUMNS, Parsed, PlannedRequest
+import pytest
+
+from vendor_assets.errors import VendorProtocolError
+from vendor_assets.vendors.base import COLUMNS, Parsed, PlannedRequest, Response, Vendor
 from vendor_assets.vendors.datadog import _by_tag, _Document, _number, _Points, _whose
+
+
+def assert_read_alike(vendor: Vendor, quick: type, planned: PlannedRequest, answer: Response) -> None:
+    """The quick reading says what the thorough one says: rows, refusals, and on arrival the verdict.
+
+    Args:
+        quick: The class whose ``read`` says None of an answer that is to be read thoroughly.
+    """
+
+    def said(read: Callable[..., Parsed], *, rows: bool = True) -> str:
+        try:
+            parsed = read("performance_data", planned, answer)
+        except VendorProtocolError as error:
+            return f"refused: {error}"
+        if rows:
+            return repr(replace(parsed, columns=parsed.lists()))
+        return repr((parsed.next, parsed.incomplete, parsed.failures, parsed.wait_seconds))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quick, "read", lambda *_: None)
+        thorough, verdict = said(vendor.parse), said(vendor.parse, rows=False)
+    assert said(vendor.parse) == thorough
+    assert said(vendor.judge, rows=False) == verdict
 
 
 def datadog_points(content: Mapping[str, Any], planned: PlannedRequest) -> Parsed:

@@ -355,6 +355,24 @@ def test_quarantined_records_come_back_once_the_dialect_knows_them(
     assert bench.calls() == calls
 
 
+def progress_of(
+    asset: str, planned: int, done: int, *, partitions: int, begun: int, calls_planned: int | None
+) -> Progress:
+    """Of a run that has asked for partitions of one asset, of which some have begun."""
+    return Progress(
+        planned={asset: planned},
+        done={asset: done},
+        dead=0,
+        open_partitions=1,
+        partitions=partitions,
+        partitions_done=0,
+        asked={asset: partitions},
+        begun={asset: begun},
+        leaves_waiting={},
+        calls_planned=calls_planned,
+    )
+
+
 @pytest.mark.parametrize(
     ("calls_planned", "begun", "left"), [(None, 2, 15 + 8 * 10), (50, 2, 45), (12, 2, 15), (50, 10, 15)]
 )
@@ -362,18 +380,7 @@ def test_what_is_left_goes_by_the_plan_until_all_has_begun(
     calls_planned: int | None, begun: int, left: int
 ) -> None:
     """Without a plan the partitions to come are taken to be like those begun, which were the small ones."""
-    progress = Progress(
-        planned={"data_groups": 20},
-        done={"data_groups": 5},
-        dead=0,
-        open_partitions=2,
-        partitions=10,
-        partitions_done=0,
-        asked={"data_groups": 10},
-        begun={"data_groups": begun},
-        leaves_waiting={},
-        calls_planned=calls_planned,
-    )
+    progress = progress_of("data_groups", 20, 5, partitions=10, begun=begun, calls_planned=calls_planned)
     assert progress.expected == left
 
 
@@ -389,17 +396,8 @@ def test_nothing_is_foretold_by_the_first_troop_alone(
     begun: int, calls_planned: int | None, said: str
 ) -> None:
     """Of 500 troops the first may be the largest: until a tenth has begun no total and no time is announced."""
-    progress = Progress(
-        planned={"performance_data": 409},
-        done={"performance_data": 9},
-        dead=0,
-        open_partitions=1,
-        partitions=500,
-        partitions_done=0,
-        asked={"performance_data": 500},
-        begun={"performance_data": begun},
-        leaves_waiting={},
-        calls_planned=calls_planned,
+    progress = progress_of(
+        "performance_data", 409, 9, partitions=500, begun=begun, calls_planned=calls_planned
     )
     text = progress.text(pace=10.0)
     assert text.startswith(said)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,10 +15,11 @@ from hypothesis import strategies as st
 
 from vendor_assets import vendors
 from vendor_assets.days import Window, day_window, parse_time_zone
-from vendor_assets.errors import ConfigurationError, VendorProtocolError
+from vendor_assets.errors import ConfigurationError
 from vendor_assets.vendors.base import DataGroup, Parsed, PlannedRequest, Response
 from vendor_assets.vendors.nerdgraph import NerdGraph, _Plain
 from vendor_assets.vendors.nrql import MOST_BUCKETS, MOST_FACETS, MOST_NAMES, MOST_QUERIES, Document
+from vendor_assets_tests.support.plain_readers import assert_read_alike
 
 VENDOR = NerdGraph("1234567")
 DAY = day_window(datetime(2026, 11, 20, tzinfo=UTC).date(), parse_time_zone("UTC"))
@@ -314,26 +314,9 @@ def _rows(*odd: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _is_read_alike(body: bytes) -> None:
-    """The quick reading says what the thorough one says: rows, refusals, and on arrival the verdict."""
     (planned,) = VENDOR.performance_data_of("7", ASKED, DAY, 1800)
-    response = Response(200, {"content-type": "application/json"}, body, DAY.end)
-
-    def said(read: Callable[..., Parsed], *, rows: bool = True) -> str:
-        try:
-            parsed = read("performance_data", planned, response)
-        except VendorProtocolError as refused:
-            return f"refused: {refused}"
-        if not rows:
-            return repr((parsed.incomplete, parsed.failures))
-        return repr(replace(parsed, columns=parsed.lists()))
-
-    def thorough(*asked: Any) -> Parsed:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_Plain, "read", lambda *_: None)
-            return VENDOR.parse(*asked)
-
-    assert said(VENDOR.parse) == said(thorough)
-    assert said(VENDOR.judge, rows=False) == said(thorough, rows=False)
+    answer = Response(200, {"content-type": "application/json"}, body, DAY.end)
+    assert_read_alike(VENDOR, _Plain, planned, answer)
 
 
 def _document(rows: list[dict[str, Any]]) -> dict[str, Any]:

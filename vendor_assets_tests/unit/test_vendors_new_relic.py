@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -20,6 +19,7 @@ from vendor_assets.simulator.dialect import Dialect
 from vendor_assets.simulator.world import World
 from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Response
 from vendor_assets.vendors.new_relic import MAX_TIMESLICES, MAX_URL_CHARACTERS, NewRelic, _Regular, cut_day
+from vendor_assets_tests.support.plain_readers import assert_read_alike
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 UTC_ZONE = parse_time_zone("UTC")
@@ -598,36 +598,11 @@ def _bodies(draw: st.DrawFn) -> bytes:
     )
 
 
-def _said(read: Callable[[], Parsed], *, rows: bool = True) -> str:
-    """All that reading an answer says, or how it is refused."""
-    try:
-        parsed = read()
-    except VendorProtocolError as error:
-        return f"refused: {error}"
-    if not rows:
-        return repr((parsed.next, parsed.incomplete, parsed.failures, parsed.wait_seconds))
-    return repr(replace(parsed, columns=parsed.lists()))
-
-
 @settings(max_examples=400)
 @given(body=_bodies(), link=st.sampled_from(["", "", '<https://h/other>; rel="next"']))
 def test_a_quick_reading_says_what_the_thorough_one_says(body: bytes, link: str) -> None:
     """Whatever answer comes, plain or odd: the same rows, the same refusals, and the same verdict on arrival."""
-    planned, answer = _planned("performance_data"), _response(body, link)
-
-    def thorough() -> Parsed:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_Regular, "read", lambda *_: None)
-            return VENDOR.parse("performance_data", planned, answer)
-
-    def parse() -> Parsed:
-        return VENDOR.parse("performance_data", planned, answer)
-
-    def judge() -> Parsed:
-        return VENDOR.judge("performance_data", planned, answer)
-
-    assert _said(parse) == _said(thorough)
-    assert _said(judge, rows=False) == _said(thorough, rows=False)
+    assert_read_alike(VENDOR, _Regular, _planned("performance_data"), _response(body, link))
 
 
 def test_a_plain_answer_is_judged_without_its_rows() -> None:

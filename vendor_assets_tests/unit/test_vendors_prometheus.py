@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
@@ -40,6 +39,7 @@ from vendor_assets.vendors.prometheus import (
     canonical,
     group_of,
 )
+from vendor_assets_tests.support.plain_readers import assert_read_alike
 
 DAY = day_window(date(2026, 11, 20), parse_time_zone("UTC"))
 START = 1_795_132_800
@@ -573,38 +573,13 @@ def _bodies(draw: st.DrawFn) -> bytes:
     return json.dumps(content, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
 
 
-def _said(read: Callable[[], Parsed], *, rows: bool = True) -> str:
-    """All that reading an answer says, or how it is refused."""
-    try:
-        parsed = read()
-    except VendorProtocolError as error:
-        return f"refused: {error}"
-    if not rows:
-        return repr((parsed.next, parsed.incomplete, parsed.failures, parsed.wait_seconds))
-    return repr(replace(parsed, columns=parsed.lists()))
-
-
 def _is_read_alike(body: bytes, *, newest: bool = True) -> None:
-    """The quick reading says what the thorough one says: rows, refusals, and on arrival the verdict."""
     planned = _planned("performance_data")
     if not newest:
         query = (("query", '{job="node",__name__=~"up"}'), *planned.request.params[1:])
         planned = replace(planned, request=replace(planned.request, params=query))
     answer = Response(200, {"content-type": "application/json"}, body, DAY.end)
-
-    def thorough() -> Parsed:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_Plain, "read", lambda *_: None)
-            return VENDOR.parse("performance_data", planned, answer)
-
-    def parse() -> Parsed:
-        return VENDOR.parse("performance_data", planned, answer)
-
-    def judge() -> Parsed:
-        return VENDOR.judge("performance_data", planned, answer)
-
-    assert _said(parse) == _said(thorough)
-    assert _said(judge, rows=False) == _said(thorough, rows=False)
+    assert_read_alike(VENDOR, _Plain, planned, answer)
 
 
 @settings(max_examples=150)
