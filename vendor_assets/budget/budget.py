@@ -291,9 +291,8 @@ class Budget:
         Raises:
             BudgetUnavailableError: The database cannot be reached.
         """
-        pace, now = self._document.read(patience_seconds=_STATE_PATIENCE_SECONDS)
-        shares = self._dispatch.shares(patience_seconds=_STATE_PATIENCE_SECONDS)
-        return BudgetState.of(self._terms, pace, shares, now, self._clock.wall())
+        found = self.snapshot()
+        return BudgetState.of(found.terms, found.pace, found.shares, found.now, found.wall)
 
     def snapshot(self) -> Snapshot:
         """The budget as it stands, for :func:`~vendor_assets.budget.why.explain`; nothing is changed by reading it.

@@ -76,6 +76,7 @@ def _chosen(config: HarvestPartitionsConfig) -> tuple[list[tuple[date, str]], li
 def build_jobs(account: Account) -> list[Any]:
     """All jobs of an account."""
     names = Names.for_account(account)
+    ours: dict[str, Any] = {"tags": names.tags, "executor_def": dg.in_process_executor}
 
     @dg.op(
         name=names.thing("harvest_partitions"),
@@ -98,9 +99,8 @@ def build_jobs(account: Account) -> list[Any]:
 
     @dg.job(
         name=names.thing(HARVEST_JOB),
-        tags=names.tags,
-        executor_def=dg.in_process_executor,
         description="Harvest any list of day × troop partitions in one run, small ones first.",
+        **ours,
     )
     def harvest() -> None:
         harvest_partitions()
@@ -117,9 +117,8 @@ def build_jobs(account: Account) -> list[Any]:
 
     @dg.job(
         name=names.thing(SIGHTINGS_JOB),
-        tags=names.tags,
-        executor_def=dg.in_process_executor,
         description="List troops and warriors now, so that the running day's roster has those gone by midnight.",
+        **ours,
     )
     def sightings() -> None:
         sight()
@@ -141,11 +140,10 @@ def build_jobs(account: Account) -> list[Any]:
 
     @dg.job(
         name=names.thing(RETENTION_JOB),
-        tags=names.tags,
-        executor_def=dg.in_process_executor,
         description="Remove answers that landed more than VENDOR_ASSETS_RETENTION days ago, of partitions that are "
         "complete, and forget the logs of runs that ended more than VENDOR_ASSETS_HISTORY days ago; tables, plans, "
         "runs and materializations stay.",
+        **ours,
     )
     def retention() -> None:
         remove_landed()
@@ -156,14 +154,12 @@ def build_jobs(account: Account) -> list[Any]:
         names.thing(ROSTER_JOB),
         dg.AssetSelection.assets(*map(names.key, ASSETS_OF_JOB[ROSTER_JOB])),
         description="List the troops of a day that is over; a run of the schedule goes on with their harvest.",
-        tags=names.tags,
-        executor_def=dg.in_process_executor,
+        **ours,
     )
     publish = dg.define_asset_job(
         names.thing(PUBLISH_JOB),
         dg.AssetSelection.assets(*map(names.key, ASSETS_OF_JOB[PUBLISH_JOB])) - fresh,
         description="Compute a day's statistics and its report from what has been harvested.",
-        tags=names.tags,
-        executor_def=dg.in_process_executor,
+        **ours,
     )
     return [roster, harvest, sightings, retention, publish]
