@@ -1,6 +1,6 @@
 """How many requests a second the embedded vendor answers, by kind of request.
 
-Run as ``python benchmarks/simulator.py``. The vendor runs as its own process; the load generator is
+Run as ``python -m benchmarks.simulator``. The vendor runs as its own process; the load generator is
 this process: raw sockets with keep-alive, so that its own cost stays small. Wanted: at least 2,000 a
 second, so that the vendor is never what is measured.
 """
@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 from urllib.parse import quote
+
+from vendor_assets_tests.support.simulator import simulator
 
 _CONNECTIONS = 32
 _SECONDS = 3.0
@@ -118,20 +116,10 @@ async def _measure(port: int) -> dict[str, float]:
 
 def main() -> None:
     """Start the vendor, measure, print."""
-    with tempfile.TemporaryDirectory() as folder:
-        port_file = Path(folder) / "port"
-        command = [sys.executable, "-m", "vendor_assets.simulator", "--port", "0", "--limit", "none"]
-        command += ["--now", "2026-11-21T12:00:00Z", "--no-churn", "--port-file", str(port_file)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            while not port_file.exists() and process.poll() is None:
-                time.sleep(0.02)
-            for name, rate in asyncio.run(_measure(int(port_file.read_text()))).items():
-                verdict = "" if name.endswith("24 h") else " (wanted 2000)"
-                sys.stdout.write(f"{name:22} {rate:7.0f} requests/s{verdict}\n")
-        finally:
-            process.terminate()
-            process.wait(10)
+    with simulator(world="demo", now="2026-11-21T12:00:00Z", churn=False) as vendor:
+        for name, rate in asyncio.run(_measure(vendor.port)).items():
+            verdict = "" if name.endswith("24 h") else f" (wanted {_WANTED})"
+            print(f"{name:22} {rate:7.0f} requests/s{verdict}")
 
 
 if __name__ == "__main__":
