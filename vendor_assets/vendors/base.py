@@ -46,6 +46,14 @@ _ATTRIBUTES: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), all
 _NAME_SHOWN: Final = 100
 _DEPTH_SHOWN: Final = 50
 
+_NOT_WHOLE: Final = (
+    *("error", "errors", "partial", "isPartial", "is_partial", "truncated", "isTruncated", "is_truncated"),
+    *("incomplete", "timedOut", "timed_out"),
+)
+_FAILED: Final = re.compile(
+    r"errors?|fail(ed|ure)?|partial.*|timed?.?out|incomplete|truncated", re.IGNORECASE
+)
+
 T = TypeVar("T")
 Asset = Literal["troops", "warriors", "data_groups", "performance_data"]
 
@@ -566,6 +574,21 @@ def _decoded(body: bytes) -> Any:
     with suppress(msgspec.MsgspecError, ValueError, RecursionError):
         return msgspec.json.decode(body)
     return json.loads(body)
+
+
+def complaint(content: Mapping[str, Any]) -> str:
+    """What an object says of its own not being whole, in words that many use; empty where it says nothing.
+
+    Warnings are not among them: they may be of anything, like that the API ends.
+    """
+    for name in _NOT_WHOLE:
+        if said := content.get(name):
+            return f"it says {name if said is True else presentable(json.dumps(said))}"
+    status = content.get("status")
+    failed = isinstance(status, str) and _FAILED.fullmatch(status) is not None
+    if failed or content.get("success") is False:
+        return f"it says {presentable(content.get('message') or (status if failed else 'success: false'))}"
+    return ""
 
 
 def json_body(response: Response) -> bytes:

@@ -320,6 +320,9 @@ class Cloudwatch(Vendor):
         if token is not None:
             operation = "GetMetricData" if asset == "performance_data" else "ListMetrics"
             parsed.next = _request(operation, json.loads(planned.request.body) | {"NextToken": token})
+            if not parsed.rows:
+                # Several pages may be empty one after another: they are not the same one.
+                parsed.about = (*parsed.about, token)
         return parsed
 
 

@@ -38,6 +38,7 @@ from vendor_assets.vendors.base import (
     Response,
     Vendor,
     as_attributes,
+    complaint,
     data_leaf,
     field_names,
     group_columns,
@@ -482,11 +483,11 @@ def _in_batches(hosts: Iterable[str], room: int) -> Iterator[list[str]]:
 
 
 def _error(content: Mapping[str, Any]) -> str:
-    """What an answer says went wrong; nothing where it says nothing."""
-    found = content.get("errors") or content.get("error") or content.get("status") == "error"
-    if not found:
-        return ""
-    texts = found if isinstance(found, list) else [content.get("message") if found is True else found]
+    """What an answer says went wrong, or is not all of it; nothing where it says nothing."""
+    found = content.get("errors") or content.get("error")
+    if not found or found is True:
+        return presentable(content.get("message")) if found else complaint(content)
+    texts = found if isinstance(found, list) else [found]
     return "; ".join(presentable(text) for text in texts[:3])
 
 
@@ -625,6 +626,7 @@ class _Points:
         attributes = data.get("attributes") if isinstance(data, dict) else None
         if not isinstance(attributes, dict):
             raise VendorProtocolError("the answer has no data with attributes")
+        said = complaint(attributes)
         series, values = _list(attributes, "series"), _list(attributes, "values")
         if len(series) != len(values):
             raise VendorProtocolError(
@@ -633,7 +635,7 @@ class _Points:
         times = _times(_list(attributes, "times"))
         window, asked = _window_and_step(_asked(planned))
         step, misfit = _step(times, window, asked) if times else (asked, "")
-        return cls(series, values, times, int(window.end.timestamp()), step, misfit)
+        return cls(series, values, times, int(window.end.timestamp()), step, said or misfit)
 
     def parsed(self, planned: PlannedRequest) -> Parsed:
         """With a row for each point."""

@@ -68,6 +68,7 @@ _SEARCH: Final = (
     "entitySearch(query:$search){results(cursor:$cursor)"
     "{nextCursor entities{guid name reporting ...on ApmApplicationEntityOutline{applicationId language}}}}}}"
 )
+_ALIAS: Final = re.compile(r"q\d+")
 _ACCOUNT: Final = re.compile(r"[1-9][0-9]{0,17}")
 _YEAR_2000: Final = 946_684_800
 _YEAR_2100: Final = 4_102_444_800
@@ -344,11 +345,10 @@ def _errors(content: Mapping[str, Any]) -> Iterator[_Error]:
 
 
 def _failure_of(alias: str, content: Mapping[str, Any], errors: Iterable[_Error]) -> tuple[Means, str] | None:
-    """Why a query of a document was not answered: its own error, or one of the document."""
+    """Why a query of a document was not answered: its own error, or one that is of no other."""
     for error in errors:
-        if error.path[2:3] == (alias,) or alias not in (_at(content, "data", "actor", "account") or {}):
-            return error.means, error.message
-        if len(error.path) < 3:
+        named = [each for each in error.path if isinstance(each, str) and _ALIAS.fullmatch(each)]
+        if not named or alias in named or alias not in (_at(content, "data", "actor", "account") or {}):
             return error.means, error.message
     return None
 

@@ -17,7 +17,7 @@ from itertools import chain, groupby
 from math import ceil, inf, isfinite
 from operator import attrgetter
 from typing import Any, ClassVar, Final, Self
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urljoin, urlsplit
 
 import msgspec
 import numpy as np
@@ -35,6 +35,7 @@ from vendor_assets.vendors.base import (
     Response,
     Vendor,
     as_attributes,
+    complaint,
     data_leaf,
     field_names,
     group_columns,
@@ -114,6 +115,7 @@ _ERROR: Final = re.compile(r'\s*\{\s*"error"\s*:\s*\{.*"title"', re.DOTALL)
 _WEIGHT: Final = "call_count"
 _TIME_CHARACTERS: Final = 100
 """Two times together are shorter."""
+_LINK_CHARACTERS: Final = 8192
 _LINK: Final = re.compile(r'<([^>]*)>((?:\s*;\s*[^\s=;,]+\s*(?:=\s*(?:"[^"]*"|[^\s";,]*))?)*)')
 _RELATION: Final = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s";,]*))', re.IGNORECASE)
 
@@ -317,13 +319,14 @@ class NewRelic(Vendor):
             parsed.incomplete = parsed.incomplete or _complaint(content) or _stray(asset, planned, content)
             data = content.get("metric_data")
             if asset == "performance_data" and isinstance(data, dict):
-                metrics = data.get("metrics") or ()
-                lacking = _lacking(
-                    planned,
+                parsed.incomplete = parsed.incomplete or complaint(data)
+                lacking = _Asked(planned).lacking(
+                    [each.get("name") for each in data.get("metrics") or () if isinstance(each, dict)],
                     data.get("metrics_found"),
-                    [m.get("name") for m in metrics if isinstance(m, dict)],
+                    data.get("metrics_not_found"),
+                    (data.get("from"), data.get("to")),
                 )
-        parsed.next = _next_page(planned.request, response.headers.get("link", ""))
+        parsed.next = _next_page(planned.request, response.asked, response.headers.get("link", ""))
         if parsed.next is None and response.asked is None:
             # One page of several has a part of what was found.
             parsed.incomplete = parsed.incomplete or lacking
@@ -352,11 +355,9 @@ def _read(asset: Asset, planned: PlannedRequest, content: Mapping[str, Any]) -> 
 
 def _complaint(content: Mapping[str, Any]) -> str:
     """The error in an answer with status 200, also beside data; empty where there is none."""
-    said = content.get("error") or content.get("errors")
-    if not said and None in content.values():
-        # Nothing where data should be, and words beside it.
-        said = content.get("message")
-    return f"it says {json.dumps(said)[:200]}" if said else ""
+    said = content.get("message") if None in content.values() else None
+    # Nothing where data should be, and words beside it.
+    return complaint(content) or (f"it says {json.dumps(said)[:200]}" if said else "")
 
 
 def _stray(asset: Asset, planned: PlannedRequest, content: Mapping[str, Any]) -> str:
@@ -370,14 +371,6 @@ def _stray(asset: Asset, planned: PlannedRequest, content: Mapping[str, Any]) ->
         if is_name(owner) and f"{_application(owner)}/hosts.json" != planned.request.path:
             return f"it has a host of application {owner[:40]}"
     return ""
-
-
-def _lacking(planned: PlannedRequest, found: object, there: Iterable[object]) -> str:
-    """A metric that an answer says it has found, and does not have; empty where there is none."""
-    names = {name for name in found if isinstance(name, str)} if isinstance(found, list) else set()
-    names.difference_update(name for name in there if isinstance(name, str))
-    lost = names and sorted(names.intersection(leaf.data_group for leaf in planned.leaves))
-    return f"it has found {lost[0][:100]!r}, and has nothing of it" if lost else ""
 
 
 def _application(troop_id: str) -> str:
@@ -521,6 +514,30 @@ class _Asked:
         """Starts and ends of timeslices and their misfit; None where one is odd."""
         return _edges(*self._range, texts)
 
+    def lacking(
+        self, there: Iterable[object], found: object, missing: object, told: tuple[object, object]
+    ) -> str:
+        """What an answer of one page keeps from us; empty where that is nothing.
+
+        It names each metric that was asked for, as found or not, has what it has found, and tells its range.
+
+        Args:
+            there: Names of the metrics that it has.
+        """
+        have, named, unknown = (
+            {name for name in names if isinstance(name, str)} if isinstance(names, Iterable) else set()
+            for names in (there, found, missing)
+        )
+        if lost := sorted((named - have) & self.groups):
+            return f"it has found {lost[0][:100]!r}, and has nothing of it"
+        if isinstance(found, list) and (silent := sorted(self.groups - have - named - unknown)):
+            return f"it does not say whether it has found {silent[0][:100]!r}"
+        times = _times({"from": told[0], "to": told[1]})
+        first, last, _ = self._range
+        if isinstance(times, tuple) and not (times[0] < last and first < times[1]):
+            return f"it is of {iso(times[0])} to {iso(times[1])}, where {iso(first)} to {iso(last)} was asked"
+        return ""
+
     def misfit(self, edges: set[tuple[int, int]]) -> str:
         """In which way timeslices are not those of the range that was asked for; they may be longer, or missing."""
         return _misfit_in(*self._range, edges)
@@ -605,7 +622,8 @@ class _Regular:
             return None
         asked = _Asked(planned)
         missing = data.metrics_not_found or ()
-        lacking = _lacking(planned, data.metrics_found, [metric.name for metric in data.metrics])
+        names = [metric.name for metric in data.metrics]
+        lacking = asked.lacking(names, data.metrics_found, missing, (data.first, data.last))
         found = cls(
             Parsed(not_found=tuple(name for name in missing if name in asked.groups)), [], [], lacking
         )
@@ -668,16 +686,16 @@ class _EdgesOfMetric(msgspec.Struct):
     timeslices: list[_Edges]
 
 
-class _EdgesOfMetrics(msgspec.Struct):
+class _EdgesOfMetrics(msgspec.Struct, forbid_unknown_fields=True):
     metrics: list[_EdgesOfMetric]
     metrics_found: list[str] | None = None
     metrics_not_found: list[str] | None = None
+    first: str | None = msgspec.field(name="from", default=None)
+    last: str | None = msgspec.field(name="to", default=None)
 
 
-class _EdgesOfAnswer(msgspec.Struct):
+class _EdgesOfAnswer(msgspec.Struct, forbid_unknown_fields=True):
     metric_data: _EdgesOfMetrics
-    error: Any = None
-    errors: Any = None
 
 
 _EDGES: Final = msgspec.json.Decoder(_EdgesOfAnswer)
@@ -691,8 +709,6 @@ def _misfit(planned: PlannedRequest, response: Response) -> str | None:
         answer = _EDGES.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if answer.error or answer.errors:
-        return None
     asked = _Asked(planned)
     found = ""
     for metric in answer.metric_data.metrics:
@@ -700,8 +716,9 @@ def _misfit(planned: PlannedRequest, response: Response) -> str | None:
         if edges is None or metric.name not in asked.groups:
             return None
         found = found or misfit
-    metrics = answer.metric_data.metrics
-    return found or _lacking(planned, answer.metric_data.metrics_found, [metric.name for metric in metrics])
+    data = answer.metric_data
+    names = [metric.name for metric in data.metrics]
+    return found or asked.lacking(names, data.metrics_found, data.metrics_not_found, (data.first, data.last))
 
 
 class _Timeslices:
@@ -860,28 +877,42 @@ def _read_times(first: str, last: str) -> tuple[int, int] | str:
     return edges[0], edges[1]
 
 
-def _next_page(request: Request, link: str) -> Request | None:
+def _next_page(request: Request, asked: Request | None, link: str) -> Request | None:
     """The request for the page that a ``Link`` header (RFC 8288) names as the next one.
 
     Only the page's number is taken from the link: whatever host it names, the next page is asked for where this one
     came from, with the parameters of this one.
 
     Raises:
-        VendorProtocolError: The link leads to something else than a page of the same list.
+        VendorProtocolError: The link leads to something else than a page of the same list, or passes some over.
     """
-    for target, parameters in _LINK.findall(link[:8192]):
+    if len(link) > _LINK_CHARACTERS:
+        raise VendorProtocolError(f"the next page of {request.path} is told in {len(link)} characters")
+    here = int(dict((asked or request).params).get("page", "1"))
+    last = 0
+    for target, parameters in _LINK.findall(link):
         relation = _RELATION.search(parameters)
-        if relation is None or "next" not in (relation[1] or relation[2] or "").lower().split():
-            continue
+        relations = (relation[1] or relation[2] or "").strip("'").lower().split() if relation else []
         try:
-            parts = urlsplit(target)
+            parts = urlsplit(urljoin(request.path, target.strip()))
         except ValueError as error:
+            if "next" not in relations:
+                continue
             raise VendorProtocolError(f"the next page of {request.path} has no address: {error}") from error
+        number = dict(parse_qsl(parts.query)).get("page", "")
+        is_number = number.isascii() and number.isdecimal() and len(number) < 10
+        if "last" in relations and is_number:
+            last = int(number)
+        if "next" not in relations:
+            continue
         if not unquote(parts.path).endswith(unquote(request.path)):
             raise VendorProtocolError(f"the next page of {request.path} is said to be at {target[:200]!r}")
-        number = dict(parse_qsl(parts.query)).get("page", "")
-        if not (number.isascii() and number.isdecimal() and len(number) < 10):
+        if not is_number:
             raise VendorProtocolError(f"the next page of {request.path} has no number: {target[:200]!r}")
+        if int(number) > here + 1:
+            raise VendorProtocolError(f"the next page of {request.path} after {here} is said to be {number}")
         kept = tuple((name, text) for name, text in request.params if name != "page")
         return Request(request.path, (*kept, ("page", number)), request.endpoint)
+    if last > here:
+        raise VendorProtocolError(f"no next page of {request.path} is named after {here}, the last is {last}")
     return None

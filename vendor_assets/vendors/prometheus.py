@@ -32,6 +32,7 @@ from vendor_assets.vendors.base import (
     Request,
     Response,
     Vendor,
+    complaint,
     data_leaf,
     field_names,
     group_columns,
@@ -339,7 +340,7 @@ def _flag(content: Mapping[str, Any]) -> str:
             return f"it warns: {presentable(warning)}"
     if error := content.get("error"):
         return f"it says {presentable(error)}"
-    return "it says isPartial" if content.get("isPartial") not in (None, False) else ""
+    return "it says isPartial" if content.get("isPartial") not in (None, False) else complaint(content)
 
 
 def group_of(metric: str) -> str:

@@ -124,6 +124,14 @@ def test_a_list_goes_on_until_no_token_comes() -> None:
         read("warriors", NextToken=5)
 
 
+def test_empty_pages_may_follow_each_other(two: PlannedRequest) -> None:
+    """Each leads on by a token of its own; one that leads back to itself is known."""
+    lists = [read("warriors", NextToken=token).about for token in ("t", "u", "t")]
+    data = [points(two, NextToken=token).about for token in ("t", "u", "t")]
+    for one, other, again in (lists, data):
+        assert one == again != other
+
+
 def test_metrics_that_are_none_are_put_aside() -> None:
     """One of another namespace too; what is new is told by name."""
     wrong: list[object] = [

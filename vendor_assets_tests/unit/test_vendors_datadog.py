@@ -533,6 +533,14 @@ def test_times_that_are_none_are_no_answer(times: list[object]) -> None:
         read(points((0, "host:h1", [1.0] * len(times)), times=times))
 
 
+def test_data_that_say_they_are_partial_are_not_all() -> None:
+    """Beside the values, or the values' place."""
+    document = points((0, "host:h1", [1.0]))
+    assert not read(document).incomplete
+    document["data"]["attributes"]["partial"] = True
+    assert "it says partial" in read(document).incomplete
+
+
 @pytest.mark.parametrize(
     ("document", "said"),
     [
@@ -541,6 +549,7 @@ def test_times_that_are_none_are_no_answer(times: list[object]) -> None:
         ({"errors": "odd\nend"}, "odd"),
         ({"error": True, "message": "why"}, "why"),
         ({"status": "error"}, "error"),
+        ({"status": "partial", "message": "a shard is away"}, "a shard is away"),
     ],
 )
 def test_an_error_with_status_200_is_no_answer(document: object, said: str) -> None:

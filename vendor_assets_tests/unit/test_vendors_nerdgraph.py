@@ -125,6 +125,26 @@ def test_a_document_has_few_queries_and_counts_them() -> None:
     assert VENDOR.counts(VENDOR.warriors("7", DAY).request) == {"queries": 1}
 
 
+@pytest.mark.parametrize(
+    ("path", "lost"),
+    [
+        (["data", "actor", "account", "q1"], [1]),
+        (["actor", "account", "q0", "results", 3], [0]),
+        (["actor", "account", "id"], [0, 1]),
+        ([["q0"], {}], [0, 1]),
+        (None, [0, 1]),
+    ],
+)
+def test_an_error_that_names_no_other_query_concerns_each(path: object, lost: list[int]) -> None:
+    """Rows beside an error may be a part of them, wherever its path begins."""
+    (planned,) = data({"w": ["a"]}, 120)
+    body = rows_of(alias="q0", errors=[{"message": "no", "path": path}])
+    body["data"]["actor"]["account"]["q1"] = {"results": []}
+    failures = VENDOR.parse("performance_data", planned, answer(body)).failures
+    keys = [leaf.key for leaf in planned.leaves]
+    assert [key for failure in failures for key in failure.leaves] == [keys[each] for each in lost]
+
+
 def test_what_failed_is_asked_alone_and_the_rest_is_read_as_its_answer() -> None:
     """The answer to a whole document is that to the part whose queries it answers."""
     (planned,) = data({"w": ["a"]}, 120)

@@ -17,7 +17,7 @@ from vendor_assets.days import Window, day_window, parse_time_zone
 from vendor_assets.errors import ConfigurationError, VendorProtocolError
 from vendor_assets.simulator.dialect import Dialect
 from vendor_assets.simulator.world import World
-from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Response
+from vendor_assets.vendors.base import Asset, DataGroup, Parsed, PlannedRequest, Request, Response
 from vendor_assets.vendors.new_relic import MAX_TIMESLICES, MAX_URL_CHARACTERS, NewRelic, _Regular, cut_day
 from vendor_assets_tests.support.plain_readers import assert_read_alike
 
@@ -59,7 +59,8 @@ def _slice(values: object, **changes: object) -> dict[str, Any]:
 
 def _data(*slices: object, name: str = "Http", **more: object) -> dict[str, Any]:
     metric = {"name": name, "timeslices": list(slices)} | more
-    return {"metric_data": {"metrics_not_found": [], "metrics_found": [name], "metrics": [metric]}}
+    others = [group.name for group in GROUPS if group.name != name]
+    return {"metric_data": {"metrics_not_found": others, "metrics_found": [name], "metrics": [metric]}}
 
 
 def _rows(parsed: Parsed) -> list[dict[str, Any]]:
@@ -229,8 +230,14 @@ def test_the_key_goes_into_its_header() -> None:
             "2",
         ),
         (
-            '<https://h/v2/applications.json?page=1>; rel="first", </v2/applications.json?page=3>; rel=next',
-            "3",
+            '<https://h/v2/applications.json?page=1>; rel="first", </v2/applications.json?page=2>; rel=next',
+            "2",
+        ),
+        ('<?page=2>; rel="next"', "2"),
+        ("< applications.json?page=2 >; rel='next'", "2"),
+        (
+            '<https://h/v2/applications.json?page=1>; rel="last", </v2/applications.json?page=2>; rel=next',
+            "2",
         ),
         ('<https://h/proxied/v2/applications.json?x=1&page=2>;title="a, b";rel="prefetch NEXT"', "2"),
         ('<https://h/v2/applications.json?page=1>; rel="prev"', None),
@@ -262,12 +269,27 @@ def test_the_next_page_keeps_our_own_parameters_only() -> None:
         "https://h/v2/applications.json?page=" + "9" * 400,
         "https://[/v2/applications.json?page=2",
         "",
+        "https://h/v2/applications.json?page=3",
+        "https://h/v2/applications.json?page=2&page=9",
+        f"https://h/v2/applications.json?page=2&x={'x' * 9000}",
     ],
 )
 def test_a_next_page_that_cannot_be_asked_for_is_an_error(target: str) -> None:
     """A list that goes on in a way we do not know is not silently cut short."""
     with pytest.raises(VendorProtocolError, match="next page"):
         _parse("troops", {"applications": []}, f'<{target}>; rel="next"')
+
+
+def test_a_page_that_names_no_next_one_before_the_last_is_an_error() -> None:
+    """Of a list that ends before its last page some are missing."""
+    link = '<https://h/v2/applications.json?page={}>; rel="last"'
+    with pytest.raises(VendorProtocolError, match="named after 1, the last is 3"):
+        _parse("troops", {"applications": []}, link.format(3))
+    third = replace(
+        _response({"applications": []}, link.format(3)),
+        asked=Request("/v2/applications.json", (("page", "3"),)),
+    )
+    assert VENDOR.parse("troops", _planned("troops"), third).next is None
 
 
 # Lists
@@ -756,7 +778,16 @@ def test_one_metric_of_very_many_values_takes_several_requests() -> None:
     assert asked == {name: len(planned) if name == "call_count" else 1 for name in values}
 
 
-@pytest.mark.parametrize("said", [{"error": {"title": "Internal error"}}, {"errors": ["Internal error"]}])
+_NOT_WHOLE: list[dict[str, Any]] = [
+    {"error": {"title": "Internal error"}},
+    {"errors": ["Internal error"]},
+    {"partial": "Internal error"},
+    {"success": False, "message": "Internal error"},
+    {"status": "error", "message": "Internal error"},
+]
+
+
+@pytest.mark.parametrize("said", _NOT_WHOLE)
 @pytest.mark.parametrize(
     ("asset", "content"),
     [
@@ -770,9 +801,47 @@ def test_an_error_beside_data_is_not_the_whole_answer(
     asset: Asset, content: dict[str, Any], said: dict[str, Any]
 ) -> None:
     """An account without troops, or a day without rows, is not what a vendor in trouble tells of."""
-    for whole in (content, content | {"error": None, "errors": []}):
+    for whole in (
+        content,
+        content | {"error": None, "errors": []},
+        content | {"status": "ok", "success": True},
+    ):
         assert VENDOR.judge(asset, _planned(asset), _response(whole)).incomplete == ""
     assert "Internal error" in VENDOR.judge(asset, _planned(asset), _response(content | said)).incomplete
+
+
+@pytest.mark.parametrize("said", _NOT_WHOLE)
+def test_an_error_within_the_data_is_not_the_whole_answer(said: dict[str, Any]) -> None:
+    """It is told wherever it stands, on arrival as later."""
+    content = {"metric_data": _data()["metric_data"] | said}
+    for judge in (VENDOR.judge, VENDOR.parse):
+        assert (
+            "Internal error"
+            in judge("performance_data", _planned("performance_data"), _response(content)).incomplete
+        )
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({}, ""),
+        ({"metrics_found": None, "metrics_not_found": None}, ""),
+        ({"from": "2026-11-20T12:00:00", "to": "2026-11-21T00:00:00Z"}, ""),
+        ({"from": "noon", "to": None}, ""),
+        ({"metrics_not_found": []}, "whether it has found 'Http'"),
+        ({"metrics_found": ["Http"], "metrics_not_found": ["Mem"]}, "it has found 'Http'"),
+        ({"from": "2026-11-19T00:00:00Z", "to": "2026-11-20T00:00:00Z"}, "it is of 2026-11-19"),
+        ({"from": "2026-11-21T00:00:00Z", "to": "2026-11-22T00:00:00Z"}, "it is of 2026-11-21"),
+    ],
+)
+def test_an_answer_without_rows_is_to_what_was_asked(told: dict[str, Any], reason: str) -> None:
+    """It names each metric, found or not, and its range: else a cache gave that of another question."""
+    empty = {"metrics_not_found": ["Http", "Mem"], "metrics_found": [], "metrics": []}
+    content = {"metric_data": empty | told}
+    for judge in (VENDOR.judge, VENDOR.parse):
+        incomplete = judge("performance_data", _planned("performance_data"), _response(content)).incomplete
+        assert reason in incomplete
+        assert bool(incomplete) == bool(reason)
 
 
 @pytest.mark.parametrize(

@@ -686,6 +686,7 @@ def test_infos_are_harmless() -> None:
         {"warnings": [7]},
         {"warnings": "down"},
         {"isPartial": True},
+        {"partial": True},
     ],
 )
 def test_a_warning_means_that_something_is_missing(asset: Asset, flag: dict[str, Any]) -> None:
