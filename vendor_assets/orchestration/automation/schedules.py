@@ -4,6 +4,7 @@ They are off until somebody turns them on, because they spend the vendor's quota
 """
 
 from datetime import date, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -38,15 +39,18 @@ def build_schedules(account: Account) -> list[dg.ScheduleDefinition]:
     # Cron knows only minutes: round up, generously.
     minutes = account.settling_seconds // 60 + 5
     cron = f"{minutes % 60} {minutes // 60 % 24} * * *"
+    ours: dict[str, Any] = {
+        "execution_timezone": account.zone.key,
+        "default_status": dg.DefaultScheduleStatus.STOPPED,
+    }
 
     @dg.schedule(
         name=names.thing("daily_harvest"),
         job_name=names.thing(ROSTER_JOB),
         cron_schedule=cron,
-        execution_timezone=account.zone.key,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
         description="After each day, once its data have settled: list its troops and harvest them, in further runs "
         "where they are many. Days that were missed since it was turned on, as nothing ran, follow as backfills.",
+        **ours,
     )
     def daily_harvest(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | list[dg.RunRequest]:
         at = context.scheduled_execution_time - timedelta(minutes=minutes - minutes % (24 * 60))
@@ -70,10 +74,9 @@ def build_schedules(account: Account) -> list[dg.ScheduleDefinition]:
         name=names.thing("roster_sightings"),
         job_name=names.thing(SIGHTINGS_JOB),
         cron_schedule=f"10 */{SIGHTINGS_HOURS} * * *",
-        execution_timezone=account.zone.key,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
         description="List troops and warriors of the running day, so that its roster has those gone by midnight.",
         tags=class_tags(names, SCHEDULED),
+        **ours,
     )
 
     @dg.schedule(
@@ -81,10 +84,9 @@ def build_schedules(account: Account) -> list[dg.ScheduleDefinition]:
         job_name=names.thing(HARVEST_JOB),
         required_resource_keys=names.resources("store"),
         cron_schedule=f"{minutes % 60} {(minutes // 60 + LOOK_BACK_HOURS) % 24} * * *",
-        execution_timezone=account.zone.key,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
         description="Late data: fetch the performance data of the days before the newest one again "
         "(VENDOR_ASSETS_LOOK_BACK), as backfills; each materialization says what changed.",
+        **ours,
     )
     def look_back(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
         store: StoreResource = names.of(context, "store")
@@ -101,9 +103,8 @@ def build_schedules(account: Account) -> list[dg.ScheduleDefinition]:
         name=names.thing("landing_retention"),
         job_name=names.thing(RETENTION_JOB),
         cron_schedule="40 4 * * *",
-        execution_timezone=account.zone.key,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
         description="Remove answers that landed more than VENDOR_ASSETS_RETENTION days ago, and the logs of runs that "
         "ended more than VENDOR_ASSETS_HISTORY days ago; tables and materializations stay.",
+        **ours,
     )
     return [daily_harvest, sightings, look_back, retention]

@@ -116,15 +116,17 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
     harvest, roster = (
         next(job for job in jobs if job.name == names.thing(name)) for name in (HARVEST_JOB, ROSTER_JOB)
     )
-
+    sensor = partial(
+        dg.sensor,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
     estimates = Estimates(account)
 
-    @dg.sensor(
+    @sensor(
         name=names.thing("roster_sensor"),
         job_name=names.thing(HARVEST_JOB),
         required_resource_keys=names.resources("store"),
-        minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
         description="When a day's troops are known: add partitions for new troops, harvest all of the day's.",
     )
     def roster_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
@@ -182,11 +184,9 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         partitions.add_troops(context.instance, troops)
         return dg.SensorResult(run_requests=requests, cursor=waiting.dump())
 
-    @dg.sensor(
+    @sensor(
         name=names.thing("downstream_sensor"),
         job_name=names.thing(HARVEST_JOB),
-        minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
         description="When warriors or data groups were materialized alone: bring their downstream up to date.",
     )
     def downstream_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
@@ -197,12 +197,10 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
             requests += _downstream_runs(context.instance, names, asset, made)
         return dg.SensorResult(run_requests=requests, cursor=json.dumps(cursors))
 
-    @dg.sensor(
+    @sensor(
         name=names.thing("publish_sensor"),
         job_name=names.thing(PUBLISH_JOB),
         required_resource_keys=names.resources("store"),
-        minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
         description="When all troops of a day are in or have failed for good: its statistics, then its report.",
     )
     def publish_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
@@ -231,11 +229,9 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         cursor["pending"] = pending
         return dg.SensorResult(run_requests=requests, cursor=json.dumps(cursor))
 
-    @dg.sensor(
+    @sensor(
         name=names.thing("report_sensor"),
         job_name=names.thing(PUBLISH_JOB),
-        minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
         description="When a day's statistics were computed alone: its report.",
     )
     def report_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -259,12 +255,11 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
     # Object key -> etag of partitions without anything to redrive: not read again until they change.
     quiet: dict[str, str] = {}
 
-    @dg.sensor(
+    @sensor(
         name=names.thing("redrive_sensor"),
         required_resource_keys=names.resources("store"),
         jobs=[harvest, roster],
         minimum_interval_seconds=60,
-        default_status=dg.DefaultSensorStatus.RUNNING,
         description="Redrive transient dead letters after 10, 40 and 160 minutes; permanent ones wait for a person.",
     )
     def redrive_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -283,11 +278,9 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
             last = day
         return dg.SensorResult(run_requests=_redrives(names, dead, datetime.now(UTC)), cursor=last)
 
-    @dg.sensor(
+    @sensor(
         name=names.thing("lapsed_runs_sensor"),
         required_resource_keys=names.resources("vendor_api"),
-        minimum_interval_seconds=INTERVAL_SECONDS,
-        default_status=dg.DefaultSensorStatus.RUNNING,
         job_name=names.thing(HARVEST_JOB),
         description="Fail started runs whose process is gone (its lease has lapsed); Dagster retries them, and is "
         "asked once more where it has not.",
