@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -687,11 +688,8 @@ def test_many_threads_lose_nothing(database_url: str) -> None:
         for _ in range(25):
             database.change("a", "p", lambda snapshot: (str(int(snapshot.body or 0) + 1), None))
 
-    threads = [threading.Thread(target=count, args=(database,)) for database in databases]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(count, databases))
     assert databases[0].read("a", "p").body == "200"
     for database in databases:
         database.close()
@@ -728,11 +726,8 @@ def test_real_threads_stay_below_the_cap(database_url: str) -> None:
                 with lock:
                     in_flight[0] -= 1
 
-    threads = [threading.Thread(target=call, args=(budgets[n % 2],)) for n in range(40)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(40) as pool:
+        list(pool.map(call, 20 * budgets))
     for budget in budgets:
         budget.close()
     assert len(peaks) == 200

@@ -14,6 +14,7 @@ import threading
 import traceback
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -565,26 +566,22 @@ def test_a_redirect_to_another_host_sends_no_key_there() -> None:
     assert there == []
 
 
+def _fetch_by_eight(client: VendorClient, *, each: int) -> list[Usage]:
+    """What fetches by eight threads cost."""
+
+    def work(_: int) -> list[Usage]:
+        return [client.fetch(TROOPS.request, check=_read).usage for _ in range(each)]
+
+    with ThreadPoolExecutor(8) as pool:
+        return [usage for found in pool.map(work, range(8)) for usage in found]
+
+
 def test_many_threads_share_one_client(fresh: RunningSimulator, caplog: pytest.LogCaptureFixture) -> None:
     """Threads do not disturb each other, connections are kept, and no log line holds the key."""
     caplog.set_level(logging.DEBUG)
     client, ledger = _client(fresh.url, max_in_flight=2)
-    failures: list[BaseException] = []
-    usages: list[Usage] = []
-
-    def work() -> None:
-        try:
-            usages.extend(client.fetch(TROOPS.request, check=_read).usage for _ in range(25))
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    usages = _fetch_by_eight(client, each=25)
     client.close()
-    assert failures == []
     assert sum(usage.calls for usage in usages) == len(ledger.observed) == fresh.calls() == 200
     assert sum("Starting new HTTP connection" in record.getMessage() for record in caplog.records) <= 8
     assert KEY not in caplog.text
@@ -624,16 +621,7 @@ def test_with_the_real_budget_the_vendor_counts_no_violation(tmp_path: Path) -> 
         client = VendorClient(
             base_url=vendor.url, api_key=vendor.key, vendor=VENDOR, budget=budget, max_in_flight=8
         )
-        usages: list[Usage] = []
-
-        def work() -> None:
-            usages.extend(client.fetch(TROOPS.request, check=_read).usage for _ in range(10))
-
-        threads = [threading.Thread(target=work) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        usages = _fetch_by_eight(client, each=10)
         client.close()
         budget.close()
         assert [usage.attempts for usage in usages] == [1] * 80

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from vendor_assets.budget import Budget, Limit
 from vendor_assets.client import Usage, VendorClient
 from vendor_assets.days import last_complete_day, parse_time_zone
-from vendor_assets.errors import StoppedError, VendorAssetsError, VendorUnauthorizedError
+from vendor_assets.errors import StoppedError, VendorUnauthorizedError
 from vendor_assets.harvest.harvester import Harvester
 from vendor_assets.harvest.outcome import CHAIN, HarvestOptions, Outcome
 from vendor_assets.storage.folder import FolderStore
@@ -72,21 +73,11 @@ def fetched_at_once(
     client: VendorClient, count: int, then: Callable[[], None] = lambda: None
 ) -> tuple[list[Any], int]:
     """What came of as many fetches in threads, and their calls; ``then`` is done once they wait."""
-    results: list[Any] = []
     usages = [Usage() for _ in range(count)]
-
-    def fetch(usage: Usage) -> None:
-        try:
-            results.append(client.fetch(LIST, usage=usage).response.status)
-        except VendorAssetsError as error:
-            results.append(error)
-
-    threads = [threading.Thread(target=fetch, args=(usage,)) for usage in usages]
-    for thread in threads:
-        thread.start()
-    then()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(count) as pool:
+        asked = [pool.submit(client.fetch, LIST, usage=usage) for usage in usages]
+        then()
+    results = [each.exception() or each.result().response.status for each in asked]
     return results, sum(usage.calls for usage in usages)
 
 

@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -337,12 +338,12 @@ def test_no_answer_is_taken_for_another_questions(said: list[tuple[bytes, bool]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(transport_module, "REST_SECONDS", 0.0)
         # Half an answer is waited for until then; that is a failure, and as good as any other here.
-        with raw_server(script) as server, sending(server.url, attempt_timeout_seconds=0.05) as ask:
-            workers = [threading.Thread(target=talk, args=(100 * n, ask)) for n in range(threads)]
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                worker.join()
+        with (
+            raw_server(script) as server,
+            sending(server.url, attempt_timeout_seconds=0.05) as ask,
+            ThreadPoolExecutor(threads) as pool,
+        ):
+            list(pool.map(talk, range(0, 100 * threads, 100), [ask] * threads))
     assert [(nonce, body) for nonce, body in found if set(re.findall(rb"q\d{5}", body)) - {nonce}] == []
 
 

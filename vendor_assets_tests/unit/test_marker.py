@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
@@ -104,11 +105,8 @@ def test_two_first_writers_agree(tmp_path: Path) -> None:
         except ConfigurationError:
             refused.append(sources[number])
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(len(sources))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(sources)) as pool:
+        list(pool.map(write, range(len(sources))))
     held = Marker.read(FolderStore(tmp_path))
     assert held is not None
     assert refused == [source for source in (OURS, OTHERS[1]) if source != held.source] * 4
