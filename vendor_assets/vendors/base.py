@@ -47,7 +47,17 @@ _NAME_SHOWN: Final = 100
 _DEPTH_SHOWN: Final = 50
 
 _NOT_WHOLE: Final = (
-    *("error", "errors", "partial", "isPartial", "is_partial", "truncated", "isTruncated", "is_truncated"),
+    *(
+        "error",
+        "errors",
+        "errorType",
+        "partial",
+        "isPartial",
+        "is_partial",
+        "truncated",
+        "isTruncated",
+        "is_truncated",
+    ),
     *("incomplete", "timedOut", "timed_out"),
 )
 _FAILED: Final = re.compile(

@@ -115,6 +115,15 @@ def test_what_has_not_changed_is_not_published_again(tmp_path: Path) -> None:
         assert page.stat().st_mtime_ns > made.st_mtime_ns
 
 
+def test_a_day_on_which_no_troop_has_data_is_told_of(tmp_path: Path) -> None:
+    """Each may be gone by itself; all of them at once may be a fault of the vendor's, or of ours."""
+    with simulator(world="small", churn=False) as vendor:
+        vendor.faults([{"kind": "404", "match": "/hosts.json"}])
+        finished = command(tmp_path, vendor).run("harvest", "--no-report", "--day", DAY.isoformat())
+    assert finished.code == 0, finished.out
+    assert "no troop has any data; may the key see their warriors" in finished.out
+
+
 def test_the_plan_is_what_happens(tmp_path: Path) -> None:
     """A day like the one before costs what the plan says; what has landed costs nothing."""
     with simulator(world="small", churn=False) as vendor:

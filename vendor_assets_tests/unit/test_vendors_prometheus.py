@@ -687,6 +687,7 @@ def test_infos_are_harmless() -> None:
         {"warnings": "down"},
         {"isPartial": True},
         {"partial": True},
+        {"errorType": "timeout"},
     ],
 )
 def test_a_warning_means_that_something_is_missing(asset: Asset, flag: dict[str, Any]) -> None:

@@ -76,6 +76,7 @@ class Summary:
     def add_run(self, title: str, result: dg.ExecuteInProcessResult) -> tuple[int, bool]:
         """Add a run's events; returns its calls and whether everything became complete."""
         calls, problems = self.calls_made, len(self.problems)
+        troops = silent = 0
         for event in result.all_events:
             if event.is_step_materialization:
                 made = event.step_materialization_data.materialization
@@ -86,7 +87,9 @@ class Summary:
                 if made.asset_key.path[-1] == "performance_data":
                     self._harvested += 1
                     empty = rows is not None and rows.value == 0
-                    self._emptied += empty and any(name in made.metadata for name in _LEFT_OUT)
+                    left_out = empty and any(name in made.metadata for name in _LEFT_OUT)
+                    self._emptied += left_out
+                    troops, silent = troops + 1, silent + (empty and not left_out)
                 aside = made.metadata.get(QUARANTINED_RECORDS)
                 if aside is not None and aside.value:
                     where = f"{made.asset_key.to_user_string()} {made.partition}"
@@ -97,6 +100,8 @@ class Summary:
                 self.key_refused = self.key_refused or KEY_REFUSED in seen.metadata
                 where = f"{seen.asset_key.to_user_string()} {seen.partition}"
                 self.problems.append(f"{where}: {seen.metadata[STATE].value}: {seen.description}")
+        if troops == silent > 1:
+            self.hints.append(f"{title}: no troop has any data; may the key see their warriors and metrics?")
         if not result.success and len(self.problems) == problems:
             self.problems.append(f"{title}: {reason_of_steps(result.all_events)[1]}")
         return self.calls_made - calls, result.success and len(self.problems) == problems
