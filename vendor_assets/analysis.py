@@ -37,7 +37,9 @@ def read(
     if store is None:
         store = _store_of(account)
     elif account is not None:
-        raise ConfigurationError(f"store and account={account!r} exclude each other; give one of them")
+        raise ConfigurationError(
+            f"store and account={account!r} cannot be used together; give only one of them"
+        )
     return analytics.read(table, days, troops, columns, as_, categories=categories, store=store)
 
 
@@ -48,7 +50,7 @@ def _store_of(account: str | None) -> str:
         raise ConfigurationError(f"there are several accounts; choose one with account=: {', '.join(stores)}")
     if account is not None and account not in stores:
         known = (
-            f"there are {', '.join(stores)}" if "" not in stores else "leave account away: there is only one"
+            f"there are {', '.join(stores)}" if "" not in stores else "leave account out: there is only one"
         )
         raise ConfigurationError(f"there is no account {account[:60]!r}; {known}")
     found = stores[account or next(iter(stores))]

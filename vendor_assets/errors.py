@@ -120,7 +120,7 @@ def reason_of(error: BaseException) -> Reason:
     """Why an error was raised; one that is not ours is a bug."""
     if isinstance(error, VendorAssetsError):
         return error.reason
-    return Reason(UNEXPECTED, what=f"{type(error).__name__}, which nobody expected")
+    return Reason(UNEXPECTED, what=f"{type(error).__name__} (unexpected)")
 
 
 class ConfigurationError(VendorAssetsError):

@@ -48,6 +48,11 @@ def visible(text: str) -> str:
     )
 
 
+def counted(number: float, one: str, many: str = "") -> str:
+    """A number and the word for it: ``1 call``, ``2,000 calls``; ``many`` where it is no ``s`` that is added."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def presentable_names(names: Iterable[object], most: int = 10) -> str:
     """Names with commas between, the first ``most`` of them, and how many there are beside."""
     every = list(names)

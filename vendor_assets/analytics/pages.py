@@ -11,7 +11,7 @@ from vendor_assets.analytics import metrics
 from vendor_assets.analytics.day import DayView, each
 from vendor_assets.analytics.plots import DASH, quantity
 from vendor_assets.analytics.templates import template
-from vendor_assets.presentable import presentable
+from vendor_assets.presentable import counted, presentable
 
 _PAGE: Final[Any] = template("pages.html").module
 
@@ -40,8 +40,8 @@ def heading(view: DayView) -> str:
     weeks = len(view.weeks)
     compared = f"compared with {weeks} past weeks" if weeks > 1 else "too few past weeks to compare with"
     line = (
-        f"{_count(facts['troops'], 'troop')}, {_count(facts['warriors'], 'warrior')}, "
-        f"{_count(facts['series'], 'series', 'series')}, {_count(facts['timeslices'], 'value')}; {compared}. "
+        f"{counted(facts['troops'], 'troop')}, {counted(facts['warriors'], 'warrior')}, "
+        f"{counted(facts['series'], 'series', 'series')}, {counted(facts['timeslices'], 'value')}; {compared}. "
         f"All times are {view.timezone}."
     )
     made = datetime.now(UTC).astimezone(view.zone)
@@ -200,7 +200,3 @@ def _state(state: str) -> Any:
 
 def _ratio(ratio: float) -> str:
     return f"{TIMES} {ratio:.3g}" if math.isfinite(ratio) else "new"
-
-
-def _count(number: object, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

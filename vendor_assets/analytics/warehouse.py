@@ -116,13 +116,13 @@ class Warehouse:
     ) -> list[Partition]:
         if not spec.partitioned_by:
             if days is not None or troops is not None:
-                message = f"{spec.name} is not partitioned; leave days and troops away and filter its rows"
+                message = f"{spec.name} is not partitioned; leave days and troops out and filter its rows"
                 raise ConfigurationError(message)
             return [Partition(date.min, None, layout.table_key(spec.name))]
         wanted = self._days(spec, days)
         if "troop" not in spec.partitioned_by:
             if troops is not None:
-                message = f"{spec.name} is partitioned by day only; leave troops away and filter its rows"
+                message = f"{spec.name} is partitioned by day only; leave troops out and filter its rows"
                 raise ConfigurationError(message)
             return self._present([Partition(day, None, layout.table_key(spec.name, day)) for day in wanted])
         if troops is None:

@@ -41,12 +41,10 @@ class Terms:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise ConfigurationError(
-                f"share {self.share!r} is not possible; accepted is a number above 0 to 1"
+                f"share {self.share!r} is not accepted; give a number above 0, at most 1"
             )
         if self.max_in_flight < 1:
-            raise ConfigurationError(
-                f"max_in_flight {self.max_in_flight!r} is not possible; accepted is 1 or more"
-            )
+            raise ConfigurationError(f"max_in_flight {self.max_in_flight!r} is not accepted; give 1 or more")
         if len({limit.name for limit in self.limits}) < len(self.limits):
             raise ConfigurationError(f"limits {list(map(str, self.limits))} need different names")
 

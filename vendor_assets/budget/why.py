@@ -21,6 +21,7 @@ from vendor_assets.budget.teams import OTHERS, Team, Waiting
 from vendor_assets.budget.terms import Terms
 from vendor_assets.budget.tracks import Rule
 from vendor_assets.days import duration_text
+from vendor_assets.presentable import counted
 from vendor_assets.work_class import BACKFILL, SCHEDULED, WorkClass
 
 IN_FLIGHT: Final = "in flight"
@@ -90,7 +91,7 @@ class RunWork:
 
     def __str__(self) -> str:
         kind = f", {self.work_class}" if self.work_class else ""
-        calls = "calls not known" if self.calls is None else f"{self.calls:,} calls to come"
+        calls = "calls not known" if self.calls is None else f"{counted(self.calls, 'call')} to come"
         return f"run {self.source[:8]} ({calls}{kind})"
 
 
@@ -204,7 +205,7 @@ class Explanation:
         when = f"{self._in(low)} at the earliest"
         if high > 1.1 * low + 1:
             when += f" and {self._in(high)} at the latest"
-        return f"{self.calls:,} calls to come, done {when}"
+        return f"{counted(self.calls, 'call')} to come, done {when}"
 
     def _in(self, seconds: float) -> str:
         # A share of a month's quota may last for longer than calendars reach.
@@ -521,7 +522,7 @@ def _of_team(waiting: Waiting, part: float, has: float | None, *, lent: bool) ->
     told = ""
     if abs(more) > _EVEN and (more < 0 if not calls else more > 0 and lent):
         told = f", so it {'borrows' if calls else 'lends'} {abs(more):.0%}"
-    return f"{text}, of late it had {has:.0%}{told}"
+    return f"{text}, recently it had {has:.0%}{told}"
 
 
 def _listed(names: Sequence[str]) -> str:

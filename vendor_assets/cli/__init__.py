@@ -167,9 +167,20 @@ def _parser() -> argparse.ArgumentParser:
         completion,
     ):
         module.add(commands)
+    _describe(commands)
     for command in commands.choices.values():
         _add_account(command)
     return parser
+
+
+def _describe(commands: Any) -> None:
+    """Begin the help of each command, and of each action of one, with what the list of commands says of it."""
+    for listed in commands._choices_actions:  # noqa: SLF001 - argparse keeps a command's help nowhere else
+        parser = commands.choices[listed.dest]
+        parser.description = parser.description or f"{listed.help[0].upper()}{listed.help[1:]}."
+        for action in parser._actions:  # noqa: SLF001 - argparse has no public access to subparsers
+            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+                _describe(action)
 
 
 def _add_account(parser: argparse.ArgumentParser, *, default: object = None) -> None:

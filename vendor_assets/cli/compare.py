@@ -33,14 +33,14 @@ def add(commands: Any) -> None:
     """Add the command."""
     compare = commands.add_parser(
         "compare",
-        help="harvest a day by another dialect too, and say where the values differ",
+        help="harvest a day with a second dialect too, and show where the values differ",
         epilog="Both days are kept below compare/ in the store, apart from its tables; run it again to go on. "
-        "Exit codes: 0 all values are equal; 3 some differ, are missing or could not be harvested; 2 wrong use; "
-        "1 anything else.",
+        "Exit codes: 0 all values are equal; 3 some differ, are missing or could not be harvested; 2 usage "
+        "or settings are wrong; 1 anything else.",
     )
     compare.add_argument("--day", help="the day, like 2026-11-20 (default: the last that is over)")
     compare.add_argument(
-        "--with", dest="kind", required=True, metavar="KIND", help="the other dialect, like new_relic"
+        "--with", dest="kind", required=True, metavar="KIND", help="the second dialect, like new_relic"
     )
     compare.add_argument(
         "--with-account",
@@ -49,12 +49,12 @@ def add(commands: Any) -> None:
         help="its VENDOR_ACCOUNT (default: that of the settings)",
     )
     compare.add_argument(
-        "--with-rate", metavar="RATE", help="its VENDOR_RATE, like 500/min (default: what is documented)"
+        "--with-rate", metavar="RATE", help="its VENDOR_RATE, like 500/min (default: the documented one)"
     )
     compare.add_argument(
         "--troop", action="append", default=[], help="id or name of a troop; may be repeated"
     )
-    compare.add_argument("--json", action="store_true", help="print all that was compared as JSON")
+    compare.add_argument("--json", action="store_true", help="print everything that was compared, as JSON")
     compare.set_defaults(run=_compare, first=None, last=None)
 
 

@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
     """Add the command."""
     completion = commands.add_parser(
         "completion",
-        help="print what a shell needs to complete this command",
+        help="print the completion script for a shell",
         epilog='bash and zsh: eval "$(vendor-assets completion bash)" in ~/.bashrc, or with zsh in ~/.zshrc; '
         "fish: vendor-assets completion fish > ~/.config/fish/completions/vendor-assets.fish",
     )

@@ -41,9 +41,9 @@ _IGNORED: Final = """\
 def add(commands: Any) -> None:
     """Add the commands."""
     init = commands.add_parser(
-        "init", help="make a project: a folder with Dagster's configuration and settings"
+        "init", help="create a project: a folder with Dagster's configuration and the settings"
     )
-    init.add_argument("folder", type=Path, help="a new or an empty folder")
+    init.add_argument("folder", type=Path, help="a new or empty folder")
     init.add_argument(
         "--profile",
         choices=PROFILES,
@@ -53,7 +53,7 @@ def add(commands: Any) -> None:
         + "; ".join(f"{name}: {what}" for name, what in PROFILES.items()),
     )
     init.set_defaults(run=_init)
-    config = commands.add_parser("config", help="the settings in force, and where each comes from")
+    config = commands.add_parser("config", help="show the settings in force, and where each comes from")
     config.add_argument("--json", action="store_true", help="print as JSON")
     config.set_defaults(run=_config)
 

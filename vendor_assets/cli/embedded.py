@@ -34,6 +34,7 @@ from vendor_assets.cli.project import (
 )
 from vendor_assets.days import days_between, last_complete_day
 from vendor_assets.errors import ConfigurationError
+from vendor_assets.presentable import counted
 
 if TYPE_CHECKING:
     from vendor_assets.account import Account
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     """Add the commands."""
     demo = commands.add_parser(
-        "demo", help="harvest the embedded vendor's last days into a folder and show what came"
+        "demo", help="harvest the embedded vendor's last days into a folder and show the result"
     )
     demo.add_argument("--days", type=int, default=3, help="how many days (default 3)")
     demo.set_defaults(run=_demo)
@@ -87,8 +88,8 @@ def _demo(options: argparse.Namespace) -> int:
             log = json.load(answer)
     code = print_summary(summary)
     print(
-        f"the vendor counted {log.get('requests', 0):,} calls, {log.get('violations', 0)} over its limit (429), "
-        f"at most {log.get('peak_in_flight', 0)} at once"
+        f"the vendor counted {counted(log.get('requests', 0), 'call')}, "
+        f"{log.get('violations', 0)} over its limit (429), at most {log.get('peak_in_flight', 0)} at once"
     )
     print(f"tables:  {account.store_url}/processed/  (Parquet; read them with DuckDB, pandas, Spark, Athena)")
     print(f"took {time.monotonic() - started:.0f} s")
@@ -153,8 +154,12 @@ def _serve(root: Path, account: Account, port: int, vendor_port: int | None, loc
             # Its successor, dg dev, requires a project with dg's own layout.
             serve = ["-W", "ignore:Function `dev_command` is superseded", *serve, "--log-level", "warning"]
             started.append(_Started(serve, root, stopped, keeps=(lock,)))
-            print(f"the UI opens on http://127.0.0.1:{port}; Ctrl-C ends it and the vendor", flush=True)
+            everything = "it and the embedded vendor" if vendor_port is not None else "it"
+            print(f"starting the UI on http://127.0.0.1:{port}; Ctrl-C ends {everything}", flush=True)
+            ready = False
             while all(each.process.poll() is None for each in started):
+                if not ready and (ready := _listens(port)):
+                    print(f"the UI is ready: http://127.0.0.1:{port}", flush=True)
                 time.sleep(0.5)
             return FAILED
         except KeyboardInterrupt:
@@ -173,6 +178,12 @@ def _check_port(port: int, todo: str) -> None:
             trial.bind(("127.0.0.1", port))
         except OSError as error:
             raise ConfigurationError(f"port {port} cannot be used ({error.strerror}); {todo}") from error
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
 
 
 class _Started:

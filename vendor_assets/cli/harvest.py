@@ -23,6 +23,7 @@ from vendor_assets.cli.project import (
     embedded_vendor,
     open_project,
 )
+from vendor_assets.presentable import counted
 from vendor_assets.work_class import SCHEDULED, WorkClass
 
 
@@ -30,12 +31,14 @@ def add(commands: Any) -> None:
     """Add the command."""
     harvest = commands.add_parser(
         "harvest",
-        help="harvest a day or a range, through Dagster, in this process",
-        epilog="Exit codes: 0 all is complete; 3 some of it is not, or records are in quarantine; 2 wrong use, "
-        "a setting too; 130 Ctrl-C; 1 nothing is complete, or anything else.",
+        help="harvest a day or a range of days, through Dagster, in this process",
+        epilog="Exit codes: 0 all is complete; 3 some of it is not, or records are in quarantine; 2 usage or "
+        "settings are wrong; 130 Ctrl-C; 1 nothing is complete, or anything else.",
     )
     add_days(harvest)
-    harvest.add_argument("--no-report", action="store_true", help="leave out the day's statistics and report")
+    harvest.add_argument(
+        "--no-report", action="store_true", help="do not compute the day's statistics and report"
+    )
     finished = harvest.add_mutually_exclusive_group()
     finished.add_argument("--replace", action="store_true", help="fetch finished partitions again")
     finished.add_argument(
@@ -46,7 +49,7 @@ def add(commands: Any) -> None:
     harvest.add_argument(
         "--accept-empty-roster",
         action="store_true",
-        help="accept that an account that had troops has none now; otherwise that is a failure",
+        help="accept that an account that had troops now has none, which otherwise fails",
     )
     add_class(harvest, SCHEDULED)
     harvest.add_argument("--json", action="store_true", help="print the summary as JSON")
@@ -136,12 +139,16 @@ def print_summary(summary: Any, *, as_json: bool = False) -> int:
 
 def _print_lines(summary: Any) -> None:
     states = ", ".join(f"{count} {state}" for state, count in sorted(summary.states.items()))
-    print(f"{summary.rows:,} rows in {summary.seconds:.1f} s; partitions: {states or 'none'}")
+    print(f"{counted(summary.rows, 'row')} in {summary.seconds:.1f} s; partitions: {states or 'none'}")
     planned = f" of {summary.calls_planned:,} planned" if summary.calls_planned else ""
     print(
-        f"{summary.calls_made:,} calls made{planned}, {summary.requests_reused:,} requests reused, "
-        f"{summary.throttled} throttled, {summary.dead_letters} dead letters"
-        + (f", {summary.quarantined_records} records in quarantine" if summary.quarantined_records else "")
+        f"{counted(summary.calls_made, 'call')} made{planned}, {counted(summary.requests_reused, 'request')} reused, "
+        f"{summary.throttled} throttled, {counted(summary.dead_letters, 'dead letter')}"
+        + (
+            f", {counted(summary.quarantined_records, 'record')} in quarantine"
+            if summary.quarantined_records
+            else ""
+        )
     )
     if summary.share_of_permitted_rate is not None:
         print(

@@ -19,19 +19,24 @@ from vendor_assets.cli.project import (
     open_project,
 )
 from vendor_assets.errors import VendorAssetsError
+from vendor_assets.presentable import counted
 from vendor_assets.work_class import BACKFILL, CLASS_TAG, queue_tags
 
 
 def add(commands: Any) -> None:
     """Add the commands."""
-    backfill = commands.add_parser("backfill", help="queue a range for Dagster's daemon, cut by quota")
+    backfill = commands.add_parser(
+        "backfill", help="queue days for Dagster's daemon, in runs sized by the quota"
+    )
     add_days(backfill)
     add_class(backfill, BACKFILL)
     add_url(backfill)
     backfill.add_argument("--json", action="store_true", help="print what was queued as JSON")
     backfill.set_defaults(run=_backfill)
 
-    sync = commands.add_parser("sync", help="tell a new or lost Dagster instance what the store holds")
+    sync = commands.add_parser(
+        "sync", help="tell a new Dagster instance, or one that lost its history, what the store holds"
+    )
     sync.set_defaults(run=_sync)
 
 
@@ -75,7 +80,9 @@ def _backfill(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(queued, indent=1))
     else:
-        print(f"queued backfill {queued['backfill']}: rosters of {len(days)} days, {days[0]} to {days[-1]}")
+        print(
+            f"queued backfill {queued['backfill']}: rosters of {counted(len(days), 'day')}, {days[0]} to {days[-1]}"
+        )
         print("the sensors split each day's troops into runs of about ten minutes of quota, small ones first")
         print(f"see {queued['url']}")
     return COMPLETE
@@ -97,8 +104,10 @@ def ask_dagster(
         if not isinstance(document, dict):
             raise ValueError("it does not speak GraphQL")  # noqa: TRY004 - caught below
     except (http.client.HTTPException, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        reason = getattr(reason, "strerror", None) or reason
         raise VendorAssetsError(
-            f"no Dagster UI answers at {url} ({error}); start one with vendor-assets dev, give --url, "
+            f"no Dagster UI answers at {url} ({reason}); start one with vendor-assets dev, give --url, "
             "or harvest in this process with: vendor-assets harvest --class backfill"
         ) from error
     if document.get("errors") or not isinstance(document.get("data"), dict):
@@ -117,7 +126,7 @@ def _sync(options: argparse.Namespace) -> int:
     with open_instance(project.root, project.environ) as instance:
         done = sync(store, instance, print, project.account)
     print(
-        f"{done.materialized} partitions reported, {done.known_already} known already, "
-        f"{done.not_complete} not complete, {done.troops} troops added"
+        f"{counted(done.materialized, 'partition')} reported, {done.known_already} known already, "
+        f"{done.not_complete} not complete, {counted(done.troops, 'troop')} added"
     )
     return COMPLETE

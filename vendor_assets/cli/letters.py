@@ -18,7 +18,7 @@ from vendor_assets.cli.progress import ProgressLine, stoppable
 from vendor_assets.cli.project import COMPLETE, Project, embedded_vendor, open_project
 from vendor_assets.days import last_complete_day, parse_days
 from vendor_assets.errors import LONGEST_MESSAGE, ConfigurationError, ObjectNotFoundError
-from vendor_assets.presentable import presentable
+from vendor_assets.presentable import counted, presentable
 
 if TYPE_CHECKING:
     from vendor_assets.harvest.dead_letters import DeadLetter, DeadPartition
@@ -29,7 +29,7 @@ Chosen = list[tuple["DeadPartition", list["DeadLetter"]]]
 
 def add(commands: Any) -> None:
     """Add the command."""
-    letters = commands.add_parser("dead-letters", help="list, redrive or discard what failed for good")
+    letters = commands.add_parser("dead-letters", help="list, show, redrive or discard what failed for good")
     letters.add_argument("action", choices=("list", "show", "redrive", "discard"))
     letters.add_argument("--day", help="only of this day, or of a range like -7d..yesterday")
     letters.add_argument("--troop", help="only of this troop: its id, its name or its partition key")
@@ -41,9 +41,11 @@ def add(commands: Any) -> None:
     )
     letters.add_argument("--reason", help="only those whose reason contains this text")
     letters.add_argument("--status", type=int, help="only those with this HTTP status")
-    letters.add_argument("--why", help="why they are discarded; stays on record")
+    letters.add_argument("--why", help="the reason for discarding them, which is kept")
     letters.add_argument(
-        "--discarded", action="store_true", help="list or show those that were discarded, by whom and why"
+        "--discarded",
+        action="store_true",
+        help="list or show those that were discarded, with who did it and why",
     )
     letters.add_argument("--json", action="store_true", help="print as JSON")
     letters.set_defaults(run=_dead_letters)
@@ -53,9 +55,9 @@ def _dead_letters(options: argparse.Namespace) -> int:
     from vendor_assets.harvest.dead_letters import DeadLetters
 
     if options.action == "discard" and not options.why:
-        raise ConfigurationError("discard needs --why: the reason stays on record")
+        raise ConfigurationError("discard needs --why; the reason is kept")
     if options.discarded and options.action in ("redrive", "discard"):
-        raise ConfigurationError(f"--discarded goes with list and show, not with {options.action}")
+        raise ConfigurationError(f"--discarded is for list and show, not for {options.action}")
     project = open_project(options.account)
     newest = last_complete_day(datetime.now(UTC), project.account.zone)
     first, last = parse_days(options.day, newest) if options.day else (date.min, date.max)
@@ -91,7 +93,9 @@ def _dead_letters(options: argparse.Namespace) -> int:
             )
             for partition, letters in chosen
         )
-        said = f"discarded {count} dead letters; their partitions are reported again, without calls"
+        said = (
+            f"discarded {counted(count, 'dead letter')}; their partitions are reported again, without calls"
+        )
         print(said, file=sys.stderr if options.json else sys.stdout)
     return _redrive(project, [partition for partition, _ in chosen], options)
 
@@ -148,7 +152,7 @@ def _print_list(store: Any, chosen: Chosen) -> None:
             f"{day} {name} {asset}: {count} {'transient' if transient else 'permanent'}{status}: "
             f"{presentable(why.what, LONGEST_MESSAGE)}"
         )
-    print(f"{alike.total()} dead letters in {len(chosen)} partitions")
+    print(f"{counted(alike.total(), 'dead letter')} in {counted(len(chosen), 'partition')}")
     if alike:
         print("each with its request and its answer: vendor-assets dead-letters show")
 
@@ -169,7 +173,7 @@ def _print_discarded(partitions: Sequence[DeadPartition], options: argparse.Name
             f"{record['at'][:16]}: {presentable(record['why'])} "
             f"({presentable(record['letter']['reason'], LONGEST_MESSAGE)})"
         )
-    print(f"{len(records)} discarded dead letters")
+    print(f"{counted(len(records), 'discarded dead letter')}")
 
 
 def _redrive(project: Project, partitions: Sequence[DeadPartition], options: argparse.Namespace) -> int:

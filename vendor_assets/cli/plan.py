@@ -15,7 +15,7 @@ from vendor_assets.cli.project import COMPLETE, Project, add_days, choose_days, 
 from vendor_assets.cli.terminal import print_table
 from vendor_assets.days import duration_text
 from vendor_assets.errors import BudgetError
-from vendor_assets.presentable import presentable
+from vendor_assets.presentable import counted, presentable
 
 if TYPE_CHECKING:
     from vendor_assets.account import Account
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command."""
-    plan = commands.add_parser("plan", help="what a day or a range will cost, before anything is launched")
+    plan = commands.add_parser("plan", help="estimate what days will cost, before anything is launched")
     add_days(plan)
     plan.add_argument("--json", action="store_true", help="print as JSON")
     plan.set_defaults(run=_plan)
@@ -70,7 +70,9 @@ def _plan(options: argparse.Namespace) -> int:
     _print_teams(teams)
     if account.filters:
         saved, left_out = sum(plan.saved for plan in plans), max(plan.left_out for plan in plans)
-        print(f"filters save {saved:,} calls and leave {left_out} troops out: {account.filters}")
+        print(
+            f"filters save {counted(saved, 'call')} and leave {counted(left_out, 'troop')} out: {account.filters}"
+        )
     if warning:
         print(f"warning: {warning}")
     return COMPLETE
@@ -158,8 +160,12 @@ def _known(plan: DayPlan, account: str) -> str:
     if source is None:
         return f"the roster of {plan.roster_from}; no troop was harvested yet: a guess"
     apart = (plan.day - source).days
-    text = f"{source}, {abs(apart)} days {'before' if apart > 0 else 'after'}" if apart else "the day itself"
-    return text + (f"; {plan.unknown} troops as the others" if plan.unknown else "")
+    text = (
+        f"{source}, {counted(abs(apart), 'day')} {'before' if apart > 0 else 'after'}"
+        if apart
+        else "the day itself"
+    )
+    return text + (f"; {counted(plan.unknown, 'troop')} taken to be like the others" if plan.unknown else "")
 
 
 def _print_counts(plan: DayPlan, state: BudgetState | None) -> None:
@@ -176,9 +182,9 @@ def _print_counts(plan: DayPlan, state: BudgetState | None) -> None:
 
 def _print_teams(teams: Sequence[tuple[str, float, int, float | None]]) -> None:
     for name, weight, calls, seconds in teams:
-        when = "" if seconds is None else f", done in {duration_text(seconds)} where all begin now"
+        when = "" if seconds is None else f", done in {duration_text(seconds)} if all begin now"
         print(
-            f"{f'team {name}' if name else 'other troops'}: weight {weight:g}, {calls:,} calls to come{when}"
+            f"{f'team {name}' if name else 'other troops'}: weight {weight:g}, {counted(calls, 'call')} to come{when}"
         )
 
 
@@ -187,10 +193,12 @@ def _print_costs(plans: Sequence[DayPlan], account: Account, seconds: float | No
 
     total, answered = sum(plan.total for plan in plans), sum(sum(plan.done.values()) for plan in plans)
     counts = "".join(f" ({amount_text(number, unit)})" for unit, number in _counts(plans).items())
-    said = f"{total:,} calls to come{counts}, {answered:,} answered already"
+    said = f"{counted(total, 'call')} to come{counts}, {answered:,} answered already"
     rate = account.rate_for(plans[-1].per_call)
     if seconds is None or rate is None:
-        print(f"{said}; how long that takes is known once the vendor's capacity was found (the rate is auto)")
+        print(
+            f"{said}; how long that takes is known once the vendor's capacity has been found (the rate is auto)"
+        )
     else:
         quota = "" if account.limits == "auto" else ", ".join(map(str, account.limits))
         end = datetime.now(account.zone) + timedelta(seconds=seconds)
@@ -200,8 +208,9 @@ def _print_costs(plans: Sequence[DayPlan], account: Account, seconds: float | No
         if at_work:
             later = end + timedelta(seconds=at_work / rate)
             print(
-                f"at work now: {at_work:,} calls, {duration_text(at_work / rate)}. As scheduled work (harvest) this "
-                f"shares the rate with them, as a backfill it goes after: both done {later:%Y-%m-%d %H:%M %Z}"
+                f"under way now: {counted(at_work, 'call')}, {duration_text(at_work / rate)}. "
+                f"As scheduled work (harvest) this shares the rate with them; as a backfill it goes after them. "
+                f"Both are done {later:%Y-%m-%d %H:%M %Z}"
             )
         day = plans[-1].whole
         if seconds > 86_400 and day:

@@ -157,7 +157,7 @@ def choose_days(options: argparse.Namespace, account: Account) -> list[date]:
     """
     newest = last_complete_day(datetime.now(UTC), account.zone)
     if options.day and (options.first or options.last):
-        raise ConfigurationError("--day and --from/--to exclude each other; give one of them")
+        raise ConfigurationError("--day cannot be used with --from or --to; give only one of them")
     if options.last and not options.first:
         raise ConfigurationError("--to needs --from; give the first day too")
     if options.day:

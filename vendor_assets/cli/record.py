@@ -25,7 +25,7 @@ from vendor_assets.errors import (
     VendorNotFoundError,
     VendorUnauthorizedError,
 )
-from vendor_assets.presentable import presentable
+from vendor_assets.presentable import counted, presentable
 
 if TYPE_CHECKING:
     from vendor_assets.account import Account
@@ -57,7 +57,7 @@ def add(actions: Any) -> None:
         help="record a few answers of the account as cases, with invented names",
         epilog="Sends a dozen calls at most, within the budget. Names of metrics are kept: read the files before you "
         "give them to somebody. Exit codes: 0 each kind of answer is recorded; 3 some are; 1 none, or anything "
-        "else; 2 wrong use.",
+        "else; 2 usage or settings are wrong.",
     )
     record.add_argument("folder", type=Path, metavar="FOLDER", help="where the cases are written")
     record.add_argument("--day", help="the day, like 2026-11-20 (default: the last that is over)")
@@ -71,7 +71,7 @@ def _record(options: argparse.Namespace) -> int:
 
     folder: Path = options.folder.absolute()
     if any(folder.glob("*.json")) or (folder.exists() and not folder.is_dir()):
-        message = f"{str(options.folder)!r} has cases, or is no folder; give a new one, or delete these"
+        message = f"{str(options.folder)!r} has cases, or is not a folder; give a new folder, or delete these"
         raise ConfigurationError(message)
     account = open_project(options.account).account
     day = choose_day(options, account)
@@ -100,12 +100,13 @@ def _record(options: argparse.Namespace) -> int:
         (folder / f"{name}.json.part").write_text(_text(found))
     for name, found in cases.items():
         (folder / f"{name}.json.part").replace(folder / f"{name}.json")
-        print(f"{name}.json: {len(found['rows'])} rows of {len(found['pages'])} pages")
+        print(f"{name}.json: {counted(len(found['rows']), 'row')} of {counted(len(found['pages']), 'page')}")
     kept = {case["asset"] for case in cases.values()}
     for problem in recording.problems:
         print(f"not recorded: {presentable(problem)}", file=sys.stderr)
     print(
-        f"{recording.calls} calls; check it: vendor-assets vendor check {account.vendor.kind} --cases {options.folder}"
+        f"{counted(recording.calls, 'call')}; check it: vendor-assets vendor check {account.vendor.kind} "
+        f"--cases {options.folder}"
     )
     return COMPLETE if len(kept) == len(_NEEDED) else PARTIAL if kept else FAILED
 
@@ -179,7 +180,7 @@ class _Recording:
             self.problems.append(f"{name}: {error}")
             return []
         except (ValueError, RecursionError):
-            self.problems.append(f"{name}: the answer is not JSON, of which alone names can be told")
+            self.problems.append(f"{name}: the answer is not JSON, and names can be recognized only in JSON")
             return []
         case["pages"] = [
             {"status": response.status, "headers": dict(response.headers), "body": document}

@@ -11,13 +11,14 @@ from vendor_assets.cli.project import COMPLETE, open_project
 def add(commands: Any) -> None:
     """Add the command."""
     store = commands.add_parser(
-        "store", help="show whose data the store holds; move: keep them for the vendor configured now"
+        "store",
+        help="show whose data the store holds; move: declare that they belong to the vendor configured now",
     )
     store.set_defaults(run=_show)
     actions = store.add_subparsers(metavar="action")
     moved = actions.add_parser(
         "move",
-        help="keep the store for the vendor configured now",
+        help="declare that the store belongs to the vendor configured now",
         description="Declare that the store's data belong to the vendor configured now: the same account under "
         "another address, kind or name. Nothing else in the store changes, and the vendor is not called.",
     )
@@ -26,7 +27,7 @@ def add(commands: Any) -> None:
         dest="before",
         required=True,
         metavar="SOURCE",
-        help="whose data the store holds so far, as `vendor-assets store` shows it, like "
+        help="whose data the store holds until now, as `vendor-assets store` shows it, like "
         "new_relic@https://api.newrelic.com, unmarked or unreadable",
     )
     moved.set_defaults(run=_move)

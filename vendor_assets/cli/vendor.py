@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command."""
-    vendor = commands.add_parser("vendor", help="check a vendor's class, and record answers to check it with")
+    vendor = commands.add_parser("vendor", help="check a vendor's class, or record answers to check it with")
     actions = vendor.add_subparsers(metavar="action", required=True)
     check = actions.add_parser(
         "check",
         help="check a vendor's class without its server",
-        epilog="Exit codes: 0 it keeps every promise; 1 it does not; 2 wrong use.",
+        epilog="Exit codes: 0 it keeps every promise; 1 it does not; 2 usage is wrong.",
     )
     check.add_argument("vendor", metavar="KIND or MODULE:CLASS", help="like new_relic, or my_vendor:Acme")
     check.add_argument("--vendor-account", default="1", help="its VENDOR_ACCOUNT (default 1)")

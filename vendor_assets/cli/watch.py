@@ -21,6 +21,7 @@ from vendor_assets.cli.project import (
 from vendor_assets.cli.terminal import print_table
 from vendor_assets.days import day_window, days_between, duration_text, last_complete_day
 from vendor_assets.errors import BudgetError, ConfigurationError, VendorAssetsError
+from vendor_assets.presentable import counted
 from vendor_assets.states import COUNTED
 
 if TYPE_CHECKING:
@@ -42,18 +43,20 @@ query Status {
 def add(commands: Any) -> None:
     """Add the commands."""
     status = commands.add_parser(
-        "status", help="the last days at a glance: what is in, what waits, what failed"
+        "status", help="show the last days at a glance: what is in, what waits, what failed"
     )
     status.add_argument("--days", type=int, default=7, help="how many days (default 7)")
     add_url(status)
     status.add_argument("--json", action="store_true", help="print as JSON")
     status.set_defaults(run=_status)
 
-    doctor = commands.add_parser("doctor", help="try every part that a harvest needs, a line each")
+    doctor = commands.add_parser("doctor", help="try every part that a harvest needs, one line each")
     doctor.add_argument("--json", action="store_true", help="print as JSON")
     doctor.set_defaults(run=_doctor)
 
-    budget = commands.add_parser("budget", help="what the budget does now: rate, holds, who waits, and why")
+    budget = commands.add_parser(
+        "budget", help="show what the budget is doing: rate, holds, who waits, and why"
+    )
     budget.add_argument("--json", action="store_true", help="print as JSON")
     budget.add_argument(
         "--lift-ceiling",
@@ -178,11 +181,12 @@ def _print_work(work: dict[str, Any], runs: dict[str, Any] | None, url: str) -> 
         print(f"budget     {work['problem']}")
     else:
         of_quota = f" of {quota:,} ({work['calls_today'] / quota:.1%})" if quota else ""
-        print(f"today      about {work['calls_today']:,} calls{of_quota}")
+        print(f"today      about {counted(work['calls_today'], 'call')}{of_quota}")
         drain = work["seconds_to_drain"]
         lasts = f", {duration_text(drain)} at the permitted rate" if drain else ""
         print(
-            f"now        {work['runs_harvesting']} runs are harvesting, {work['calls_waiting']:,} calls wait{lasts}"
+            f"now        {counted(work['runs_harvesting'], 'run is', 'runs are')} harvesting, "
+            f"{counted(work['calls_waiting'], 'call waits', 'calls wait')}{lasts}"
         )
         if work["slowed"]:
             print(f"slow       {work['slowed']}")
@@ -191,7 +195,8 @@ def _print_work(work: dict[str, Any], runs: dict[str, Any] | None, url: str) -> 
     else:
         daemons = "alive" if runs["daemons_alive"] else "NOT ALIVE: sensors, schedules and queued runs wait"
         print(
-            f"dagster    {runs['runs_under_way']} runs under way, {runs['runs_queued']} queued; daemons {daemons}"
+            f"dagster    {counted(runs['runs_under_way'], 'run')} under way, {runs['runs_queued']} queued; "
+            f"daemons {daemons}"
         )
 
 
@@ -248,14 +253,16 @@ def _budget(options: argparse.Namespace) -> int:
         print(f"           to lift it: vendor-assets budget --lift-ceiling{named}")
     elif options.lift_ceiling:
         print(f"ceiling    lifted: {lifted}" if lifted else "ceiling    none, nothing to lift")
-    print(f"waiting    {state.waiting} calls, a newcomer waits {state.ahead_seconds:.1f} s for the pace")
+    print(
+        f"waiting    {counted(state.waiting, 'call')}; a new one would wait {state.ahead_seconds:.1f} s for the pace"
+    )
     print(f"in flight  {state.in_flight} of {state.max_in_flight}")
     for name, used in state.used.items():
         print(f"counted    {name}: {used}")
     for unit, number in state.per_call.items():
         learnt = state.learnt.get(unit)
         told = "" if learnt is None else f"; answers tell {learnt:.0%} of what is booked"
-        print(f"a call     {amount_text(number, unit)} of late{told}")
+        print(f"a call     {amount_text(number, unit)} recently{told}")
     for process in state.processes:
         print(f"process    {process}")
     return COMPLETE

@@ -25,10 +25,10 @@ SUPPOSED: Final = ("share", "rate", *_FILTERS)
 def add(commands: Any) -> None:
     """Add the command."""
     why = commands.add_parser(
-        "why", help="why calls wait: what binds, who holds it, who goes first, when it is done"
+        "why", help="why calls wait: which limit binds, who uses it, who goes first, and when it will be done"
     )
     why.add_argument(
-        "--run", dest="run_name", metavar="ID", help="one run at work, by its id or how that begins"
+        "--run", dest="run_name", metavar="ID", help="one active run, by its id or the beginning of its id"
     )
     add_days(why)
     why.add_argument(
@@ -50,7 +50,7 @@ def _why(options: argparse.Namespace) -> int:
     supposed = _supposed(options.what_if)
     planned = bool(options.day or options.first or options.last or options.troop)
     if options.run_name and planned:
-        raise ConfigurationError("--run and --day or --troop exclude each other; give one of them")
+        raise ConfigurationError("--run cannot be used with --day or --troop; give only one of them")
     if set(supposed) & set(_FILTERS) and not planned:
         raise ConfigurationError("--what-if with a filter needs --day or --from, whose plan it changes")
     snapshot, work = _look(project)
@@ -115,7 +115,7 @@ def _share(supposed: dict[str, str]) -> float | None:
         return float(supposed["share"]) if "share" in supposed else None
     except ValueError as error:
         raise ConfigurationError(
-            f"share {supposed['share'][:60]!r} is no number; accepted is one above 0 to 1"
+            f"share {supposed['share'][:60]!r} is not a number above 0, at most 1"
         ) from error
 
 

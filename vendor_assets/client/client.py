@@ -401,7 +401,7 @@ class VendorClient:
             place = self._place(request.endpoint, fetch.work_class, fetch, useless, counts)
             if not fetch.identity.lacks_token:
                 if place is None:
-                    raise StoppedError("nobody wants this call any more")
+                    raise StoppedError("the call was given up")
                 return place
             if place is not None:
                 with place:
@@ -583,7 +583,7 @@ class VendorClient:
             fetch.secrets.append(sent["Authorization"])
         place = self._place(TOKEN, SCHEDULED, fetch)
         if place is None:
-            raise StoppedError("nobody wants this token any more")
+            raise StoppedError("the token was given up")
         with place as slot:
             self._check_ended(fetch)
             try:

@@ -74,7 +74,7 @@ class Login:
             ConfigurationError: A part is missing, contradicts another, or cannot be sent; the message holds no value.
         """
         if self.user and self.token:
-            raise ConfigurationError("VENDOR_USER and VENDOR_TOKEN exclude each other; unset one of them")
+            raise ConfigurationError("VENDOR_USER and VENDOR_TOKEN are both set; unset one of them")
         if bool(self.user) != bool(self.password):
             missing = "VENDOR_PASSWORD" if self.user else "VENDOR_USER"
             raise ConfigurationError(f"{missing} is not set; VENDOR_USER and VENDOR_PASSWORD belong together")
@@ -269,12 +269,12 @@ def parse_headers(text: str, name: str) -> dict[str, str]:
     Raises:
         ConfigurationError: A pair cannot be read, comes twice, or is reserved; the message holds no value.
     """
-    accepted = "give Name=value, several with commas between, like X-Scope-OrgID=team-a"
+    accepted = "give Name=value, like X-Scope-OrgID=team-a; separate several with commas"
     found: dict[str, str] = {}
     for pair in filter(str.strip, text.replace("\n", ",").split(",")):
         header, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or not _NAME.fullmatch(header):
-            raise ConfigurationError(f"{name} has a part that is no header; {accepted}")
+            raise ConfigurationError(f"{name} has a part that is not a header; {accepted}")
         if RESERVED.fullmatch(header):
             raise ConfigurationError(f"{name} sets {header}, which is not for settings; leave it out")
         if header.lower() in map(str.lower, found):

@@ -284,7 +284,7 @@ class Costs:
         except StorageUnavailableError:
             raise
         except (StorageError, RecordError) as error:
-            logger.warning("nothing is known of troop %s, as of a new one: %s", troop.key, error)
+            logger.warning("nothing is known of troop %s, so it is taken for a new one: %s", troop.key, error)
             return unknown
 
     def _known_troop(self, troop: Troop, day: date, window: Window) -> _Cost:

@@ -243,7 +243,7 @@ def _letter_to_json(letter: DeadLetter) -> dict[str, Any]:
 
 def _letter_from_json(document: dict[str, Any]) -> DeadLetter:
     if not all(isinstance(leaf, str) for leaf in document["leaves"]):
-        raise ValueError("a leaf is no text")
+        raise ValueError("a leaf is not a string")
     times = {name: datetime.fromisoformat(document[name]) for name in ("first_at", "last_at")}
     letter = DeadLetter(**document | times | {"leaves": tuple(document["leaves"])})
     texts = (letter.request, letter.reason, letter.excerpt, letter.kind, letter.what)

@@ -25,6 +25,7 @@ from vendor_assets.harvest.harvests import (
     load_finish,
     newest_finished,
 )
+from vendor_assets.presentable import counted
 from vendor_assets.states import SUCCEEDED, State
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
@@ -222,7 +223,7 @@ class Progress:
             f"{pace:.3g} calls/s" + (f" ({why})" if why else ""),
         ]
         if self.dead:
-            parts.append(f"{self.dead} dead letters")
+            parts.append(f"{counted(self.dead, 'dead letter')}")
         if left and pace and self.foreseen:
             parts.append(f"about {duration_text(left / pace)} left")
         return ", ".join(parts)

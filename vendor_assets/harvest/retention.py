@@ -19,6 +19,7 @@ from vendor_assets.harvest.harvests import HarvestFolder, list_harvests, load_fi
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.harvest.ownership import Liveness, Ownership, acquire
 from vendor_assets.logs import get_logger
+from vendor_assets.presentable import counted
 from vendor_assets.states import SUCCEEDED
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
@@ -55,7 +56,8 @@ class Removal:
     def __str__(self) -> str:
         kept = ", ".join(f"{count} {reason}" for reason, count in sorted(self.kept.items()))
         return (
-            f"removed {self.objects} objects ({self.bytes} bytes) of {self.partitions} partitions, "
+            f"removed {counted(self.objects, 'object')} ({counted(self.bytes, 'byte')}) of "
+            f"{counted(self.partitions, 'partition')}, "
             f"{self.sightings} of them sightings; kept: {kept or 'none'}"
         )
 

@@ -41,8 +41,8 @@ class Weights:
             weight = float(number) if _WEIGHT.fullmatch(number) else 0.0
             if not equals or not pattern or pattern.startswith("!") or not 0 < weight <= LARGEST:
                 raise ConfigurationError(
-                    f"{WEIGHTS}: {part.strip()!r} is no weight of a team; give patterns of troops with a number above "
-                    f"0 up to {LARGEST}, like payments=3,search-*=2,*=1"
+                    f"{WEIGHTS}: {part.strip()!r} is not a team's weight; give patterns of troops, each with a "
+                    f"number above 0, at most {LARGEST}, like payments=3,search-*=2,*=1"
                 )
             if pattern in teams:
                 raise ConfigurationError(f"{WEIGHTS}: {pattern!r} has two weights; give it one")

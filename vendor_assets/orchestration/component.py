@@ -81,7 +81,9 @@ class VendorAccount(dg.Component, dg.Resolvable, dg.Model):
     rate: str | None = Field(
         default=None, description="The vendor's quota, like 1000/min or 20/s burst 20; auto finds it"
     )
-    share: float | None = Field(default=None, description="Our part of it, above 0 to 1; 0.8 by default")
+    share: float | None = Field(
+        default=None, description="Our part of it: above 0, at most 1; 0.8 by default"
+    )
     max_in_flight: int | None = Field(default=None, description="Calls at once, over all processes")
     store: str | None = Field(default=None, description="A folder or s3://bucket/prefix; ./data/<name>")
     db_env: str | None = Field(default=None, description="Variable that holds the budget's database address")

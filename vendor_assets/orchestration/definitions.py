@@ -46,7 +46,7 @@ def build_resources(
     own = dict(own or {})
     if unknown := sorted(set(own) - set(ROLES)):
         raise ConfigurationError(
-            f"resource {unknown[0]!r} is none of an account's; there are {', '.join(ROLES)}"
+            f"resource {unknown[0]!r} is not one of an account's; there are {', '.join(ROLES)}"
         )
     store = own.get("store") or _store(account.store_url, str(account.source), s3 or {})
     vendor_api = own.get("vendor_api") or VendorApiResource(

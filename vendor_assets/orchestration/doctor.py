@@ -26,6 +26,7 @@ from vendor_assets.harvest.verdict import verdict
 from vendor_assets.orchestration.dagster_private import newest_heartbeat
 from vendor_assets.orchestration.partitions import Partitions
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
+from vendor_assets.presentable import counted
 from vendor_assets.vendors.base import Parsed, Response
 
 DAEMON_SECONDS = 120
@@ -94,7 +95,7 @@ def _is_somebody_elses(store: StoreResource) -> bool:
 
 def _try(part: str, check: Callable[[], str]) -> Finding:
     try:
-        return Finding(part, "well", check())
+        return Finding(part, "ok", check())
     except VendorAssetsError as error:
         return Finding(part, "failed", str(error))
 
@@ -140,7 +141,7 @@ def _vendor(account: Account, vendor_api: VendorApiResource) -> Iterator[Finding
             if listed and not _has_troops(listed[-1]):
                 yield Finding("vendor", "warning", f"{text}, but lists no troops; {NO_TROOPS}")
             else:
-                yield Finding("vendor", "well", text)
+                yield Finding("vendor", "ok", text)
         yield _clock(client.vendor_ahead_seconds)
 
 
@@ -163,7 +164,7 @@ def _clock(ahead_seconds: float | None) -> Finding:
     if ahead_seconds is None:
         return Finding("clock", "warning", "the vendor sent no date to compare our clock with")
     if abs(ahead_seconds) <= CLOCK_SECONDS:
-        return Finding("clock", "well", f"ours and the vendor's agree to {abs(ahead_seconds):.0f} s")
+        return Finding("clock", "ok", f"ours and the vendor's agree to {abs(ahead_seconds):.0f} s")
     side = "behind" if ahead_seconds > 0 else "ahead of"
     text = (
         f"this machine's clock is {duration_text(abs(ahead_seconds))} {side} the vendor's: days would be harvested "
@@ -183,7 +184,9 @@ def _quota(vendor_api: VendorApiResource) -> str:
 def _store(store: StoreResource, days: int | None) -> str:
     opened = store.open()
     opened.check()
-    kept = "forever" if days is None else f"for {days} days at least (the schedule landing_retention)"
+    kept = (
+        "forever" if days is None else f"for at least {counted(days, 'day')} (the schedule landing_retention)"
+    )
     return f"{opened.url} is written, conditionally overwritten and read; answers are kept {kept}"
 
 
@@ -196,18 +199,18 @@ def _demand(account: Account, store: StoreResource) -> Finding:
         text = f"{account.filters} leaves all {plan.left_out} troops out, nothing is harvested; check the patterns"
         return Finding("demand", "warning", text)
     if plan.shape_from is None:
-        return Finding("demand", "well", f"not known before the first harvest{filters}")
+        return Finding("demand", "ok", f"not known before the first harvest{filters}")
     warning = quota_warning(plan, account.rate_for(plan.per_call), account.resolution_seconds)
     if warning:
         return Finding("demand", "warning", warning)
     rate = account.rate_for(plan.per_call)
     part = f", {plan.whole / (rate * DAY_SECONDS):.1%} of the quota" if rate else ""
-    return Finding("demand", "well", f"a day needs about {plan.whole:,} calls{part}{filters}")
+    return Finding("demand", "ok", f"a day needs about {counted(plan.whole, 'call')}{part}{filters}")
 
 
 def _disk(account: Account) -> Finding:
     if "://" in account.store_url:
-        return Finding("disk", "well", "the store is not on this machine's disk")
+        return Finding("disk", "ok", "the store is not on this machine's disk")
     existing = next(
         folder for folder in (Path(account.store_url), *Path(account.store_url).parents) if folder.exists()
     )
@@ -215,12 +218,12 @@ def _disk(account: Account) -> Finding:
     text = f"{free / (1 << 30):.1f} GiB are free at {existing}"
     if free < FREE_BYTES:
         return Finding("disk", "warning", f"{text}; make room, or a harvest will stop with what it has")
-    return Finding("disk", "well", text)
+    return Finding("disk", "ok", text)
 
 
 def _database(vendor_api: VendorApiResource) -> str:
     alive = [lease for lease in vendor_api.leases().all() if not lease.lapsed]
-    return f"budget and leases are readable; {len(alive)} runs are harvesting now"
+    return f"budget and leases are readable; {counted(len(alive), 'run is', 'runs are')} harvesting now"
 
 
 def _dagster(instance: dg.DagsterInstance) -> Finding:
@@ -229,14 +232,15 @@ def _dagster(instance: dg.DagsterInstance) -> Finding:
             "no daemon is running: sensors, schedules and queued runs wait; start one with vendor-assets dev"
         )
         return Finding("dagster", "warning", text)
-    return Finding("dagster", "well", "the daemon is alive: sensors, schedules and queued runs work")
+    return Finding("dagster", "ok", "the daemon is alive: sensors, schedules and queued runs work")
 
 
 def _partitions(account: Account, instance: dg.DagsterInstance) -> Finding:
     days = len(Partitions.of(account).day.get_partition_keys())
     troops = len(Partitions.of(account).troops(instance))
     keys = days * troops
-    text = f"{days} days from {account.start} on, {troops} troops: {keys:,} partitions of each asset"
+    text = f"{counted(days, 'day')} from {account.start} on, {counted(troops, 'troop')}: "
+    text += f"{counted(keys, 'partition')} of each asset"
     if keys > 100_000:
         return Finding("partitions", "warning", f"{text}; the UI grows slow, set a later VENDOR_ASSETS_START")
-    return Finding("partitions", "well", text)
+    return Finding("partitions", "ok", text)

@@ -24,7 +24,7 @@ from vendor_assets.orchestration.runs.about import (
 from vendor_assets.orchestration.runs.events import FRESH, options_of
 from vendor_assets.orchestration.runs.failures import failure_from
 from vendor_assets.orchestration.runs.forgetting import forget
-from vendor_assets.presentable import presentable
+from vendor_assets.presentable import counted, presentable
 from vendor_assets.storage import layout
 from vendor_assets.vendors.base import Asset
 
@@ -113,7 +113,9 @@ def build_jobs(account: Account) -> list[Any]:
         except VendorAssetsError as error:
             context.log.info(f"calls made: {harvester.progress.calls_made}")
             raise failure_from(error) from error
-        context.log.info(f"saw {seen['troops']} troops and their warriors with {seen['calls']} calls")
+        context.log.info(
+            f"saw {counted(seen['troops'], 'troop')} and their warriors with {counted(seen['calls'], 'call')}"
+        )
 
     @dg.job(
         name=names.thing(SIGHTINGS_JOB),

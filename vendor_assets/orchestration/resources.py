@@ -139,7 +139,7 @@ class VendorApiResource(dg.ConfigurableResource[Any]):
         default={}, description="Secrets that are in a file, read when used: setting to path"
     )
     rates: list[str] = Field(description="The vendor's quota, like 1000/min; empty: found by trying")
-    share: float = Field(description="Our part of the quota, above 0 to 1")
+    share: float = Field(description="Our part of the quota: above 0, at most 1")
     max_in_flight: int = Field(description="Calls at once, over all processes")
     database_url: str = Field(
         default="", description="The budget's database; with a password as an environment variable"

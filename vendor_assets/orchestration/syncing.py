@@ -24,6 +24,7 @@ from vendor_assets.orchestration.dagster_private import materialized_partitions,
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions
 from vendor_assets.orchestration.runs.events import Event, events_of, partition_of
+from vendor_assets.presentable import counted
 from vendor_assets.storage import layout
 from vendor_assets.storage.concurrent import map_concurrently
 from vendor_assets.storage.objects import ObjectStore
@@ -79,7 +80,7 @@ def sync(
             if time.monotonic() - said >= SAY_SECONDS:
                 said = time.monotonic()
                 say(f"{asset}: {first + len(some):,} of {len(partitions):,} partitions so far")
-        say(f"{asset}: {done.materialized - before} partitions")
+        say(f"{asset}: {counted(done.materialized - before, 'partition')}")
     for asset_name, prefix in (
         ("daily_performance", "processed/daily_performance/"),
         ("performance_report", "reports/"),
@@ -94,7 +95,7 @@ def sync(
                 continue
             report_at_once(instance, events, run_id=run_id)
             done.materialized += bool(events)
-        say(f"{asset_name}: {done.materialized - before} partitions")
+        say(f"{asset_name}: {counted(done.materialized - before, 'partition')}")
     return done
 
 

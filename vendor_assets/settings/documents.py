@@ -116,7 +116,7 @@ def store_urls(environ: Mapping[str, str], *, root: Path) -> dict[str, str]:
     found = {}
     for name, table in _tables(file).items():
         if not isinstance(table, Mapping):
-            raise ConfigurationError(f"{FILE}, account {name[:_SHOWN]!r}: it is no table of settings")
+            raise ConfigurationError(f"{FILE}, account {name[:_SHOWN]!r}: it is not a table of settings")
         try:
             found[name] = parse.store(str(table.get("store", _store_of(name))), root)
         except ConfigurationError as error:
@@ -191,7 +191,7 @@ def account_of(
             f"{where}: give it a name of up to 40 lower-case letters, digits and underscores, like newrelic_prod"
         )
     if not isinstance(document, Mapping):
-        raise ConfigurationError(f"{where}: it is no table of settings")
+        raise ConfigurationError(f"{where}: it is not a table of settings")
     # What begins like a setting of ours may be a variable that holds an account's key.
     values = {key: text for key, text in environ.items() if not key.startswith("VENDOR_")}
     variables: dict[str, str] = {}
@@ -222,7 +222,9 @@ def account_of(
 def _held(where: str, key: str, variable: str, environ: Mapping[str, str]) -> str:
     if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,99}", variable):
         # Whoever gives the secret itself in place of a name shall not read it in a log.
-        raise ConfigurationError(f"{where}: {key} names no variable; give the name of one, not what it holds")
+        raise ConfigurationError(
+            f"{where}: {key} does not name a variable; give a variable's name, not its value"
+        )
     if not environ.get(variable, "").strip():
         raise ConfigurationError(f"{where}: {key} names {variable}, which is not set")
     return environ[variable]
@@ -236,7 +238,7 @@ def _text(where: str, key: str, value: Any) -> str:
     if isinstance(value, bool) or (
         not isinstance(value, (str, int, float)) and not hasattr(value, "isoformat")
     ):
-        raise ConfigurationError(f"{where}: {key} is no text, number or list of these")
+        raise ConfigurationError(f"{where}: {key} is not a string, a number or a list of these")
     return str(value)
 
 

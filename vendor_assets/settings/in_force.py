@@ -86,6 +86,6 @@ def _defaults(account: Account) -> dict[str, str]:
         "VENDOR_ASSETS_RESOLUTION": str(account.resolution_seconds),
         "VENDOR_ASSETS_SETTLING": str(account.settling_seconds),
         "VENDOR_ASSETS_LOOK_BACK": str(account.look_back_days),
-        "VENDOR_ASSETS_HISTORY": str(account.history_days or "for ever"),
-        "VENDOR_ASSETS_RETENTION": str(account.retention_days or "for ever"),
+        "VENDOR_ASSETS_HISTORY": str(account.history_days or "forever"),
+        "VENDOR_ASSETS_RETENTION": str(account.retention_days or "forever"),
     }

@@ -27,7 +27,7 @@ def plain(name: str, text: str) -> str:
         raise ConfigurationError(f"{name} has {len(text):,} characters; give at most {_LONGEST:,}")
     if any(_unprintable(character) for character in text):
         raise ConfigurationError(
-            f"{name} has line ends, control characters or bytes that are no text; remove them"
+            f"{name} has line ends, control characters or bytes that are not text; remove them"
         )
     return text
 
@@ -58,7 +58,7 @@ def options(text: str) -> dict[str, str]:
         name, equals, value = (part.strip() for part in pair.partition("="))
         if not (equals and name):
             raise ConfigurationError(
-                f"VENDOR_OPTIONS has {pair.strip()!r}; give name=value, several with commas between"
+                f"VENDOR_OPTIONS has {pair.strip()!r}; give name=value; separate several with commas"
             )
         if name in found:
             raise ConfigurationError(f"VENDOR_OPTIONS has {name!r} twice; leave one of them out")
@@ -108,7 +108,8 @@ def number(
     if text is None:
         return default
     kind = "a whole number" if whole else "a number"
-    accepted = f"{kind} {'above' if above else 'from'} {lowest:g} to {highest:g}"
+    bounds = f"above {lowest:g}, at most {highest:g}" if above else f"from {lowest:g} to {highest:g}"
+    accepted = f"{kind} {bounds}"
     # int() and float() take more than people write: other scripts' digits, 1_000, nan, 1e400.
     form = _WHOLE if whole else _DECIMAL
     number = float(text) if form.fullmatch(text) else lowest - 1

@@ -414,7 +414,7 @@ class Vendor(ABC):
         """
         if resolution_seconds < 1:
             raise ConfigurationError(
-                f"resolution {resolution_seconds} s cannot be had; take 1 or more, like 60"
+                f"resolution {resolution_seconds} s is not available; take 1 or more, like 60"
             )
 
     def throttled(self, status: int, headers: Mapping[str, str], body: bytes) -> bool:

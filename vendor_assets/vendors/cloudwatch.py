@@ -126,7 +126,7 @@ class Cloudwatch(Vendor):
     pages_move: ClassVar[bool] = False
     page_headers: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[Mapping[str, str]] = {
-        "statistics": f"up to {MOST_STATISTICS} of {' '.join(STATISTICS)}, or like p99 and tm95, with blanks between",
+        "statistics": f"up to {MOST_STATISTICS} of {' '.join(STATISTICS)}, or like p99 and tm95, separated by spaces",
         "region": "a region like eu-central-1, where VENDOR_URL does not name it",
     }
 
@@ -149,7 +149,7 @@ class Cloudwatch(Vendor):
         """
         if account and not (account.isascii() and account.isdecimal()):
             raise ConfigurationError(
-                f"VENDOR_ACCOUNT={presentable(account, 40)} is no account of Amazon; give the number of the account "
+                f"VENDOR_ACCOUNT={presentable(account, 40)} is not an AWS account; give the number of the account "
                 "that is read, like 123456789012, or leave it out for the key's own"
             )
         given = {name: text.strip() for name, text in options.items() if text.strip()}
@@ -178,7 +178,7 @@ class Cloudwatch(Vendor):
         """Whole minutes; a ConfigurationError for anything else."""
         if resolution_seconds < 60 or resolution_seconds % 60:
             raise ConfigurationError(
-                f"resolution {resolution_seconds} s cannot be had: CloudWatch keeps shorter periods for three hours "
+                f"resolution {resolution_seconds} s is not available: CloudWatch keeps shorter periods for three hours "
                 "alone; take a multiple of 60, like 300"
             )
 
@@ -312,7 +312,7 @@ class Cloudwatch(Vendor):
         content = read_object(replace(response, headers={}))  # Its type is application/x-amz-json-1.0.
         token = content.get("NextToken")
         if token is not None and not is_name(token):
-            raise VendorProtocolError("NextToken is no text")
+            raise VendorProtocolError("NextToken is not a string")
         if asset == "performance_data":
             parsed = _points(content, planned, alone=token is None and response.asked is None)
         else:
@@ -509,7 +509,7 @@ def _points(content: Mapping[str, Any], planned: PlannedRequest, *, alone: bool)
         for time, value, fits in zip(times, values, good, strict=True):
             if not fits:
                 record = {"Id": identity, "Timestamp": time, "Value": value}
-                parsed.reject("the value is no finite number", record)
+                parsed.reject("the value is not a finite number", record)
         edges = np.array(list(compress(starts, good)), np.int64).reshape(-1, 1) + (0, step)
         runs.append(Run(leaf.warrior_id, leaf.data_group, (name,), edges * 1_000_000))
         numbers += map(float, compress(values, good))

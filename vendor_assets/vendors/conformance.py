@@ -159,14 +159,14 @@ def _request_forms(vendor: Vendor) -> Iterator[str]:
     for request in _requests(vendor):
         where = f"{request.method} {request.path[:80]!r}"
         if not _PATH.fullmatch(request.path):
-            yield f"{where} is no path; it begins with a slash and is percent-encoded"
+            yield f"{where} is not a path; a path begins with a slash and is percent-encoded"
         if not request.endpoint:
             yield f"{where} has no endpoint; name it for limits and counts"
         if request.method == "GET" and request.body:
             yield f"{where} is a GET with a body"
         pairs = (*request.params, *request.headers)
         if not all(isinstance(part, str) for pair in pairs for part in pair):
-            yield f"{where} has a parameter or a header that is no text"
+            yield f"{where} has a parameter or a header that is not a string"
             continue
         if not _METHOD.fullmatch(request.method):
             yield f"{where} has no method; give one in upper-case letters, like POST"
@@ -351,11 +351,11 @@ def _counted(vendor: Vendor) -> Iterator[str]:
 
 def _throttles(vendor: Vendor) -> Iterator[str]:
     if not vendor.throttled(429, {}, b""):
-        yield "status 429 is no throttle"
+        yield "status 429 is not taken for a throttle"
     if vendor.throttled(200, {}, b"{}"):
-        yield "an answer of status 200 that says nothing is a throttle"
+        yield "an answer of status 200 that says nothing is taken for a throttle"
     if vendor.throttled(404, {}, b""):
-        yield "status 404 is a throttle"
+        yield "status 404 is taken for a throttle"
     for request in _requests(vendor):
         for page in _ERROR_PAGES:
             if vendor.says_gone(request, page):

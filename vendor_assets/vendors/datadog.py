@@ -539,7 +539,7 @@ def _entities(asset: Asset, content: Mapping[str, Any], leaf: Leaf, asked: Reque
         name = host.get("name") if isinstance(host, dict) else None
         tags = _tags(host.get("tags_by_source"), key) if isinstance(host, dict) else None
         if not isinstance(name, str) or not _HOST.fullmatch(name):
-            parsed.reject("the host's name is none that a query can ask for", host)
+            parsed.reject("a query cannot ask for a host of this name", host)
         elif tags is None:
             parsed.reject("tags_by_source is not lists of tags by source", host)
         else:
@@ -574,7 +574,7 @@ def _turn_page(parsed: Parsed, content: Mapping[str, Any], asked: Request, count
     params = dict(asked.params)
     start, total = int(params["start"]) + count, content.get("total_matching")
     if not isinstance(total, int) or isinstance(total, bool):
-        raise VendorProtocolError("total_matching is no number of hosts")
+        raise VendorProtocolError("total_matching is not a number of hosts")
     if count and (start < total or content.get("exact_total_matching") is False):
         parsed.next = replace(asked, params=tuple((params | {"start": str(start)}).items()))
     elif start < total:
@@ -591,7 +591,7 @@ def _data_groups(content: Mapping[str, Any], planned: PlannedRequest) -> Parsed:
         if isinstance(name, str) and _METRIC.fullmatch(name):
             groups.setdefault(group_of(name), []).append(name)
         else:
-            parsed.reject("the metric's name is none that a query can ask for", name)
+            parsed.reject("a query cannot ask for a metric of this name", name)
     columns = [group_columns(leaf.warrior_id, groups) for leaf in planned.leaves]
     parsed.columns = {
         name: [value for each in columns for value in each[name]] for name in group_columns("", {})
@@ -660,7 +660,7 @@ class _Points:
             elif (index, host) in seen:
                 parsed.reject("the series comes twice", one)
             elif not isinstance(values, list) or len(values) != len(self.times):
-                parsed.reject("the series has not as many values as there are times", one)
+                parsed.reject("the series does not have as many values as there are times", one)
             else:
                 seen.add((index, host))
                 of_series = self._numbers(parsed, values, {"host": host, "value_name": value_name})
@@ -684,7 +684,7 @@ class _Points:
         for time, value, number in zip(self.times, values, numbers, strict=True):
             if number is None and value is not None:
                 record = {**whose, "time": time * 1000, "value": value}
-                parsed.reject("the value is no finite number", record)
+                parsed.reject("the value is not a finite number", record)
         return np.array(numbers, np.float64)
 
 

@@ -115,7 +115,7 @@ class NerdGraph(Vendor):
         """For one account; a ConfigurationError where that is no number."""
         if not _ACCOUNT.fullmatch(account):
             raise ConfigurationError(
-                f"VENDOR_ACCOUNT={account[:40]!r} is no account of New Relic; give its number, like 1234567"
+                f"VENDOR_ACCOUNT={account[:40]!r} is not a New Relic account; give its number, like 1234567"
             )
         return cls(account)
 
@@ -127,7 +127,7 @@ class NerdGraph(Vendor):
         """Whole minutes; a ConfigurationError for anything else."""
         if resolution_seconds < MINUTE or resolution_seconds % MINUTE:
             raise ConfigurationError(
-                f"resolution {resolution_seconds} s cannot be had: New Relic keeps data by the minute; "
+                f"resolution {resolution_seconds} s is not available: New Relic keeps data by the minute; "
                 "take a multiple of 60, like 1800"
             )
 
@@ -300,9 +300,9 @@ class NerdGraph(Vendor):
             identity = entity.get("applicationId") if isinstance(entity, dict) else None
             name = entity.get("name") if isinstance(entity, dict) else None
             if not isinstance(identity, int) or isinstance(identity, bool):
-                parsed.reject("applicationId is no number", entity)
+                parsed.reject("applicationId is not a number", entity)
             elif not (name is None or name == "" or is_name(name)):
-                parsed.reject("name is no text", entity)
+                parsed.reject("name is not a string", entity)
             else:
                 ids.append(str(identity))
                 names.append(name)
@@ -311,7 +311,7 @@ class NerdGraph(Vendor):
         cursor = results.get("nextCursor")
         if cursor is not None:
             if not is_name(cursor):
-                raise VendorProtocolError("nextCursor is no text")
+                raise VendorProtocolError("nextCursor is not a string")
             parsed.next = self._search(cursor)
         return parsed
 
@@ -406,7 +406,7 @@ def _data_groups(parsed: Parsed, rows: Iterable[tuple[Query, list[Any]]]) -> Non
                 continue
             for name in names:
                 if not is_name(name):
-                    parsed.reject("a metric's name is no text", {"facet": list(facet), "name": name})
+                    parsed.reject("a metric's name is not a string", {"facet": list(facet), "name": name})
                 else:
                     found.setdefault(facet[0], {})[name] = list(formulas(name))
     columns = [group_columns(warrior, names) for warrior, names in found.items()]
@@ -641,7 +641,7 @@ class _Rows:
     def _row(self, warrior: str, metric: str, row: Mapping[str, Any]) -> set[tuple[int, int]]:
         start, end = row.get("beginTimeSeconds"), row.get("endTimeSeconds")
         if not _is_second(start) or not _is_second(end) or start >= end:
-            self._parsed.reject("beginTimeSeconds and endTimeSeconds are no range of time", row)
+            self._parsed.reject("beginTimeSeconds and endTimeSeconds are not a time range", row)
             return set()
         calls = row.get("calls")
         made: list[tuple[str, float | None]] = []
@@ -652,7 +652,7 @@ class _Rows:
             if number is None:
                 made.append((name, None))
             elif (finite := _finite(number)) is None:
-                self._parsed.reject(f"{column} is no finite number", row)
+                self._parsed.reject(f"{column} is not a finite number", row)
             else:
                 made.append((name, make(finite, end - start)))
         columns = self._columns

@@ -201,7 +201,7 @@ class NewRelic(Vendor):
         """Whole minutes; a ConfigurationError for anything else."""
         if resolution_seconds < _MINUTE or resolution_seconds % _MINUTE:
             message = (
-                f"resolution {resolution_seconds} s cannot be had: New Relic keeps data by the minute; "
+                f"resolution {resolution_seconds} s is not available: New Relic keeps data by the minute; "
                 "take a multiple of 60, like 1800"
             )
             raise ConfigurationError(message)

@@ -97,10 +97,10 @@ class ClientCredentials(requests.auth.AuthBase):
         except (ValueError, RecursionError):
             told = None
         if not isinstance(told, dict):
-            raise VendorProtocolError("the answer is no JSON object")
+            raise VendorProtocolError("the answer is not a JSON object")
         text, kind = told.get("access_token"), told.get("token_type", "bearer")
         if not isinstance(kind, str) or kind.lower() != "bearer":
-            raise VendorProtocolError("the token is of another type than Bearer")
+            raise VendorProtocolError("the token's type is not Bearer")
         if not isinstance(text, str) or not text or any(not "!" <= each <= "~" for each in text):
             raise VendorProtocolError("the answer has no access_token that a header can carry")
         return Token(text, _seconds(told.get("expires_in")))

@@ -294,17 +294,19 @@ def test_why_names_teams_with_what_they_lend_and_borrow(account: Account) -> Non
     run(account, [a, b], 300)
     told = explain(b.budget.snapshot(), Work((RunWork("r", 10),)))
     assert re.fullmatch(
-        r"team a \(weight 3, 12 calls wait\): its part of the pace is 75%, of late it had 7\d%", told.teams[0]
+        r"team a \(weight 3, 12 calls wait\): its part of the pace is 75%, recently it had 7\d%",
+        told.teams[0],
     )
     assert re.fullmatch(
-        r"team b \(weight 1, 12 calls wait\): its part of the pace is 25%, of late it had 2\d%", told.teams[1]
+        r"team b \(weight 1, 12 calls wait\): its part of the pace is 25%, recently it had 2\d%",
+        told.teams[1],
     )
     assert told.teams[0] in told.sentence
     a.end(A)
     run(account, [a, b], 100)
     lent = explain(b.budget.snapshot(), Work((RunWork("r", 10),))).teams
     assert re.fullmatch(
-        r"team a \(weight 3, no call waits\): its part of the pace is 75%, of late it had \d+%, so it lends \d+%",
+        r"team a \(weight 3, no call waits\): its part of the pace is 75%, recently it had \d+%, so it lends \d+%",
         lent[0],
     )
     assert "so it borrows" in lent[1]

@@ -184,4 +184,4 @@ def test_bad_input_gets_one_clear_line(
         if "wrong" in environ.values():
             # Ten days, and the first refusal is the last call.
             assert vendor.calls() == 1
-            assert "1 calls made" in everything
+            assert "1 call made" in everything

@@ -189,7 +189,7 @@ def test_dev_ends_with_all_that_it_started(tmp_path: Path) -> None:
         start_new_session=True,
     )
     assert process.stdout
-    assert "the UI opens on" in process.stdout.readline()
+    assert "starting the UI on" in process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=90)
     assert (process.returncode, err) == (0, "")

@@ -45,7 +45,7 @@ def test_the_doctor_names_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
             "partitions",
         ]
         assert list(found) == parts
-        assert {state for state, _ in found.values()} == {"well", "warning"}
+        assert {state for state, _ in found.values()} == {"ok", "warning"}
         assert "no daemon is running" in found["dagster"][1]
 
         vendor.set_clock((datetime.now(UTC) + timedelta(hours=1)).isoformat())
@@ -69,7 +69,7 @@ def test_the_doctor_names_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
         assert found["database"][0] == "failed"
         assert "see that it runs, or set VENDOR_ASSETS_DB" in found["database"][1]
         assert "secret" not in down.out + down.err
-        assert (found["store"][0], found["partitions"][0]) == ("well", "well")
+        assert (found["store"][0], found["partitions"][0]) == ("ok", "ok")
 
     gone = Command(tmp_path, good).run("doctor")
     assert gone.code == 1
@@ -152,7 +152,7 @@ def test_status_and_dead_letters_follow_a_day(tmp_path: Path) -> None:
         assert line.startswith(
             f"{DAY} Checkout | EU performance_data: 4 permanent, status 400: the vendor rejects"
         )
-        assert (count, hint.count("dead-letters show")) == ("4 dead letters in 1 partitions", 1)
+        assert (count, hint.count("dead-letters show")) == ("4 dead letters in 1 partition", 1)
         assert "0 dead letters" in command.run("dead-letters", "list", "--status", "404").out
         calls = vendor.calls()
         gone = command.run("dead-letters", "discard", "--reason", "400", "--why", "retired", "--json")

@@ -147,7 +147,7 @@ def test_a_mistake_says_what_and_where(tmp_path: Path) -> None:
     [
         ("rate: much", 8, "rate='much'"),
         ("start: soon", 8, "start='soon'"),
-        ("weights: {payments: 0}", 8, "weights: 'payments=0.0' is no weight of a team"),
+        ("weights: {payments: 0}", 8, "weights: 'payments=0.0' is not a team's weight"),
         ("db_env: NOWHERE", 8, "db_env names NOWHERE, which is not set"),
         ("name: Not A Name", 8, "give it a name"),
     ],

@@ -84,7 +84,7 @@ def findings(
 def test_a_healthy_deployment_is_well_in_every_part(tmp_path: Path) -> None:
     """Each part has a line; only Dagster's daemon, which does not run here, is worth a look."""
     found = findings(tmp_path, Vendor())
-    assert {part: state for part, (state, _) in found.items() if state != "well"} == {"dagster": "warning"}
+    assert {part: state for part, (state, _) in found.items() if state != "ok"} == {"dagster": "warning"}
     assert {"database", "vendor", "clock", "quota", "store", "disk", "demand", "partitions"} <= found.keys()
     assert "accepts the key" in found["vendor"][1]
     assert "1000/min, our share 80%: 13.3 calls a second" in found["quota"][1]
@@ -133,8 +133,8 @@ def test_a_budget_that_gives_no_call_is_no_illness_of_the_vendor(
     ("ahead", "state", "words"),
     [
         (None, "warning", "sent no date"),
-        (59.0, "well", "agree to 59 s"),
-        (-60.0, "well", "agree to 60 s"),
+        (59.0, "ok", "agree to 59 s"),
+        (-60.0, "ok", "agree to 60 s"),
         (3600.0, "failed", "behind the vendor's"),
         (-7200.0, "failed", "ahead of the vendor's"),
     ],
@@ -164,7 +164,7 @@ def test_a_store_that_fails_does_not_hide_the_rest(tmp_path: Path) -> None:
     found = findings(tmp_path, Vendor(), store=SimpleNamespace(check=check, url="s3://b"))
     assert found["store"] == ("failed", "s3://b ignores If-Match")
     assert "demand" not in found
-    assert found["vendor"][0] == "well"
+    assert found["vendor"][0] == "ok"
     assert {"dagster", "partitions"} <= found.keys()
 
 
@@ -180,7 +180,7 @@ def test_a_full_disk_and_very_many_partitions_warn(tmp_path: Path, monkeypatch: 
     assert "VENDOR_ASSETS_START" in found["partitions"][1]
 
 
-@pytest.mark.parametrize(("age", "state"), [(10, "well"), (doctor.DAEMON_SECONDS + 60, "warning")])
+@pytest.mark.parametrize(("age", "state"), [(10, "ok"), (doctor.DAEMON_SECONDS + 60, "warning")])
 def test_a_daemon_is_alive_while_its_heart_beats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, state: str
 ) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from vendor_assets.budget import Backlog, Explanation, LongestWait, Sample, pace_at, totals
+from vendor_assets.budget import Backlog, BudgetState, Explanation, LongestWait, Sample, pace_at, totals
 from vendor_assets.days import duration_text
 from vendor_assets.errors import BudgetUnavailableError, VendorAssetsError
 from vendor_assets.harvest.dead_letters import DeadLetters
 from vendor_assets.harvest.outcome import CHAIN
 from vendor_assets.orchestration.assets import backlog
-from vendor_assets.orchestration.assets.backlog import Recorder
+from vendor_assets.orchestration.assets.backlog import BudgetView, Recorder
 from vendor_assets.orchestration.jobs import harvest_config
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions
@@ -277,6 +277,18 @@ def test_dead_letters_are_observed_when_they_changed(
     assert values(observation)["dead_letters"] == 0
     deployment.sensor("dead_letters_sensor", cursor)
     assert latest(deployment)[2] == count == 2
+
+
+def test_a_partition_tells_nothing_of_another() -> None:
+    """What is added to one partition's metadata, its failed requests or a day's plan, is not in the next one's."""
+
+    def away() -> BudgetState:
+        raise BudgetUnavailableError("away")
+
+    budget = BudgetView(away)
+    first = budget.metadata()
+    first |= {"failed_requests": "of the first"}
+    assert budget.metadata() == {}
 
 
 def told_of(deployment: Deployment, asset: str, partition: str) -> list[dg.AssetObservation]:

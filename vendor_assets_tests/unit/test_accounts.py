@@ -121,7 +121,7 @@ def test_two_accounts_may_share_a_budget_on_purpose(tmp_path: Path) -> None:
         ),
         ("[accounts.x]\nurl = 'http://x'\nkind = 'new_relic'", "api_key_env is not set"),
         ("[accounts.x]\nkind = 'prometheus'\nurl = 'http://x'\nrate = 'much'", "rate='much'"),
-        ("[accounts.x]\nkind = 'prometheus'\nurl = 'http://x'\nshare = true", "share is no text"),
+        ("[accounts.x]\nkind = 'prometheus'\nurl = 'http://x'\nshare = true", "share is not a string"),
         (
             "\n".join(f"[accounts.{x}]\nkind='prometheus'\nurl='http://{x}'\nstore='s'" for x in "xy"),
             "accounts 'x' and 'y' have the store",

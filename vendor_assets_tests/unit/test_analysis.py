@@ -99,8 +99,8 @@ def test_of_several_accounts_one_is_chosen(project: Path) -> None:
         ("", {"store": "nix", "troops": "checkout"}, "there are no tables in {project}/nix; "),
         ("VENDOR_ASSETS_STOR=data", {}, "VENDOR_ASSETS_STOR"),
         ("VENDOR_ASSETS_STORE=http://x", {}, "VENDOR_ASSETS_STORE='http://x' is not accepted"),
-        ("", {"account": "prod"}, "there is no account 'prod'; leave account away"),
-        ("", {"account": "prod", "store": "nix"}, "exclude each other"),
+        ("", {"account": "prod"}, "there is no account 'prod'; leave account out"),
+        ("", {"account": "prod", "store": "nix"}, "cannot be used together"),
     ],
 )
 def test_a_store_that_is_not_there_is_told_in_one_line(

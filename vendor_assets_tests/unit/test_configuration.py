@@ -115,7 +115,7 @@ def test_the_finest_timeslice_is_the_vendors() -> None:
         (REAL | {"VENDOR_OPTIONS": "a=1"}, "VENDOR_OPTIONS has 'a'; New Relic accepts none"),
         ({"VENDOR_RATE": "fast"}, "VENDOR_RATE='fast'.* 20/s"),
         ({"VENDOR_RATE": "20/s,0/min"}, "VENDOR_RATE='20/s,0/min'"),
-        ({"VENDOR_SHARE": "0"}, "VENDOR_SHARE='0' .* above 0 to 1"),
+        ({"VENDOR_SHARE": "0"}, "VENDOR_SHARE='0' .* above 0, at most 1"),
         ({"VENDOR_SHARE": "nan"}, "VENDOR_SHARE='nan'"),
         ({"VENDOR_MAX_IN_FLIGHT": "2.5"}, "VENDOR_MAX_IN_FLIGHT='2.5' .* whole number"),
         ({"VENDOR_ASSETS_STORE": __file__}, "VENDOR_ASSETS_STORE=.* is a file; give a folder"),
@@ -132,7 +132,7 @@ def test_the_finest_timeslice_is_the_vendors() -> None:
         ({"VENDOR_ASSETS_RETENTION": "0"}, "VENDOR_ASSETS_RETENTION='0'"),
         (
             {"VENDOR_ASSETS_WEIGHTS": "payments=3,search"},
-            "VENDOR_ASSETS_WEIGHTS: 'search' is no weight of a team",
+            "VENDOR_ASSETS_WEIGHTS: 'search' is not a team's weight",
         ),
         ({"VENDOR_ASSETS_TROOPS": "a,,b"}, "VENDOR_ASSETS_TROOPS='a,,b' has an empty pattern"),
         ({"VENDOR_ASSET_STORE": "x"}, "VENDOR_ASSET_STORE is not a setting"),

@@ -8,9 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vendor_assets.presentable import presentable, presentable_names, presentable_values
+from vendor_assets.presentable import counted, presentable, presentable_names, presentable_values
 
 ANY = st.text(st.characters(), max_size=80)  # half surrogate pairs too
+
+
+def test_one_is_singular() -> None:
+    """One call is not ``1 calls``; large numbers have separators."""
+    assert [counted(number, "call") for number in (0, 1, 2_000)] == ["0 calls", "1 call", "2,000 calls"]
+    assert counted(1, "run is", "runs are") == "1 run is"
 
 
 @given(ANY, st.integers(1, 40))

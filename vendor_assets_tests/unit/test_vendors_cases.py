@@ -156,7 +156,7 @@ def test_what_is_read_otherwise_is_a_line(
         (DATA | {"data_groups": {}}, "'data_groups' is an object"),
         (DATA | {"data_groups": {"Apdex": "score"}}, "'data_groups' is an object"),
         (DATA | {"resolution_seconds": 0}, "'resolution_seconds' is a whole number"),
-        (DATA | {"resolution_seconds": 90}, "resolution 90 s cannot be had"),
+        (DATA | {"resolution_seconds": 90}, "resolution 90 s is not available"),
         (DATA | {"rows": [{"timeslice_start": "soon"}]}, "'rows' is a list"),
         (DATA | {"rows": [{"value": "0.5"}]}, "'rows' is a list"),
         (DATA | {"rows": [{"value": 10**400}]}, "'rows' is a list"),

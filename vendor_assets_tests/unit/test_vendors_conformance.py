@@ -300,7 +300,7 @@ def test_a_class_of_ones_own_is_checked_by_the_command(
     monkeypatch.chdir(tmp_path)
     said: Mapping[str, tuple[int, str]] = {
         "acme_vendor:Acme": (0, f"Acme: {len(CHECKS)} of {len(CHECKS)} checks passed"),
-        "acme_vendor:Bad": (1, "throttles: status 429 is no throttle"),
+        "acme_vendor:Bad": (1, "throttles: status 429 is not taken for a throttle"),
         "acme_vendor:Nobody": (2, "cannot be imported"),
         "no_such_module:Acme": (2, "cannot be imported"),
         "pathlib:Path": (2, "is not a class derived from Vendor"),

@@ -44,6 +44,20 @@ def unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VENDOR_API_KEY", "key")
 
 
+@pytest.mark.parametrize(
+    "command", [("harvest",), ("plan",), ("init",), ("store",), ("vendor", "check")], ids=" ".join
+)
+def test_help_says_what_the_command_does(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below the usage stands a sentence, as in the list of commands; the options alone do not tell."""
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    said = capsys.readouterr().out.split("\n\n")[1]
+    assert said[0].isupper()
+    assert said.endswith(".")
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_wrong_environment_is_one_line(
     command: tuple[str, ...],

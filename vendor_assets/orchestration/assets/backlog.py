@@ -19,6 +19,7 @@ from vendor_assets.errors import VendorAssetsError
 from vendor_assets.harvest.outcome import Progress
 from vendor_assets.logs import get_logger
 from vendor_assets.orchestration.names import Names
+from vendor_assets.presentable import counted
 
 BACKLOG: Final = "backlog"
 KEEP: Final = timedelta(days=90)
@@ -201,7 +202,7 @@ def observation_of(
     seconds = total.calls / pace if total.calls and pace else 0.0
     text = "nothing waits"
     if total.waits:
-        text = f"{total.calls:,} calls wait"
+        text = f"{counted(total.calls, 'call waits', 'calls wait')}"
         text += f"; about {duration_text(seconds)} at {pace:.3g} calls/s" if seconds else ""
     metadata: dict[str, Any] = {"now": text}
     if len(samples) > 1:
@@ -271,7 +272,8 @@ class BudgetView:
             except VendorAssetsError:
                 self._metadata = {}
             self._until = time.monotonic() + BUDGET_SECONDS
-        return self._metadata
+        # A copy: what belongs to one partition only is added to it.
+        return dict(self._metadata)
 
 
 def plot_of(samples: Sequence[Sample], now: datetime, zone: ZoneInfo) -> dg.MarkdownMetadataValue:

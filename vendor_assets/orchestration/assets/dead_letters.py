@@ -14,7 +14,7 @@ from vendor_assets.harvest.outcome import Outcome
 from vendor_assets.logs import get_logger
 from vendor_assets.orchestration.metadata import FAILED_REQUESTS
 from vendor_assets.orchestration.names import Names
-from vendor_assets.presentable import presentable
+from vendor_assets.presentable import counted, presentable
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.roster import Roster
@@ -144,7 +144,7 @@ def _text(count: int, transient: int, discarded: int) -> str:
     waits = count - transient
     parts = [f"{transient} transient, redriven automatically"] if transient else []
     parts += [f"{waits} permanent, waiting for you"] if waits else []
-    return f"{count} dead letters: {', '.join(parts)}{given_up}"
+    return f"{counted(count, 'dead letter')}: {', '.join(parts)}{given_up}"
 
 
 def names_of(store: ObjectStore, day: date) -> dict[str, str]:

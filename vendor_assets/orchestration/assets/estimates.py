@@ -15,6 +15,7 @@ from vendor_assets.logs import get_logger
 from vendor_assets.orchestration.metadata import CALLS, PLANNED_CALLS
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import day_troop_key
+from vendor_assets.presentable import counted
 
 WITHIN_QUOTA: Final = "within_quota"
 MOST_EVENTS: Final = 10_000
@@ -74,7 +75,8 @@ def within_quota(plan: DayPlan, account: Account) -> dg.AssetCheckEvaluation:
         passed=warning is None,
         partition=plan.day.isoformat(),
         severity=dg.AssetCheckSeverity.WARN,
-        description=warning or f"a day needs {'' if known else 'perhaps '}{plan.whole:,} calls{share}",
+        description=warning
+        or f"a day needs {'' if known else 'perhaps '}{counted(plan.whole, 'call')}{share}",
         metadata={"calls": plan.whole},
     )
 

@@ -39,7 +39,7 @@ from vendor_assets.orchestration.runs.events import (
     may_pass,
     options_of,
 )
-from vendor_assets.presentable import presentable
+from vendor_assets.presentable import counted, presentable
 from vendor_assets.turns import let_others
 
 OWNERS: Final = ["team:performance-data"]
@@ -141,7 +141,8 @@ def report_outcomes(
         say = context.log.info if outcome.succeeded else context.log.error
         said = presentable(outcome.message, LONGEST_MESSAGE)
         where = f"{outcome.asset} {outcome.day} {outcome.troop_key or ''}".rstrip()
-        say(f"{where}: {outcome.state}, {outcome.rows} rows, {outcome.counts.calls} calls. {said}".rstrip())
+        rows, calls = counted(outcome.rows, "row"), counted(outcome.counts.calls, "call")
+        say(f"{where}: {outcome.state}, {rows}, {calls}. {said}".rstrip())
         with let_others():
             extra = budget.metadata()
         extra |= picture_of(opened, outcome, account.zone)

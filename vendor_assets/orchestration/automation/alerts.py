@@ -39,7 +39,7 @@ from vendor_assets.orchestration.runs.about import (
     was_retried,
 )
 from vendor_assets.orchestration.runs.failures import not_complete, reason_of_steps
-from vendor_assets.presentable import presentable, presentable_names
+from vendor_assets.presentable import counted, presentable, presentable_names
 
 BATCH: Final = 200
 """Failed runs that one tick reads."""
@@ -345,7 +345,7 @@ def message(memory: Memory, now: datetime, names: Callable[[str, Sequence[str]],
     new = _untold(memory, now)
     paragraphs = [_paragraph(cause, names) for cause in new[:MOST_CAUSES]]
     if len(new) > MOST_CAUSES:
-        paragraphs.append(f"and {len(new) - MOST_CAUSES} more causes; see the failed runs")
+        paragraphs.append(f"and {counted(len(new) - MOST_CAUSES, 'more cause')}; see the failed runs")
     over = memory.over[:MOST_OVER]
     if len(memory.over) > MOST_OVER:
         over.append(f"and {len(memory.over) - MOST_OVER} more are over")

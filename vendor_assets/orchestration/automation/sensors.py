@@ -43,7 +43,7 @@ from vendor_assets.orchestration.runs.about import (
     active_days,
     runs_of,
 )
-from vendor_assets.presentable import presentable
+from vendor_assets.presentable import counted, presentable
 from vendor_assets.work_class import BACKFILL, SCHEDULED, WorkClass
 
 BATCH: Final = 500
@@ -293,8 +293,8 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         asked = rescue.retry_lost(memory, context.instance, names, leases, now)
         context.update_cursor(memory.dump())
         said = [
-            f"failed {failed} runs whose process is gone" if failed else "",
-            f"asked for {asked} retries that Dagster had lost" if asked else "",
+            f"failed {counted(failed, 'run')} whose process is gone" if failed else "",
+            f"asked for {counted(asked, 'retry', 'retries')} that Dagster had lost" if asked else "",
         ]
         return dg.SkipReason("; ".join(filter(None, said)) or "every started run is alive")
 

@@ -26,6 +26,7 @@ from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.resources import AlertResource, StoreResource, VendorApiResource
 from vendor_assets.orchestration.runs.about import ACTIVE, DAY_TAG, About, active_days, runs_of
 from vendor_assets.orchestration.runs.events import report
+from vendor_assets.presentable import counted
 
 log = get_logger(__name__)
 
@@ -171,7 +172,9 @@ def build_observing_sensors(account: Account) -> list[dg.SensorDefinition]:
             if alerts.send(alert.address(), text, account.alert_network):
                 alerts.told(memory, now)
         context.update_cursor(memory.dump())
-        return dg.SkipReason(text or f"nothing new; {len(memory.open)} causes are open")
+        return dg.SkipReason(
+            text or f"nothing new; {counted(len(memory.open), 'cause is', 'causes are')} open"
+        )
 
     return [backlog_sensor, dead_letters_sensor, freshness_sensor, alert_sensor]
 

@@ -13,6 +13,7 @@ import dagster as dg
 from vendor_assets.orchestration.dagster_private import ended_before, forget_log
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.about import ACTIVE, About, runs_of
+from vendor_assets.presentable import counted
 
 _RUNS_AT_ONCE: Final = 100
 
@@ -26,9 +27,8 @@ class Forgotten:
 
     def __str__(self) -> str:
         """In one line."""
-        return (
-            f"forgot the logs of {self.runs:,} runs, {self.events:,} events; materializations and runs stay"
-        )
+        logs = f"{counted(self.runs, 'run')}, {counted(self.events, 'event')}"
+        return f"forgot the logs of {logs}; materializations and runs stay"
 
 
 def forget(instance: dg.DagsterInstance, names: Names, days: int) -> Forgotten:

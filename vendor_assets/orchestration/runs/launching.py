@@ -56,6 +56,7 @@ from vendor_assets.orchestration.runs.about import (
     title_of,
 )
 from vendor_assets.orchestration.runs.summary import Summary
+from vendor_assets.presentable import counted
 from vendor_assets.storage import layout
 from vendor_assets.storage.objects import ObjectStore
 from vendor_assets.storage.roster import Roster
@@ -190,7 +191,9 @@ class Launcher:
         if not replace:
             tags[TRIGGER_TAG] = "command"
         accepts = {ACCEPT_EMPTY_TAG: "true"} if accept_empty else {}
-        goes_on = {} if rebuild else {GOES_ON_TAG: "true", TROOPS_TAG: json.dumps(list(troops))}
+        goes_on = {} if rebuild else {GOES_ON_TAG: "true"}
+        if goes_on and troops:
+            goes_on[TROOPS_TAG] = json.dumps(list(troops))
         first = self._run(
             ROSTER_JOB, f"{day} roster", tags | accepts | goes_on, partition_key=day.isoformat()
         )
@@ -224,7 +227,9 @@ class Launcher:
             config = harvest_config(self._names, partitions, list(CHAIN), rebuild=rebuild)
             planned = {CALLS_TAG: str(sum(calls[key] for key in keys))} if foreseen and not rebuild else {}
             planned[TITLE_TAG] = title_of(partitions)
-            self._run(HARVEST_JOB, f"{day} {len(keys)} troops{part}", tags | planned, run_config=config)
+            self._run(
+                HARVEST_JOB, f"{day} {counted(len(keys), 'troop')}{part}", tags | planned, run_config=config
+            )
         every = self._choose(day, [])
         if report and day_is_decided(self._instance, self._account, day.isoformat(), every):
             self._publish(day, tags)
@@ -245,7 +250,7 @@ class Launcher:
         if keys:
             self._run(
                 HARVEST_JOB,
-                f"{len(keys)} partitions",
+                f"{counted(len(keys), 'partition')}",
                 tags | {TITLE_TAG: title_of(keys)},
                 run_config=harvest_config(self._names, keys, list(CHAIN), rebuild=rebuild),
             )
@@ -297,9 +302,11 @@ class Launcher:
             raise KeyboardInterrupt
         about = About(self._instance.get_run_by_id(result.run_id) or result.dagster_run, self._names)
         if about.taken:
-            title += f" and {len(about.taken)} troops"
+            title += f" and {counted(len(about.taken), 'troop')}"
         calls, whole = self.summary.add_run(title, result)
-        self._say(f"{title}: {'done' if whole else 'NOT COMPLETE'}, {calls} calls (run {result.run_id[:8]})")
+        self._say(
+            f"{title}: {'done' if whole else 'NOT COMPLETE'}, {counted(calls, 'call')} (run {result.run_id[:8]})"
+        )
         return about
 
 
