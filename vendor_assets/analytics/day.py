@@ -301,11 +301,18 @@ class DayView:
         return [*slow[:1], *wrong[:1]]
 
     @cached_property
-    def incident_rows(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The series of the worst incident, over its warriors and per warrior; empty if there is no incident."""
+    def headline(self) -> Stretch | None:
+        """What is told first of the worst incident: what users felt of it, else its worst stretch."""
         if not self.incidents:
+            return None
+        return (self.felt(self.incidents[0]) or [self.incidents[0][0]])[0]
+
+    @cached_property
+    def incident_rows(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The series of the headline, over its warriors and per warrior; empty if there is no incident."""
+        if self.headline is None:
             return self.scored.iloc[:0], pd.DataFrame(columns=["warrior_id", "timeslice_start", "value"])
-        series = dict(zip(SERIES, self.incidents[0][0].series, strict=True))
+        series = dict(zip(SERIES, self.headline.series, strict=True))
         mine = (self.scored[list(SERIES)] == pd.Series(series)).all(axis=1)
         single = self._query(
             f"""
@@ -403,12 +410,10 @@ class DayView:
             "incidents": len(self.incidents),
             "weeks_compared": len(self.weeks),
         }
-        if self.incidents:
-            (worst, _), felt = self.incidents[0], self.felt(self.incidents[0])
-            worst = felt[0] if felt else worst
-            found["incident"] = self.describe(worst)
-            if math.isfinite(worst.ratio):
-                found["incident_ratio"] = round(worst.ratio, 2)
+        if self.headline is not None:
+            found["incident"] = self.describe(self.headline)
+            if math.isfinite(self.headline.ratio):
+                found["incident_ratio"] = round(self.headline.ratio, 2)
         return found
 
     def describe(self, stretch: Stretch) -> str:

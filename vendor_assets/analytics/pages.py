@@ -113,7 +113,7 @@ def overview(view: DayView) -> str:
         "State",
         "Warriors",
         "Calls",
-        "A minute",
+        "Per minute",
         "Errors",
         *([] if one_main else ["Main value"]),
     ]
@@ -123,9 +123,9 @@ def overview(view: DayView) -> str:
     if one_main:
         notes.append(_PAGE.main(_value(*mains.iloc[0])))
     notes.append(
-        "Percentiles are over warriors and timeslices, not over single calls; the mean is weighted by calls where "
-        "the vendor counts them, that of the day and of the week before beside it. Covered: the part of the day for "
-        "which an average series has values."
+        "Percentiles are over warriors and timeslices, not over single calls; the mean is weighted by calls if "
+        "the vendor counts them, followed by the means of the day and of the week before. Covered: the part of "
+        "the day for which an average series has values."
     )
     part = [
         f"{count} of {row.warriors} of {row.troop}"
@@ -134,7 +134,7 @@ def overview(view: DayView) -> str:
     ]
     if part:
         more = f" and those of {len(part) - _MOST_NAMED} more troops" if len(part) > _MOST_NAMED else ""
-        notes.append(f"Warriors that ran for a part of the day: {', '.join(part[:_MOST_NAMED])}{more}.")
+        notes.append(f"Warriors that ran for only part of the day: {', '.join(part[:_MOST_NAMED])}{more}.")
     return str(_PAGE.table(heads, cells, {0, 1} if one_main else {0, 1, 6}, notes))
 
 

@@ -39,7 +39,8 @@ DASH: Final = "\N{EN DASH}"
 """Shown in place of a missing number."""
 WIDTH: Final = 11.0
 """Width of a figure in inches."""
-DPI: Final = 110
+DPI: Final = 96
+"""Eleven inches of it fit into the dialog in which Dagster shows Markdown, on a screen of 1440 pixels."""
 """1210 pixels in width, which fits the window in which Dagster shows a plot."""
 
 INK: Final = "#22313f"
@@ -58,7 +59,7 @@ def latency(view: DayView) -> Figure:
     known = view.overview[view.overview["value_name"].notna()]
     shown = known.head(MOST_TROOPS)
     is_latency = shown["value_name"].map(metrics.is_latency).all()
-    title = "Latency along the day" if is_latency else "Main value along the day"
+    title = "Latency over the day" if is_latency else "Main value over the day"
     if shown.empty:
         return _nothing(title, "No values on this day.")
     columns = 1 if len(shown) == 1 else 2 if len(shown) <= 4 else 3
@@ -146,12 +147,12 @@ def slowest(view: DayView) -> Figure:
 
 
 def incident(view: DayView) -> Figure:
-    """The worst stretch of the day: the value, the expected value, and each warrior."""
+    """The stretch in the day's headline: the value, the expected value, and each warrior."""
     title = "Incident"
-    if not view.incidents:
+    stretch = view.headline
+    if stretch is None:
         unusual = "No value was clearly unusual for long enough to tell."
         return _nothing(title, unusual if len(view.daily) else "No values on this day.")
-    stretch, _ = view.incidents[0]
     rows, single = view.incident_rows
     troop_id, data_group, value_name = stretch.series
     figure = _figure(3.9)

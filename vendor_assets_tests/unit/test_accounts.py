@@ -107,14 +107,14 @@ def test_two_accounts_may_share_a_budget_on_purpose(tmp_path: Path) -> None:
         ("[account.x]\nurl = 'http://x'", "has no accounts"),
         ("[accounts.x", "cannot be read"),
         ("[accounts.X]\nurl = 'http://x'", "lower-case letters"),
-        ("accounts.x = 3", "no table of settings"),
+        ("accounts.x = 3", "not a table of settings"),
         ("[accounts.x]\nkind = 'prometheus'", "url is not set"),
         ("[accounts.x]\nurl = 'http://x'\nrates = '3/s'", "rates is not a setting; did you mean rate?"),
         (
             "[accounts.x]\nurl = 'http://x'\napi_key = 'hidden-key'",
             "name the variable that holds it as api_key_env",
         ),
-        ("[accounts.x]\nurl = 'http://x'\napi_key_env = 'hidden-key'", "api_key_env names no variable"),
+        ("[accounts.x]\nurl = 'http://x'\napi_key_env = 'hidden-key'", "api_key_env does not name a variable"),
         (
             "[accounts.x]\nurl = 'http://x'\napi_key_env = 'ABSENT'",
             "api_key_env names ABSENT, which is not set",

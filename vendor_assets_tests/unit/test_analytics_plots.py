@@ -224,6 +224,7 @@ def test_the_headline_is_what_users_felt(tmp_path: Path) -> None:
     )
     assert said, heading
     assert view.summary()["incident"].startswith("shop: HttpDispatcher average_response_time was up to 4")
+    assert plots.incident(view).get_suptitle() == "Incident: shop · HttpDispatcher"
     # 48 half hours of 100 calls, and 2 errors a minute, of which a quarter of the time 9 times as many.
     assert view.overview["calls"].tolist() == [4800.0]
     assert view.overview["errors"].tolist() == pytest.approx([1440 * 2 * (7 / 8 + 9 / 8)], rel=0.05)
@@ -244,7 +245,7 @@ def test_the_days_before_stand_beside_the_day(tmp_path: Path) -> None:
     assert re.search(r">60</td>\s*<td[^>]*>\N{EN DASH}</td>\s*<td[^>]*>30</td>", table)
     assert "Highest half hour" in table
     # It has no values after 20:00.
-    assert "Warriors that ran for a part of the day: 1 of 1 of shop." in table
+    assert "Warriors that ran for only part of the day: 1 of 1 of shop." in table
 
 
 def test_a_vendor_without_latencies_is_shown_by_its_most_variable_values(tmp_path: Path) -> None:
@@ -262,7 +263,7 @@ def test_a_vendor_without_latencies_is_shown_by_its_most_variable_values(tmp_pat
     view = _view(store)
     assert view.main["value_name"].tolist() == ["node_load1"]
     assert any("no value looks like a latency" in caveat for caveat in view.caveats)
-    assert plots.latency(view).get_suptitle() == "Main value along the day"
+    assert plots.latency(view).get_suptitle() == "Main value over the day"
     assert view.incidents[0][0].series == ("1", "node", "node_load1")
 
 

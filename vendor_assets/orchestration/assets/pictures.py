@@ -69,13 +69,13 @@ def _lines(by_slice: pa.Table, window: Window) -> dg.MarkdownMetadataValue:
         values.setdefault(group, {}).setdefault(name, []).append((start, value))
         calls[group] = calls.get(group, 0.0) + (weight or 0.0)
     shown = sorted(values, key=lambda group: (-calls[group], group))[:MOST_LINES]
-    lines = ["| data group | value | mean | along the day |", "|---|---|---:|---|"]
+    lines = ["| data group | value | mean | over the day |", "|---|---|---:|---|"]
     for group in shown:
         name = min(values[group], key=_rank)
         series = values[group][name]
         known = [value for _, value in series if value is not None and value - value == 0]
         mean = f"{sum(known) / len(known):.4g}" if known else "none"
-        picture = sparks.image(sparks.line(_along(series, window)), "along the day")
+        picture = sparks.image(sparks.line(_along(series, window)), "over the day")
         lines.append(f"| {sparks.cell(group)} | {sparks.cell(name)} | {mean} | {picture} |")
     more = len(values) - len(shown)
     note = f"; {more} more data groups" if more > 0 else ""
