@@ -93,7 +93,7 @@ def open_project(account: str | None = None) -> Project:
     names = ", ".join(each.name for each in accounts)
     found = [each for each in accounts if account in (None, each.name)]
     if account is not None and not found:
-        known = f"there are {names}" if names else f"they are named in {FILE}, and there is none"
+        known = f"there are {names}" if names else f"accounts are named in {FILE}, which does not exist"
         raise ConfigurationError(f"there is no account {account[:60]!r}; {known}")
     if len(found) > 1:
         raise ConfigurationError(f"there are several accounts; choose one with --account: {names}")
@@ -143,9 +143,21 @@ def add_class(parser: argparse.ArgumentParser, default: WorkClass) -> None:
 
 def add_url(parser: argparse.ArgumentParser) -> None:
     """Add ``--url``."""
-    parser.add_argument(
-        "--url", default="http://127.0.0.1:3000", help="where the UI answers (default http://127.0.0.1:3000)"
-    )
+    ours = "http://127.0.0.1:3000"
+    parser.add_argument("--url", type=_address, default=ours, help=f"where the UI answers (default {ours})")
+
+
+def _address(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        well = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        well = False
+    if not well:
+        raise argparse.ArgumentTypeError(
+            f"{text[:100]!r} is not an address; give one like http://127.0.0.1:3000"
+        )
+    return text.rstrip("/")
 
 
 def choose_days(options: argparse.Namespace, account: Account) -> list[date]:

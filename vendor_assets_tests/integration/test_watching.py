@@ -113,7 +113,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
         (("plan", "--to", "2026-11-01"), "--to needs --from"),
         (("dead-letters", "discard"), "discard needs --why"),
         (("dead-letters", "list", "--asset", "troop"), "invalid choice: 'troop'"),
-        (("dead-letters", "redrive", "--discarded"), "--discarded goes with list and show"),
+        (("dead-letters", "redrive", "--discarded"), "--discarded is for list and show"),
         (("dead-letters", "list", "--status", "four"), "invalid int value: 'four'"),
         (("hervest",), "invalid choice: 'hervest'"),
     ],

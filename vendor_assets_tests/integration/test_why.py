@@ -122,7 +122,7 @@ def test_wrong_use_is_one_line(tmp_path: Path, vendor: RunningSimulator) -> None
         (["--run", "abc"], "no run 'abc' is at work"),
         (["--what-if", "speed=2"], "'speed=2' is not understood"),
         (["--what-if", "share=much"], "share 'much' is not a number"),
-        (["--what-if", "share=2"], "share 2.0 is not possible"),
+        (["--what-if", "share=2"], "share 2.0 is not accepted"),
         (["--what-if", "troops=web-*"], "needs --day"),
     ):
         finished = command.run("why", *arguments)

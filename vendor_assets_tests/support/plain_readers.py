@@ -54,7 +54,7 @@ def datadog_points(content: Mapping[str, Any], planned: PlannedRequest) -> Parse
         elif (index, host) in seen:
             parsed.reject("the series comes twice", one)
         elif not isinstance(values, list) or len(values) != len(found.times):
-            parsed.reject("the series has not as many values as there are times", one)
+            parsed.reject("the series does not have as many values as there are times", one)
         else:
             seen.add((index, host))
             for time, value in zip(found.times, values, strict=True):
@@ -66,5 +66,5 @@ def datadog_points(content: Mapping[str, Any], planned: PlannedRequest) -> Parse
                         parsed.columns[name].append(each)
                 elif value is not None:
                     record = {"host": host, "value_name": value_name, "time": time * 1000, "value": value}
-                    parsed.reject("the value is no finite number", record)
+                    parsed.reject("the value is not a finite number", record)
     return parsed

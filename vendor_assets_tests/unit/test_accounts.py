@@ -114,7 +114,10 @@ def test_two_accounts_may_share_a_budget_on_purpose(tmp_path: Path) -> None:
             "[accounts.x]\nurl = 'http://x'\napi_key = 'hidden-key'",
             "name the variable that holds it as api_key_env",
         ),
-        ("[accounts.x]\nurl = 'http://x'\napi_key_env = 'hidden-key'", "api_key_env does not name a variable"),
+        (
+            "[accounts.x]\nurl = 'http://x'\napi_key_env = 'hidden-key'",
+            "api_key_env does not name a variable",
+        ),
         (
             "[accounts.x]\nurl = 'http://x'\napi_key_env = 'ABSENT'",
             "api_key_env names ABSENT, which is not set",

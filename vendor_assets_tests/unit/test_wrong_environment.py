@@ -58,6 +58,16 @@ def test_help_says_what_the_command_does(
     assert said.endswith(".")
 
 
+@pytest.mark.parametrize("url", ["localhost:3000", "ftp://x", "http://", "http://[", "http://host:port", ""])
+def test_what_is_no_address_of_a_ui_is_refused(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A forgotten http:// is not told as a UI that does not answer."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["status", "--url", url])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert ("give one like http://127.0.0.1:3000" in said) == bool(url)
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_wrong_environment_is_one_line(
     command: tuple[str, ...],
