@@ -65,7 +65,7 @@ def test_what_is_no_address_of_a_ui_is_refused(url: str, capsys: pytest.CaptureF
         main(["status", "--url", url])
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert ("give one like http://127.0.0.1:3000" in said) == bool(url)
+    assert "give one like http://127.0.0.1:3000" in said
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
