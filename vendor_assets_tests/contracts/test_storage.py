@@ -276,7 +276,7 @@ def test_of_a_hundred_racing_writers_one_wins(place: Place, replacing: bool) -> 
     for racer in racers:
         racer.join(120)
     assert [racer.exitcode for racer in racers] == [0] * processes
-    winner = won.get(timeout=10)
+    winner = won.get(timeout=120)
     assert won.empty()
     assert store.get("raced") == winner
 

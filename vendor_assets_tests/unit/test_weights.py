@@ -169,7 +169,7 @@ def test_each_team_has_an_open_partition(bench: Bench) -> None:
     """Also where there are more teams than partitions would be open otherwise."""
     bench.weights = Weights.parse("1=1,2=1000")
     bench.troops(click("r1"))
-    all_open = threading.Barrier(3, timeout=20)
+    all_open = threading.Barrier(3, timeout=120)
     bench.client.before = lambda request: all_open.wait() and None
     harvester = bench.harvester()
     harvester._open_partitions = 1
