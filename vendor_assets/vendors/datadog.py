@@ -579,6 +579,9 @@ def _turn_page(parsed: Parsed, content: Mapping[str, Any], asked: Request, count
         parsed.next = replace(asked, params=tuple((params | {"start": str(start)}).items()))
     elif start < total:
         parsed.incomplete = f"it has {start} hosts of {total}"
+    returned = content.get("total_returned")
+    if isinstance(returned, int) and count < returned:
+        parsed.incomplete = f"it has {count} hosts, where it says that these are {returned}"
 
 
 def _data_groups(content: Mapping[str, Any], planned: PlannedRequest) -> Parsed:

@@ -533,6 +533,14 @@ def test_times_that_are_none_are_no_answer(times: list[object]) -> None:
         read(points((0, "host:h1", [1.0] * len(times)), times=times))
 
 
+@pytest.mark.parametrize("total", [1, 3])
+def test_a_page_has_as_many_hosts_as_it_says(total: int) -> None:
+    """One of two that a page says it has is not the page, whether others follow or not."""
+    for returned, whole in ((1, True), (2, False), ("2", True)):
+        page = hosts(host("h1", "service:s"), total=total, total_returned=returned)
+        assert (VENDOR.parse("troops", VENDOR.troops(DAY), answer(page)).incomplete == "") == whole
+
+
 def test_data_that_say_they_are_partial_are_not_all() -> None:
     """Beside the values, or the values' place."""
     document = points((0, "host:h1", [1.0]))
