@@ -48,8 +48,8 @@ def visible(text: str) -> str:
     )
 
 
-def counted(number: float, one: str, many: str = "") -> str:
-    """A number and the word for it: ``1 call``, ``2,000 calls``; ``many`` where it is no ``s`` that is added."""
+def counted(number: object, one: str, many: str = "") -> str:
+    """A number and the word for it: ``1 call``, ``2,000 calls``; ``many`` if adding an ``s`` is not enough."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
