@@ -364,7 +364,7 @@ class Harvester:
         started, requests = time.monotonic(), self.store.requests_of_thread()
         with self._progress_lock:
             self._begun[asset] += 1
-        base = Outcome(asset, day, troop_key, "failed", table_key=layout.table_key(asset, day, troop_key))
+        base = Outcome(asset, day, troop_key, "failed")
         ownership: Ownership | None = None
         untouched = False
         table: ObjectInfo | None = None
@@ -374,6 +374,8 @@ class Harvester:
             untouched, table = False, self.store.head(base.table_key)
 
         try:
+            # A key that somebody typed may be one that no path can hold.
+            base = replace(base, table_key=layout.table_key(asset, day, troop_key))
             if self.stop.is_set():
                 raise StoppedError("the run was stopped before this partition began")
             window = day_window(day, self._zone)
@@ -383,7 +385,7 @@ class Harvester:
                 )
                 raise ConfigurationError(message)
             prefix = layout.harvest_prefix(asset, day, troop_key)
-            untouched = troop_key is not None and not self._traces.of(asset, day, troop_key)
+            new = untouched = troop_key is not None and not self._traces.of(asset, day, troop_key)
             ownership = acquire(
                 self.store,
                 prefix,
@@ -393,6 +395,9 @@ class Harvester:
                 untouched=untouched,
                 look=look,
             )
+            if new and not untouched:
+                # Somebody has harvested it since this run began: nobody meant to pay for that twice.
+                options = replace(options, finished="reconcile")
             harvest = PartitionHarvest(
                 self._context,
                 base,

@@ -280,7 +280,7 @@ class Bench:
         for harvester in self.open:
             harvester.close()
 
-    def harvester(self, threads: int = 4) -> Harvester:
+    def harvester(self, threads: int = 4, **more: Any) -> Harvester:
         harvester = toy_harvester(
             self.store,
             self.client,
@@ -290,6 +290,7 @@ class Bench:
             now=lambda: self.now,
             filters=self.filters,
             weights=self.weights,
+            **more,
         )
         self.open.append(harvester)
         return harvester

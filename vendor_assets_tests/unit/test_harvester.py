@@ -40,6 +40,24 @@ def test_a_whole_day_becomes_complete(bench: Bench) -> None:
     assert bench.calls() == 1 + 3 + 3 + 4
 
 
+def test_two_clicks_at_once_pay_once(bench: Bench) -> None:
+    """What another run has harvested since a run began is taken as it is, although nobody is at work on it any more."""
+    bench.troops(click("r1"))
+    meanwhile = [click("r3")]
+
+    def harvest_the_other(request: Request) -> None:
+        if "data" in request.path and meanwhile:
+            order = meanwhile.pop()
+            assert bench.chain(order, "2")["performance_data", "2"].mode == "first"
+
+    bench.client.before = harvest_the_other
+    harvester = bench.harvester(open_partitions=1)
+    partitions = [(DAY, "1"), (DAY, "2")]
+    *_, last = list(harvester.chain(CHAIN, partitions, click("r2")))
+    assert (last.asset, last.troop_key, last.mode, last.state) == ("performance_data", "2", "reconcile", "complete")
+    assert max(bench.client.calls.values()) == 1
+
+
 def test_a_click_on_a_finished_partition_replaces_it(bench: Bench) -> None:
     """A person's materialization asks everything again; the order of a sensor asks nothing that was there."""
     bench.troops(click("r1"))
