@@ -551,6 +551,16 @@ def runs_of_attempts(
     return found
 
 
+def partitions_of_backfill(
+    instance: dg.DagsterInstance, backfill_id: str, assets: Iterable[dg.AssetKey]
+) -> set[str]:
+    """The partitions that a backfill is to materialize of any of some assets; the public API tells how many."""
+    backfill = instance.get_backfill(backfill_id)
+    data = backfill.asset_backfill_data if backfill is not None else None
+    targets = data.target_subset.partitions_subsets_by_asset_key if data is not None else {}
+    return {key for asset in assets if asset in targets for key in targets[asset].get_partition_keys()}
+
+
 def schedule_started(instance: dg.DagsterInstance, schedule: str) -> datetime | None:
     """When a schedule was turned on; None while it is off."""
     # An in-memory instance, as in tests, has no schedule storage.

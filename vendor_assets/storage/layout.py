@@ -255,7 +255,7 @@ def _milliseconds(ulid: str) -> int:
 def _partition(day: date | None, troop: str | None) -> str:
     if troop is not None and not _SEGMENT.fullmatch(troop):
         raise StorageError(
-            f"troop {troop!r} is not a partition key; encode the troop's id with encode_segment"
+            f"troop {troop!r} is not a partition key; keys are like 'checkout-eu.42' (encode_segment makes them)"
         )
     of_day = "" if day is None else f"day={day.isoformat()}/"
     return of_day if troop is None else f"{of_day}troop={troop}/"

@@ -1,7 +1,7 @@
 """The asset definitions: the vendor's hierarchy as partitioned tables, and what is computed from them."""
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import dagster as dg
@@ -21,7 +21,13 @@ from vendor_assets.orchestration.assets.estimates import metadata_of_plan, plan_
 from vendor_assets.orchestration.assets.going_on import going_on
 from vendor_assets.orchestration.assets.pictures import picture_of
 from vendor_assets.orchestration.assets.publishing import day_checks, publish_day, publish_report
-from vendor_assets.orchestration.dagster_private import hide_omissions, nodes_behind, stored_together, tag_run
+from vendor_assets.orchestration.dagster_private import (
+    ToldFailure,
+    hide_omissions,
+    nodes_behind,
+    stored_together,
+    tag_run,
+)
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_and_troops, split_key, split_keys
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
@@ -193,6 +199,34 @@ def _with_results(
         raise
 
 
+def _chosen(context: dg.AssetExecutionContext) -> Sequence[str]:
+    """Keys of a run's partitions.
+
+    Raises:
+        dagster.Failure: It has none, which the launchpad and the command line permit.
+    """
+    if not (context.has_partition_key or context.has_partition_key_range):
+        raise ToldFailure("the run has no partition; launch it again with one", allow_retries=False)
+    if not context.partition_keys:
+        first, last = context.partition_key_range
+        said = f"there is no partition from {presentable(first)} to {presentable(last)}; choose others"
+        raise ToldFailure(said, allow_retries=False)
+    return context.partition_keys
+
+
+def _day_of(context: dg.AssetExecutionContext) -> date:
+    """The day of a run that takes one.
+
+    Raises:
+        dagster.Failure: It has none, or several.
+    """
+    first, *others = _chosen(context)
+    if others:
+        said = f"the run has {len(others) + 1} days, and takes one; launch them as a backfill, which has a run for each"
+        raise ToldFailure(said, allow_retries=False)
+    return split_key(first)[0]
+
+
 def _spec(
     names: Names, name: str, text: str, partitions: dg.PartitionsDefinition[Any], deps: Sequence[dg.AssetDep]
 ) -> dg.AssetSpec:
@@ -248,7 +282,7 @@ def build_assets(account: Account) -> list[dg.AssetsDefinition]:
     )
     def troops(context: dg.AssetExecutionContext, config: HarvestConfig) -> Any:
         harvester: Harvester = names.of(context, "harvester")
-        days = [split_key(key)[0] for key in context.partition_keys]
+        days = [split_key(key)[0] for key in _chosen(context)]
         options = options_of(context.run, names, rebuild=config.rebuild)
         store: StoreResource = names.of(context, "store")
         costs = Costs(store.open(), account)
@@ -288,7 +322,7 @@ def build_assets(account: Account) -> list[dg.AssetsDefinition]:
         harvester: Harvester = names.of(context, "harvester")
         chosen = [name for name in CHAIN if names.key(name) in context.selected_asset_keys]
         options = options_of(context.run, names, rebuild=config.rebuild)
-        outcomes = harvester.chain(chosen, split_keys(context.partition_keys), options)
+        outcomes = harvester.chain(chosen, split_keys(_chosen(context)), options)
         events = report_outcomes(context, outcomes, account)
         yield from _with_results(context, events, [daily_performance])
 
@@ -311,8 +345,7 @@ def build_assets(account: Account) -> list[dg.AssetsDefinition]:
     )
     def daily_performance(context: dg.AssetExecutionContext) -> Any:
         store: StoreResource = names.of(context, "store")
-        day, _ = split_key(context.partition_key)
-        yield from publish_day(store.open(), day, account, context.instance)
+        yield from publish_day(store.open(), _day_of(context), account, context.instance)
 
     @dg.asset(
         key=names.key("performance_report"),
@@ -328,7 +361,7 @@ def build_assets(account: Account) -> list[dg.AssetsDefinition]:
     )
     def performance_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
         store: StoreResource = names.of(context, "store")
-        return publish_report(store.open(), split_key(context.partition_key)[0], account.zone)
+        return publish_report(store.open(), _day_of(context), account.zone)
 
     return [troops, chain, daily_performance, performance_report]
 

@@ -1,6 +1,6 @@
 """Run requests: which runs bring downstream partitions up to date, cut by quota."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from functools import cache
 
@@ -93,7 +93,7 @@ def roster_runs(
     run_key: str,
     work_class: WorkClass,
     only: Sequence[str] = (),
-    taken: Sequence[str] = (),
+    taken: Collection[str] = (),
     costs: Costs | None = None,
 ) -> tuple[list[str], list[dg.RunRequest]]:
     """The troops of a day's roster, and runs that harvest the chain of each.
@@ -104,8 +104,7 @@ def roster_runs(
         costs: Estimates of the same store; several days that share one take a fraction of the time.
     """
     keys = roster_keys(store, day, account.filters, only)
-    others = set(taken)
-    left = [key for key in keys if key not in others]
+    left = [key for key in keys if key not in taken]
     if not left:
         return keys, []
     costs = costs or Costs(store, account)

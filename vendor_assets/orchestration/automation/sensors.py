@@ -30,7 +30,7 @@ from vendor_assets.orchestration.automation.run_requests import (
     split_by_day,
 )
 from vendor_assets.orchestration.automation.turn import Turn, stay_while
-from vendor_assets.orchestration.dagster_private import count_runs, latest_storage_ids
+from vendor_assets.orchestration.dagster_private import count_runs, latest_storage_ids, partitions_of_backfill
 from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.partitions import Partitions, day_troop_key
 from vendor_assets.orchestration.resources import StoreResource, VendorApiResource
@@ -147,6 +147,7 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         troops: set[str] = set()
         requests: list[dg.RunRequest] = []
         queued = _queued_runs(context.instance, names)
+        backfilled = cache(partial(_left_to_backfill, context.instance, names))
         for day, storage_id, work_class, run_id in turn.pieces(waiting.in_order()):
             if work_class == BACKFILL and queued + len(requests) >= MOST_QUEUED:
                 break
@@ -156,6 +157,9 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
                 del waiting.days[day]
                 continue
             about = About(run, names)
+            taken = {*(about.taken or ()), *_harvested_after(context.instance, account, day, storage_id)}
+            if about.backfill:
+                taken |= backfilled(about.backfill).get(day, set())
             # Of one that goes on and is retried the others were requested with its first attempt.
             once = storage_id if about.taken is None else run.root_run_id or run_id
             try:
@@ -166,7 +170,7 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
                     run_key=f"troops:{day}:{once}",
                     work_class=work_class,
                     only=about.troops,
-                    taken=about.taken or (),
+                    taken=taken,
                     costs=costs,
                 )
             except ObjectNotFoundError as error:
@@ -306,6 +310,28 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         redrive_sensor,
         lapsed_runs_sensor,
     ]
+
+
+def _harvested_after(instance: dg.DagsterInstance, account: Account, day: str, roster: int) -> set[str]:
+    """Troops whose day was harvested after its roster: where a cursor is lost, all days' rosters are read anew.
+
+    Args:
+        roster: Storage id of the roster's materialization.
+    """
+    on = date.fromisoformat(day)
+    known = {day_troop_key(on, troop): troop for troop in Partitions.of(account).troops(instance)}
+    asset = Names.for_account(account).key(CHAIN[-1])
+    harvested = latest_storage_ids(instance, asset, known) if known else {}
+    return {known[key] for key, storage_id in harvested.items() if storage_id > roster}
+
+
+def _left_to_backfill(instance: dg.DagsterInstance, names: Names, backfill: str) -> dict[str, set[str]]:
+    """Day to the troops that a backfill harvests itself; a run of ours besides would pay for the same calls."""
+    found: dict[str, set[str]] = {}
+    for key in partitions_of_backfill(instance, backfill, map(names.key, CHAIN)):
+        day, _, troop = key.partition("|")
+        found.setdefault(day, set()).add(troop)
+    return found
 
 
 def _queued_runs(instance: dg.DagsterInstance, names: Names) -> int:

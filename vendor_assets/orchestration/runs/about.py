@@ -149,14 +149,20 @@ class About:
     def work_class(self) -> WorkClass:
         """Its tagged class; without a tag, backfill if it is part of a Dagster backfill, else scheduled."""
         tags = self.run.tags
-        return work_class_from(tags.get(CLASS_TAG) or (BACKFILL if "dagster/backfill" in tags else SCHEDULED))
+        return work_class_from(tags.get(CLASS_TAG) or (BACKFILL if self.backfill else SCHEDULED))
 
     @property
     def trigger(self) -> str | None:
         """Who asked for it; None for a click."""
         tags = self.run.tags
-        # Runs that an earlier release queued have the second one.
-        return tags.get(TRIGGER_TAG) or tags.get("vendor_assets/trigger")
+        # Automation conditions are sensors of Dagster's. Runs that an earlier release queued have the last one.
+        automatic = "sensor" if tags.get("dagster/from_automation_condition") == "true" else None
+        return tags.get(TRIGGER_TAG) or automatic or tags.get("vendor_assets/trigger")
+
+    @property
+    def backfill(self) -> str:
+        """Id of the Dagster backfill that it is a part of; empty if none."""
+        return self.run.tags.get("dagster/backfill", "")
 
     @property
     def driven_by_launcher(self) -> bool:
