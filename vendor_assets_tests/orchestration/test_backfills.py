@@ -94,6 +94,16 @@ def test_a_backfill_of_rosters_alone_is_followed(deployment: Deployment) -> None
     assert len(followed(deployment)) == 1
 
 
+def test_a_day_is_published_whose_troop_somebody_deleted(deployment: Deployment) -> None:
+    """Of a troop that is gone the partitions are in the way; what was harvested of its days counts all the same."""
+    troop, *_ = harvested(deployment)
+    deployment.instance.delete_dynamic_partition("troop", troop)
+    result, _ = deployment.sensor("publish_sensor")
+    assert isinstance(result, dg.SensorResult)
+    (request,) = result.run_requests or ()
+    assert deployment.run(request).success
+
+
 def test_a_lost_cursor_requests_nothing_again(deployment: Deployment) -> None:
     """As in a code location with a new name, whose sensors begin with all rosters there are."""
     harvested(deployment)

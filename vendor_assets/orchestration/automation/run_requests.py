@@ -174,11 +174,7 @@ def day_is_decided(
     instance: dg.DagsterInstance, account: Account, day: str, troop_keys: Sequence[str]
 ) -> bool:
     """Whether the performance data of all given troops are materialized or have failed."""
-    partitions = Partitions.of(account)
-    known = partitions.troops(instance)
-    keys = [day_troop_key(date.fromisoformat(day), key) for key in troop_keys if key in known]
-    if len(keys) < len(troop_keys):
-        return False
+    keys = [day_troop_key(date.fromisoformat(day), key) for key in troop_keys]
     if not keys:
         return True
     asset = Names.for_account(account).key("performance_data")
