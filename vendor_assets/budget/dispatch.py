@@ -42,6 +42,10 @@ a transaction. Whoever asks for one page after the other waits so long for each.
 EARLY_SECONDS: Final = 0.003
 """The epochs are looked at this long before a slot, so that the look does not make the call late ..."""
 
+_LOOKS_EARLY: Final = 2
+"""... or so many times what a look takes, where that is more: the database may be far away. The look may then be older
+than otherwise by one more: nothing tells sooner."""
+
 _QUICK_SECONDS: Final = 0.0008
 """... unless waking up and looking took no longer than this of late."""
 
@@ -278,7 +282,7 @@ class Dispatch:
         spare, view = self._block.first(self._earliest(now)), self._document.view
         if spare is None or view is None or spare.local_at > now or spare.ask != self._told_apart(ask):
             return None
-        if now - view.at > _fresh_seconds(spare.grant) or not view.epochs.valid(spare.grant):
+        if now - view.at > self._fresh_seconds(spare.grant) or not view.epochs.valid(spare.grant):
             return None
         if not self._in_flight.room(now) or self._spaced_until(ask) > now:
             return None
@@ -539,7 +543,7 @@ class Dispatch:
         """
         answers: list[Grant | Later | TooLate] = []
         rows: list[Row] = []
-        lead = 2 * self._lag - self._late_seconds
+        lead = max(2 * self._lag, (_LOOKS_EARLY + 1) * self._document.look_seconds) - self._late_seconds
         asks = [ask._replace(lead_seconds=lead) for ask in asks]
         like_first = spare._replace(lead_seconds=lead)
 
@@ -627,7 +631,14 @@ class Dispatch:
     @property
     def _early_seconds(self) -> float:
         """How long before its slot a caller gets up."""
-        return 0.0 if self._delay < _QUICK_SECONDS else EARLY_SECONDS
+        if self._delay < _QUICK_SECONDS:
+            return 0.0
+        return max(EARLY_SECONDS, _LOOKS_EARLY * self._document.look_seconds)
+
+    def _fresh_seconds(self, grant: Grant) -> float:
+        """How old a look at the epochs may be when a call is sent."""
+        fresh = FRESH_SECONDS if grant.backfill_epoch is None else BACKFILL_FRESH_SECONDS
+        return max(fresh, (_LOOKS_EARLY + 1) * self._document.look_seconds)
 
     def _worth_waiting(self, grant: Grant, look_seconds: float) -> bool:
         """Whether a slot that is far ahead still holds; called with the mutex, released for a look."""
@@ -644,7 +655,7 @@ class Dispatch:
         """Whether the slot is still good, found out just before it; returns when it is time to send."""
         with self._mutex:
             self._raise_if_over(waiter, waiter.started)
-        fresh = _fresh_seconds(grant)
+        fresh = self._fresh_seconds(grant)
         last = waiter.local_at + self._late_seconds
         got_up_at = waiter.local_at - self._early_seconds
         while (now := self._clock.monotonic()) <= last:
@@ -712,11 +723,6 @@ class Dispatch:
         self._in_flight.send()
         self._document.count_sent()
         return True
-
-
-def _fresh_seconds(grant: Grant) -> float:
-    """How old a look at the epochs may be when a call is sent."""
-    return FRESH_SECONDS if grant.backfill_epoch is None else BACKFILL_FRESH_SECONDS
 
 
 def _team_of(waiter: _Waiter) -> Team:

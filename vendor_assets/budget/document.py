@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,8 @@ from vendor_assets.logs import get_logger
 log = get_logger(__name__)
 
 _PART: Final = "pace"
+_LOOKS: Final = 8
+_LONGEST_LOOK_SECONDS: Final = 1.0
 
 
 @dataclass(eq=False)
@@ -86,12 +89,19 @@ class PaceDocument:
         self._kept_at = 0.0
         self._tally = Tally()
         self._told_at = 0.0
+        self._looks: deque[float] = deque(maxlen=_LOOKS)
         self.interval_seconds = 0.0
 
     @property
     def view(self) -> View | None:
         """What is known, without a look; None before the first one, and where the document was lost."""
         return self._view
+
+    @property
+    def look_seconds(self) -> float:
+        """How long a look takes at least: the quickest of the last few, as one may be slow by chance; 0 before any."""
+        with self._lock:
+            return min(*self._looks, _LONGEST_LOOK_SECONDS) if self._looks else 0.0
 
     def known_valid(self, grant: Grant) -> bool:
         """Whether a slot may still be used, by what is known."""
@@ -106,6 +116,8 @@ class PaceDocument:
         """Read the epochs; nothing where the document was lost, so that whatever was given is void."""
         before = self._clock.monotonic()
         snapshot = self._database.read(self._terms.account, _PART)
+        with self._lock:
+            self._looks.append(self._clock.monotonic() - before)
         if snapshot.version is None:
             self._view = None
             return None

@@ -351,6 +351,30 @@ def test_late_calls_keep_their_distance(database_url: str, share: float) -> None
     assert len(sent) / (sent[-1] - sent[0]) > 0.9 * share * limit.rate
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("work_class", ["scheduled", "backfill"])
+def test_a_database_that_is_far_away_is_waited_for(
+    account: Account, monkeypatch: pytest.MonkeyPatch, work_class: str, processes: int
+) -> None:
+    """Where each statement takes 40 ms, as on another continent, calls go on and keep their distance."""
+    near = Database.run
+
+    def far(database: Database, *arguments: Any, **named: Any) -> Any:
+        account.clock.now += 0.02
+        result = near(database, *arguments, **named)
+        account.clock.now += 0.02
+        return result
+
+    monkeypatch.setattr(Database, "run", far)
+    budgets = [account.member(limits=[Limit.parse("2/s")]) for _ in range(processes)]
+    sent = [
+        account.call(budget, work_class=work_class, deadline_seconds=9.0)
+        for _ in range(3)
+        for budget in budgets
+    ]
+    assert min(b - a for a, b in itertools.pairwise(sent)) > 0.49
+
+
 def test_who_gives_up_waits_no_longer_and_takes_nothing_from_others(account: Account) -> None:
     """A caller that is stopped while it waits ends within half a second; who comes later still gets the next slot."""
     limit = Limit.parse("1/min")
