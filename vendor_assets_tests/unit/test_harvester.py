@@ -54,7 +54,12 @@ def test_two_clicks_at_once_pay_once(bench: Bench) -> None:
     harvester = bench.harvester(open_partitions=1)
     partitions = [(DAY, "1"), (DAY, "2")]
     *_, last = list(harvester.chain(CHAIN, partitions, click("r2")))
-    assert (last.asset, last.troop_key, last.mode, last.state) == ("performance_data", "2", "reconcile", "complete")
+    assert (last.asset, last.troop_key, last.mode, last.state) == (
+        "performance_data",
+        "2",
+        "reconcile",
+        "complete",
+    )
     assert max(bench.client.calls.values()) == 1
 
 

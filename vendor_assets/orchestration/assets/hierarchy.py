@@ -207,11 +207,12 @@ def _chosen(context: dg.AssetExecutionContext) -> Sequence[str]:
     """
     if not (context.has_partition_key or context.has_partition_key_range):
         raise ToldFailure("the run has no partition; launch it again with one", allow_retries=False)
-    if not context.partition_keys:
+    keys: Sequence[str] = context.partition_keys
+    if not keys:
         first, last = context.partition_key_range
         said = f"there is no partition from {presentable(first)} to {presentable(last)}; choose others"
         raise ToldFailure(said, allow_retries=False)
-    return context.partition_keys
+    return keys
 
 
 def _day_of(context: dg.AssetExecutionContext) -> date:

@@ -319,7 +319,7 @@ def _harvested_after(instance: dg.DagsterInstance, account: Account, day: str, r
         roster: Storage id of the roster's materialization.
     """
     on = date.fromisoformat(day)
-    known = {day_troop_key(on, troop): troop for troop in Partitions.of(account).troops(instance)}
+    known = {str(day_troop_key(on, troop)): troop for troop in Partitions.of(account).troops(instance)}
     asset = Names.for_account(account).key(CHAIN[-1])
     harvested = latest_storage_ids(instance, asset, known) if known else {}
     return {known[key] for key, storage_id in harvested.items() if storage_id > roster}
