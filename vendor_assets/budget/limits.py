@@ -40,7 +40,10 @@ PARTS: Final = 10**9
 MONEY: Final = frozenset(("dollars", "euros"))
 """Units that are shown with two decimals."""
 
-_OTHER_NAMES: Final = {"usd": "dollars", "dollar": "dollars", "eur": "euros", "euro": "euros"}
+_OTHER_NAMES: Final = {
+    "usd": "dollars", "dollar": "dollars", "eur": "euros", "euro": "euros",
+    "calls": REQUESTS, "call": REQUESTS, "request": REQUESTS,
+}  # fmt: skip
 
 _LIMIT: Final = re.compile(
     r"\s*(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})(?:\s+([a-z]+))?\s*/\s*([a-z]+)(?:\s+burst\s+(\d{1,9}))?(?:\s+for\s+([\w.-]+(?:\+[\w.-]+)*))?\s*",

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from vendor_assets import vendors
 from vendor_assets.account import Account
-from vendor_assets.budget import Limit, check_database
+from vendor_assets.budget import REQUESTS, Limit, check_database
 from vendor_assets.client.credentials import Credentials, Login
 from vendor_assets.client.network import Network, Proxy, certificates_named_by, check_url, proxy_named_by
 from vendor_assets.days import Window, last_complete_day, parse_time_zone
@@ -353,7 +353,8 @@ def limits_of(text: str, vendor: Vendor, name: str = "VENDOR_RATE") -> tuple[Lim
         name: Of the setting, for errors.
 
     Raises:
-        ConfigurationError: It is no list of limits, or one is for endpoints that no call goes to.
+        ConfigurationError: It is no list of limits, or one is for endpoints that no call goes to, or of a unit that no
+            call counts.
     """
     if text.lower() == "auto" or (not text and not vendor.documented_limits):
         return "auto"
@@ -364,31 +365,40 @@ def limits_of(text: str, vendor: Vendor, name: str = "VENDOR_RATE") -> tuple[Lim
             # Of some endpoints alone: for the others holds what is documented.
             texts += [told for told in vendor.documented_limits if not Limit.parse(told).endpoints]
             limits = Limit.parse_all(texts)
-        named = any(limit.endpoints for limit in limits)
-        called = _endpoints(vendor) if text and named else set()
-        for limit in limits if called else ():
-            unknown = [name for name in limit.endpoints if name not in called]
-            if unknown:
-                there = ", ".join(sorted(called - {""})) or "none"
-                raise ConfigurationError(
-                    f"no call goes to {'+'.join(unknown)[:60]!r}; endpoints are: {there}"
-                )
+        named = {name for limit in limits for name in limit.endpoints}
+        counted = {limit.unit for limit in limits} - {REQUESTS}
+        if text and (named or counted):
+            endpoints, units = _words(vendor)
+            _check_known("call goes to", named, endpoints, "endpoints")
+            _check_known("call counts", counted, units, "units")
     except ConfigurationError as error:
         message = f"{name}={text!r}: {error}; several with commas hold at once, auto finds what is permitted"
         raise ConfigurationError(message) from error
     return limits
 
 
-def _endpoints(vendor: Vendor) -> set[str]:
-    """The endpoints that a harvest calls, in the dialect's words; none where the dialect does not build an example."""
+def _check_known(what: str, named: set[str], known: set[str], kind: str) -> None:
+    if known and (unknown := sorted(named - known)):
+        there = ", ".join(sorted(known - {"", REQUESTS})) or "none"
+        raise ConfigurationError(f"no {what} {'+'.join(unknown)[:60]!r}; {kind} are: {there}")
+
+
+def _words(vendor: Vendor) -> tuple[set[str], set[str]]:
+    """The endpoints that a harvest calls and the units that its calls count, in the dialect's words.
+
+    Neither is known of a dialect that does not build an example, nor the units of one that reads them from answers.
+    """
     day = Window(datetime(2026, 11, 20, tzinfo=UTC), datetime(2026, 11, 21, tzinfo=UTC))
     groups = [DataGroup("x", ("x",))]
     with suppress(Exception):
         planned = [vendor.troops(day), vendor.warriors("0", day), vendor.data_groups("0", "0", day)]
         planned += vendor.performance_data("0", "0", groups, day, 3600)
-        told = [limit for text in vendor.documented_limits for limit in Limit.parse(text).endpoints]
-        return {*told, vendor.probe().endpoint, *(each.request.endpoint for each in planned)}
-    return set()
+        requests = [vendor.probe(), *(each.request for each in planned)]
+        told = [Limit.parse(text) for text in vendor.documented_limits]
+        endpoints = {request.endpoint for request in requests}.union(*(limit.endpoints for limit in told))
+        units = {REQUESTS, *(limit.unit for limit in told)}.union(*map(vendor.counts, requests))
+        return endpoints, units if type(vendor).counted is Vendor.counted else set()
+    return set(), set()
 
 
 def _database(address: Secret, store: str, root: Path) -> Secret:

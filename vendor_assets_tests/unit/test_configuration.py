@@ -9,8 +9,11 @@ from typing import ClassVar
 
 import pytest
 
+from vendor_assets.budget import Limit
 from vendor_assets.errors import ConfigurationError
 from vendor_assets.settings import SIMULATOR_API_KEY, SIMULATOR_URL, project_root, read
+from vendor_assets.settings.environment import limits_of
+from vendor_assets.vendors.base import Request, Response
 from vendor_assets.vendors.new_relic import NewRelic
 
 REAL = {"VENDOR_URL": "https://api.example.com", "VENDOR_API_KEY": "secret-key"}
@@ -55,6 +58,33 @@ def test_a_limit_of_some_endpoints_leaves_the_documented_one() -> None:
         ConfigurationError, match="no call goes to 'tagz'; endpoints are: applications, data, "
     ):
         read({"VENDOR_RATE": "100/min for hosts+tagz"}, root=ROOT, now=NOW)
+
+
+def test_a_unit_that_no_call_counts_is_refused() -> None:
+    """Each call would count one of it. A dialect that reads units from answers may know it all the same."""
+    nerdgraph = {**REAL, "VENDOR_KIND": "nerdgraph", "VENDOR_ACCOUNT": "1"}
+    cloudwatch = {
+        **REAL,
+        "VENDOR_URL": "https://monitoring.eu-central-1.amazonaws.com",
+        "VENDOR_KIND": "cloudwatch",
+        "VENDOR_APPLICATION_KEY": "secret",
+    }
+    for environ, text, there in (
+        ({}, "20 dollars/month", "none"),
+        (nerdgraph, "3000 querys/min", "queries"),
+        (cloudwatch, "20 euros/month", "dollars, metrics, points"),
+    ):
+        with pytest.raises(ConfigurationError, match=f"no call counts '[a-z]+'; units are: {there}"):
+            read({**environ, "VENDOR_RATE": text}, root=ROOT, now=NOW)
+    assert read({"VENDOR_RATE": "20 calls/s"}, root=ROOT, now=NOW).limits == (Limit(20, 1.0),)
+    limits = read({**cloudwatch, "VENDOR_RATE": "20 usd/month"}, root=ROOT, now=NOW).limits
+    assert list(map(str, limits)) == ["20 dollars/month"]
+
+    class Learnt(NewRelic):
+        def counted(self, request: Request, response: Response) -> dict[str, float]:
+            return {"points": 1}
+
+    assert limits_of("300 points/min", Learnt()) == (Limit(300, 60.0, unit="points"),)
 
 
 @pytest.mark.parametrize(
