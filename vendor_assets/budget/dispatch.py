@@ -125,6 +125,7 @@ class Dispatch:
         self._used_at = 0.0
         self._lag = 0.0
         self._late_seconds = terms.late_seconds(1)
+        self._renewed_at = 0.0
         self._delay = EARLY_SECONDS
         self._spaced_at: dict[str, float] = {}
         self._spacings: dict[str, dict[str, float]] = {}
@@ -591,6 +592,7 @@ class Dispatch:
                 self._portions = parts.portions if unequal(parts.portions) else {}
                 self._turns.processes = parts.processes
                 self._late_seconds = self._terms.late_seconds(processes)
+                self._renewed_at = before
 
     def _leave(self) -> None:
         """Give back this process's share, unless it is in use again."""
@@ -656,9 +658,8 @@ class Dispatch:
         with self._mutex:
             self._raise_if_over(waiter, waiter.started)
         fresh = self._fresh_seconds(grant)
-        last = waiter.local_at + self._late_seconds
         got_up_at = waiter.local_at - self._early_seconds
-        while (now := self._clock.monotonic()) <= last:
+        while (now := self._clock.monotonic()) <= waiter.local_at + self._late_seconds:
             if self._in_flight.lapsed(now):
                 # This process was stopped for longer than its share lasts; others may have it.
                 self._renew(sent_only=True)
@@ -674,7 +675,7 @@ class Dispatch:
             if left > 0:
                 self._clock.sleep(left)
             now = self._clock.monotonic()
-            if now > last:
+            if now > waiter.local_at + self._late_seconds:
                 return False
             fresh_still = now - view.at <= fresh + GUARD_SECONDS and not self._in_flight.lapsed(now)
             if fresh_still and self._send(max(at, now - _JITTER_SECONDS), waiter.ask):
@@ -689,6 +690,9 @@ class Dispatch:
                 view = self._document.view
                 if view is None or view.at < since:
                     view = self._document.look()
+                if self._in_flight.processes == 1 and self._document.others_at > self._renewed_at:
+                    # A late call would meet a punctual one of whoever has joined since.
+                    self._late_seconds = self._terms.late_seconds(2)
         return view
 
     def _spaced_until(self, ask: Ask) -> float:

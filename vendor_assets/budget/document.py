@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -73,6 +74,7 @@ class PaceDocument:
 
     Attributes:
         interval_seconds: Between two calls, at the last change; 0 before the first one.
+        others_at: When a look found that somebody else had changed it, on this machine's monotonic clock.
     """
 
     def __init__(
@@ -90,7 +92,9 @@ class PaceDocument:
         self._tally = Tally()
         self._told_at = 0.0
         self._looks: deque[float] = deque(maxlen=_LOOKS)
+        self._changing = 0
         self.interval_seconds = 0.0
+        self.others_at = -math.inf
 
     @property
     def view(self) -> View | None:
@@ -121,7 +125,11 @@ class PaceDocument:
         if snapshot.version is None:
             self._view = None
             return None
+        # A change of this process is known once it is no longer under way.
+        settled = not self._changing
         known, boot = self._view, self._database.boot
+        if settled and known is not None and snapshot.version > known.version:
+            self.others_at = before
         same = known is not None and (known.version, known.body) == (snapshot.version, snapshot.body)
         if (
             known is not None
@@ -206,8 +214,14 @@ class PaceDocument:
             view = View(encode(found), found, snapshot.read_at, (snapshot.version or 0) + 1)
             return view.body, (snapshot, pace, view, known != (pace.falls.number, pace.falls.fell_at))
 
-        snapshot, pace, view, fell = self._database.change(self._terms.account, _PART, whole)
-        self._keep(view)
+        with self._lock:
+            self._changing += 1
+        try:
+            snapshot, pace, view, fell = self._database.change(self._terms.account, _PART, whole)
+            self._keep(view)
+        finally:
+            with self._lock:
+                self._changing -= 1
         self.interval_seconds = 1.0 / pace.present_rate(self._terms.rules, snapshot.now)
         self._changed(pace, snapshot.now, fell)
         return snapshot

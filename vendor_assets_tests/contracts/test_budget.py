@@ -351,6 +351,31 @@ def test_late_calls_keep_their_distance(database_url: str, share: float) -> None
     assert len(sent) / (sent[-1] - sent[0]) > 0.9 * share * limit.rate
 
 
+class OvertakenClock(FakeClock):
+    """While somebody waits, another one does something, which takes its time."""
+
+    other: Callable[[], object] | None = None
+
+    def wait(self, condition: threading.Condition, seconds: float) -> None:
+        super().wait(condition, seconds)
+        other, self.other = self.other, None
+        if other is not None:
+            other()
+
+
+@pytest.mark.parametrize("share", [1.0, 0.95])
+def test_who_was_alone_is_late_no_more_once_another_process_calls(database_url: str, share: float) -> None:
+    """It hears of the other's place only when it renews its own; a late call would meet a punctual one until then."""
+    account = Account(database_url)
+    account.clock = clock = OvertakenClock()
+    with account.stack:
+        first, second = account.member(share=share), account.member(share=share)
+        sent = [account.call(first) for _ in range(5)]
+        clock.other = lambda: sent.append(account.call(second))
+        sent += [account.call(first) for _ in range(5)]
+    assert min(b - a for a, b in itertools.pairwise(sorted(sent))) > 1 / 20 - 0.002
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("work_class", ["scheduled", "backfill"])
 def test_a_database_that_is_far_away_is_waited_for(
