@@ -7,8 +7,10 @@ that is stopped or killed between the two blocks nobody.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
+import socket
 import sys
 import threading
 import weakref
@@ -40,6 +42,8 @@ PATIENCE_SECONDS: Final = 30.0
 """How long a database that is away is waited for: a restart of PostgreSQL takes seconds."""
 
 _BUSY_SECONDS: Final = 5.0
+_SILENT_SECONDS: Final = 20.0
+"""When a connection to PostgreSQL that does not answer is shut down; the server gives up a statement after 10 s."""
 _BROKEN_FILE: Final = ("not a database", "malformed", "disk image", "file is encrypted")
 
 _HOPELESS: Final = (
@@ -172,6 +176,8 @@ class Database:
         self._file: tuple[int, int] | None = None
         self._connection: Connection | None = None
         self._cursor: Any = None
+        self._asked: object = None
+        self._ended = threading.Event()
         self._lock = threading.RLock()
         insert = sqlite.insert if self.is_sqlite else postgresql.insert
         self._insert = insert(documents).on_conflict_do_nothing()
@@ -260,7 +266,12 @@ class Database:
         while True:
             try:
                 with self._lock:
-                    return statement(self._open())
+                    try:
+                        connection = self._open()
+                        self._asked = object()
+                        return statement(connection)
+                    finally:
+                        self._asked = None
             except (SQLAlchemyError, self._driver.Error, OSError) as error:
                 self.close()
                 self._suspect = self.is_sqlite and _says(error, _BROKEN_FILE)
@@ -289,6 +300,7 @@ class Database:
         """Close the connection; the next statement would open another."""
         with self._lock:
             connection, self._connection, self._cursor = self._connection, None, None
+            self._ended.set()
             if connection is not None:
                 with contextlib.suppress(SQLAlchemyError, OSError):
                     connection.invalidate()
@@ -298,6 +310,7 @@ class Database:
         """After a fork the connection belongs to the parent: it is neither used nor closed."""
         connection, self._connection = self._connection, None
         cursor, self._cursor = self._cursor, None
+        self._asked, self._ended = None, threading.Event()
         self._lock = threading.RLock()
         if connection is not None:
             # Kept from being collected: collecting would close the parent's connection.
@@ -354,6 +367,11 @@ class Database:
         engine = sa.create_engine(
             self._url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=options
         )
+        if not self.is_sqlite:
+            self._asked, self._ended = object(), threading.Event()
+            watch = functools.partial(_watch, weakref.ref(self), self._ended)
+            # Before SQLAlchemy's own, which asks the server already.
+            sa.event.listen(engine, "connect", watch, insert=True)
         connection = engine.connect()
         try:
             if self.is_sqlite:
@@ -364,12 +382,13 @@ class Database:
                 connection.exec_driver_sql("SET synchronous_commit = off")
                 connection.exec_driver_sql("SET statement_timeout = '10s'")
             for attempt in range(5):
+                self._asked = object()
                 try:
                     metadata.create_all(connection)
                     break
                 except SQLAlchemyError:
                     # Two processes that create a table at once: one of them is told it exists.
-                    if attempt == 4:
+                    if attempt == 4 or connection.invalidated:
                         raise
         except BaseException:
             connection.close()
@@ -393,6 +412,31 @@ class Database:
 
 
 _abandoned: list[tuple[Connection, object]] = []
+
+
+def _watch(watched: weakref.ref[Database], ended: threading.Event, connection: Any, _record: object) -> None:
+    """Start to watch a new connection; its socket is duplicated, since a closed one's number may be another's soon."""
+    own = socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM)
+    threading.Thread(
+        target=_end_silence, args=(watched, ended, own), name="budget database", daemon=True
+    ).start()
+
+
+def _end_silence(watched: weakref.ref[Database], ended: threading.Event, connection: socket.socket) -> None:
+    """Shut down a connection that does not answer: libpq itself would wait for ever."""
+    asked, looks = None, 0
+    with connection:
+        # Looks are counted, and no time, in which this process may have been stopped itself.
+        while looks < 10 and not ended.wait(_SILENT_SECONDS / 10):
+            database = watched()
+            if database is None:
+                return
+            looks = looks + 1 if database._asked is asked is not None else 0
+            asked = database._asked
+            del database
+        if not ended.is_set():
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _CorruptError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -26,7 +27,7 @@ import sqlalchemy as sa
 from vendor_assets.budget import Backlog, Budget, Leases, Limit, Sample
 from vendor_assets.budget.breaker import PROBE_SECONDS
 from vendor_assets.budget.clock import Clock
-from vendor_assets.budget.database import Database, documents
+from vendor_assets.budget.database import Database, documents, metadata
 from vendor_assets.budget.in_flight import TTL_SECONDS, InFlightShares
 from vendor_assets.budget.reservations import Ask
 from vendor_assets.errors import (
@@ -1118,6 +1119,67 @@ def test_a_server_that_is_gone_without_a_word_is_not_waited_for(postgres_server:
             assert driver.get_dsn_parameters()["tcp_user_timeout"] == expected  # type: ignore[attr-defined]
             assert driver.get_dsn_parameters()["keepalives_idle"] == "10"  # type: ignore[attr-defined]
             database.close()
+
+
+@pytest.mark.parametrize("moment", ["connecting", "making tables", "later"])
+def test_a_server_that_falls_silent_is_not_waited_for(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """It is frozen, or a pooler goes on without it: the connection stays and nothing comes, also to its first words."""
+    monkeypatch.setattr("vendor_assets.budget.database._SILENT_SECONDS", 0.5)
+    stopped: list[int] = []
+
+    def stop(process: int) -> None:
+        os.kill(process, signal.SIGSTOP)
+        stopped.append(process)
+
+    def stop_connecting(connection: Any, _record: object) -> None:
+        stop(connection.info.backend_pid)
+
+    def stop_making(_tables: object, connection: Any, **_: object) -> None:
+        stop(connection.connection.dbapi_connection.info.backend_pid)
+
+    def resume() -> None:
+        for process in stopped:
+            os.kill(process, signal.SIGCONT)
+
+    with postgres_server.database() as url, ThreadPoolExecutor(1) as pool:
+        database = Database(url, patience_seconds=1.0)
+        with ExitStack() as silence:
+            silence.callback(resume)
+            if moment == "later":
+                stop(database.run(lambda connection: connection.scalar(sa.text("SELECT pg_backend_pid()"))))
+                stop(int((postgres_server.folder / "postmaster.pid").read_text().split()[0]))
+            else:
+                event: Any = (sa.Pool, "connect", stop_connecting)
+                event = event if moment == "connecting" else (metadata, "before_create", stop_making)
+                sa.event.listen(*event)
+                silence.callback(sa.event.remove, *event)
+            said = "timeout" if moment == "later" else "server closed the connection"
+            with pytest.raises(BudgetUnavailableError, match=f"{said}.*see that it runs"):
+                pool.submit(database.read, "acme", "pace").result(timeout=60)
+        assert stopped
+        assert database.read("acme", "pace").version is None
+        database.close()
+
+
+@pytest.mark.parametrize("end", ["closed", "collected"])
+def test_nobody_watches_a_database_that_is_no_more(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Its thread ends with it."""
+    monkeypatch.setattr("vendor_assets.budget.database._SILENT_SECONDS", 0.5 if end == "collected" else 1e4)
+    before = set(threading.enumerate())
+    with postgres_server.database() as url:
+        database = Database(url)
+        database.read("acme", "pace")
+        (watch,) = set(threading.enumerate()) - before
+        if end == "closed":
+            database.close()
+        del database
+        gc.collect()
+        watch.join(timeout=60)
+        assert not watch.is_alive()
 
 
 def test_a_database_from_a_backup_forgets_no_call(account: Account) -> None:
