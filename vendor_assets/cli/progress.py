@@ -21,7 +21,7 @@ LINE_SECONDS: Final = 30.0
 """Time between lines when the output is not a terminal."""
 RATE_SECONDS: Final = 15.0
 """The displayed rate is an average over this time."""
-LANDING_SECONDS: Final = 2.0
+LANDING_SECONDS: Final = 10.0
 """So long a second Ctrl-C waits for the store to take what has been answered."""
 _SAME_SECONDS: Final = 0.3
 """Two interrupts within this time are one Ctrl-C, that a wrapper like ``uv run`` has passed on as well."""

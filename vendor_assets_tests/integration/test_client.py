@@ -16,7 +16,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -464,8 +466,8 @@ DAY = day_window(last_complete_day(datetime.now(UTC), parse_time_zone("UTC")), p
 TROOPS = VENDOR.troops(DAY)
 
 
-def _read(response: Response) -> Parsed:
-    return VENDOR.parse("troops", TROOPS, response)
+def _read(response: Response, asked: Request | None = None) -> Parsed:
+    return VENDOR.parse("troops", TROOPS, replace(response, asked=asked))
 
 
 def test_pages_follow_each_other(fresh: RunningSimulator) -> None:
@@ -474,7 +476,8 @@ def test_pages_follow_each_other(fresh: RunningSimulator) -> None:
     request: Request | None = TROOPS.request
     found: list[object] = []
     while request is not None:
-        parsed = client.fetch(request, check=_read).value
+        later = request if found else None
+        parsed = client.fetch(request, check=partial(_read, asked=later)).value
         assert parsed is not None
         found += parsed.columns["troop_id"]
         request = parsed.next

@@ -274,7 +274,7 @@ def test_a_folder_with_cases_is_left_alone(tmp_path: Path, capsys: pytest.Captur
     """Nobody's own work is written over; nothing is asked."""
     (tmp_path / "own.json").write_text("{}")
     assert main(["vendor", "record", str(tmp_path)]) == 2
-    assert "give a new one" in capsys.readouterr().err
+    assert "give a new folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["own.json"]
 
 
