@@ -19,7 +19,14 @@ def test_a_plan_says_what_it_costs_and_what_is_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The price of a call, of a day and of what is to come, and what of the month's money is left."""
-    environ = {"VENDOR_RATE": "600/min,20 usd/month", "VENDOR_SHARE": "0.8"}
+    environ = {
+        "VENDOR_KIND": "cloudwatch",
+        "VENDOR_URL": "https://monitoring.eu-central-1.amazonaws.com",
+        "VENDOR_API_KEY": "key",
+        "VENDOR_APPLICATION_KEY": "secret",
+        "VENDOR_RATE": "600/min,20 usd/month",
+        "VENDOR_SHARE": "0.8",
+    }
     account = read(environ, root=tmp_path)
     plan = DayPlan(
         DAY,
