@@ -379,7 +379,7 @@ def limits_of(text: str, vendor: Vendor, name: str = "VENDOR_RATE") -> tuple[Lim
 
 def _check_known(what: str, named: set[str], known: set[str], kind: str) -> None:
     if known and (unknown := sorted(named - known)):
-        there = ", ".join(sorted(known - {"", REQUESTS})) or "none"
+        there = ", ".join(sorted(known - {""})) or "none"
         raise ConfigurationError(f"no {what} {'+'.join(unknown)[:60]!r}; {kind} are: {there}")
 
 

@@ -70,9 +70,9 @@ def test_a_unit_that_no_call_counts_is_refused() -> None:
         "VENDOR_APPLICATION_KEY": "secret",
     }
     for environ, text, there in (
-        ({}, "20 dollars/month", "none"),
-        (nerdgraph, "3000 querys/min", "queries"),
-        (cloudwatch, "20 euros/month", "dollars, metrics, points"),
+        ({}, "20 dollars/month", "requests;"),
+        (nerdgraph, "3000 querys/min", "queries, requests;"),
+        (cloudwatch, "20 euros/month", "dollars, metrics, points, requests;"),
     ):
         with pytest.raises(ConfigurationError, match=f"no call counts '[a-z]+'; units are: {there}"):
             read({**environ, "VENDOR_RATE": text}, root=ROOT, now=NOW)
