@@ -154,9 +154,11 @@ class Request:
         return bool(self.method != "GET" or self.body or self.headers)
 
 
-@lru_cache(maxsize=1024)
-def _quoted(text: str) -> str:
-    return quote_plus(text)
+def _pair(name: str, text: str) -> str:
+    return f"{quote_plus(name)}={quote_plus(text)}"
+
+
+_short_pair = lru_cache(maxsize=4096)(_pair)
 
 
 @lru_cache(maxsize=1024)
@@ -172,10 +174,7 @@ def _escaped(text: str) -> str:
 def query_text(params: Iterable[tuple[str, str]]) -> str:
     """What :func:`~urllib.parse.urlencode` makes of parameters, most of which come again with each request."""
     return "&".join(
-        [
-            "=".join([_quoted(text) if len(text) <= _SHORT else quote_plus(text) for text in pair])
-            for pair in params
-        ]
+        [_short_pair(*pair) if len(pair[0]) + len(pair[1]) <= _SHORT else _pair(*pair) for pair in params]
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, groupby
+from operator import attrgetter
 from typing import Any, Self
 
 import numpy as np
@@ -40,29 +41,43 @@ class RunColumns(Mapping[str, pa.Array]):
 
     Args:
         numbers: The values of all runs, in the order of timeslices, and of their values in each.
-        weights: Likewise; None where nothing has one.
+        weights: Likewise, or a function that makes them of runs and numbers; None where nothing has one.
     """
 
-    def __init__(self, runs: Sequence[Run], numbers: Array, weights: Array | None = None) -> None:
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        numbers: Array,
+        weights: Array | Callable[[Sequence[Run], Array], Array] | None = None,
+    ) -> None:
         self.runs = runs
         self.numbers = numbers
-        self.weights = weights
+        self.given_weights = weights
 
     @classmethod
     def joined(cls, several: Sequence[Self]) -> Self:
         """The rows of several, one after the other."""
-        weights = None
-        if any(each.weights is not None for each in several):
-            weights = np.concatenate(
-                [np.full(each.rows, np.nan) if each.weights is None else each.weights for each in several]
-            )
         runs = [run for each in several for run in each.runs]
-        return cls(runs, np.concatenate([each.numbers for each in several]), weights)
+        numbers = np.concatenate([each.numbers for each in several])
+        given = several[0].given_weights
+        if (given is None or callable(given)) and all(each.given_weights is given for each in several):
+            return cls(runs, numbers, given)
+        weights = [np.full(each.rows, np.nan) if each.weights is None else each.weights for each in several]
+        return cls(runs, numbers, np.concatenate(weights))
 
     @property
     def rows(self) -> int:
         """Of how many rows these are the columns."""
         return len(self.numbers)
+
+    @cached_property
+    def weights(self) -> Array | None:
+        """The weight of each row, NaN where it has none; None where nothing has one."""
+        return (
+            self.given_weights(self.runs, self.numbers)
+            if callable(self.given_weights)
+            else self.given_weights
+        )
 
     def __getitem__(self, name: str) -> pa.Array:
         return self._columns[name]
@@ -77,8 +92,10 @@ class RunColumns(Mapping[str, pa.Array]):
     def _columns(self) -> dict[str, pa.Array]:
         runs = self.runs
         rows = np.array([run.rows for run in runs], np.int64)
-        edges = [_each(run.edges, len(run.value_names)) for run in runs]
-        both = np.concatenate(edges) if edges else np.empty((0, 2), np.int64)
+        both = np.concatenate([np.empty((0, 2), np.int64), *(run.edges for run in runs)])
+        times = [(len(names), timeslices) for names, timeslices in alike(runs)]
+        if any(values != 1 for values, _ in times):
+            both = np.repeat(both, np.repeat(*np.array(times).T), axis=0)
         value = pa.array(self.numbers, pa.float64(), from_pandas=True)
         return {
             "warrior_id": _texts([run.warrior_id for run in runs], rows),
@@ -121,8 +138,10 @@ def rows_of(columns: Mapping[str, Any]) -> int:
     return columns.rows if isinstance(columns, RunColumns) else len(next(iter(columns.values()), ()))
 
 
-def _each(edges: Array, times: int) -> Array:
-    return edges if times == 1 else np.repeat(edges, times, axis=0)
+def alike(runs: Sequence[Run]) -> Iterator[tuple[tuple[str, ...], int]]:
+    """The names of values that are the same in runs which follow each other, and how many timeslices these have."""
+    for names, some in groupby(runs, attrgetter("value_names")):
+        yield names, sum(len(run.edges) for run in some)
 
 
 def _texts(texts: Sequence[str], rows: Array) -> pa.Array:
@@ -137,7 +156,7 @@ def _names(runs: Sequence[Run], rows: Array) -> pa.Array:
         return _texts([run.value_names[0] for run in runs], rows)
     every = dict.fromkeys(chain.from_iterable(run.value_names for run in runs))
     places = {text: place for place, text in enumerate(every)}
-    tiled = [np.tile(_places(places, run.value_names), len(run.edges)) for run in runs]
+    tiled = [np.tile(_places(places, names), timeslices) for names, timeslices in alike(runs)]
     return _dictionary(places, np.concatenate(tiled))
 
 

@@ -49,7 +49,7 @@ from vendor_assets.vendors.base import (
     read_object,
     within_bounds,
 )
-from vendor_assets.vendors.columns import Run, RunColumns
+from vendor_assets.vendors.columns import Run, RunColumns, alike
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600
@@ -135,6 +135,7 @@ class Cut:
     period_seconds: int
 
 
+@lru_cache(maxsize=64)
 def cut_day(day: Window, resolution_seconds: int, *, old: bool) -> Cut:
     """Cut a day into the fewest ranges that yield timeslices of the wanted length.
 
@@ -651,20 +652,21 @@ class _Regular:
         numbers = chain.from_iterable(map(dict.values, map(attrgetter("values"), self.pieces)))
         # NaN, which no answer holds here, stands for null.
         values = np.fromiter(numbers, np.float64, sum(run.rows for run in self.runs))
-        return RunColumns(self.runs, values, self._weights(values))
+        return RunColumns(self.runs, values, _weights)
 
-    def _weights(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        weights = np.full(len(values), np.nan)
-        at = 0
-        for run in self.runs:
-            names = run.value_names
-            if _WEIGHT in names:
-                shape = (len(run.edges), len(names))
-                calls = values[at : at + run.rows].reshape(shape)[:, names.index(_WEIGHT), None]
-                mine = weights[at : at + run.rows].reshape(shape)
-                mine[:, _averages(names)] = np.where(calls >= 0, calls, np.nan)
-            at += run.rows
-        return weights
+
+def _weights(runs: Sequence[Run], values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    weights = np.full(len(values), np.nan)
+    at = 0
+    for names, timeslices in alike(runs):
+        until = at + timeslices * len(names)
+        if _WEIGHT in names:
+            shape = (timeslices, len(names))
+            calls = values[at:until].reshape(shape)[:, names.index(_WEIGHT), None]
+            mine = weights[at:until].reshape(shape)
+            mine[:, _averages(names)] = np.where(calls >= 0, calls, np.nan)
+        at = until
+    return weights
 
 
 def _counted(names: list[tuple[str, ...]]) -> Iterator[tuple[tuple[str, ...], int]]:
