@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Final, Literal
 
 from vendor_assets.days import duration_text
@@ -56,6 +56,9 @@ class HarvestOptions:
         rebuild: Make tables again from what has landed, without a call.
         accept_empty: Whether an account that had troops may have none any more.
         permanent_too: Whether a redrive asks for permanent dead letters too; a person's does, a sensor's not.
+        asked_at: When it was asked for: what was fetched whole and finished later is not replaced. None if not known.
+        unseen: Partitions (asset, day, troop's key) that did not look finished to whoever asks, so that nobody meant
+            to replace them.
     """
 
     run_id: str
@@ -65,6 +68,8 @@ class HarvestOptions:
     work_class: WorkClass = SCHEDULED
     permanent_too: bool = True
     accept_empty: bool = False
+    asked_at: datetime | None = None
+    unseen: frozenset[tuple[str, date, str | None]] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ class PartitionHarvest:
         dead = self._dead_letters()
         if any(letter.retryable or self.options.permanent_too for letter in dead.letters):
             return self._redrive(current, finish, dead)
-        if self.options.finished == "replace":
+        if self.options.finished == "replace" and not self._is_newer_than_order(current, finish):
             return self._fetch_new("replace", self.planner.plan())
         return self._reconcile(current, finish)
 
@@ -175,6 +175,15 @@ class PartitionHarvest:
             again = self.publisher.table_etag is None
             return self._report("reconcile", current, finish, tabulate_again=again)
         return self._fetch_new("reconcile", plan)
+
+    def _is_newer_than_order(self, current: HarvestFolder, finish: Finish) -> bool:
+        """Whether another run has fetched the whole partition since this one was asked for."""
+        asked_at = self.options.asked_at
+        return (
+            asked_at is not None
+            and finish.finished_at >= asked_at
+            and not load_plan(self.store, current.folder).bases
+        )
 
     def _redrive(self, current: HarvestFolder, finish: Finish, dead: DeadPartition) -> Outcome:
         plan = load_plan(self.store, current.folder)

@@ -21,7 +21,7 @@ from vendor_assets.orchestration.runs.about import (
     ROSTER_JOB,
     SIGHTINGS_JOB,
 )
-from vendor_assets.orchestration.runs.events import FRESH, options_of
+from vendor_assets.orchestration.runs.events import FRESH, options_of, order_of
 from vendor_assets.orchestration.runs.failures import failure_from
 from vendor_assets.orchestration.runs.forgetting import forget
 from vendor_assets.presentable import counted, presentable
@@ -89,12 +89,12 @@ def build_jobs(account: Account) -> list[Any]:
             partitions, assets = _chosen(config)
         except VendorAssetsError as error:
             raise failure_from(error) from error
+        keys = [day_troop_key(*each) for each in partitions]
         report_planned(
-            context.instance,
-            context.run,
-            [(names.key(asset), day_troop_key(*each)) for each in partitions for asset in assets],
+            context.instance, context.run, [(names.key(asset), key) for key in keys for asset in assets]
         )
-        outcomes = harvester.chain(assets, partitions, options_of(context.run, names, rebuild=config.rebuild))
+        options = order_of(context, names, assets, keys, rebuild=config.rebuild)
+        outcomes = harvester.chain(assets, partitions, options)
         yield from report_outcomes(context, outcomes, account)
 
     @dg.job(

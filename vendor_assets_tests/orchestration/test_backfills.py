@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
 from dagster._core.execution.backfill import PartitionBackfill
 
 from vendor_assets.harvest.outcome import CHAIN
@@ -108,6 +110,38 @@ def test_a_lost_cursor_requests_nothing_again(deployment: Deployment) -> None:
     """As in a code location with a new name, whose sensors begin with all rosters there are."""
     harvested(deployment)
     assert followed(deployment) == []
+
+
+def test_what_dagster_forgot_is_not_fetched_again(deployment: Deployment, vendor: RunningSimulator) -> None:
+    """After a wipe the missing partitions are materialized from the store; a click on what is green fetches it anew."""
+    troops = harvested(deployment)
+    before = vendor.log()["requests"]
+    deployment.instance.wipe_assets([dg.AssetKey(asset) for asset in ("troops", *CHAIN)])
+    between = f"{TEXT}|{troops[0]}", f"{TEXT}|{troops[-1]}"
+    assert deployment.materialize("troops", partition=TEXT).success
+    assert deployment.materialize(*CHAIN, between=between).success
+    green = deployment.instance.get_materialized_partitions(dg.AssetKey("performance_data"))
+    assert green == {day_troop_key(DAY, troop) for troop in troops}
+    assert vendor.log()["requests"] == before
+    assert deployment.materialize(*CHAIN, between=between).success
+    assert vendor.log()["requests"] == 2 * before - 1
+
+
+def test_a_click_that_waited_for_another_fetches_nothing_again(
+    deployment: Deployment, vendor: RunningSimulator
+) -> None:
+    """Two clicks on a finished day, or one on a day whose canceled run goes on: what came since is what was meant."""
+    troop, *_ = harvested(deployment)
+    before = vendor.log()["requests"]
+    chosen = frozenset(map(dg.AssetKey, CHAIN))
+    job = deployment.definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=chosen)
+    tags = {"dagster/partition": f"{TEXT}|{troop}"}
+    waiting = deployment.instance.create_run_for_job(job, tags=tags, asset_selection=chosen)
+    assert deployment.materialize(*CHAIN, partition=f"{TEXT}|{troop}").success
+    once = vendor.log()["requests"]
+    assert once > before
+    assert execute_run(InMemoryJob(job), waiting, deployment.instance).success
+    assert vendor.log()["requests"] == once
 
 
 def test_an_automation_condition_is_no_click(deployment: Deployment, vendor: RunningSimulator) -> None:

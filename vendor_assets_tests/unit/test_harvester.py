@@ -77,6 +77,39 @@ def test_a_click_on_a_finished_partition_replaces_it(bench: Bench) -> None:
     assert bench.calls() == before
 
 
+def test_what_was_fetched_since_a_click_is_not_fetched_again(bench: Bench) -> None:
+    """Two clicks on a finished day replace it once, whichever runs first; a part that came since is no replacement."""
+    bench.troops(click("r1"))
+    bench.chain(click("r2"))
+    bench.now += timedelta(hours=1)
+    both = bench.now
+    bench.now += timedelta(minutes=1)
+    assert bench.chain(click("r3", asked_at=both), "1")["performance_data", "1"].mode == "replace"
+    before = bench.calls()
+    assert bench.chain(click("r4", asked_at=both), "1")["performance_data", "1"].mode == "reconcile"
+    assert bench.calls() == before
+    bench.client.hierarchy["1"]["a"] = ["cpu", "http", "queue", "sql"]
+    bench.chain(click("r5"), "1", assets=("data_groups",))
+    order = click("r6", asked_at=bench.now)
+    bench.now += timedelta(minutes=1)
+    bench.chain(click("r7", finished="reconcile"), "1", assets=("performance_data",))
+    again = bench.chain(order, "1", assets=("performance_data",))
+    assert again["performance_data", "1"].mode == "replace"
+
+
+def test_what_did_not_look_finished_is_not_replaced(bench: Bench) -> None:
+    """Of a click only partitions that whoever clicked saw as finished are fetched again."""
+    bench.troops(click("r1"))
+    bench.chain(click("r2"))
+    before = bench.calls()
+    unseen = frozenset((asset, DAY, "1") for asset in CHAIN)
+    outcomes = bench.chain(click("r3", unseen=unseen), "1", "2")
+    assert {key: outcome.mode for key, outcome in outcomes.items()} == {
+        (asset, troop): "reconcile" if troop == "1" else "replace" for asset in CHAIN for troop in "12"
+    }
+    assert bench.calls() - before == 1 + 1 + 1
+
+
 def test_a_replacement_tells_what_changed(bench: Bench) -> None:
     """Rows that came, went, or have other values are counted against the table before; a first one has nothing."""
     bench.troops(click("r1"))

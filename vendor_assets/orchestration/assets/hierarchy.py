@@ -43,7 +43,7 @@ from vendor_assets.orchestration.runs.events import (
     events_of,
     failure_of,
     may_pass,
-    options_of,
+    order_of,
 )
 from vendor_assets.presentable import counted, presentable
 from vendor_assets.turns import let_others
@@ -283,8 +283,9 @@ def build_assets(account: Account) -> list[dg.AssetsDefinition]:
     )
     def troops(context: dg.AssetExecutionContext, config: HarvestConfig) -> Any:
         harvester: Harvester = names.of(context, "harvester")
-        days = [split_key(key)[0] for key in _chosen(context)]
-        options = options_of(context.run, names, rebuild=config.rebuild)
+        keys = _chosen(context)
+        days = [split_key(key)[0] for key in keys]
+        options = order_of(context, names, ["troops"], keys, rebuild=config.rebuild)
         store: StoreResource = names.of(context, "store")
         costs = Costs(store.open(), account)
         outcomes = harvester.troops(days, options)
@@ -322,8 +323,9 @@ def build_assets(account: Account) -> list[dg.AssetsDefinition]:
     def chain(context: dg.AssetExecutionContext, config: HarvestConfig) -> Any:
         harvester: Harvester = names.of(context, "harvester")
         chosen = [name for name in CHAIN if names.key(name) in context.selected_asset_keys]
-        options = options_of(context.run, names, rebuild=config.rebuild)
-        outcomes = harvester.chain(chosen, split_keys(_chosen(context)), options)
+        keys = _chosen(context)
+        options = order_of(context, names, chosen, keys, rebuild=config.rebuild)
+        outcomes = harvester.chain(chosen, split_keys(keys), options)
         events = report_outcomes(context, outcomes, account)
         yield from _with_results(context, events, [daily_performance])
 

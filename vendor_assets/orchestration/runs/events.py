@@ -1,6 +1,7 @@
 """Outcomes of partitions as Dagster events: only complete ones become materializations."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 from uuid import uuid4
@@ -13,7 +14,7 @@ from vendor_assets.errors import LONGEST_MESSAGE, UPSTREAM
 from vendor_assets.harvest.harvests import quarantine_text
 from vendor_assets.harvest.outcome import HarvestOptions, Outcome
 from vendor_assets.orchestration.assets.lineage import column_lineage
-from vendor_assets.orchestration.dagster_private import ToldFailure, report_check
+from vendor_assets.orchestration.dagster_private import ToldFailure, latest_storage_ids, report_check
 from vendor_assets.orchestration.metadata import (
     CALLS,
     DEAD_LETTERS,
@@ -31,7 +32,7 @@ from vendor_assets.orchestration.metadata import (
     WHY,
 )
 from vendor_assets.orchestration.names import Names
-from vendor_assets.orchestration.partitions import day_troop_key
+from vendor_assets.orchestration.partitions import day_troop_key, split_key
 from vendor_assets.orchestration.runs.about import ACCEPT_EMPTY_TAG, About
 from vendor_assets.presentable import MOST, presentable, presentable_names, presentable_values
 from vendor_assets.tables import TABLES
@@ -68,6 +69,35 @@ def options_of(run: dg.DagsterRun, names: Names, *, rebuild: bool = False) -> Ha
         accept_empty=run.tags.get(ACCEPT_EMPTY_TAG) == "true",
         permanent_too=about.trigger not in ("sensor", LOOK_BACK),
     )
+
+
+def order_of(
+    context: dg.OpExecutionContext | dg.AssetExecutionContext,
+    names: Names,
+    assets: Sequence[str],
+    partitions: Sequence[str],
+    *,
+    rebuild: bool = False,
+) -> HarvestOptions:
+    """What a run's tags express of these partitions, without what a click on them cannot have meant.
+
+    Nobody means to fetch again what another run finishes between the click and its run, nor what Dagster does not show
+    as materialized although the store has it: after a wipe, the loss of Dagster's database, or of a run's record.
+    """
+    run, instance = context.run, context.instance
+    options, about = options_of(run, names, rebuild=rebuild), About(run, names)
+    if options.finished != "replace":
+        return options
+    record = instance.get_run_record_by_id(run.run_id)
+    options = replace(options, asked_at=record.create_timestamp if record else None)
+    if about.trigger is not None or about.driven_by_launcher:
+        return options
+    unseen = {
+        (asset, *split_key(key))
+        for asset in assets
+        for key in set(partitions) - latest_storage_ids(instance, names.key(asset), partitions).keys()
+    }
+    return replace(options, unseen=frozenset(unseen))
 
 
 def column_schema(name: str) -> dg.TableSchema:
