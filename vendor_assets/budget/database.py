@@ -173,7 +173,8 @@ class Database:
         self._url = _parse(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self._path = Path(self._url.database or "").absolute() if self.is_sqlite else None
-        self._file: tuple[int, int] | None = None
+        self._log = Path(f"{self._path}-wal")
+        self._file: tuple[object, object] = (None, None)
         self._connection: Connection | None = None
         self._cursor: Any = None
         self._asked: object = None
@@ -317,10 +318,10 @@ class Database:
             _abandoned.append((connection, cursor))
 
     def _open(self) -> Connection:
-        if self._connection is not None and (self._path is None or _identity(self._path) == self._file):
-            return self._connection
         if self._path is None:
-            return self._use(self._connect())
+            return self._connection or self._use(self._connect())
+        if self._connection is not None and (_identity(self._path), _identity(self._log)) == self._file:
+            return self._connection
         if self._connection is not None:
             log.warning(
                 "the budget's database %s was deleted or replaced; going on with a new one", self._path
@@ -331,7 +332,7 @@ class Database:
             if not self._path.exists():
                 _move_away(self._path, "")
             try:
-                connection = self._connect()
+                connection = self._connect_to_file(self._path)
                 if self._suspect:
                     connection.exec_driver_sql("SELECT * FROM vendor_assets_budget").all()
                     found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
@@ -348,10 +349,25 @@ class Database:
                     aside,
                 )
                 _move_away(self._path, aside)
-                connection = self._connect()
+                connection = self._connect_to_file(self._path)
             self._suspect = False
-            self._file = _identity(self._path)
         return self._use(connection)
+
+    def _connect_to_file(self, path: Path) -> Connection:
+        """Connect to SQLite's file, and note which file and which log it is.
+
+        SQLite opens the log by its name, and whoever closes a file last deletes it by its name: where the folder was
+        moved or covered meanwhile, that may be another file's.
+        """
+        if not path.exists():
+            path.touch(0o644)
+        before = _identity(path)
+        connection = self._connect()
+        self._file = _identity(path), _identity(self._log)
+        if self._file[0] != before:
+            connection.close()
+            raise OSError("it was replaced while it was opened")
+        return connection
 
     def _use(self, connection: Connection) -> Connection:
         self._cursor = connection.connection.cursor()

@@ -145,8 +145,8 @@ class PaceDocument:
                 wall = self._clock.wall()
                 found = Pace.load(snapshot.body, snapshot.now, wall, boot).document(snapshot.now, wall)
             view = View(snapshot.body, found, before, snapshot.version)
-            number, _ = found["id"], view.epochs
-        if self._is_lost(number, snapshot):
+            number, marks, _ = found["id"], found.get("marks", []), view.epochs
+        if self._is_lost(number, marks, snapshot):
             self._view = None
             return None
         return self._keep(view)
@@ -210,6 +210,7 @@ class PaceDocument:
             known = pace.falls.number, pace.falls.fell_at
             step(pace, snapshot.now)
             pace.at = max(pace.at, snapshot.now)
+            pace.mark()
             found = pace.document(snapshot.now, self._clock.wall())
             view = View(encode(found), found, snapshot.read_at, (snapshot.version or 0) + 1)
             return view.body, (snapshot, pace, view, known != (pace.falls.number, pace.falls.fell_at))
@@ -255,7 +256,7 @@ class PaceDocument:
             with understanding(self._terms.account):
                 pace = Pace.load(snapshot.body, snapshot.now, wall, boot)
         last = self._last_view
-        if last is not None and self._is_lost(pace.id, snapshot):
+        if last is not None and self._is_lost(pace.id, pace.marks, snapshot):
             log.warning(
                 "the state of the budget of %s was lost; going on with what this process knows",
                 self._terms.account,
@@ -263,15 +264,22 @@ class PaceDocument:
             pace.inherit(Pace.load(last.body, snapshot.now, wall, boot), snapshot.now)
         return pace
 
-    def _is_lost(self, number: str, snapshot: Snapshot) -> bool:
-        """Whether it is not the document that was known, by its number, or an earlier state of it, as from a backup."""
+    def _is_lost(self, number: str, marks: Sequence[int], snapshot: Snapshot) -> bool:
+        """Whether it is not the document that was known, by its number, nor one that was made of it.
+
+        It may be an earlier one, as from a backup, or one that others have changed since it was, as after the failover
+        to a copy that lacked the last changes.
+        """
         with self._lock:
             last = self._last_view
             if last is None:
                 return False
+            changes = (snapshot.version or 0) - last.version
             # What was read before the last change was known may just be older.
-            earlier = (snapshot.version or 0) < last.version and snapshot.read_at >= self._kept_at
-        return earlier or number != last.found["id"]
+            earlier = changes < 0 and snapshot.read_at >= self._kept_at
+            known = last.found.get("marks", [])[-1:]
+            other = bool(known) and 0 <= changes < len(marks) and marks[-1 - changes] != known[0]
+        return earlier or other or number != last.found["id"]
 
     def _keep(self, view: View) -> View:
         """Remember a view, unless a newer one is known."""

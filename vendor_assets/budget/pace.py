@@ -68,6 +68,7 @@ LEARNT: Final = "learnt"
 _ENCODER: Final = msgspec.json.Encoder()
 _FORMAT: Final = 1
 """Of the document; one more where an earlier release must not change what this one writes."""
+_MARKS: Final = 32
 _ADAPTED: Final = "~adapted"
 _LEFT: Final = "~left "
 _LOOK_AGAIN_SECONDS: Final = 60.0
@@ -118,6 +119,7 @@ class Pace:
         quotas: What the vendor tells of its quotas, and how far that is believed.
         falls: How it fell, and the rate that is not approached again.
         learnt: What was booked for late calls and what they really counted, by unit, where answers tell.
+        marks: A random number for each of the last changes: who knows of a change sees whether it is among them.
     """
 
     id: str
@@ -134,6 +136,7 @@ class Pace:
     falls: Falls = field(default_factory=Falls)
     slowdown: Slowdown = field(default_factory=Slowdown)
     learnt: dict[str, tuple[float, float]] = field(default_factory=dict)
+    marks: list[int] = field(default_factory=list)
 
     @classmethod
     def new(cls, now: float, wall: float, boot: str) -> Pace:
@@ -182,6 +185,7 @@ class Pace:
             falls=Falls(**found.get("falls", {})),
             slowdown=Slowdown(part, _time(slowed_at), since, cause, reason),
             learnt={unit: (booked, counted) for unit, (booked, counted) in found.get("learnt", {}).items()},
+            marks=found.get("marks", []),
         )
         pace.slowdown.held_until = pace.held_until(pace.at)
         return pace
@@ -214,7 +218,12 @@ class Pace:
             "breaker": breaker.dump(),
             "falls": self.falls.dump(),
             "learnt": self.learnt,
+            "marks": self.marks,
         }
+
+    def mark(self) -> None:
+        """It was changed."""
+        self.marks = [*self.marks[1 - _MARKS :], random.getrandbits(16)]
 
     # -- reservations ------------------------------------------------------------------------------
 

@@ -1051,6 +1051,82 @@ def test_a_deleted_file_does_not_split_the_limit(tmp_path: Path) -> None:
     account.stack.close()
 
 
+_READS = """
+import sys
+from vendor_assets.budget.database import Database
+
+database = Database(sys.argv[1])
+for line in sys.stdin:
+    print(database.read("a", "p").body, flush=True)
+"""
+
+
+def test_a_deleted_log_does_not_split_the_database(tmp_path: Path) -> None:
+    """Where SQLite's log is deleted under a process, it and one that opens the file then see each other's changes.
+
+    SQLite itself deletes another file's where a mount covered a folder: it tells files apart by their inodes' numbers.
+    """
+    url = f"sqlite:///{tmp_path}/budget.db"
+    database = Database(url)
+    assert database.swap("a", "p", None, "one")
+    for name in ("budget.db-wal", "budget.db-shm"):
+        (tmp_path / name).unlink()
+    command = [sys.executable, "-c", _READS, url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        print(file=other.stdin, flush=True)
+        other.stdout.readline()
+        found = database.read("a", "p")
+        assert database.swap("a", "p", found.version, "two")
+        print(file=other.stdin, flush=True)
+        assert other.stdout.readline() == "two\n"
+        other.stdin.close()
+    database.close()
+
+
+def test_a_folder_that_is_moved_while_its_file_is_opened_does_not_split_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that was opened is the one that lies there, or it is opened again."""
+    folder = tmp_path / "folder"
+    database = Database(f"sqlite:///{folder}/budget.db")
+    connect = Database._connect
+
+    def connect_and_move(self: Database) -> Any:
+        monkeypatch.setattr(Database, "_connect", connect)
+        connection = connect(self)
+        folder.rename(tmp_path / "away")
+        folder.mkdir()
+        sqlite3.connect(folder / "budget.db").close()
+        return connection
+
+    monkeypatch.setattr(Database, "_connect", connect_and_move)
+    assert database.swap("a", "p", None, "one")
+    other = Database(f"sqlite:///{folder}/budget.db")
+    assert other.read("a", "p").body == "one"
+    other.close()
+    database.close()
+
+
+def test_what_a_database_lost_is_noticed_after_others_have_changed_it(account: Account) -> None:
+    """As after the failover to a copy that lacks the last changes, where others were first to call."""
+    old, new = account.member(), account.member()
+    account.call(old)
+    database = Database(account.url, account.clock)
+    before = database.read("acme", "pace")
+    account.call(old, status=429, headers={"Retry-After": "60"})
+    held_at = account.clock.now
+    earlier = documents.update().where(documents.c.part == "pace")
+    earlier = earlier.values(version=before.version, body=before.body)
+    database.run(lambda connection: connection.execute(earlier))
+    for _ in range(8):
+        account.call(new)
+    assert (database.read("acme", "pace").version or 0) > (before.version or 0) + 6
+    assert account.call(old) - held_at == pytest.approx(60.0, abs=0.1)
+    database.close()
+
+
 @pytest.mark.parametrize(
     ("part", "newer"),
     [
