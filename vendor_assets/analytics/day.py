@@ -300,12 +300,14 @@ class DayView:
         ]
         return [*slow[:1], *wrong[:1]]
 
+    def told(self, incident: tuple[Stretch, list[Stretch]]) -> Stretch:
+        """What is told first of an incident: what users felt of it, else its worst stretch."""
+        return (self.felt(incident) or [incident[0]])[0]
+
     @cached_property
     def headline(self) -> Stretch | None:
-        """What is told first of the worst incident: what users felt of it, else its worst stretch."""
-        if not self.incidents:
-            return None
-        return (self.felt(self.incidents[0]) or [self.incidents[0][0]])[0]
+        """What is told first of the worst incident."""
+        return self.told(self.incidents[0]) if self.incidents else None
 
     @cached_property
     def incident_rows(self) -> tuple[pd.DataFrame, pd.DataFrame]:

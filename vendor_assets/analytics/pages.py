@@ -87,8 +87,8 @@ def overview(view: DayView) -> str:
         return str(_PAGE.facts("No troop is known for this day."))
     minutes = view.window.seconds / 60
     worst: dict[str, float] = {}
-    for stretch, _ in view.incidents:
-        worst.setdefault(stretch.series[0], stretch.ratio)
+    for incident in view.incidents:
+        worst.setdefault(incident[0].series[0], view.told(incident).ratio)
     mains = rows[["data_group", "value_name"]].dropna().drop_duplicates()
     one_main = len(mains) == 1
     cells = [
@@ -143,7 +143,8 @@ def incidents(view: DayView) -> str:
     if not view.incidents:
         return ""
     cells = []
-    for stretch, others in view.incidents:
+    for incident in view.incidents:
+        stretch, others = view.told(incident), incident[1]
         troop_id, data_group, value_name = stretch.series
         cells.append(
             [

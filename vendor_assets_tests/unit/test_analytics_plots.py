@@ -225,6 +225,9 @@ def test_the_headline_is_what_users_felt(tmp_path: Path) -> None:
     assert said, heading
     assert view.summary()["incident"].startswith("shop: HttpDispatcher average_response_time was up to 4")
     assert plots.incident(view).get_suptitle() == "Incident: shop · HttpDispatcher"
+    table = re.sub(r"\s+", " ", pages.incidents(view))
+    assert "HttpDispatcher" in table
+    assert "Datastore/coupons" not in table
     # 48 half hours of 100 calls, and 2 errors a minute, of which a quarter of the time 9 times as many.
     assert view.overview["calls"].tolist() == [4800.0]
     assert view.overview["errors"].tolist() == pytest.approx([1440 * 2 * (7 / 8 + 9 / 8)], rel=0.05)
