@@ -223,6 +223,18 @@ def test_days_are_published_piece_by_piece(deployment: Deployment) -> None:
     assert ticks(deployment, "publish_sensor", 5) == [[], [TEXTS[1]], [TEXTS[2]], [TEXTS[3]], []]
 
 
+def test_a_day_waits_for_no_run_of_another(deployment: Deployment) -> None:
+    """A run that works on one day for hours, like a backfill's, keeps no other day from being published."""
+    list_troops(deployment, DAYS[:1], status=dg.DagsterRunStatus.STARTED)
+    list_troops(deployment, DAYS[1:2])
+    result, cursor = deployment.sensor("publish_sensor")
+    assert isinstance(result, dg.SensorResult)
+    assert [request.tags[DAY_TAG] for request in result.run_requests or ()] == [TEXTS[1]]
+    (run,) = deployment.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    deployment.instance.report_run_canceled(run)
+    assert ticks(deployment, "publish_sensor", 2, cursor) == [[TEXTS[0]], []]
+
+
 def _dead(deployment: Deployment) -> None:
     at = datetime.now(UTC) - timedelta(hours=1)
     letters = DeadLetters(deployment.store)

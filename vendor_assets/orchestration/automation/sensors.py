@@ -5,7 +5,7 @@ them is over. A tick ends in time whatever waits: the cursor says how far it cam
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, partial
@@ -74,14 +74,19 @@ class _NewPartition(NamedTuple):
 
 
 def _new_partitions(
-    instance: dg.DagsterInstance, names: Names, asset: str, after: int, *, early: bool = False
+    instance: dg.DagsterInstance,
+    names: Names,
+    asset: str,
+    after: int,
+    *,
+    ready: Callable[[About], bool] = lambda about: about.run.status not in ACTIVE,
 ) -> tuple[list[_NewPartition], int]:
-    """Materializations after a cursor whose runs are over, oldest first, and the new cursor.
+    """Materializations after a cursor, oldest first, up to the first whose run is not ready, and the new cursor.
 
     Those of runs whose launcher brings the downstream partitions up to date are left out.
 
     Args:
-        early: Also those of runs that go on with troops that they have taken.
+        ready: Whether a run has come so far that its materializations may be followed; as a rule it is over.
     """
     result = instance.fetch_materializations(
         dg.AssetRecordsFilter(names.key(asset), after_storage_id=after or None), limit=BATCH, ascending=True
@@ -91,12 +96,17 @@ def _new_partitions(
     for record in result.records:
         run = get_run(record.run_id)
         about = About(run, names) if run is not None else None
-        if about is not None and about.run.status in ACTIVE and (not early or about.taken is None):
+        if about is not None and not ready(about):
             break
         after = record.storage_id
         if about is not None and record.partition_key and not about.driven_by_launcher:
             found.append(_NewPartition(record.partition_key, after, about))
     return found, after
+
+
+def _is_over_or_goes_on(about: About) -> bool:
+    """Whether a roster's run is over, or goes on with troops that it has taken."""
+    return about.run.status not in ACTIVE or about.taken is not None
 
 
 def _is_reading(instance: dg.DagsterInstance, names: Names, now: datetime) -> bool:
@@ -135,7 +145,9 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
         if not waiting.days:
             stay_while(partial(_is_reading, context.instance, names, datetime.now(UTC)))
         turn = Turn()
-        made, waiting.after = _new_partitions(context.instance, names, "troops", waiting.after, early=True)
+        made, waiting.after = _new_partitions(
+            context.instance, names, "troops", waiting.after, ready=_is_over_or_goes_on
+        )
         for each in made:
             waiting.days[each.partition] = (each.storage_id, each.about.work_class, each.about.run.run_id)
         if not waiting.days:
@@ -216,7 +228,10 @@ def build_sensors(account: Account, jobs: Sequence[Any]) -> list[dg.SensorDefini
             day: tuple(held) for day, held in cursor.get("pending", {}).items()
         }
         for asset in ("troops", "performance_data"):
-            made, cursor[asset] = _new_partitions(context.instance, names, asset, cursor.get(asset, 0))
+            # Each day waits for the runs that work on it, and not for those of others.
+            made, cursor[asset] = _new_partitions(
+                context.instance, names, asset, cursor.get(asset, 0), ready=lambda _: True
+            )
             for each in made:
                 pending[each.partition.partition("|")[0]] = (each.about.work_class, 0)
         busy = active_days(context.instance, names) if pending else set()
