@@ -86,6 +86,25 @@ def test_what_a_backfill_harvests_itself_is_requested_by_no_sensor(
     assert harvested_rows(deployment.store, DAY) == true_rows(vendor.world, DAY)
 
 
+def test_a_backfill_that_takes_one_asset_after_the_other_is_paid_once(
+    deployment: Deployment, vendor: RunningSimulator
+) -> None:
+    """As Dagster's daemon does where it sees a roster before the others of its run are there."""
+    troops = harvested(deployment, BEFORE.isoformat())
+    tags = backfill(deployment, "troops", *CHAIN)
+    before = vendor.log()["requests"]
+    assert deployment.materialize("troops", partition=TEXT, tags=tags).success
+    between = f"{TEXT}|{troops[0]}", f"{TEXT}|{troops[-1]}"
+    for asset in CHAIN:
+        assert deployment.materialize(asset, between=between, tags=tags).success
+        below, _ = deployment.sensor("downstream_sensor")
+        assert isinstance(below, dg.SensorResult)
+        assert not below.run_requests
+    log = vendor.log()
+    assert log["repeated_leaves"]["total"] == 0
+    assert log["requests"] - before == before
+
+
 def test_a_backfill_of_rosters_alone_is_followed(deployment: Deployment) -> None:
     """What it does not harvest itself, the sensor requests; so too where its record is gone."""
     harvested(deployment, BEFORE.isoformat())

@@ -414,9 +414,13 @@ def _downstream_runs(
     made: Sequence[_NewPartition],
 ) -> list[dg.RunRequest]:
     below = downstream_of(asset)
+    # Of some days Dagster's daemon materializes one asset after the other.
+    of_backfill = cache(partial(partitions_of_backfill, instance, assets=[*map(names.key, below)]))
     newest: dict[str, dict[str, int]] = {}
     classes: dict[str, WorkClass] = {}
     for partition, storage_id, about in made:
+        if about.backfill and partition in of_backfill(about.backfill):
+            continue
         # A run that includes downstream assets has made them, or shows that it failed to.
         if set(below).isdisjoint(about.assets):
             newest.setdefault(about.run.run_id, {})[partition] = storage_id
