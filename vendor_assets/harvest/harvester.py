@@ -395,8 +395,8 @@ class Harvester:
                 untouched=untouched,
                 look=look,
             )
-            if (new and not untouched) or (asset, day, troop_key) in options.unseen:
-                # Somebody has harvested it since this run began, or unseen: nobody meant to pay for that twice.
+            if new and not untouched:
+                # Somebody has harvested it since this run began: nobody meant to pay for that twice.
                 options = replace(options, finished="reconcile")
             harvest = PartitionHarvest(
                 self._context,

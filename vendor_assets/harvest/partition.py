@@ -124,7 +124,7 @@ class PartitionHarvest:
         dead = self._dead_letters()
         if any(letter.retryable or self.options.permanent_too for letter in dead.letters):
             return self._redrive(current, finish, dead)
-        if self.options.finished == "replace" and not self._is_newer_than_order(current, finish):
+        if self.options.finished == "replace" and not self._is_news(current, finish):
             return self._fetch_new("replace", self.planner.plan())
         return self._reconcile(current, finish)
 
@@ -176,8 +176,12 @@ class PartitionHarvest:
             return self._report("reconcile", current, finish, tabulate_again=again)
         return self._fetch_new("reconcile", plan)
 
-    def _is_newer_than_order(self, current: HarvestFolder, finish: Finish) -> bool:
-        """Whether another run has fetched the whole partition since this one was asked for."""
+    def _is_news(self, current: HarvestFolder, finish: Finish) -> bool:
+        """Whether it is whole, and was or seemed not so when this run was asked for: nobody meant to replace it."""
+        if finish.state == "partial":
+            return False
+        if (self.asset, self.day, self.troop_key) in self.options.unseen:
+            return True
         asked_at = self.options.asked_at
         return (
             asked_at is not None
