@@ -56,6 +56,8 @@ def daily_performance(
     troop_names: Mapping[str, str | None],
     troops_missing: int,
     sources: str = "",
+    if_absent: bool = False,
+    if_match: str | None = None,
     batch_rows: int = _BATCH_ROWS,
 ) -> Published:
     """Compute the day's statistics from its performance data and write them as one object.
@@ -72,9 +74,11 @@ def daily_performance(
         troop_names: Display names by troop id; troops without one get null.
         troops_missing: How many troops of the day have no data; written into each row.
         sources: What it is made of, kept in the object; see :mod:`vendor_assets.analytics.sources`.
+        if_absent, if_match: On which condition the object is written; see :meth:`ObjectStore.writer`.
         batch_rows: Rows that one aggregation takes in; about 50 bytes of memory each.
 
     Raises:
+        ObjectConflictError: The condition does not hold.
         StorageError: The store cannot be read or written, or a file of the day is broken.
     """
     import duckdb  # noqa: PLC0415 (0.1 s that readers of paths need not pay)
@@ -99,7 +103,9 @@ def daily_performance(
     try:
         with (
             aggregating(store) as connection,
-            TableWriter(store, key, DAILY_PERFORMANCE, metadata=metadata) as writer,
+            TableWriter(
+                store, key, DAILY_PERFORMANCE, metadata=metadata, if_absent=if_absent, if_match=if_match
+            ) as writer,
         ):
             schema = pa.schema([("troop_id", pa.string()), ("troop_name", pa.string())])
             names = pa.table([list(troop_names), list(troop_names.values())], schema=schema)

@@ -1,8 +1,8 @@
 """Publishing a day: its statistics, its report, and the checks that say what is missing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -10,7 +10,7 @@ import dagster as dg
 from vendor_assets.account import Account
 from vendor_assets.analytics import sources, sparks
 from vendor_assets.days import day_window
-from vendor_assets.errors import ObjectNotFoundError, VendorAssetsError
+from vendor_assets.errors import ObjectConflictError, ObjectNotFoundError, VendorAssetsError
 from vendor_assets.harvest.filters import Filters
 from vendor_assets.harvest.status import status_of_troops
 from vendor_assets.orchestration.assets.estimates import compared
@@ -22,7 +22,7 @@ from vendor_assets.orchestration.names import Names
 from vendor_assets.orchestration.runs.failures import failure_from
 from vendor_assets.presentable import presentable, presentable_names, presentable_values
 from vendor_assets.storage import layout
-from vendor_assets.storage.objects import ObjectStore
+from vendor_assets.storage.objects import ObjectInfo, ObjectStore
 from vendor_assets.storage.parquet import read_table
 from vendor_assets.storage.roster import Roster, Troop
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 
 LEFT_OUT: Final = "left out"
+_ATTEMPTS: Final = 5
+T = TypeVar("T")
 
 
 def troop_states(store: ObjectStore, day: date, filters: Filters) -> dict[str, str]:
@@ -65,19 +67,41 @@ def publish_day(
     Raises:
         dagster.Failure: The day has no roster, its tables have duplicate rows, or the store fails.
     """
-    states = troop_states(store, day, account.filters)
-    # Before anything is read: what changes meanwhile is then another source.
-    made_of = sources.of_statistics(store, day, _settings(account, states))
-    try:
+
+    def publish(known: ObjectInfo | None) -> tuple[dg.AssetCheckResult, dg.MaterializeResult[Any] | None]:
+        states = troop_states(store, day, account.filters)
+        # Before anything is read: what changes meanwhile is then another source.
+        made_of = sources.of_statistics(store, day, _settings(account, states))
         unique = grain_unique(store, day, sorted(states))
-        yield unique
         if not unique.passed:
-            # Sums and counts would be wrong without anybody noticing.
-            raise ToldFailure(f"{day} is not published: {unique.description}", allow_retries=False)
+            return unique, None
         cost = compared(instance, Names.for_account(account), day, sorted(states))
-        yield _published(store, day, account, states, cost, made_of)
-    except VendorAssetsError as error:
-        raise failure_from(error) from error
+        return unique, _published(store, day, account, states, cost, made_of, known)
+
+    unique, result = _from_newest(store, layout.table_key("daily_performance", day), publish)
+    yield unique
+    if result is None:
+        # Sums and counts would be wrong without anybody noticing.
+        raise ToldFailure(f"{day} is not published: {unique.description}", allow_retries=False)
+    yield result
+
+
+def _from_newest(store: ObjectStore, key: str, publish: Callable[[ObjectInfo | None], T]) -> T:
+    """Publish an object; once more if another run does meanwhile, which may have read newer tables than this one.
+
+    Args:
+        publish: Makes the object, and writes it where it still is what it was.
+
+    Raises:
+        dagster.Failure: The store fails, or others publish all the time.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return publish(store.head(key))
+        except VendorAssetsError as error:
+            if not isinstance(error, ObjectConflictError) or attempt == _ATTEMPTS:
+                raise failure_from(error) from error
+    raise AssertionError
 
 
 def _published(
@@ -87,6 +111,7 @@ def _published(
     states: Mapping[str, str],
     cost: Mapping[str, Any],
     made_of: str,
+    known: ObjectInfo | None,
 ) -> dg.MaterializeResult[Any]:
     # Imported here because every run imports this module, and DuckDB is slow to import.
     from vendor_assets.analytics.daily import daily_performance
@@ -100,6 +125,8 @@ def _published(
         troop_names=names,
         troops_missing=len(missing),
         sources=made_of,
+        if_absent=known is None,
+        if_match=known.etag if known else None,
     )
     return dg.MaterializeResult(
         metadata=metadata_of_day(
@@ -245,14 +272,16 @@ def publish_report(store: ObjectStore, day: date, zone: ZoneInfo) -> dg.Material
     """Execute a day's notebook and store it with its HTML."""
     from vendor_assets.analytics.report import render_report
 
-    try:
+    key = layout.report_key(day, "html")
+
+    def publish(known: ObjectInfo | None) -> "Report":
         made_of = sources.of_report(store, day, {"zone": zone.key})
         report = render_report(store, day, timezone=zone.key, sources=made_of)
-    except VendorAssetsError as error:
-        raise failure_from(error) from error
-    store.put(layout.report_key(day, "ipynb"), report.notebook)
-    store.put(layout.report_key(day, "html"), report.html)
-    return dg.MaterializeResult(metadata=metadata_of_report(store, day, report))
+        store.put(layout.report_key(day, "ipynb"), report.notebook)
+        store.put(key, report.html, if_absent=known is None, if_match=known.etag if known else None)
+        return report
+
+    return dg.MaterializeResult(metadata=metadata_of_report(store, day, _from_newest(store, key, publish)))
 
 
 def is_published(store: ObjectStore, day: date, account: Account) -> bool:
