@@ -690,9 +690,9 @@ class Dispatch:
                 view = self._document.view
                 if view is None or view.at < since:
                     view = self._document.look()
-                if self._in_flight.processes == 1 and self._document.others_at > self._renewed_at:
-                    # A late call would meet a punctual one of whoever has joined since.
-                    self._late_seconds = self._terms.late_seconds(2)
+        if self._in_flight.processes == 1 and self._document.others_at > self._renewed_at:
+            # A late call would meet a punctual one of whoever has joined since.
+            self._late_seconds = self._terms.late_seconds(2)
         return view
 
     def _spaced_until(self, ask: Ask) -> float:

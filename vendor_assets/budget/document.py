@@ -74,7 +74,7 @@ class PaceDocument:
 
     Attributes:
         interval_seconds: Between two calls, at the last change; 0 before the first one.
-        others_at: When a look found that somebody else had changed it, on this machine's monotonic clock.
+        others_at: When it was last seen that somebody else had changed it, on this machine's monotonic clock.
     """
 
     def __init__(
@@ -125,11 +125,8 @@ class PaceDocument:
         if snapshot.version is None:
             self._view = None
             return None
-        # A change of this process is known once it is no longer under way.
-        settled = not self._changing
+        self._note_others(snapshot, before, changing=0)
         known, boot = self._view, self._database.boot
-        if settled and known is not None and snapshot.version > known.version:
-            self.others_at = before
         same = known is not None and (known.version, known.body) == (snapshot.version, snapshot.body)
         if (
             known is not None
@@ -206,6 +203,7 @@ class PaceDocument:
         """Change the pace and tell nothing; what this process knows of it is then fresh."""
 
         def whole(snapshot: Snapshot) -> tuple[str, tuple[Snapshot, Pace, View, bool]]:
+            self._note_others(snapshot, snapshot.read_at, changing=1)
             pace = self._load(snapshot)
             known = pace.falls.number, pace.falls.fell_at
             step(pace, snapshot.now)
@@ -280,6 +278,13 @@ class PaceDocument:
             known = last.found.get("marks", [])[-1:]
             other = bool(known) and 0 <= changes < len(marks) and marks[-1 - changes] != known[0]
         return earlier or other or number != last.found["id"]
+
+    def _note_others(self, snapshot: Snapshot, read_at: float, *, changing: int) -> None:
+        """Whether somebody else has changed it, while no more than so many changes of this process are under way."""
+        # One of this process is known once it is no longer under way.
+        settled, known = self._changing <= changing, self._view
+        if settled and known is not None and (snapshot.version or 0) > known.version:
+            self.others_at = read_at
 
     def _keep(self, view: View) -> View:
         """Remember a view, unless a newer one is known."""

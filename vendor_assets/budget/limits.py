@@ -27,6 +27,9 @@ WINDOW_PARTS: Final = 60
 COUNTED_PACE: Final = 24.0
 """A counted quota is spent at most this many times faster than evenly: a day's in an hour."""
 
+_CLOCK_CHANGE_SECONDS: Final = 3600.0
+"""A day, and so a month, of a vendor's own clock is longer by so much where daylight saving time ends."""
+
 _PERIODS: Final = {
     "s": 1.0, "sec": 1.0, "second": 1.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0,
     "day": 86_400.0, "d": 86_400.0, "month": 31 * 86_400.0,
@@ -138,6 +141,15 @@ class Limit:
     def part_seconds(self) -> float:
         """The length of a part of its window."""
         return self.period_seconds / WINDOW_PARTS
+
+    @property
+    def kept_seconds(self) -> float:
+        """How long what a part of the window holds counts, from the part's start."""
+        kept = self.period_seconds + self.part_seconds
+        if self.period_seconds >= _PERIODS["day"]:
+            return kept + _CLOCK_CHANGE_SECONDS
+        # A longer window need not know of milliseconds.
+        return kept if self.counted else kept + JITTER_SECONDS
 
     @property
     def late_seconds(self) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, Self
 
-from vendor_assets.budget.limits import JITTER_SECONDS, PARTS, REQUESTS, WINDOW_PARTS, Limit, parts_of
+from vendor_assets.budget.limits import PARTS, REQUESTS, WINDOW_PARTS, Limit, parts_of
 
 _AVERAGED_CALLS: Final = 16
 
@@ -99,9 +99,7 @@ class Track:
         Args:
             units: What it counts; a call that is more than the window holds fits into an empty one.
         """
-        kept = rule.limit.period_seconds + rule.limit.part_seconds
-        # A day's window need not know of milliseconds.
-        kept += 0.0 if rule.limit.counted else JITTER_SECONDS
+        kept = rule.limit.kept_seconds
         self.counts = [entry for entry in self.counts if entry[0] + kept > now]
         excess = sum(number for _, number in self.counts) + min(parts_of(units), rule.parts) - rule.parts
         if excess > 0:

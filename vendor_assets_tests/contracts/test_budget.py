@@ -364,15 +364,27 @@ class OvertakenClock(FakeClock):
             other()
 
 
+@pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize("share", [1.0, 0.95])
-def test_who_was_alone_is_late_no_more_once_another_process_calls(database_url: str, share: float) -> None:
-    """It hears of the other's place only when it renews its own; a late call would meet a punctual one until then."""
+def test_who_was_alone_is_late_no_more_once_another_process_calls(
+    database_url: str, share: float, told: bool
+) -> None:
+    """It hears of the other's place only when it renews its own; a late call would meet a punctual one until then.
+
+    ``told``: another thread changes the pace in between, so that no look is needed.
+    """
     account = Account(database_url)
     account.clock = clock = OvertakenClock()
     with account.stack:
         first, second = account.member(share=share), account.member(share=share)
         sent = [account.call(first) for _ in range(5)]
-        clock.other = lambda: sent.append(account.call(second))
+
+        def other() -> None:
+            sent.append(account.call(second))
+            if told:
+                first._document.change(lambda _pace, _now: None)
+
+        clock.other = other
         sent += [account.call(first) for _ in range(5)]
     assert min(b - a for a, b in itertools.pairwise(sorted(sent))) > 1 / 20 - 0.002
 

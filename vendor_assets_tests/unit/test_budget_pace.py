@@ -387,6 +387,19 @@ def test_long_periods_are_counted_not_paced() -> None:
     assert len(sent) >= 3 * 120
 
 
+@pytest.mark.parametrize(("text", "hours"), [("240/day", 25), ("240/month", 31 * 24 + 1)])
+def test_a_window_may_be_longer_by_the_hour_of_a_clock_that_is_put_back(text: str, hours: int) -> None:
+    """A vendor whose day begins at its own midnight has one of 25 hours each year, and permits no more in it."""
+    rules, pace = [Rule(Limit.parse(text), 1.0)], Pace.new(0.0, 0.0, "b")
+    now, sent = 0.0, []
+    while len(sent) < 600:
+        answer = pace.reserve(rules, Ask(), now)
+        if isinstance(answer, Grant):
+            sent.append(answer.at)
+        now = answer.at
+    assert all(later - first >= hours * 3600.0 for first, later in zip(sent, sent[240:], strict=False))
+
+
 def test_money_is_paced_by_what_calls_count() -> None:
     """Calls of a twenty-thousandth of a dollar come by their price, and a throttle does not stop them for hours."""
     rules, pace = [Rule(Limit.parse("20 dollars/month"), 1.0)], Pace.new(0.0, 0.0, "b")
