@@ -301,8 +301,10 @@ class Budget:
             BudgetUnavailableError: The database cannot be reached.
         """
         pace, now = self._document.read(patience_seconds=_STATE_PATIENCE_SECONDS)
+        asked_at = self._clock.monotonic()
         shares = self._dispatch.shares(patience_seconds=_STATE_PATIENCE_SECONDS)
-        return Snapshot(self._terms, pace, shares, now, self._clock.wall())
+        took = self._clock.monotonic() - asked_at
+        return Snapshot(self._terms, pace, shares, now, self._clock.wall(), took)
 
     def longest_wait(self) -> LongestWait | None:
         """The call of this process that waits longest for its slot; None where none does."""

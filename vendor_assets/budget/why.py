@@ -31,6 +31,7 @@ SAMPLES_SINCE: Final = timedelta(days=1)
 
 _LONG_SECONDS: Final = 1.0
 """Who waits longer than this for one thing waits for nothing else."""
+_FAR_SECONDS: Final = 0.02
 _MOST_NAMED: Final = 3
 _BUSY: Final = 0.8
 _EVEN: Final = 0.02
@@ -39,13 +40,18 @@ _EVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A budget at one moment; times are the database's clock, ``wall`` is the time of day."""
+    """A budget at one moment; times are the database's clock, ``wall`` is the time of day.
+
+    Attributes:
+        answer_seconds: How long the database took to answer.
+    """
 
     terms: Terms
     pace: Pace
     shares: InFlightShares
     now: float
     wall: float
+    answer_seconds: float = 0.0
 
     def supposing(self, *, share: float | None = None, limits: Sequence[Limit] | None = None) -> Snapshot:
         """The same, had all processes another share or quota; what was used so far stays used.
@@ -252,7 +258,7 @@ def explain(
     return Explanation(
         binds=bound.kind,
         limit=view.name(bound),
-        text=view.text(bound),
+        text=view.text(bound) + view.far(bound, snapshot.answer_seconds),
         wait_seconds=None if bound.kind == OUTAGE else max(0.0, bound.at - snapshot.now),
         wall=snapshot.wall,
         held_by=view.held_by(bound),
@@ -365,6 +371,17 @@ class _View:
             text += ", more widely since another process has a smaller share or limit: "
             text += f"{1 / bound.interval:.3g} calls/s"
         return text
+
+    def far(self, bound: Bound, answer_seconds: float) -> str:
+        """That the database takes long, where calls may wait for that rather than for the pace."""
+        rate = self._pace.present_rate(self._rules, self._now)
+        near = answer_seconds < max(_FAR_SECONDS, 0.5 / rate)
+        if near or math.isinf(rate) or bound.kind not in (PACE, NOTHING):
+            return ""
+        return (
+            f"; the budget's database takes {answer_seconds * 1000:.0f} ms to answer, which slows calls that may go "
+            f"every {1000 / rate:.0f} ms: keep it near the workers"
+        )
 
     def _told(self, bound: Bound) -> str:
         quota = self._pace.quotas.get(bound.name)

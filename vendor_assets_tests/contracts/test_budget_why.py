@@ -18,6 +18,7 @@ from vendor_assets.budget import (
     Work,
     explain,
 )
+from vendor_assets.budget.database import Database
 from vendor_assets.budget.in_flight import PART, InFlightShares, Member
 from vendor_assets_tests.contracts.test_budget import Account, account, database_url
 from vendor_assets_tests.support.postgres import postgres_server
@@ -178,6 +179,26 @@ def test_without_a_queue_nothing_is_blamed(account: Account) -> None:
     account.clock.advance(6)
     told = explain(budget.snapshot(), work())
     assert (told.binds, told.sentence) == ("nothing", "the budget keeps no call back")
+
+
+@pytest.mark.parametrize(("limit", "slows"), [("20/s", True), ("60/min", False)])
+def test_a_database_that_is_far_away_is_named(
+    account: Account, monkeypatch: pytest.MonkeyPatch, limit: str, slows: bool
+) -> None:
+    """Where its answers take longer than calls are apart; beside a slow pace they do not matter."""
+    budget = account.member(**limited(limit))
+    account.call(budget)
+    account.clock.advance(1)
+    assert "database" not in explain(budget.snapshot(), work()).text
+    near = Database.run
+
+    def far(database: Database, *arguments: Any, **named: Any) -> Any:
+        account.clock.now += 0.15
+        return near(database, *arguments, **named)
+
+    monkeypatch.setattr(Database, "run", far)
+    told = explain(budget.snapshot(), work()).sentence
+    assert ("the budget's database takes 150 ms to answer" in told) == slows
 
 
 def test_the_estimate_is_what_the_budget_needs(account: Account) -> None:
