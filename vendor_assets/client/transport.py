@@ -84,6 +84,7 @@ class Transport:
         self._idle: list[tuple[Connection, float]] = []
         self._open = 0
         self._trusted = True
+        self._reached: object = None
 
     def __repr__(self) -> str:
         return f"Transport({self.base_url!r})"
@@ -252,21 +253,26 @@ class Transport:
         """A socket to the first address of the host or the proxy that answers, encrypted if the URL says so."""
         failure: OSError = TimeoutError()
         host, port = (self._host, self._port) if proxy is None else (proxy.host, proxy.port)
-        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            left = until - time.monotonic()
-            if left <= 0:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # One that does not answer leaves time for the others, and the last one that did goes first.
+        found = sorted(found, key=lambda entry: entry[4] != self._reached)
+        for number, (family, kind, protocol, _, address) in enumerate(found):
+            now = time.monotonic()
+            own = now + (until - now) / (len(found) - number)
+            if own <= now:
                 break
             sock = socket.socket(family, kind, protocol)
             try:
-                sock.settimeout(left)
+                sock.settimeout(own - now)
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if self._tls is None:
-                    return sock
-                if proxy is not None:
-                    tunnel(sock, proxy, _host_header(self._host, self._port), until)
-                sock.settimeout(max(0.001, until - time.monotonic()))
-                return self._tls.wrap_socket(sock, server_hostname=self._host)
+                if self._tls is not None:
+                    if proxy is not None:
+                        tunnel(sock, proxy, _host_header(self._host, self._port), own)
+                    sock.settimeout(max(0.001, own - time.monotonic()))
+                    sock = self._tls.wrap_socket(sock, server_hostname=self._host)
+                self._reached = address
+                return sock
             except OSError as error:
                 sock.close()
                 failure = error

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -94,6 +94,41 @@ def sending(url: str, **options: Any) -> Iterator[Callable[[str], bytes]]:
         yield lambda target: transport.send(url + target, {"X-Api-Key": "key"}).body
     finally:
         transport.close()
+
+
+@contextmanager
+def silent_address() -> Iterator[tuple[str, int]]:
+    """An address that answers no attempt to connect, as behind a firewall: its queue is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(8):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where the network drops IPv6; from then on, the address that answered is asked first."""
+    tried: list[object] = []
+    connect = socket.socket.connect
+
+    def recorded(sock: socket.socket, address: Any) -> None:
+        tried.append(address)
+        connect(sock, address)
+
+    with raw_server(lambda _target, _asked: (answer("{}"), False)) as server, silent_address() as silent:
+        live = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in (silent, live)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        monkeypatch.setattr(socket.socket, "connect", recorded)
+        with sending(server.url, connect_timeout_seconds=3) as ask:
+            assert [ask("/a"), ask("/b")] == [b"{}", b"{}"]
+    assert tried == [silent, live, live]
 
 
 @pytest.fixture
