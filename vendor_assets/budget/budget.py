@@ -303,7 +303,8 @@ class Budget:
         pace, now = self._document.read(patience_seconds=_STATE_PATIENCE_SECONDS)
         asked_at = self._clock.monotonic()
         shares = self._dispatch.shares(patience_seconds=_STATE_PATIENCE_SECONDS)
-        took = self._clock.monotonic() - asked_at
+        # SQLite is never far away, only its machine busy.
+        took = 0.0 if self._database.is_sqlite else self._clock.monotonic() - asked_at
         return Snapshot(self._terms, pace, shares, now, self._clock.wall(), took)
 
     def longest_wait(self) -> LongestWait | None:
