@@ -177,7 +177,7 @@ class PartitionHarvest:
         return self._fetch_new("reconcile", plan)
 
     def _is_news(self, current: HarvestFolder, finish: Finish) -> bool:
-        """Whether it is whole, and was or seemed not so when this run was asked for: nobody meant to replace it."""
+        """Whether it is whole but was not, or did not seem so, when this was asked for: nobody meant to replace it."""
         if finish.state == "partial":
             return False
         if (self.asset, self.day, self.troop_key) in self.options.unseen:
